@@ -1,0 +1,28 @@
+# make demo: install and run the main job on the embedded sandbox.  make test: install and run the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH_THREADS := $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: demo test lint docs clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -e '.[dev]' -c constraints.txt
+	touch $@
+
+demo: $(VENV)/.installed
+	rm -rf runs/demo
+	$(BIN)/alignzoo run --loss dpo --geometry shapo-token --robust drdpo --out runs/demo
+
+test: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n $(TORCH_THREADS) --dist loadgroup
+
+docs: $(VENV)/.installed
+	$(BIN)/python docs/generate_methods.py
+
+clean:
+	rm -rf $(VENV) dist build runs .pytest_cache .mypy_cache .ruff_cache

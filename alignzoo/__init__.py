@@ -1,0 +1,36 @@
+"""alignzoo: any preference loss x any stack of robust wrappers x any geometry controller, in one training loop.
+
+``alignzoo.run(recipe)``, ``alignzoo.list_methods()``, ``alignzoo.load_method("loss", "dpo", beta=0.1)``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from alignzoo.errors import AlignzooError as AlignzooError
+    from alignzoo.pairs import PairBatch as PairBatch
+    from alignzoo.plugin.registry import list_methods as list_methods
+    from alignzoo.plugin.registry import load_method as load_method
+    from alignzoo.runs import RunResult as RunResult
+    from alignzoo.runs import run as run
+
+_PUBLIC = {
+    "AlignzooError": "alignzoo.errors",
+    "PairBatch": "alignzoo.pairs",
+    "RunResult": "alignzoo.runs",
+    "list_methods": "alignzoo.plugin.registry",
+    "load_method": "alignzoo.plugin.registry",
+    "run": "alignzoo.runs",
+}
+
+__all__ = ["AlignzooError", "PairBatch", "RunResult", "__version__", "list_methods", "load_method", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'alignzoo' has no attribute {name!r}")

@@ -1,0 +1,69 @@
+"""What all commands share: ``--debug``, ``--json``, and answers to unknown options."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import click
+
+from alignzoo.errors import UsageError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+WIDE = {"max_content_width": 110, "help_option_names": ["-h", "--help"]}
+
+
+def json_option(function: Function) -> Function:
+    """Adds ``--json`` as the argument ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="print JSON, errors included")(function)
+
+
+def debug_option() -> click.Option:
+    """``--debug``. It is read from the words themselves, so that it also works when parsing them fails."""
+    return click.Option(["--debug"], is_flag=True, expose_value=False, help="show the traceback of an error")
+
+
+def nearest(name: str, known: Iterable[str], otherwise: str | None = None) -> str | None:
+    """The hint for a name that does not exist."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else otherwise
+
+
+class Command(click.Command):
+    """A command whose errors are alignzoo's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            name = error.option_name
+            raise UsageError(f"unknown option {name}", hint=self.unknown_option_hint(ctx, name)) from error
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx  # click leaves it out of some, and the hint needs the command's name
+            raise
+
+    def unknown_option_hint(self, ctx: click.Context, name: str) -> str | None:
+        """What to say about an option that this command does not have."""
+        visible = [param for param in self.get_params(ctx) if not getattr(param, "hidden", False)]
+        known = [word for param in visible for word in (*param.opts, *param.secondary_opts)]
+        return nearest(name, known, f"`{ctx.command_path} --help` lists the options")
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            # Output to a closed pipe is handled where it is written; click would end quietly on any other one too.
+            raise RuntimeError("a pipe inside the command broke") from error
+
+
+def command(name: str, *, cls: type[Command] = Command) -> Callable[[Callable[..., Any]], Command]:
+    """A command with ``--debug``; its help is the function's docstring."""
+
+    def decorate(function: Callable[..., Any]) -> Command:
+        made = click.command(name, cls=cls, context_settings=WIDE)(function)
+        made.params.append(debug_option())
+        return made
+
+    return decorate

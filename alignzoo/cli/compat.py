@@ -1,0 +1,154 @@
+"""``alignzoo compat``: whether methods work together, why, and what it costs."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from typing import Any, get_args
+
+import click
+
+from alignzoo.cli.command import command as cli_command
+from alignzoo.cli.command import json_option
+from alignzoo.cli.console import print_json, print_lines, print_table
+from alignzoo.cli.failures import problem_dict
+from alignzoo.cli.flags import PlanCommand, flag_layer, recipe_option, run_options
+from alignzoo.cli.run import distributed_backend
+from alignzoo.errors import AlignzooError
+from alignzoo.plugin.card import Card, Kind, Need
+from alignzoo.plugin.recipe import METHOD_KINDS, Layer, read_recipe
+from alignzoo.plugin.registry import registry
+from alignzoo.plugin.resolve import Method, Plan, resolve
+
+NEEDS: dict[Need, str] = {
+    "reference": "log-probs of the reference model: a second forward per pair, without gradients",
+    "token-logps": "the log-prob of every response token, not only their sum",
+    "scores": "a score for each side, from the data",
+    "groups": "a group for each pair, from the data",
+    "probe": "a safety probe: trained before the first step, or given as --geometry.probe DIR",
+    "hidden-states": "hidden states of the model",
+    "vocabulary-statistics": "statistics over the vocabulary at each token",
+}
+assert set(NEEDS) == set(get_args(Need))
+
+
+@cli_command("compat", cls=PlanCommand)
+@run_options
+@recipe_option
+@json_option
+@click.pass_context
+def command(ctx: click.Context, recipe: tuple[str, ...], as_json: bool, **_words: Any) -> None:
+    """Say why a combination of methods works, or why not and what to change.
+
+    Takes the words of `alignzoo run`. Without any method: a table of all combinations.
+    """
+    layers = [*(read_recipe(name) for name in recipe), flag_layer(ctx)]
+    if not any(kind in layer.values for layer in layers for kind in METHOD_KINDS):
+        _show_matrix(layers, as_json)
+        return
+    resolved = resolve(layers, distributed=distributed_backend())
+    if isinstance(resolved, Plan):
+        _show_works(resolved, as_json)
+    else:
+        _show_problems(resolved, as_json)
+        ctx.exit(resolved[0].exit_code)
+
+
+def _show_works(plan: Plan, as_json: bool) -> None:
+    reasons = [*plan.notes, *(line for method in plan.methods for line in _demands(method)), *_costs(plan)]
+    if as_json:
+        facts = {
+            "ok": True,
+            "sentence": plan.sentence(),
+            "needs": sorted(plan.needs),
+            "batch_coupled": plan.batch_coupled,
+            "passes": plan.geometry.card.passes,
+            "micro_batches": _micro_batches(plan),
+            "reasons": reasons,
+        }
+        print_json(facts)
+        return
+    print_lines(f"works: {plan.sentence()}", *(f"  {reason}" for reason in reasons))
+
+
+def _show_problems(problems: list[AlignzooError], as_json: bool) -> None:
+    if as_json:
+        facts = [problem_dict(problem) for problem in problems]
+        print_json({"ok": False, "problems": facts, "error": facts[0]})
+        return
+    for problem in problems:
+        print_lines(f"no: {problem.message}", *([f"  {problem.hint}"] if problem.hint else []))
+
+
+def _demands(method: Method) -> list[str]:
+    needs = sorted(method.card.needs | method.options.needs())
+    name = f"{method.card.kind} {method.card.name}"
+    return [f"{name} needs {NEEDS[need]}" for need in needs] or [f"{name} needs nothing beyond the policy's log-probs"]
+
+
+def _micro_batches(plan: Plan) -> int:
+    return -(-plan.settings.batch_size // plan.settings.micro_batch_size)
+
+
+def _costs(plan: Plan) -> list[str]:
+    passes, parts = plan.geometry.card.passes, _micro_batches(plan)
+    costs = [f"geometry {plan.geometry.card.name} takes up to {passes} forward-backward passes per step"]
+    if passes == 1:
+        costs = ["one forward-backward pass per step"]
+    if not plan.batch_coupled:
+        return [*costs, "pairs do not depend on each other: any micro-batch size gives the same step"]
+    coupled = " and ".join(method.card.name for method in (plan.loss, *plan.robust) if method.card.batch_coupled)
+    if parts == 1:
+        return [*costs, f"{coupled} couples the pairs of a step; they fit one micro-batch, so that costs nothing"]
+    return [
+        *costs,
+        f"{coupled} couples the pairs of a step, cut here into {parts} micro-batches: one more forward without "
+        "gradients per pass keeps the result exact (none with --micro-batch-size "
+        f"{plan.settings.batch_size})",
+    ]
+
+
+def _show_matrix(layers: list[Layer], as_json: bool) -> None:
+    """Every loss under every wrapper and every geometry, with the other words of the line."""
+    losses, wrappers, geometries = (_names(kind) for kind in ("loss", "robust", "geometry"))
+    cells: dict[tuple[str, str | None, str], list[AlignzooError]] = {}
+    for loss, wrapper, geometry in itertools.product(losses, [None, *wrappers], geometries):
+        names = {"loss": loss, "robust": [wrapper] if wrapper else [], "geometry": geometry}
+        resolved = resolve([*layers, Layer("compat", names)], distributed=distributed_backend())
+        cells[loss, wrapper, geometry] = [] if isinstance(resolved, Plan) else resolved
+    if as_json:
+        print_json({"combinations": [_cell_dict(key, problems) for key, problems in cells.items()]})
+        return
+    reasons = list(dict.fromkeys(problem.message for problems in cells.values() for problem in problems))
+
+    def mark(problems: list[AlignzooError]) -> str:
+        numbers = sorted({reasons.index(problem.message) + 1 for problem in problems})
+        return f"no [{','.join(map(str, numbers))}]" if numbers else "ok"
+
+    rows = [
+        [loss, wrapper or "-", *(mark(cells[loss, wrapper, geometry]) for geometry in geometries)]
+        for loss, wrapper in itertools.product(losses, [None, *wrappers])
+    ]
+    print_table(["loss", "robust", *geometries], rows)
+    if reasons:
+        print_lines("", *(f"[{number}] {reason}" for number, reason in enumerate(reasons, 1)))
+
+
+def _cell_dict(key: tuple[str, str | None, str], problems: list[AlignzooError]) -> dict[str, Any]:
+    loss, wrapper, geometry = key
+    return {
+        "loss": loss,
+        "robust": [wrapper] if wrapper else [],
+        "geometry": geometry,
+        "ok": not problems,
+        "problems": [problem_dict(problem) for problem in problems],
+    }
+
+
+def _names(kind: Kind) -> list[str]:
+    """Cards of a kind by the shortest name that means one of them."""
+    entries = [(plugin, method) for plugin, method in registry().entries(kind) if isinstance(method, Card)]
+    count = Counter(method.name for _, method in registry().entries(kind))
+    return [
+        method.name if count[method.name] == 1 else f"{plugin.distribution}:{method.name}" for plugin, method in entries
+    ]

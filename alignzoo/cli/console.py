@@ -1,0 +1,236 @@
+"""Where text goes: data to stdout, what happens to stderr; rich on a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
+
+from alignzoo.report import Progress, Reporter
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+    from rich.table import Table
+
+PLAIN_SECONDS = 10.0
+"""Seconds between two progress lines where there is no terminal."""
+
+
+def write(stream: IO[str], text: str) -> None:
+    """A line of text; a reader who has gone away (``| head``) is no error."""
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        _to_nowhere(stream)
+
+
+def silence_closed_pipe(stream: IO[str]) -> None:
+    """Flush, so that Python's own flush at exit finds nothing to complain about."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        _to_nowhere(stream)
+
+
+def _to_nowhere(stream: IO[str]) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def print_json(value: Any) -> None:
+    """A value as JSON on stdout."""
+    write(sys.stdout, json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None, style: str | None = None
+) -> None:
+    """Data as a table on stdout: ``style`` colours it on a terminal; elsewhere columns are aligned and whole."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(_rich_table(columns, rows, title, style, figures=False))
+        return
+    write(sys.stdout, "\n".join([*([title] if title else []), *plain_table(columns, rows)]))
+
+
+def print_lines(*lines: str) -> None:
+    """Plain lines on stdout."""
+    write(sys.stdout, "\n".join(lines))
+
+
+def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, figures: bool = False) -> list[str]:
+    """Lines of aligned columns, two spaces apart; with ``figures`` all but the first are right-aligned.
+
+    Empty columns' headers give a table without a header line.
+    """
+    lines = [list(columns), *(list(row) for row in rows)] if any(columns) else [list(row) for row in rows]
+    if not lines:
+        return []
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+
+    def aligned(line: Sequence[str]) -> str:
+        cells = [
+            cell.rjust(width) if figures and i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    return [aligned(line) for line in lines]
+
+
+def _rich_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    title: str | None,
+    style: str | None,
+    *,
+    figures: bool,
+) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_header=any(columns), pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if figures and i else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row), style=style)
+    return table
+
+
+class ConsoleReporter(Reporter):
+    """Tells on stderr what a run does."""
+
+    def __init__(self, stream: IO[str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream or sys.stderr
+        self._clock = clock
+        self._console: Console | None = None
+        self._bars: RichProgress | None = None
+        if self._stream.isatty():
+            from rich.console import Console
+
+            self._console = Console(file=self._stream)
+
+    def note(self, text: str) -> None:
+        self._say(text)
+
+    def warn(self, text: str) -> None:
+        self._say(f"warning: {text}", style="yellow")
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        if self._console is None:
+            write(self._stream, text)
+        else:
+            self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        if self._console is None:
+            write(self._stream, "\n".join([title, *(f"  {line}" for line in plain_table(columns, rows, figures=True))]))
+        else:
+            self._console.print(_rich_table(columns, rows, title, None, figures=True))
+
+    @contextmanager
+    def progress(self, total: int, description: str, *, unit: str = "it", done: int = 0) -> Iterator[Progress]:
+        if self._console is None:
+            yield _PlainProgress(self._stream, self._clock, total, description, unit, done)
+            return
+        bars = self._bars
+        if bars is None:
+            with _rich_progress(self._console) as self._bars:
+                try:
+                    yield _RichBar(self._bars, self._clock, total, description, unit, done)
+                finally:
+                    self._bars = None
+            return
+        # Only one live display may be on a screen: an evaluation inside the training is one more bar of it.
+        bar = _RichBar(bars, self._clock, total, description, unit, done)
+        try:
+            yield bar
+        finally:
+            bars.remove_task(bar.task)
+
+
+def speed(count: int, seconds: float, unit: str) -> str:
+    """Throughput: units per second, or seconds per unit where that is the readable way round."""
+    if count == 0 or seconds <= 0:
+        return f"- {unit}/s"
+    rate = count / seconds
+    return f"{rate:.1f} {unit}/s" if rate >= 1 else f"{1 / rate:.1f} s/{unit}"
+
+
+def duration(seconds: float) -> str:
+    """``h:mm:ss`` or ``m:ss``."""
+    whole = max(0, round(seconds))
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+class _PlainProgress(Progress):
+    """A line at the first unit, at the last, and now and then between."""
+
+    def __init__(
+        self, stream: IO[str], clock: Callable[[], float], total: int, description: str, unit: str, done: int
+    ) -> None:
+        self._stream, self._clock = stream, clock
+        self._total, self._description, self._unit = total, description, unit
+        self._start = self._done = done
+        self._began = clock()
+        self._last_line = float("-inf")
+
+    def advance(self, **figures: str) -> None:
+        self._done += 1
+        now = self._clock()
+        if now - self._last_line < PLAIN_SECONDS and self._done < self._total:
+            return
+        self._last_line = now
+        finished, seconds = self._done - self._start, now - self._began
+        left = seconds / finished * max(0, self._total - self._done)
+        percent = 100 * self._done // self._total if self._total else 100
+        words = [
+            f"{self._description} {self._done}/{self._total} ({percent}%)",
+            speed(finished, seconds, self._unit),
+            f"{duration(left)} left" if self._done < self._total else f"took {duration(seconds)}",
+            *(f"{name} {value}" for name, value in figures.items()),
+        ]
+        write(self._stream, ", ".join(words))
+
+
+def _rich_progress(console: Console) -> RichProgress:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    return RichProgress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}", markup=False),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("{task.fields[figures]}", markup=False),
+        console=console,
+    )
+
+
+class _RichBar(Progress):
+    def __init__(
+        self, bars: RichProgress, clock: Callable[[], float], total: int, description: str, unit: str, done: int
+    ) -> None:
+        self._bars, self._clock, self._unit = bars, clock, unit
+        self._began, self._count = clock(), 0
+        self.task = bars.add_task(description, total=total, completed=done, speed="", figures="")
+
+    def advance(self, **figures: str) -> None:
+        self._count += 1
+        self._bars.update(
+            self.task,
+            advance=1,
+            speed=speed(self._count, self._clock() - self._began, self._unit),
+            figures="  ".join(f"{name} {value}" for name, value in figures.items()),
+        )

@@ -1,0 +1,68 @@
+"""A method in words and as plain data: what ``ls``, ``info`` and ``compat`` show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from alignzoo.cli.fields import FieldFacts, field_facts
+from alignzoo.plugin.card import Card, Composition, Paper
+from alignzoo.plugin.registry import Plugin
+
+OWN_DISTRIBUTION = "alignzoo"
+
+
+def option_facts(card: Card) -> list[FieldFacts]:
+    """The options of a method, in the order of its model."""
+    return [field_facts(name, info) for name, info in card.options.model_fields.items()]
+
+
+def default_needs(card: Card) -> list[str]:
+    """What a method needs with its default options; only what the card states where an option has no default."""
+    try:
+        return sorted(card.needs | card.options().needs())
+    except ValidationError:
+        return sorted(card.needs)
+
+
+def needs_text(card: Card) -> str:
+    return ", ".join(default_needs(card)) or "-"
+
+
+def verified_text(card: Card) -> str:
+    return ", ".join(source.against for source in card.verified) or "-"
+
+
+def paper_url(paper: Paper) -> str | None:
+    return f"https://arxiv.org/abs/{paper.arxiv}" if paper.arxiv else None
+
+
+def method_dict(plugin: Plugin, method: Card | Composition) -> dict[str, Any]:
+    """A method as plain data; a composition has ``stands_for`` and its parts instead of the facts of a card."""
+    facts: dict[str, Any] = {
+        "kind": method.kind,
+        "name": method.name,
+        "aliases": list(method.aliases),
+        "summary": method.summary,
+        "paper": None
+        if method.paper is None
+        else {"title": method.paper.title, "arxiv": method.paper.arxiv, "url": paper_url(method.paper)},
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "api": method.api,
+        "composition": isinstance(method, Composition),
+    }
+    if isinstance(method, Composition):
+        parts = {"loss": method.loss, "robust": list(method.robust), "geometry": method.geometry}
+        return {**facts, "stands_for": method.flags(), "parts": parts}
+    return {
+        **facts,
+        "target": method.target,
+        "formula": method.formula,
+        "needs": default_needs(method),
+        "batch_coupled": method.batch_coupled,
+        "passes": method.passes,
+        "options": [{**option.to_dict(), "flag": f"--{method.kind}.{option.name}"} for option in option_facts(method)],
+        "verified": [{"against": source.against, "test": source.test} for source in method.verified],
+    }

@@ -1,0 +1,59 @@
+"""Errors as the command line shows them: one line that says what is wrong, one that says what to do."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from alignzoo.cli.console import print_json, write
+from alignzoo.errors import AlignzooError
+
+
+def problem_dict(error: AlignzooError) -> dict[str, Any]:
+    """An error for programs."""
+    return {
+        "message": error.message,
+        "hint": error.hint,
+        "exit_code": error.exit_code,
+        "kind": type(error).__name__,
+    }
+
+
+def report_failure(error: BaseException, *, as_json: bool, debug: bool) -> int:
+    """Print an error to stderr (and, with ``as_json``, to stdout as well).
+
+    Returns:
+        The exit code it stands for.
+    """
+    facts = _facts(error)
+    if debug:
+        write(sys.stderr, "".join(traceback.format_exception(error)).rstrip())
+    elif facts["kind"] == "InternalError":
+        facts["hint"] = "run again with --debug for the traceback"
+    write(sys.stderr, f"error: {facts['message']}" if facts["kind"] != "InternalError" else facts["message"])
+    if facts["hint"]:
+        write(sys.stderr, "\n".join(f"  {line}" for line in facts["hint"].splitlines()))
+    if as_json:
+        print_json({"error": facts})
+    return int(facts["exit_code"])
+
+
+def _facts(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, AlignzooError):
+        return problem_dict(error)
+    if isinstance(error, (click.Abort, KeyboardInterrupt)):
+        return {"message": "interrupted", "hint": None, "exit_code": 130, "kind": "Interrupted"}
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        hint = f"`{context.command_path} --help` shows how it is called" if context else None
+        return {"message": _sentence(error), "hint": hint, "exit_code": error.exit_code, "kind": "UsageError"}
+    message = f"internal error: {type(error).__name__}: {error}"
+    return {"message": message, "hint": None, "exit_code": 1, "kind": "InternalError"}
+
+
+def _sentence(error: click.ClickException) -> str:
+    message = error.format_message().rstrip(".")
+    return message[:1].lower() + message[1:]

@@ -1,0 +1,213 @@
+"""The words of a run as command-line options: the settings, and the options of the methods named on the line.
+
+Values are passed on as they were typed; the resolver validates them, so a wrong value gets the same message whether
+it comes from a flag or from a recipe.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from alignzoo.cli.command import Command
+from alignzoo.cli.fields import FieldFacts, field_facts
+from alignzoo.cli.selection import Selection, selected
+from alignzoo.plugin.card import Card
+from alignzoo.plugin.recipe import METHOD_KINDS, Layer, shipped_recipes
+from alignzoo.plugin.registry import registry
+from alignzoo.plugin.settings import Settings
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+METHODS, SETTINGS = "Methods", "Settings"
+_SELECTION = "alignzoo.selection"
+_METHOD_OPTIONS = "alignzoo.method_options"
+_METHOD_WORD = re.compile(rf"--(?:no-)?(({'|'.join(METHOD_KINDS)})\.([^=]+))")
+_STATES_DEFAULT = re.compile(r"\[default:[^]]*]$")
+
+
+class LayerOption(click.Option):
+    """An option whose value goes, unchecked, into the layer of flags under ``key``."""
+
+    def __init__(self, declarations: Sequence[str], *, key: str, group: str, **attributes: Any) -> None:
+        # The default must be None, not a value: only what was typed may override a recipe.
+        super().__init__([*declarations, _identifier(key)], default=None, **attributes)
+        self.key = key
+        self.group = group
+
+
+class PlanCommand(Command):
+    """A command that takes everything a run is made of: methods, their options, settings and recipes."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_SELECTION] = selected(args)
+        ctx.meta[_METHOD_OPTIONS] = [
+            *method_options(ctx.meta[_SELECTION].cards),
+            *_unjudged_options(ctx.meta[_SELECTION], args),
+        ]
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        params = super().get_params(ctx)
+        of_methods = ctx.meta.get(_METHOD_OPTIONS, [])
+        naming = [param for param in params if getattr(param, "group", None) == METHODS]
+        settings = [param for param in params if getattr(param, "group", None) == SETTINGS]
+        others = [param for param in params if not isinstance(param, LayerOption)]
+        return [*naming, *of_methods, *settings, *others]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(getattr(param, "group", "Command"), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+    def unknown_option_hint(self, ctx: click.Context, name: str) -> str | None:
+        """An option that belongs to a method which was not named gets told so."""
+        match = _METHOD_WORD.match(name)
+        if match is not None:
+            kind, option = match[2], match[3].rpartition(".")[2]
+            owners = [
+                method.name
+                for _, method in registry().entries()
+                if isinstance(method, Card) and method.kind == kind and option in method.options.model_fields
+            ]
+            if owners:
+                chosen = ", ".join(card.name for card in ctx.meta[_SELECTION].cards if card.kind == kind) or "none"
+                return f"{kind} is {chosen} here; add --{kind} {' or '.join(owners)}, which has that option"
+        return super().unknown_option_hint(ctx, name)
+
+
+def run_options(function: Function) -> Function:
+    """Adds ``--loss``, ``--robust``, ``--geometry`` and all settings to a :class:`PlanCommand`."""
+    return _with_options(function, [*_naming_options(), *_setting_options(Settings.model_fields)])
+
+
+def setting_options(*names: str) -> Callable[[Function], Function]:
+    """Adds some settings of a run to a command, by the names of their fields."""
+    return lambda function: _with_options(function, _setting_options(names))
+
+
+def _with_options(function: Function, options: Sequence[LayerOption]) -> Function:
+    """What click's own decorators do, for options that exist already."""
+    decorated: Any = function
+    decorated.__click_params__ = [*getattr(decorated, "__click_params__", []), *reversed(options)]
+    return function
+
+
+def flag_layer(ctx: click.Context) -> Layer:
+    """What was typed, as the strongest layer."""
+    return Layer("flag", {option.key: value for option, value in given_options(ctx)})
+
+
+def given_options(ctx: click.Context) -> Iterator[tuple[LayerOption, Any]]:
+    """Each run option that was typed, with its value."""
+    for param in ctx.command.get_params(ctx):
+        if isinstance(param, LayerOption):
+            value = ctx.params.get(str(param.name))
+            if value is not None and value != ():
+                yield param, list(value) if isinstance(value, tuple) else value
+
+
+def method_options(cards: Sequence[Card]) -> list[LayerOption]:
+    """``--loss.X``, ``--geometry.X``; for wrappers ``--robust.X`` and, to tell several apart, ``--robust.NAME.X``."""
+    wrappers = [card for card in cards if card.kind == "robust"]
+    found: dict[str, LayerOption] = {}
+    for card in cards:
+        group = f"{card.kind.capitalize()} {card.name}"
+        for name, info in card.options.model_fields.items():
+            facts = field_facts(name, info)
+            bare, qualified = f"{card.kind}.{name}", f"{card.kind}.{card.name}.{name}"
+            found.setdefault(bare, _option(bare, facts, group, hidden=card.kind == "robust" and len(wrappers) > 1))
+            if card.kind == "robust":
+                found[qualified] = _option(qualified, facts, group, hidden=len(wrappers) == 1)
+    return list(found.values())
+
+
+def _unjudged_options(selection: Selection, args: Sequence[str]) -> list[LayerOption]:
+    """Stand-ins for options of methods that were not found: the error to show is that of the method."""
+    matches = [match for match in map(_METHOD_WORD.match, args) if match and match[2] in selection.unresolved]
+    keys = {match[1]: match[2] for match in matches}
+    known = {option.key for option in method_options(selection.cards)}
+    return [
+        LayerOption(
+            [f"--{key}", f"--no-{key}"], key=key, group=kind.capitalize(), hidden=True, is_flag=False, flag_value=""
+        )
+        for key, kind in keys.items()
+        if key not in known
+    ]
+
+
+def _naming_options() -> list[LayerOption]:
+    def names(kind: str) -> Callable[..., list[CompletionItem]]:
+        return lambda ctx, param, incomplete: [
+            CompletionItem(method.name)
+            for _, method in registry().entries()
+            if method.kind == kind and method.name.startswith(incomplete)
+        ]
+
+    def option(kind: str, text: str, **attributes: Any) -> LayerOption:
+        listed = f"{text}; `alignzoo ls {kind}` lists them"
+        return LayerOption(
+            [f"--{kind}"],
+            key=kind,
+            group=METHODS,
+            metavar="NAME",
+            help=listed,
+            shell_complete=names(kind),
+            **attributes,
+        )
+
+    return [
+        option("loss", "preference loss [default: dpo]"),
+        option("robust", "robust wrapper, innermost first (repeatable)", multiple=True),
+        option("geometry", "geometry controller [default: plain]"),
+    ]
+
+
+def recipe_option(function: Function) -> Function:
+    """Adds ``--recipe`` (repeatable) as the argument ``recipe``."""
+    option = click.option(
+        "--recipe",
+        multiple=True,
+        metavar="NAME|FILE",
+        help="recipe to start from; later ones win, flags win over all (repeatable)",
+        shell_complete=lambda ctx, param, incomplete: [
+            CompletionItem(name) for name in shipped_recipes() if name.startswith(incomplete)
+        ],
+    )
+    return option(function)
+
+
+def _setting_options(names: Iterable[str]) -> list[LayerOption]:
+    fields = {name: Settings.model_fields[name] for name in names}
+    return [
+        _option(Settings.flag(name), field_facts(name, info), SETTINGS, metavar=_metavar(info.json_schema_extra))
+        for name, info in fields.items()
+    ]
+
+
+def _metavar(extra: Any) -> str | None:
+    given = extra.get("metavar") if isinstance(extra, dict) else None
+    return str(given) if given else None
+
+
+def _option(
+    key: str, facts: FieldFacts, group: str, *, hidden: bool = False, metavar: str | None = None
+) -> LayerOption:
+    text = facts.help if _STATES_DEFAULT.search(facts.help) else facts.full_help()
+    if facts.is_bool:
+        return LayerOption([f"--{key}/--no-{key}"], key=key, group=group, help=text, hidden=hidden)
+    shown = metavar or (f"[{facts.type}]" if facts.choices else facts.type)
+    return LayerOption([f"--{key}"], key=key, group=group, help=text, hidden=hidden, metavar=shown, type=click.STRING)
+
+
+def _identifier(key: str) -> str:
+    return key.replace(".", "__").replace("-", "_")

@@ -1,0 +1,108 @@
+"""``alignzoo info NAME``: everything a method declares."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import click
+
+from alignzoo.cli.command import command as cli_command
+from alignzoo.cli.command import json_option, nearest
+from alignzoo.cli.console import print_json, print_lines, print_table
+from alignzoo.cli.describe import method_dict, needs_text, option_facts, paper_url
+from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
+from alignzoo.plugin.card import KINDS, Card, Composition, Kind
+from alignzoo.plugin.registry import Plugin, registry
+
+Entry = tuple[Plugin, "Card | Composition"]
+
+
+@cli_command("info")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(KINDS), help="only the method of this kind")
+@json_option
+def command(name: str, kind: str | None, as_json: bool) -> None:
+    """Show the formula, paper, options, needs and checks of the method NAME (or distribution:NAME)."""
+    entries = _find(name, cast("Kind | None", kind))
+    if as_json:
+        print_json({"methods": [method_dict(plugin, method) for plugin, method in entries]})
+        return
+    for position, (plugin, method) in enumerate(entries):
+        if position:
+            print_lines("")
+        _show(plugin, method)
+
+
+def _find(name: str, kind: Kind | None) -> list[Entry]:
+    """All methods of that name: one may exist in several kinds, or in several plugins."""
+    distribution, _, bare = name.rpartition(":")
+    hits = [
+        (plugin, method)
+        for plugin, method in registry().entries(kind)
+        if bare in (method.name, *method.aliases) and distribution in ("", plugin.distribution)
+    ]
+    if hits:
+        return hits
+    for one in (kind,) if kind else KINDS:
+        try:
+            registry().find(one, name)
+        except BrokenPluginError:
+            raise
+        except AlignzooError:
+            continue
+    known = {method.name for _, method in registry().entries(kind)}
+    what = kind or "method"
+    raise UsageError(f"unknown {what} {name!r}", hint=nearest(name, sorted(known), "`alignzoo ls` lists the methods"))
+
+
+def _show(plugin: Plugin, method: Card | Composition) -> None:
+    print_lines(f"{method.kind} {method.name}: {method.summary}")
+    facts = _composition_facts(method) if isinstance(method, Composition) else _card_facts(method)
+    if method.paper is not None:
+        facts.append(("paper", str(method.paper)))
+        facts.append(("", paper_url(method.paper) or ""))
+    if method.aliases:
+        facts.append(("also called", ", ".join(method.aliases)))
+    target = "" if isinstance(method, Composition) else f", {method.target}"
+    facts.append(("from", f"{plugin.distribution} {plugin.version}{target}"))
+    width = max(len(name) for name, _ in facts)
+    print_lines(*(f"  {name.ljust(width)}  {value}" for name, value in facts if value))
+    if isinstance(method, Card):
+        _show_options(method)
+
+
+def _composition_facts(method: Composition) -> list[tuple[str, str]]:
+    return [("stands for", method.flags())]
+
+
+def _card_facts(card: Card) -> list[tuple[str, str]]:
+    coupled = "yes: a pair's weight depends on the other pairs of the step" if card.batch_coupled else "no"
+    facts = [
+        ("formula", card.formula),
+        ("needs", needs_text(card)),
+        ("batch-coupled", coupled),
+        ("passes", str(card.passes)),
+    ]
+    checks = [f"{source.against} ({source.test})" for source in card.verified] or ["nothing yet"]
+    return [*facts, *((("verified against" if not i else ""), check) for i, check in enumerate(checks))]
+
+
+def _show_options(card: Card) -> None:
+    options = option_facts(card)
+    if not options:
+        print_lines("  no options")
+        return
+    print_lines("")
+    print_table(
+        ["option", "type", "default", "bounds", "help"],
+        [
+            [
+                f"--{card.kind}.{option.name}",
+                option.type,
+                option.default_text() or "-",
+                option.bounds_text() or "-",
+                option.help,
+            ]
+            for option in options
+        ],
+    )

@@ -1,0 +1,115 @@
+"""``alignzoo run``: train."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from alignzoo.cli.command import command as cli_command
+from alignzoo.cli.command import json_option
+from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table
+from alignzoo.cli.flags import PlanCommand, flag_layer, given_options, recipe_option, run_options
+from alignzoo.errors import UsageError
+from alignzoo.plugin.planfile import plan_to_dict
+from alignzoo.plugin.recipe import read_recipe
+from alignzoo.plugin.resolve import Plan, require, resolve
+from alignzoo.report import Reporter
+
+
+@cli_command("run", cls=PlanCommand)
+@run_options
+@recipe_option
+@click.option("--resume", metavar="RUN", help="go on with the run in this folder, by its own plan")
+@click.option("--dry-run", is_flag=True, help="show the plan and stop")
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context, recipe: tuple[str, ...], resume: str | None, dry_run: bool, as_json: bool, **_words: Any
+) -> None:
+    """Train a model on preference pairs.
+
+    Without --model and --data it trains the embedded model on the embedded data, with the settings of the recipe
+    `sandbox` in place of the defaults. The run folder, printed at the end, holds the plan, the metrics, the result,
+    checkpoints and the model.
+
+    Name methods beside --help to see their options: alignzoo run --loss ipo --help
+    """
+    if resume is not None:
+        _refuse_others(ctx, [*(["--recipe"] if recipe else []), *(["--dry-run"] if dry_run else [])])
+        from alignzoo.runs import resume as resume_run
+
+        _finish(resume_run(resume, reporter=_reporter()), as_json)
+        return
+    layers = [*(read_recipe(name) for name in recipe), flag_layer(ctx)]
+    plan = require(resolve(layers, distributed=distributed_backend()))
+    if dry_run:
+        _show_plan(plan, as_json)
+        return
+    from alignzoo.runs import execute
+
+    _finish(execute(plan, reporter=_reporter()), as_json)
+
+
+def distributed_backend() -> str:
+    """How this process was launched, as the resolver calls it."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
+        return "deepspeed"
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        return "fsdp"
+    return "ddp" if int(os.environ.get("WORLD_SIZE") or 1) > 1 else "none"
+
+
+def _is_first_rank() -> bool:
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0
+
+
+def _reporter() -> Reporter:
+    return ConsoleReporter() if _is_first_rank() else Reporter()
+
+
+def _refuse_others(ctx: click.Context, others: Sequence[str]) -> None:
+    given = [*(f"--{option.key}" for option, _ in given_options(ctx)), *others]
+    if given:
+        raise UsageError(
+            f"--resume does not go with {', '.join(given)}: a resumed run keeps its plan",
+            hint="leave them out, or start a new run with --out",
+        )
+
+
+def _finish(result: Any, as_json: bool) -> None:
+    if not _is_first_rank():
+        return
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        print_lines(str(result.folder))
+
+
+def _show_plan(plan: Plan, as_json: bool) -> None:
+    facts = plan_to_dict(plan)
+    if as_json:
+        print_json(facts)
+        return
+    rows = [[name, _text(stated["value"]), stated["from"]] for name, stated in _stated(facts)]
+    print_lines(f"alignzoo run {facts['sentence']}", *facts["notes"], "")
+    print_table(["option", "value", "from"], rows)
+
+
+def _stated(facts: dict[str, Any]) -> list[tuple[str, dict[str, str]]]:
+    """Options of the methods, then settings, by the words that set them."""
+    stated = [(f"loss.{name}", value) for name, value in facts["loss"]["options"].items()]
+    for method in facts["robust"]:
+        stated += [(f"robust.{method['name']}.{name}", value) for name, value in method["options"].items()]
+    stated += [(f"geometry.{name}", value) for name, value in facts["geometry"]["options"].items()]
+    return [*stated, *facts["settings"].items()]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "-"
+    return "-" if value is None else str(value)

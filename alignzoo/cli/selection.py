@@ -1,0 +1,72 @@
+"""Which methods a command line speaks of, looked at before it is parsed: their options become flags of that line."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from alignzoo.errors import AlignzooError
+from alignzoo.plugin.card import Card, Composition, Kind
+from alignzoo.plugin.recipe import METHOD_KINDS, read_recipe
+from alignzoo.plugin.registry import registry
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The methods of a line, and the kinds of which some name could not be found."""
+
+    cards: tuple[Card, ...]
+    unresolved: frozenset[str]
+
+
+def selected(args: Sequence[str]) -> Selection:
+    """The methods named on the line or in its recipes, compositions taken apart; ``dpo`` and ``plain`` if none is."""
+    names: dict[str, list[str]] = {"loss": ["dpo"], "robust": [], "geometry": ["plain"]}
+    unresolved: set[str] = set()
+    for recipe in _values(args, "recipe"):
+        try:
+            values = read_recipe(recipe).values
+        except AlignzooError:
+            unresolved.update(METHOD_KINDS)
+            continue
+        for kind in names:
+            if kind in values:
+                names[kind] = values[kind] if isinstance(values[kind], list) else [values[kind]]
+    for kind in names:
+        typed = _values(args, kind)
+        names[kind] = (typed if kind == "robust" else typed[-1:]) or names[kind]
+    names = _taken_apart(names)
+    cards: list[Card] = []
+    for kind, named in names.items():
+        for name in named:
+            try:
+                card = cast(Card, registry().find(cast(Kind, kind), name))
+            except AlignzooError:
+                unresolved.add(kind)
+                continue
+            if card not in cards:
+                cards.append(card)
+    return Selection(tuple(cards), frozenset(unresolved))
+
+
+def _values(args: Sequence[str], flag: str) -> list[str]:
+    """What is typed after ``--flag``, in both spellings."""
+    after = [following for word, following in itertools.pairwise(args) if word == f"--{flag}"]
+    return after + [word.partition("=")[2] for word in args if word.startswith(f"--{flag}=")]
+
+
+def _taken_apart(names: dict[str, list[str]]) -> dict[str, list[str]]:
+    """A composition given as the loss, replaced by its parts."""
+    try:
+        loss = registry().find("loss", names["loss"][0])
+    except AlignzooError:
+        return names
+    if not isinstance(loss, Composition):
+        return names
+    return {
+        "loss": [loss.loss],
+        "robust": [*loss.robust, *names["robust"]],
+        "geometry": [loss.geometry] if loss.geometry else names["geometry"],
+    }

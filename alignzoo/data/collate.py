@@ -1,0 +1,103 @@
+"""Tokenised pairs as one right-padded batch of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from alignzoo.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_NEEDED = ("pair_id", "prompt_ids", "chosen_ids", "rejected_ids")
+_OPTIONAL = ("chosen_score", "rejected_score", "group")
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """B pairs as 2B sequences of length L, right-padded: the chosen ones first, then the rejected ones in that order.
+
+    Masks come from lengths, never from token ids: a pad token that is also the EOS must not erase a real EOS.
+    """
+
+    input_ids: Tensor  # (2B, L) int64
+    attention_mask: Tensor  # (2B, L) int64, 1 at real tokens
+    response_mask: Tensor  # (2B, L) bool, True at reply tokens, EOS included
+    pair_ids: Tensor  # (B,) int64
+    prompt_lengths: Tensor  # (B,) int64, tokens
+    chosen_lengths: Tensor  # (B,) int64, reply tokens
+    rejected_lengths: Tensor  # (B,) int64, reply tokens
+    chosen_scores: Tensor | None = None  # (B,) fp32, higher is better
+    rejected_scores: Tensor | None = None  # (B,) fp32
+    groups: tuple[str, ...] | None = None  # B names
+
+    @property
+    def pairs(self) -> int:
+        """B."""
+        return len(self.pair_ids)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are not padding, prompts counted once per side."""
+        return int((2 * self.prompt_lengths + self.chosen_lengths + self.rejected_lengths).sum())
+
+    def to(self, device: torch.device | str) -> TokenBatch:
+        """The same batch with its tensors on ``device``."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
+
+
+def collate(rows: Sequence[dict[str, Any]], pad_id: int) -> TokenBatch:
+    """Rows of a prepared dataset as a batch.
+
+    Raises:
+        DataError: a pair with an empty prompt or reply; its log-probability would be 0 or NaN, not an error.
+    """
+    for row in rows:
+        for side in ("prompt", "chosen", "rejected"):
+            if len(row[f"{side}_ids"]) == 0:
+                raise DataError(f"Pair {row['pair_id']}: {side}_ids is empty.")
+    replies = [row[f"{side}_ids"] for side in ("chosen", "rejected") for row in rows]
+    prompts = [row["prompt_ids"] for row in rows] * 2
+    prompt_lengths = torch.tensor([len(prompt) for prompt in prompts])
+    lengths = prompt_lengths + torch.tensor([len(reply) for reply in replies])
+    longest = int(lengths.max())
+    padded = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]
+    positions = torch.arange(longest)
+    real = positions < lengths[:, None]
+    size = len(rows)
+    return TokenBatch(
+        input_ids=torch.tensor([ids + [pad_id] * (longest - len(ids)) for ids in padded]),
+        attention_mask=real.long(),
+        response_mask=real & (positions >= prompt_lengths[:, None]),
+        pair_ids=torch.tensor([row["pair_id"] for row in rows]),
+        prompt_lengths=prompt_lengths[:size],
+        chosen_lengths=(lengths - prompt_lengths)[:size],
+        rejected_lengths=(lengths - prompt_lengths)[size:],
+        chosen_scores=_scores(rows, "chosen_score"),
+        rejected_scores=_scores(rows, "rejected_score"),
+        groups=tuple(row["group"] for row in rows) if "group" in rows[0] else None,
+    )
+
+
+def _scores(rows: Sequence[dict[str, Any]], column: str) -> Tensor | None:
+    return torch.tensor([row[column] for row in rows], dtype=torch.float32) if column in rows[0] else None
+
+
+def batches_of(dataset: Dataset, indices: Sequence[int], micro_batch_size: int, pad_id: int) -> Iterator[TokenBatch]:
+    """The rows ``indices`` of a prepared dataset, in order, as batches of at most ``micro_batch_size`` pairs."""
+    present = [name for name in (*_NEEDED, *_OPTIONAL) if name in dataset.column_names]
+    tokens = dataset.select_columns(present)
+    remaining = iter(indices)
+    while chunk := list(islice(remaining, micro_batch_size)):
+        columns = tokens[chunk]
+        yield collate(
+            [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)], pad_id
+        )

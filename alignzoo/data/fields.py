@@ -1,0 +1,93 @@
+"""Reading one typed field of a row; every fault is a ``FieldError`` that names the field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from alignzoo.data.rows import FieldError, Message
+
+Row = Mapping[str, Any]
+
+_KINDS = {
+    "str": "text",
+    "bool": "true/false",
+    "int": "a number",
+    "float": "a number",
+    "list": "a list",
+    "dict": "an object",
+}
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, in a user's words."""
+    name = type(value).__name__
+    return "empty" if value is None else _KINDS.get(name, name)
+
+
+def required(row: Row, field: str) -> Any:
+    """The field's value; raises ``FieldError`` if the row lacks it."""
+    value = row.get(field)
+    if value is None:
+        raise FieldError(field, "is missing")
+    return value
+
+
+def text(row: Row, field: str) -> str:
+    """The field as a string."""
+    value = required(row, field)
+    if not isinstance(value, str):
+        raise FieldError(field, f"is {kind_of(value)}, expected text")
+    return value
+
+
+def flag(row: Row, field: str) -> bool:
+    """The field as a bool."""
+    value = required(row, field)
+    if not isinstance(value, bool):
+        raise FieldError(field, f"is {kind_of(value)}, expected true/false")
+    return value
+
+
+def number(row: Row, field: str) -> float:
+    """The field as a finite float."""
+    value = required(row, field)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        shown = value if isinstance(value, float) else kind_of(value)
+        raise FieldError(field, f"is {shown}, expected a finite number")
+    return float(value)
+
+
+def label(row: Row, field: str) -> str:
+    """The field as a string; whole numbers and flags are accepted as names."""
+    value = required(row, field)
+    if not isinstance(value, str | int):
+        raise FieldError(field, f"is {kind_of(value)}, expected text")
+    return str(value)
+
+
+def choice(row: Row, field: str) -> int:
+    """The field as the index of one of two responses."""
+    value = required(row, field)
+    if isinstance(value, bool) or value not in (0, 1):
+        raise FieldError(field, f"is {value!r}, expected 0 or 1")
+    return int(value)
+
+
+def messages(row: Row, field: str) -> list[Message]:
+    """The field as chat messages. Keys of a message that are empty (Arrow fills them in) are left out."""
+    value = required(row, field)
+    if not isinstance(value, list):
+        raise FieldError(field, f"is {kind_of(value)}, expected a list of chat messages")
+    return [_message(entry, f"{field}[{index}]") for index, entry in enumerate(value)]
+
+
+def _message(entry: Any, field: str) -> Message:
+    if not isinstance(entry, dict):
+        raise FieldError(field, f"is {kind_of(entry)}, expected a chat message with role and content")
+    for key in ("role", "content"):
+        if not isinstance(entry.get(key), str):
+            found = "is missing" if entry.get(key) is None else f"is {kind_of(entry[key])}, expected text"
+            raise FieldError(f"{field}.{key}", found)
+    return {key: value for key, value in entry.items() if value is not None}

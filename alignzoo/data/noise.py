@@ -1,0 +1,78 @@
+"""Label noise: swap the two sides of a known share of pairs, reproducibly and on the record. For training data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignzoo.data.digests import digest
+from alignzoo.data.quiet import quiet_datasets
+from alignzoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_CHOSEN, _REJECTED = "chosen_", "rejected_"
+
+
+def flip_labels(dataset: Dataset, rate: float, seed: int) -> tuple[Dataset, list[int]]:
+    """Swap every ``chosen_*`` column with its ``rejected_*`` in exactly ``round(rate * n)`` pairs.
+
+    Which pairs depends on ``seed`` and their ``pair_id``, not on the order of rows; a higher rate flips a superset.
+
+    Returns:
+        The dataset in its old row order (the very same object at rate 0), and the flipped pair ids, ascending.
+
+    Raises:
+        UsageError: ``rate`` is not in [0, 1].
+    """
+    if not 0 <= rate <= 1:
+        raise UsageError(f"The noise rate must be between 0 and 1, got {rate}.")
+    count = round(rate * len(dataset))
+    if count == 0:
+        return dataset, []
+    order = sorted(dataset["pair_id"][:], key=lambda pair: hashlib.sha256(f"{seed}/{pair}".encode()).digest())
+    flipped = sorted(order[:count])
+    return _swap(dataset, flipped), flipped
+
+
+def _swap(dataset: Dataset, flipped: Sequence[int]) -> Dataset:
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.compute as pc  # type: ignore[import-untyped]
+
+    chosen = [name for name in dataset.column_names if name.startswith(_CHOSEN)]
+    partners = {name: _REJECTED + name.removeprefix(_CHOSEN) for name in chosen}
+    wanted = pa.array(flipped, pa.int64())
+
+    def swap_block(block: pa.Table) -> pa.Table:
+        block = block.combine_chunks()
+        mask = pc.is_in(block["pair_id"], value_set=wanted)
+        swapped = {name: block[name] for name in block.column_names}
+        for left, right in partners.items():
+            swapped[left] = pc.if_else(mask, block[right], block[left])
+            swapped[right] = pc.if_else(mask, block[left], block[right])
+        return pa.table(swapped)
+
+    key = digest(dataset._fingerprint, list(flipped))
+    with quiet_datasets():
+        noisy = dataset.with_format("arrow").map(
+            swap_block, batched=True, features=dataset.features, new_fingerprint=key
+        )
+    return noisy.with_format(None)
+
+
+def write_manifest(path: str | Path, flipped: Sequence[int], *, rate: float, seed: int, n: int) -> None:
+    """Record which pairs were flipped: a header line with the settings, then one JSON line per pair.
+
+    The file appears whole or not at all.
+    """
+    header: dict[str, Any] = {"rate": rate, "seed": seed, "n": n, "flipped": len(flipped)}
+    lines = [header, *({"pair_id": pair} for pair in flipped)]
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.partial")
+    partial.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    partial.replace(target)

@@ -1,0 +1,183 @@
+"""A source of preference pairs as a tokenised, memory-mapped dataset, made once and cached by content."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignzoo.data.digests import digest, rows_digest, tokenizer_digest
+from alignzoo.data.formats import Layout, choose_layout, pku_label_column
+from alignzoo.data.quiet import quiet_datasets
+from alignzoo.data.sources import load_rows
+from alignzoo.data.summary import DataSummary
+from alignzoo.data.tokenise_rows import TokeniseRows, columns_of, summarise
+from alignzoo.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+# Raise it whenever the same rows would come out differently, or caches keep serving the old outcome.
+CODE_VERSION = 1
+_MANY_ROWS = 5000
+_MOST_WORKERS = 8
+_SUMMARY_FILE = "summary.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Tokenised pairs and the account of how they came about.
+
+    ``dataset`` has ``pair_id`` (row number in the source, from 0), ``prompt_ids``, ``chosen_ids``, ``rejected_ids``
+    (int32; prompt + reply is the whole sequence), ``prompt_key`` (the same for the same prompt), ``prompt_text``,
+    ``chosen_text``, ``rejected_text`` (as tokenised, special tokens of the template included) and, where the data has
+    them, ``chosen_safe``, ``rejected_safe``, ``chosen_score``, ``rejected_score``, ``group``.
+    ``fingerprint``: sha256 of the kept pairs' ids and tokens.
+    """
+
+    dataset: Dataset
+    summary: DataSummary
+    fingerprint: str
+
+
+def prepare(
+    source: str | Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    split: str | None = None,
+    data_format: str | None = None,
+    max_length: int,
+    max_prompt_length: int,
+    workers: int | None = None,
+) -> Prepared:
+    """Load, normalise, tokenise and filter; a second call with the same content and settings reads the cache.
+
+    Args:
+        source: hub id, file, folder, or rows already loaded (then ``split`` is not used).
+        data_format: a layout's name; None detects it.
+        max_length: tokens of prompt + reply; longer replies are cut and counted.
+        max_prompt_length: tokens of the prompt; pairs with a longer one are dropped and counted.
+        workers: processes; None takes one for small sources, else up to 8.
+
+    Raises:
+        DataError: unreadable or malformed source, unknown layout, or no usable pair.
+        ModelError: chat messages without a chat template.
+        UsageError: an unknown layout name or impossible lengths.
+    """
+    if max_prompt_length < 1 or max_length < 2:
+        raise UsageError(
+            f"max_length {max_length} and max_prompt_length {max_prompt_length} leave no room for a pair.",
+            hint="max_length must be at least 2, max_prompt_length at least 1.",
+        )
+    name = source if isinstance(source, str) else None
+    rows = load_rows(source, split=split) if isinstance(source, str) else source.with_format(None)
+    layout = choose_layout(rows, data_format)
+    settings = (CODE_VERSION, layout.name, max_length, max_prompt_length)
+    key = digest(rows_digest(rows), tokenizer_digest(tokenizer), *settings)
+    folder = _cache_root() / key
+    prepared = _load(folder)
+    if prepared is None:
+        task = TokeniseRows(layout, tokenizer, max_length, max_prompt_length, name)
+        with _scratch(folder) as scratch:
+            _build(rows, task, scratch, key, workers)
+            _publish(scratch / "pairs", folder)
+        prepared = _load(folder)
+        if prepared is None:
+            raise DataError(f"{folder}: the tokenised data cannot be read back.", hint="Is the disk full?")
+    summary = replace(prepared.summary, source=name or "rows in memory", split=split)
+    return replace(prepared, summary=replace(summary, notes=_notes(rows, layout)))
+
+
+def _notes(rows: Dataset, layout: Layout) -> tuple[str, ...]:
+    if layout.name != "pku-saferlhf":
+        return ()
+    return (f"chosen is the response that {pku_label_column(dict.fromkeys(rows.column_names))} names",)
+
+
+def _cache_root() -> Path:
+    import datasets
+
+    return Path(datasets.config.HF_DATASETS_CACHE) / "alignzoo"
+
+
+def _load(folder: Path) -> Prepared | None:
+    """What an earlier call left, or None; a damaged entry is removed so that it is built again."""
+    import datasets
+
+    if not folder.exists():
+        return None
+    try:
+        stored = json.loads((folder / _SUMMARY_FILE).read_text(encoding="utf-8"))
+        summary, dataset = DataSummary.from_dict(stored["summary"]), datasets.load_from_disk(str(folder))
+        if len(dataset) != summary.kept:
+            raise ValueError("rows are missing")
+        return Prepared(dataset, summary, stored["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+
+
+def _build(rows: Dataset, task: TokeniseRows, scratch: Path, key: str, workers: int | None) -> None:
+    """Write the kept pairs and their summary to ``scratch/pairs``."""
+    many = len(rows) > _MANY_ROWS
+    processes = workers if workers is not None else (min(os.cpu_count() or 1, _MOST_WORKERS) if many else 1)
+    with quiet_datasets(bars=many), _no_nested_threads(processes):
+        tokenised = rows.map(
+            task,
+            batched=True,
+            with_indices=True,
+            batch_size=200,
+            remove_columns=rows.column_names,
+            features=columns_of(task.layout, rows.column_names),
+            num_proc=processes if processes > 1 else None,
+            cache_file_name=str(scratch / "all.arrow"),
+            load_from_cache_file=False,
+            new_fingerprint=key[:32],
+            desc="tokenising pairs",
+        )
+    kept, summary, fingerprint = summarise(tokenised, task)
+    with quiet_datasets():
+        kept.save_to_disk(str(scratch / "pairs"))
+    stored: dict[str, Any] = {"summary": summary.to_dict(), "fingerprint": fingerprint}
+    (scratch / "pairs" / _SUMMARY_FILE).write_text(json.dumps(stored, indent=1), encoding="utf-8")
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(tempfile.mkdtemp(prefix="building-", dir=folder.parent))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _publish(built: Path, folder: Path) -> None:
+    try:
+        built.rename(folder)
+    except OSError:
+        # Another process (a second rank) was faster; what it wrote is the same.
+        if not folder.exists():
+            raise
+
+
+@contextmanager
+def _no_nested_threads(processes: int) -> Iterator[None]:
+    """Worker processes fill the cores; the tokenizer's own threads would fight them, and warn about being forked."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    if processes > 1:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        yield
+    finally:
+        if processes > 1:
+            os.environ.pop("TOKENIZERS_PARALLELISM", None)
+            if before is not None:
+                os.environ["TOKENIZERS_PARALLELISM"] = before

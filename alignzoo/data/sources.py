@@ -1,0 +1,166 @@
+"""One loader for hub ids, local files and folders: all become memory-mapped ``datasets.Dataset`` rows."""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alignzoo.data.faults import find_fault
+from alignzoo.data.quiet import quiet_datasets
+from alignzoo.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+_READERS = {
+    ".jsonl": "json",
+    ".jsonl.gz": "json",
+    ".json": "json",
+    ".json.gz": "json",
+    ".csv": "csv",
+    ".parquet": "parquet",
+}
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+_FILE_SUFFIX = re.compile(r"\.[A-Za-z]{2,8}$")
+_SUPPORTED = f"{', '.join(_READERS)}, a folder of such files, or a folder written by save_to_disk"
+
+
+def load_rows(source: str, *, split: str | None = None) -> Dataset:
+    """The rows of ``source``, unchanged.
+
+    Args:
+        source: a hub id ``org/name`` or ``org/name:config``, a file, or a folder.
+        split: which split; without it the only one, or ``train``.
+
+    Raises:
+        DataError: nothing there, not readable, malformed (names file and line), or no such split.
+    """
+    splits = _load_path(Path(source).expanduser()) if is_path(source) else _load_hub(source, split)
+    rows = _pick_split(splits, source, split)
+    if len(rows) == 0:
+        raise DataError(f"{source}: there are no rows in it.")
+    return rows
+
+
+def is_path(source: str) -> bool:
+    """Whether ``source`` means a local file or folder: it looks like one, or it is one."""
+    looks = source.startswith(("/", "./", "../", "~")) or source.count("/") > 1 or _FILE_SUFFIX.search(source)
+    return bool(looks) or Path(source).exists() or not _HUB_ID.fullmatch(source)
+
+
+def locate(source: str | None, row: int) -> str:
+    """Where row ``row`` (from 0) of ``source`` is, for an error message: ``file:line`` if each line is a row."""
+    path = Path(source).expanduser() if source is not None else None
+    if path is None or _suffix(path) not in (".jsonl", ".jsonl.gz") or not path.is_file():
+        return f"row {row} (counted from 0)" if source is None else f"{source}, row {row} (counted from 0)"
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as lines:
+        # Blank lines are no rows, so the line number is found by counting.
+        filled = (number for number, line in enumerate(lines, start=1) if line.strip())
+        line = next((number for index, number in enumerate(filled) if index == row), row + 1)
+    return f"{source}:{line}"
+
+
+def _suffix(path: Path) -> str:
+    name = path.name.lower()
+    return next((suffix for suffix in sorted(_READERS, key=len, reverse=True) if name.endswith(suffix)), "")
+
+
+def _load_path(path: Path) -> DatasetDict:
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder.", hint=_near(path))
+    if path.is_file():
+        if not _suffix(path):
+            raise DataError(f"{path}: unknown kind of file.", hint=f"Supported: {_SUPPORTED}.")
+        return _read(path, [path])
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        return _load_saved(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and _suffix(file))
+    readers = {_READERS[_suffix(file)] for file in files}
+    if len(readers) != 1:
+        found = f"files of several kinds ({', '.join(sorted(readers))})" if readers else "no data files"
+        raise DataError(f"{path}: holds {found}.", hint=f"Name one file. Supported: {_SUPPORTED}.")
+    return _read(path, files)
+
+
+def _near(path: Path) -> str | None:
+    names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
+    if close:
+        return f"Did you mean {' or '.join(str(path.parent / name) for name in close)}?"
+    return None if path.parent.is_dir() else f"The folder {path.parent} does not exist either."
+
+
+def _load_saved(path: Path) -> DatasetDict:
+    import datasets
+
+    try:
+        saved = datasets.load_from_disk(str(path))
+    except Exception as error:
+        raise DataError(f"{path}: this saved dataset cannot be read: {_first_line(error)}") from error
+    return saved if isinstance(saved, datasets.DatasetDict) else datasets.DatasetDict({"train": saved})
+
+
+def _read(path: Path, files: list[Path]) -> DatasetDict:
+    """Read one file, or a folder whose splits ``datasets`` tells from the files' names."""
+    import datasets
+
+    reader = _READERS[_suffix(files[0])]
+    # A response that says "None" or "NA" is text, not a missing value.
+    options = {"keep_default_na": False} if reader == "csv" else {}
+    try:
+        with quiet_datasets():
+            if path.is_file():
+                splits = datasets.load_dataset(reader, data_files=str(path), **options)
+            else:
+                splits = datasets.load_dataset(str(path.resolve()), **options)
+            for rows in splits.values():
+                # The JSON reader passes on bytes that are no UTF-8; they would fail later, far from the file.
+                rows.data.validate(full=True)
+            return splits
+    except Exception as error:
+        cause = error.__cause__ or error
+        for file in files:
+            find_fault(file, reader, cause)
+        raise DataError(f"{path}: cannot be read as {reader}: {_first_line(cause)}") from error
+
+
+def _load_hub(source: str, split: str | None) -> DatasetDict:
+    import datasets
+
+    name, _, config = source.partition(":")
+    try:
+        with quiet_datasets(bars=True):
+            try:
+                loaded = datasets.load_dataset(name, config or None, split=split)
+            except ValueError as error:
+                if not config or "not found" not in str(error):
+                    raise
+                # Some datasets (HH-RLHF) keep their parts in folders instead of configurations.
+                loaded = datasets.load_dataset(name, data_dir=config, split=split)
+    except Exception as error:
+        raise DataError(
+            f"{source}: cannot be loaded from the Hugging Face hub: {_first_line(error)}",
+            hint="Check the id (org/name or org/name:config), the split, the network and `hf auth login`; "
+            "a local file or folder works too.",
+        ) from error
+    return loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict({str(split): loaded})
+
+
+def _pick_split(splits: DatasetDict, source: str, split: str | None) -> Dataset:
+    names = list(splits)
+    if split is None and len(names) == 1:
+        return splits[names[0]]
+    wanted = split or "train"
+    if wanted not in splits:
+        problem = f"has no split {split!r}" if split else "has several splits"
+        raise DataError(f"{source}: {problem}.", hint=f"Choose one with --data.split: {', '.join(names)}.")
+    return splits[wanted]
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,71 @@
+"""What happened to the rows of a source: kept, dropped by reason, counted, and how long they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+_EXAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """How many rows one reason cost, and the numbers (from 0, the ``pair_id``) of the first of them."""
+
+    count: int
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """``counted``: boundary-moved, response-truncated, duplicate among the kept. ``lengths``: percentiles, tokens."""
+
+    source: str
+    split: str | None
+    format: str
+    rows: int
+    kept: int
+    dropped: dict[str, Dropped]
+    counted: dict[str, int]
+    lengths: dict[str, dict[str, int]]
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, as JSON holds them."""
+        return {**asdict(self), "dropped": {reason: _plain(entry) for reason, entry in self.dropped.items()}}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DataSummary:
+        """The inverse of ``to_dict``."""
+        dropped = {reason: Dropped(entry["count"], tuple(entry["rows"])) for reason, entry in values["dropped"].items()}
+        return cls(**{**values, "dropped": dropped, "notes": tuple(values["notes"])})
+
+    def table(self) -> list[tuple[str, str, str]]:
+        """Rows of (what, how many, detail) for a table of three columns."""
+        name = self.source if self.split is None else f"{self.source} [{self.split}]"
+        rows = [("rows read", str(self.rows), name), ("layout", "", self.format), ("pairs kept", str(self.kept), "")]
+        rows += [(f"dropped: {reason}", str(entry.count), _shown(entry)) for reason, entry in self.dropped.items()]
+        rows += [(f"counted: {what}", str(count), "") for what, count in self.counted.items() if count]
+        for text, sizes in self.lengths.items():
+            rows.append((f"{text} tokens", "", ", ".join(f"{point} {size}" for point, size in sizes.items())))
+        return rows + [("note", "", note) for note in self.notes]
+
+
+def tally(reasons: Sequence[str]) -> dict[str, Dropped]:
+    """Group the row numbers by reason, most frequent first; an empty string means the row was kept."""
+    rows: dict[str, list[int]] = {reason: [] for reason, _ in Counter(reasons).most_common() if reason}
+    for row, reason in enumerate(reasons):
+        if reason:
+            rows[reason].append(row)
+    return {reason: Dropped(len(found), tuple(found[:_EXAMPLES])) for reason, found in rows.items()}
+
+
+def _plain(entry: Dropped) -> dict[str, Any]:
+    return {"count": entry.count, "rows": list(entry.rows)}
+
+
+def _shown(entry: Dropped) -> str:
+    numbers = ", ".join(map(str, entry.rows[:5]))
+    return f"rows {numbers}{', …' if entry.count > 5 else ''}"

@@ -1,0 +1,57 @@
+"""The errors a user can cause, each with the exit code of the command line.
+
+Exit codes: 0 ok, 1 the run failed, 2 usage, 3 incompatible combination, 4 a requested plugin is broken,
+130 interrupted. A message says what is wrong and where; ``hint`` says what to do next.
+"""
+
+from __future__ import annotations
+
+
+class AlignzooError(Exception):
+    """The run failed for a reason the user can act on (exit code 1)."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\n  {self.hint}"
+
+
+class DataError(AlignzooError):
+    """Input data that cannot be read or used: names the file, the line and the field where there is one."""
+
+
+class ModelError(AlignzooError):
+    """A model, tokenizer or adapter that cannot be loaded or does not fit what was asked."""
+
+
+class NonFiniteLossError(AlignzooError):
+    """The objective became NaN or infinite."""
+
+
+class UsageError(AlignzooError):
+    """A wrong call: unknown method or option, a value out of bounds, an output folder in use (exit code 2)."""
+
+    exit_code = 2
+
+
+class IncompatibleError(AlignzooError):
+    """Methods or settings that do not work together (exit code 3)."""
+
+    exit_code = 3
+
+
+class BrokenPluginError(AlignzooError):
+    """A requested method comes from a plugin that cannot be loaded (exit code 4)."""
+
+    exit_code = 4
+
+
+class Interrupted(AlignzooError):
+    """Ctrl-C or SIGTERM, after the state was saved (exit code 130)."""
+
+    exit_code = 130

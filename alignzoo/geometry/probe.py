@@ -1,0 +1,175 @@
+"""A linear safety probe: which direction of the hidden space separates safe from unsafe responses.
+
+A two-class linear head (0 safe, 1 unsafe) on the mean over tokens of the frozen model's last hidden states of prompt
+and response, fitted by L2-regularised logistic regression. Its direction ``v = W[1] − W[0]`` points from safe to
+unsafe. Prompts never cross from training to validation; strength of the regularisation is chosen by validation AUC.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from alignzoo.errors import AlignzooError, DataError, ModelError
+from alignzoo.report import Progress
+
+L2_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A trained probe.
+
+    Attributes:
+        weight: ``(2, hidden)`` fp32, rows safe and unsafe, on raw (not standardised) features.
+        bias: ``(2,)`` fp32.
+        facts: what it was trained on and how well it does: JSON-able.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    facts: dict[str, Any]
+
+    @property
+    def direction(self) -> torch.Tensor:
+        """``(hidden,)``, from safe to unsafe."""
+        return self.weight[1] - self.weight[0]
+
+    def save(self, folder: Path) -> None:
+        """Write ``probe.safetensors`` and ``probe.json``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({"weight": self.weight, "bias": self.bias}, folder / "probe.safetensors")
+        (folder / "probe.json").write_text(json.dumps(self.facts, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, *, hidden: int) -> Probe:
+        """Read a saved probe.
+
+        Raises:
+            AlignzooError: there is none, it is damaged, or it is for another hidden size.
+        """
+        try:
+            tensors = load_file(folder / "probe.safetensors")
+            facts = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
+            probe = cls(tensors["weight"], tensors["bias"], facts)
+        except FileNotFoundError as error:
+            raise AlignzooError(
+                f"no probe in {folder}: {Path(error.filename or folder).name} is missing",
+                hint="train one: alignzoo probe --model MODEL --data DATA --out DIR",
+            ) from error
+        except (SafetensorError, KeyError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise AlignzooError(f"the probe in {folder} is damaged: {error}", hint="train it anew") from error
+        if probe.weight.shape[1] != hidden:
+            raise ModelError(
+                f"the probe in {folder} is for hidden size {probe.weight.shape[1]}, the model has {hidden}",
+                hint="train a probe on this model: alignzoo probe --model MODEL --data DATA --out DIR",
+            )
+        return probe
+
+
+@torch.no_grad()
+def mean_hidden_states(
+    model: Any, sequences: Sequence[Sequence[int]], *, tokens_per_batch: int = 4096, bar: Progress
+) -> torch.Tensor:
+    """``(N, hidden)`` fp32 on the CPU: the mean over tokens of the last hidden states of each token sequence.
+
+    ``model`` is a causal LM; its trunk runs without the LM head and in the model's current mode.
+    """
+    trunk = getattr(model, model.base_model_prefix)
+    device = next(model.parameters()).device
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    features: list[torch.Tensor | None] = [None] * len(sequences)
+    start = 0
+    while start < len(order):
+        size = 1
+        while start + size < len(order) and (size + 1) * len(sequences[order[start + size]]) <= tokens_per_batch:
+            size += 1
+        chosen = order[start : start + size]
+        width = len(sequences[chosen[-1]])
+        ids = torch.zeros(size, width, dtype=torch.long)
+        mask = torch.zeros(size, width, dtype=torch.long)
+        for row, i in enumerate(chosen):
+            ids[row, : len(sequences[i])] = torch.as_tensor(sequences[i])
+            mask[row, : len(sequences[i])] = 1
+        states = trunk(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state.float().cpu()
+        means = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        for row, i in enumerate(chosen):
+            features[i] = means[row]
+            bar.advance()
+        start += size
+    return torch.stack([feature for feature in features if feature is not None])
+
+
+def fit_probe(
+    train: tuple[torch.Tensor, torch.Tensor], validation: tuple[torch.Tensor, torch.Tensor], facts: dict[str, Any]
+) -> Probe:
+    """Fit on ``(features (N, hidden), labels (N,) 0 safe / 1 unsafe)``; report AUC and accuracy on ``validation``.
+
+    Raises:
+        DataError: a part lacks one of the two classes.
+    """
+    for name, (_, labels) in (("training", train), ("validation", validation)):
+        if len(labels) == 0 or len(labels.unique()) < 2:
+            raise DataError(
+                f"the probe's {name} part has {int((labels == 0).sum())} safe and {int((labels == 1).sum())} unsafe "
+                "responses; it needs both",
+                hint="give more data, or raise --probe.share",
+            )
+    features, labels = train[0].double(), train[1].double()
+    mean, scale = features.mean(0), features.std(0).clamp_min(1e-8)
+    fits = []
+    for strength in L2_GRID:
+        weight, bias = _logistic_regression((features - mean) / scale, labels, strength)
+        raw = weight / scale
+        fits.append((raw, bias - raw @ mean, strength))
+    scored = [(_auc(validation[0].double() @ w + b, validation[1]), w, b, s) for w, b, s in fits]
+    auc, weight, bias, strength = max(scored, key=lambda fit: (fit[0], fit[3]))
+    logits = validation[0].double() @ weight + bias
+    majority = float(validation[1].double().mean())
+    facts = {
+        **facts,
+        "held_out_auc": round(auc, 6),
+        "held_out_accuracy": round(float(((logits > 0) == (validation[1] == 1)).double().mean()), 6),
+        "held_out_majority": round(max(majority, 1 - majority), 6),
+        "train_responses": len(labels),
+        "held_out_responses": len(validation[1]),
+        "l2": strength,
+    }
+    half = (weight / 2).float()
+    shift = (bias / 2).float()
+    return Probe(torch.stack([-half, half]), torch.stack([-shift, shift]), facts)
+
+
+def _logistic_regression(features: torch.Tensor, labels: torch.Tensor, l2: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(hidden,)`` weights and ``()`` bias minimising the mean logistic loss plus ``l2/2·‖w‖²``, in float64."""
+    weight = torch.zeros(features.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=200, tolerance_grad=1e-7, tolerance_change=1e-10, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = F.binary_cross_entropy_with_logits(features @ weight + bias, labels) + l2 / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    return weight.detach(), bias.detach()
+
+
+def _auc(scores: torch.Tensor, labels: torch.Tensor) -> float:
+    """Probability that an unsafe response scores higher than a safe one, ties counted half."""
+    unsafe, safe = scores[labels == 1], scores[labels == 0].sort().values
+    below = torch.searchsorted(safe, unsafe, side="left")
+    upto = torch.searchsorted(safe, unsafe, side="right")
+    return float((below + upto).double().sum() / (2 * len(unsafe) * len(safe)))

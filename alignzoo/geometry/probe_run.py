@@ -1,0 +1,165 @@
+"""Train a probe on pairs, or take the one that was trained on the same weights and pairs before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from alignzoo.errors import DataError, UsageError
+from alignzoo.geometry.probe import Probe, fit_probe, mean_hidden_states
+from alignzoo.model.weights import fingerprint
+from alignzoo.report import Reporter
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+PROBE_VERSION = 1  # part of the cache key: raise it when the same data would give another probe
+
+
+def cache_folder() -> Path:
+    """Where probes are kept between runs: ``$ALIGNZOO_CACHE``, or ``~/.cache/alignzoo``."""
+    return Path(os.environ.get("ALIGNZOO_CACHE", "~/.cache/alignzoo")).expanduser()
+
+
+def cached_probe(
+    model: Any, train: Dataset, validation: Dataset, *, report: Reporter, weights: str | None = None
+) -> Probe:
+    """The probe of these weights and pairs: reused where it was trained before, else trained and kept."""
+    weights = weights or fingerprint(model)
+    data = {"probe_train": _digest(train), "probe_validation": _digest(validation)}
+    key = hashlib.sha256(json.dumps([PROBE_VERSION, weights, data]).encode()).hexdigest()[:32]
+    folder = cache_folder() / "probes" / key
+    hidden = model.config.get_text_config().hidden_size
+    if (folder / "probe.json").is_file():
+        probe = Probe.load(folder, hidden=hidden)
+        report.note(f"safety probe: reused from an earlier run on the same weights and pairs ({_quality(probe)})")
+        return probe
+    probe = train_probe(model, train, validation, report=report, facts={"model_weights": weights, "data": data})
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    probe.save(partial)
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+    return probe
+
+
+def train_probe(
+    model: torch.nn.Module, train: Dataset, validation: Dataset, *, report: Reporter, facts: dict[str, Any]
+) -> Probe:
+    """Fit the probe on the responses of ``train``; AUC and accuracy are those on ``validation``, by other prompts.
+
+    Raises:
+        DataError: one of the parts is empty or lacks safe or unsafe responses.
+    """
+    labelled = "chosen_safe" in train.column_names
+    if not labelled:
+        report.note("safety probe: the data has no safety labels; chosen serves as safe, rejected as unsafe")
+    if not len(train) or not len(validation):
+        raise DataError(
+            f"the probe has {len(train)} pairs to train on and {len(validation)} to validate it",
+            hint="give more data, or raise --probe.share",
+        )
+    training = model.training
+    model.eval()
+    try:
+        with report.progress(2 * (len(train) + len(validation)), "reading hidden states", unit="response") as bar:
+            parts = []
+            for part in (train, validation):
+                sequences, labels = _responses(part, labelled)
+                parts.append((mean_hidden_states(model, sequences, bar=bar), torch.tensor(labels)))
+    finally:
+        model.train(training)
+    facts = {**facts, "labels": "chosen_safe/rejected_safe" if labelled else "chosen/rejected", "pooling": "mean"}
+    probe = fit_probe(parts[0], parts[1], facts)
+    report.note(f"safety probe: {_quality(probe)}")
+    return probe
+
+
+def probe_command(
+    *,
+    model: str,
+    data: str,
+    out: str,
+    data_split: str | None,
+    data_format: str | None,
+    max_length: int,
+    max_prompt_length: int,
+    seed: int,
+    max_pairs: int | None,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """``alignzoo probe``: train a probe by itself and save it; returns its facts.
+
+    Raises:
+        UsageError: ``out`` exists and is not empty.
+    """
+    from alignzoo.data.parts import PROBE_VALIDATION, describe, prepare_pairs
+    from alignzoo.data.splits import split_by_prompt
+    from alignzoo.model.load import find_model, load_policy, load_tokenizer
+    from alignzoo.plugin.settings import Settings
+
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"--out {out} exists and is not empty", hint="name another folder")
+    settings = Settings(
+        model=model,
+        data=data,
+        data_split=data_split,
+        data_format=data_format,
+        max_length=max_length,
+        max_prompt_length=max_prompt_length,
+        seed=seed,
+    )
+    source = find_model(model)
+    prepared = prepare_pairs(settings, load_tokenizer(source, settings))
+    describe(prepared.summary, reporter)
+    pairs = prepared.dataset
+    if max_pairs is not None and max_pairs < len(pairs):
+        pairs = pairs.shuffle(seed=seed).select(range(max_pairs))
+    parts = split_by_prompt(pairs, {"train": 1 - PROBE_VALIDATION, "validation": PROBE_VALIDATION}, seed, "probe")
+    policy = load_policy(source, settings)
+    facts = {
+        "model": model,
+        "model_weights": fingerprint(policy),
+        "data": {name: _digest(part) for name, part in parts.items()},
+        "source": data,
+        "seed": seed,
+    }
+    probe = train_probe(policy, parts["train"], parts["validation"], report=reporter, facts=facts)
+    probe.save(folder)
+    return {"out": str(folder), **probe.facts}
+
+
+def _responses(part: Dataset, labelled: bool) -> tuple[list[list[int]], list[int]]:
+    """Token sequences of prompt and response, and their labels: 0 safe, 1 unsafe."""
+    sequences: list[list[int]] = []
+    labels: list[int] = []
+    for row in part:
+        for side, default in (("chosen", 0), ("rejected", 1)):
+            sequences.append([*row["prompt_ids"], *row[f"{side}_ids"]])
+            labels.append(int(not row[f"{side}_safe"]) if labelled else default)
+    return sequences, labels
+
+
+def _digest(part: Dataset) -> str:
+    """Content hash of a part's tokens and labels."""
+    names = ["prompt_ids", "chosen_ids", "rejected_ids", "chosen_safe", "rejected_safe"]
+    columns = part.select_columns([name for name in names if name in part.column_names])
+    digest = hashlib.sha256()
+    for row in columns:
+        digest.update(json.dumps(row, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _quality(probe: Probe) -> str:
+    facts = probe.facts
+    return (
+        f"held-out AUC {facts['held_out_auc']:.3f}, accuracy {facts['held_out_accuracy']:.3f} "
+        f"(majority {facts['held_out_majority']:.3f}) on {facts['held_out_responses']} responses"
+    )

@@ -1,0 +1,103 @@
+"""Perturb selected neurons without touching the weights.
+
+For a linear map with selected inputs S, ``y += x[..., S] Δᵀ`` with Δ of shape ``(hidden, |S|)``: the gradient of Δ at
+0 *is* the gradient of those columns of the weight, and Δ = ε *is* the perturbation W[:, S] + ε. Nothing needs to be
+restored, so frozen, quantised, adapted and sharded base layers are one case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from alignzoo.geometry.projections import Projection
+
+
+class SideBranches:
+    """One branch per projection with selected neurons; they exist only inside :meth:`attached`.
+
+    Args:
+        projections: the maps to perturb.
+        selected: indices of each map's selected inputs; maps with none get no branch.
+    """
+
+    def __init__(self, projections: Sequence[Projection], selected: Sequence[torch.Tensor]) -> None:
+        self._branches = [
+            _Branch(projection, index)
+            for projection, index in zip(projections, selected, strict=True)
+            if len(index) > 0
+        ]
+
+    @property
+    def deltas(self) -> list[torch.Tensor]:
+        """The Δ of every branch, fp32 (fp64 for an fp64 model) leaves of shape ``(hidden, |S|)``."""
+        return [branch.delta for branch in self._branches]
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Inside, the model's forward includes the branches, at Δ = 0 and asking for gradients. After, also after
+        an exception, nothing of them is left."""
+        for branch in self._branches:
+            branch.open()
+        try:
+            yield
+        finally:
+            for branch in self._branches:
+                branch.close()
+
+    @torch.no_grad()
+    def perturb(self, epsilons: Sequence[torch.Tensor]) -> None:
+        """Set Δ = ε; gradients of Δ are no longer taken."""
+        for branch, epsilon in zip(self._branches, epsilons, strict=True):
+            branch.delta.requires_grad_(False).copy_(epsilon)
+
+    def survival(self) -> float:
+        """Share of the perturbation that reached the forward since :meth:`perturb`.
+
+        Per layer output, the component of (output with branch − output without), as stored in the output's dtype,
+        along the exact branch output, relative to its length; 1 where nothing is lost to rounding.
+        """
+        exact = sum(float(branch.exact) for branch in self._branches)
+        return sum(float(branch.arrived) for branch in self._branches) / exact if exact > 0 else 1.0
+
+
+class _Branch:
+    def __init__(self, projection: Projection, index: torch.Tensor) -> None:
+        vectors = projection.value_vectors()
+        self.module = projection.module
+        self.index = index.to(vectors.device)
+        self.everything = len(index) == projection.inner
+        dtype = torch.float64 if vectors.dtype == torch.float64 else torch.float32
+        self.delta = torch.zeros(projection.hidden, len(index), dtype=dtype, device=vectors.device)
+        self.handle: Any = None
+
+    def open(self) -> None:
+        self.delta.zero_().requires_grad_(True)
+        self.arrived = self.delta.new_zeros((), dtype=torch.float64, requires_grad=False)
+        self.exact = self.arrived.clone()
+        self.handle = self.module.register_forward_hook(self._add)
+
+    def close(self) -> None:
+        self.handle.remove()
+        self.delta = self.delta.detach().zero_()
+
+    def _add(self, _module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        inner = inputs[0] if self.everything else inputs[0].index_select(-1, self.index)
+        autocast = torch.is_autocast_enabled(inner.device.type)
+        branch = F.linear(inner if autocast else inner.to(self.delta.dtype), self.delta).to(self.delta.dtype)
+        total = output.to(self.delta.dtype) + branch
+        if not autocast:  # autocast takes any dtype on; rounding back would lose what is below the output's grid
+            total = total.to(output.dtype)
+        if not self.delta.requires_grad:
+            self._measure(branch.detach(), total.detach(), output.detach())
+        return total
+
+    @torch.no_grad()
+    def _measure(self, branch: torch.Tensor, total: torch.Tensor, output: torch.Tensor) -> None:
+        arrived = total.to(branch.dtype) - output.to(branch.dtype)
+        self.arrived += (arrived * branch).sum(dtype=torch.float64)
+        self.exact += (branch * branch).sum(dtype=torch.float64)

@@ -1,0 +1,98 @@
+"""The three interfaces that compose: a loss gives one value per pair, wrappers weigh the pairs, geometry chooses
+where in weight space the gradient is taken.
+
+A method's class is built from its validated options (``self.options``) and sees the model only through
+:class:`~alignzoo.pairs.PairBatch` (losses, wrappers) or the step context (controllers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alignzoo.lazy import torch
+from alignzoo.pairs import PairBatch
+from alignzoo.plugin.card import Options
+
+if TYPE_CHECKING:
+    from alignzoo.train.context import SetupContext, StepContext
+
+PerPair = Callable[[PairBatch], "torch.Tensor"]
+
+
+class _Method:
+    """What all methods share: their options, and state that goes into checkpoints."""
+
+    def __init__(self, options: Options) -> None:
+        self.options: Any = options
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs beyond the options: tensors, numbers and strings only."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave."""
+
+
+class PreferenceLoss(_Method):
+    """One value per pair from its log-probs."""
+
+    def __call__(self, pairs: PairBatch) -> torch.Tensor:
+        """Loss of each pair, ``(B,)``, differentiable in the policy's fields. Never reduced."""
+        raise NotImplementedError
+
+    def rewards(self, pairs: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Implicit rewards ``(chosen, rejected)``, each ``(B,)``, for metrics."""
+        raise NotImplementedError
+
+    def observe(self, pairs: PairBatch) -> None:
+        """Update running statistics; called once per optimizer step with the whole step's pairs, detached, before
+        the first evaluation. Only a loss whose card says ``batch_coupled`` is called."""
+
+
+class RobustWrapper(_Method):
+    """How much each pair counts. Wrappers stack: the first named is the innermost."""
+
+    def per_pair(self, loss: PerPair, pairs: PairBatch) -> torch.Tensor:
+        """Value of each pair, ``(B,)``; may evaluate ``loss(pairs.swap())`` as well."""
+        return loss(pairs)
+
+    def objective(self, losses: torch.Tensor) -> torch.Tensor:
+        """The scalar that is minimised, from the values ``(N,)`` of the whole optimizer step over all ranks."""
+        return losses.mean()
+
+    def weights(self, losses: torch.Tensor) -> torch.Tensor:
+        """How much each pair counts, ``(N,)``, detached: by default the gradient of :meth:`objective`."""
+        with torch.enable_grad():
+            leaf = losses.detach().clone().requires_grad_(True)
+            return torch.autograd.grad(self.objective(leaf), leaf)[0]
+
+    def observe(self, losses: torch.Tensor, pairs: PairBatch) -> None:
+        """Update running statistics; called as :meth:`PreferenceLoss.observe` is, with the pairs' values ``(N,)``."""
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """What a step reports.
+
+    Attributes:
+        value: the objective at the weights before the step, ``()``, detached.
+        pairs: the whole optimizer step's pairs (all ranks), detached, at the same weights.
+        pair_ids: ``(N,)`` int64, row numbers in the data.
+    """
+
+    value: torch.Tensor
+    pairs: PairBatch
+    pair_ids: torch.Tensor
+
+
+class GeometryController(_Method):
+    """Where in weight space the gradient of an optimizer step is taken."""
+
+    def setup(self, run: SetupContext) -> None:
+        """Called once before training, on the weights that training starts from."""
+
+    def step(self, ctx: StepContext) -> StepLoss:
+        """Leave the step's gradient in ``.grad`` and the weights, buffers and flags as they were found."""
+        raise NotImplementedError

@@ -1,0 +1,70 @@
+"""The frozen reference: the policy as it was before the first step.
+
+Full fine-tuning keeps a snapshot of the weights; a new LoRA adapter is switched off; an adapter that was already
+trained has a frozen copy. Always in eval mode, without gradients, and the policy is left as it was found.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from alignzoo.data.collate import TokenBatch
+from alignzoo.pairs import PairBatch
+from alignzoo.train.logps import PairForward
+
+REFERENCE_ADAPTER = "reference"
+
+
+class Reference:
+    """Log-probs of pairs under the reference.
+
+    Args:
+        policy: the policy before training, unwrapped.
+        forward: from a model and a batch to its pairs.
+        wrap: how the device's accelerator prepares a frozen model (sharding, autocast).
+    """
+
+    def __init__(
+        self,
+        policy: torch.nn.Module,
+        forward: PairForward,
+        wrap: Callable[[torch.nn.Module], torch.nn.Module] = lambda model: model,
+    ) -> None:
+        self._forward = forward
+        self._adapted = policy if hasattr(policy, "peft_config") else None
+        self._snapshot = None if self._adapted is not None else wrap(copy.deepcopy(policy).requires_grad_(False).eval())
+
+    @torch.no_grad()
+    def __call__(self, batch: TokenBatch) -> PairBatch:
+        """The fields ``chosen_logps``, ... of the batch's pairs under the reference weights."""
+        if self._snapshot is not None:
+            return self._forward(self._snapshot, batch)
+        assert self._adapted is not None
+        with _reference_adapter(self._adapted):
+            return self._forward(self._adapted, batch)
+
+
+@contextmanager
+def _reference_adapter(model: Any) -> Iterator[None]:
+    """The adapter off, or exchanged for the reference's copy; eval mode; all restored, also after an exception."""
+    training = model.training
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    model.eval()
+    try:
+        if REFERENCE_ADAPTER in model.peft_config:
+            model.set_adapter(REFERENCE_ADAPTER)
+            yield
+        else:
+            with model.disable_adapter():
+                yield
+    finally:
+        if REFERENCE_ADAPTER in model.peft_config:
+            model.set_adapter("default")
+        model.train(training)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(flags[name])

@@ -1,0 +1,56 @@
+"""Weights as files and as identities: what a checkpoint holds, what ``model/`` holds, which weights these are."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from alignzoo.model.load import quiet
+from alignzoo.model.reference import REFERENCE_ADAPTER
+
+_CHUNK = 1 << 22  # elements hashed at a time, which bounds the memory it takes
+
+
+def trained_weights(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The part of ``state`` (names → tensors of ``model``) that training changes, shared tensors once, on the CPU."""
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items() if name in trained}
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """A content hash of all parameters and buffers, 32 hex digits: any changed element changes it.
+
+    Per tensor, sums of its bit pattern with two different weightings: memory-bandwidth fast, and not meant against an
+    adversary.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        data = tensor.detach().contiguous()
+        plain = weighted = 0
+        for chunk in data.flatten().split(_CHUNK):
+            bits = chunk.view(torch.uint8)
+            bits = F.pad(bits, (0, -len(bits) % 4)).view(torch.int32).to(torch.int64)
+            plain += int(bits.sum())
+            weighted = weighted * 3 + int((bits * torch.arange(1, len(bits) + 1, device=bits.device)).sum())
+        digest.update(repr((name, tuple(data.shape), str(data.dtype), plain, weighted)).encode())
+    return digest.hexdigest()
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path, state: dict[str, torch.Tensor]) -> None:
+    """Write a folder that plain ``transformers`` (or ``peft``, for an adapter) loads.
+
+    Args:
+        model: the unwrapped policy.
+        state: its full state dict, gathered if it is sharded.
+    """
+    options: dict[str, Any] = {"state_dict": state}
+    if hasattr(model, "peft_config"):
+        kept = {name: tensor for name, tensor in state.items() if f".{REFERENCE_ADAPTER}." not in name}
+        options = {"state_dict": kept, "selected_adapters": ["default"]}
+    with quiet():
+        model.save_pretrained(folder, **options)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,124 @@
+"""Recipes: YAML files with the words of a ``run`` command line, checked in and named.
+
+::
+
+    description: DPO with selective sharpness control
+    loss: {name: dpo, beta: 0.1}
+    robust: [drdpo]
+    geometry: {name: shapo-token, rho: 0.05}
+    lr: 1.0e-4
+    lora: {r: 8}
+
+Every layer of a run (recipes, flags) is flattened to dotted keys: ``loss``, ``loss.beta``, ``robust.drdpo.beta_prime``,
+``lora.r``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alignzoo.errors import UsageError
+
+METHOD_KINDS = ("loss", "robust", "geometry")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values from one place. ``origin`` is ``recipe:NAME`` or ``flag``."""
+
+    origin: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def recipe_folder() -> Path:
+    """The shipped recipes: inside the package when installed, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name → file of the recipes that come with alignzoo."""
+    return {path.stem: path for path in sorted(recipe_folder().glob("*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe given by name or by path.
+
+    Raises:
+        UsageError: neither, with the nearest names.
+    """
+    shipped = shipped_recipes()
+    if name in shipped:
+        return shipped[name]
+    path = Path(name)
+    if path.is_file():
+        return path
+    near = difflib.get_close_matches(name, list(shipped), n=3, cutoff=0.5)
+    raise UsageError(
+        f"no recipe {name!r}: neither a shipped one nor a file",
+        hint=f"did you mean {' or '.join(near)}?" if near else "`alignzoo recipes list` shows the shipped ones",
+    )
+
+
+def read_recipe(name: str) -> Layer:
+    """A recipe by name or path, as a flat layer.
+
+    Raises:
+        UsageError: not found, not YAML, or not a mapping.
+    """
+    path = find_recipe(name)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UsageError(
+            f"{where}: not valid YAML ({getattr(error, 'problem', None) or error})",
+            hint="`alignzoo recipes show NAME` prints one that works",
+        ) from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: a recipe is a mapping of settings, this is a {type(content).__name__}")
+    return Layer(origin=f"recipe:{path.stem if path.stem == name else name}", values=flatten(content, str(path)))
+
+
+def flatten(content: dict[str, Any], where: str) -> dict[str, Any]:
+    """Nested words to dotted keys; ``description`` is dropped."""
+    flat: dict[str, Any] = {}
+    for raw, value in content.items():
+        key = str(raw)
+        if key == "description":
+            continue
+        if key == "robust":
+            names = value if isinstance(value, list) else [value]
+            flat["robust"] = [_method(item, "robust", where, flat, qualified=True) for item in names]
+        elif key in ("loss", "geometry"):
+            flat[key] = _method(value, key, where, flat, qualified=False)
+        elif isinstance(value, dict):
+            flat.update({f"{_dashed(key)}.{inner}": item for inner, item in value.items()})
+        else:
+            flat[key if key.partition(".")[0] in METHOD_KINDS else _dashed(key)] = value
+    return flat
+
+
+def _dashed(key: str) -> str:
+    return key.replace("_", "-")
+
+
+def _method(value: Any, kind: str, where: str, flat: dict[str, Any], *, qualified: bool) -> str:
+    """The method's name; its options go into ``flat``."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        raise UsageError(
+            f"{where}: {kind} is a name or a mapping with `name`, not {value!r}",
+            hint=f"write `{kind}: NAME` or `{kind}: {{name: NAME, option: value}}`",
+        )
+    prefix = f"{kind}.{value['name']}" if qualified else kind
+    flat.update({f"{prefix}.{option}": item for option, item in value.items() if option != "name"})
+    return str(value["name"])

@@ -1,0 +1,301 @@
+"""From what was asked to a ``Plan``, or to the list of problems: one pure function for ``run``, ``--dry-run``,
+``compat`` and Python, so that a wrong combination is refused before any weight loads.
+
+Values are layered: card default < recipes, left to right < flags; the origin of each is kept.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
+from alignzoo.plugin.card import PROVIDED, Card, Composition, Kind, Need, Options
+from alignzoo.plugin.recipe import METHOD_KINDS, Layer, read_recipe
+from alignzoo.plugin.registry import Registry, build_options, registry
+from alignzoo.plugin.settings import Settings
+
+SANDBOX = "sandbox"
+NO_WRAPPER = "none"
+"""``--robust none`` takes away the wrappers of a recipe."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A chosen method with the distribution it comes from, its final options and where each value came from."""
+
+    card: Card
+    distribution: str
+    options: Options
+    origins: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that determines a run."""
+
+    loss: Method
+    robust: tuple[Method, ...]
+    geometry: Method
+    settings: Settings
+    origins: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        return (self.loss, *self.robust, self.geometry)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What the methods, with these options, read from the core."""
+        return frozenset().union(*(method.card.needs | method.options.needs() for method in self.methods))
+
+    @property
+    def batch_coupled(self) -> bool:
+        return self.loss.card.batch_coupled or any(method.card.batch_coupled for method in self.robust)
+
+    def sentence(self) -> str:
+        """The plan as the words of a command line."""
+        words = [f"--loss {self.loss.card.name}", *(f"--robust {method.card.name}" for method in self.robust)]
+        return " ".join([*words, f"--geometry {self.geometry.card.name}"])
+
+
+def resolve(
+    layers: Sequence[Layer], *, methods: Registry | None = None, distributed: str = "none"
+) -> Plan | list[AlignzooError]:
+    """Resolve layered words into a plan.
+
+    Args:
+        layers: flat values, weakest first (recipes in order, then flags); see :mod:`alignzoo.plugin.recipe`.
+        methods: the registry to look names up in; the environment's by default.
+        distributed: the backend the run will use: ``none``, ``ddp``, ``fsdp`` or ``deepspeed``.
+
+    Returns:
+        The plan, or every problem found, each an error with its exit code.
+    """
+    methods = methods or registry()
+    problems: list[AlignzooError] = []
+    layers = _with_sandbox_defaults(layers)
+    names, notes = _expand(_names(layers), methods, problems)
+    loss = _choose("loss", names["loss"], layers, methods, problems)
+    robust = [_choose("robust", name, layers, methods, problems) for name in names["robust"]]
+    geometry = _choose("geometry", names["geometry"], layers, methods, problems)
+    settings, origins = _settings(layers, problems)
+    if problems or loss is None or geometry is None or settings is None:
+        problems += _unclaimed_options(layers, [m for m in (loss, *robust, geometry) if m], problems)
+        return problems
+    chosen = tuple(method for method in robust if method is not None)
+    plan = Plan(loss, chosen, geometry, settings, origins, tuple(notes))
+    problems += _unclaimed_options(layers, list(plan.methods), problems)
+    problems += _conflicts(plan, distributed)
+    return problems or plan
+
+
+def require(resolved: Plan | list[AlignzooError]) -> Plan:
+    """The plan, or the first problem raised with the others in its message."""
+    if isinstance(resolved, Plan):
+        return resolved
+    first = resolved[0]
+    if len(resolved) == 1:
+        raise first
+    others = "".join(f"\n  also: {problem.message}" for problem in resolved[1:])
+    raise type(first)(first.message + others, hint=first.hint)
+
+
+def _with_sandbox_defaults(layers: Sequence[Layer]) -> Sequence[Layer]:
+    """With neither model nor data named, the shipped recipe of the embedded world is the lowest layer."""
+    named = {key for layer in layers for key in ("model", "data") if layer.values.get(key, SANDBOX) != SANDBOX}
+    return layers if named else [read_recipe(SANDBOX), *layers]
+
+
+def _names(layers: Sequence[Layer]) -> dict[str, Any]:
+    names: dict[str, Any] = {"loss": "dpo", "robust": [], "geometry": "plain"}
+    for layer in layers:
+        names.update({kind: layer.values[kind] for kind in METHOD_KINDS if kind in layer.values})
+    names["robust"] = [name for name in names["robust"] if name != NO_WRAPPER]
+    return names
+
+
+def _expand(
+    names: dict[str, Any], methods: Registry, problems: list[AlignzooError]
+) -> tuple[dict[str, Any], list[str]]:
+    """A named composition replaced by its parts, with a note that says so."""
+    try:
+        method = methods.find("loss", names["loss"])
+    except AlignzooError:
+        return names, []  # reported with its kind when the loss is chosen
+    if not isinstance(method, Composition):
+        return names, []
+    missing = [name for name in method.robust if name not in names["robust"]]
+    expanded = {**names, "loss": method.loss, "robust": [*missing, *names["robust"]]}
+    if method.geometry is not None:
+        if names["geometry"] not in ("plain", method.geometry):
+            problems.append(
+                IncompatibleError(
+                    f"{method.name} already means --geometry {method.geometry}, so --geometry {names['geometry']} "
+                    "does not fit",
+                    hint=f"name the parts yourself: {method.flags()}",
+                )
+            )
+        expanded["geometry"] = method.geometry
+    return expanded, [f"--loss {method.name} stands for {method.flags()}"]
+
+
+def _choose(
+    kind: Kind, name: str, layers: Sequence[Layer], methods: Registry, problems: list[AlignzooError]
+) -> Method | None:
+    try:
+        card = cast(Card, methods.find(kind, name))
+        values, origins = _options(kind, name, card, layers, methods)
+        return Method(card, methods.distribution_of(card), build_options(card, values), origins)
+    except AlignzooError as error:
+        problems.append(error)
+        return None
+
+
+def _options(
+    kind: Kind, name: str, card: Card, layers: Sequence[Layer], methods: Registry
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Values of the method's options over all layers, and where each came from."""
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        if not _speaks_of(kind, name, card, layer, methods):
+            continue
+        for prefix in (f"{kind}.", f"{kind}.{card.name}."):
+            for key, value in layer.values.items():
+                option = key.removeprefix(prefix)
+                if key.startswith(prefix) and "." not in option and (kind != "robust" or _owns(card, option, prefix)):
+                    values[option] = value
+                    origins[option] = layer.origin
+    return values, origins
+
+
+def _speaks_of(kind: Kind, name: str, card: Card, layer: Layer, methods: Registry) -> bool:
+    """Whether a layer's bare ``kind.option`` words mean this method: a layer that names another one does not."""
+    named = layer.values.get(kind)
+    if named is None or kind == "robust":
+        return True
+    if named in (name, card.name):
+        return True
+    try:
+        method = methods.find(kind, named)
+    except AlignzooError:
+        return False
+    return getattr(method, kind, None) == card.name or method.name == card.name
+
+
+def _owns(card: Card, option: str, prefix: str) -> bool:
+    """In a stack of wrappers ``--robust.option`` goes to those that have it; ``--robust.NAME.option`` to that one."""
+    return option in card.options.model_fields or prefix.endswith(f".{card.name}.")
+
+
+def _unclaimed_options(
+    layers: Sequence[Layer], chosen: list[Method], known: list[AlignzooError]
+) -> list[AlignzooError]:
+    """Options of wrappers that no chosen wrapper has, and of wrappers that were not chosen."""
+    if known:
+        return []
+    wrappers = [method for method in chosen if method.card.kind == "robust"]
+    problems: list[AlignzooError] = []
+    for key in (key for layer in layers for key in layer.values if key.startswith("robust.")):
+        parts = key.split(".")[1:]
+        owner = parts[0] if len(parts) > 1 else None
+        if owner is not None and owner not in [method.card.name for method in wrappers]:
+            problems.append(UsageError(f"--{key}: no wrapper {owner!r} in this run", hint=f"add --robust {owner}"))
+        elif owner is None and not any(parts[0] in method.card.options.model_fields for method in wrappers):
+            options = sorted({name for method in wrappers for name in method.card.options.model_fields})
+            near = difflib.get_close_matches(parts[0], options, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(f'--robust.{name}' for name in near)}?" if near else None
+            problems.append(UsageError(f"--{key}: no wrapper of this run has that option", hint=hint))
+    return problems
+
+
+def _settings(layers: Sequence[Layer], problems: list[AlignzooError]) -> tuple[Settings | None, dict[str, str]]:
+    flags = Settings.by_flag()
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        for key, value in layer.values.items():
+            if key.partition(".")[0] in METHOD_KINDS:
+                continue
+            if key not in flags:
+                near = difflib.get_close_matches(key, list(flags), n=3, cutoff=0.5)
+                hint = f"did you mean {' or '.join(near)}?" if near else "`alignzoo run --help` lists the settings"
+                problems.append(UsageError(f"{layer.origin}: unknown setting {key!r}", hint=hint))
+                continue
+            values[flags[key]] = value
+            origins[flags[key]] = layer.origin
+    try:
+        return Settings.model_validate(values), origins
+    except ValidationError as error:
+        for problem in error.errors():
+            where = f"--{Settings.flag(str(problem['loc'][0]))}: " if problem["loc"] else ""
+            message = problem["msg"].removeprefix("Value error, ")
+            got = f" (got {problem['input']!r})" if problem["loc"] else ""
+            problems.append(UsageError(f"{where}{message[0].lower()}{message[1:]}{got}"))
+        return None, origins
+
+
+def _conflicts(plan: Plan, distributed: str) -> list[AlignzooError]:
+    """What cannot work together, each with what to change."""
+    problems: list[AlignzooError] = []
+    names = [method.card.name for method in plan.robust]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        problems.append(IncompatibleError(f"--robust {name} is given twice", hint="name each wrapper once"))
+    coupled = [method.card.name for method in plan.robust if method.card.batch_coupled]
+    if len(set(coupled)) > 1:
+        problems.append(
+            IncompatibleError(
+                f"{' and '.join(coupled)} each replace the mean over the step, and only one can",
+                hint=f"keep one of --robust {' / --robust '.join(coupled)}",
+            )
+        )
+    for method in plan.methods:
+        lacking = sorted((method.card.needs | method.options.needs()) - PROVIDED)
+        if lacking:
+            problems.append(
+                IncompatibleError(
+                    f"{method.card.kind} {method.card.name!r} needs {', '.join(lacking)}, which no part of this "
+                    "alignzoo provides",
+                    hint="choose another method, or upgrade alignzoo",
+                )
+            )
+    if distributed == "deepspeed" and plan.geometry.card.passes > 1:
+        problems.append(
+            IncompatibleError(
+                f"geometry {plan.geometry.card.name!r} takes {plan.geometry.card.passes} passes per step, and "
+                "DeepSpeed steps its engine at the first",
+                hint="launch with DDP or FSDP, or use --geometry plain",
+            )
+        )
+    return problems + _unused_settings(plan)
+
+
+def _unused_settings(plan: Plan) -> list[AlignzooError]:
+    """Settings that were given but that this run would ignore."""
+    settings, problems = plan.settings, list[AlignzooError]()
+
+    def unused(name: str, because: str, hint: str) -> None:
+        if name in plan.origins:
+            problems.append(UsageError(f"--{Settings.flag(name)} does nothing here: {because}", hint=hint))
+
+    if settings.lora_r == 0:
+        unused("lora_alpha", "--lora.r is 0, so there is no adapter", "add --lora.r 8, or leave it out")
+    if settings.eval_data is not None:
+        unused("eval_share", "--eval-data names the held-out pairs", "leave one of them out")
+    if settings.data == SANDBOX:
+        for name in ("data_split", "data_format"):
+            unused(name, "the sandbox has its own splits and layout", "name a --data, or leave it out")
+    if settings.probe_share == 0 and "probe" in plan.needs:
+        problems.append(
+            UsageError(
+                f"geometry {plan.geometry.card.name!r} needs a safety probe, and --probe.share 0 leaves it no pairs",
+                hint="raise --probe.share, or give a trained one: --geometry.probe DIR",
+            )
+        )
+    return problems

@@ -1,0 +1,96 @@
+"""The settings of a run that belong to no method. One field each: type, bounds, default, help and flag."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+def _setting(default: Any, help: str, *, flag: str | None = None, metavar: str | None = None, **bounds: Any) -> Any:
+    return Field(default, description=help, json_schema_extra={"flag": flag, "metavar": metavar}, **bounds)
+
+
+class Settings(BaseModel):
+    """Everything a run needs besides its methods. ``data_split`` is ``--data.split``, ``max_steps`` ``--max-steps``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    model: str = _setting("sandbox", "hub id, local folder, .gguf file, or `sandbox`", metavar="MODEL")
+    data: str = _setting("sandbox", "hub id, local file or folder of preference pairs, or `sandbox`", metavar="DATA")
+    data_split: str | None = _setting(None, "split of the training data", flag="data.split", metavar="NAME")
+    data_format: str | None = _setting(
+        None, "layout of the data instead of the detected one", flag="data.format", metavar="FORMAT"
+    )
+    eval_data: str | None = _setting(
+        None, "held-out pairs; without it a share of the training prompts is held out", metavar="DATA"
+    )
+    eval_share: float = _setting(0.05, "share of the prompts held out when there is no --eval-data", ge=0, lt=1)
+    eval_pairs: int = _setting(32, "held-out pairs to evaluate on at the most", ge=1)
+    out: str | None = _setting(None, "run folder [default: runs/<loss>-<time>]", metavar="DIR")
+    max_steps: int | None = _setting(None, "stop after this many optimizer steps", ge=1)
+    epochs: float = _setting(1.0, "passes over the training pairs", gt=0)
+    batch_size: int = _setting(32, "pairs per optimizer step, over all ranks", ge=1)
+    micro_batch_size: int = _setting(4, "pairs per forward pass", ge=1)
+    lr: float = _setting(1e-6, "peak learning rate", gt=0)
+    optimizer: str = _setting("adamw", "adamw, rmsprop, sgd, or the name of any torch.optim class", metavar="NAME")
+    weight_decay: float = _setting(0.0, "weight decay of the optimizer", ge=0)
+    schedule: Literal["cosine", "linear", "constant"] = _setting("cosine", "learning rate after the warm-up")
+    warmup_steps: int = _setting(10, "steps of linear warm-up", ge=0)
+    max_length: int = _setting(1024, "tokens of prompt and response; longer responses are cut", ge=2)
+    max_prompt_length: int = _setting(512, "tokens of the prompt; pairs with longer ones are dropped", ge=1)
+    max_grad_norm: float = _setting(1.0, "clip the gradient to this norm (0: never)", ge=0)
+    precision: Literal["fp32", "bf16"] = _setting("fp32", "compute dtype; weights stay fp32")
+    dropout: bool = _setting(False, "keep the model's own dropout while training")
+    seed: int = _setting(0, "seed of data order, dropout and all draws", ge=0)
+    label_noise: float = _setting(
+        0.0, "share of training pairs whose two sides are swapped", ge=0, le=1, metavar="RATE"
+    )
+    eval_every: int = _setting(0, "evaluate every so many steps (0: before and after)", ge=0)
+    save_every: int = _setting(0, "checkpoint every so many steps (0: only at the end)", ge=0)
+    keep_checkpoints: int = _setting(2, "newest checkpoints to keep", ge=1)
+    lora_r: int = _setting(0, "rank of a LoRA adapter (0: full fine-tuning)", flag="lora.r", ge=0)
+    lora_alpha: float = _setting(16.0, "scale of the LoRA adapter", flag="lora.alpha", gt=0)
+    probe_share: float | None = _setting(
+        None,
+        "share of the training prompts kept for the safety probe [default: 0.1 where a method needs one, else 0]",
+        flag="probe.share",
+        ge=0,
+        lt=1,
+    )
+    track: tuple[str, ...] = _setting((), "trackers, comma-separated: tensorboard, wandb, trackio", metavar="NAMES")
+    trust_remote_code: bool = _setting(False, "allow a model to run code from its repository")
+
+    @field_validator("track", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @field_validator("track")
+    @classmethod
+    def _known_trackers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(value) - {"tensorboard", "wandb", "trackio"})
+        if unknown:
+            raise ValueError(f"unknown tracker {unknown[0]!r}; known: tensorboard, wandb, trackio")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if self.max_prompt_length >= self.max_length:
+            raise ValueError(
+                f"--max-prompt-length {self.max_prompt_length} leaves no room for a response "
+                f"in --max-length {self.max_length}"
+            )
+        return self
+
+    @classmethod
+    def flag(cls, name: str) -> str:
+        """The flag of a field, without dashes in front: ``lora_r`` → ``lora.r``."""
+        extra = cls.model_fields[name].json_schema_extra
+        given = extra.get("flag") if isinstance(extra, dict) else None
+        return str(given) if given else name.replace("_", "-")
+
+    @classmethod
+    def by_flag(cls) -> dict[str, str]:
+        """Flag → field name."""
+        return {cls.flag(name): name for name in cls.model_fields}

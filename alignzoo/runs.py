@@ -1,0 +1,383 @@
+"""A whole run: plan -> data -> model -> training -> run folder. ``run`` is the Python API, ``execute`` the command's.
+
+from alignzoo import run
+result = run({"loss": "dpo", "geometry": "shapo-token", "max-steps": 20})
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignzoo.errors import AlignzooError, UsageError
+from alignzoo.outcome import RunResult, read_before, report_outcome, write_evaluation
+from alignzoo.plugin.planfile import PLAN_FILE, read_plan, write_plan
+from alignzoo.plugin.recipe import Layer, flatten, read_recipe
+from alignzoo.plugin.registry import instantiate
+from alignzoo.plugin.resolve import SANDBOX, Plan, require, resolve
+from alignzoo.plugin.settings import Settings
+from alignzoo.report import Reporter
+
+if TYPE_CHECKING:
+    from alignzoo.data.collate import TokenBatch
+    from alignzoo.data.parts import Parts
+    from alignzoo.train.context import Engine
+    from alignzoo.train.evaluate import HeldOut
+    from alignzoo.train.loop import Loop
+
+
+def run(recipe: str | Path | Mapping[str, Any] | Plan | None = None, *, report: Reporter | None = None) -> RunResult:
+    """Run a recipe from Python: its name, its file, its words as a mapping, or a resolved plan.
+
+    Raises:
+        AlignzooError: and its kinds, as the command line's exit codes.
+    """
+    if isinstance(recipe, Plan):
+        plan = recipe
+    else:
+        layers: list[Layer] = []
+        if isinstance(recipe, Mapping):
+            layers.append(Layer("python", flatten(dict(recipe), "the recipe")))
+        elif recipe is not None:
+            layers.append(read_recipe(str(recipe)))
+        plan = require(resolve(layers))
+    return execute(plan, reporter=report or Reporter())
+
+
+def execute(plan: Plan, *, reporter: Reporter) -> RunResult:
+    """Train by a plan into a new run folder."""
+    return _Run(plan, reporter, None).go()
+
+
+def resume(folder: str | Path, *, reporter: Reporter) -> RunResult:
+    """Continue a run from its last whole checkpoint; its plan stays as it is.
+
+    Raises:
+        AlignzooError: not a run folder, or the model or data it started from have changed.
+    """
+    path = Path(folder)
+    plan = read_plan(path)
+    finished = RunResult.load(path)
+    if finished is not None:
+        reporter.note(f"{path} has finished all its {finished.steps} steps; nothing to do")
+        return finished
+    return _Run(plan, reporter, path).go()
+
+
+class _Run:
+    def __init__(self, plan: Plan, report: Reporter, folder: Path | None) -> None:
+        from accelerate import Accelerator
+        from accelerate.utils import broadcast_object_list
+
+        self.began = time.perf_counter()
+        self.plan, self.settings, self.report = plan, plan.settings, report
+        self.resuming = folder is not None
+        _check_trackers(self.settings.track)
+        folder = folder or Path(self.settings.out or _default_folder(plan))
+        self.accelerator = Accelerator(
+            gradient_accumulation_steps=1,
+            mixed_precision="bf16" if self.settings.precision == "bf16" else "no",
+            log_with=list(self.settings.track) or None,
+            project_dir=str(folder) if self.settings.track else None,
+        )
+        name = [str(folder)]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(name)
+        self.folder = Path(name[0])
+        if self.accelerator.is_main_process and not self.resuming:
+            _check_free(self.folder)
+        self.accelerator.wait_for_everyone()
+
+    @property
+    def main(self) -> bool:
+        return bool(self.accelerator.is_main_process)
+
+    def go(self) -> RunResult:
+        existed = self.folder.exists()
+        try:
+            loop, parts, tokenizer = self._prepare()
+        except BaseException:
+            if self.main and not self.resuming and not existed:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+        before = self._before(loop, tokenizer)
+        loop.run()
+        after = self._figures(loop, tokenizer)
+        self._save_model(loop, tokenizer)
+        if self.settings.track:
+            self.accelerator.end_training()
+        return self._finish(loop, parts, before, after)
+
+    def _prepare(self) -> tuple[Loop, Parts, Any]:
+        """Everything before the first step; what cannot work fails here, the cheap checks first."""
+        from alignzoo.data.parts import load_parts
+        from alignzoo.environment import describe_environment
+        from alignzoo.model.load import find_model, load_policy, load_tokenizer
+        from alignzoo.train.optim import optimizer_class
+
+        for note in self.plan.notes:
+            self.report.note(note)
+        settings = self.settings
+        optimizer_class(settings.optimizer)
+        self._check_batch()
+        source = find_model(settings.model)
+        tokenizer = load_tokenizer(source, settings)
+        with self.accelerator.main_process_first():
+            parts = load_parts(
+                settings,
+                tokenizer,
+                needs_probe="probe" in self.plan.needs,
+                report=self.report,
+                folder=self.folder if self.main else None,
+            )
+        self.report.note(f"loading {settings.model}")
+        policy = load_policy(source, settings).to(self.accelerator.device)
+        if self.main and not self.resuming:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            summaries = {name: summary.to_dict() for name, summary in parts.summaries.items()}
+            _write_json(self.folder / "data.json", summaries)
+            environment = describe_environment(self.accelerator.num_processes, str(self.accelerator.device))
+            _write_json(self.folder / "env.json", environment)
+            write_plan(self.plan, self.folder)
+        self.accelerator.wait_for_everyone()
+        loop = self._loop(policy, parts, tokenizer)
+        return loop, parts, tokenizer
+
+    def _check_batch(self) -> None:
+        world = self.accelerator.num_processes
+        if self.settings.batch_size % world:
+            raise UsageError(
+                f"--batch-size {self.settings.batch_size} cannot be divided over {world} ranks",
+                hint=f"use a multiple of {world}",
+            )
+
+    def _loop(self, policy: Any, parts: Parts, tokenizer: Any) -> Loop:
+        from alignzoo.data.stream import PairStream
+        from alignzoo.model.reference import Reference
+        from alignzoo.model.weights import fingerprint
+        from alignzoo.train.context import Engine
+        from alignzoo.train.logps import padded_pair_logps
+        from alignzoo.train.loop import Loop
+        from alignzoo.train.objective import Objective
+        from alignzoo.train.optim import make_optimizer
+
+        plan, settings, accelerator = self.plan, self.settings, self.accelerator
+        identities = {"weights": fingerprint(policy), "data": parts.fingerprint}
+        checkpoint = self._checkpoint(identities) if self.resuming else None
+        forward = partial(padded_pair_logps, tokens="token-logps" in plan.needs)
+        controller = instantiate(plan.geometry.card, plan.geometry.options)
+        controller.setup(self._setup_context(policy, parts, identities["weights"]))
+        reference = None
+        if "reference" in plan.needs:
+            reference = Reference(policy, forward, partial(accelerator.prepare_model, evaluation_mode=True))
+        objective = Objective(
+            instantiate(plan.loss.card, plan.loss.options),
+            [instantiate(method.card, method.options) for method in plan.robust],
+            coupled=plan.batch_coupled,
+        )
+        optimizer = make_optimizer((p for p in policy.parameters() if p.requires_grad), settings)
+        model = accelerator.prepare_model(policy)
+        groups = _group_indices(parts) if "groups" in plan.needs else {}
+        engine = Engine(model, forward, objective, accelerator, settings.seed, groups)
+        stream = PairStream(len(parts.train), settings.batch_size, settings.seed)
+        steps = min(stream.steps(settings.epochs), settings.max_steps or stream.steps(settings.epochs))
+        if settings.track:
+            accelerator.init_trackers("alignzoo", config=_flat(plan))
+        loop = Loop(
+            engine=engine,
+            controller=controller,
+            reference=reference,
+            optimizer=optimizer,
+            batches=partial(self._batches, parts, stream, tokenizer.pad_token_id),
+            held_out=self._held_out(engine, reference, parts, tokenizer.pad_token_id),
+            settings=settings,
+            steps=steps,
+            folder=self.folder,
+            report=self.report,
+            identities=identities,
+        )
+        if checkpoint is not None:
+            loop.restore(checkpoint)
+            self.report.note(f"resuming after step {loop.done} of {steps}")
+        return loop
+
+    def _checkpoint(self, identities: dict[str, str]) -> Any:
+        """The checkpoint to continue from, None to start over; what the run started from must not have changed."""
+        from alignzoo.train.checkpoint import latest_checkpoint, load_checkpoint
+
+        path = latest_checkpoint(self.folder)
+        if path is None:
+            self.report.warn(f"{self.folder} holds no whole checkpoint; starting from the first step")
+            return None
+        checkpoint = load_checkpoint(path)
+        for what, source in (("weights", self.settings.model), ("data", self.settings.data)):
+            if checkpoint.facts.get(what) != identities[what]:
+                raise AlignzooError(
+                    f"the {what} of {source} are not those that this run started from",
+                    hint="restore them, or start a new run with another --out",
+                )
+        return checkpoint
+
+    def _setup_context(self, policy: Any, parts: Parts, weights: str) -> Any:
+        from alignzoo.geometry.probe import Probe
+        from alignzoo.geometry.probe_run import cached_probe
+        from alignzoo.train.context import SetupContext
+
+        def probe(folder: str | None) -> Probe:
+            if folder is not None:
+                return Probe.load(Path(folder), hidden=policy.config.get_text_config().hidden_size)
+            with self.accelerator.main_process_first():
+                trained = cached_probe(
+                    policy, parts.probe_train, parts.probe_validation, report=self.report, weights=weights
+                )
+            if self.main:
+                trained.save(self.folder / "probe")
+            return trained
+
+        return SetupContext(policy, self.settings.seed, self.report, probe, self.folder if self.main else None)
+
+    def _batches(self, parts: Parts, stream: Any, pad_id: int, step: int) -> Sequence[TokenBatch]:
+        """This rank's share of a step, in micro-batches."""
+        from alignzoo.data.collate import batches_of
+
+        indices = stream.indices(step)
+        share = len(indices) // self.accelerator.num_processes
+        start = self.accelerator.process_index * share
+        return list(batches_of(parts.train, indices[start : start + share], self.settings.micro_batch_size, pad_id))
+
+    def _held_out(self, engine: Engine, reference: Any, parts: Parts, pad_id: int) -> HeldOut | None:
+        from alignzoo.data.collate import batches_of
+        from alignzoo.train.evaluate import HeldOut
+
+        if parts.held_out is None:
+            return None
+        pairs = parts.held_out
+        lengths = [len(p) + max(len(c), len(r)) for p, c, r in zip(*(_ids(pairs, s) for s in _SIDES), strict=True)]
+        by_length = sorted(range(len(pairs)), key=lambda row: lengths[row])
+        batches = list(batches_of(pairs, by_length, self.settings.micro_batch_size, pad_id))
+        return HeldOut(engine, reference, batches, self.report)
+
+    def _before(self, loop: Loop, tokenizer: Any) -> dict[str, float]:
+        kept = read_before(self.folder) if self.resuming else None
+        if kept is not None:
+            return kept
+        if loop.done > 0:
+            return {}
+        before = self._figures(loop, tokenizer)
+        if self.main:
+            write_evaluation(self.folder, before=before)
+        return before
+
+    def _figures(self, loop: Loop, tokenizer: Any) -> dict[str, float]:
+        """Figures at the current weights: on held-out pairs, and for the sandbox from generated answers."""
+        figures = loop.held_out.evaluate() if loop.held_out else {}
+        if self.settings.data == SANDBOX and self.main:
+            from alignzoo.sandbox import evaluate
+
+            self.report.note("sandbox: generating answers")
+            model = self.accelerator.unwrap_model(loop.engine.model)
+            figures |= {f"sandbox/{name}": value for name, value in evaluate(model, tokenizer).items()}
+        self.accelerator.wait_for_everyone()
+        return figures
+
+    def _save_model(self, loop: Loop, tokenizer: Any) -> None:
+        from alignzoo.model.weights import save_model
+
+        state = self.accelerator.get_state_dict(loop.engine.model)
+        if not self.main:
+            return
+        target, partial_folder = self.folder / "model", self.folder / ".model.partial"
+        try:
+            for leftover in (partial_folder, target):
+                shutil.rmtree(leftover, ignore_errors=True)
+            save_model(self.accelerator.unwrap_model(loop.engine.model), tokenizer, partial_folder, state)
+            partial_folder.rename(target)
+        except Exception as error:
+            shutil.rmtree(partial_folder, ignore_errors=True)
+            raise AlignzooError(
+                f"could not save the model in {target}: {error}",
+                hint=f"the last checkpoint is whole; free some space and finish with --resume {self.folder}",
+            ) from error
+
+    def _finish(self, loop: Loop, parts: Parts, before: dict[str, float], after: dict[str, float]) -> RunResult:
+        from alignzoo.model.weights import fingerprint
+
+        result = RunResult(
+            folder=str(self.folder),
+            sentence=self.plan.sentence(),
+            status="finished",
+            steps=loop.steps,
+            tokens=loop.tokens,
+            seconds=round(time.perf_counter() - self.began, 2),
+            pairs={
+                "train": len(parts.train),
+                "held_out": len(parts.held_out) if parts.held_out is not None else 0,
+                "probe": len(parts.probe_train) if parts.probe_train is not None else 0,
+            },
+            weights=fingerprint(self.accelerator.unwrap_model(loop.engine.model)),
+            before=before,
+            after=after,
+        )
+        if self.main:
+            write_evaluation(self.folder, before=before, after=after)
+            result.save()
+        report_outcome(before, after, self.report)
+        self.report.note(f"{loop.steps} steps in {result.seconds:.1f} s; the model is in {self.folder / 'model'}")
+        return result
+
+
+_SIDES = ("prompt", "chosen", "rejected")
+
+
+def _ids(pairs: Any, side: str) -> Any:
+    return pairs[f"{side}_ids"][:]
+
+
+def _group_indices(parts: Parts) -> dict[str, int]:
+    names = parts.train["group"][:] if "group" in parts.train.column_names else []
+    return {name: index for index, name in enumerate(sorted(set(names)))}
+
+
+def _default_folder(plan: Plan) -> str:
+    names = "-".join(method.card.name for method in plan.methods if method.card.name != "plain")
+    return f"runs/{names}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _check_free(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        is_run = (folder / PLAN_FILE).is_file()
+        raise UsageError(
+            f"--out {folder} exists and is not empty",
+            hint=f"name another folder, or continue that run with --resume {folder}"
+            if is_run
+            else "name another folder",
+        )
+
+
+def _check_trackers(names: Sequence[str]) -> None:
+    for name in names:
+        modules = ("tensorboard", "tensorboardX") if name == "tensorboard" else (name,)
+        if not any(importlib.util.find_spec(module) for module in modules):
+            raise UsageError(f"--track {name} needs a package that is missing", hint=f"pip install 'alignzoo[{name}]'")
+
+
+def _flat(plan: Plan) -> dict[str, Any]:
+    """The plan as trackers take it: flat, plain values."""
+    values: dict[str, Any] = {
+        f"{method.card.kind}.{method.card.name}.{name}": value
+        for method in plan.methods
+        for name, value in method.options.model_dump(mode="json").items()
+    }
+    values |= {Settings.flag(name): value for name, value in plan.settings.model_dump(mode="json").items()}
+    return {name: value if isinstance(value, (int, float, bool)) else str(value) for name, value in values.items()}
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

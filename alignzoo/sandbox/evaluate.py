@@ -1,0 +1,121 @@
+"""What a policy does in the sandbox: it answers the prompts of every split, and the judge counts the verdicts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from alignzoo.lazy import torch
+from alignzoo.sandbox.generate import ATTACK_SPLITS, EVALUATION_PROMPTS, EVALUATION_SPLITS, Prompt, prompts
+from alignzoo.sandbox.judge import judge
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MAX_NEW_TOKENS = 64
+
+
+@contextmanager
+def _inference(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every module's training flag comes back as it was found."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+def generate_answers(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    batch_size: int = 128,
+) -> list[str]:
+    """The greedy answer to each prompt, in the order of ``prompts``, without special tokens.
+
+    ``model`` is anything with transformers' ``generate`` (so also a PEFT model). Prompts of similar length are answered
+    together. Training flags, the random state and the tokenizer are left as they were found.
+    """
+    texts = [
+        tokenizer.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False)
+        for prompt in prompts
+    ]
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    answers = [""] * len(texts)
+    with _inference(model):
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = tokenizer(
+                [texts[i] for i in rows],
+                padding=True,
+                padding_side="left",
+                add_special_tokens=False,
+                return_token_type_ids=False,
+                return_tensors="pt",
+            ).to(model.device)
+            tokens = model.generate(
+                **batch,
+                do_sample=False,
+                use_cache=True,
+                max_new_tokens=max_new_tokens,
+                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )
+            new = tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+            for i, answer in zip(rows, new, strict=True):
+                answers[i] = answer
+    return answers
+
+
+def evaluate(
+    model: Any, tokenizer: Any, n: int = EVALUATION_PROMPTS, seed: int = 0, batch_size: int = 128
+) -> dict[str, float]:
+    """Rates in [0, 1] over ``n`` prompts of each evaluation split, from greedy answers.
+
+    ``asr/<split>`` (attack success: the share of harmful requests that are complied with) for the attack splits,
+    ``refusal/<split>`` (over-refusal: the share of harmless requests that are refused) for benign and borderline, and
+    ``broken/<split>`` for all of them.
+    """
+    drawn = {split: prompts(split, n, seed) for split in EVALUATION_SPLITS}
+    everything = [prompt for split in drawn.values() for prompt in split]
+    answers = iter(generate_answers(model, tokenizer, everything, batch_size=batch_size))
+    rates: dict[str, float] = {}
+    for split, asked in drawn.items():
+        verdicts = Counter(judge(prompt, next(answers)) for prompt in asked)
+        name, verdict = _headline(split)
+        rates[name] = verdicts[verdict] / n
+        rates[f"broken/{split}"] = verdicts["broken"] / n
+    return rates
+
+
+def _headline(split: str) -> tuple[str, Any]:
+    """The rate that matters in a split, and the verdict it counts. Lower is better for both."""
+    return (f"asr/{split}", "complies") if split in ATTACK_SPLITS else (f"refusal/{split}", "refuses")
+
+
+def table(
+    before: Mapping[str, float], after: Mapping[str, float], n: int = EVALUATION_PROMPTS
+) -> list[dict[str, str | float | int]]:
+    """One row per evaluation split from two results of :func:`evaluate` over ``n`` prompts each.
+
+    A row holds ``split``, ``kind`` ("attack success" or "over-refusal"), ``before``, ``after``, ``broken_before``,
+    ``broken_after`` and ``n``.
+    """
+    return [
+        {
+            "split": split,
+            "kind": "attack success" if split in ATTACK_SPLITS else "over-refusal",
+            "before": before[_headline(split)[0]],
+            "after": after[_headline(split)[0]],
+            "broken_before": before[f"broken/{split}"],
+            "broken_after": after[f"broken/{split}"],
+            "n": n,
+        }
+        for split in EVALUATION_SPLITS
+    ]

@@ -1,0 +1,122 @@
+"""Checkpoints that are whole or not there: written beside, flushed, then renamed; damaged ones are never picked."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from alignzoo.errors import AlignzooError
+
+STATE_FILE = "state.json"
+WEIGHTS_FILE = "weights.safetensors"
+TENSORS_FILE = "optimizer_and_methods.pt"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state after ``step`` optimizer steps.
+
+    Attributes:
+        weights: the trained weights by name.
+        tensors: state dicts of the optimizer, the loss, the wrappers and the controller.
+        facts: counters and identities, JSON-able.
+    """
+
+    step: int
+    weights: dict[str, torch.Tensor]
+    tensors: dict[str, Any]
+    facts: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
+    """Write ``checkpoints/step-…`` under the run folder and drop all but the newest ``keep``.
+
+    Raises:
+        AlignzooError: it could not be written (disk full, ...); what was there before is untouched.
+    """
+    target = folder / "checkpoints" / f"step-{checkpoint.step:08d}"
+    if target.is_dir() and _is_whole(target):
+        return target
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        for leftover in (partial, target):
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file(checkpoint.weights, partial / WEIGHTS_FILE)
+        torch.save(checkpoint.tensors, partial / TENSORS_FILE)
+        sizes = {name: (partial / name).stat().st_size for name in (WEIGHTS_FILE, TENSORS_FILE)}
+        state = {"step": checkpoint.step, "sizes": sizes, **checkpoint.facts}
+        (partial / STATE_FILE).write_text(json.dumps(state, indent=2), encoding="utf-8")
+        _flush(partial.iterdir())
+        partial.rename(target)
+        _flush([target.parent])
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        last = latest_checkpoint(folder)
+        raise AlignzooError(
+            f"could not save the checkpoint of step {checkpoint.step} in {target.parent}: {error}",
+            hint=f"free some space and continue with --resume {folder}"
+            + (f" from step {step_of(last)}" if last else " from the start"),
+        ) from error
+    for old in whole_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run folder."""
+    found = whole_checkpoints(folder)
+    return found[-1] if found else None
+
+
+def whole_checkpoints(folder: Path) -> list[Path]:
+    """All whole checkpoints, oldest first."""
+    return [path for path in sorted((folder / "checkpoints").glob("step-*")) if _is_whole(path)]
+
+
+def step_of(checkpoint: Path) -> int:
+    """The number of optimizer steps a checkpoint's folder stands for."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        AlignzooError: a file in it is damaged.
+    """
+    try:
+        facts = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+        tensors = torch.load(path / TENSORS_FILE, map_location="cpu", weights_only=True)
+        return Checkpoint(facts["step"], load_file(path / WEIGHTS_FILE), tensors, facts)
+    except Exception as error:  # torch, safetensors and json each have their own
+        raise AlignzooError(
+            f"checkpoint {path} is damaged: {type(error).__name__}: {error}",
+            hint="delete that folder; --resume then takes the checkpoint before it",
+        ) from error
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        sizes = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))["sizes"]
+        return all((path / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _flush(paths: Iterable[Path]) -> None:
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,288 @@
+"""What a geometry controller works with: all micro-batches of one optimizer step behind a few verbs.
+
+Every verb evaluates the *whole* step's objective, over all micro-batches and ranks, at the current weights; on the
+same data, with the same dropout masks, and with reference log-probs that were computed before any perturbation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from alignzoo.data.collate import TokenBatch
+from alignzoo.interfaces import StepLoss
+from alignzoo.pairs import PairBatch
+from alignzoo.report import Reporter
+from alignzoo.train.logps import PairForward
+from alignzoo.train.objective import Objective, pull_back
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from alignzoo.geometry.probe import Probe
+
+
+@dataclass(frozen=True)
+class SetupContext:
+    """What a controller may look at once, before training.
+
+    Attributes:
+        model: the policy with the weights training starts from, unwrapped.
+        probe: the safety probe of that model: trained now, reused, or read from the given folder.
+        folder: the run folder, for what should be kept beside the run; None on ranks that do not write.
+    """
+
+    model: torch.nn.Module
+    seed: int
+    report: Reporter
+    probe: Callable[[str | None], Probe]
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What stays the same over all steps of a run; ``groups`` numbers the group names of the data."""
+
+    model: torch.nn.Module
+    forward: PairForward
+    objective: Objective
+    accelerator: Accelerator
+    seed: int
+    groups: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def world(self) -> int:
+        return int(self.accelerator.num_processes)
+
+    def gather(self, pairs: PairBatch) -> PairBatch:
+        """The ranks' pairs as one batch, in rank order."""
+        if self.world == 1:
+            return pairs
+
+        def over_ranks(value: torch.Tensor) -> torch.Tensor:
+            if value.dim() == 2:
+                value = self.accelerator.pad_across_processes(value, dim=1)
+            return self.accelerator.gather(value.contiguous())
+
+        return pairs.map(over_ranks)
+
+
+class StepContext:
+    """One optimizer step, seen by a controller.
+
+    Args:
+        engine: model, objective and accelerator of the run.
+        batches: this rank's micro-batches.
+        references: per micro-batch, the reference fields of its pairs (or None each).
+        step: 0-based optimizer step.
+    """
+
+    def __init__(
+        self, engine: Engine, batches: Sequence[TokenBatch], references: Sequence[PairBatch | None], step: int
+    ) -> None:
+        self.engine = engine
+        self.batches = batches
+        self.references = references
+        self.step = step
+        self.metrics: dict[str, float] = {}
+        self._observed = False
+        self._part: tuple[int, int] | None = None  # (index, count) when this is one micro-batch of a step
+
+    @property
+    def device(self) -> torch.device:
+        return self.engine.accelerator.device
+
+    def log(self, name: str, value: float | torch.Tensor) -> None:
+        """Put ``geometry/<name>`` into this step's line of ``metrics.jsonl``."""
+        self.metrics[f"geometry/{name}"] = float(value)
+
+    def generator(self, purpose: str, *, per_rank: bool = False) -> torch.Generator:
+        """A CPU generator for a draw of this step: the same on resume, and the same on all ranks unless asked."""
+        rank = self.engine.accelerator.process_index if per_rank else 0
+        return torch.Generator().manual_seed(_mix(self.engine.seed, purpose, self.step, rank, self._part))
+
+    def backward(self) -> StepLoss:
+        """Add the objective's gradient to ``.grad`` of every trainable parameter, averaged over ranks as needed."""
+
+        return self._differentiate(self.engine.accelerator.backward, exchange=True)
+
+    def gradient(self, tensors: Sequence[torch.Tensor]) -> tuple[StepLoss, list[torch.Tensor]]:
+        """The objective's gradient with respect to ``tensors`` only; no ``.grad`` is touched.
+
+        ``tensors`` are leaves the model reads (for example the deltas of side branches), the same on all ranks.
+        """
+        totals = [torch.zeros_like(tensor) for tensor in tensors]
+
+        def push(scalar: torch.Tensor) -> None:
+            for total, grad in zip(totals, torch.autograd.grad(scalar, tensors, allow_unused=True), strict=True):
+                if grad is not None:
+                    total += grad
+
+        loss = self._differentiate(push, exchange=False)
+        if self.engine.world > 1:
+            totals = [self.engine.accelerator.reduce(total, reduction="mean") for total in totals]
+        return loss, totals
+
+    def evaluate(self) -> StepLoss:
+        """The objective at the current weights, without any gradient."""
+        with torch.no_grad():
+            parts = [self._forward(i) for i in range(len(self.batches))]
+            pairs = self._gather(_wide(PairBatch.cat(parts)))
+            return StepLoss(self.engine.objective.value(pairs), pairs, self._pair_ids())
+
+    def parts(self) -> Iterator[StepContext]:
+        """One context per micro-batch, whose objective is that micro-batch's alone on each rank.
+
+        Its gradients are averaged over ranks and add up to the mean over micro-batches. The result depends on how the
+        step is cut: it exists to reproduce code that works so. Join what the parts report with :meth:`join`.
+        """
+        count = len(self.batches)
+        for i in range(count):
+            part = StepContext(self.engine, self.batches[i : i + 1], self.references[i : i + 1], self.step)
+            part._part = (i, count)
+            yield part
+
+    def join(self, losses: Sequence[StepLoss]) -> StepLoss:
+        """The report of the whole step from those of its :meth:`parts`."""
+        pairs = self.engine.gather(PairBatch.cat([loss.pairs for loss in losses]))
+        with torch.no_grad():
+            return StepLoss(self.engine.objective.value(pairs), pairs, self._pair_ids())
+
+    def _differentiate(self, push: Callable[[torch.Tensor], None], *, exchange: bool) -> StepLoss:
+        """Run every micro-batch and hand ``push`` scalars whose gradients add up to the objective's; the last one
+        exchanges gradients between ranks if ``exchange``.
+
+        A plain mean over pairs needs one pass. A coupled objective over several micro-batches needs a first pass
+        without gradients, because a pair's cotangent depends on all the others.
+        """
+        coupled, count = self.engine.objective.coupled, len(self.batches)
+        ahead: list[PairBatch] | None = None
+        if coupled and count > 1:
+            with torch.no_grad():
+                ahead = [self._forward(i) for i in range(count)]
+            _reshard(self.engine.model)
+            value, pairs, shares = self._coupled_cotangents(ahead)
+        seen: list[PairBatch] = []
+        values: list[torch.Tensor] = []
+        for i in range(count):
+            with self._sync(exchange and i == count - 1):
+                fields = self._forward(i)
+                seen.append(_wide(fields.detach()))
+                if ahead is not None:
+                    share = shares[i]
+                elif coupled:
+                    value, pairs, (share,) = self._coupled_cotangents([fields])
+                else:
+                    total = count_pairs(self.batches) * self._world
+                    part, share = self.engine.objective.cotangents(seen[-1], of=total)
+                    values.append(part)
+                push(pull_back(fields, share) * self._scale)
+        if not coupled:
+            pairs = self._gather(PairBatch.cat(seen))
+            value = self._sum_over_ranks(torch.stack(values).sum())
+        return StepLoss(value, pairs, self._pair_ids())
+
+    def _coupled_cotangents(self, parts: Sequence[PairBatch]) -> tuple[torch.Tensor, PairBatch, list[PairBatch]]:
+        """Value and pairs of the whole step, and this rank's cotangents cut into its micro-batches."""
+        local = _wide(PairBatch.cat(parts).detach())
+        pairs = self._gather(local)
+        if not self._observed:
+            self.engine.objective.observe(pairs)
+            self._observed = True
+        value, cotangents = self.engine.objective.cotangents(pairs)
+        start = self.engine.accelerator.process_index * len(local) if self._part is None else 0
+        shares = []
+        for part in parts:
+            shares.append(cotangents.rows(slice(start, start + len(part))))
+            start += len(part)
+        return value, pairs, shares
+
+    def _forward(self, i: int) -> PairBatch:
+        """Pairs of micro-batch ``i`` under the policy, with the reference's fields beside them."""
+        index = i if self._part is None else self._part[0]
+        rank = self.engine.accelerator.process_index
+        with _seeded(_mix(self.engine.seed, "forward", self.step, rank, index), self.device):
+            pairs = self.engine.forward(self.engine.model, self.batches[i])
+        return with_constants(pairs, self.batches[i], self.references[i], self.engine.groups)
+
+    @property
+    def _world(self) -> int:
+        return self.engine.world if self._part is None else 1
+
+    @property
+    def _scale(self) -> float:
+        """DDP and FSDP average gradients over ranks where the step's objective wants their sum."""
+        return float(self._world) if self._part is None else 1.0 / self._part[1]
+
+    def _gather(self, pairs: PairBatch) -> PairBatch:
+        return self.engine.gather(pairs) if self._part is None else pairs
+
+    def _sum_over_ranks(self, value: torch.Tensor) -> torch.Tensor:
+        if self._world == 1:
+            return value
+        return self.engine.accelerator.reduce(value, reduction="sum")
+
+    def _sync(self, exchange: bool) -> Any:
+        """Gradients are exchanged between ranks once, with the last micro-batch of the step."""
+        if self._part is not None and self._part[0] < self._part[1] - 1:
+            exchange = False
+        return nullcontext() if exchange else self.engine.accelerator.no_sync(self.engine.model)
+
+    def _pair_ids(self) -> torch.Tensor:
+        ids = torch.cat([batch.pair_ids for batch in self.batches])
+        return self.engine.accelerator.gather(ids) if self._world > 1 else ids
+
+
+def count_pairs(batches: Sequence[TokenBatch]) -> int:
+    """Pairs in a rank's micro-batches."""
+    return sum(batch.pairs for batch in batches)
+
+
+def with_constants(
+    pairs: PairBatch, batch: TokenBatch, reference: PairBatch | None, groups: Mapping[str, int]
+) -> PairBatch:
+    """Policy fields completed by what does not depend on the policy: reference log-probs, scores, groups."""
+    constants: dict[str, Any] = {
+        "chosen_scores": batch.chosen_scores,
+        "rejected_scores": batch.rejected_scores,
+    }
+    if groups and batch.groups is not None:
+        indices = [groups.get(name, -1) for name in batch.groups]
+        constants["groups"] = torch.tensor(indices, device=pairs.chosen_logps.device)
+    if reference is not None:
+        for name in ("chosen_logps", "rejected_logps", "chosen_token_logps", "rejected_token_logps"):
+            constants[f"ref_{name}"] = getattr(reference, name)
+    return replace(pairs, **constants)
+
+
+def _wide(pairs: PairBatch) -> PairBatch:
+    """In float64 (fp32 where the device has none): the objective's own arithmetic adds no error worth speaking of."""
+    return pairs.to(dtype=torch.float32 if pairs.chosen_logps.device.type == "mps" else torch.float64)
+
+
+def _mix(*parts: object) -> int:
+    """A 63-bit seed from any printable parts."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's generators set to ``seed`` inside and put back after."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def _reshard(model: torch.nn.Module) -> None:
+    """FSDP2 keeps the root unsharded after a forward without gradients, and edits of its shards would be ignored."""
+    for module in model.modules():
+        reshard = getattr(module, "reshard", None)
+        if callable(reshard):
+            reshard()

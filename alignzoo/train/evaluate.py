@@ -1,0 +1,63 @@
+"""The objective and the rewards on held-out pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from alignzoo.data.collate import TokenBatch
+from alignzoo.model.reference import Reference
+from alignzoo.pairs import PairBatch
+from alignzoo.report import Reporter
+from alignzoo.train.context import Engine, with_constants
+from alignzoo.train.metrics import pair_metrics
+
+
+class HeldOut:
+    """Held-out pairs, cut over the ranks; their reference log-probs are computed once.
+
+    Args:
+        batches: the micro-batches of *all* ranks, the same list on each.
+    """
+
+    def __init__(
+        self, engine: Engine, reference: Reference | None, batches: Sequence[TokenBatch], report: Reporter
+    ) -> None:
+        self._engine = engine
+        self._reference = reference
+        self._report = report
+        world, rank = engine.world, engine.accelerator.process_index
+        self._mine = [batch.to(engine.accelerator.device) for batch in batches[rank::world]]
+        self._references: list[PairBatch] | None = None
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """``eval/loss`` (the objective over all held-out pairs), ``eval/rewards/…`` and ``eval/logps/…``."""
+        model = self._engine.accelerator.unwrap_model(self._engine.model)
+        training = model.training
+        model.eval()
+        try:
+            with self._report.progress(len(self._mine), "evaluating", unit="batch") as bar:
+                if self._reference is not None and self._references is None:
+                    self._references = [self._reference(batch) for batch in self._mine]
+                parts = []
+                for i, batch in enumerate(self._mine):
+                    reference = self._references[i] if self._references is not None else None
+                    fields = self._engine.forward(model, batch)
+                    pairs = with_constants(fields, batch, reference, self._engine.groups)
+                    parts.append(pairs.to("cpu", dtype=torch.float64))
+                    bar.advance()
+        finally:
+            model.train(training)
+        everyone = PairBatch.cat(self._over_ranks(parts))
+        objective = self._engine.objective
+        figures = {"loss": float(objective.value(everyone)), **pair_metrics(objective.loss, everyone)}
+        return {f"eval/{name}": value for name, value in figures.items()}
+
+    def _over_ranks(self, parts: list[PairBatch]) -> list[PairBatch]:
+        if self._engine.world == 1:
+            return parts
+        gathered: list[list[PairBatch] | None] = [None] * self._engine.world
+        torch.distributed.all_gather_object(gathered, parts)
+        return [pairs for rank in gathered if rank for pairs in rank]

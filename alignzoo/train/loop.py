@@ -1,0 +1,213 @@
+"""The training loop: optimizer steps over whole batches.
+
+for each step: reference log-probs -> controller.step(ctx) -> clip -> optimizer step -> a line of metrics
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignzoo.data.collate import TokenBatch
+from alignzoo.errors import Interrupted, NonFiniteLossError
+from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.model.reference import Reference
+from alignzoo.model.weights import trained_weights
+from alignzoo.plugin.settings import Settings
+from alignzoo.report import Reporter
+from alignzoo.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from alignzoo.train.context import Engine, StepContext
+from alignzoo.train.evaluate import HeldOut
+from alignzoo.train.metrics import MetricsFile, pair_metrics
+from alignzoo.train.optim import learning_rate
+
+
+@dataclass
+class Loop:
+    """One training run over a prepared engine.
+
+    Attributes:
+        batches: micro-batches of a step, this rank's share, from the 0-based step alone.
+        steps: optimizer steps of the whole run.
+        folder: the run folder, where rank 0 writes metrics and checkpoints.
+        identities: hashes that a resume must find again.
+        done: optimizer steps taken so far.
+        tokens: tokens trained on so far, padding not counted.
+    """
+
+    engine: Engine
+    controller: GeometryController
+    reference: Reference | None
+    optimizer: torch.optim.Optimizer
+    batches: Callable[[int], Sequence[TokenBatch]]
+    held_out: HeldOut | None
+    settings: Settings
+    steps: int
+    folder: Path
+    report: Reporter
+    identities: dict[str, str]
+    done: int = 0
+    tokens: int = 0
+
+    def run(self) -> None:
+        """Train until :attr:`steps`.
+
+        Raises:
+            NonFiniteLossError: names the step, the pairs and the last good checkpoint; nothing is updated.
+            Interrupted: Ctrl-C or SIGTERM, after saving a checkpoint.
+        """
+        settings = self.settings
+        metrics = MetricsFile(self.folder, resume_at=self.done) if self._writes else None
+        self.engine.model.train()
+        with _stop_requests() as stop, self.report.progress(self.steps, "training", unit="step", done=self.done) as bar:
+            while self.done < self.steps:
+                line = self._step(self.done)
+                self.done += 1
+                if self.held_out and settings.eval_every and self.done % settings.eval_every == 0:
+                    line |= self.held_out.evaluate()
+                if metrics:
+                    metrics.append(line)
+                if settings.track:
+                    self.engine.accelerator.log({k: v for k, v in line.items() if k != "step"}, step=self.done)
+                bar.advance(
+                    loss=f"{line['loss']:.4f}",
+                    margin=f"{line['rewards/margins']:+.4f}",
+                    tokens_per_s=f"{line['tokens'] / line['step_seconds']:.0f}",
+                )
+                if self._agree(stop.is_set()):
+                    self.save()
+                    raise Interrupted(
+                        f"stopped after step {self.done} of {self.steps}; the state is saved",
+                        hint=f"continue with: alignzoo run --resume {self.folder}",
+                    )
+                if self.done == self.steps or (settings.save_every and self.done % settings.save_every == 0):
+                    self.save()
+
+    def _step(self, step: int) -> dict[str, Any]:
+        """One optimizer step; returns its line of metrics."""
+        begin = time.perf_counter()
+        device = self.engine.accelerator.device
+        batches = [batch.to(device) for batch in self.batches(step)]
+        references = [self.reference(batch) if self.reference else None for batch in batches]
+        context = StepContext(self.engine, batches, references, step)
+        loss = self.controller.step(context)
+        value = float(loss.value)
+        norm = self._clip()
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            self._stop_at_non_finite(step, loss, value, norm)
+        lr = learning_rate(step, self.steps, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        tokens = sum(batch.tokens for batch in batches)
+        if self.engine.world > 1:
+            tokens = int(self.engine.accelerator.reduce(torch.tensor(tokens, device=device), reduction="sum"))
+        self.tokens += tokens
+        return {
+            "step": step + 1,
+            "loss": value,
+            "grad_norm": norm,
+            "lr": lr,
+            "step_seconds": round(time.perf_counter() - begin, 4),
+            "tokens": tokens,
+            "total_tokens": self.tokens,
+            **pair_metrics(self.engine.objective.loss, loss.pairs),
+            **context.metrics,
+        }
+
+    def _clip(self) -> float:
+        """The gradient's norm before clipping."""
+        limit = self.settings.max_grad_norm or math.inf
+        parameters = [p for p in self.engine.model.parameters() if p.requires_grad]
+        return float(self.engine.accelerator.clip_grad_norm_(parameters, limit))
+
+    def _stop_at_non_finite(self, step: int, loss: StepLoss, value: float, norm: float) -> None:
+        finite = torch.ones(len(loss.pairs), dtype=torch.bool, device=loss.pairs.chosen_logps.device)
+        for field in loss.pairs.present().values():
+            finite &= torch.isfinite(field.double()).reshape(len(finite), -1).all(-1)
+        culprits = loss.pair_ids[~finite].tolist() or loss.pair_ids.tolist()
+        what = f"the loss is {value}" if not math.isfinite(value) else f"the gradient's norm is {norm}"
+        named = ", ".join(map(str, culprits[:20])) + (" ..." if len(culprits) > 20 else "")
+        good = latest_checkpoint(self.folder)
+        raise NonFiniteLossError(
+            f"step {step + 1}: {what}; pairs {named}",
+            hint=("the last good checkpoint is " + str(good) if good else "no checkpoint was saved yet")
+            + "; try a lower --lr, --precision fp32, or look at those rows of the data",
+        )
+
+    def save(self) -> None:
+        """Write a checkpoint of the state after :attr:`done` steps (rank 0)."""
+        accelerator = self.engine.accelerator
+        state = accelerator.get_state_dict(self.engine.model)
+        if self._writes:
+            objective = self.engine.objective
+            tensors = {
+                "optimizer": self.optimizer.state_dict(),
+                "loss": objective.loss.state_dict(),
+                "robust": [wrapper.state_dict() for wrapper in objective.wrappers],
+                "geometry": self.controller.state_dict(),
+            }
+            weights = trained_weights(accelerator.unwrap_model(self.engine.model), state)
+            facts = {"tokens": self.tokens, **self.identities}
+            save_checkpoint(
+                self.folder, Checkpoint(self.done, weights, tensors, facts), keep=self.settings.keep_checkpoints
+            )
+        accelerator.wait_for_everyone()
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint's state."""
+        model = self.engine.accelerator.unwrap_model(self.engine.model)
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in checkpoint.weights.items():
+                parameters[name].copy_(tensor)
+        self.optimizer.load_state_dict(checkpoint.tensors["optimizer"])
+        objective = self.engine.objective
+        objective.loss.load_state_dict(checkpoint.tensors["loss"])
+        for wrapper, state in zip(objective.wrappers, checkpoint.tensors["robust"], strict=True):
+            wrapper.load_state_dict(state)
+        self.controller.load_state_dict(checkpoint.tensors["geometry"])
+        self.done = checkpoint.step
+        self.tokens = checkpoint.facts["tokens"]
+
+    @property
+    def _writes(self) -> bool:
+        return bool(self.engine.accelerator.is_main_process)
+
+    def _agree(self, stop: bool) -> bool:
+        """Whether any rank was asked to stop: all must leave the loop at the same step."""
+        if self.engine.world == 1:
+            return stop
+        flag = torch.tensor(int(stop), device=self.engine.accelerator.device)
+        return bool(self.engine.accelerator.reduce(flag, reduction="sum") > 0)
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; the second one interrupts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def request(number: int, _frame: Any) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

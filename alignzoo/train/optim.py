@@ -1,0 +1,60 @@
+"""Optimizers by name and learning rates by step."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from alignzoo.errors import UsageError
+from alignzoo.plugin.settings import Settings
+
+
+def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
+    """The ``torch.optim`` class called ``name``, in any case: ``adamw``, ``rmsprop``, ``SGD``, ``Adafactor``, ...
+
+    Raises:
+        UsageError: there is none, or it cannot run in a loop without a closure.
+    """
+    known = {
+        key.lower(): value
+        for key, value in vars(torch.optim).items()
+        if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
+    }
+    for unusable in ("lbfgs", "sparseadam", "muon"):  # closures, sparse gradients, matrices only
+        known.pop(unusable, None)
+    if name.lower() not in known:
+        near = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
+        raise UsageError(
+            f"--optimizer {name}: torch.optim has no such optimizer for this loop",
+            hint=f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known))}",
+        )
+    return known[name.lower()]
+
+
+def make_optimizer(parameters: Iterable[torch.nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
+    """The run's optimizer over the trainable parameters."""
+    kind = optimizer_class(settings.optimizer)
+    options: dict[str, Any] = {"lr": settings.lr}
+    if "weight_decay" in inspect.signature(kind).parameters:
+        options["weight_decay"] = settings.weight_decay
+    elif settings.weight_decay:
+        raise UsageError(f"--weight-decay does nothing here: --optimizer {settings.optimizer} has none")
+    return kind(parameters, **options)
+
+
+def learning_rate(step: int, steps: int, settings: Settings) -> float:
+    """The learning rate of 0-based ``step`` of ``steps``: linear warm-up, then cosine or linear to 0, or constant."""
+    warmup = min(settings.warmup_steps, steps)
+    if step < warmup:
+        return settings.lr * (step + 1) / warmup
+    if settings.schedule == "constant":
+        return settings.lr
+    done = (step - warmup) / max(1, steps - warmup)
+    if settings.schedule == "linear":
+        return settings.lr * (1 - done)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * done))

@@ -1,0 +1,26 @@
+"""The gradient at the current weights: g = ∇L(θ). What every other trainer does, and the control for the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.plugin import Card, Verified
+
+if TYPE_CHECKING:
+    from alignzoo.train.context import StepContext
+
+
+class Plain(GeometryController):
+    def step(self, ctx: StepContext) -> StepLoss:
+        return ctx.backward()
+
+
+CARD = Card(
+    kind="geometry",
+    name="plain",
+    target="alignzoo_geometry.plain:Plain",
+    summary="No geometry: the gradient at the current weights",
+    formula="g = ∇L(θ)",
+    verified=(Verified(against="autograd in float64", test="test_plain_gradient_equals_direct_autograd"),),
+)

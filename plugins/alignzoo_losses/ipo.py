@@ -1,0 +1,61 @@
+"""Identity Preference Optimization.
+
+    ℓ = ( h − 1/(2τ) )²,     h = (log π_w − log π_ref,w) − (log π_l − log π_ref,l)
+
+Azar et al., *A General Theoretical Paradigm to Understand Learning from Human Preferences*, arXiv 2310.12036, eq. 17.
+Two conventions exist and need different τ, so the choice is an explicit option and part of the plan:
+``average`` divides each log-ratio by its response's length in tokens (TRL and HALOs, which report the authors'
+confirmation; the default here), ``sum`` takes it as it is (the paper's letter and the DPO authors' code).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from alignzoo.interfaces import PreferenceLoss
+from alignzoo.lazy import torch
+from alignzoo.pairs import PairBatch
+from alignzoo.plugin import Card, Options, Paper, Verified
+
+
+class IPOOptions(Options):
+    tau: float = Field(0.1, gt=0, description="regularisation: the margin of log-ratios is drawn to 1/(2·tau)")
+    logps: Literal["average", "sum"] = Field("average", description="log-ratios per token, or summed over the response")
+
+
+class IPO(PreferenceLoss):
+    options: IPOOptions
+
+    def __call__(self, pairs: PairBatch) -> torch.Tensor:
+        chosen, rejected = self._log_ratios(pairs)
+        return (chosen - rejected - 1 / (2 * self.options.tau)) ** 2
+
+    def rewards(self, pairs: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen, rejected = self._log_ratios(pairs)
+        return self.options.tau * chosen, self.options.tau * rejected
+
+    def _log_ratios(self, pairs: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen, rejected = pairs.log_ratios()
+        if self.options.logps == "sum":
+            return chosen, rejected
+        return chosen / pairs.chosen_lengths, rejected / pairs.rejected_lengths
+
+
+CARD = Card(
+    kind="loss",
+    name="ipo",
+    target="alignzoo_losses.ipo:IPO",
+    options=IPOOptions,
+    summary="Identity Preference Optimization: squared loss that draws the margin to a finite target",
+    formula="(h − 1/(2τ))², h the difference of (average or summed) log-ratios",
+    paper=Paper(
+        title="A General Theoretical Paradigm to Understand Learning from Human Preferences", arxiv="2310.12036"
+    ),
+    needs=frozenset({"reference"}),
+    verified=(
+        Verified(against="TRL 1.16", test="test_losses_equal_trl"),
+        Verified(against="golden values", test="test_losses_equal_golden_values"),
+    ),
+)

@@ -1,0 +1,53 @@
+"""Simple Preference Optimization with a reference-free, length-normalised reward.
+
+    ℓ = −log σ( β·[ log π(y_w|x)/|y_w| − log π(y_l|x)/|y_l| ] − γ ),     γ = β·(γ/β)
+
+Meng, Xia, Chen, *SimPO: Simple Preference Optimization with a Reference-Free Reward*, arXiv 2405.14734, eq. 6.
+|y| is the response's length in tokens. As in the authors' code the target margin is given as the *ratio* γ/β; TRL's
+``simpo_gamma`` is the absolute γ.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from alignzoo.interfaces import PreferenceLoss
+from alignzoo.lazy import F, torch
+from alignzoo.pairs import PairBatch
+from alignzoo.plugin import Card, Options, Paper, Verified
+
+
+class SimPOOptions(Options):
+    beta: float = Field(2.0, gt=0, description="scale of the per-token reward")
+    gamma_beta_ratio: float = Field(0.25, ge=0, description="target reward margin γ as a multiple of beta")
+
+
+class SimPO(PreferenceLoss):
+    options: SimPOOptions
+
+    def __call__(self, pairs: PairBatch) -> torch.Tensor:
+        chosen, rejected = self.rewards(pairs)
+        gamma = self.options.beta * self.options.gamma_beta_ratio
+        return -F.logsigmoid(chosen - rejected - gamma)
+
+    def rewards(self, pairs: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        beta = self.options.beta
+        return (
+            beta * pairs.chosen_logps / pairs.chosen_lengths,
+            beta * pairs.rejected_logps / pairs.rejected_lengths,
+        )
+
+
+CARD = Card(
+    kind="loss",
+    name="simpo",
+    target="alignzoo_losses.simpo:SimPO",
+    options=SimPOOptions,
+    summary="SimPO: reference-free logistic loss on average log-probs with a target margin",
+    formula="−log σ(β·(log π_w/|y_w| − log π_l/|y_l|) − γ)",
+    paper=Paper(title="SimPO: Simple Preference Optimization with a Reference-Free Reward", arxiv="2405.14734"),
+    verified=(
+        Verified(against="TRL 1.16", test="test_losses_equal_trl"),
+        Verified(against="golden values", test="test_losses_equal_golden_values"),
+    ),
+)

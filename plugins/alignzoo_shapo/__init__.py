@@ -1,0 +1,9 @@
+"""ShaPO: sharpness control on an alignment-critical parameter subspace."""
+
+from alignzoo.plugin import Card, hookimpl
+from alignzoo_shapo import token
+
+
+@hookimpl
+def alignzoo_methods() -> list[Card]:
+    return [token.CARD]

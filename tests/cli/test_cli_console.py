@@ -1,0 +1,148 @@
+"""How things look: plain lines where there is no terminal, rich where there is one."""
+
+import io
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alignzoo.cli import main as cli_main
+from alignzoo.cli.console import ConsoleReporter, duration, plain_table, speed
+from alignzoo.errors import DataError, Interrupted
+
+
+class Clock:
+    """A time that passes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_plain_progress_is_a_line_now_and_then() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with ConsoleReporter(stream, clock).progress(50, "training", unit="step", done=10) as bar:
+        for step in range(40):
+            clock.now += 0.5
+            bar.advance(loss=f"{1 / (step + 1):.2f}")
+    lines = stream.getvalue().splitlines()
+    assert lines == [
+        "training 11/50 (22%), 2.0 step/s, 0:20 left, loss 1.00",
+        "training 31/50 (62%), 2.0 step/s, 0:10 left, loss 0.05",
+        "training 50/50 (100%), 2.0 step/s, took 0:20, loss 0.03",
+    ]
+
+
+def test_plain_reports_have_neither_colour_nor_boxes() -> None:
+    stream = io.StringIO()
+    reporter = ConsoleReporter(stream)
+    reporter.note("[bold]as it is[/bold]")
+    reporter.warn("careful")
+    reporter.table("before and after", ["split", "before", "after"], [["attack", "1.00", "0.1"], ["b", "0", "0.05"]])
+    assert stream.getvalue().splitlines() == [
+        "[bold]as it is[/bold]",
+        "warning: careful",
+        "before and after",
+        "  split   before  after",
+        "  attack    1.00    0.1",
+        "  b            0   0.05",
+    ]
+
+
+def test_figures_of_throughput_and_time() -> None:
+    assert speed(30, 10, "step") == "3.0 step/s"
+    assert speed(5, 20, "step") == "4.0 s/step"
+    assert speed(0, 3, "step") == "- step/s"
+    assert duration(59.6) == "1:00"
+    assert duration(3725) == "1:02:05"
+    assert plain_table(["", ""], [["auc", "0.9"], ["accuracy", "1"]]) == ["auc       0.9", "accuracy  1"]
+    assert plain_table(["", ""], []) == []
+
+
+def in_terminal(command: list[str]) -> str:
+    """What a program shows in a terminal."""
+    parent, child = pty.openpty()
+    process = subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env={**os.environ, "TERM": "xterm"})
+    os.close(child)
+    shown = b""
+    try:
+        while chunk := os.read(parent, 65536):
+            shown += chunk
+    except OSError:  # how Linux says that the other end has gone
+        pass
+    os.close(parent)
+    assert process.wait() == 0
+    return shown.decode()
+
+
+def test_a_terminal_gets_rich_tables_and_bars() -> None:
+    assert "───" in in_terminal([sys.executable, "-m", "alignzoo", "recipes", "list"])
+    nested = """
+from alignzoo.cli.console import ConsoleReporter
+reporter = ConsoleReporter()
+with reporter.progress(2, "training", unit="step") as bar:
+    bar.advance(loss="[0.5]")
+    with reporter.progress(1, "evaluating") as inner:
+        inner.advance()
+    reporter.note("half [way]")
+    reporter.table("title", ["a", "b"], [["x", "[1]"]])
+    bar.advance(loss="0.25")
+with reporter.progress(1, "again") as bar:
+    bar.advance()
+"""
+    shown = in_terminal([sys.executable, "-c", nested])
+    for part in ("training", "2/2", "evaluating", "half [way]", "[1]", "loss 0.25", "again"):
+        assert part in shown
+
+
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
+    errors = tmp_path / "errors"
+    line = f"{sys.executable} -m alignzoo ls --json 2>{errors} | true; echo ${{PIPESTATUS[0]}}"
+    assert subprocess.run(["bash", "-c", line], capture_output=True, text=True).stdout == "0\n"
+    assert errors.read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "lines"),
+    [
+        (DataError("rows.jsonl:3: no 'chosen'", hint="add it"), 1, ["error: rows.jsonl:3: no 'chosen'", "  add it"]),
+        (Interrupted("stopped at step 3"), 130, ["error: stopped at step 3"]),
+        (KeyboardInterrupt(), 130, ["", "error: interrupted"]),
+        (
+            ZeroDivisionError("by zero"),
+            1,
+            ["internal error: ZeroDivisionError: by zero", "  run again with --debug for the traceback"],
+        ),
+        (
+            BrokenPipeError("worker"),
+            1,
+            [
+                "internal error: RuntimeError: a pipe inside the command broke",
+                "  run again with --debug for the traceback",
+            ],
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_what_each_error_looks_like(
+    error: BaseException,
+    code: int,
+    lines: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from alignzoo.cli import ls
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(ls, "registry", fail)
+    with pytest.raises(SystemExit) as end:
+        cli_main.main(["ls"])
+    assert end.value.code == code
+    assert capsys.readouterr().err.splitlines() == lines

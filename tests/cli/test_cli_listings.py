@@ -1,0 +1,122 @@
+"""``ls``, ``info`` and ``compat``."""
+
+import json
+
+import pytest
+from cli_helpers import Az
+
+from alignzoo.plugin import list_methods
+
+
+def test_ls_shows_every_method_with_its_facts(az: Az) -> None:
+    ended = az("ls")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    rows = {tuple(line.split()[:2]): line for line in ended.stdout.splitlines()}
+    assert {(method.kind, method.name) for method in list_methods()} < set(rows)
+    assert "= --loss dpo --robust drdpo" in rows["loss", "drdpo"]
+    assert "reference" in rows["loss", "dpo"]
+    assert "TRL 1.16" in rows["loss", "dpo"]
+    assert "\x1b" not in ended.stdout
+    assert not set("│─┃━") & set(ended.stdout)
+
+
+def test_ls_of_one_kind_as_json(az_here: Az) -> None:
+    listed = json.loads(az_here("ls", "loss", "--json").stdout)
+    assert listed["broken"] == []
+    assert {method["kind"] for method in listed["methods"]} == {"loss"}
+    by_name = {method["name"]: method for method in listed["methods"]}
+    assert by_name["dpo"]["options"][0]["flag"] == "--loss.beta"
+    assert by_name["dpo"]["options"][0]["bounds"] == {">": 0}
+    assert by_name["dpo"]["verified"][0]["against"] == "TRL 1.16"
+    assert by_name["drdpo"]["stands_for"] == "--loss dpo --robust drdpo"
+
+
+def test_info_shows_all_of_a_name(az_here: Az) -> None:
+    text = az_here("info", "drdpo").stdout
+    assert "loss drdpo: " in text
+    assert "robust drdpo: " in text
+    for fact in ("--loss dpo --robust drdpo", "log mean", "arXiv 2407.07880", "https://arxiv.org/abs/2407.07880"):
+        assert fact in text
+    for fact in ("--robust.beta_prime", "> 0", "alignzoo_robust.drdpo:DrDPO", "test_drdpo_equals_golden_value"):
+        assert fact in text
+    only = json.loads(az_here("info", "drdpo", "--kind", "robust", "--json").stdout)["methods"]
+    assert [(method["kind"], method["batch_coupled"]) for method in only] == [("robust", True)]
+
+
+def test_info_says_what_the_default_options_need(az_here: Az) -> None:
+    [method] = json.loads(az_here("info", "shapo-token", "--json").stdout)["methods"]
+    assert method["needs"] == ["probe"]
+    assert method["passes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["info", "shapo-tokn"], "did you mean shapo-token?"),
+        (["info", "zzzzz"], "`alignzoo ls` lists the methods"),
+        (["ls", "los"], "did you mean loss?"),
+        (["rnu"], "did you mean run?"),
+        (["recipes", "shw"], "did you mean show?"),
+        (["ls", "--jsn"], "did you mean --json?"),
+        (["info"], "`alignzoo info --help`"),
+        (["probe"], "`alignzoo probe --help`"),
+        (["probe", "--out", "x", "--seed", "-1"], "greater than or equal to 0"),
+        (["probe", "--out", "x", "--max-length", "9"], "leaves no room for a response"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_wrong_words_exit_2_with_what_to_do(az_here: Az, words: list[str], hint: str) -> None:
+    ended = az_here(*words)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("error: ")
+    assert hint in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_compat_says_why_and_what_it_costs(az_here: Az) -> None:
+    words = ["compat", "--loss", "drdpo", "--geometry", "shapo-token"]
+    text = az_here(*words, "--batch-size", "64", "--micro-batch-size", "16").stdout
+    assert text.startswith("works: --loss dpo --robust drdpo --geometry shapo-token\n")
+    assert "--loss drdpo stands for --loss dpo --robust drdpo" in text
+    assert "loss dpo needs log-probs of the reference" in text
+    assert "4 micro-batches" in text
+    assert "2 forward-backward passes" in text
+    facts = json.loads(az_here(*words, "--batch-size", "8", "--micro-batch-size", "8", "--json").stdout)
+    assert facts["ok"]
+    assert facts["needs"] == ["probe", "reference"]
+    assert facts["micro_batches"] == 1
+    assert any("that costs nothing" in reason for reason in facts["reasons"])
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "code", "said"),
+    [
+        (["--robust", "drdpo", "--robust", "drdpo"], {}, 3, "name each wrapper once"),
+        (["--geometry", "shapo-token"], {"ACCELERATE_USE_DEEPSPEED": "true"}, 3, "use --geometry plain"),
+        (["--loss", "dpo", "--lora.alpha", "3"], {}, 2, "add --lora.r 8"),
+        (["--loss", "dpp"], {}, 2, "did you mean dpo"),
+    ],
+)
+def test_compat_says_why_not(az_here: Az, words: list[str], environment: dict[str, str], code: int, said: str) -> None:
+    ended = az_here("compat", *words, **environment)
+    assert ended.returncode == code
+    assert ended.stdout.startswith("no: ")
+    assert said in ended.stdout
+    facts = json.loads(az_here("compat", *words, "--json", **environment).stdout)
+    assert not facts["ok"]
+    assert facts["error"]["exit_code"] == code
+    assert said in facts["problems"][0]["hint"]
+
+
+def test_compat_without_methods_is_the_table_of_all(az_here: Az) -> None:
+    cards = {kind: [m.name for m in list_methods(kind) if hasattr(m, "target")] for kind in ("loss", "geometry")}
+    text = az_here("compat").stdout.splitlines()
+    assert text[0].split() == ["loss", "robust", *cards["geometry"]]
+    assert ["dpo", "drdpo", *["ok"] * len(cards["geometry"])] in [line.split() for line in text]
+    under = az_here("compat", ACCELERATE_USE_DEEPSPEED="true").stdout
+    assert "no [1]" in under
+    assert "[1] geometry 'shapo-token' takes 2 passes per step, and DeepSpeed" in under
+    combinations = json.loads(az_here("compat", "--json").stdout)["combinations"]
+    assert len(combinations) == len(cards["loss"]) * (1 + len(list_methods("robust"))) * len(cards["geometry"])
+    assert all(combination["ok"] for combination in combinations)

@@ -1,0 +1,62 @@
+"""Listings, help and completion start fast, because nothing heavy is imported."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+HEAVY = ("torch", "transformers", "datasets", "accelerate", "peft", "numpy")
+IMPORTED = f"""
+import sys
+from alignzoo.cli.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    assert not end.code, end.code
+finally:
+    print("imported:", *[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["ls"],
+        ["info", "drdpo"],
+        ["run", "--help"],
+        ["run", "--loss", "drdpo", "--geometry", "shapo-token", "--help"],
+        ["run", "--loss", "drdpo", "--dry-run"],
+        ["compat"],
+        ["recipes", "list"],
+        ["probe", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_nothing_heavy_is_imported(words: list[str]) -> None:
+    ended = subprocess.run([sys.executable, "-c", IMPORTED, *words], capture_output=True, text=True)
+    assert ended.stderr.splitlines()[-1].strip() == "imported:"
+
+
+@pytest.mark.parametrize("words", [["ls"], ["run", "--help"]], ids=" ".join)
+def test_start_within_the_budget(words: list[str]) -> None:
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "alignzoo", *words], capture_output=True, check=True)
+        seconds.append(time.perf_counter() - began)
+        if seconds[-1] <= 0.6:
+            return
+    pytest.fail(f"took {min(seconds):.2f} s at best")
+
+
+def test_completion_offers_methods_and_their_options() -> None:
+    def complete(line: str) -> str:
+        count = str(len(line.split(" ")) - 1)
+        env = {**os.environ, "_ALIGNZOO_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": count}
+        return subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, env=env).stdout
+
+    assert complete("alignzoo run --loss dp") == "plain,dpo\n"
+    assert "plain,--loss.logps\n" in complete("alignzoo run --loss ipo --loss.l")

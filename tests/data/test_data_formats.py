@@ -1,0 +1,224 @@
+"""Seven layouts, one canonical row; what cannot be used is dropped with a reason, what is malformed names the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from data_examples import REAL_HH, REAL_XSTEST, assistant, user
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alignzoo.data.formats import LAYOUTS, choose_layout
+from alignzoo.data.rows import Drop, FieldError, PreferenceRow, prompt_key
+from alignzoo.data.sources import load_rows
+from alignzoo.data.transcripts import parse_transcript, write_transcript
+from alignzoo.errors import DataError, UsageError
+
+HH = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?\n\nAssistant:"
+PKU = {
+    "prompt": "P?",
+    "response_0": "zero",
+    "response_1": "one",
+    "is_response_0_safe": False,
+    "is_response_1_safe": True,
+    "better_response_id": 0,
+    "safer_response_id": 1,
+}
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "explicit": {"prompt": "P?", "chosen": "c", "rejected": "r"},
+    "conversational": {"prompt": [user("P?")], "chosen": [assistant("c")], "rejected": [assistant("r")]},
+    "implicit": {"chosen": "The sky is blue.", "rejected": "The sky is black."},
+    "implicit-conversational": {"chosen": [user("P?"), assistant("c")], "rejected": [user("P?"), assistant("r")]},
+    "hh-rlhf": {"chosen": f"{HH} Because.", "rejected": f"{HH} Go away."},
+    "pku-saferlhf": PKU,
+    "ultrafeedback": {
+        "prompt": "P?",
+        "chosen": [user("P?"), assistant("c")],
+        "rejected": [user("P?"), assistant("r")],
+        "score_chosen": 8.5,
+        "score_rejected": 3,
+    },
+}
+CANONICAL = {
+    "explicit": PreferenceRow("P?", "c", "r"),
+    "conversational": PreferenceRow([user("P?")], [assistant("c")], [assistant("r")]),
+    "implicit": PreferenceRow("The sky is", " blue.", " black."),
+    "implicit-conversational": PreferenceRow([user("P?")], [assistant("c")], [assistant("r")]),
+    "hh-rlhf": PreferenceRow(
+        [user("Hi"), assistant("Hello"), user("Why?")],
+        [assistant("Because.")],
+        [assistant("Go away.")],
+        transcript=True,
+    ),
+    "pku-saferlhf": PreferenceRow("P?", "one", "zero", chosen_safe=True, rejected_safe=False),
+    "ultrafeedback": PreferenceRow(
+        [user("P?")], [assistant("c")], [assistant("r")], chosen_score=8.5, rejected_score=3.0
+    ),
+}
+
+
+def normalise(name: str, **changes: Any) -> PreferenceRow | Drop:
+    return LAYOUTS[name].normalise({**EXAMPLES[name], **changes})
+
+
+def without(name: str, *columns: str) -> dict[str, Any]:
+    return {column: value for column, value in EXAMPLES[name].items() if column not in columns}
+
+
+def test_every_layout_has_an_example_here() -> None:
+    assert set(EXAMPLES) == set(CANONICAL) == set(LAYOUTS)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_detected_and_normalised(name: str) -> None:
+    layout = choose_layout(Dataset.from_list([EXAMPLES[name]]))
+    assert layout.name == name
+    assert normalise(name) == CANONICAL[name]
+
+
+def test_forced_by_name_and_unknown_name() -> None:
+    rows = Dataset.from_list([EXAMPLES["hh-rlhf"]])
+    assert choose_layout(rows, "implicit").name == "implicit"
+    with pytest.raises(UsageError, match="Did you mean hh-rlhf") as error:
+        choose_layout(rows, "hh_rlhf")
+    assert "ultrafeedback" in str(error.value)
+
+
+def test_unknown_columns_are_named_with_the_layouts() -> None:
+    with pytest.raises(DataError, match=r"id \(a number\), text \(text\)") as error:
+        choose_layout(Dataset.from_list([{"id": 1, "text": "x"}]))
+    assert "--data.format" in str(error.value)
+    assert all(layout.columns in str(error.value) for layout in LAYOUTS.values())
+
+
+def test_columns_of_two_layouts_are_ambiguous() -> None:
+    with pytest.raises(DataError, match="explicit and pku-saferlhf"):
+        choose_layout(Dataset.from_list([{**PKU, **EXAMPLES["explicit"]}]))
+
+
+def test_a_malformed_first_row_does_not_hide_the_layout() -> None:
+    rows = Dataset.from_list([{**EXAMPLES["explicit"], "chosen": None}, EXAMPLES["explicit"]])
+    assert choose_layout(rows).name == "explicit"
+
+
+def test_prompts_without_pairs_have_no_layout() -> None:
+    if not REAL_XSTEST.exists():
+        pytest.skip("the XSTest file is not here")
+    with pytest.raises(DataError, match="no known preference layout"):
+        choose_layout(load_rows(str(REAL_XSTEST)))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "reason"),
+    [
+        ("explicit", {"prompt": " "}, "empty-prompt"),
+        ("explicit", {"chosen": ""}, "empty-chosen"),
+        ("explicit", {"rejected": "\n"}, "empty-rejected"),
+        ("explicit", {"rejected": "c"}, "identical-sides"),
+        ("conversational", {"rejected": []}, "empty-rejected"),
+        ("conversational", {"rejected": [user("r")]}, "reply-not-by-assistant"),
+        ("conversational", {"chosen": [assistant("a"), user("b"), assistant("c")]}, "several-turns-in-reply"),
+        ("implicit", {"rejected": "Grass is green."}, "no-common-prompt"),
+        ("implicit", {"rejected": "The sky is blue."}, "identical-sides"),
+        ("implicit", {"rejected": ""}, "empty-rejected"),
+        ("implicit-conversational", {"chosen": [user("Q?"), assistant("c")]}, "no-common-prompt"),
+        ("implicit-conversational", {"chosen": []}, "empty-chosen"),
+        ("hh-rlhf", {"chosen": f"{HH}"}, "empty-chosen"),
+        ("hh-rlhf", {"rejected": f"{HH}"}, "empty-rejected"),
+        ("hh-rlhf", {"rejected": f"{HH} One.\n\nAssistant: Two."}, "no-common-prompt"),
+        ("hh-rlhf", {"rejected": "Hello"}, "not-a-transcript"),
+        ("hh-rlhf", {"rejected": f"{HH} Because."}, "identical-sides"),
+        ("pku-saferlhf", {"response_0": " "}, "empty-rejected"),
+        ("ultrafeedback", {"chosen": [user("Q?"), assistant("c")]}, "no-common-prompt"),
+    ],
+)
+def test_unusable_rows_are_dropped_by_reason(name: str, changes: dict[str, Any], reason: str) -> None:
+    assert normalise(name, **changes) == Drop(reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "field"),
+    [
+        ("explicit", {"chosen": None}, "chosen"),
+        ("explicit", {"prompt": 5}, "prompt"),
+        ("explicit", {"group": None}, "group"),
+        ("conversational", {"chosen": "c"}, "chosen"),
+        ("conversational", {"prompt": [{"role": "user"}]}, "prompt[0].content"),
+        ("conversational", {"chosen": [{"role": "assistant", "content": 3}]}, "chosen[0].content"),
+        ("conversational", {"chosen": ["c"]}, "chosen[0]"),
+        ("pku-saferlhf", {"safer_response_id": 2}, "safer_response_id"),
+        ("pku-saferlhf", {"is_response_1_safe": "yes"}, "is_response_1_safe"),
+        ("ultrafeedback", {"score_chosen": float("nan")}, "score_chosen"),
+        ("ultrafeedback", {"score_rejected": "high"}, "score_rejected"),
+    ],
+)
+def test_malformed_rows_name_the_field(name: str, changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(FieldError) as error:
+        normalise(name, **changes)
+    assert error.value.field == field
+
+
+def test_pku_prefers_the_safety_label_and_falls_back() -> None:
+    row = LAYOUTS["pku-saferlhf"].normalise(without("pku-saferlhf", "safer_response_id"))
+    assert isinstance(row, PreferenceRow)
+    assert (row.chosen, row.chosen_safe, row.rejected_safe) == ("zero", False, True)
+    bare = without("pku-saferlhf", "is_response_0_safe")
+    assert LAYOUTS["pku-saferlhf"].normalise(bare) == PreferenceRow("P?", "one", "zero")
+
+
+def test_ultrafeedback_replies_without_the_prompt() -> None:
+    row = normalise("ultrafeedback", chosen=[assistant("c")], rejected=[assistant("r")])
+    assert row == CANONICAL["ultrafeedback"]
+
+
+def test_optional_columns_come_along_in_any_layout() -> None:
+    row = normalise("explicit", group=7, chosen_safe=True, rejected_safe=False, chosen_score=1, rejected_score=0)
+    expected = PreferenceRow("P?", "c", "r", chosen_safe=True, rejected_safe=False, chosen_score=1, rejected_score=0)
+    assert row == PreferenceRow(**{**vars(expected), "group": "7"})
+
+
+def test_empty_keys_of_a_message_are_left_out() -> None:
+    row = normalise("conversational", chosen=[{**assistant("c"), "tool_calls": None}])
+    assert row == CANONICAL["conversational"]
+
+
+@given(st.text("ab \n"), st.text("ab ", min_size=1), st.text("ab ", min_size=1))
+def test_implicit_prompt_and_reply_are_the_text_and_split_at_white_space(prompt: str, a: str, b: str) -> None:
+    chosen, rejected = prompt + a, prompt + b
+    row = LAYOUTS["implicit"].normalise({"chosen": chosen, "rejected": rejected})
+    if isinstance(row, PreferenceRow):
+        assert isinstance(row.prompt, str)
+        assert isinstance(row.chosen, str)
+        assert row.prompt + row.chosen == chosen
+        assert row.prompt + str(row.rejected) == rejected
+        assert row.chosen[0].isspace()
+
+
+def test_transcripts_are_parsed_and_written_back() -> None:
+    text = EXAMPLES["hh-rlhf"]["chosen"]
+    assert write_transcript(parse_transcript(text)) == text
+    assert [turn["role"] for turn in parse_transcript("\n\nHuman: a\n\nAssistant: b\n\nAssistant: c")] == [
+        "user",
+        "assistant",
+        "assistant",
+    ]
+
+
+def test_prompt_key_is_the_same_for_text_and_one_user_message() -> None:
+    assert prompt_key("P?") == prompt_key(" P?\n") == prompt_key([user("P?")])
+    assert len({prompt_key("P?"), prompt_key("Q?"), prompt_key([user("P?"), assistant("c")])}) == 3
+
+
+def test_real_hh_rlhf_has_exactly_nine_unusable_rows() -> None:
+    if not REAL_HH.exists():
+        pytest.skip("the HH-RLHF file is not here")
+    rows = load_rows(str(REAL_HH))
+    layout = choose_layout(rows)
+    outcomes = [layout.normalise(row) for row in rows]
+    dropped = {number: row.reason for number, row in enumerate(outcomes) if isinstance(row, Drop)}
+    assert (layout.name, len(rows)) == ("hh-rlhf", 2312)
+    assert {row for row, reason in dropped.items() if reason == "no-common-prompt"} == {1254, 1688, 1950, 1952, 2036}
+    assert {row for row, reason in dropped.items() if reason == "empty-chosen"} == {86, 516, 925, 1103}
+    assert len(dropped) == 9

@@ -1,0 +1,169 @@
+"""Joint tokenisation: one boundary, one BOS, one EOS, no silent cut."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from data_examples import CHATML, assistant, user
+
+from alignzoo.data.rows import Drop, PreferenceRow, Text
+from alignzoo.data.tokens import PairTokenizer, TokenizedPair, tokenize_pair
+from alignzoo.errors import ModelError
+
+LONG = 10_000
+CHAT = PreferenceRow([user("Hi?")], [assistant("yes")], [assistant("no, never")])
+PLAIN = PreferenceRow("Hi?", " yes", " no, never")
+TRANSCRIPT = replace(CHAT, transcript=True)
+
+
+def pair(row: PreferenceRow, tokenizer: Any, max_length: int = LONG, max_prompt_length: int = LONG) -> TokenizedPair:
+    made = tokenize_pair(row, tokenizer, max_length, max_prompt_length)
+    assert isinstance(made, TokenizedPair), made
+    return made
+
+
+def dropped(row: PreferenceRow, tokenizer: Any, max_length: int = LONG, max_prompt_length: int = LONG) -> str:
+    made = tokenize_pair(row, tokenizer, max_length, max_prompt_length)
+    assert isinstance(made, Drop), made
+    return made.reason
+
+
+def test_chat_template_text_is_what_is_tokenised_and_ends_at_the_end_of_turn(chatml: Any) -> None:
+    made = pair(CHAT, chatml)
+    assert chatml.decode(made.prompt_ids) == "<|im_start|>user\nHi?<|im_end|>\n<|im_start|>assistant\n"
+    assert chatml.decode(made.chosen_ids) == "yes<|im_end|>"
+    assert chatml.decode(made.rejected_ids) == "no, never<|im_end|>"
+    assert (made.prompt_text, made.chosen_text) == (chatml.decode(made.prompt_ids), "yes<|im_end|>")
+    assert not made.boundary_moved
+    assert not made.truncated
+
+
+def test_end_of_turn_counts_as_the_eos_and_stays_single(chatml: Any) -> None:
+    written_twice = replace(CHAT, chosen=[assistant("yes<|im_end|>")])
+    assert pair(written_twice, chatml).chosen_ids == pair(CHAT, chatml).chosen_ids
+    assert chatml.eos_token_id not in pair(CHAT, chatml).chosen_ids
+
+
+def test_a_template_that_ends_no_turn_gets_the_eos(chatml: Any) -> None:
+    chatml.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    made = pair(CHAT, chatml)
+    assert chatml.decode(made.chosen_ids).endswith("yes\n<|endoftext|>")
+    assert made.chosen_ids.count(chatml.eos_token_id) == 1
+
+
+@pytest.mark.parametrize("row", [CHAT, PLAIN])
+def test_exactly_one_bos_where_template_and_tokenizer_both_add_it(row: PreferenceRow, llama: Any) -> None:
+    made = pair(row, llama)
+    ids = made.prompt_ids + made.chosen_ids
+    assert ids[0] == llama.bos_token_id
+    assert ids.count(llama.bos_token_id) == 1
+    assert made.chosen_ids[-1] == llama.eos_token_id
+    assert made.chosen_ids.count(llama.eos_token_id) == 1
+
+
+def test_exactly_one_bos_without_a_template_and_where_the_template_forgets_it(llama: Any) -> None:
+    llama.chat_template = None
+    plain = pair(PLAIN, llama).prompt_ids
+    assert plain == [llama.bos_token_id, *llama("Hi?", add_special_tokens=False)["input_ids"]]
+    assert pair(replace(PLAIN, prompt="<s>Hi?"), llama).prompt_ids == plain
+    llama.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    assert pair(CHAT, llama).prompt_ids == plain
+
+
+def test_no_bos_where_the_tokenizer_uses_none(gpt2: Any, chatml: Any) -> None:
+    assert pair(PLAIN, gpt2).prompt_ids == gpt2("Hi?")["input_ids"]
+    assert pair(CHAT, chatml).prompt_ids[0] == chatml.convert_tokens_to_ids("<|im_start|>")
+
+
+def test_plain_text_is_joined_and_gets_one_eos_even_if_it_has_one(gpt2: Any) -> None:
+    made = pair(PLAIN, gpt2)
+    assert made.prompt_ids + made.chosen_ids == [*gpt2("Hi? yes")["input_ids"], gpt2.eos_token_id]
+    assert pair(replace(PLAIN, chosen=" yes<|endoftext|>"), gpt2).chosen_ids == made.chosen_ids
+    assert (made.prompt_text, made.chosen_text, made.rejected_text) == ("Hi?", " yes", " no, never")
+
+
+def test_text_columns_become_one_user_and_one_assistant_message(chatml: Any) -> None:
+    assert pair(PLAIN, chatml) == pair(CHAT, chatml)
+
+
+def test_transcripts_go_through_the_template_or_back_to_plain_text(chatml: Any, gpt2: Any) -> None:
+    assert pair(TRANSCRIPT, chatml) == pair(CHAT, chatml)
+    made = pair(TRANSCRIPT, gpt2)
+    assert made.prompt_text + made.chosen_text == "\n\nHuman: Hi?\n\nAssistant: yes"
+    assert gpt2.decode(made.prompt_ids) == "\n\nHuman: Hi?\n\nAssistant:"
+
+
+def test_chat_messages_without_a_template_say_what_to_do(gpt2: Any) -> None:
+    with pytest.raises(ModelError, match="no chat template") as error:
+        tokenize_pair(CHAT, gpt2, LONG, LONG)
+    assert "instruction-tuned" in (error.value.hint or "")
+
+
+def test_boundary_that_merges_moves_for_both_sides_alike(metaspace: Any) -> None:
+    made = pair(PreferenceRow("Q: ", "yes", "no"), metaspace)
+    decode = metaspace.convert_ids_to_tokens
+    assert made.boundary_moved
+    assert decode(made.prompt_ids) == ["<s>", "Q", ":"]
+    assert decode(made.chosen_ids) == ["▁yes", "</s>"]
+    assert decode(made.rejected_ids) == ["▁no", "</s>"]
+    one_side = pair(PreferenceRow("Q: ", "yes", "ab"), metaspace)
+    assert one_side.boundary_moved
+    assert decode(one_side.rejected_ids) == ["▁", "a", "b", "</s>"]
+    assert not pair(PreferenceRow("Q:", " yes", " no"), metaspace).boundary_moved
+
+
+def test_template_whose_generation_prompt_is_no_prefix_moves_the_boundary(chatml: Any) -> None:
+    chatml.chat_template = CHATML.replace("assistant\n{% endif", "assistant\n<think>{% endif")
+    made = pair(CHAT, chatml)
+    assert made.boundary_moved
+    assert chatml.decode(made.prompt_ids) == "<|im_start|>user\nHi?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_long_prompt_is_dropped_and_never_cut(chatml: Any) -> None:
+    size = len(pair(CHAT, chatml).prompt_ids)
+    assert pair(CHAT, chatml, max_prompt_length=size).prompt_ids
+    assert dropped(CHAT, chatml, max_prompt_length=size - 1) == "prompt-too-long"
+    assert dropped(CHAT, chatml, max_length=size) == "prompt-too-long"
+
+
+def test_long_reply_is_cut_and_counted_and_a_whole_one_keeps_its_eos(chatml: Any) -> None:
+    whole = pair(CHAT, chatml)
+    needed = len(whole.prompt_ids) + max(len(whole.chosen_ids), len(whole.rejected_ids))
+    assert pair(CHAT, chatml, max_length=needed) == whole
+    cut = pair(CHAT, chatml, max_length=needed - 1)
+    assert cut.truncated
+    assert cut.rejected_ids == whole.rejected_ids[:-1]
+    assert cut.chosen_ids == whole.chosen_ids
+    assert cut.prompt_ids == whole.prompt_ids
+
+
+def test_sides_that_are_one_after_tokenisation_or_truncation(chatml: Any, gpt2: Any) -> None:
+    assert dropped(replace(PLAIN, chosen="yes", rejected=" yes "), chatml) == "identical-sides"
+    row = replace(PLAIN, chosen=" yes no", rejected=" yes maybe")
+    room = len(pair(row, gpt2).prompt_ids) + 1
+    assert dropped(row, gpt2, max_length=room) == "identical-sides"
+
+
+@pytest.mark.parametrize("nothing", ["", "<|endoftext|>"])
+def test_replies_without_a_token_of_their_own_are_dropped(nothing: str, gpt2: Any) -> None:
+    assert dropped(replace(PLAIN, chosen=nothing), gpt2) == "empty-chosen"
+    assert dropped(replace(PLAIN, rejected=nothing), gpt2) == "empty-rejected"
+
+
+def test_prompt_without_a_token_is_dropped(gpt2: Any) -> None:
+    assert dropped(replace(PLAIN, prompt=""), gpt2) == "empty-prompt"
+
+
+def test_what_the_template_refuses_is_dropped(llama: Any) -> None:
+    twice: Text = [user("Hi?"), user("Hello?")]
+    assert dropped(replace(CHAT, prompt=twice), llama) == "refused-by-chat-template"
+
+
+def test_block_of_rows_equals_row_by_row_and_generation_sees_the_training_prompt(chatml: Any) -> None:
+    rows = [CHAT, PLAIN, replace(PLAIN, chosen=""), TRANSCRIPT]
+    tokenizer = PairTokenizer(chatml)
+    assert tokenizer.tokenize(rows, LONG, LONG) == [tokenize_pair(row, chatml, LONG, LONG) for row in rows]
+    assert tokenizer.tokenize([], LONG, LONG) == []
+    assert tokenizer.encode_prompt(CHAT.prompt) == pair(CHAT, chatml).prompt_ids

@@ -1,0 +1,45 @@
+"""The pretraining script, end to end with a few steps."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from alignzoo.sandbox import MODEL_PATH, generate_answers, prompts
+from alignzoo.sandbox.corpus import chats
+from alignzoo.sandbox.pretrain import main
+
+
+def test_a_few_steps_give_a_loadable_model_and_the_shipped_tokenizer(tmp_path: Path) -> None:
+    main(["--out", str(tmp_path), "--steps", "5"])
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    assert model.dtype == torch.float32
+    assert 0.8e6 < model.num_parameters() < 1.2e6
+    assert len(generate_answers(model, tokenizer, prompts("test", 2))) == 2
+    assert (tmp_path / "tokenizer.json").read_text() == (MODEL_PATH / "tokenizer.json").read_text()
+    provenance = json.loads((tmp_path / "provenance.json").read_text())
+    assert provenance["steps"] == 5
+    assert set(provenance["versions"]) == {"python", "torch", "transformers", "tokenizers"}
+
+
+def test_the_shipped_models_provenance_names_its_recipe() -> None:
+    provenance = json.loads((MODEL_PATH / "provenance.json").read_text())
+    assert provenance["seed"] == 0
+    assert provenance["seconds"] < 20 * 60
+    assert provenance["rates"]["asr/test"] >= 0.9
+
+
+def test_the_corpus_is_seeded() -> None:
+    first, again, other = (list(itertools.islice(chats(random.Random(seed)), 100)) for seed in (0, 0, 1))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("answer_starts", ["Sure.", "Yes, it is mean", "No, there is nothing mean", "I'm sorry"])
+def test_the_corpus_holds_every_task(answer_starts: str) -> None:
+    assert any(answer.startswith(answer_starts) for _, answer in itertools.islice(chats(random.Random(0)), 2000))
