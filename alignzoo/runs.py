@@ -81,9 +81,11 @@ class _Run:
         self.resuming = folder is not None
         _check_trackers(self.settings.track)
         folder = folder or Path(self.settings.out or _default_folder(plan))
+        precision = "bf16" if self.settings.precision == "bf16" else "no"
+        _forget_other_precision(precision)
         self.accelerator = Accelerator(
             gradient_accumulation_steps=1,
-            mixed_precision="bf16" if self.settings.precision == "bf16" else "no",
+            mixed_precision=precision,
             log_with=list(self.settings.track) or None,
             project_dir=str(folder) if self.settings.track else None,
         )
@@ -338,6 +340,14 @@ _SIDES = ("prompt", "chosen", "rejected")
 
 def _ids(pairs: Any, side: str) -> Any:
     return pairs[f"{side}_ids"][:]
+
+
+def _forget_other_precision(precision: str) -> None:
+    """accelerate keeps one precision per process; runs after one another may differ in theirs."""
+    from accelerate.state import AcceleratorState
+
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
+        AcceleratorState._reset_state()
 
 
 def _group_indices(parts: Parts) -> dict[str, int]:

@@ -34,8 +34,8 @@ class Projection:
 def find_down_projections(model: Any) -> list[Projection]:
     """The down projection of every decoder layer, in order.
 
-    In each layer it is the last linear map (by registration: attention comes first) onto the hidden size whose input
-    width is what another linear map of the same block produces.
+    In each layer it is the last linear map (by registration: attention comes first) from a wider inner layer onto the
+    hidden size, where a map beside it leads from the hidden size to that inner layer.
 
     Raises:
         ModelError: the model has no such stack of layers.
@@ -49,7 +49,7 @@ def find_down_projections(model: Any) -> list[Projection]:
         down = [
             (name, module, shape)
             for name, module, shape in outermost
-            if shape[1] == hidden and shape[0] != hidden and _is_fed(name, shape[0], outermost)
+            if shape[1] == hidden and shape[0] != hidden and _is_fed(name, shape[0], hidden, outermost)
         ]
         if not down:
             raise ModelError(
@@ -83,7 +83,8 @@ def _linear_shape(module: Any) -> tuple[int, int] | None:
     return None
 
 
-def _is_fed(name: str, width: int, maps: list[tuple[str, torch.nn.Module, tuple[int, int]]]) -> bool:
-    """Whether a sibling map produces ``width`` values."""
+def _is_fed(name: str, inner: int, hidden: int, maps: list[tuple[str, Any, tuple[int, int]]]) -> bool:
+    """Whether a sibling map takes the hidden state to the inner layer, alone or fused with its gate (Phi-3)."""
     parent = name.rpartition(".")[0]
-    return any(other != name and other.rpartition(".")[0] == parent and shape[1] == width for other, _, shape in maps)
+    siblings = [shape for other, _, shape in maps if other != name and other.rpartition(".")[0] == parent]
+    return (hidden, inner) in siblings or siblings == [(hidden, 2 * inner)]

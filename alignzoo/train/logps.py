@@ -40,7 +40,8 @@ def padded_pair_logps(model: torch.nn.Module, batch: TokenBatch, *, tokens: bool
         side = "chosen" if row < batch.pairs else "rejected"
         raise ValueError(f"pair {int(batch.pair_ids[row % batch.pairs])}: the {side} response has no token")
     logits, targets, kept = _response_logits(model, batch, kept)
-    token_logps = -F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # fp64 models stay fp64
+    token_logps = -F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
     token_logps = token_logps.view(targets.shape).masked_fill(~kept, 0.0)
     dtype = token_logps.dtype
     summed, lengths = token_logps.sum(-1), lengths.to(dtype)

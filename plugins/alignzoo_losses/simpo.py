@@ -47,7 +47,7 @@ CARD = Card(
     formula="−log σ(β·(log π_w/|y_w| − log π_l/|y_l|) − γ)",
     paper=Paper(title="SimPO: Simple Preference Optimization with a Reference-Free Reward", arxiv="2405.14734"),
     verified=(
-        Verified(against="TRL 1.16", test="test_losses_equal_trl"),
+        Verified(against="TRL 1.16", test="test_simpo_equals_trl"),
         Verified(against="golden values", test="test_losses_equal_golden_values"),
     ),
 )

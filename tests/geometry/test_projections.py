@@ -1,0 +1,79 @@
+"""Neurons are found by structure, in every family, wrapped or not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from alignzoo.errors import ModelError, UsageError
+from alignzoo.geometry.projections import find_down_projections
+from alignzoo.geometry.subspace import neuron_cosines, select_neurons
+from tiny import CONFIGS, SMALL, tiny_model
+
+NAMES = {"gpt-neox": "gpt_neox.layers.{}.mlp.dense_4h_to_h", "gpt2": "transformer.h.{}.mlp.c_proj"}
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_finds_the_down_projection_of_every_layer(family: str) -> None:
+    model = tiny_model(family)
+    found = find_down_projections(model)
+    name = NAMES.get(family, "model.layers.{}.mlp.down_proj")
+    assert [p.name for p in found] == [name.format(0), name.format(1)]
+    for projection in found:
+        assert projection.value_vectors().shape == (projection.inner, 32)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_value_vector_is_what_its_neuron_writes(family: str) -> None:
+    """Feed one unit of the inner layer: the output moves by that neuron's value vector."""
+    projection = find_down_projections(tiny_model(family))[1]
+    silent = torch.zeros(1, projection.inner, dtype=torch.float64)
+    firing = silent.clone()
+    firing[0, 5] = 1
+    difference = (projection.module(firing) - projection.module(silent))[0]
+    torch.testing.assert_close(difference, projection.value_vectors()[5])
+
+
+def test_finds_the_wrapped_maps_of_an_adapter() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    plain = find_down_projections(tiny_model())
+    adapted = get_peft_model(tiny_model(), LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    found = find_down_projections(adapted)
+    assert [type(p.module).__name__ for p in found] == ["Linear", "Linear"]
+    assert all(hasattr(p.module, "lora_A") for p in found), "the outer map, adapter included"
+    for one, other in zip(found, plain, strict=True):
+        assert torch.equal(one.value_vectors(), other.value_vectors())
+
+
+def test_a_model_without_such_maps_is_refused_with_what_to_do() -> None:
+    config = transformers.MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4)
+    with pytest.raises(ModelError, match="no MLP down projection") as refusal:
+        find_down_projections(transformers.AutoModelForCausalLM.from_config(config))
+    assert "--geometry plain" in str(refusal.value)
+
+
+def test_selection_follows_the_cosine() -> None:
+    projections = find_down_projections(tiny_model())
+    direction = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    cosines = neuron_cosines(projections, direction)
+    vector = projections[1].value_vectors()[3]
+    expected = torch.dot(vector, direction.double()) / (vector.norm() * direction.norm())
+    assert float(cosines[SMALL["intermediate_size"] + 3]) == pytest.approx(float(expected), abs=1e-6)
+
+    def chosen(select: str) -> torch.Tensor:
+        index = select_neurons(projections, select, 0.1, direction=direction, seed=4)  # type: ignore[arg-type]
+        return torch.cat([part + layer * SMALL["intermediate_size"] for layer, part in enumerate(index)])
+
+    count = round(0.1 * len(cosines))
+    assert set(chosen("anti-toxic").tolist()) == set(cosines.argsort()[:count].tolist())
+    assert set(chosen("toxic").tolist()) == set(cosines.argsort(descending=True)[:count].tolist())
+    assert set(chosen("abs").tolist()) == set(cosines.abs().argsort(descending=True)[:count].tolist())
+    assert len(chosen("random")) == count
+    assert torch.equal(chosen("random"), chosen("random"))
+    assert len(chosen("all")) == len(cosines)
+
+
+def test_an_empty_selection_is_an_error() -> None:
+    with pytest.raises(UsageError, match="selects none"):
+        select_neurons(find_down_projections(tiny_model()), "random", 1e-4)

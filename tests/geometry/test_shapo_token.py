@@ -1,0 +1,313 @@
+"""ShaPO at token level: the perturbation is what was asked for, and nothing else is left behind."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from alignzoo import load_method
+from alignzoo.errors import UsageError
+from alignzoo.geometry.projections import Projection, find_down_projections
+from alignzoo.geometry.side_branch import SideBranches
+from alignzoo.interfaces import StepLoss
+from alignzoo.report import Reporter
+from alignzoo.train.context import SetupContext, StepContext
+from golden import golden_pairs
+from steps import context, gradients, objective, shifted
+from tiny import CONFIGS, batch_of, cut, pair_rows, tiny_model
+
+ROWS = pair_rows(8, seed=9)
+
+
+def no_probe(_folder: str | None) -> Any:
+    raise AssertionError("this selection needs no probe")
+
+
+def controller(model: Any, **options: Any) -> Any:
+    """A controller on random neurons, perturbing at every step."""
+    built = load_method("geometry", "shapo-token", **{"select": "random", "share": 0.1, "interval": 1, **options})
+    built.setup(SetupContext(model, seed=0, report=Reporter(), probe=no_probe))
+    return built
+
+
+def selected_columns(model: Any, shapo: Any) -> list[tuple[Any, torch.Tensor]]:
+    """The selected parts of the weights as (parameter, index of its columns)."""
+    return [(branch.module.weight, branch.index) for branch in shapo.branches._branches]
+
+
+def bits(model: Any) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_radius_0_is_plain_bit_for_bit() -> None:
+    for dtype in (torch.float32, torch.float64):
+        model, reference = tiny_model(dtype=dtype), shifted(tiny_model(dtype=dtype))
+        goal = objective("dpo", "drdpo")
+        plain = load_method("geometry", "plain").step(context(model, cut(ROWS, 2), goal, reference=reference))
+        expected = gradients(model)
+        shapo = controller(model, rho=0.0)
+        loss = shapo.step(context(model, cut(ROWS, 2), goal, reference=reference))
+        found = gradients(model)
+        assert torch.equal(loss.value, plain.value)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("size", [4, 2, 1])
+def test_micro_batches_do_not_matter(size: int) -> None:
+    model = tiny_model()
+    goal, shapo = objective("dpo", "drdpo"), controller(model, rho=0.5)
+    shapo.step(context(model, cut(ROWS, 8), goal))
+    expected = gradients(model)
+    shapo.step(context(model, cut(ROWS, size), goal))
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_side_branch_equals_in_place_perturbation(family: str) -> None:
+    model, rho = tiny_model(family), 0.4
+    goal = objective("dpo", "drdpo")
+    shapo = controller(model, rho=rho)
+    ctx = context(model, cut(ROWS, 4), goal)
+    clean = shapo.step(ctx)
+    found = gradients(model)
+
+    perturbed = copy.deepcopy(model)
+    columns = selected_columns(perturbed, controller(perturbed, rho=rho))
+    transposed = family == "gpt2"  # Conv1D: a neuron is a row
+    before = context(perturbed, cut(ROWS, 4), goal, reference=shifted(model)).backward()
+    parts = [w.grad[i] if transposed else w.grad[:, i] for w, i in columns]
+    norm = torch.sqrt(sum((part**2).sum() for part in parts))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for (weight, index), part in zip(columns, parts, strict=True):
+            weight.index_add_(0 if transposed else 1, index, rho * part / norm)
+    perturbed.zero_grad()
+    after = context(perturbed, cut(ROWS, 4), goal, reference=shifted(model)).backward()
+    expected = gradients(perturbed)
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-7, atol=1e-9)
+    assert torch.equal(clean.value, before.value), (
+        "the step reports the loss at the weights, not at the perturbed point"
+    )
+    assert ctx.metrics["geometry/radius"] == pytest.approx(rho)
+    assert ctx.metrics["geometry/ascent_grad_norm"] == pytest.approx(float(norm))
+    assert ctx.metrics["geometry/sharpness_gap"] == pytest.approx(float(after.value - before.value), rel=1e-6)
+    assert ctx.metrics["geometry/survival"] == pytest.approx(1)
+
+
+class Quadratic:
+    """A context whose objective is ½‖(W + Δ_S)x − t‖² averaged over rows: W is one linear map."""
+
+    step = 0
+
+    def __init__(self, linear: torch.nn.Linear, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        self.linear, self.inputs, self.targets = linear, inputs, targets
+        self.metrics: dict[str, float] = {}
+
+    def _loss(self) -> torch.Tensor:
+        return 0.5 * ((self.linear(self.inputs) - self.targets) ** 2).sum(-1).mean()
+
+    def _report(self, loss: torch.Tensor) -> StepLoss:
+        return StepLoss(loss.detach(), golden_pairs(), torch.arange(4))
+
+    def gradient(self, tensors: list[torch.Tensor]) -> tuple[StepLoss, list[torch.Tensor]]:
+        loss = self._loss()
+        return self._report(loss), list(torch.autograd.grad(loss, tensors))
+
+    def backward(self) -> StepLoss:
+        loss = self._loss()
+        loss.backward()
+        return self._report(loss)
+
+    def log(self, name: str, value: float) -> None:
+        self.metrics[name] = value
+
+
+def test_perturbed_gradient_on_a_quadratic() -> None:
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    linear = torch.nn.Linear(6, 3, bias=False, dtype=torch.float64)
+    inputs, targets, selected, rho = draw(10, 6), draw(10, 3), torch.tensor([1, 4]), 0.7
+    shapo = load_method("geometry", "shapo-token", select="random", interval=1, rho=rho)
+    shapo.branches = SideBranches([Projection(0, "map", linear, 6, 3)], [selected])
+    ctx: Any = Quadratic(linear, inputs, targets)
+    shapo.step(ctx)
+
+    weight, moment = linear.weight.detach(), inputs.T @ inputs / 10  # ∇L(W) = W·A − B
+    cross = targets.T @ inputs / 10
+    mask = torch.zeros(6, dtype=torch.float64).index_fill_(0, selected, 1)
+    ascent = (weight @ moment - cross) * mask
+    epsilon = rho * ascent / ascent.norm()
+    torch.testing.assert_close(linear.weight.grad, (weight + epsilon) @ moment - cross)
+    gap = 0.5 * torch.trace(epsilon @ moment @ epsilon.T) + (epsilon * (weight @ moment - cross)).sum()
+    assert ctx.metrics["sharpness_gap"] == pytest.approx(float(gap))
+    assert ctx.metrics["radius"] == pytest.approx(float(epsilon.norm()))
+
+
+@pytest.mark.parametrize("scope", ["step", "microbatch"])
+def test_weights_flags_and_hooks_are_as_before_a_step(scope: str) -> None:
+    model = tiny_model()
+    model.model.embed_tokens.weight.requires_grad_(False)
+    state, flags = bits(model), {n: p.requires_grad for n, p in model.named_parameters()}
+    controller(model, rho=1.0, scope=scope).step(context(model, cut(ROWS, 2), objective("dpo", "drdpo")))
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert {n: p.requires_grad for n, p in model.named_parameters()} == flags
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("failing_forward", range(8), ids=lambda i: f"forward-{i}")
+def test_everything_is_as_before_when_a_pass_fails(failing_forward: int) -> None:
+    """The two passes of a coupled step of two micro-batches are eight forwards; each of them may fail."""
+    model = tiny_model()
+    state, shapo = bits(model), controller(model, rho=1.0)
+    ctx = context(model, cut(ROWS, 4), objective("dpo", "drdpo"))
+    calls, forward = iter(range(100)), ctx.engine.forward
+
+    def failing(*arguments: Any) -> Any:
+        if next(calls) == failing_forward:
+            raise RuntimeError("out of memory")
+        return forward(*arguments)
+
+    object.__setattr__(ctx.engine, "forward", failing)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        shapo.step(ctx)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+    model.zero_grad()
+    expected = load_method("geometry", "plain").step(context(model, cut(ROWS, 4), objective("dpo", "drdpo")))
+    assert torch.isfinite(expected.value), "and the model still works"
+
+
+def test_only_every_interval_th_step_is_perturbed() -> None:
+    model = tiny_model()
+    shapo = controller(model, interval=5)
+    perturbed = []
+    for step in range(10):
+        ctx = context(model, cut(ROWS, 8), objective(), step=step)
+        shapo.step(ctx)
+        perturbed.append(bool(ctx.metrics))
+    assert [step + 1 for step, yes in enumerate(perturbed) if yes] == [5, 10]
+
+
+def test_raw_radius_draws_gamma_and_does_not_normalise() -> None:
+    model = tiny_model()
+    shapo = controller(model, radius="raw", gamma_min=0.5, gamma_max=1.5)
+    factors = []
+    for step in range(6):
+        ctx = context(model, cut(ROWS, 8), objective(), step=step)
+        shapo.step(ctx)
+        factors.append(ctx.metrics["geometry/radius"] / ctx.metrics["geometry/ascent_grad_norm"])
+    assert all(0.5 <= factor <= 1.5 for factor in factors)
+    assert len(set(factors)) == 6
+    again = context(model, cut(ROWS, 8), objective(), step=0)
+    shapo.step(again)
+    assert again.metrics["geometry/radius"] / again.metrics["geometry/ascent_grad_norm"] == factors[0]
+
+
+def test_official_preset_is_raw_per_micro_batch_and_can_be_overridden() -> None:
+    official = load_method("geometry", "shapo-token", preset="official", select="random").options
+    assert (official.radius, official.scope, official.interval, official.share) == ("raw", "microbatch", 5, 0.01)
+    assert (official.gamma_min, official.gamma_max, official.select) == (2e-6, 4e-6, "random")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"radius": "raw", "rho": 0.1}, "rho does nothing"),
+        ({"gamma_max": 1.0}, "gamma_min and gamma_max do nothing"),
+        ({"radius": "raw", "gamma_min": 1.0, "gamma_max": 0.5}, "above"),
+        ({"select": "all", "share": 0.5}, "share does nothing"),
+        ({"select": "random", "probe": "x"}, "probe does nothing"),
+        ({"preset": "official", "rho": 0.1}, "rho does nothing"),
+        ({"interval": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_an_error(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        load_method("geometry", "shapo-token", **options)
+
+
+@pytest.mark.parametrize("scope", ["step", "microbatch"])
+def test_scope_microbatch_perturbs_each_micro_batch_by_its_own_gradient(scope: str) -> None:
+    model, goal = tiny_model(), objective("dpo", "drdpo")
+    shapo = controller(model, rho=0.5, scope=scope)
+    shapo.step(context(model, cut(ROWS, 4), goal))
+    found = gradients(model)["model.layers.0.mlp.up_proj.weight"]
+    mean = torch.zeros_like(found)
+    for half in (ROWS[:4], ROWS[4:]):
+        controller(model, rho=0.5).step(context(model, [batch_of(half)], goal))
+        mean += gradients(model)["model.layers.0.mlp.up_proj.weight"] / 2
+    assert torch.allclose(found, mean, rtol=1e-8, atol=1e-12) == (scope == "microbatch")
+
+
+def test_frozen_base_under_an_adapter_is_perturbed_all_the_same() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    model = get_peft_model(tiny_model(), LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")).double()
+    goal, reference = objective(), shifted(tiny_model())
+    plain_ctx = context(model, cut(ROWS, 4), goal, reference=reference)
+    load_method("geometry", "plain").step(plain_ctx)
+    plain = gradients(model)
+    ctx = context(model, cut(ROWS, 4), goal, reference=reference)
+    controller(model, rho=1.0).step(ctx)
+    found = gradients(model)
+    assert ctx.metrics["geometry/sharpness_gap"] > 0
+    assert found.keys() == plain.keys()
+    assert any(not torch.allclose(found[name], plain[name]) for name in found)
+
+
+def test_activation_checkpointing_gives_the_same_gradient() -> None:
+    model, goal = tiny_model(), objective("dpo", "drdpo")
+    controller(model, rho=0.5).step(context(model, cut(ROWS, 4), goal, reference=shifted(model)))
+    expected = gradients(model)
+    reference = shifted(model)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    controller(model, rho=0.5).step(context(model, cut(ROWS, 4), goal, reference=reference))
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-12)
+
+
+def survival(model: Any, batch: Any, epsilon: float, *, autocast: bool) -> float:
+    """Share of a given perturbation that arrives in the forward."""
+    projections = find_down_projections(model)
+    branches = SideBranches(projections, [torch.arange(8)] * len(projections))
+    generator = torch.Generator().manual_seed(0)
+    with branches.attached(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        branches.perturb([epsilon * torch.randn(d.shape, generator=generator).to(d.dtype) for d in branches.deltas])
+        with torch.no_grad():
+            model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        return branches.survival()
+
+
+def test_survival_tells_how_much_of_the_perturbation_reaches_the_forward() -> None:
+    batch = batch_of(ROWS)
+    exact, half = tiny_model(dtype=torch.float32), tiny_model(dtype=torch.bfloat16)
+    assert survival(exact, batch, 1e-3, autocast=False) == pytest.approx(1, abs=1e-3)
+    assert survival(exact, batch, 1e-3, autocast=True) == pytest.approx(1, abs=0.02), "kept in fp32 under autocast"
+    assert survival(half, batch, 1e-6, autocast=False) < 0.9, "below the grid of a bf16 model's outputs"
+
+
+def test_the_selection_is_kept_beside_the_run(tmp_path: Path) -> None:
+    import json
+
+    from safetensors.torch import load_file
+
+    model = tiny_model()
+    shapo = load_method("geometry", "shapo-token", select="random", share=0.1)
+    shapo.setup(SetupContext(model, seed=0, report=Reporter(), probe=no_probe, folder=tmp_path))
+    saved = load_file(tmp_path / "geometry" / "selection.safetensors")
+    facts = json.loads((tmp_path / "geometry" / "selection.json").read_text())
+    assert facts["neurons"] == sum(len(index) for index in saved.values()) == round(0.1 * 96)
+    assert facts["select"] == "random"
+
+
+def test_context_is_what_the_interface_promises() -> None:
+    assert all(hasattr(StepContext, verb) for verb in ("backward", "gradient", "evaluate", "parts", "join", "log"))

@@ -1,0 +1,200 @@
+"""Every loss: what it equals, and the contract all losses keep."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from alignzoo import PairBatch, list_methods, load_method
+from alignzoo.pairs import DIFFERENTIABLE
+from alignzoo.plugin import Card
+from golden import GOLDEN, golden_pairs
+
+LOSSES = [card for card in list_methods("loss") if isinstance(card, Card)]
+each_loss = pytest.mark.parametrize("card", LOSSES, ids=lambda card: card.name)
+
+
+def load(card: Card) -> Any:
+    return load_method("loss", card.name)
+
+
+def leaves(pairs: PairBatch) -> tuple[PairBatch, list[torch.Tensor]]:
+    """The pairs with their policy fields as leaves that ask for gradients."""
+    found = {n: v.clone().requires_grad_(True) for n, v in pairs.present().items() if n in DIFFERENTIABLE}
+    return replace(pairs, **found), list(found.values())
+
+
+@pytest.mark.parametrize(("method", "expected"), GOLDEN.items(), ids=str)
+def test_losses_equal_golden_values(method: tuple[str, Any], expected: tuple[float, ...]) -> None:
+    name, options = method
+    losses = load_method("loss", name, **dict(options))(golden_pairs())
+    torch.testing.assert_close(losses, torch.tensor(expected, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_every_loss_has_golden_values() -> None:
+    assert {card.name for card in LOSSES} <= {name for name, _ in GOLDEN}
+
+
+@each_loss
+def test_returns_one_value_and_two_rewards_per_pair(card: Card) -> None:
+    pairs = golden_pairs()
+    chosen, rejected = load(card).rewards(pairs)
+    assert load(card)(pairs).shape == chosen.shape == rejected.shape == (4,)
+
+
+@each_loss
+def test_gradient_is_that_of_the_formula(card: Card) -> None:
+    loss = load(card)
+    pairs, inputs = leaves(golden_pairs())
+    names = [name for name in pairs.present() if name in DIFFERENTIABLE]
+    assert torch.autograd.gradcheck(lambda *x: loss(replace(pairs, **dict(zip(names, x, strict=True)))), inputs)
+
+
+@each_loss
+def test_permuting_the_pairs_permutes_the_values(card: Card) -> None:
+    loss, order = load(card), torch.tensor([2, 0, 3, 1])
+    assert torch.equal(loss(golden_pairs().rows(order)), loss(golden_pairs())[order])
+
+
+@each_loss
+def test_swapping_the_sides_swaps_the_rewards(card: Card) -> None:
+    chosen, rejected = load(card).rewards(golden_pairs())
+    swapped = load(card).rewards(golden_pairs().swap())
+    torch.testing.assert_close(swapped, (rejected, chosen), atol=0, rtol=0)
+
+
+@each_loss
+@pytest.mark.parametrize("margin", [500.0, -500.0, 5000.0, -5000.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_finite_with_finite_gradients_at_extreme_margins(card: Card, margin: float, dtype: torch.dtype) -> None:
+    base = golden_pairs().to(dtype=dtype)
+    pairs, inputs = leaves(replace(base, chosen_logps=base.chosen_logps + margin))
+    losses = load(card)(pairs)
+    grads = torch.autograd.grad(losses.sum(), inputs)
+    assert torch.isfinite(losses).all()
+    assert all(torch.isfinite(grad).all() for grad in grads)
+
+
+@each_loss
+def test_a_larger_margin_never_costs_a_wrongly_ranked_pair(card: Card) -> None:
+    base = golden_pairs().rows(torch.tensor([1]))  # the pair that is ranked wrongly
+    better = replace(base, chosen_logps=base.chosen_logps + 0.5)
+    assert load(card)(better) < load(card)(base)
+
+
+class Spy(PairBatch):
+    """Records which fields are read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in PairBatch.__dataclass_fields__:
+            object.__getattribute__(self, "__dict__").setdefault("_read", set()).add(name)
+        return object.__getattribute__(self, name)
+
+
+@each_loss
+def test_reads_only_what_its_card_declares(card: Card) -> None:
+    spy = Spy(**golden_pairs().present())
+    load(card)(spy)
+    load(card).rewards(spy)
+    read = spy.__dict__["_read"]
+    assert read
+    if "reference" not in card.needs:
+        assert not {name for name in read if name.startswith("ref_")}
+    if "token-logps" not in card.needs:
+        assert not {name for name in read if "token" in name}
+
+
+@each_loss
+def test_no_option_is_dead(card: Card) -> None:
+    other = {"beta": 0.7, "tau": 0.7, "logps": "sum", "gamma_beta_ratio": 0.9}
+    for name in card.options.model_fields:
+        changed = load_method("loss", card.name, **{name: other[name]})(golden_pairs())
+        assert not torch.equal(changed, load(card)(golden_pairs())), name
+
+
+def test_a_loss_without_its_reference_says_so() -> None:
+    pairs = replace(golden_pairs(), ref_chosen_logps=None, ref_rejected_logps=None)
+    with pytest.raises(ValueError, match="no reference log-probs"):
+        load_method("loss", "dpo")(pairs)
+
+
+def test_dpo_is_ln_2_at_the_reference() -> None:
+    pairs = golden_pairs()
+    same = replace(pairs, ref_chosen_logps=pairs.chosen_logps, ref_rejected_logps=pairs.rejected_logps)
+    torch.testing.assert_close(
+        load_method("loss", "dpo")(same), torch.full((4,), 2.0, dtype=torch.float64).log(), atol=1e-12, rtol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "loss_type", "beta"),
+    [
+        ("dpo", {"beta": 0.3}, "sigmoid", 0.3),
+        ("ipo", {"tau": 0.2, "logps": "average"}, "ipo", 0.2),
+    ],
+)
+def test_losses_equal_trl(name: str, options: Any, loss_type: str, beta: float, tmp_path: Any) -> None:
+    """TRL's own trainer computes its loss on its own batch; we compute ours on the same tokens and weights."""
+    pytest.importorskip("trl")
+    import copy
+
+    from alignzoo.sandbox import MODEL_PATH, preference_rows
+    from alignzoo.train.context import with_constants
+    from alignzoo.train.logps import padded_pair_logps
+    from datasets import Dataset
+    from tiny import batch_of
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer
+
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
+    policy = AutoModelForCausalLM.from_pretrained(MODEL_PATH, dtype=torch.float32).eval()
+    reference = copy.deepcopy(policy)
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(0)
+        for parameter in policy.parameters():
+            parameter += 0.02 * parameter.std() * torch.randn(parameter.shape, generator=generator)
+    columns = ("prompt", "chosen", "rejected")
+    rows = [{key: row[key] for key in columns} for row in preference_rows("train", 4)]
+    arguments = DPOConfig(
+        output_dir=str(tmp_path), per_device_train_batch_size=4, loss_type=[loss_type], beta=beta, use_cpu=True,
+        report_to="none", bf16=False, gradient_checkpointing=False, disable_dropout=True,
+    )  # fmt: skip
+    trainer = DPOTrainer(
+        policy, reference, arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+    )
+    inputs = next(iter(trainer.get_train_dataloader()))
+    theirs = trainer._compute_loss(trainer.model, inputs, return_outputs=False)
+
+    ours_rows = []
+    for i in range(4):
+        row: dict[str, Any] = {"pair_id": i}
+        for side, index in (("chosen", i), ("rejected", i + 4)):
+            ids, response = inputs["input_ids"][index], inputs["completion_mask"][index].bool()
+            real = inputs["attention_mask"][index].bool()
+            row["prompt_ids"] = ids[real & ~response].tolist()
+            row[f"{side}_ids"] = ids[response].tolist()
+        ours_rows.append(row)
+    batch = batch_of(ours_rows)
+    with torch.no_grad():
+        pairs = with_constants(padded_pair_logps(policy, batch), batch, padded_pair_logps(reference, batch), {})
+    ours = load_method("loss", name, **options)(pairs.to(dtype=torch.float64)).mean()
+    assert float(ours) == pytest.approx(theirs.item(), rel=2e-6)
+
+
+def test_simpo_equals_trl() -> None:
+    pytest.importorskip("trl")
+    from trl.experimental.cpo import CPOTrainer
+
+    pairs = golden_pairs()
+    settings = SimpleNamespace(
+        alpha=0.0, loss_type="simpo", beta=2.5, simpo_gamma=0.75, label_smoothing=0.0,
+        accelerator=SimpleNamespace(device="cpu"),
+    )  # fmt: skip
+    averages = pairs.chosen_logps / pairs.chosen_lengths, pairs.rejected_logps / pairs.rejected_lengths
+    theirs, chosen, rejected = CPOTrainer.cpo_loss(settings, *averages)  # type: ignore[arg-type]
+    ours = load_method("loss", "simpo", beta=2.5, gamma_beta_ratio=0.3)
+    torch.testing.assert_close(ours(pairs), theirs, atol=1e-12, rtol=0)
+    torch.testing.assert_close(ours.rewards(pairs), (chosen, rejected), atol=1e-12, rtol=0)

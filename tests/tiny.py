@@ -1,0 +1,72 @@
+"""Tiny random models of real architectures, and batches for them, small enough for a test in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import transformers
+from alignzoo.data.collate import TokenBatch, collate
+
+VOCAB = 64
+SMALL: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+NEOX = {key: value for key, value in SMALL.items() if key != "num_key_value_heads"}
+GPT2 = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
+CONFIGS: dict[str, Any] = {
+    "llama": lambda: transformers.LlamaConfig(**SMALL),
+    "qwen2": lambda: transformers.Qwen2Config(**SMALL),
+    "qwen3": lambda: transformers.Qwen3Config(**{**SMALL, "head_dim": 16, "num_key_value_heads": 4}),
+    "mistral": lambda: transformers.MistralConfig(**SMALL),
+    "gemma2": lambda: transformers.Gemma2Config(**SMALL, head_dim=16),
+    "gemma3": lambda: transformers.Gemma3TextConfig(**SMALL, head_dim=16),
+    "phi3": lambda: transformers.Phi3Config(**SMALL),
+    "gpt-neox": lambda: transformers.GPTNeoXConfig(**NEOX),
+    "gpt2": lambda: transformers.GPT2Config(**GPT2, bos_token_id=1, eos_token_id=2),
+}
+
+
+def tiny_model(name: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch.float64) -> Any:
+    """A random model of the family, in eval mode."""
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name]())
+    return model.to(dtype).eval()
+
+
+def pair_rows(count: int, *, seed: int = 0, first_id: int = 0) -> list[dict[str, Any]]:
+    """Random tokenised pairs of different lengths."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def tokens(low: int, high: int) -> list[int]:
+        length = int(torch.randint(low, high, (), generator=draw))
+        return torch.randint(3, VOCAB, (length,), generator=draw).tolist()
+
+    return [
+        {
+            "pair_id": first_id + i,
+            "prompt_ids": tokens(3, 9),
+            "chosen_ids": [*tokens(2, 8), 2],
+            "rejected_ids": [*tokens(2, 8), 2],
+        }
+        for i in range(count)
+    ]
+
+
+def batch_of(rows: Sequence[dict[str, Any]]) -> TokenBatch:
+    return collate(list(rows), pad_id=0)
+
+
+def cut(rows: Sequence[dict[str, Any]], size: int) -> list[TokenBatch]:
+    """The rows as micro-batches of ``size`` pairs."""
+    return [batch_of(rows[i : i + size]) for i in range(0, len(rows), size)]

@@ -1,0 +1,208 @@
+"""The objective of a whole step: exact however it is cut, and differentiated once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from alignzoo import PairBatch, load_method
+from alignzoo.interfaces import PreferenceLoss, RobustWrapper
+from alignzoo.plugin import Options
+from alignzoo.train.objective import Objective
+from golden import golden_pairs
+from steps import context, gradients, objective, shifted
+from tiny import batch_of, cut, pair_rows, tiny_model
+
+ROWS = pair_rows(8, seed=5)
+
+
+class SortedMargins(PreferenceLoss):
+    """A loss whose pairs are coupled by sorting, as in optimal-transport alignment."""
+
+    def __call__(self, pairs: PairBatch) -> torch.Tensor:
+        chosen, rejected = pairs.log_ratios()
+        return torch.nn.functional.softplus(-(chosen.sort().values - rejected.sort().values))
+
+    def rewards(self, pairs: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        return pairs.log_ratios()
+
+
+class Tokens(PreferenceLoss):
+    """A loss of token log-probs, coupled through the step's mean."""
+
+    def __call__(self, pairs: PairBatch) -> torch.Tensor:
+        assert pairs.chosen_token_logps is not None
+        assert pairs.rejected_token_logps is not None
+        chosen, rejected = pairs.chosen_token_logps.exp().sum(-1), pairs.rejected_token_logps.exp().sum(-1)
+        return (rejected - chosen) * (rejected - chosen).mean()
+
+    def rewards(self, pairs: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        return pairs.chosen_logps, pairs.rejected_logps
+
+
+class RunningOffset(PreferenceLoss):
+    """A loss with a running mean that must move once per step."""
+
+    offset = 0.0
+
+    def observe(self, pairs: PairBatch) -> None:
+        self.offset = 0.9 * self.offset + 0.1 * float((pairs.chosen_logps - pairs.rejected_logps).mean())
+
+    def __call__(self, pairs: PairBatch) -> torch.Tensor:
+        return (pairs.chosen_logps - pairs.rejected_logps - self.offset) ** 2
+
+    def rewards(self, pairs: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        return pairs.chosen_logps, pairs.rejected_logps
+
+
+class Flip(RobustWrapper):
+    """Ten per cent of each pair's label is the other one."""
+
+    def per_pair(self, loss: Any, pairs: PairBatch) -> torch.Tensor:
+        return 0.9 * loss(pairs) + 0.1 * loss(pairs.swap())
+
+
+GOALS = {
+    "dpo": lambda: objective("dpo"),
+    "ipo": lambda: objective("ipo"),
+    "simpo": lambda: objective("simpo"),
+    "dpo-drdpo": lambda: objective("dpo", "drdpo"),
+    "ipo-drdpo": lambda: objective("ipo", load_method("robust", "drdpo", beta_prime=20.0)),
+    "dpo-flip-drdpo": lambda: objective("dpo", Flip(Options()), "drdpo"),
+    "sorted": lambda: objective(SortedMargins(Options()), coupled=True),
+    "tokens": lambda: objective(Tokens(Options()), coupled=True),
+    "running": lambda: objective(RunningOffset(Options()), coupled=True),
+}
+each_goal = pytest.mark.parametrize("goal", GOALS)
+
+
+def direct(model: Any, goal: Objective) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The gradient by ordinary autograd through one batch of everything."""
+    ctx = context(model, [batch_of(ROWS)], goal)
+    pairs = ctx._forward(0)
+    goal.observe(pairs)
+    value = goal.value(pairs)
+    value.backward()
+    return value.detach(), gradients(model)
+
+
+@each_goal
+@pytest.mark.parametrize("size", [8, 3, 1])
+def test_step_gradient_does_not_depend_on_how_the_step_is_cut(goal: str, size: int) -> None:
+    model = tiny_model()
+    value, expected = direct(model, GOALS[goal]())
+    loss = context(model, cut(ROWS, size), GOALS[goal]()).backward()
+    found = gradients(model)
+    assert float(loss.value) == pytest.approx(float(value), rel=1e-12)
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-12)
+
+
+def test_plain_gradient_equals_direct_autograd() -> None:
+    model = tiny_model()
+    _, expected = direct(model, objective())
+    load_method("geometry", "plain").step(context(model, cut(ROWS, 2), objective()))
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-12)
+
+
+def test_micro_batched_drdpo_is_not_the_mean_of_its_parts() -> None:
+    """The mistake that this guards against: reduced per micro-batch, one pair each, Dr. DPO is plain DPO."""
+    model = tiny_model()
+    goal = objective("dpo", load_method("robust", "drdpo", beta_prime=0.01))
+    whole = float(context(model, cut(ROWS, 1), goal).backward().value)
+    mean = float(context(model, cut(ROWS, 1), objective("dpo")).backward().value)
+    assert abs(whole - mean) > 1e-3
+
+
+@each_goal
+def test_evaluate_equals_the_value_of_backward(goal: str) -> None:
+    model = tiny_model()
+    evaluated = context(model, cut(ROWS, 3), GOALS[goal]())
+    evaluated.engine.objective.observe(context(model, cut(ROWS, 3), objective()).evaluate().pairs)
+    value = context(model, cut(ROWS, 3), GOALS[goal]()).backward().value
+    assert float(evaluated.evaluate().value) == pytest.approx(float(value), rel=1e-9)
+
+
+def test_gradient_of_chosen_tensors_touches_no_grad() -> None:
+    model = tiny_model()
+    tensors = [model.model.layers[0].mlp.down_proj.weight, model.model.norm.weight]
+    _, expected = direct(model, objective("dpo", "drdpo"))
+    _, found = context(model, cut(ROWS, 3), objective("dpo", "drdpo")).gradient(tensors)
+    torch.testing.assert_close(found[0], expected["model.layers.0.mlp.down_proj.weight"], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found[1], expected["model.norm.weight"], rtol=1e-9, atol=1e-12)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_running_statistics_move_once_per_step_and_not_per_pass() -> None:
+    model, loss = tiny_model(), RunningOffset(Options())
+    ctx = context(model, cut(ROWS, 2), objective(loss, coupled=True))
+    ctx.backward()
+    once = loss.offset
+    ctx.backward()
+    assert loss.offset == once != 0
+
+
+def test_both_passes_of_a_step_draw_the_same_dropout() -> None:
+    model = tiny_model("gpt2")
+    model.train()
+    assert any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules())
+    ctx = context(model, cut(ROWS, 2), objective(), reference=shifted(model).eval())
+    first, second = ctx.evaluate(), ctx.evaluate()
+    assert torch.equal(first.pairs.chosen_logps, second.pairs.chosen_logps)
+    later = context(model, cut(ROWS, 2), objective(), reference=shifted(model).eval(), step=1).evaluate()
+    assert not torch.equal(first.pairs.chosen_logps, later.pairs.chosen_logps)
+
+
+def test_the_random_state_is_left_as_it_was() -> None:
+    model = tiny_model("gpt2").train()
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    context(model, cut(ROWS, 4), objective(), reference=shifted(model)).backward()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_parts_add_up_to_the_mean_of_their_own_objectives() -> None:
+    model = tiny_model()
+    goal = objective("dpo", "drdpo")
+    ctx = context(model, cut(ROWS, 2), goal)
+    parts = [part.backward() for part in ctx.parts()]
+    found = gradients(model)
+    total: dict[str, torch.Tensor] = {}
+    for i in range(4):
+        context(model, [batch_of(ROWS[2 * i : 2 * i + 2])], goal).backward()
+        for name, gradient in gradients(model).items():
+            total[name] = total.get(name, torch.zeros_like(gradient)) + gradient / 4
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, total[name], rtol=1e-9, atol=1e-12)
+    joined = ctx.join(parts)
+    assert joined.pair_ids.tolist() == [row["pair_id"] for row in ROWS]
+    assert len(joined.pairs) == 8
+
+
+def test_weights_are_the_gradient_of_the_objective_over_losses() -> None:
+    torch.testing.assert_close(objective("dpo").weights(golden_pairs()), torch.full((4,), 0.25, dtype=torch.float64))
+    weights = objective("dpo", "drdpo").weights(golden_pairs())
+    losses = load_method("loss", "dpo")(golden_pairs())
+    torch.testing.assert_close(weights, torch.softmax(-losses, 0))
+
+
+def test_a_loss_that_reduces_is_refused() -> None:
+    class Reduced(Tokens):
+        def __call__(self, pairs: PairBatch) -> torch.Tensor:
+            return pairs.chosen_logps.mean()
+
+    with pytest.raises(ValueError, match="one value per pair"):
+        objective(Reduced(Options())).value(golden_pairs())
+
+
+def test_swap_exchanges_every_field_and_is_its_own_inverse() -> None:
+    pairs = replace(golden_pairs(), groups=torch.arange(4))
+    swapped = pairs.swap()
+    assert torch.equal(swapped.ref_chosen_logps, pairs.ref_rejected_logps)  # type: ignore[arg-type]
+    assert torch.equal(swapped.groups, pairs.groups)  # type: ignore[arg-type]
+    for name, value in swapped.swap().present().items():
+        assert torch.equal(value, getattr(pairs, name))
