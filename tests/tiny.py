@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers
+
 from alignzoo.data.collate import TokenBatch, collate
 
 VOCAB = 64

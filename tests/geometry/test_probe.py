@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from alignzoo.errors import AlignzooError, DataError, ModelError
-from alignzoo.geometry.probe import Probe, _auc, fit_probe, mean_hidden_states
-from alignzoo.report import Progress
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import pair_rows, tiny_model
+
+from alignzoo.errors import AlignzooError, DataError, ModelError
+from alignzoo.geometry.probe import Probe, _auc, fit_probe, mean_hidden_states
+from alignzoo.report import Progress
 
 Part = tuple[torch.Tensor, torch.Tensor]
 

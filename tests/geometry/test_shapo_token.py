@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from golden import golden_pairs
+from steps import context, gradients, objective, shifted
+from tiny import CONFIGS, batch_of, cut, pair_rows, tiny_model
+
 from alignzoo import load_method
 from alignzoo.errors import UsageError
 from alignzoo.geometry.projections import Projection, find_down_projections
@@ -15,9 +19,6 @@ from alignzoo.geometry.side_branch import SideBranches
 from alignzoo.interfaces import StepLoss
 from alignzoo.report import Reporter
 from alignzoo.train.context import SetupContext, StepContext
-from golden import golden_pairs
-from steps import context, gradients, objective, shifted
-from tiny import CONFIGS, batch_of, cut, pair_rows, tiny_model
 
 ROWS = pair_rows(8, seed=9)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from alignzoo import load_method
-from alignzoo.interfaces import RobustWrapper
 from golden import DRDPO_ON_DPO, golden_pairs
 from hypothesis import given
 from hypothesis import strategies as st
+
+from alignzoo import load_method
+from alignzoo.interfaces import RobustWrapper
 
 vectors = st.lists(st.floats(-50, 50), min_size=1, max_size=12).map(lambda x: torch.tensor(x, dtype=torch.float64))
 temperatures = st.floats(0.05, 50)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from golden import GOLDEN, golden_pairs
+
 from alignzoo import PairBatch, list_methods, load_method
 from alignzoo.pairs import DIFFERENTIABLE
 from alignzoo.plugin import Card
-from golden import GOLDEN, golden_pairs
 
 LOSSES = [card for card in list_methods("loss") if isinstance(card, Card)]
 each_loss = pytest.mark.parametrize("card", LOSSES, ids=lambda card: card.name)
@@ -141,13 +142,14 @@ def test_losses_equal_trl(name: str, options: Any, loss_type: str, beta: float, 
     pytest.importorskip("trl")
     import copy
 
-    from alignzoo.sandbox import MODEL_PATH, preference_rows
-    from alignzoo.train.context import with_constants
-    from alignzoo.train.logps import padded_pair_logps
     from datasets import Dataset
     from tiny import batch_of
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig, DPOTrainer
+
+    from alignzoo.sandbox import MODEL_PATH, preference_rows
+    from alignzoo.train.context import with_constants
+    from alignzoo.train.logps import padded_pair_logps
 
     tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
     policy = AutoModelForCausalLM.from_pretrained(MODEL_PATH, dtype=torch.float32).eval()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+
 from alignzoo import load_method
 from alignzoo.data.collate import TokenBatch
 from alignzoo.interfaces import PreferenceLoss, RobustWrapper

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import CONFIGS, batch_of, pair_rows, tiny_model
+
 from alignzoo.data.collate import TokenBatch
 from alignzoo.train.logps import padded_pair_logps
-from tiny import CONFIGS, batch_of, pair_rows, tiny_model
 
 ROWS = pair_rows(4, seed=3)
 each_family = pytest.mark.parametrize("family", CONFIGS)

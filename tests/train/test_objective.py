@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from golden import golden_pairs
+from steps import context, gradients, objective, shifted
+from tiny import batch_of, cut, pair_rows, tiny_model
+
 from alignzoo import PairBatch, load_method
 from alignzoo.interfaces import PreferenceLoss, RobustWrapper
 from alignzoo.plugin import Options
 from alignzoo.train.objective import Objective
-from golden import golden_pairs
-from steps import context, gradients, objective, shifted
-from tiny import batch_of, cut, pair_rows, tiny_model
 
 ROWS = pair_rows(8, seed=5)
 

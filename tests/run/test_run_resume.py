@@ -1,0 +1,165 @@
+"""A run that was stopped, whatever stopped it, and then resumed is the run that was not stopped."""
+
+from __future__ import annotations
+
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_helpers import Az, RunFolder, Start, same, strict_json
+
+from alignzoo.train.checkpoint import latest_checkpoint, step_of
+
+Command = Callable[..., list[str]]
+METHODS: dict[str, Any] = {"loss": "dpo", "robust": "drdpo", "geometry": "shapo-token", "geometry.interval": 2}
+LONG: dict[str, Any] = {**METHODS, "max-steps": 16, "save-every": 2, "warmup-steps": 3, "micro-batch-size": 2}
+
+
+def _finished(az: Az, words: list[str]) -> RunFolder:
+    ended = az(*words)
+    assert ended.returncode == 0, ended.stderr
+    return RunFolder(Path(ended.stdout.strip()))
+
+
+def _after_lines(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+    """Wait until so many steps are in the metrics."""
+    file = folder / "metrics.jsonl"
+    while process.poll() is None and (not file.is_file() or file.read_bytes().count(b"\n") < count):
+        time.sleep(0.005)
+
+
+def _assert_equal(resumed: RunFolder, whole: RunFolder) -> None:
+    assert resumed.timeless() == whole.timeless()
+    assert same(resumed.weights, whole.weights)
+    timeless = [{k: v for k, v in run.result.items() if k not in ("folder", "seconds")} for run in (resumed, whole)]
+    assert timeless[0] == timeless[1]
+
+
+def test_killed_at_any_moment_it_ends_the_same(command: Command, az: Az, start: Start, tmp_path: Path) -> None:
+    whole = _finished(az, command(tmp_path / "whole", **LONG))
+    folder = tmp_path / "killed"
+    moments = random.Random(0)
+    words = command(folder, **LONG)
+    for lines in (moments.randint(3, 5), moments.randint(8, 10)):
+        process = start(*words)
+        _after_lines(folder, lines, process)
+        time.sleep(moments.uniform(0, 0.15))
+        process.kill()
+        _, stderr = process.communicate()
+        assert process.returncode == -signal.SIGKILL, stderr
+        words = ["run", "--resume", str(folder)]
+    newest = latest_checkpoint(folder)
+    assert newest is not None
+    _leave_half_written(folder, newest)
+    assert latest_checkpoint(folder) == newest
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 15, "lo')
+    resumed = _finished(az, words)
+    assert not (folder / "checkpoints" / "step-00000099").exists() or latest_checkpoint(folder) != newest
+    _assert_equal(resumed, whole)
+    assert resumed.result["tokens"] == sum(resumed.column("tokens")) == resumed.metrics[-1]["total_tokens"]
+
+
+def _leave_half_written(folder: Path, whole: Path) -> None:
+    """What a crash in the middle of saving may leave, and worse: later steps, each with something missing."""
+    checkpoints = folder / "checkpoints"
+    shutil.copytree(whole, checkpoints / ".step-00000098.partial")
+    for step, damaged in ((97, "weights.safetensors"), (98, "optimizer_and_methods.pt"), (99, "state.json")):
+        copy = checkpoints / f"step-{step:08d}"
+        shutil.copytree(whole, copy)
+        content = (copy / damaged).read_bytes()
+        (copy / damaged).write_bytes(content[: len(content) // 2])
+    shutil.copytree(whole, checkpoints / "step-00000096")
+    (checkpoints / "step-00000096" / "weights.safetensors").unlink()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_asked_to_stop_it_saves_and_exits_130(
+    number: signal.Signals, command: Command, az: Az, start: Start, tmp_path: Path
+) -> None:
+    whole = _finished(az, command(tmp_path / "whole", **LONG, **{"save-every": 0}))
+    folder = tmp_path / "stopped"
+    process = start(*command(folder, "--json", **LONG, **{"save-every": 0}))
+    _after_lines(folder, 3, process)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    stopped = RunFolder(folder)
+    done = len(stopped.metrics)
+    assert 3 <= done < 16
+    assert f"stopped after step {done} of 16" in stderr
+    assert f"alignzoo run --resume {folder}" in stderr
+    assert "Traceback" not in stderr
+    assert strict_json(stdout)["error"]["exit_code"] == 130
+    newest = latest_checkpoint(folder)
+    assert newest is not None
+    assert step_of(newest) == done
+    assert not (folder / "model").exists()
+    assert not (folder / "result.json").exists()
+    _assert_equal(_finished(az, ["run", "--resume", str(folder)]), whole)
+
+
+def test_resuming_a_finished_run_changes_nothing(command: Command, az: Az, tmp_path: Path) -> None:
+    done = _finished(az, command(tmp_path / "done"))
+    before = {path: path.stat().st_mtime_ns for path in done.path.rglob("*")}
+    again = az("run", "--resume", str(done.path), "--json")
+    assert again.returncode == 0
+    assert strict_json(again.stdout) == done.result
+    assert "has finished all its 2 steps; nothing to do" in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in done.path.rglob("*")} == before
+
+
+def test_only_the_newest_checkpoints_are_kept(command: Command, az: Az, tmp_path: Path) -> None:
+    run = _finished(az, command(tmp_path / "run", **{"max-steps": 5, "save-every": 1, "keep-checkpoints": 3}))
+    names = sorted(path.name for path in (run.path / "checkpoints").iterdir())
+    assert names == ["step-00000003", "step-00000004", "step-00000005"]
+
+
+@contextmanager
+def _files_of_at_most(size: int) -> Iterator[None]:
+    """The system refuses to let any file of this process grow beyond ``size`` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_disk_full_while_saving(command: Command, az: Az, start: Start, tmp_path: Path) -> None:
+    given = {**METHODS, "max-steps": 6, "save-every": 2, "schedule": "constant"}
+    whole = _finished(az, command(tmp_path / "whole", **given))
+    folder = tmp_path / "full"
+    _at_step_2(whole.path, folder)
+    kept = folder / "checkpoints" / "step-00000002"
+    process = start("run", "--resume", str(folder), "--json", preexec_fn=lambda: _limit(1 << 20))
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1, stderr
+    assert f"could not save the checkpoint of step 4 in {folder / 'checkpoints'}" in stderr
+    assert "File too large" in stderr
+    assert f"free some space and continue with --resume {folder} from step 2" in stderr
+    assert "Traceback" not in stderr
+    assert strict_json(stdout)["error"]["exit_code"] == 1
+    assert [path for path in (folder / "checkpoints").iterdir()] == [kept]
+    _assert_equal(_finished(az, ["run", "--resume", str(folder)]), whole)
+
+
+def _limit(size: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def _at_step_2(run: Path, folder: Path) -> None:
+    """A run as it was when its first checkpoint had been written."""
+
+
+@pytest.mark.parametrize("step", [2, 6], ids=["metrics", "model"])
+def test_disk_full_elsewhere(step: int, command: Command, az: Az, tmp_path: Path) -> None:
+    pass
