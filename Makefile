@@ -2,26 +2,28 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-TORCH_THREADS := $(shell nproc 2>/dev/null || echo 2)
+WORKERS := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test install docs clean
+
+install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -e '.[dev]' -c constraints.txt
 	touch $@
 
-demo: $(VENV)/.installed
+demo: install
 	rm -rf runs/demo
 	$(BIN)/alignzoo run --loss dpo --geometry shapo-token --robust drdpo --out runs/demo
 
-test: $(VENV)/.installed
+test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n $(TORCH_THREADS) --dist loadgroup
+	$(BIN)/pytest -n $(WORKERS)
 
-docs: $(VENV)/.installed
+docs: install
 	$(BIN)/python docs/generate_methods.py
 
 clean:

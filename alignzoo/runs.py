@@ -6,6 +6,7 @@ result = run({"loss": "dpo", "geometry": "shapo-token", "max-steps": 20})
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.errors import AlignzooError, UsageError
+from alignzoo.launch import distributed_backend
 from alignzoo.outcome import RunResult, read_before, report_outcome, write_evaluation
 from alignzoo.plugin.planfile import PLAN_FILE, read_plan, write_plan
 from alignzoo.plugin.recipe import Layer, flatten, read_recipe
@@ -47,7 +49,7 @@ def run(recipe: str | Path | Mapping[str, Any] | Plan | None = None, *, report: 
             layers.append(Layer("python", flatten(dict(recipe), "the recipe")))
         elif recipe is not None:
             layers.append(read_recipe(str(recipe)))
-        plan = require(resolve(layers))
+        plan = require(resolve(layers, distributed=distributed_backend()))
     return execute(plan, reporter=report or Reporter())
 
 
@@ -102,14 +104,26 @@ class _Run:
         return bool(self.accelerator.is_main_process)
 
     def go(self) -> RunResult:
+        try:
+            return self._go()
+        except OSError as error:
+            if error.errno not in _DISK_FULL:
+                raise
+            again = f"continue with --resume {self.folder}" if (self.folder / PLAN_FILE).is_file() else "run it again"
+            raise AlignzooError(
+                f"cannot write {error.filename or self.folder}: {error.strerror or error}",
+                hint=f"free some space and {again}",
+            ) from error
+
+    def _go(self) -> RunResult:
         existed = self.folder.exists()
         try:
             loop, parts, tokenizer = self._prepare()
+            before = self._before(loop, tokenizer)
         except BaseException:
-            if self.main and not self.resuming and not existed:
-                shutil.rmtree(self.folder, ignore_errors=True)
+            if self.main and not self.resuming:
+                _leave_as_it_was(self.folder, existed)
             raise
-        before = self._before(loop, tokenizer)
         loop.run()
         after = self._figures(loop, tokenizer)
         self._save_model(loop, tokenizer)
@@ -131,6 +145,9 @@ class _Run:
         self._check_batch()
         source = find_model(settings.model)
         tokenizer = load_tokenizer(source, settings)
+        if self.main and not self.resuming:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_plan(self.plan, self.folder)  # first of all: whatever stops the run from here on, it can be resumed
         with self.accelerator.main_process_first():
             parts = load_parts(
                 settings,
@@ -141,13 +158,11 @@ class _Run:
             )
         self.report.note(f"loading {settings.model}")
         policy = load_policy(source, settings).to(self.accelerator.device)
-        if self.main and not self.resuming:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        if self.main:
             summaries = {name: summary.to_dict() for name, summary in parts.summaries.items()}
-            _write_json(self.folder / "data.json", summaries)
+            _write_once(self.folder / "data.json", summaries)
             environment = describe_environment(self.accelerator.num_processes, str(self.accelerator.device))
-            _write_json(self.folder / "env.json", environment)
-            write_plan(self.plan, self.folder)
+            _write_once(self.folder / "env.json", environment)
         self.accelerator.wait_for_everyone()
         loop = self._loop(policy, parts, tokenizer)
         return loop, parts, tokenizer
@@ -279,7 +294,7 @@ class _Run:
 
     def _figures(self, loop: Loop, tokenizer: Any) -> dict[str, float]:
         """Figures at the current weights: on held-out pairs, and for the sandbox from generated answers."""
-        figures = loop.held_out.evaluate() if loop.held_out else {}
+        figures = loop.held_out.evaluate(step=loop.done) if loop.held_out else {}
         if self.settings.data == SANDBOX and self.main:
             from alignzoo.sandbox import evaluate
 
@@ -335,6 +350,7 @@ class _Run:
         return result
 
 
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SIDES = ("prompt", "chosen", "rejected")
 
 
@@ -358,6 +374,15 @@ def _group_indices(parts: Parts) -> dict[str, int]:
 def _default_folder(plan: Plan) -> str:
     names = "-".join(method.card.name for method in plan.methods if method.card.name != "plain")
     return f"runs/{names}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _leave_as_it_was(folder: Path, existed: bool) -> None:
+    """Undo a start that failed, so that the same command works once its mistake is repaired."""
+    for entry in folder.iterdir() if existed else [folder]:
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def _check_free(folder: Path) -> None:
@@ -389,5 +414,7 @@ def _flat(plan: Plan) -> dict[str, Any]:
     return {name: value if isinstance(value, (int, float, bool)) else str(value) for name, value in values.items()}
 
 
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def _write_once(path: Path, content: Any) -> None:
+    """A fact of the run's start, which a resume does not change."""
+    if not path.is_file():
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -13,8 +13,8 @@ from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.cli.failures import problem_dict
 from alignzoo.cli.flags import PlanCommand, flag_layer, recipe_option, run_options
-from alignzoo.cli.run import distributed_backend
 from alignzoo.errors import AlignzooError
+from alignzoo.launch import distributed_backend
 from alignzoo.plugin.card import Card, Kind, Need
 from alignzoo.plugin.recipe import METHOD_KINDS, Layer, read_recipe
 from alignzoo.plugin.registry import registry

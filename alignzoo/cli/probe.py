@@ -29,8 +29,7 @@ def command(ctx: click.Context, out: str, max_pairs: int | None, as_json: bool, 
     settings = require(resolve([flag_layer(ctx)])).settings
     from alignzoo.geometry.probe_run import probe_command
 
-    chosen = {name: getattr(settings, name) for name in SETTINGS}
-    result = probe_command(**chosen, out=out, max_pairs=max_pairs, reporter=ConsoleReporter())
+    result = probe_command(settings, out=out, max_pairs=max_pairs, reporter=ConsoleReporter())
     if as_json:
         print_json(result)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from alignzoo.cli.command import json_option
 from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table
 from alignzoo.cli.flags import PlanCommand, flag_layer, given_options, recipe_option, run_options
 from alignzoo.errors import UsageError
+from alignzoo.launch import distributed_backend, is_first_rank
 from alignzoo.plugin.planfile import plan_to_dict
 from alignzoo.plugin.recipe import read_recipe
 from alignzoo.plugin.resolve import Plan, require, resolve
@@ -53,21 +53,8 @@ def command(
     _finish(execute(plan, reporter=_reporter()), as_json)
 
 
-def distributed_backend() -> str:
-    """How this process was launched, as the resolver calls it."""
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
-        return "deepspeed"
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        return "fsdp"
-    return "ddp" if int(os.environ.get("WORLD_SIZE") or 1) > 1 else "none"
-
-
-def _is_first_rank() -> bool:
-    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0
-
-
 def _reporter() -> Reporter:
-    return ConsoleReporter() if _is_first_rank() else Reporter()
+    return ConsoleReporter() if is_first_rank() else Reporter()
 
 
 def _refuse_others(ctx: click.Context, others: Sequence[str]) -> None:
@@ -80,7 +67,7 @@ def _refuse_others(ctx: click.Context, others: Sequence[str]) -> None:
 
 
 def _finish(result: Any, as_json: bool) -> None:
-    if not _is_first_rank():
+    if not is_first_rank():
         return
     if as_json:
         print_json(result.to_dict())

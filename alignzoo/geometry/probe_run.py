@@ -14,6 +14,7 @@ import torch
 from alignzoo.errors import DataError, UsageError
 from alignzoo.geometry.probe import Probe, fit_probe, mean_hidden_states
 from alignzoo.model.weights import fingerprint
+from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
 
 if TYPE_CHECKING:
@@ -81,20 +82,8 @@ def train_probe(
     return probe
 
 
-def probe_command(
-    *,
-    model: str,
-    data: str,
-    out: str,
-    data_split: str | None,
-    data_format: str | None,
-    max_length: int,
-    max_prompt_length: int,
-    seed: int,
-    max_pairs: int | None,
-    reporter: Reporter,
-) -> dict[str, Any]:
-    """``alignzoo probe``: train a probe by itself and save it; returns its facts.
+def probe_command(settings: Settings, *, out: str, max_pairs: int | None = None, reporter: Reporter) -> dict[str, Any]:
+    """``alignzoo probe``: train a probe on ``settings.model`` and ``settings.data`` and save it; returns its facts.
 
     Raises:
         UsageError: ``out`` exists and is not empty.
@@ -102,21 +91,11 @@ def probe_command(
     from alignzoo.data.parts import PROBE_VALIDATION, describe, prepare_pairs
     from alignzoo.data.splits import split_by_prompt
     from alignzoo.model.load import find_model, load_policy, load_tokenizer
-    from alignzoo.plugin.settings import Settings
 
-    folder = Path(out)
+    folder, seed = Path(out), settings.seed
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"--out {out} exists and is not empty", hint="name another folder")
-    settings = Settings(
-        model=model,
-        data=data,
-        data_split=data_split,
-        data_format=data_format,
-        max_length=max_length,
-        max_prompt_length=max_prompt_length,
-        seed=seed,
-    )
-    source = find_model(model)
+    source = find_model(settings.model)
     prepared = prepare_pairs(settings, load_tokenizer(source, settings))
     describe(prepared.summary, reporter)
     pairs = prepared.dataset
@@ -125,10 +104,10 @@ def probe_command(
     parts = split_by_prompt(pairs, {"train": 1 - PROBE_VALIDATION, "validation": PROBE_VALIDATION}, seed, "probe")
     policy = load_policy(source, settings)
     facts = {
-        "model": model,
+        "model": settings.model,
         "model_weights": fingerprint(policy),
         "data": {name: _digest(part) for name, part in parts.items()},
-        "source": data,
+        "source": settings.data,
         "seed": seed,
     }
     probe = train_probe(policy, parts["train"], parts["validation"], report=reporter, facts=facts)

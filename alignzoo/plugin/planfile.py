@@ -10,6 +10,7 @@ import yaml
 
 from alignzoo import __version__
 from alignzoo.errors import AlignzooError
+from alignzoo.launch import distributed_backend
 from alignzoo.plugin.recipe import Layer
 from alignzoo.plugin.resolve import Method, Plan, require, resolve
 from alignzoo.plugin.settings import Settings
@@ -46,9 +47,11 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
 
 
 def write_plan(plan: Plan, folder: Path) -> None:
-    """Write ``plan.yaml`` into a run folder."""
+    """Write ``plan.yaml`` into a run folder, whole or not at all."""
     text = yaml.safe_dump(plan_to_dict(plan), sort_keys=False, allow_unicode=True, width=100)
-    (folder / PLAN_FILE).write_text(text, encoding="utf-8")
+    partial = folder / f".{PLAN_FILE}.partial"
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(folder / PLAN_FILE)
 
 
 def read_plan(folder: Path) -> Plan:
@@ -68,7 +71,7 @@ def read_plan(folder: Path) -> Plan:
         layers = _layers(content)
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise AlignzooError(f"{path} is damaged: {error}", hint="start the run anew with another --out") from error
-    return require(resolve(layers))
+    return require(resolve(layers, distributed=distributed_backend()))
 
 
 def _qualified(method: dict[str, Any]) -> str:

@@ -265,12 +265,11 @@ def _conflicts(plan: Plan, distributed: str) -> list[AlignzooError]:
                     hint="choose another method, or upgrade alignzoo",
                 )
             )
-    if distributed == "deepspeed" and plan.geometry.card.passes > 1:
+    if distributed in ("fsdp", "deepspeed"):
         problems.append(
             IncompatibleError(
-                f"geometry {plan.geometry.card.name!r} takes {plan.geometry.card.passes} passes per step, and "
-                "DeepSpeed steps its engine at the first",
-                hint="launch with DDP or FSDP, or use --geometry plain",
+                f"runs under {distributed.upper()} are not supported: weights and optimizer state would be sharded",
+                hint="launch with plain data parallelism (`accelerate launch --multi_gpu`); --lora.r saves memory",
             )
         )
     return problems + _unused_settings(plan)

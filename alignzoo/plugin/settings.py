@@ -47,7 +47,7 @@ class Settings(BaseModel):
         0.0, "share of training pairs whose two sides are swapped", ge=0, le=1, metavar="RATE"
     )
     eval_every: int = _setting(0, "evaluate every so many steps (0: before and after)", ge=0)
-    save_every: int = _setting(0, "checkpoint every so many steps (0: only at the end)", ge=0)
+    save_every: int = _setting(200, "checkpoint every so many steps (0: only at the end)", ge=0)
     keep_checkpoints: int = _setting(2, "newest checkpoints to keep", ge=1)
     lora_r: int = _setting(0, "rank of a LoRA adapter (0: full fine-tuning)", flag="lora.r", ge=0)
     lora_alpha: float = _setting(16.0, "scale of the LoRA adapter", flag="lora.alpha", gt=0)
