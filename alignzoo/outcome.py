@@ -49,8 +49,7 @@ class RunResult:
 
     def save(self) -> None:
         """Write ``result.json`` into the run folder."""
-        text = json.dumps(self.to_dict(), indent=2)
-        (Path(self.folder) / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
+        _write_whole(Path(self.folder) / RESULT_FILE, self.to_dict())
 
     @classmethod
     def load(cls, folder: Path) -> RunResult | None:
@@ -70,9 +69,13 @@ def read_before(folder: Path) -> dict[str, float] | None:
 
 def write_evaluation(folder: Path, **figures: dict[str, float]) -> None:
     """Write ``evaluation.json`` (``before``, and ``after`` at the end), whole or not at all."""
-    partial = folder / f".{EVALUATION_FILE}.partial"
-    partial.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / EVALUATION_FILE)
+    _write_whole(folder / EVALUATION_FILE, figures)
+
+
+def _write_whole(path: Path, content: Any) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def report_outcome(before: Mapping[str, float], after: Mapping[str, float], report: Reporter) -> None:

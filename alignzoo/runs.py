@@ -6,13 +6,10 @@ result = run({"loss": "dpo", "geometry": "shapo-token", "max-steps": 20})
 
 from __future__ import annotations
 
-import errno
 import importlib.util
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 from alignzoo.errors import AlignzooError, UsageError
 from alignzoo.launch import distributed_backend
 from alignzoo.outcome import RunResult, read_before, report_outcome, write_evaluation
-from alignzoo.plugin.planfile import PLAN_FILE, read_plan, write_plan
+from alignzoo.plugin.planfile import PLAN_FILE, read_plan
 from alignzoo.plugin.recipe import Layer, flatten, read_recipe
 from alignzoo.plugin.registry import instantiate
 from alignzoo.plugin.resolve import SANDBOX, Plan, require, resolve
 from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
+from alignzoo.run_folder import check_free, default_folder, is_disk_full, leave_as_it_was, open_folder, write_once
 
 if TYPE_CHECKING:
     from alignzoo.data.collate import TokenBatch
@@ -82,10 +80,11 @@ class _Run:
         self.plan, self.settings, self.report = plan, plan.settings, report
         self.resuming = folder is not None
         _check_trackers(self.settings.track)
-        folder = folder or Path(self.settings.out or _default_folder(plan))
+        folder = folder or Path(self.settings.out or default_folder(plan))
         precision = "bf16" if self.settings.precision == "bf16" else "no"
         _forget_other_precision(precision)
         self.accelerator = Accelerator(
+            cpu=_ranks_on_cpu(),
             gradient_accumulation_steps=1,
             mixed_precision=precision,
             log_with=list(self.settings.track) or None,
@@ -96,7 +95,7 @@ class _Run:
             broadcast_object_list(name)
         self.folder = Path(name[0])
         if self.accelerator.is_main_process and not self.resuming:
-            _check_free(self.folder)
+            check_free(self.folder)
         self.accelerator.wait_for_everyone()
 
     @property
@@ -106,12 +105,12 @@ class _Run:
     def go(self) -> RunResult:
         try:
             return self._go()
-        except OSError as error:
-            if error.errno not in _DISK_FULL:
+        except Exception as error:
+            if not is_disk_full(error):
                 raise
             again = f"continue with --resume {self.folder}" if (self.folder / PLAN_FILE).is_file() else "run it again"
             raise AlignzooError(
-                f"cannot write {error.filename or self.folder}: {error.strerror or error}",
+                f"cannot write {getattr(error, 'filename', None) or self.folder}: {error}",
                 hint=f"free some space and {again}",
             ) from error
 
@@ -122,7 +121,7 @@ class _Run:
             before = self._before(loop, tokenizer)
         except BaseException:
             if self.main and not self.resuming:
-                _leave_as_it_was(self.folder, existed)
+                leave_as_it_was(self.folder, existed)
             raise
         loop.run()
         after = self._figures(loop, tokenizer)
@@ -135,7 +134,7 @@ class _Run:
         """Everything before the first step; what cannot work fails here, the cheap checks first."""
         from alignzoo.data.parts import load_parts
         from alignzoo.environment import describe_environment
-        from alignzoo.model.load import find_model, load_policy, load_tokenizer
+        from alignzoo.model.load import check_vocabulary, find_model, load_policy, load_tokenizer
         from alignzoo.train.optim import optimizer_class
 
         for note in self.plan.notes:
@@ -146,8 +145,7 @@ class _Run:
         source = find_model(settings.model)
         tokenizer = load_tokenizer(source, settings)
         if self.main and not self.resuming:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_plan(self.plan, self.folder)  # first of all: whatever stops the run from here on, it can be resumed
+            open_folder(self.folder, self.plan)
         with self.accelerator.main_process_first():
             parts = load_parts(
                 settings,
@@ -157,12 +155,14 @@ class _Run:
                 folder=self.folder if self.main else None,
             )
         self.report.note(f"loading {settings.model}")
-        policy = load_policy(source, settings).to(self.accelerator.device)
+        policy = load_policy(source, settings)
+        check_vocabulary(policy, max(parts.highest_id, tokenizer.pad_token_id), settings.model)
+        policy.to(self.accelerator.device)
         if self.main:
             summaries = {name: summary.to_dict() for name, summary in parts.summaries.items()}
-            _write_once(self.folder / "data.json", summaries)
+            write_once(self.folder / "data.json", summaries)
             environment = describe_environment(self.accelerator.num_processes, str(self.accelerator.device))
-            _write_once(self.folder / "env.json", environment)
+            write_once(self.folder / "env.json", environment)
         self.accelerator.wait_for_everyone()
         loop = self._loop(policy, parts, tokenizer)
         return loop, parts, tokenizer
@@ -250,9 +250,10 @@ class _Run:
         def probe(folder: str | None) -> Probe:
             if folder is not None:
                 return Probe.load(Path(folder), hidden=policy.config.get_text_config().hidden_size)
+            inner = policy.get_base_model() if hasattr(policy, "peft_config") else policy  # adapters stay in place
             with self.accelerator.main_process_first():
                 trained = cached_probe(
-                    policy, parts.probe_train, parts.probe_validation, report=self.report, weights=weights
+                    inner, parts.probe_train, parts.probe_validation, report=self.report, weights=weights
                 )
             if self.main:
                 trained.save(self.folder / "probe")
@@ -350,12 +351,18 @@ class _Run:
         return result
 
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SIDES = ("prompt", "chosen", "rejected")
 
 
 def _ids(pairs: Any, side: str) -> Any:
     return pairs[f"{side}_ids"][:]
+
+
+def _ranks_on_cpu() -> bool:
+    """Several ranks where there are CPUs only: accelerate must be told, or each of them runs alone."""
+    import torch
+
+    return distributed_backend() != "none" and not torch.accelerator.is_available()
 
 
 def _forget_other_precision(precision: str) -> None:
@@ -369,31 +376,6 @@ def _forget_other_precision(precision: str) -> None:
 def _group_indices(parts: Parts) -> dict[str, int]:
     names = parts.train["group"][:] if "group" in parts.train.column_names else []
     return {name: index for index, name in enumerate(sorted(set(names)))}
-
-
-def _default_folder(plan: Plan) -> str:
-    names = "-".join(method.card.name for method in plan.methods if method.card.name != "plain")
-    return f"runs/{names}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def _leave_as_it_was(folder: Path, existed: bool) -> None:
-    """Undo a start that failed, so that the same command works once its mistake is repaired."""
-    for entry in folder.iterdir() if existed else [folder]:
-        if entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)
-
-
-def _check_free(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        is_run = (folder / PLAN_FILE).is_file()
-        raise UsageError(
-            f"--out {folder} exists and is not empty",
-            hint=f"name another folder, or continue that run with --resume {folder}"
-            if is_run
-            else "name another folder",
-        )
 
 
 def _check_trackers(names: Sequence[str]) -> None:
@@ -412,9 +394,3 @@ def _flat(plan: Plan) -> dict[str, Any]:
     }
     values |= {Settings.flag(name): value for name, value in plan.settings.model_dump(mode="json").items()}
     return {name: value if isinstance(value, (int, float, bool)) else str(value) for name, value in values.items()}
-
-
-def _write_once(path: Path, content: Any) -> None:
-    """A fact of the run's start, which a resume does not change."""
-    if not path.is_file():
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

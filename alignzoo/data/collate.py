@@ -63,7 +63,7 @@ def collate(rows: Sequence[dict[str, Any]], pad_id: int) -> TokenBatch:
     for row in rows:
         for side in ("prompt", "chosen", "rejected"):
             if len(row[f"{side}_ids"]) == 0:
-                raise DataError(f"Pair {row['pair_id']}: {side}_ids is empty.")
+                raise DataError(f"Pair {row['pair_id']}: {side}_ids is empty")
     replies = [row[f"{side}_ids"] for side in ("chosen", "rejected") for row in rows]
     prompts = [row["prompt_ids"] for row in rows] * 2
     prompt_lengths = torch.tensor([len(prompt) for prompt in prompts])

@@ -27,7 +27,7 @@ def find_fault(path: Path, reader: str, cause: BaseException) -> None:
     if reader == "json":
         content = _content(path)
         if not content.strip():
-            raise DataError(f"{path}: the file is empty.")
+            raise DataError(f"{path}: the file is empty")
         if content.lstrip().startswith("["):
             _scan_array(path, content)
         else:
@@ -44,17 +44,17 @@ def _content(path: Path) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: not UTF-8 text (byte {raw[error.start]:#04x}).") from error
+        raise DataError(f"{path}:{line}: not UTF-8 text (byte {raw[error.start]:#04x})") from error
 
 
 def _scan_array(path: Path, content: str) -> None:
     try:
         rows = json.loads(content)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno}).") from error
+        raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})") from error
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise DataError(f"{path}, row {index} (counted from 0): is {kind_of(row)}, expected an object.")
+            raise DataError(f"{path}, row {index} (counted from 0): is {kind_of(row)}, expected an object")
 
 
 def _scan_lines(path: Path, content: str) -> None:
@@ -65,9 +65,9 @@ def _scan_lines(path: Path, content: str) -> None:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: not valid JSON: {error.msg} (column {error.colno}).") from error
+            raise DataError(f"{path}:{number}: not valid JSON: {error.msg} (column {error.colno})") from error
         if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: is {kind_of(row)}, expected an object with named fields.")
+            raise DataError(f"{path}:{number}: is {kind_of(row)}, expected an object with named fields")
         _compare_kinds(path, number, row, first_seen)
 
 
@@ -77,4 +77,4 @@ def _compare_kinds(path: Path, number: int, row: dict[str, Any], first_seen: dic
             continue
         kind, line = first_seen.setdefault(field, (kind_of(value), number))
         if kind != kind_of(value):
-            raise DataError(f"{path}:{number}: field {field!r} is {kind_of(value)}, in line {line} it is {kind}.")
+            raise DataError(f"{path}:{number}: field {field!r} is {kind_of(value)}, in line {line} it is {kind}")

@@ -51,7 +51,7 @@ def choose_layout(rows: Dataset, name: str | None = None) -> Layout:
     if name not in LAYOUTS:
         close = difflib.get_close_matches(name, LAYOUTS, n=1)
         meant = f" Did you mean {close[0]}?" if close else ""
-        raise UsageError(f"--data.format {name}: no such layout.{meant}", hint=f"Layouts: {', '.join(LAYOUTS)}.")
+        raise UsageError(f"--data.format {name}: no such layout.{meant}", hint=f"Layouts: {', '.join(LAYOUTS)}")
     return LAYOUTS[name]
 
 
@@ -63,11 +63,11 @@ def _detect(rows: Dataset) -> Layout:
             return matches[0]
         if matches:
             names = " and ".join(layout.name for layout in matches)
-            raise DataError(f"The columns fit several layouts: {names}.", hint="Choose one with --data.format.")
+            raise DataError(f"The columns fit several layouts: {names}", hint="Choose one with --data.format")
     found = ", ".join(f"{name} ({fields.kind_of(sample.get(name))})" for name in rows.column_names) or "none"
     known = "\n".join(f"    {layout.name}: {layout.columns}" for layout in LAYOUTS.values())
     raise DataError(
-        f"The data has no known preference layout. Columns found: {found}.",
+        f"The data has no known preference layout. Columns found: {found}",
         hint=f"Rename the columns to one of these, or force a layout with --data.format:\n{known}",
     )
 

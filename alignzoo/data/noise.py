@@ -30,7 +30,7 @@ def flip_labels(dataset: Dataset, rate: float, seed: int) -> tuple[Dataset, list
         UsageError: ``rate`` is not in [0, 1].
     """
     if not 0 <= rate <= 1:
-        raise UsageError(f"The noise rate must be between 0 and 1, got {rate}.")
+        raise UsageError(f"The noise rate must be between 0 and 1, got {rate}")
     count = round(rate * len(dataset))
     if count == 0:
         return dataset, []

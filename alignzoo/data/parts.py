@@ -37,6 +37,7 @@ class Parts:
         probe_train, probe_validation: None where no probe share was asked for.
         summaries: how the rows became pairs, by part.
         fingerprint: content hash of the source's kept pairs.
+        highest_id: the largest token id of all pairs.
     """
 
     train: Dataset
@@ -45,6 +46,7 @@ class Parts:
     probe_validation: Dataset | None
     summaries: dict[str, DataSummary]
     fingerprint: str
+    highest_id: int
 
 
 def load_parts(
@@ -58,11 +60,12 @@ def load_parts(
     prepared = _prepare(settings, settings.data, settings.data_split, settings.data_format, "train", tokenizer)
     summaries = {"train": prepared.summary}
     describe(prepared.summary, report)
-    train, held_out = prepared.dataset, None
+    train, held_out, highest_id = prepared.dataset, None, _highest_id(prepared.dataset)
     if settings.eval_data is not None or settings.data == SANDBOX:
         other = _prepare(settings, settings.eval_data or SANDBOX, None, None, "validation", tokenizer)
         summaries["eval"] = other.summary
         held_out = other.dataset
+        highest_id = max(highest_id, _highest_id(held_out))
         train, shared = drop_prompts(train, set(held_out["prompt_key"][:]))
         if shared:
             report.warn(f"{shared} training pairs have prompts of the held-out pairs and were left out")
@@ -91,7 +94,7 @@ def load_parts(
         )
     train = _with_noise(train, settings, report, folder)
     report.note(_division(train, held_out, probe_train, probe_validation))
-    return Parts(train, held_out, probe_train, probe_validation, summaries, prepared.fingerprint)
+    return Parts(train, held_out, probe_train, probe_validation, summaries, prepared.fingerprint, highest_id)
 
 
 def prepare_pairs(settings: Settings, tokenizer: Any) -> Prepared:
@@ -139,6 +142,13 @@ def _with_noise(train: Dataset, settings: Settings, report: Reporter, folder: Pa
                 folder / "label_noise.jsonl", flipped, rate=settings.label_noise, seed=settings.seed, n=len(train)
             )
     return noisy
+
+
+def _highest_id(pairs: Dataset) -> int:
+    import pyarrow.compute as pc  # type: ignore[import-untyped]
+
+    columns = (pairs.data[f"{side}_ids"] for side in ("prompt", "chosen", "rejected"))
+    return max(pc.max(pc.list_flatten(column)).as_py() for column in columns)
 
 
 def _division(train: Dataset, held_out: Dataset | None, probe: Dataset | None, validation: Dataset | None) -> str:

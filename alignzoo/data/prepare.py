@@ -73,8 +73,8 @@ def prepare(
     """
     if max_prompt_length < 1 or max_length < 2:
         raise UsageError(
-            f"max_length {max_length} and max_prompt_length {max_prompt_length} leave no room for a pair.",
-            hint="max_length must be at least 2, max_prompt_length at least 1.",
+            f"max_length {max_length} and max_prompt_length {max_prompt_length} leave no room for a pair",
+            hint="max_length must be at least 2, max_prompt_length at least 1",
         )
     name = source if isinstance(source, str) else None
     rows = load_rows(source, split=split) if isinstance(source, str) else source.with_format(None)
@@ -90,7 +90,7 @@ def prepare(
             _publish(scratch / "pairs", folder)
         prepared = _load(folder)
         if prepared is None:
-            raise DataError(f"{folder}: the tokenised data cannot be read back.", hint="Is the disk full?")
+            raise DataError(f"{folder}: the tokenised data cannot be read back", hint="Is the disk full?")
     summary = replace(prepared.summary, source=name or "rows in memory", split=split)
     return replace(prepared, summary=replace(summary, notes=_notes(rows, layout)))
 

@@ -81,9 +81,9 @@ def _render_whole(row: PreferenceRow, reply: Text, tokenizer: PreTrainedTokenize
 def _plain(messages: list[Message], transcript: bool) -> list[Message]:
     if not transcript:
         raise ModelError(
-            "The data holds chat messages, but the tokenizer has no chat template.",
+            "The data holds chat messages, but the tokenizer has no chat template",
             hint="Use the tokenizer of an instruction-tuned model, set tokenizer.chat_template, or give prompt, chosen "
-            "and rejected as plain text.",
+            "and rejected as plain text",
         )
     return messages
 

@@ -41,7 +41,7 @@ def load_rows(source: str, *, split: str | None = None) -> Dataset:
     splits = _load_path(Path(source).expanduser()) if is_path(source) else _load_hub(source, split)
     rows = _pick_split(splits, source, split)
     if len(rows) == 0:
-        raise DataError(f"{source}: there are no rows in it.")
+        raise DataError(f"{source}: there are no rows in it")
     return rows
 
 
@@ -71,10 +71,10 @@ def _suffix(path: Path) -> str:
 
 def _load_path(path: Path) -> DatasetDict:
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder.", hint=_near(path))
+        raise DataError(f"{path}: no such file or folder", hint=_near(path))
     if path.is_file():
         if not _suffix(path):
-            raise DataError(f"{path}: unknown kind of file.", hint=f"Supported: {_SUPPORTED}.")
+            raise DataError(f"{path}: unknown kind of file", hint=f"Supported: {_SUPPORTED}")
         return _read(path, [path])
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         return _load_saved(path)
@@ -82,7 +82,7 @@ def _load_path(path: Path) -> DatasetDict:
     readers = {_READERS[_suffix(file)] for file in files}
     if len(readers) != 1:
         found = f"files of several kinds ({', '.join(sorted(readers))})" if readers else "no data files"
-        raise DataError(f"{path}: holds {found}.", hint=f"Name one file. Supported: {_SUPPORTED}.")
+        raise DataError(f"{path}: holds {found}", hint=f"Name one file. Supported: {_SUPPORTED}")
     return _read(path, files)
 
 
@@ -145,7 +145,7 @@ def _load_hub(source: str, split: str | None) -> DatasetDict:
         raise DataError(
             f"{source}: cannot be loaded from the Hugging Face hub: {_first_line(error)}",
             hint="Check the id (org/name or org/name:config), the split, the network and `hf auth login`; "
-            "a local file or folder works too.",
+            "a local file or folder works too",
         ) from error
     return loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict({str(split): loaded})
 
@@ -157,7 +157,7 @@ def _pick_split(splits: DatasetDict, source: str, split: str | None) -> Dataset:
     wanted = split or "train"
     if wanted not in splits:
         problem = f"has no split {split!r}" if split else "has several splits"
-        raise DataError(f"{source}: {problem}.", hint=f"Choose one with --data.split: {', '.join(names)}.")
+        raise DataError(f"{source}: {problem}", hint=f"Choose one with --data.split: {', '.join(names)}")
     return splits[wanted]
 
 

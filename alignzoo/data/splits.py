@@ -29,7 +29,7 @@ def split_by_prompt(dataset: Dataset, shares: dict[str, float], seed: int, salt:
         UsageError: shares that are negative or do not sum to 1.
     """
     if not shares or min(shares.values()) < 0 or not math.isclose(sum(shares.values()), 1.0, abs_tol=1e-6):
-        raise UsageError(f"Split shares must be at least 0 and sum to 1, got {shares}.")
+        raise UsageError(f"Split shares must be at least 0 and sum to 1, got {shares}")
     bounds = list(accumulate(shares.values()))
     # A prompt that hashes to the very top must not fall out through a rounded last bound.
     last = max(part for part, share in enumerate(shares.values()) if share > 0)

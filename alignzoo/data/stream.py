@@ -19,7 +19,7 @@ class PairStream:
     def __init__(self, n: int, batch_size: int, seed: int) -> None:
         """``n``: number of pairs. Raises ``UsageError`` unless both sizes are positive."""
         if n < 1 or batch_size < 1:
-            raise UsageError(f"Need at least one pair and one pair per step, got {n} pairs and {batch_size} per step.")
+            raise UsageError(f"Need at least one pair and one pair per step, got {n} pairs and {batch_size} per step")
         self.n = n
         self.batch_size = batch_size
         self.seed = seed

@@ -71,8 +71,8 @@ class TokeniseRows:
         except FieldError as error:
             place = locate(self.source, index)
             raise DataError(
-                f"{place}: field {error.field!r} {error.problem}.",
-                hint=f"Layout {self.layout.name}: {self.layout.columns}.",
+                f"{place}: field {error.field!r} {error.problem}",
+                hint=f"Layout {self.layout.name}: {self.layout.columns}",
             ) from error
 
 
@@ -100,7 +100,7 @@ def summarise(tokenised: Dataset, task: TokeniseRows) -> tuple[Dataset, DataSumm
     dropped = tally(reasons)
     kept = tokenised.select([row for row, reason in enumerate(reasons) if not reason])
     if len(kept) == 0:
-        raise DataError(f"{task.source or 'The data'}: no usable pair in {len(reasons)} rows.", hint=_reasons(dropped))
+        raise DataError(f"{task.source or 'The data'}: no usable pair in {len(reasons)} rows", hint=_reasons(dropped))
     digests = kept["digest"][:]
     content = sha256(
         "".join(f"{pair}:{value}\n" for pair, value in zip(kept["pair_id"][:], digests, strict=True)).encode()

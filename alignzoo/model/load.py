@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -82,7 +86,7 @@ def _gguf(path: Path) -> ModelSource:
 
 def load_tokenizer(source: ModelSource, settings: Settings) -> PreTrainedTokenizerBase:
     """The model's tokenizer; ``pad`` falls back to ``eos`` (masks come from lengths, never from token ids)."""
-    with _explained(source.adapter or source.path, "tokenizer"):
+    with _explained(source.adapter or source.path, "tokenizer"), quiet():
         tokenizer = AutoTokenizer.from_pretrained(source.path, **_where(source, settings))
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of {source.path} has no end-of-sequence token", hint="set eos_token in it")
@@ -98,10 +102,19 @@ def load_policy(source: ModelSource, settings: Settings) -> PreTrainedModel:
         ModelError: not a causal LM, unreadable weights, or no such repository.
         UsageError: ``--lora.r`` against an adapter that was trained with another rank.
     """
+    options = _where(source, settings)
+    if source.gguf and hasattr(transformers, "GgufConfig"):
+        options["quantization_config"] = transformers.GgufConfig(dequantize=True)  # packed blocks do not train
     with _explained(source.path, "model"), quiet():
-        model = AutoModelForCausalLM.from_pretrained(source.path, dtype=torch.float32, **_where(source, settings))
-    if source.gguf and hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config  # the weights were dequantised; save_pretrained refuses otherwise
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            source.path, dtype=torch.float32, output_loading_info=True, **options
+        )
+    _check_whole(model, loaded["missing_keys"], source.path)
+    _check_causal(model, source.path)
+    if source.gguf:  # the weights were dequantised, and save_pretrained refuses what still looks quantised
+        model.hf_quantizer = None
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
     if not settings.dropout:
         disable_dropout(model)
     if source.adapter is not None:
@@ -109,6 +122,43 @@ def load_policy(source: ModelSource, settings: Settings) -> PreTrainedModel:
     if settings.lora_r:
         return _with_new_adapter(model, settings)
     return model
+
+
+def check_vocabulary(policy: PreTrainedModel, highest: int, name: str) -> None:
+    """Refuse token ids that the model has no embeddings for.
+
+    Raises:
+        ModelError: ``highest``, the largest id that will be asked for, is one.
+    """
+    embeddings = policy.get_input_embeddings().weight.shape[0]
+    if highest >= embeddings:
+        raise ModelError(
+            f"the tokenizer of {name} gives ids up to {highest}, and the model has {embeddings} embeddings",
+            hint="take the model's own tokenizer, or save the model with resized embeddings",
+        )
+
+
+def _check_whole(model: PreTrainedModel, missing: Collection[str], path: str) -> None:
+    """transformers draws weights that a checkpoint lacks at random, and says so in a warning only."""
+    if missing:
+        names = sorted(missing)
+        raise ModelError(
+            f"{path} is not a whole causal language model: it lacks {len(names)} weights of {type(model).__name__}, "
+            f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}",
+            hint="alignzoo trains models of AutoModelForCausalLM, with their language-modelling head",
+        )
+
+
+@torch.no_grad()
+def _check_causal(model: PreTrainedModel, path: str) -> None:
+    """Encoders load as AutoModelForCausalLM too, and see the tokens that they are to predict."""
+    first = model(input_ids=torch.tensor([[0, 1, 2, 3]])).logits[:, :3]
+    other_end = model(input_ids=torch.tensor([[0, 1, 2, 4]])).logits[:, :3]
+    if not torch.allclose(first, other_end, rtol=1e-3, atol=1e-3, equal_nan=True):
+        raise ModelError(
+            f"{path} is not a causal language model: its predictions depend on later tokens",
+            hint="alignzoo trains decoders; an encoder cannot be aligned this way",
+        )
 
 
 def _where(source: ModelSource, settings: Settings) -> dict[str, Any]:
@@ -125,7 +175,8 @@ def _with_new_adapter(model: PreTrainedModel, settings: Settings) -> Any:
         r=settings.lora_r, lora_alpha=settings.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
     )
     torch.manual_seed(settings.seed)  # the adapter's A is drawn
-    return get_peft_model(model, config)
+    with quiet():
+        return get_peft_model(model, config)
 
 
 def _with_trained_adapter(model: PreTrainedModel, adapter: str, settings: Settings) -> Any:
@@ -163,7 +214,7 @@ def _explained(path: str, what: str) -> Iterator[None]:
     """Loading errors of transformers and peft in the user's terms."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "Unrecognized configuration class" in first or "Unrecognized model" in first:
             raise ModelError(
@@ -182,7 +233,9 @@ def quiet() -> Iterator[None]:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # libraries telling each other about renamed arguments
+            yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         transformers_logging.enable_progress_bar()

@@ -79,7 +79,17 @@ def resolve(
     """
     methods = methods or registry()
     problems: list[AlignzooError] = []
-    layers = _with_sandbox_defaults(layers)
+    named = {key for layer in layers for key in ("model", "data") if key in layer.values}
+    if not named:  # the shipped recipe of the embedded world is the lowest layer
+        layers = [read_recipe(SANDBOX), *layers]
+    elif len(named) == 1:
+        (given,), (missing,) = named, {"model", "data"} - named
+        problems.append(
+            UsageError(
+                f"--{given} is given without --{missing}",
+                hint=f"name a --{missing} of your own, or the embedded one: --{missing} {SANDBOX}",
+            )
+        )
     names, notes = _expand(_names(layers), methods, problems)
     loss = _choose("loss", names["loss"], layers, methods, problems)
     robust = [_choose("robust", name, layers, methods, problems) for name in names["robust"]]
@@ -104,12 +114,6 @@ def require(resolved: Plan | list[AlignzooError]) -> Plan:
         raise first
     others = "".join(f"\n  also: {problem.message}" for problem in resolved[1:])
     raise type(first)(first.message + others, hint=first.hint)
-
-
-def _with_sandbox_defaults(layers: Sequence[Layer]) -> Sequence[Layer]:
-    """With neither model nor data named, the shipped recipe of the embedded world is the lowest layer."""
-    named = {key for layer in layers for key in ("model", "data") if layer.values.get(key, SANDBOX) != SANDBOX}
-    return layers if named else [read_recipe(SANDBOX), *layers]
 
 
 def _names(layers: Sequence[Layer]) -> dict[str, Any]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 
 from alignzoo.data.collate import TokenBatch
+from alignzoo.errors import NonFiniteLossError
 from alignzoo.model.reference import Reference
 from alignzoo.pairs import PairBatch
 from alignzoo.report import Reporter
 from alignzoo.train.context import Engine, with_constants
-from alignzoo.train.metrics import pair_metrics
+from alignzoo.train.metrics import name_pairs, non_finite, pair_metrics
+
+_Part = TypeVar("_Part")
 
 
 class HeldOut:
@@ -32,8 +37,12 @@ class HeldOut:
         self._references: list[PairBatch] | None = None
 
     @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
-        """``eval/loss`` (the objective over all held-out pairs), ``eval/rewards/…`` and ``eval/logps/…``."""
+    def evaluate(self, *, step: int = 0) -> dict[str, float]:
+        """``eval/loss`` (the objective over all held-out pairs), ``eval/rewards/…`` and ``eval/logps/…``.
+
+        Raises:
+            NonFiniteLossError: ``eval/loss`` is NaN or infinite after ``step`` optimizer steps.
+        """
         model = self._engine.accelerator.unwrap_model(self._engine.model)
         training = model.training
         model.eval()
@@ -53,11 +62,18 @@ class HeldOut:
         everyone = PairBatch.cat(self._over_ranks(parts))
         objective = self._engine.objective
         figures = {"loss": float(objective.value(everyone)), **pair_metrics(objective.loss, everyone)}
+        if not math.isfinite(figures["loss"]):
+            ids = torch.cat(self._over_ranks([batch.pair_ids.cpu() for batch in self._mine]))
+            raise NonFiniteLossError(
+                f"the objective on held-out pairs is {figures['loss']} after step {step}; "
+                f"pairs {name_pairs(non_finite(everyone, ids) or ids.tolist())}",
+                hint="try a lower --lr, or look at the model and at those rows of the held-out data",
+            )
         return {f"eval/{name}": value for name, value in figures.items()}
 
-    def _over_ranks(self, parts: list[PairBatch]) -> list[PairBatch]:
+    def _over_ranks(self, parts: list[_Part]) -> list[_Part]:
         if self._engine.world == 1:
             return parts
-        gathered: list[list[PairBatch] | None] = [None] * self._engine.world
+        gathered: list[list[_Part] | None] = [None] * self._engine.world
         torch.distributed.all_gather_object(gathered, parts)
-        return [pairs for rank in gathered if rank for pairs in rank]
+        return [part for rank in gathered if rank for part in rank]

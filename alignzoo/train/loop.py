@@ -24,10 +24,10 @@ from alignzoo.model.reference import Reference
 from alignzoo.model.weights import trained_weights
 from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
-from alignzoo.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from alignzoo.train.checkpoint import Checkpoint, save_checkpoint, step_of, whole_checkpoints
 from alignzoo.train.context import Engine, StepContext
 from alignzoo.train.evaluate import HeldOut
-from alignzoo.train.metrics import MetricsFile, pair_metrics
+from alignzoo.train.metrics import MetricsFile, name_pairs, non_finite, pair_metrics
 from alignzoo.train.optim import learning_rate
 
 
@@ -73,7 +73,7 @@ class Loop:
                 line = self._step(self.done)
                 self.done += 1
                 if self.held_out and settings.eval_every and self.done % settings.eval_every == 0:
-                    line |= self.held_out.evaluate()
+                    line |= self.held_out.evaluate(step=self.done)
                 if metrics:
                     metrics.append(line)
                 if settings.track:
@@ -132,16 +132,14 @@ class Loop:
         return float(self.engine.accelerator.clip_grad_norm_(parameters, limit))
 
     def _stop_at_non_finite(self, step: int, loss: StepLoss, value: float, norm: float) -> None:
-        finite = torch.ones(len(loss.pairs), dtype=torch.bool, device=loss.pairs.chosen_logps.device)
-        for field in loss.pairs.present().values():
-            finite &= torch.isfinite(field.double()).reshape(len(finite), -1).all(-1)
-        culprits = loss.pair_ids[~finite].tolist() or loss.pair_ids.tolist()
+        culprits = non_finite(loss.pairs, loss.pair_ids)
         what = f"the loss is {value}" if not math.isfinite(value) else f"the gradient's norm is {norm}"
-        named = ", ".join(map(str, culprits[:20])) + (" ..." if len(culprits) > 20 else "")
-        good = latest_checkpoint(self.folder)
+        # Where no pair has a finite value the weights are to blame, and a checkpoint of just these is not good either.
+        blamed = step if len(culprits) == len(loss.pairs) else math.inf
+        good = [path for path in whole_checkpoints(self.folder) if step_of(path) < blamed]
         raise NonFiniteLossError(
-            f"step {step + 1}: {what}; pairs {named}",
-            hint=("the last good checkpoint is " + str(good) if good else "no checkpoint was saved yet")
+            f"step {step + 1}: {what}; pairs {name_pairs(culprits or loss.pair_ids.tolist())}",
+            hint=(f"the last good checkpoint is {good[-1]}" if good else "no good checkpoint was saved before")
             + "; try a lower --lr, --precision fp32, or look at those rows of the data",
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,19 @@ def pair_metrics(loss: PreferenceLoss, pairs: PairBatch) -> dict[str, float]:
         "logps/chosen": float(pairs.chosen_logps.mean()),
         "logps/rejected": float(pairs.rejected_logps.mean()),
     }
+
+
+def non_finite(pairs: PairBatch, ids: torch.Tensor) -> list[int]:
+    """The ids of the pairs with a log-prob (or another field) that is NaN or infinite."""
+    finite = torch.ones(len(pairs), dtype=torch.bool, device=pairs.chosen_logps.device)
+    for field in pairs.present().values():
+        finite &= torch.isfinite(field.double()).reshape(len(finite), -1).all(-1)
+    return [int(i) for i in ids[~finite.to(ids.device)]]
+
+
+def name_pairs(ids: Sequence[int]) -> str:
+    """Pair ids for a message."""
+    return ", ".join(map(str, ids[:20])) + (" ..." if len(ids) > 20 else "")
 
 
 class MetricsFile:

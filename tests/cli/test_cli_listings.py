@@ -93,7 +93,7 @@ def test_compat_says_why_and_what_it_costs(az_here: Az) -> None:
     ("words", "environment", "code", "said"),
     [
         (["--robust", "drdpo", "--robust", "drdpo"], {}, 3, "name each wrapper once"),
-        (["--geometry", "shapo-token"], {"ACCELERATE_USE_DEEPSPEED": "true"}, 3, "use --geometry plain"),
+        (["--geometry", "shapo-token"], {"ACCELERATE_USE_DEEPSPEED": "true"}, 3, "launch with plain data parallelism"),
         (["--loss", "dpo", "--lora.alpha", "3"], {}, 2, "add --lora.r 8"),
         (["--loss", "dpp"], {}, 2, "did you mean dpo"),
     ],
@@ -116,7 +116,7 @@ def test_compat_without_methods_is_the_table_of_all(az_here: Az) -> None:
     assert ["dpo", "drdpo", *["ok"] * len(cards["geometry"])] in [line.split() for line in text]
     under = az_here("compat", ACCELERATE_USE_DEEPSPEED="true").stdout
     assert "no [1]" in under
-    assert "[1] geometry 'shapo-token' takes 2 passes per step, and DeepSpeed" in under
+    assert "[1] runs under DEEPSPEED are not supported" in under
     combinations = json.loads(az_here("compat", "--json").stdout)["combinations"]
     assert len(combinations) == len(cards["loss"]) * (1 + len(list_methods("robust"))) * len(cards["geometry"])
     assert all(combination["ok"] for combination in combinations)

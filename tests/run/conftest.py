@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from run_helpers import Az, MakeModel, RunFolder, Start, Train, write_rows
+from run_helpers import Az, MakeModel, RunFolder, Start, Train, tiny_model, write_rows
 
 import alignzoo
 from alignzoo.cli.main import main
@@ -68,6 +68,7 @@ def words(pairs: Path) -> dict[str, Any]:
         "data": str(pairs),
         "probe.share": 0.3,
         "max-steps": 2,
+        "epochs": 9,
         "batch-size": 8,
         "micro-batch-size": 4,
         "lr": 1e-3,
@@ -83,7 +84,7 @@ def train(words: dict[str, Any], tmp_path: Path) -> Train:
     def run(*, report: Reporter | None = None, plain: bool = False, **given: Any) -> RunFolder:
         nonlocal count
         count += 1
-        dashed = {name.replace("_", "-").replace("--", "."): value for name, value in given.items()}
+        dashed = {name.replace("_", "-"): value for name, value in given.items()}
         recipe = {"out": str(tmp_path / f"run-{count}"), **({} if plain else words), **dashed}
         return RunFolder(Path(alignzoo.run(recipe, report=report).folder))
 
@@ -95,7 +96,7 @@ def command(words: dict[str, Any]) -> Callable[..., list[str]]:
     """The words of the same run for a command line; None leaves one out."""
 
     def line(out: Path, *more: str, **given: Any) -> list[str]:
-        dashed = {name.replace("_", "-").replace("--", "."): value for name, value in given.items()}
+        dashed = {name.replace("_", "-"): value for name, value in given.items()}
         settings = {name: value for name, value in {**words, "out": out, **dashed}.items() if value is not None}
         return ["run", *(word for name, value in settings.items() for word in (f"--{name}", str(value))), *more]
 
@@ -162,39 +163,3 @@ def make_model(session: Path) -> MakeModel:
         return made[name]
 
     return make
-
-
-def tiny_model(family: str, vocabulary: int, pad: int, end: int) -> Any:
-    """A random model of two layers of 32 (seeded), spread enough for its log-probs to differ."""
-    import transformers
-
-    torch.manual_seed(0)
-    common = {"vocab_size": vocabulary, "bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
-    size = {
-        "hidden_size": 32,
-        "intermediate_size": 80,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 256,
-        "initializer_range": 0.2,
-    }
-    gated = {**size, "num_key_value_heads": 2}
-    if family == "gpt2":
-        config: Any = transformers.GPT2Config(
-            n_embd=32, n_layer=2, n_head=4, n_positions=256, initializer_range=0.2, **common
-        )
-        assert config.resid_pdrop == config.attn_pdrop == 0.1  # the family's own, which the reference must not have
-    elif family == "gpt-neox":
-        config = transformers.GPTNeoXConfig(**size, **common)
-    elif family == "qwen3":
-        config = transformers.Qwen3Config(head_dim=8, **gated, **common)
-    elif family == "gemma":
-        config = transformers.GemmaConfig(head_dim=8, **gated, **common)
-    else:
-        kinds = {
-            "llama": transformers.LlamaConfig,
-            "qwen2": transformers.Qwen2Config,
-            "mistral": transformers.MistralConfig,
-        }
-        config = kinds[family](**gated, **common)
-    return transformers.AutoModelForCausalLM.from_config(config)

@@ -127,3 +127,39 @@ def plain_rows(count: int) -> list[dict[str, Any]]:
         }
         for n in range(count)
     ]
+
+
+def tiny_model(family: str, vocabulary: int, pad: int, end: int) -> Any:
+    """A random model of two layers of 32 (seeded), spread enough for its log-probs to differ."""
+    import transformers
+
+    torch.manual_seed(0)
+    common = {"vocab_size": vocabulary, "bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
+    size = {
+        "hidden_size": 32,
+        "intermediate_size": 80,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.2,
+    }
+    gated = {**size, "num_key_value_heads": 2}
+    if family == "gpt2":
+        config: Any = transformers.GPT2Config(
+            n_embd=32, n_layer=2, n_head=4, n_positions=256, initializer_range=0.2, **common
+        )
+        assert config.resid_pdrop == config.attn_pdrop == 0.1  # the family's own, which the reference must not have
+    elif family == "gpt-neox":
+        config = transformers.GPTNeoXConfig(**size, **common)
+    elif family == "qwen3":
+        config = transformers.Qwen3Config(head_dim=8, **gated, **common)
+    elif family == "gemma":
+        config = transformers.GemmaConfig(head_dim=8, **gated, **common)
+    else:
+        kinds = {
+            "llama": transformers.LlamaConfig,
+            "qwen2": transformers.Qwen2Config,
+            "mistral": transformers.MistralConfig,
+        }
+        config = kinds[family](**gated, **common)
+    return transformers.AutoModelForCausalLM.from_config(config)

@@ -57,6 +57,7 @@ def default_run(start: Start, tmp_path: Path) -> tuple[RunFolder, str, str]:
     return RunFolder(tmp_path / "out"), stdout, stderr
 
 
+@pytest.mark.slow
 def test_the_embedded_default_from_start_to_end(default_run: tuple[RunFolder, str, str]) -> None:
     run, stdout, stderr = default_run
     assert stdout == "out\n"

@@ -1,0 +1,273 @@
+"""Write what the documentation takes from the code: method pages, the tables between markers, the sandbox's record.
+
+``python docs/generate_methods.py`` writes, ``--check`` only says what is out of step (exit 1). ``make docs`` calls it,
+and a test compares its output with the committed files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from alignzoo.cli.compat import NEEDS
+from alignzoo.cli.describe import OWN_DISTRIBUTION, default_needs, option_facts, paper_url
+from alignzoo.cli.fields import FieldFacts, field_facts
+from alignzoo.plugin.card import Card, Composition, Need
+from alignzoo.plugin.registry import registry
+from alignzoo.plugin.settings import Settings
+from alignzoo.sandbox import EVALUATION_PROMPTS, MODEL_PATH, TRAIN_PAIRS, VALIDATION_PAIRS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ROOT / "docs" / "methods"
+NOTICE = "<!-- Written by docs/generate_methods.py from the method's card. Change the card, then run `make docs`. -->"
+KIND_WORDS = {"loss": "Preference losses", "robust": "Robust wrappers", "geometry": "Geometry controllers"}
+
+Entry = Card | Composition
+
+
+def own_methods() -> list[Entry]:
+    """The methods of this distribution, by kind and name; installed plugins of others are not documented here."""
+    return [method for plugin, method in registry().entries() if plugin.distribution == OWN_DISTRIBUTION]
+
+
+def page_name(method: Entry) -> str:
+    return f"{method.kind}-{method.name}.md"
+
+
+def method_page(method: Entry) -> str:
+    """The page of one method, whole."""
+    lines = [NOTICE, "", f"# {method.name}", "", f"*{method.kind}* · {method.summary}.", ""]
+    if isinstance(method, Composition):
+        lines += [
+            f"A name for a combination: `--loss {method.name}` stands for `{method.flags()}`.",
+            "The run says so and its plan lists the parts, so both spellings give the same run.",
+            "",
+        ]
+    else:
+        lines += ["```text", method.formula, "```", ""]
+    if method.paper is not None:
+        url = paper_url(method.paper)
+        link = f", [arXiv {method.paper.arxiv}]({url})" if url else ""
+        lines += [f"Paper: *{method.paper.title}*{link}.", ""]
+    if method.aliases:
+        lines += [f"Also called: {', '.join(f'`{alias}`' for alias in method.aliases)}.", ""]
+    lines += ["<!-- test: dry-run -->", "```bash", example(method), "```", ""]
+    return "\n".join(lines + (_parts(method) if isinstance(method, Composition) else _card(method)))
+
+
+def example(method: Entry) -> str:
+    """A command line that uses the method, with its first numeric option stated at its default."""
+    words = f"alignzoo run --{method.kind} {method.name}"
+    if isinstance(method, Composition):
+        return words
+    numeric = [facts for facts in option_facts(method) if facts.type in ("INT", "NUMBER") and facts.default is not None]
+    return words + (f" --{method.kind}.{numeric[0].name} {numeric[0].default_text()}" if numeric else "")
+
+
+def _parts(method: Composition) -> list[str]:
+    parts = [("loss", method.loss), *(("robust", name) for name in method.robust)]
+    if method.geometry:
+        parts.append(("geometry", method.geometry))
+    return ["## Parts", "", *(f"- [{kind} {name}]({kind}-{name}.md)" for kind, name in parts), ""]
+
+
+def _card(card: Card) -> list[str]:
+    lines = ["## Options", ""]
+    options = option_facts(card)
+    if options:
+        lines += option_table(options, card.kind)
+    else:
+        lines.append("None.")
+    coupled = (
+        "yes: a pair's value or weight depends on the other pairs of the optimizer step, over all micro-batches and "
+        "ranks."
+        if card.batch_coupled
+        else "no: a pair's value does not depend on the other pairs."
+    )
+    lines += ["", "## Facts", "", *_needs(card)]
+    if card.kind != "geometry":
+        lines.append(f"- **Batch-coupled:** {coupled}")
+    else:
+        lines.append(f"- **Passes:** at most {card.passes} forward-backward {_plural('pass', card.passes)} per step.")
+    lines += [f"- **Code:** `{card.target}`", "", "## Verified", ""]
+    if card.verified:
+        lines += ["| against | test |", "| --- | --- |"]
+        lines += [f"| {source.against} | `{source.test}` |" for source in card.verified]
+    else:
+        lines.append("Against nothing yet.")
+    return [*lines, ""]
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}es"
+
+
+def _needs(card: Card) -> list[str]:
+    needs: list[Need] = default_needs(card)  # type: ignore[assignment]
+    if not needs:
+        return ["- **Needs:** nothing beyond the policy's log-probs."]
+    return [f"- **Needs:** {need}: {NEEDS[need]}." for need in needs]
+
+
+def option_table(options: Iterable[FieldFacts], kind: str) -> list[str]:
+    """A Markdown table of a method's options."""
+    rows = [
+        (f"`--{kind}.{o.name}`", _type(o), _code(o.default_text()), _cell(o.bounds_text()), _cell(o.help))
+        for o in options
+    ]
+    return table(("option", "type", "default", "bounds", "meaning"), rows)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    return [
+        f"| {' | '.join(columns)} |",
+        f"| {' | '.join('---' for _ in columns)} |",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|") or "–"
+
+
+def _code(text: str) -> str:
+    return f"`{_cell(text)}`" if text else "–"
+
+
+def _type(facts: FieldFacts) -> str:
+    if facts.choices:
+        return ", ".join(f"`{choice}`" for choice in facts.choices)
+    return {"INT": "int", "NUMBER": "number", "BOOL": "yes/no", "TEXT": "text", "LIST": "names"}.get(
+        facts.type, facts.type.lower()
+    )
+
+
+def method_table(prefix: str) -> list[str]:
+    """All methods in one table; links start with ``prefix``."""
+    rows = []
+    for method in own_methods():
+        paper = method.paper
+        link = f"[{paper.arxiv}]({paper_url(paper)})" if paper is not None and paper.arxiv else "–"
+        checks = ", ".join(source.against for source in getattr(method, "verified", ())) or "–"
+        summary = f"{method.summary} (= `{method.flags()}`)" if isinstance(method, Composition) else method.summary
+        rows.append((method.kind, f"[`{method.name}`]({prefix}{page_name(method)})", _cell(summary), link, checks))
+    return table(("kind", "name", "what it is", "arXiv", "verified against"), rows)
+
+
+def index_page() -> str:
+    """``docs/methods/README.md``: the methods by kind."""
+    lines = [NOTICE, "", "# Methods", ""]
+    lines += [
+        "Any loss under any stack of robust wrappers under any geometry controller. `alignzoo ls` prints this list for",
+        "your environment, plugins included; `alignzoo info NAME` prints a page; `alignzoo compat` says what goes",
+        "together. *Verified against* names what the implementation was checked against, by a test of the given name.",
+        "",
+    ]
+    for kind, words in KIND_WORDS.items():
+        lines += [f"## {words}", ""]
+        lines += [f"- [{m.name}]({page_name(m)}): {m.summary}" for m in own_methods() if m.kind == kind]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def settings_table() -> list[str]:
+    """Every setting of a run that belongs to no method."""
+    rows = []
+    for name, info in Settings.model_fields.items():
+        facts = field_facts(name, info)
+        flag = f"--{Settings.flag(name)}"
+        stated = re.search(r" \[default: (.*)]$", facts.help)
+        default = stated[1] if stated else _code(facts.default_text())
+        meaning = facts.help[: stated.start()] if stated else facts.help
+        shown = f"`{flag}`, `--no-{flag[2:]}`" if facts.is_bool else f"`{flag}`"
+        rows.append((shown, _type(facts), default.replace("<", "\\<"), _cell(facts.bounds_text()), _cell(meaning)))
+    return table(("flag", "type", "default", "bounds", "meaning"), rows)
+
+
+def recipe_table() -> list[str]:
+    """The shipped recipes."""
+    import yaml
+
+    files = sorted((ROOT / "recipes").glob("*.yaml"))
+    contents = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in files}
+    return table(("recipe", "what it does"), [(f"`{name}`", _cell(c["description"])) for name, c in contents.items()])
+
+
+def sandbox_record() -> list[str]:
+    """How the embedded model came about and what it does before any training, from its provenance file."""
+    facts = json.loads((MODEL_PATH / "provenance.json").read_text(encoding="utf-8"))
+    lines = [
+        f"The shipped model has {facts['parameters']:,} parameters. It was pretrained with seed {facts['seed']} for "
+        f"{facts['steps']:,} steps of {facts['batch']} chats, which took {facts['seconds']:.0f} s on "
+        f"{facts['threads']} threads. Sizes: {TRAIN_PAIRS:,} training pairs, {VALIDATION_PAIRS} held-out pairs, "
+        f"{EVALUATION_PROMPTS} prompts in each evaluation split.",
+        "",
+        "What it answers before any preference training:",
+        "",
+    ]
+    rates = {name: value for name, value in facts["rates"].items() if not name.startswith("broken/")}
+    words = {"asr": "attack success", "refusal": "over-refusal"}
+    rows = []
+    for name, value in rates.items():
+        rate, _, split = name.partition("/")
+        broken = facts["rates"].get(f"broken/{split}")
+        rows.append((f"{words.get(rate, rate)}, {split}", f"{value:.3f}", "–" if broken is None else f"{broken:.3f}"))
+    return lines + table(("share of prompts", "rate", "broken"), rows)
+
+
+def with_block(path: Path, name: str, lines: Sequence[str], text: str | None = None) -> str:
+    """A page's text with the part between its markers ``generated: NAME`` replaced.
+
+    Raises:
+        ValueError: the page has no such markers.
+    """
+    text = path.read_text(encoding="utf-8") if text is None else text
+    begin, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
+    pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"{path}: no lines '{begin}' and '{end}'")
+    body = "\n".join([begin, "", *lines, "", end])
+    return pattern.sub(lambda _: body, text)
+
+
+def outputs() -> dict[Path, str]:
+    """Every file this script keeps in step, with the text it should have."""
+    docs = ROOT / "docs"
+    files = {PAGES / page_name(method): method_page(method) for method in own_methods()}
+    files[PAGES / "README.md"] = index_page()
+    files[ROOT / "README.md"] = with_block(ROOT / "README.md", "methods", method_table("docs/methods/"))
+    runs = with_block(docs / "runs.md", "settings", settings_table())
+    files[docs / "runs.md"] = with_block(docs / "runs.md", "recipes", recipe_table(), text=runs)
+    files[docs / "sandbox.md"] = with_block(docs / "sandbox.md", "record", sandbox_record())
+    return files
+
+
+def leftovers(files: Iterable[Path]) -> list[Path]:
+    """Pages of methods that are gone."""
+    return sorted(set(PAGES.glob("*.md")) - set(files))
+
+
+def main(arguments: Sequence[str]) -> int:
+    wanted = outputs()
+    changed = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    gone = leftovers(wanted)
+    if "--check" in arguments:
+        for path in (*changed, *gone):
+            print(f"out of step: {path.relative_to(ROOT)}")
+        return 1 if changed or gone else 0
+    PAGES.mkdir(parents=True, exist_ok=True)
+    for path in changed:
+        path.write_text(wanted[path], encoding="utf-8")
+        print(f"written: {path.relative_to(ROOT)}")
+    for path in gone:
+        path.unlink()
+        print(f"removed: {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,18 @@
+"""A model of one's own with the embedded data, or the other way round, is asked for and not assumed."""
+
+from __future__ import annotations
+
+import pytest
+from cli_helpers import Az
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [(["--model", "my/model"], "--data"), (["--data", "pairs.jsonl"], "--model")],
+)
+def test_one_without_the_other_is_refused(az_here: Az, words: list[str], missing: str) -> None:
+    ended = az_here("run", *words, "--dry-run")
+    assert ended.returncode == 2
+    assert f"without {missing}" in ended.stderr
+    assert f"{missing} sandbox" in ended.stderr
+    assert az_here("run", *words, missing, "sandbox", "--dry-run").returncode == 0

@@ -1,0 +1,72 @@
+"""Two ranks take the steps that one rank takes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from run_helpers import Az, MakeModel, RunFolder, Start
+
+Command = Callable[..., list[str]]
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python")
+METHODS: dict[str, Any] = {"loss": "dpo", "robust": "drdpo", "geometry": "shapo-token", "geometry.interval": 2}
+
+
+@pytest.fixture
+def on_two_ranks(start: Start) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``alignzoo WORDS`` on two ranks of this machine's CPU, as torchrun starts them."""
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        process = start(*words, launcher=(*TWO, sys.executable))
+        stdout, stderr = process.communicate(timeout=200)
+        return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
+
+    return run
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one(
+    command: Command, az: Az, on_two_ranks: Callable[..., Any], make_model: MakeModel, tmp_path: Path
+) -> None:
+    given = {**METHODS, "model": make_model(), "max-steps": 4, "micro-batch-size": 2, "lr": 1e-3}
+    given |= {"optimizer": "sgd", "eval-every": 2, "save-every": 2, "label-noise": 0.1}
+    ended = az(*command(tmp_path / "one", **given))
+    assert ended.returncode == 0, ended.stderr
+    both = on_two_ranks(*command(tmp_path / "two", **given))
+    assert both.returncode == 0, both.stderr
+    one, two = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
+    assert both.stdout == f"{two.path}\n"  # of rank 0 alone
+    assert both.stderr.count("training 4/4") == 1
+    for here, there in zip(two.timeless(), one.timeless(), strict=True):
+        assert here.keys() == there.keys()
+        assert here == pytest.approx(there, rel=1e-5, abs=1e-5)
+    assert two.metrics[1]["geometry/radius"] == pytest.approx(0.05)
+    for name, tensor in one.weights.items():
+        assert torch.allclose(two.weights[name], tensor, rtol=1e-5, atol=1e-5)
+    assert two.result["tokens"] == one.result["tokens"]
+    assert two.result["after"] == pytest.approx(one.result["after"], rel=1e-5, abs=1e-5)
+    assert (two.path / "label_noise.jsonl").read_text() == (one.path / "label_noise.jsonl").read_text()
+    (two.path / "result.json").unlink()
+    shutil.rmtree(two.path / "checkpoints" / "step-00000004")
+    resumed = on_two_ranks("run", "--resume", str(two.path))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming after step 2 of 4" in resumed.stderr
+    assert two.timeless()[-1] == pytest.approx(one.timeless()[-1], rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_batch_that_the_ranks_cannot_share(
+    command: Command, on_two_ranks: Callable[..., Any], make_model: MakeModel, tmp_path: Path
+) -> None:
+    ended = on_two_ranks(*command(tmp_path / "out", model=make_model(), **{"batch-size": 7}))
+    assert ended.returncode != 0
+    assert "--batch-size 7 cannot be divided over 2 ranks" in ended.stderr
+    assert "use a multiple of 2" in ended.stderr
+    assert "exitcode  : 2" in ended.stderr  # what the launcher saw of the rank
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,108 @@
+"""Checkpoints are whole or not there; weights have an identity."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny_model
+
+from alignzoo.errors import AlignzooError
+from alignzoo.model.weights import fingerprint
+from alignzoo.train import checkpoint as checkpoints
+from alignzoo.train.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
+from alignzoo.train.metrics import MetricsFile
+
+
+def state(step: int) -> Checkpoint:
+    return Checkpoint(step, {"w": torch.full((4,), float(step))}, {"optimizer": {"step": step}}, {"tokens": 10 * step})
+
+
+def test_saved_and_read_back(tmp_path: Path) -> None:
+    found = load_checkpoint(save_checkpoint(tmp_path, state(3), keep=2))
+    assert (found.step, found.facts["tokens"], found.tensors["optimizer"]["step"]) == (3, 30, 3)
+    assert torch.equal(found.weights["w"], torch.full((4,), 3.0))
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    for step in (2, 10, 4, 12):
+        save_checkpoint(tmp_path, state(step), keep=2)
+    assert [path.name for path in checkpoints.whole_checkpoints(tmp_path)] == ["step-00000010", "step-00000012"]
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer_and_methods.pt", "state.json"])
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_damaged_one_is_never_picked(tmp_path: Path, file: str, damage: str) -> None:
+    good = save_checkpoint(tmp_path, state(1), keep=5)
+    bad = save_checkpoint(tmp_path, state(2), keep=5) / file
+    if damage == "missing":
+        bad.unlink()
+    else:
+        bad.write_bytes(bad.read_bytes()[:-7])
+    assert latest_checkpoint(tmp_path) == good
+
+
+def test_what_a_killed_save_left_is_not_picked_and_goes_away(tmp_path: Path) -> None:
+    left = tmp_path / "checkpoints" / ".step-00000005.partial"
+    left.mkdir(parents=True)
+    (left / "weights.safetensors").write_bytes(b"half")
+    assert latest_checkpoint(tmp_path) is None
+    save_checkpoint(tmp_path, state(5), keep=1)
+    assert not left.exists()
+
+
+def test_a_full_disk_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which error a full disk gives is the system's; a real one is in the tests of whole runs."""
+    good = save_checkpoint(tmp_path, state(1), keep=1)
+
+    def full(*_arguments: Any, **_options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.torch, "save", full)
+    with pytest.raises(AlignzooError, match="could not save the checkpoint of step 2") as failure:
+        save_checkpoint(tmp_path, state(2), keep=1)
+    assert "from step 1" in str(failure.value)
+    assert latest_checkpoint(tmp_path) == good
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+
+
+def test_a_pickle_that_runs_code_is_not_loaded(tmp_path: Path) -> None:
+    import pickle
+
+    path = save_checkpoint(tmp_path, state(1), keep=1)
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "owned",))
+
+    (path / "optimizer_and_methods.pt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(AlignzooError, match="damaged"):
+        load_checkpoint(path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_metrics_forget_the_steps_that_are_taken_again(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path)
+    for step in range(1, 6):
+        metrics.append({"step": step})
+    with metrics.path.open("a") as file:
+        file.write('{"step": 6, "lo')
+    MetricsFile(tmp_path, resume_at=3).append({"step": 4})
+    assert [json.loads(line)["step"] for line in metrics.path.read_text().splitlines()] == [1, 2, 3, 4]
+
+
+def test_fingerprints_tell_any_two_weights_apart() -> None:
+    model = tiny_model(dtype=torch.float32)
+    same, first = tiny_model(dtype=torch.float32), fingerprint(model)
+    assert fingerprint(same) == first
+    weight = model.model.layers[0].mlp.down_proj.weight.data
+    weight[0, 0] = torch.nextafter(weight[0, 0], torch.tensor(1.0))
+    assert fingerprint(model) != first
+    swapped = tiny_model(dtype=torch.float32)
+    rows = swapped.model.layers[0].mlp.down_proj.weight.data
+    rows[[0, 1]] = rows[[1, 0]]
+    assert fingerprint(swapped) != first, "the same numbers in another order are other weights"
