@@ -10,7 +10,6 @@ import importlib.util
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +18,12 @@ from alignzoo.launch import distributed_backend
 from alignzoo.outcome import RunResult, read_before, report_outcome, write_evaluation
 from alignzoo.plugin.planfile import PLAN_FILE, read_plan
 from alignzoo.plugin.recipe import Layer, flatten, read_recipe
-from alignzoo.plugin.registry import instantiate
 from alignzoo.plugin.resolve import SANDBOX, Plan, require, resolve
-from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
 from alignzoo.run_folder import check_free, default_folder, is_disk_full, leave_as_it_was, open_folder, write_once
 
 if TYPE_CHECKING:
-    from alignzoo.data.collate import TokenBatch
     from alignzoo.data.parts import Parts
-    from alignzoo.train.context import Engine
-    from alignzoo.train.evaluate import HeldOut
     from alignzoo.train.loop import Loop
 
 
@@ -135,6 +129,7 @@ class _Run:
         from alignzoo.data.parts import load_parts
         from alignzoo.environment import describe_environment
         from alignzoo.model.load import check_vocabulary, find_model, load_policy, load_tokenizer
+        from alignzoo.train.assemble import assemble
         from alignzoo.train.optim import optimizer_class
 
         for note in self.plan.notes:
@@ -164,7 +159,16 @@ class _Run:
             environment = describe_environment(self.accelerator.num_processes, str(self.accelerator.device))
             write_once(self.folder / "env.json", environment)
         self.accelerator.wait_for_everyone()
-        loop = self._loop(policy, parts, tokenizer)
+        loop = assemble(
+            self.plan,
+            policy,
+            parts,
+            pad_id=tokenizer.pad_token_id,
+            accelerator=self.accelerator,
+            folder=self.folder,
+            report=self.report,
+            resuming=self.resuming,
+        )
         return loop, parts, tokenizer
 
     def _check_batch(self) -> None:
@@ -174,113 +178,6 @@ class _Run:
                 f"--batch-size {self.settings.batch_size} cannot be divided over {world} ranks",
                 hint=f"use a multiple of {world}",
             )
-
-    def _loop(self, policy: Any, parts: Parts, tokenizer: Any) -> Loop:
-        from alignzoo.data.stream import PairStream
-        from alignzoo.model.reference import Reference
-        from alignzoo.model.weights import fingerprint
-        from alignzoo.train.context import Engine
-        from alignzoo.train.logps import padded_pair_logps
-        from alignzoo.train.loop import Loop
-        from alignzoo.train.objective import Objective
-        from alignzoo.train.optim import make_optimizer
-
-        plan, settings, accelerator = self.plan, self.settings, self.accelerator
-        identities = {"weights": fingerprint(policy), "data": parts.fingerprint}
-        checkpoint = self._checkpoint(identities) if self.resuming else None
-        forward = partial(padded_pair_logps, tokens="token-logps" in plan.needs)
-        controller = instantiate(plan.geometry.card, plan.geometry.options)
-        controller.setup(self._setup_context(policy, parts, identities["weights"]))
-        reference = None
-        if "reference" in plan.needs:
-            reference = Reference(policy, forward, partial(accelerator.prepare_model, evaluation_mode=True))
-        objective = Objective(
-            instantiate(plan.loss.card, plan.loss.options),
-            [instantiate(method.card, method.options) for method in plan.robust],
-            coupled=plan.batch_coupled,
-        )
-        optimizer = make_optimizer((p for p in policy.parameters() if p.requires_grad), settings)
-        model = accelerator.prepare_model(policy)
-        groups = _group_indices(parts) if "groups" in plan.needs else {}
-        engine = Engine(model, forward, objective, accelerator, settings.seed, groups)
-        stream = PairStream(len(parts.train), settings.batch_size, settings.seed)
-        steps = min(stream.steps(settings.epochs), settings.max_steps or stream.steps(settings.epochs))
-        if settings.track:
-            accelerator.init_trackers("alignzoo", config=_flat(plan))
-        loop = Loop(
-            engine=engine,
-            controller=controller,
-            reference=reference,
-            optimizer=optimizer,
-            batches=partial(self._batches, parts, stream, tokenizer.pad_token_id),
-            held_out=self._held_out(engine, reference, parts, tokenizer.pad_token_id),
-            settings=settings,
-            steps=steps,
-            folder=self.folder,
-            report=self.report,
-            identities=identities,
-        )
-        if checkpoint is not None:
-            loop.restore(checkpoint)
-            self.report.note(f"resuming after step {loop.done} of {steps}")
-        return loop
-
-    def _checkpoint(self, identities: dict[str, str]) -> Any:
-        """The checkpoint to continue from, None to start over; what the run started from must not have changed."""
-        from alignzoo.train.checkpoint import latest_checkpoint, load_checkpoint
-
-        path = latest_checkpoint(self.folder)
-        if path is None:
-            self.report.warn(f"{self.folder} holds no whole checkpoint; starting from the first step")
-            return None
-        checkpoint = load_checkpoint(path)
-        for what, source in (("weights", self.settings.model), ("data", self.settings.data)):
-            if checkpoint.facts.get(what) != identities[what]:
-                raise AlignzooError(
-                    f"the {what} of {source} are not those that this run started from",
-                    hint="restore them, or start a new run with another --out",
-                )
-        return checkpoint
-
-    def _setup_context(self, policy: Any, parts: Parts, weights: str) -> Any:
-        from alignzoo.geometry.probe import Probe
-        from alignzoo.geometry.probe_run import cached_probe
-        from alignzoo.train.context import SetupContext
-
-        def probe(folder: str | None) -> Probe:
-            if folder is not None:
-                return Probe.load(Path(folder), hidden=policy.config.get_text_config().hidden_size)
-            inner = policy.get_base_model() if hasattr(policy, "peft_config") else policy  # adapters stay in place
-            with self.accelerator.main_process_first():
-                trained = cached_probe(
-                    inner, parts.probe_train, parts.probe_validation, report=self.report, weights=weights
-                )
-            if self.main:
-                trained.save(self.folder / "probe")
-            return trained
-
-        return SetupContext(policy, self.settings.seed, self.report, probe, self.folder if self.main else None)
-
-    def _batches(self, parts: Parts, stream: Any, pad_id: int, step: int) -> Sequence[TokenBatch]:
-        """This rank's share of a step, in micro-batches."""
-        from alignzoo.data.collate import batches_of
-
-        indices = stream.indices(step)
-        share = len(indices) // self.accelerator.num_processes
-        start = self.accelerator.process_index * share
-        return list(batches_of(parts.train, indices[start : start + share], self.settings.micro_batch_size, pad_id))
-
-    def _held_out(self, engine: Engine, reference: Any, parts: Parts, pad_id: int) -> HeldOut | None:
-        from alignzoo.data.collate import batches_of
-        from alignzoo.train.evaluate import HeldOut
-
-        if parts.held_out is None:
-            return None
-        pairs = parts.held_out
-        lengths = [len(p) + max(len(c), len(r)) for p, c, r in zip(*(_ids(pairs, s) for s in _SIDES), strict=True)]
-        by_length = sorted(range(len(pairs)), key=lambda row: lengths[row])
-        batches = list(batches_of(pairs, by_length, self.settings.micro_batch_size, pad_id))
-        return HeldOut(engine, reference, batches, self.report)
 
     def _before(self, loop: Loop, tokenizer: Any) -> dict[str, float]:
         kept = read_before(self.folder) if self.resuming else None
@@ -351,13 +248,6 @@ class _Run:
         return result
 
 
-_SIDES = ("prompt", "chosen", "rejected")
-
-
-def _ids(pairs: Any, side: str) -> Any:
-    return pairs[f"{side}_ids"][:]
-
-
 def _ranks_on_cpu() -> bool:
     """Several ranks where there are CPUs only: accelerate must be told, or each of them runs alone."""
     import torch
@@ -373,24 +263,8 @@ def _forget_other_precision(precision: str) -> None:
         AcceleratorState._reset_state()
 
 
-def _group_indices(parts: Parts) -> dict[str, int]:
-    names = parts.train["group"][:] if "group" in parts.train.column_names else []
-    return {name: index for index, name in enumerate(sorted(set(names)))}
-
-
 def _check_trackers(names: Sequence[str]) -> None:
     for name in names:
         modules = ("tensorboard", "tensorboardX") if name == "tensorboard" else (name,)
         if not any(importlib.util.find_spec(module) for module in modules):
             raise UsageError(f"--track {name} needs a package that is missing", hint=f"pip install 'alignzoo[{name}]'")
-
-
-def _flat(plan: Plan) -> dict[str, Any]:
-    """The plan as trackers take it: flat, plain values."""
-    values: dict[str, Any] = {
-        f"{method.card.kind}.{method.card.name}.{name}": value
-        for method in plan.methods
-        for name, value in method.options.model_dump(mode="json").items()
-    }
-    values |= {Settings.flag(name): value for name, value in plan.settings.model_dump(mode="json").items()}
-    return {name: value if isinstance(value, (int, float, bool)) else str(value) for name, value in values.items()}

@@ -10,6 +10,7 @@ import click
 
 from alignzoo.cli.console import print_json, write
 from alignzoo.errors import AlignzooError
+from alignzoo.launch import is_first_rank
 
 
 def problem_dict(error: AlignzooError) -> dict[str, Any]:
@@ -29,6 +30,8 @@ def report_failure(error: BaseException, *, as_json: bool, debug: bool) -> int:
         The exit code it stands for.
     """
     facts = _facts(error)
+    if not is_first_rank() and isinstance(error, AlignzooError):
+        return int(facts["exit_code"])  # a user's mistake is the same on all ranks; the first one says it
     if debug:
         write(sys.stderr, "".join(traceback.format_exception(error)).rstrip())
     elif facts["kind"] == "InternalError":

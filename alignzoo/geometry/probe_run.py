@@ -20,6 +20,7 @@ from alignzoo.report import Reporter
 if TYPE_CHECKING:
     from datasets import Dataset
 
+CHOSEN_IS_SAFE = "chosen/rejected"
 PROBE_VERSION = 1  # part of the cache key: raise it when the same data would give another probe
 
 
@@ -39,7 +40,7 @@ def cached_probe(
     hidden = model.config.get_text_config().hidden_size
     if (folder / "probe.json").is_file():
         probe = Probe.load(folder, hidden=hidden)
-        report.note(f"safety probe: reused from an earlier run on the same weights and pairs ({_quality(probe)})")
+        _announce(probe, "reused from an earlier run on the same weights and pairs", report)
         return probe
     probe = train_probe(model, train, validation, report=report, facts={"model_weights": weights, "data": data})
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
@@ -50,22 +51,19 @@ def cached_probe(
     return probe
 
 
-def train_probe(
-    model: torch.nn.Module, train: Dataset, validation: Dataset, *, report: Reporter, facts: dict[str, Any]
-) -> Probe:
+def train_probe(model: Any, train: Dataset, validation: Dataset, *, report: Reporter, facts: dict[str, Any]) -> Probe:
     """Fit the probe on the responses of ``train``; AUC and accuracy are those on ``validation``, by other prompts.
 
     Raises:
         DataError: one of the parts is empty or lacks safe or unsafe responses.
     """
     labelled = "chosen_safe" in train.column_names
-    if not labelled:
-        report.note("safety probe: the data has no safety labels; chosen serves as safe, rejected as unsafe")
     if not len(train) or not len(validation):
         raise DataError(
             f"the probe has {len(train)} pairs to train on and {len(validation)} to validate it",
             hint="give more data, or raise --probe.share",
         )
+    model = model.get_base_model() if hasattr(model, "peft_config") else model  # adapters stay in place
     training = model.training
     model.eval()
     try:
@@ -76,9 +74,9 @@ def train_probe(
                 parts.append((mean_hidden_states(model, sequences, bar=bar), torch.tensor(labels)))
     finally:
         model.train(training)
-    facts = {**facts, "labels": "chosen_safe/rejected_safe" if labelled else "chosen/rejected", "pooling": "mean"}
+    facts = {**facts, "labels": "chosen_safe/rejected_safe" if labelled else CHOSEN_IS_SAFE, "pooling": "mean"}
     probe = fit_probe(parts[0], parts[1], facts)
-    report.note(f"safety probe: {_quality(probe)}")
+    _announce(probe, "trained", report)
     return probe
 
 
@@ -136,9 +134,12 @@ def _digest(part: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _quality(probe: Probe) -> str:
+def _announce(probe: Probe, how: str, report: Reporter) -> None:
+    """Say where the probe comes from, what its labels are and how good it is."""
     facts = probe.facts
-    return (
-        f"held-out AUC {facts['held_out_auc']:.3f}, accuracy {facts['held_out_accuracy']:.3f} "
+    if facts["labels"] == CHOSEN_IS_SAFE:
+        report.note("safety probe: the data has no safety labels; chosen serves as safe, rejected as unsafe")
+    report.note(
+        f"safety probe: {how}; held-out AUC {facts['held_out_auc']:.3f}, accuracy {facts['held_out_accuracy']:.3f} "
         f"(majority {facts['held_out_majority']:.3f}) on {facts['held_out_responses']} responses"
     )

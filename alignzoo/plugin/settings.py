@@ -28,8 +28,10 @@ class Settings(BaseModel):
     eval_share: float = _setting(0.05, "share of the prompts held out when there is no --eval-data", ge=0, lt=1)
     eval_pairs: int = _setting(32, "held-out pairs to evaluate on at the most", ge=1)
     out: str | None = _setting(None, "run folder [default: runs/<loss>-<time>]", metavar="DIR")
-    max_steps: int | None = _setting(None, "stop after this many optimizer steps", ge=1)
-    epochs: float = _setting(1.0, "passes over the training pairs", gt=0)
+    max_steps: int | None = _setting(None, "optimizer steps at the most", ge=1)
+    epochs: float | None = _setting(
+        None, "passes over the training pairs at the most [default: 1, or as many as --max-steps takes]", gt=0
+    )
     batch_size: int = _setting(32, "pairs per optimizer step, over all ranks", ge=1)
     micro_batch_size: int = _setting(4, "pairs per forward pass", ge=1)
     lr: float = _setting(1e-6, "peak learning rate", gt=0)
