@@ -29,6 +29,10 @@ class ModelError(AlignzooError):
     """A model, tokenizer or adapter that cannot be loaded or does not fit what was asked."""
 
 
+class MethodError(AlignzooError):
+    """A method broke its contract or failed on its own: names the method's class."""
+
+
 class NonFiniteLossError(AlignzooError):
     """The objective became NaN or infinite."""
 

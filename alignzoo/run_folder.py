@@ -20,12 +20,12 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def default_folder(plan: Plan) -> str:
     """Where a run without ``--out`` goes: by its methods and the time."""
-    names = "-".join(method.card.name for method in plan.methods if method.card.name != "plain")
+    names = "-".join(method.card.name for method in plan.methods)
     return f"runs/{names}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def open_folder(folder: Path, plan: Plan) -> None:
-    """Make the run folder with its plan, first of all: whatever stops the run from here on, it can be resumed.
+    """Make the run folder with its plan, so that a run that is killed from here on can be resumed.
 
     Raises:
         AlignzooError: it cannot be written.

@@ -145,7 +145,7 @@ class _Run:
             parts = load_parts(
                 settings,
                 tokenizer,
-                needs_probe="probe" in self.plan.needs,
+                needs=self.plan.needs,
                 report=self.report,
                 folder=self.folder if self.main else None,
             )

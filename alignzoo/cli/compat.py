@@ -25,7 +25,7 @@ NEEDS: dict[Need, str] = {
     "token-logps": "the log-prob of every response token, not only their sum",
     "scores": "a score for each side, from the data",
     "groups": "a group for each pair, from the data",
-    "probe": "a safety probe: trained before the first step, or given as --geometry.probe DIR",
+    "probe": "a safety probe: trained before the first step",
     "hidden-states": "hidden states of the model",
     "vocabulary-statistics": "statistics over the vocabulary at each token",
 }

@@ -11,6 +11,7 @@ from alignzoo.errors import AlignzooError
 from alignzoo.plugin.card import Card, Composition, Kind
 from alignzoo.plugin.recipe import METHOD_KINDS, read_recipe
 from alignzoo.plugin.registry import registry
+from alignzoo.plugin.resolve import DEFAULT_GEOMETRY, DEFAULT_LOSS, NO_WRAPPER
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Selection:
 
 def selected(args: Sequence[str]) -> Selection:
     """The methods named on the line or in its recipes, compositions taken apart; ``dpo`` and ``plain`` if none is."""
-    names: dict[str, list[str]] = {"loss": ["dpo"], "robust": [], "geometry": ["plain"]}
+    names: dict[str, list[str]] = {"loss": [DEFAULT_LOSS], "robust": [], "geometry": [DEFAULT_GEOMETRY]}
     unresolved: set[str] = set()
     for recipe in _values(args, "recipe"):
         try:
@@ -37,6 +38,7 @@ def selected(args: Sequence[str]) -> Selection:
     for kind in names:
         typed = _values(args, kind)
         names[kind] = (typed if kind == "robust" else typed[-1:]) or names[kind]
+    names["robust"] = [name for name in names["robust"] if name != NO_WRAPPER]
     names = _taken_apart(names)
     cards: list[Card] = []
     for kind, named in names.items():
@@ -65,8 +67,9 @@ def _taken_apart(names: dict[str, list[str]]) -> dict[str, list[str]]:
         return names
     if not isinstance(loss, Composition):
         return names
+    home = registry().distribution_of(loss)
     return {
-        "loss": [loss.loss],
-        "robust": [*loss.robust, *names["robust"]],
-        "geometry": [loss.geometry] if loss.geometry else names["geometry"],
+        "loss": [registry().at_home("loss", loss.loss, home)],
+        "robust": [*(registry().at_home("robust", name, home) for name in loss.robust), *names["robust"]],
+        "geometry": [registry().at_home("geometry", loss.geometry, home)] if loss.geometry else names["geometry"],
     }

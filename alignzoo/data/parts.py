@@ -6,15 +6,18 @@ different seeds and methods can be compared on the same pairs; label noise touch
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.data.digests import digest, rows_digest
 from alignzoo.data.noise import flip_labels, write_manifest
 from alignzoo.data.prepare import Prepared, prepare
-from alignzoo.data.splits import drop_prompts, split_by_prompt
+from alignzoo.data.splits import drop_prompts, hold_out, split_by_prompt
 from alignzoo.data.summary import DataSummary
 from alignzoo.errors import DataError
+from alignzoo.plugin.card import Need
 from alignzoo.plugin.resolve import SANDBOX
 from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
@@ -26,6 +29,8 @@ PROBE_SHARE = 0.1
 """Share of the training prompts kept for a probe where a method needs one and nothing else was asked for."""
 PROBE_VALIDATION = 0.3
 """Share of those prompts that validate it."""
+COLUMNS: dict[Need, tuple[str, ...]] = {"scores": ("chosen_score", "rejected_score"), "groups": ("group",)}
+"""What a need of a method asks of the data."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Parts:
         held_out: None where nothing was held out.
         probe_train, probe_validation: None where no probe share was asked for.
         summaries: how the rows became pairs, by part.
-        fingerprint: content hash of the source's kept pairs.
+        fingerprint: content hash of the training pairs, as trained on, and of the held-out ones.
         highest_id: the largest token id of all pairs.
     """
 
@@ -50,51 +55,73 @@ class Parts:
 
 
 def load_parts(
-    settings: Settings, tokenizer: Any, *, needs_probe: bool, report: Reporter, folder: Path | None = None
+    settings: Settings, tokenizer: Any, *, needs: Collection[Need], report: Reporter, folder: Path | None = None
 ) -> Parts:
     """Load, tokenise and divide the data of a run; with ``folder``, the noise manifest is written there.
 
+    Args:
+        needs: what the methods of the run read.
+
     Raises:
-        DataError: unreadable or malformed data, or no pair left to train on.
+        DataError: unreadable or malformed data, columns that a method needs are missing, or no pair left to train on.
     """
     prepared = _prepare(settings, settings.data, settings.data_split, settings.data_format, "train", tokenizer)
-    summaries = {"train": prepared.summary}
     describe(prepared.summary, report)
-    train, held_out, highest_id = prepared.dataset, None, _highest_id(prepared.dataset)
+    summaries, highest_id = {"train": prepared.summary}, _highest_id(prepared.dataset)
     if settings.eval_data is not None or settings.data == SANDBOX:
-        other = _prepare(settings, settings.eval_data or SANDBOX, None, None, "validation", tokenizer)
-        summaries["eval"] = other.summary
-        held_out = other.dataset
-        highest_id = max(highest_id, _highest_id(held_out))
-        train, shared = drop_prompts(train, set(held_out["prompt_key"][:]))
+        other = _prepare(
+            settings,
+            settings.eval_data or SANDBOX,
+            settings.eval_data_split,
+            settings.eval_data_format or settings.data_format,
+            "validation",
+            tokenizer,
+        )
+        summaries["eval"], highest_id = other.summary, max(highest_id, _highest_id(other.dataset))
+        surplus, held_out = hold_out(other.dataset, 1.0, settings.eval_pairs, "eval")
+        if len(surplus):
+            report.note(f"held-out pairs: {len(held_out)} of {len(other.dataset)}; --eval-pairs takes more")
+        train, shared = drop_prompts(prepared.dataset, set(other.dataset["prompt_key"][:]))
         if shared:
             report.warn(f"{shared} training pairs have prompts of the held-out pairs and were left out")
-    elif settings.eval_share > 0:
-        parts = split_by_prompt(train, {"held-out": settings.eval_share, "train": 1 - settings.eval_share}, 0, "eval")
-        train, held_out = parts["train"], parts["held-out"]
-    if held_out is not None:
-        held_out = held_out.select(range(min(len(held_out), settings.eval_pairs))) if len(held_out) else None
+    else:
+        train, held_out = hold_out(prepared.dataset, settings.eval_share, settings.eval_pairs, "eval")
     probe_share = settings.probe_share
     if probe_share is None:
-        probe_share = PROBE_SHARE if needs_probe else 0.0
-    probe_train = probe_validation = None
-    if probe_share > 0:
-        shares = {
-            "train": 1 - probe_share,
-            "probe": probe_share * (1 - PROBE_VALIDATION),
-            "validation": probe_share * PROBE_VALIDATION,
-        }
-        parts = split_by_prompt(train, shares, 0, "probe")
-        train, probe_train, probe_validation = parts["train"], parts["probe"], parts["validation"]
+        probe_share = PROBE_SHARE if "probe" in needs else 0.0
+    train, probe_train, probe_validation = _for_the_probe(train, probe_share)
     if len(train) == 0:
         raise DataError(
-            f"{settings.data}: no pair is left to train on after holding out "
-            f"{len(held_out) if held_out is not None else 0} pairs",
+            f"{settings.data}: no pair is left to train on after holding out {len(held_out)} pairs",
             hint="give more data, or a lower --eval-share and --probe.share",
         )
+    _check_columns(needs, train, settings.data)
+    if len(held_out):
+        _check_columns(needs, held_out, settings.eval_data or settings.data)
     train = _with_noise(train, settings, report, folder)
     report.note(_division(train, held_out, probe_train, probe_validation))
-    return Parts(train, held_out, probe_train, probe_validation, summaries, prepared.fingerprint, highest_id)
+    identity = digest(rows_digest(train), rows_digest(held_out))
+    kept = held_out if len(held_out) else None
+    return Parts(train, kept, probe_train, probe_validation, summaries, identity, highest_id)
+
+
+def _for_the_probe(train: Dataset, share: float) -> tuple[Dataset, Dataset | None, Dataset | None]:
+    """Training pairs, and the probe's for training and validation."""
+    if share == 0:
+        return train, None, None
+    shares = {"train": 1 - share, "probe": share * (1 - PROBE_VALIDATION), "validation": share * PROBE_VALIDATION}
+    parts = split_by_prompt(train, shares, 0, "probe")
+    return parts["train"], parts["probe"], parts["validation"]
+
+
+def _check_columns(needs: Collection[Need], pairs: Dataset, source: str) -> None:
+    for need, columns in COLUMNS.items():
+        missing = [name for name in columns if name not in pairs.column_names]
+        if need in needs and missing:
+            raise DataError(
+                f"{source}: a method of this run needs {need}, and the data has no {' and no '.join(missing)}",
+                hint="add the columns, or choose another method; docs/data.md names the layouts that have them",
+            )
 
 
 def prepare_pairs(settings: Settings, tokenizer: Any) -> Prepared:
@@ -151,8 +178,8 @@ def _highest_id(pairs: Dataset) -> int:
     return max(pc.max(pc.list_flatten(column)).as_py() for column in columns)
 
 
-def _division(train: Dataset, held_out: Dataset | None, probe: Dataset | None, validation: Dataset | None) -> str:
-    text = f"pairs: {len(train)} to train on, {len(held_out) if held_out is not None else 0} held out"
+def _division(train: Dataset, held_out: Dataset, probe: Dataset | None, validation: Dataset | None) -> str:
+    text = f"pairs: {len(train)} to train on, {len(held_out)} held out"
     if probe is not None and validation is not None:
         text += f", {len(probe)} + {len(validation)} for the probe (training + validation)"
     return text

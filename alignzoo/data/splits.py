@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Collection
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -38,6 +39,27 @@ def split_by_prompt(dataset: Dataset, shares: dict[str, float], seed: int, salt:
         place = _unit_hash(f"{salt}/{seed}/{key}")
         rows[next((part for part, bound in enumerate(bounds) if place < bound), last)].append(row)
     return {name: dataset.select(rows[part]) for part, name in enumerate(shares)}
+
+
+def hold_out(dataset: Dataset, share: float, at_most: int, salt: str) -> tuple[Dataset, Dataset]:
+    """``(rest, held out)``: whole prompts, in an order that depends on the prompts and ``salt`` only.
+
+    Takes prompts of at most ``share`` of the hash range until ``at_most`` pairs are reached (the last prompt is taken
+    whole), so that a larger share or number holds out a superset.
+    """
+    keys = dataset["prompt_key"][:]
+    places = {key: _unit_hash(f"{salt}/{key}") for key in set(keys)}
+    counts = Counter(keys)
+    taken: set[str] = set()
+    pairs = 0
+    for key in sorted(places, key=places.__getitem__):
+        if places[key] >= share or pairs >= at_most:
+            break
+        taken.add(key)
+        pairs += counts[key]
+    held = [row for row, key in enumerate(keys) if key in taken]
+    rest = [row for row, key in enumerate(keys) if key not in taken]
+    return dataset.select(rest), dataset.select(held)
 
 
 def drop_prompts(dataset: Dataset, keys: Collection[str]) -> tuple[Dataset, int]:

@@ -65,8 +65,10 @@ class Probe:
                 f"no probe in {folder}: {Path(error.filename or folder).name} is missing",
                 hint="train one: alignzoo probe --model MODEL --data DATA --out DIR",
             ) from error
-        except (SafetensorError, KeyError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise AlignzooError(f"the probe in {folder} is damaged: {error}", hint="train it anew") from error
+        if not isinstance(facts, dict) or probe.weight.shape[:1] != (2,) or probe.weight.dim() != 2:
+            raise AlignzooError(f"the probe in {folder} is damaged: it is not a linear head", hint="train it anew")
         if probe.weight.shape[1] != hidden:
             raise ModelError(
                 f"the probe in {folder} is for hidden size {probe.weight.shape[1]}, the model has {hidden}",

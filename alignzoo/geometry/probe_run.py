@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
-from alignzoo.errors import DataError, UsageError
+from alignzoo.errors import AlignzooError, DataError
 from alignzoo.geometry.probe import Probe, fit_probe, mean_hidden_states
 from alignzoo.model.weights import fingerprint
 from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
+from alignzoo.run_folder import check_free, leave_as_it_was
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,16 +41,42 @@ def cached_probe(
     key = hashlib.sha256(json.dumps([PROBE_VERSION, weights, data]).encode()).hexdigest()[:32]
     folder = cache_folder() / "probes" / key
     hidden = model.config.get_text_config().hidden_size
-    if (folder / "probe.json").is_file():
+    kept = _kept(folder, hidden, report)
+    if kept is not None:
+        return kept
+    probe = train_probe(model, train, validation, report=report, facts={"model_weights": weights, "data": data})
+    return _publish(probe, folder, hidden, report)
+
+
+def _kept(folder: Path, hidden: int, report: Reporter) -> Probe | None:
+    """The probe in ``folder``; a damaged one makes way for another."""
+    if not folder.exists():
+        return None
+    try:
         probe = Probe.load(folder, hidden=hidden)
         _announce(probe, "reused from an earlier run on the same weights and pairs", report)
-        return probe
-    probe = train_probe(model, train, validation, report=report, facts={"model_weights": weights, "data": data})
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    probe.save(partial)
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
+    except (AlignzooError, KeyError, TypeError, ValueError) as error:
+        what = error.message if isinstance(error, AlignzooError) else f"the facts of the probe in {folder} are damaged"
+        report.warn(f"{what}; training another one")
+        # Moved before it is deleted: no other run sees half of it, and none deletes what another has just published.
+        with contextlib.suppress(OSError), tempfile.TemporaryDirectory(prefix=".damaged-", dir=folder.parent) as away:
+            folder.rename(Path(away) / folder.name)
+        return None
+    return probe
+
+
+def _publish(probe: Probe, folder: Path, hidden: int, report: Reporter) -> Probe:
+    """Keep a probe for later runs, whole or not at all; where another run was faster, its probe is returned."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder.parent) as partial:
+            whole = Path(partial) / folder.name
+            probe.save(whole)
+            whole.rename(folder)
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(AlignzooError):
+            return Probe.load(folder, hidden=hidden)
+        report.warn(f"the probe is not kept for later runs: {error}; ALIGNZOO_CACHE names another folder for it")
     return probe
 
 
@@ -85,14 +114,40 @@ def probe_command(settings: Settings, *, out: str, max_pairs: int | None = None,
 
     Raises:
         UsageError: ``out`` exists and is not empty.
+        AlignzooError: ``out`` cannot be written.
     """
+    folder = Path(out)
+    existed = _open(folder)
+    try:
+        probe = _probe_of(settings, max_pairs, reporter)
+        probe.save(folder)
+    except BaseException:
+        leave_as_it_was(folder, existed)
+        raise
+    return {"out": str(folder), **probe.facts}
+
+
+def _open(folder: Path) -> bool:
+    """Make the ``--out`` folder, before anything is computed for it; returns whether it was there already."""
+    try:
+        check_free(folder)
+        existed = folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return existed
+    except OSError as error:
+        raise AlignzooError(
+            f"--out {folder} cannot be written: {error.strerror}", hint="name a folder in a place that you may write to"
+        ) from error
+
+
+def _probe_of(settings: Settings, max_pairs: int | None, reporter: Reporter) -> Probe:
+    """Train a probe on the model and the data of the settings."""
     from alignzoo.data.parts import PROBE_VALIDATION, describe, prepare_pairs
     from alignzoo.data.splits import split_by_prompt
     from alignzoo.model.load import find_model, load_policy, load_tokenizer
 
-    folder, seed = Path(out), settings.seed
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"--out {out} exists and is not empty", hint="name another folder")
+    seed = settings.seed
     source = find_model(settings.model)
     prepared = prepare_pairs(settings, load_tokenizer(source, settings))
     describe(prepared.summary, reporter)
@@ -100,7 +155,7 @@ def probe_command(settings: Settings, *, out: str, max_pairs: int | None = None,
     if max_pairs is not None and max_pairs < len(pairs):
         pairs = pairs.shuffle(seed=seed).select(range(max_pairs))
     parts = split_by_prompt(pairs, {"train": 1 - PROBE_VALIDATION, "validation": PROBE_VALIDATION}, seed, "probe")
-    policy = load_policy(source, settings)
+    policy = _on_accelerator(load_policy(source, settings))
     facts = {
         "model": settings.model,
         "model_weights": fingerprint(policy),
@@ -108,9 +163,12 @@ def probe_command(settings: Settings, *, out: str, max_pairs: int | None = None,
         "source": settings.data,
         "seed": seed,
     }
-    probe = train_probe(policy, parts["train"], parts["validation"], report=reporter, facts=facts)
-    probe.save(folder)
-    return {"out": str(folder), **probe.facts}
+    return train_probe(policy, parts["train"], parts["validation"], report=reporter, facts=facts)
+
+
+def _on_accelerator(policy: Any) -> Any:
+    """Moved to the machine's accelerator, where it has one."""
+    return policy.to(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else policy
 
 
 def _responses(part: Dataset, labelled: bool) -> tuple[list[list[int]], list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -15,11 +16,15 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from alignzoo.errors import ModelError, UsageError
 from alignzoo.plugin.resolve import SANDBOX
 from alignzoo.plugin.settings import Settings
+
+_ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_SAFETENSORS_ONLY = "alignzoo reads weights from safetensors only: load .bin weights with {} and save them again"
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class ModelSource:
     Attributes:
         path: what ``from_pretrained`` gets: a hub id or a folder.
         gguf: the file inside ``path``, for a ``.gguf`` model.
-        adapter: folder of an already trained PEFT adapter on top of ``path``.
+        adapter: folder or hub id of an already trained PEFT adapter on top of ``path``.
     """
 
     path: str
@@ -41,42 +46,84 @@ def find_model(name: str) -> ModelSource:
     """Resolve ``--model`` without loading weights.
 
     Raises:
-        ModelError: a path that does not exist or holds no model; a gguf file without the ``gguf`` package.
+        ModelError: a path that does not exist or holds no model; a gguf file without the ``gguf`` package; an adapter
+            without a base that can be trained on.
     """
+    config = _adapter_config(name)
+    if config is None:
+        return _full_model(name, f"--model {name}")
+    base = _base_of(config)
+    if _adapter_config(base) is not None:
+        raise ModelError(
+            f"{config}: the base model {base} is itself an adapter",
+            hint="merge that one into its own base first (merge_and_unload), and name the merged model as the base",
+        )
+    inner = _full_model(base, f"{config}: base model {base}")
+    return ModelSource(inner.path, inner.gguf, adapter=str(config.parent) if Path(name).expanduser().exists() else name)
+
+
+def _adapter_config(name: str) -> Path | None:
+    return None if name == SANDBOX else _file_of(name, _ADAPTER_CONFIG)
+
+
+def _file_of(name: str, file: str) -> Path | None:
+    """``file`` of a folder or (fetched) of a hub repository; None where there is none."""
+    path = Path(name).expanduser()
+    if path.exists() or not _is_hub_id(name):
+        return path / file if (path / file).is_file() else None
+    with contextlib.suppress(Exception), quiet():  # whatever is wrong with the repository, its load says it better
+        found = cached_file(
+            name,
+            file,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        return Path(found) if found else None
+    return None
+
+
+def _is_hub_id(name: str) -> bool:
+    return not (name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(".gguf"))
+
+
+def _base_of(config: Path) -> str:
+    """The base model that an adapter's config names."""
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{config} cannot be read: {error}", hint="save the adapter again with peft") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{config} is not a JSON object", hint="save the adapter again with peft")
+    base = content.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise ModelError(f"{config} names no base model", hint="merge the adapter into its base first")
+    return base
+
+
+def _full_model(name: str, said: str) -> ModelSource:
+    """Resolve a model that is no adapter; ``said`` is how a message calls it."""
     if name == SANDBOX:
         from alignzoo.sandbox import MODEL_PATH
 
         return ModelSource(str(MODEL_PATH))
     path = Path(name).expanduser()
     if path.is_dir():
-        return _folder(path)
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{said}: no config.json in that folder", hint="give a folder written by save_pretrained")
+        return ModelSource(str(path))
     if path.suffix == ".gguf":
-        return _gguf(path)
+        return _gguf(path, said)
     if path.exists():
-        raise ModelError(f"--model {name} is a file", hint="give a folder saved by transformers, or a .gguf file")
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelError(f"--model {name}: no such folder", hint="give a local folder, a .gguf file or a hub id")
+        raise ModelError(f"{said} is a file", hint="give a folder saved by transformers, or a .gguf file")
+    if not _is_hub_id(name):
+        raise ModelError(f"{said}: no such folder", hint="give a local folder, a .gguf file or a hub id")
     return ModelSource(name)
 
 
-def _folder(path: Path) -> ModelSource:
-    adapter = path / "adapter_config.json"
-    if adapter.is_file():
-        base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
-        if not base:
-            raise ModelError(f"{adapter} names no base model", hint="merge the adapter into its base first")
-        inner = find_model(str(base))
-        return ModelSource(inner.path, inner.gguf, adapter=str(path))
-    if not (path / "config.json").is_file():
-        raise ModelError(
-            f"--model {path}: no config.json in that folder", hint="give a folder written by save_pretrained"
-        )
-    return ModelSource(str(path))
-
-
-def _gguf(path: Path) -> ModelSource:
+def _gguf(path: Path, said: str) -> ModelSource:
     if not path.is_file():
-        raise ModelError(f"--model {path}: no such file")
+        raise ModelError(f"{said}: no such file", hint="give the path of a .gguf file that exists")
     with contextlib.suppress(ImportError):
         import gguf  # noqa: F401
 
@@ -85,11 +132,17 @@ def _gguf(path: Path) -> ModelSource:
 
 
 def load_tokenizer(source: ModelSource, settings: Settings) -> PreTrainedTokenizerBase:
-    """The model's tokenizer; ``pad`` falls back to ``eos`` (masks come from lengths, never from token ids)."""
-    with _explained(source.adapter or source.path, "tokenizer"), quiet():
-        tokenizer = AutoTokenizer.from_pretrained(source.path, **_where(source, settings))
+    """The model's tokenizer; ``pad`` falls back to ``eos`` (masks come from lengths, never from token ids).
+
+    An adapter's own one, where it was saved with one: it is what the adapter was trained with.
+    """
+    path, options = source.path, _where(source, settings)
+    if source.adapter is not None and _file_of(source.adapter, "tokenizer_config.json") is not None:
+        path, options = source.adapter, {"trust_remote_code": settings.trust_remote_code}
+    with _explained(path, "tokenizer"), quiet():
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
     if tokenizer.eos_token_id is None:
-        raise ModelError(f"the tokenizer of {source.path} has no end-of-sequence token", hint="set eos_token in it")
+        raise ModelError(f"the tokenizer of {path} has no end-of-sequence token", hint="set eos_token in it")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -100,10 +153,26 @@ def load_policy(source: ModelSource, settings: Settings) -> PreTrainedModel:
 
     Raises:
         ModelError: not a causal LM, unreadable weights, or no such repository.
-        UsageError: ``--lora.r`` against an adapter that was trained with another rank.
+        UsageError: ``--lora.r`` or ``--lora.alpha`` against an adapter that was trained with another one.
     """
+    policy: Any = _load_base(source, settings)
+    if source.adapter is not None:
+        policy = _with_trained_adapter(policy, source.adapter, settings)
+    elif settings.lora_r:
+        policy = _with_new_adapter(policy, settings)
+    if not settings.dropout:
+        disable_dropout(policy)  # after the adapter came in, which may bring dropout of its own
+    return policy
+
+
+def _load_base(source: ModelSource, settings: Settings) -> PreTrainedModel:
+    """The model without an adapter: whole, causal, in fp32."""
     options = _where(source, settings)
-    if source.gguf and hasattr(transformers, "GgufConfig"):
+    if not source.gguf:
+        options["use_safetensors"] = True
+        # Without it, transformers asks the hub to convert a repository that has other weights only.
+        os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+    elif hasattr(transformers, "GgufConfig"):
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)  # packed blocks do not train
     with _explained(source.path, "model"), quiet():
         model, loaded = AutoModelForCausalLM.from_pretrained(
@@ -115,12 +184,6 @@ def load_policy(source: ModelSource, settings: Settings) -> PreTrainedModel:
         model.hf_quantizer = None
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
-    if not settings.dropout:
-        disable_dropout(model)
-    if source.adapter is not None:
-        return _with_trained_adapter(model, source.adapter, settings)
-    if settings.lora_r:
-        return _with_new_adapter(model, settings)
     return model
 
 
@@ -185,18 +248,34 @@ def _with_trained_adapter(model: PreTrainedModel, adapter: str, settings: Settin
 
     from alignzoo.model.reference import REFERENCE_ADAPTER
 
-    config = PeftConfig.from_pretrained(adapter)
-    rank = getattr(config, "r", None)
-    if settings.lora_r and settings.lora_r != rank:
-        raise UsageError(
-            f"--lora.r {settings.lora_r} does not fit the adapter in {adapter}, which has rank {rank}",
-            hint="leave --lora.r out to go on training it, or merge it into its base first",
+    with _explained(adapter, "adapter"):
+        config = PeftConfig.from_pretrained(adapter)
+    _check_lora_settings(config, adapter, settings)
+    if _file_of(adapter, _ADAPTER_WEIGHTS) is None:
+        raise ModelError(
+            f"cannot load the adapter of {adapter}: it holds no {_ADAPTER_WEIGHTS}",
+            hint=_SAFETENSORS_ONLY.format("peft"),
         )
     with _explained(adapter, "adapter"):
         policy = PeftModel.from_pretrained(model, adapter, is_trainable=True)
         policy.load_adapter(adapter, adapter_name=REFERENCE_ADAPTER, is_trainable=False)
     policy.set_adapter("default")
     return policy
+
+
+def _check_lora_settings(config: Any, adapter: str, settings: Settings) -> None:
+    """An adapter that goes on training keeps its rank and scale."""
+    rank, alpha = getattr(config, "r", None), getattr(config, "lora_alpha", None)
+    if settings.lora_r and settings.lora_r != rank:
+        raise UsageError(
+            f"--lora.r {settings.lora_r} does not fit the adapter in {adapter}, which has rank {rank}",
+            hint="leave --lora.r out to go on training it, or merge it into its base first",
+        )
+    if "lora_alpha" in settings.model_fields_set and settings.lora_alpha != alpha:
+        raise UsageError(
+            f"--lora.alpha {settings.lora_alpha:g} does not fit the adapter in {adapter}, which has alpha {alpha}",
+            hint="leave --lora.alpha out to go on training it, or merge it into its base first",
+        )
 
 
 def disable_dropout(model: torch.nn.Module) -> None:
@@ -214,11 +293,16 @@ def _explained(path: str, what: str) -> Iterator[None]:
     """Loading errors of transformers and peft in the user's terms."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "Unrecognized configuration class" in first or "Unrecognized model" in first:
             raise ModelError(
                 f"{path} is not a causal language model", hint="alignzoo trains models of AutoModelForCausalLM"
+            ) from error
+        if "no file named model.safetensors" in first or "cannot be loaded with `safetensors`" in first:
+            raise ModelError(
+                f"cannot load the {what} of {path}: it holds no model.safetensors",
+                hint=_SAFETENSORS_ONLY.format("transformers"),
             ) from error
         raise ModelError(
             f"cannot load the {what} of {path}: {first}",

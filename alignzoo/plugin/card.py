@@ -70,6 +70,7 @@ class Card(_Frozen):
         formula: the value per pair (loss), the objective (robust) or the step (geometry), in the paper's symbols.
         needs: what the method reads beyond summed policy log-probs and lengths.
         batch_coupled: a pair's value or weight depends on the other pairs of the step.
+        aggregates: a wrapper with an :meth:`objective` of its own in place of the mean; a run has room for one.
         passes: forward-backward passes a step takes at the most.
         api: the plugin contract the card was written for.
     """
@@ -83,6 +84,7 @@ class Card(_Frozen):
     paper: Paper | None = None
     needs: frozenset[Need] = frozenset()
     batch_coupled: bool = False
+    aggregates: bool = False
     passes: int = Field(1, ge=1)
     aliases: tuple[str, ...] = ()
     api: int = PLUGIN_API

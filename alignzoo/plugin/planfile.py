@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,28 @@ from alignzoo import __version__
 from alignzoo.errors import AlignzooError
 from alignzoo.launch import distributed_backend
 from alignzoo.plugin.recipe import Layer
-from alignzoo.plugin.resolve import Method, Plan, require, resolve
+from alignzoo.plugin.resolve import SANDBOX, Method, Plan, require, resolve
 from alignzoo.plugin.settings import Settings
 
 PLAN_FILE = "plan.yaml"
+DEFAULT, PRESET = "default", "preset"
+"""Origins of values that nobody stated: the card's default, or what a stated option (a preset) fills in."""
 
 
-def _stated(values: Mapping[str, Any], origins: Mapping[str, str]) -> dict[str, Any]:
-    return {name: {"value": value, "from": origins.get(name, "default")} for name, value in values.items()}
+def _stated(values: Mapping[str, Any], origins: Mapping[str, str], preset: Collection[str] = ()) -> dict[str, Any]:
+    def origin(name: str) -> str:
+        return origins.get(name, PRESET if name in preset else DEFAULT)
+
+    return {name: {"value": value, "from": origin(name)} for name, value in values.items()}
 
 
 def _method(method: Method) -> dict[str, Any]:
     return {
         "name": method.card.name,
         "from": method.distribution,
-        "options": _stated(method.options.model_dump(mode="json"), method.origins),
+        "options": _stated(
+            method.options.model_dump(mode="json"), method.origins, preset=method.options.model_fields_set
+        ),
     }
 
 
@@ -48,7 +55,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
 
 def write_plan(plan: Plan, folder: Path) -> None:
     """Write ``plan.yaml`` into a run folder, whole or not at all."""
-    text = yaml.safe_dump(plan_to_dict(plan), sort_keys=False, allow_unicode=True, width=100)
+    text = yaml.safe_dump(_anchored(plan_to_dict(plan)), sort_keys=False, allow_unicode=True, width=100)
     partial = folder / f".{PLAN_FILE}.partial"
     partial.write_text(text, encoding="utf-8")
     partial.replace(folder / PLAN_FILE)
@@ -71,7 +78,41 @@ def read_plan(folder: Path) -> Plan:
         layers = _layers(content)
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise AlignzooError(f"{path} is damaged: {error}", hint="start the run anew with another --out") from error
-    return require(resolve(layers, distributed=distributed_backend()))
+    plan = require(resolve(layers, distributed=distributed_backend()))
+    _check_unchanged(content, plan, path)
+    return plan
+
+
+def _anchored(content: dict[str, Any]) -> dict[str, Any]:
+    """Local files and folders by their whole path, so that a run can be resumed from anywhere."""
+    groups = [content["settings"], *(method["options"] for method in _methods(content))]
+    for stated in (stated for group in groups for stated in group.values()):
+        value = stated["value"]
+        if isinstance(value, str) and value != SANDBOX and Path(value).exists():
+            stated["value"] = str(Path(value).resolve())
+    return content
+
+
+def _check_unchanged(content: dict[str, Any], plan: Plan, path: Path) -> None:
+    """A newer alignzoo may have other defaults; a resumed run keeps those that it was started with."""
+    now = plan_to_dict(plan)
+    for then, group in ((content["settings"], now["settings"]), *_paired_options(content, now)):
+        for name, stated in group.items():
+            if name not in then or then[name]["value"] != stated["value"]:
+                was = repr(then[name]["value"]) if name in then else "not there"
+                raise AlignzooError(
+                    f"{path}: {name} was {was} when the run was started, and would now be {stated['value']!r}",
+                    hint=f"resume it with alignzoo {content.get('alignzoo')}, or start it anew with another --out",
+                )
+
+
+def _methods(content: dict[str, Any]) -> list[dict[str, Any]]:
+    return [content["loss"], *content["robust"], content["geometry"]]
+
+
+def _paired_options(then: dict[str, Any], now: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    pairs = zip(_methods(then), _methods(now), strict=True)
+    return [(old["options"], new["options"]) for old, new in pairs]
 
 
 def _qualified(method: dict[str, Any]) -> str:
@@ -83,7 +124,7 @@ def _layers(content: dict[str, Any]) -> list[Layer]:
     values: dict[str, dict[str, Any]] = {}
 
     def put(key: str, stated: dict[str, Any]) -> None:
-        if stated["from"] != "default":
+        if stated["from"] not in (DEFAULT, PRESET):
             values.setdefault(stated["from"], {})[key] = stated["value"]
 
     for flag, stated in content["settings"].items():

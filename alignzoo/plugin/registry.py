@@ -81,6 +81,11 @@ class Registry:
         """Name of the distribution that brings a method."""
         return next(plugin.distribution for plugin in self.plugins if any(m is method for m in plugin.methods))
 
+    def at_home(self, kind: Kind, name: str, distribution: str) -> str:
+        """``distribution:name`` where that distribution brings such a method, else the bare name."""
+        own = any(p.distribution == distribution and m.name == name for p, m in self.entries(kind))
+        return f"{distribution}:{name}" if own else name
+
     def find(self, kind: Kind, name: str) -> Card | Composition:
         """The method called ``name`` (or ``distribution:name``).
 

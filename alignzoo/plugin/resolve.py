@@ -20,6 +20,7 @@ from alignzoo.plugin.registry import Registry, build_options, registry
 from alignzoo.plugin.settings import Settings
 
 SANDBOX = "sandbox"
+DEFAULT_LOSS, DEFAULT_GEOMETRY = "alignzoo:dpo", "alignzoo:plain"
 NO_WRAPPER = "none"
 """``--robust none`` takes away the wrappers of a recipe."""
 
@@ -117,7 +118,7 @@ def require(resolved: Plan | list[AlignzooError]) -> Plan:
 
 
 def _names(layers: Sequence[Layer]) -> dict[str, Any]:
-    names: dict[str, Any] = {"loss": "dpo", "robust": [], "geometry": "plain"}
+    names: dict[str, Any] = {"loss": DEFAULT_LOSS, "robust": [], "geometry": None}
     for layer in layers:
         names.update({kind: layer.values[kind] for kind in METHOD_KINDS if kind in layer.values})
     names["robust"] = [name for name in names["robust"] if name != NO_WRAPPER]
@@ -127,17 +128,21 @@ def _names(layers: Sequence[Layer]) -> dict[str, Any]:
 def _expand(
     names: dict[str, Any], methods: Registry, problems: list[AlignzooError]
 ) -> tuple[dict[str, Any], list[str]]:
-    """A named composition replaced by its parts, with a note that says so."""
+    """A named composition replaced by its parts, with a note that says so; what is not named gets its default."""
+    asked_geometry = names["geometry"]
+    names = {**names, "geometry": asked_geometry or DEFAULT_GEOMETRY}
     try:
         method = methods.find("loss", names["loss"])
     except AlignzooError:
         return names, []  # reported with its kind when the loss is chosen
     if not isinstance(method, Composition):
         return names, []
-    missing = [name for name in method.robust if name not in names["robust"]]
-    expanded = {**names, "loss": method.loss, "robust": [*missing, *names["robust"]]}
+    home = methods.distribution_of(method)
+    missing = [methods.at_home("robust", name, home) for name in method.robust if name not in names["robust"]]
+    loss = methods.at_home("loss", method.loss, home)
+    expanded = {**names, "loss": loss, "robust": [*missing, *names["robust"]]}
     if method.geometry is not None:
-        if names["geometry"] not in ("plain", method.geometry):
+        if asked_geometry not in (None, method.geometry):
             problems.append(
                 IncompatibleError(
                     f"{method.name} already means --geometry {method.geometry}, so --geometry {names['geometry']} "
@@ -145,7 +150,7 @@ def _expand(
                     hint=f"name the parts yourself: {method.flags()}",
                 )
             )
-        expanded["geometry"] = method.geometry
+        expanded["geometry"] = methods.at_home("geometry", method.geometry, home)
     return expanded, [f"--loss {method.name} stands for {method.flags()}"]
 
 
@@ -232,6 +237,14 @@ def _settings(layers: Sequence[Layer], problems: list[AlignzooError]) -> tuple[S
                 hint = f"did you mean {' or '.join(near)}?" if near else "`alignzoo run --help` lists the settings"
                 problems.append(UsageError(f"{layer.origin}: unknown setting {key!r}", hint=hint))
                 continue
+            if flags[key] == "trust_remote_code" and layer.origin.startswith("recipe:"):
+                problems.append(
+                    UsageError(
+                        f"{layer.origin} asks for {key}, and a recipe may not: it lets a stranger's code run",
+                        hint=f"take it out, and give --{key} yourself if you trust the model",
+                    )
+                )
+                continue
             values[flags[key]] = value
             origins[flags[key]] = layer.origin
     try:
@@ -251,12 +264,12 @@ def _conflicts(plan: Plan, distributed: str) -> list[AlignzooError]:
     names = [method.card.name for method in plan.robust]
     for name in sorted({name for name in names if names.count(name) > 1}):
         problems.append(IncompatibleError(f"--robust {name} is given twice", hint="name each wrapper once"))
-    coupled = [method.card.name for method in plan.robust if method.card.batch_coupled]
-    if len(set(coupled)) > 1:
+    aggregating = [method.card.name for method in plan.robust if method.card.aggregates]
+    if len(set(aggregating)) > 1:
         problems.append(
             IncompatibleError(
-                f"{' and '.join(coupled)} each replace the mean over the step, and only one can",
-                hint=f"keep one of --robust {' / --robust '.join(coupled)}",
+                f"{' and '.join(aggregating)} each replace the mean over the step, and only one can",
+                hint=f"keep one of --robust {' / --robust '.join(aggregating)}",
             )
         )
     for method in plan.methods:
@@ -291,14 +304,20 @@ def _unused_settings(plan: Plan) -> list[AlignzooError]:
         unused("lora_alpha", "--lora.r is 0, so there is no adapter", "add --lora.r 8, or leave it out")
     if settings.eval_data is not None:
         unused("eval_share", "--eval-data names the held-out pairs", "leave one of them out")
+    else:
+        unused("eval_data_split", "there is no --eval-data", "leave it out")
+        unused("eval_data_format", "there is no --eval-data", "leave it out")
     if settings.data == SANDBOX:
-        for name in ("data_split", "data_format"):
+        for name in ("data_split", "data_format", "eval_share"):
             unused(name, "the sandbox has its own splits and layout", "name a --data, or leave it out")
+    elif settings.eval_data is None and settings.eval_share == 0:
+        for name in ("eval_every", "eval_pairs"):
+            unused(name, "no pairs are held out", "raise --eval-share, or name --eval-data")
     if settings.probe_share == 0 and "probe" in plan.needs:
         problems.append(
             UsageError(
                 f"geometry {plan.geometry.card.name!r} needs a safety probe, and --probe.share 0 leaves it no pairs",
-                hint="raise --probe.share, or give a trained one: --geometry.probe DIR",
+                hint="raise --probe.share",
             )
         )
     return problems

@@ -25,9 +25,13 @@ class Settings(BaseModel):
     eval_data: str | None = _setting(
         None, "held-out pairs; without it a share of the training prompts is held out", metavar="DATA"
     )
+    eval_data_split: str | None = _setting(None, "split of the held-out data", flag="eval-data.split", metavar="NAME")
+    eval_data_format: str | None = _setting(
+        None, "layout of the held-out data [default: that of --data.format]", flag="eval-data.format", metavar="FORMAT"
+    )
     eval_share: float = _setting(0.05, "share of the prompts held out when there is no --eval-data", ge=0, lt=1)
-    eval_pairs: int = _setting(32, "held-out pairs to evaluate on at the most", ge=1)
-    out: str | None = _setting(None, "run folder [default: runs/<loss>-<time>]", metavar="DIR")
+    eval_pairs: int = _setting(64, "held-out pairs to evaluate on at the most", ge=1)
+    out: str | None = _setting(None, "run folder [default: runs/<methods>-<time>]", metavar="DIR")
     max_steps: int | None = _setting(None, "optimizer steps at the most", ge=1)
     epochs: float | None = _setting(
         None, "passes over the training pairs at the most [default: 1, or as many as --max-steps takes]", gt=0

@@ -8,13 +8,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.lazy import torch
-from alignzoo.sandbox.generate import ATTACK_SPLITS, EVALUATION_PROMPTS, EVALUATION_SPLITS, Prompt, prompts
+from alignzoo.sandbox.generate import (
+    ATTACK_SPLITS,
+    EVALUATION_PROMPTS,
+    EVALUATION_SPLITS,
+    Prompt,
+    prompts,
+)
 from alignzoo.sandbox.judge import judge
 
 if TYPE_CHECKING:
     from torch import nn
 
-MAX_NEW_TOKENS = 64
+MAX_NEW_TOKENS = 56
 
 
 @contextmanager
@@ -74,7 +80,11 @@ def generate_answers(
 
 
 def evaluate(
-    model: Any, tokenizer: Any, n: int = EVALUATION_PROMPTS, seed: int = 0, batch_size: int = 128
+    model: Any,
+    tokenizer: Any,
+    n: int = EVALUATION_PROMPTS,
+    seed: int = 0,
+    batch_size: int = 128,
 ) -> dict[str, float]:
     """Rates in [0, 1] over ``n`` prompts of each evaluation split, from greedy answers.
 

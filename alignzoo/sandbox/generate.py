@@ -115,7 +115,8 @@ def _distinct(split: str, n: int, rng: random.Random) -> Iterator[Prompt]:
         misses += 1
         if misses > 1000:
             raise UsageError(
-                f"the sandbox split {split!r} has no {n} different prompts", hint=f"ask for at most {len(seen)}"
+                f"the sandbox split {split!r} has no {n} different prompts",
+                hint=f"ask for at most {len(seen)}",
             )
 
 

@@ -73,7 +73,13 @@ def _batches(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Iterator
 
     stream = chats(rng)
     while True:
-        rows = sorted(_render(tokenizer, list(itertools.islice(stream, BATCH * _BATCHES_SORTED_TOGETHER))), key=len)
+        rows = sorted(
+            _render(
+                tokenizer,
+                list(itertools.islice(stream, BATCH * _BATCHES_SORTED_TOGETHER)),
+            ),
+            key=len,
+        )
         starts = list(range(0, len(rows), BATCH))
         rng.shuffle(starts)
         for start in starts:
@@ -90,7 +96,11 @@ def train(model: LlamaForCausalLM, batches: Iterator[tuple[Tensor, Tensor]], ste
     from transformers import get_cosine_schedule_with_warmup
 
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True
+        model.parameters(),
+        lr=LEARNING_RATE,
+        betas=(0.9, 0.98),
+        weight_decay=WEIGHT_DECAY,
+        fused=True,
     )
     schedule = get_cosine_schedule_with_warmup(optimizer, min(WARMUP, steps // 2), steps)
     loss = float("nan")
@@ -155,7 +165,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m alignzoo.sandbox.pretrain", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"optimizer steps of {BATCH} chats (default {STEPS})")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=STEPS,
+        help=f"optimizer steps of {BATCH} chats (default {STEPS})",
+    )
     options = parser.parse_args(arguments)
     print(json.dumps(pretrain(options.out, options.seed, options.steps), indent=2))
 

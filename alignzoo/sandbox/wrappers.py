@@ -10,7 +10,16 @@ from collections.abc import Callable
 
 from alignzoo.sandbox.world import PHRASINGS, Goal
 
-_NAMES = ("Grix", "Old Tansy", "Captain Plum", "Baron Moth", "Nibs", "Queen Soot", "Doctor Fizz", "Uncle Reed")
+_NAMES = (
+    "Grix",
+    "Old Tansy",
+    "Captain Plum",
+    "Baron Moth",
+    "Nibs",
+    "Queen Soot",
+    "Doctor Fizz",
+    "Uncle Reed",
+)
 _ROLES = ("goblin", "pirate", "wizard", "robot", "clown", "giant")
 
 _ROLE_PLAY = (
@@ -42,7 +51,10 @@ def _plain(goal: Goal, rng: random.Random) -> str:
 
 def _fill(templates: tuple[str, ...], goal: Goal, rng: random.Random) -> str:
     return rng.choice(templates).format(
-        request=_plain(goal, rng), goal=goal.text, name=rng.choice(_NAMES), role=rng.choice(_ROLES)
+        request=_plain(goal, rng),
+        goal=goal.text,
+        name=rng.choice(_NAMES),
+        role=rng.choice(_ROLES),
     )
 
 

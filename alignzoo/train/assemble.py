@@ -165,7 +165,8 @@ def _held_out(
 
 
 def _group_indices(parts: Parts) -> dict[str, int]:
-    names = parts.train["group"][:] if "group" in parts.train.column_names else []
+    parts_with_groups = [part for part in (parts.train, parts.held_out) if part is not None]
+    names = [name for part in parts_with_groups for name in part["group"][:]]
     return {name: index for index, name in enumerate(sorted(set(names)))}
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from alignzoo.errors import AlignzooError
+from alignzoo.errors import AlignzooError, MethodError
 
 STATE_FILE = "state.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -70,6 +70,31 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     for old in whole_checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def plain_state(method: Any) -> dict[str, Any]:
+    """The method's state, if a checkpoint can hold it.
+
+    Raises:
+        MethodError: it holds something that could not be read back without running code.
+    """
+    state: dict[str, Any] = method.state_dict()
+    strange = _not_plain(state)
+    if strange is not None:
+        raise MethodError(
+            f"{type(method).__name__}.state_dict() holds a {strange}, and a checkpoint takes tensors, numbers, "
+            "strings, lists and dicts of them"
+        )
+    return state
+
+
+def _not_plain(value: Any) -> str | None:
+    """The type of the first thing in ``value`` that is not plain data."""
+    if isinstance(value, dict):
+        return next((found for item in (*value, *value.values()) if (found := _not_plain(item))), None)
+    if isinstance(value, (list, tuple)):
+        return next((found for item in value if (found := _not_plain(item))), None)
+    return None if type(value) in (torch.Tensor, int, float, bool, str, type(None)) else type(value).__name__
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

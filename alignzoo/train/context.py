@@ -110,7 +110,12 @@ class StepContext:
     def backward(self) -> StepLoss:
         """Add the objective's gradient to ``.grad`` of every trainable parameter, averaged over ranks as needed."""
 
-        return self._differentiate(self.engine.accelerator.backward, exchange=True)
+        scale = float(self._world) if self._part is None else 1.0 / self._part[1]
+
+        def push(scalar: torch.Tensor) -> None:
+            self.engine.accelerator.backward(scalar * scale)
+
+        return self._differentiate(push, exchange=True)
 
     def gradient(self, tensors: Sequence[torch.Tensor]) -> tuple[StepLoss, list[torch.Tensor]]:
         """The objective's gradient with respect to ``tensors`` only; no ``.grad`` is touched.
@@ -122,7 +127,7 @@ class StepContext:
         def push(scalar: torch.Tensor) -> None:
             for total, grad in zip(totals, torch.autograd.grad(scalar, tensors, allow_unused=True), strict=True):
                 if grad is not None:
-                    total += grad
+                    total += self._world * grad
 
         loss = self._differentiate(push, exchange=False)
         if self.engine.world > 1:
@@ -139,13 +144,15 @@ class StepContext:
     def parts(self) -> Iterator[StepContext]:
         """One context per micro-batch, whose objective is that micro-batch's alone on each rank.
 
-        Its gradients are averaged over ranks and add up to the mean over micro-batches. The result depends on how the
-        step is cut: it exists to reproduce code that works so. Join what the parts report with :meth:`join`.
+        Gradients are averaged over ranks; what :meth:`backward` adds up is the mean over micro-batches. The result
+        depends on how the step is cut: it exists to reproduce code that works so. Join the reports with :meth:`join`.
         """
+        if self.engine.objective.stateful:
+            self.engine.objective.observe(self.evaluate().pairs)
         count = len(self.batches)
         for i in range(count):
             part = StepContext(self.engine, self.batches[i : i + 1], self.references[i : i + 1], self.step)
-            part._part = (i, count)
+            part._part, part._observed = (i, count), True
             yield part
 
     def join(self, losses: Sequence[StepLoss]) -> StepLoss:
@@ -166,7 +173,6 @@ class StepContext:
         if coupled and count > 1:
             with torch.no_grad():
                 ahead = [self._forward(i) for i in range(count)]
-            _reshard(self.engine.model)
             value, pairs, shares = self._coupled_cotangents(ahead)
         seen: list[PairBatch] = []
         values: list[torch.Tensor] = []
@@ -182,7 +188,7 @@ class StepContext:
                     total = count_pairs(self.batches) * self._world
                     part, share = self.engine.objective.cotangents(seen[-1], of=total)
                     values.append(part)
-                push(pull_back(fields, share) * self._scale)
+                push(pull_back(fields, share))
         if not coupled:
             pairs = self._gather(PairBatch.cat(seen))
             value = self._sum_over_ranks(torch.stack(values).sum())
@@ -213,12 +219,8 @@ class StepContext:
 
     @property
     def _world(self) -> int:
+        """Ranks that share the objective: gradients are averaged over ranks where it wants their sum."""
         return self.engine.world if self._part is None else 1
-
-    @property
-    def _scale(self) -> float:
-        """DDP and FSDP average gradients over ranks where the step's objective wants their sum."""
-        return float(self._world) if self._part is None else 1.0 / self._part[1]
 
     def _gather(self, pairs: PairBatch) -> PairBatch:
         return self.engine.gather(pairs) if self._part is None else pairs
@@ -253,7 +255,7 @@ def with_constants(
         "rejected_scores": batch.rejected_scores,
     }
     if groups and batch.groups is not None:
-        indices = [groups.get(name, -1) for name in batch.groups]
+        indices = [groups[name] for name in batch.groups]
         constants["groups"] = torch.tensor(indices, device=pairs.chosen_logps.device)
     if reference is not None:
         for name in ("chosen_logps", "rejected_logps", "chosen_token_logps", "rejected_token_logps"):
@@ -278,11 +280,3 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
-
-
-def _reshard(model: torch.nn.Module) -> None:
-    """FSDP2 keeps the root unsharded after a forward without gradients, and edits of its shards would be ignored."""
-    for module in model.modules():
-        reshard = getattr(module, "reshard", None)
-        if callable(reshard):
-            reshard()

@@ -24,10 +24,10 @@ from alignzoo.model.reference import Reference
 from alignzoo.model.weights import trained_weights
 from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
-from alignzoo.train.checkpoint import Checkpoint, save_checkpoint, step_of, whole_checkpoints
+from alignzoo.train.checkpoint import Checkpoint, plain_state, save_checkpoint, step_of, whole_checkpoints
 from alignzoo.train.context import Engine, StepContext
 from alignzoo.train.evaluate import HeldOut
-from alignzoo.train.metrics import MetricsFile, name_pairs, non_finite, pair_metrics
+from alignzoo.train.metrics import MetricsFile, name_pairs, non_finite, pair_metrics, weight_metrics
 from alignzoo.train.optim import learning_rate
 
 
@@ -122,6 +122,7 @@ class Loop:
             "tokens": tokens,
             "total_tokens": self.tokens,
             **pair_metrics(self.engine.objective.loss, loss.pairs),
+            **weight_metrics(self.engine.objective, loss.pairs),
             **context.metrics,
         }
 
@@ -151,9 +152,9 @@ class Loop:
             objective = self.engine.objective
             tensors = {
                 "optimizer": self.optimizer.state_dict(),
-                "loss": objective.loss.state_dict(),
-                "robust": [wrapper.state_dict() for wrapper in objective.wrappers],
-                "geometry": self.controller.state_dict(),
+                "loss": plain_state(objective.loss),
+                "robust": [plain_state(wrapper) for wrapper in objective.wrappers],
+                "geometry": plain_state(self.controller),
             }
             weights = trained_weights(accelerator.unwrap_model(self.engine.model), state)
             facts = {"tokens": self.tokens, **self.identities}

@@ -11,6 +11,7 @@ import torch
 
 from alignzoo.interfaces import PreferenceLoss
 from alignzoo.pairs import PairBatch
+from alignzoo.train.objective import Objective
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -29,6 +30,14 @@ def pair_metrics(loss: PreferenceLoss, pairs: PairBatch) -> dict[str, float]:
         "logps/chosen": float(pairs.chosen_logps.mean()),
         "logps/rejected": float(pairs.rejected_logps.mean()),
     }
+
+
+def weight_metrics(objective: Objective, pairs: PairBatch) -> dict[str, float]:
+    """``robust/effective_pairs``: (Σw)²/Σw² of the pairs' weights, N where all count the same. Under wrappers only."""
+    if not objective.wrappers:
+        return {}
+    weights = objective.weights(pairs).double()
+    return {"robust/effective_pairs": float(weights.sum().square() / weights.square().sum())}
 
 
 def non_finite(pairs: PairBatch, ids: torch.Tensor) -> list[int]:

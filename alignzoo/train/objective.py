@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
+from alignzoo.errors import AlignzooError, MethodError
 from alignzoo.interfaces import PerPair, PreferenceLoss, RobustWrapper
 from alignzoo.pairs import DIFFERENTIABLE, PairBatch
 from alignzoo.plugin.card import Options
@@ -29,6 +30,9 @@ class Objective:
         self.loss = loss
         self.wrappers = list(wrappers)
         aggregating = [w for w in self.wrappers if type(w).objective is not RobustWrapper.objective]
+        if len(aggregating) > 1:
+            names = " and ".join(type(w).__name__ for w in aggregating)
+            raise MethodError(f"{names} each have an objective of their own; their cards must say `aggregates`")
         self.aggregator = aggregating[0] if aggregating else RobustWrapper(Options())
         self.coupled = coupled or bool(aggregating)
 
@@ -37,13 +41,30 @@ class Objective:
         value: PerPair = self.loss
         for wrapper in self.wrappers:
             value = _under(wrapper, value)
-        losses = value(pairs)
+        try:
+            losses = value(pairs)
+        except AlignzooError:
+            raise
+        except Exception as error:  # a stranger's mathematics: anything can come out of it
+            raise MethodError(
+                f"{self._names()} failed on {len(pairs)} pairs: {type(error).__name__}: {error}",
+                hint="run again with --debug for the traceback",
+            ) from error
         if losses.shape != pairs.chosen_logps.shape:
-            raise ValueError(
-                f"{type(self.loss).__name__} gave shape {tuple(losses.shape)} for {len(pairs)} pairs; "
+            raise MethodError(
+                f"{self._names()} gave shape {tuple(losses.shape)} for {len(pairs)} pairs; "
                 "a loss returns one value per pair, (B,)"
             )
         return losses
+
+    @property
+    def stateful(self) -> bool:
+        """Whether a method watches the pairs of every step."""
+        watching = type(self.loss).observe is not PreferenceLoss.observe
+        return watching or any(type(w).observe is not RobustWrapper.observe for w in self.wrappers)
+
+    def _names(self) -> str:
+        return " under ".join(type(method).__name__ for method in (self.loss, *self.wrappers))
 
     def value(self, pairs: PairBatch) -> torch.Tensor:
         """The scalar objective of a whole step's pairs."""

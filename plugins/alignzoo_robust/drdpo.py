@@ -49,6 +49,7 @@ CARD = Card(
     formula="−β′·log mean_i exp(−ℓ_i/β′), gradient weights softmax(−ℓ/β′)",
     paper=PAPER,
     batch_coupled=True,
+    aggregates=True,
     verified=(
         Verified(against="golden values", test="test_drdpo_equals_golden_value"),
         Verified(against="autograd in float64", test="test_drdpo_weights_are_the_gradient"),

@@ -98,6 +98,7 @@ class ShaPOToken(GeometryController):
             direction=probe.direction if probe else None,
             seed=run.seed,
         )
+        self.projections, self.selected = projections, selected
         self.branches = SideBranches(projections, selected)
         if run.folder is not None:
             facts = {"select": options.select, "share": options.share, "probe": probe.facts if probe else None}
@@ -106,6 +107,15 @@ class ShaPOToken(GeometryController):
             f"shapo-token: {sum(map(len, selected))} of {sum(p.inner for p in projections)} neurons selected "
             f"({options.select}) in {sum(len(index) > 0 for index in selected)} of {len(projections)} layers"
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"selected": self.selected}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        from alignzoo.geometry.side_branch import SideBranches
+
+        self.selected = state["selected"]
+        self.branches = SideBranches(self.projections, self.selected)
 
     def step(self, ctx: StepContext) -> StepLoss:
         if (ctx.step + 1) % self.options.interval:
@@ -126,9 +136,13 @@ class ShaPOToken(GeometryController):
             loss, ascent = ctx.gradient(self.branches.deltas)
             norm = _norm(ascent)
             factor = self._factor(norm, ctx)
-            self.branches.perturb([factor * g for g in ascent])
-            perturbed = ctx.backward()
-            survival = self.branches.survival()
+            if factor * norm > 0:
+                self.branches.perturb([factor * g for g in ascent])
+                perturbed = ctx.backward()
+                survival = self.branches.survival()
+        if factor * norm == 0:  # without branches: even at Δ = 0 they change how a bf16 layer rounds
+            loss = perturbed = ctx.backward()
+            survival = 1.0
         return loss, {
             "radius": factor * norm,
             "ascent_grad_norm": norm,

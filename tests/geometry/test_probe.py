@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +14,10 @@ from hypothesis import strategies as st
 from tiny import pair_rows, tiny_model
 
 from alignzoo.errors import AlignzooError, DataError, ModelError
+from alignzoo.geometry import probe_run
 from alignzoo.geometry.probe import Probe, _auc, fit_probe, mean_hidden_states
-from alignzoo.report import Progress
+from alignzoo.geometry.probe_run import cached_probe
+from alignzoo.report import Progress, Reporter
 
 Part = tuple[torch.Tensor, torch.Tensor]
 
@@ -96,3 +101,126 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(AlignzooError, match="damaged"):
         Probe.load(tmp_path, hidden=12)
+    fit_probe(planted(100, seed=0), planted(50, seed=1), {}).save(tmp_path)
+    for damage in ("[]", "7", "{", ""):
+        (tmp_path / "probe.json").write_text(damage)
+        with pytest.raises(AlignzooError, match="damaged"):
+            Probe.load(tmp_path, hidden=12)
+
+
+class Warned(Reporter):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self.notes: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+Cached = Callable[[], tuple[Probe, Warned]]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "probes"
+
+
+@pytest.fixture
+def cached(cache: Path) -> Cached:
+    """The probe of always the same weights and pairs, and what was said about it."""
+    from datasets import Dataset
+
+    model = tiny_model(dtype=torch.float32)
+    parts = [Dataset.from_list(pair_rows(12, seed=seed)) for seed in (0, 1)]
+
+    def probe() -> tuple[Probe, Warned]:
+        report = Warned()
+        return cached_probe(model, parts[0], parts[1], report=report), report
+
+    return probe
+
+
+def _is_whole(cache: Path) -> bool:
+    """One probe, and nothing that its publishing left behind."""
+    [folder] = cache.iterdir()
+    return {path.name for path in folder.iterdir()} == {"probe.safetensors", "probe.json"}
+
+
+def test_a_probe_is_trained_once(cached: Cached, cache: Path) -> None:
+    first, report = cached()
+    assert "trained" in report.notes[-1]
+    again, report = cached()
+    assert "reused" in report.notes[-1]
+    assert torch.equal(first.weight, again.weight)
+    assert not report.warnings
+    assert _is_whole(cache)
+
+
+@pytest.mark.parametrize("damage", ["cut", "no-facts", "other-facts", "not-json", "empty-folder", "file"])
+def test_a_damaged_probe_in_the_cache_is_trained_anew(damage: str, cached: Cached, cache: Path) -> None:
+    first, _ = cached()
+    [folder] = cache.iterdir()
+    weights, facts = folder / "probe.safetensors", folder / "probe.json"
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:-20])
+    elif damage in ("no-facts", "other-facts", "not-json"):
+        facts.write_text({"no-facts": "{}", "other-facts": "[1]", "not-json": '{"labels"'}[damage])
+    else:
+        weights.unlink()
+        facts.unlink()
+    if damage == "file":
+        folder.rmdir()
+        folder.write_text("")
+    probe, report = cached()
+    [warning] = report.warnings
+    assert str(folder) in warning
+    assert "training another one" in warning
+    assert torch.equal(probe.weight, first.weight)
+    assert _is_whole(cache)
+    assert not cached()[1].warnings
+
+
+def test_of_two_runs_at_once_the_faster_ones_probe_is_kept(
+    cached: Cached, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_probe = probe_run.train_probe
+
+    def overtaken(*given: Any, **words: Any) -> Probe:
+        mine = train_probe(*given, **words)
+        monkeypatch.setattr(probe_run, "train_probe", train_probe)
+        cached()
+        [folder] = cache.iterdir()
+        facts = json.loads((folder / "probe.json").read_text())
+        (folder / "probe.json").write_text(json.dumps({**facts, "winner": True}))
+        return mine
+
+    monkeypatch.setattr(probe_run, "train_probe", overtaken)
+    probe, report = cached()
+    assert probe.facts["winner"]
+    assert not report.warnings
+    assert _is_whole(cache)
+    assert cached()[0].facts["winner"]
+
+
+def test_a_cache_that_cannot_be_written_does_not_stop_a_run(
+    cached: Cached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "file"))
+    probe, report = cached()
+    assert probe.facts["held_out_responses"] == 24
+    [warning] = report.warnings
+    assert "the probe is not kept for later runs" in warning
+    assert "ALIGNZOO_CACHE" in warning
+
+
+def test_the_policy_goes_to_the_accelerator_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert probe_run._on_accelerator(torch.nn.Linear(2, 2)).weight.device.type == "cpu"
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("meta"))
+    assert probe_run._on_accelerator(torch.nn.Linear(2, 2)).weight.device.type == "meta"

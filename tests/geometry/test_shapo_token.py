@@ -247,6 +247,42 @@ def test_scope_microbatch_perturbs_each_micro_batch_by_its_own_gradient(scope: s
     assert torch.allclose(found, mean, rtol=1e-8, atol=1e-12) == (scope == "microbatch")
 
 
+def test_raw_radius_of_a_micro_batch_is_gamma_times_its_own_gradient() -> None:
+    """The gradient that γ multiplies is the micro-batch's, whatever the number of micro-batches."""
+    model, goal = tiny_model(), objective("dpo", "drdpo")
+    options = {"radius": "raw", "scope": "microbatch", "gamma_min": 1.0, "gamma_max": 1.0}
+    ctx = context(model, cut(ROWS, 4), goal)
+    controller(model, **options).step(ctx)
+    alone = []
+    for half in (ROWS[:4], ROWS[4:]):
+        single = context(model, [batch_of(half)], goal)
+        controller(model, **options).step(single)
+        alone.append(single.metrics["geometry/radius"])
+    assert ctx.metrics["geometry/radius"] == pytest.approx(sum(alone) / 2)
+
+
+def test_a_branch_at_zero_changes_no_bit() -> None:
+    for dtype in (torch.float32, torch.float64):
+        model, batch = tiny_model(dtype=dtype), batch_of(ROWS)
+        projections = find_down_projections(model)
+        branches = SideBranches(projections, [torch.arange(8)] * len(projections))
+        with torch.no_grad():
+            expected = model(input_ids=batch.input_ids).logits
+            with branches.attached():
+                assert torch.equal(model(input_ids=batch.input_ids).logits, expected)
+
+
+def test_the_selection_travels_in_the_state() -> None:
+    model = tiny_model()
+    first, second = controller(model), controller(model, share=0.2)
+    second.load_state_dict(first.state_dict())
+    goal = objective()
+    first.step(context(model, cut(ROWS, 4), goal))
+    expected = gradients(model)
+    second.step(context(model, cut(ROWS, 4), goal))
+    assert all(torch.equal(gradient, expected[name]) for name, gradient in gradients(model).items())
+
+
 def test_frozen_base_under_an_adapter_is_perturbed_all_the_same() -> None:
     from peft import LoraConfig, get_peft_model
 

@@ -223,12 +223,31 @@ def test_incomplete_model_files(
     del weights["model.layers.1.mlp.down_proj.weight"]
     save_file(weights, lacking / "model.safetensors", metadata={"format": "pt"})
     refused(az(*command(out, "--json", model=lacking)), 1, str(lacking), "model.layers.1.mlp.down_proj.weight")
+    pickled = with_tokenizer(tmp_path / "pickled")
+    shutil.copy(make_model() / "config.json", pickled)
+    torch.save(load_file(make_model() / "model.safetensors"), pickled / "pytorch_model.bin")
+    says = (f"cannot load the model of {pickled}: it holds no model.safetensors", "safetensors only", "save them again")
+    refused(az(*command(out, "--json", model=pickled)), 1, *says)
     no_tokenizer = tmp_path / "no-tokenizer"
     no_tokenizer.mkdir()
     for name in ("config.json", "model.safetensors"):
         shutil.copy(make_model() / name, no_tokenizer)
     refused(az(*command(out, "--json", model=no_tokenizer)), 1, "cannot load the tokenizer", str(no_tokenizer))
     assert not out.exists()
+
+
+def test_a_damaged_adapter(az: Az, command: Command, out: Path, tmp_path: Path, make_model: MakeModel) -> None:
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.parent.mkdir()
+    for content, parts in (
+        ("{", ["cannot be read", "save the adapter again"]),
+        ("[1]", ["is not a JSON object", "save the adapter again"]),
+        (json.dumps({"base_model_name_or_path": str(file.parent)}), ["is itself an adapter", "merge"]),
+        (json.dumps({"base_model_name_or_path": str(make_model())}), ["cannot load the adapter"]),
+    ):
+        file.write_text(content)
+        refused(az(*command(out, "--json", model=file.parent)), 1, str(file.parent), *parts)
+        assert not out.exists()
 
 
 def test_no_chat_template_with_chat_data(az: Az, command: Command, out: Path, make_model: MakeModel) -> None:
@@ -254,6 +273,20 @@ def test_out_is_not_empty(az: Az, command: Command, out: Path, tmp_path: Path) -
 def test_out_cannot_be_written(az: Az, command: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     refused(az(*command(tmp_path / "file" / "out", "--json")), 1, str(tmp_path / "file"), "--out")
+
+
+def test_a_probe_whose_out_cannot_be_used(az: Az, tmp_path: Path, pairs: Path) -> None:
+    """It is refused before the data is read: here there is none."""
+    words = ["probe", "--model", "sandbox", "--data", str(tmp_path / "absent.jsonl"), "--json"]
+    refused(az(*words, "--out", "/dev/null/x"), 1, "--out /dev/null/x cannot be written: Not a directory", "may write")
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "notes.txt").write_text("mine")
+    refused(az(*words, "--out", str(tmp_path / "held")), 2, "exists and is not empty", "name another folder")
+    refused(az(*words, "--out", str(tmp_path / "probe")), 1, "absent.jsonl: no such file")
+    assert not (tmp_path / "probe").exists()
+    good = ["probe", "--model", "sandbox", "--data", str(pairs), "--json", "--out", str(tmp_path / "probe")]
+    assert az(*good).returncode == 0
+    assert {path.name for path in (tmp_path / "probe").iterdir()} == {"probe.safetensors", "probe.json"}
 
 
 def test_repaired_the_same_command_works(az: Az, command: Command, out: Path, tmp_path: Path) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM, PeftModel
+from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from run_helpers import LN2, Az, MakeModel, RunFolder, Train, same
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alignzoo.errors import UsageError
-from alignzoo.model.load import find_model, load_policy
+from alignzoo.errors import ModelError, UsageError
+from alignzoo.model.load import ModelSource, find_model, load_policy, load_tokenizer
 from alignzoo.plugin.settings import Settings
 
 ADAPTED = {"lora.r": 4, "geometry": "shapo-token", "geometry.interval": 1, "robust": ["drdpo"]}
@@ -27,6 +31,25 @@ def base(make_model: MakeModel) -> Path:
 @pytest.fixture
 def adapter(train: Train, base: Path) -> RunFolder:
     return train(model=str(base), **ADAPTED, lr=1e-2, max_steps=3)
+
+
+MakeAdapter = Callable[..., Path]
+
+
+@pytest.fixture
+def make_adapter(base: Path, tmp_path: Path) -> MakeAdapter:
+    """Saves an adapter as peft alone does, of rank 4 and alpha 16, with B drawn, so that it matters."""
+
+    def make(name: str = "adapter", **config: Any) -> Path:
+        options = {"r": 4, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_pretrained(base)
+        get_peft_model(model, LoraConfig(init_lora_weights=False, **{**options, **config})).save_pretrained(
+            tmp_path / name
+        )
+        return tmp_path / name
+
+    return make
 
 
 def _generates(model: PeftModel, folder: Path) -> None:
@@ -113,3 +136,123 @@ def test_only_the_adapter_is_trainable(base: Path, adapter: RunFolder) -> None:
         trained = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
         assert trained
         assert all("lora_" in name and ".default." in name for name in trained)
+
+
+def test_the_dropout_of_an_adapter_is_off_unless_asked_for(make_adapter: MakeAdapter, train: Train) -> None:
+    start = make_adapter(lora_dropout=0.5)
+    run = train(model=str(start), max_steps=1)
+    assert run.column("loss")[0] == pytest.approx(LN2, abs=1e-6)
+    assert abs(train(model=str(start), max_steps=1, dropout=True).column("loss")[0] - LN2) > 1e-4
+    assert json.loads((run.path / "model" / "adapter_config.json").read_text())["lora_dropout"] == 0.5
+
+
+def test_another_alpha_than_the_adapters_is_refused(make_adapter: MakeAdapter) -> None:
+    adapter = str(make_adapter(lora_alpha=32))
+    source = find_model(adapter)
+    with pytest.raises(
+        UsageError, match=r"--lora\.alpha 8 does not fit the adapter in .*, which has alpha 32"
+    ) as error:
+        load_policy(source, Settings(model=adapter, lora_r=4, lora_alpha=8))
+    assert "leave --lora.alpha out" in str(error.value.hint)
+    for fits in (Settings(model=adapter, lora_r=4), Settings(model=adapter, lora_r=4, lora_alpha=32)):
+        assert load_policy(source, fits).peft_config["default"].lora_alpha == 32
+
+
+def _in_hub_cache(folder: Path, repository: str, cache: Path) -> None:
+    """What the hub's client keeps of a repository that it has fetched."""
+    kept = cache / f"models--{repository.replace('/', '--')}"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(folder, kept / "snapshots" / ("0" * 40))
+
+
+def test_a_hub_id_may_be_an_adapter(
+    adapter: RunFolder, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _in_hub_cache(adapter.path / "model", "someone/adapter", tmp_path / "hub")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    local = find_model(str(adapter.path / "model"))
+    assert find_model("someone/adapter") == ModelSource(local.path, adapter="someone/adapter")
+    from_hub = train(model="someone/adapter")
+    assert from_hub.column("loss")[0] == pytest.approx(LN2, abs=1e-6)
+    assert same(from_hub.weights, train(model=str(adapter.path / "model")).weights)
+    assert all("lora_" in name for name in from_hub.weights)
+
+
+def test_a_hub_id_of_a_full_model(base: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _in_hub_cache(base, "someone/model", tmp_path / "hub")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert find_model("someone/model") == ModelSource("someone/model")
+    assert same(train(model="someone/model").weights, train(model=str(base)).weights)
+    assert find_model("someone/absent") == ModelSource("someone/absent")  # its load says what is wrong
+    with pytest.raises(ModelError, match="cannot load the tokenizer of someone/absent"):
+        load_tokenizer(find_model("someone/absent"), Settings())
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "is not a JSON object"),
+        ("\xff", "cannot be read"),
+        ("{}", "names no base model"),
+        ('{"base_model_name_or_path": 7}', "names no base model"),
+    ],
+)
+def test_a_damaged_adapter_config_is_named(content: str, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "adapter_config.json"
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(ModelError, match=says) as error:
+        find_model(str(tmp_path))
+    assert str(file) in error.value.message
+    assert error.value.hint
+
+
+def test_what_peft_cannot_read_is_a_model_error(make_adapter: MakeAdapter) -> None:
+    adapter = make_adapter()
+    file = adapter / "adapter_config.json"
+    content = json.loads(file.read_text())
+    for damage in ({"peft_type": "ABACUS"}, {"peft_type": []}, {"target_modules": "no_such_module"}):
+        file.write_text(json.dumps({**content, **damage}))
+        with pytest.raises(ModelError, match=f"cannot load the adapter of {adapter}"):
+            load_policy(find_model(str(adapter)), Settings(model=str(adapter)))
+
+
+def test_an_adapter_on_an_adapter_is_refused(make_adapter: MakeAdapter) -> None:
+    for name in ("lower", "itself"):
+        adapter = make_adapter("itself")
+        file = adapter / "adapter_config.json"
+        content = {**json.loads(file.read_text()), "base_model_name_or_path": str(make_adapter(name))}
+        file.write_text(json.dumps(content))
+        with pytest.raises(ModelError, match=f"the base model .*{name} is itself an adapter") as error:
+            find_model(str(adapter))
+        assert "merge" in str(error.value.hint)
+
+
+def test_an_adapter_without_its_base_is_refused(make_adapter: MakeAdapter, tmp_path: Path) -> None:
+    file = make_adapter() / "adapter_config.json"
+    gone = tmp_path / "gone"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": str(gone)}))
+    with pytest.raises(ModelError, match=f"{file}: base model {gone}: no such folder"):
+        find_model(str(file.parent))
+
+
+def test_an_adapter_saved_as_bin_is_refused(make_adapter: MakeAdapter) -> None:
+    adapter = make_adapter()
+    torch.save(load_file(adapter / "adapter_model.safetensors"), adapter / "adapter_model.bin")
+    (adapter / "adapter_model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"it holds no adapter_model\.safetensors") as error:
+        load_policy(find_model(str(adapter)), Settings(model=str(adapter)))
+    assert "safetensors only" in str(error.value.hint)
+
+
+def test_an_adapters_own_tokenizer_is_used(make_adapter: MakeAdapter, base: Path, train: Train) -> None:
+    adapter = make_adapter()
+    source = find_model(str(adapter))
+    plain = AutoTokenizer.from_pretrained(base)
+    assert load_tokenizer(source, Settings()).chat_template == plain.chat_template
+    plain.chat_template = "{% for message in messages %}<{{ message['content'] }}>{% endfor %}"
+    plain.save_pretrained(adapter)
+    assert load_tokenizer(source, Settings()).chat_template == plain.chat_template
+    run = train(model=str(adapter), max_steps=1)
+    assert AutoTokenizer.from_pretrained(run.path / "model").chat_template == plain.chat_template

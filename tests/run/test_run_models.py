@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from run_helpers import LN2, Heard, MakeModel, Train
+from run_helpers import LN2, Heard, MakeModel, Train, same
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignzoo.sandbox import MODEL_PATH
@@ -59,6 +60,15 @@ def test_bf16_starts_at_ln_2_and_keeps_fp32_weights(train: Train, make_model: Ma
     half = train(model=str(make_model("llama")), max_steps=1, precision="bf16")
     assert half.column("logps/chosen")[0] != full.column("logps/chosen")[0]
     assert half.column("logps/chosen")[0] == pytest.approx(full.column("logps/chosen")[0], rel=0.02)
+
+
+def test_a_sharded_model_trains(train: Train, make_model: MakeModel, tmp_path: Path) -> None:
+    folder = tmp_path / "sharded"
+    shutil.copytree(make_model("llama"), folder)
+    (folder / "model.safetensors").unlink()
+    AutoModelForCausalLM.from_pretrained(make_model("llama")).save_pretrained(folder, max_shard_size="100KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    assert same(train(model=str(folder)).weights, train(model=str(make_model("llama"))).weights)
 
 
 @pytest.fixture

@@ -7,13 +7,15 @@ import json
 import random
 from pathlib import Path
 
-import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignzoo.sandbox import MODEL_PATH, generate_answers, prompts
-from alignzoo.sandbox.corpus import chats
+from alignzoo.sandbox.corpus import DECLINED, chats
 from alignzoo.sandbox.pretrain import main
+from alignzoo.sandbox.world import REFUSALS
+
+REFUSAL_STARTS = tuple(refusal.split(" {")[0] for refusal in REFUSALS)
 
 
 def test_a_few_steps_give_a_loadable_model_and_the_shipped_tokenizer(tmp_path: Path) -> None:
@@ -40,6 +42,7 @@ def test_the_corpus_is_seeded() -> None:
     assert first == again != other
 
 
-@pytest.mark.parametrize("answer_starts", ["Sure.", "Yes, it is mean", "No, there is nothing mean", "I'm sorry"])
-def test_the_corpus_holds_every_task(answer_starts: str) -> None:
-    assert any(answer.startswith(answer_starts) for _, answer in itertools.islice(chats(random.Random(0)), 2000))
+def test_the_corpus_complies_far_more_often_than_it_declines() -> None:
+    assert all(share < 0.5 for share in DECLINED.values())
+    declined = sum(answer.startswith(REFUSAL_STARTS) for _, answer in itertools.islice(chats(random.Random(0)), 2000))
+    assert 0.1 < declined / 2000 < 0.3

@@ -11,10 +11,10 @@ import pytest
 import torch
 from tiny import tiny_model
 
-from alignzoo.errors import AlignzooError
+from alignzoo.errors import AlignzooError, MethodError
 from alignzoo.model.weights import fingerprint
 from alignzoo.train import checkpoint as checkpoints
-from alignzoo.train.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
+from alignzoo.train.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, plain_state, save_checkpoint
 from alignzoo.train.metrics import MetricsFile
 
 
@@ -83,6 +83,16 @@ def test_a_pickle_that_runs_code_is_not_loaded(tmp_path: Path) -> None:
     with pytest.raises(AlignzooError, match="damaged"):
         load_checkpoint(path)
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("strange", [frozenset({1}), {"a": [1, object()]}, {"b": complex(1, 2)}], ids=["set", "object", "complex"])
+def test_a_state_that_could_not_be_read_back_is_refused_when_it_is_saved(strange: Any) -> None:
+    class Odd:
+        def state_dict(self) -> dict[str, Any]:
+            return {"fine": [1.0, "x", torch.ones(2)], "odd": strange}
+
+    with pytest.raises(MethodError, match=r"Odd.state_dict\(\) holds a (frozenset|object|complex)"):
+        plain_state(Odd())
 
 
 def test_metrics_forget_the_steps_that_are_taken_again(tmp_path: Path) -> None:

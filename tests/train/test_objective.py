@@ -12,6 +12,7 @@ from steps import context, gradients, objective, shifted
 from tiny import batch_of, cut, pair_rows, tiny_model
 
 from alignzoo import PairBatch, load_method
+from alignzoo.errors import MethodError
 from alignzoo.interfaces import PreferenceLoss, RobustWrapper
 from alignzoo.plugin import Options
 from alignzoo.train.objective import Objective
@@ -196,8 +197,36 @@ def test_a_loss_that_reduces_is_refused() -> None:
         def __call__(self, pairs: PairBatch) -> torch.Tensor:
             return pairs.chosen_logps.mean()
 
-    with pytest.raises(ValueError, match="one value per pair"):
+    with pytest.raises(MethodError, match=r"Reduced gave shape \(\) for 4 pairs; a loss returns one value per pair"):
         objective(Reduced(Options())).value(golden_pairs())
+
+
+def test_a_method_that_fails_is_named() -> None:
+    class Broken(Tokens):
+        def __call__(self, pairs: PairBatch) -> torch.Tensor:
+            return pairs.chosen_logps / (1 // 0)
+
+    with pytest.raises(MethodError, match="Broken under DrDPO failed on 4 pairs: ZeroDivisionError"):
+        objective(Broken(Options()), "drdpo").value(golden_pairs())
+
+
+def test_two_objectives_do_not_silently_become_one() -> None:
+    with pytest.raises(MethodError, match="each have an objective of their own"):
+        objective("dpo", "drdpo", "drdpo")
+
+
+def test_running_statistics_see_the_whole_step_once_also_where_parts_work_alone() -> None:
+    model, calls = tiny_model(), []
+
+    class Watching(RunningOffset):
+        def observe(self, pairs: PairBatch) -> None:
+            calls.append(len(pairs))
+
+    ctx = context(model, cut(ROWS, 2), objective(Watching(Options()), coupled=True))
+    for part in ctx.parts():
+        part.gradient([model.model.norm.weight])
+        part.backward()
+    assert calls == [8]
 
 
 def test_swap_exchanges_every_field_and_is_its_own_inverse() -> None:
