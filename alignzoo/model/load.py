@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
@@ -138,7 +138,9 @@ def load_tokenizer(source: ModelSource, settings: Settings) -> PreTrainedTokeniz
     """
     path, options = source.path, _where(source, settings)
     if source.adapter is not None and _file_of(source.adapter, "tokenizer_config.json") is not None:
-        path, options = source.adapter, {"trust_remote_code": settings.trust_remote_code}
+        with _explained(source.path, "model"), quiet():
+            config = AutoConfig.from_pretrained(source.path, **options)  # adapters come without one
+        path, options = source.adapter, {"trust_remote_code": settings.trust_remote_code, "config": config}
     with _explained(path, "tokenizer"), quiet():
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
     if tokenizer.eos_token_id is None:

@@ -338,7 +338,7 @@ def test_resume_when_data_or_model_have_changed(
 def test_a_loss_that_explodes(az: Az, command: Command, out: Path) -> None:
     """The steps before the explosion are on the disk, and loadable; the step of the explosion changes nothing."""
     given = {"optimizer": "sgd", "max-grad-norm": 0, "eval-share": 0, "save-every": 1, "max-steps": 9}
-    ended = az(*command(out, "--json", lr=1e30, schedule="constant", **{**given, "warmup-steps": 0}))
+    ended = az(*command(out, "--json", lr=1e12, schedule="constant", **{**given, "warmup-steps": 0}))
     refused(ended, 1, "step 2: the loss is nan; pairs ", "no good checkpoint was saved before", "try a lower --lr")
     assert len(RunFolder(out).metrics) == 1
     assert not (out / "model").exists()
@@ -378,7 +378,7 @@ def test_a_row_that_is_poison(az: Az, command: Command, out: Path, tmp_path: Pat
 def test_an_explosion_at_the_last_step(az: Az, command: Command, out: Path) -> None:
     """No further step would notice; the evaluation after the run does, and no model or result is left to mislead."""
     given = {"optimizer": "sgd", "max-grad-norm": 0, "warmup-steps": 0, "max-steps": 1}
-    ended = az(*command(out, "--json", lr=1e30, **given))
+    ended = az(*command(out, "--json", lr=1e12, **given))
     refused(ended, 1, "the objective on held-out pairs is nan after step 1", "try a lower --lr")
     assert not (out / "model").exists()
     assert not (out / "result.json").exists()
