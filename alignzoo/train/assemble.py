@@ -84,6 +84,8 @@ def assemble(
         report=report,
         identities=identities,
     )
+    passes = loop.steps * settings.batch_size / len(parts.train)
+    report.note(f"{loop.steps} steps of {settings.batch_size} pairs: {passes:.2f} passes over the training pairs")
     if settings.track:
         accelerator.init_trackers("alignzoo", config=_flat(plan))
     if checkpoint is not None:

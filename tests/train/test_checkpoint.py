@@ -85,7 +85,10 @@ def test_a_pickle_that_runs_code_is_not_loaded(tmp_path: Path) -> None:
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("strange", [frozenset({1}), {"a": [1, object()]}, {"b": complex(1, 2)}], ids=["set", "object", "complex"])
+STRANGE = {"set": frozenset({1}), "object": {"a": [1, object()]}, "complex": {"b": complex(1, 2)}}
+
+
+@pytest.mark.parametrize("strange", STRANGE.values(), ids=STRANGE.keys())
 def test_a_state_that_could_not_be_read_back_is_refused_when_it_is_saved(strange: Any) -> None:
     class Odd:
         def state_dict(self) -> dict[str, Any]:

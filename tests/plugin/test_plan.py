@@ -1,0 +1,144 @@
+"""From layered words to a plan and back: origins, refusals, and what a resumed run may rely on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
+from alignzoo.plugin.card import Card, Options
+from alignzoo.plugin.planfile import plan_to_dict, read_plan, write_plan
+from alignzoo.plugin.recipe import Layer, read_recipe
+from alignzoo.plugin.registry import Plugin, Registry, registry
+from alignzoo.plugin.resolve import Plan, require, resolve
+
+OWN = {"model": "sandbox", "data": "sandbox"}
+
+
+def plan(*layers: dict[str, Any]) -> Plan:
+    return require(resolve([Layer(f"layer {i}", values) for i, values in enumerate(layers)]))
+
+
+def refusal(values: dict[str, Any], origin: str = "flag") -> AlignzooError:
+    problems = resolve([Layer(origin, values)])
+    assert isinstance(problems, list)
+    return problems[0]
+
+
+def test_later_layers_win_and_every_value_knows_where_it_is_from() -> None:
+    found = plan({**OWN, "lr": 1e-3, "loss.beta": 0.5, "seed": 3}, {"lr": "2e-3"})
+    assert (found.settings.lr, found.origins["lr"]) == (2e-3, "layer 1")
+    assert (found.settings.seed, found.origins["seed"]) == (3, "layer 0")
+    assert (found.loss.options.beta, found.loss.origins["beta"]) == (0.5, "layer 0")  # type: ignore[attr-defined]
+    assert "batch_size" not in found.origins
+
+
+def test_options_of_a_method_that_a_later_layer_replaces_are_dropped() -> None:
+    found = plan({**OWN, "loss": "dpo", "loss.beta": 0.5}, {"loss": "simpo"})
+    assert found.loss.card.name == "simpo"
+    assert found.loss.options.beta == 2.0  # type: ignore[attr-defined]
+
+
+def test_a_preset_is_the_origin_of_what_it_fills_in() -> None:
+    options = plan_to_dict(plan({**OWN, "geometry": "shapo-token", "geometry.preset": "official"}))["geometry"][
+        "options"
+    ]
+    assert options["radius"] == {"value": "raw", "from": "preset"}
+    assert options["preset"]["from"] == "layer 0"
+    assert options["gamma_max"]["from"] == "default"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"loss": "drdpo", "loss.beta": 0.3, "robust.beta_prime": 2.0},
+        {"geometry": "shapo-token", "geometry.preset": "official", "lora.r": 4, "lora.alpha": 8},
+        {**OWN, "loss": "ipo", "loss.logps": "sum", "track": "tensorboard"},
+    ],
+)
+def test_a_plan_read_back_is_the_same_plan(values: dict[str, Any], tmp_path: Path) -> None:
+    before = plan(values)
+    write_plan(before, tmp_path)
+    after = read_plan(tmp_path)
+    assert (after.settings, after.origins) == (before.settings, before.origins)
+    assert [(m.card, m.options, m.origins) for m in after.methods] == [
+        (m.card, m.options, m.origins) for m in before.methods
+    ]
+
+
+@pytest.mark.parametrize(("section", "name"), [("settings", "max-grad-norm"), ("loss", "beta")])
+def test_a_default_that_has_changed_since_stops_a_resume(section: str, name: str, tmp_path: Path) -> None:
+    write_plan(plan(OWN), tmp_path)
+    content = yaml.safe_load((tmp_path / "plan.yaml").read_text())
+    values = content["settings"] if section == "settings" else content[section]["options"]
+    values[name]["value"] = 0.77
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(AlignzooError, match=rf"{name} was 0.77 when the run was started"):
+        read_plan(tmp_path)
+
+
+def test_local_paths_are_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pairs.jsonl").write_text("{}")
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path)
+    write_plan(plan({"model": "sandbox", "data": "pairs.jsonl"}), tmp_path / "out")
+    monkeypatch.chdir("/")
+    assert read_plan(tmp_path / "out").settings.data == str(tmp_path / "pairs.jsonl")
+
+
+def test_a_recipe_may_not_let_a_strangers_code_run(tmp_path: Path) -> None:
+    recipe = tmp_path / "evil.yaml"
+    recipe.write_text("trust-remote-code: true\n")
+    problems = resolve([read_recipe(str(recipe))])
+    assert isinstance(problems, list)
+    assert "a recipe may not" in problems[0].message
+    assert plan({"trust-remote-code": True}).settings.trust_remote_code
+
+
+@pytest.mark.parametrize(
+    ("values", "flag"),
+    [
+        ({"lora.alpha": 8}, "--lora.alpha"),
+        ({"eval-share": 0.2}, "--eval-share"),
+        ({"data.split": "test"}, "--data.split"),
+        ({"model": "m", "data": "d", "eval-data": "e", "eval-share": 0.2}, "--eval-share"),
+        ({"model": "m", "data": "d", "eval-data.split": "test"}, "--eval-data.split"),
+        ({"model": "m", "data": "d", "eval-share": 0, "eval-every": 5}, "--eval-every"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(values: dict[str, Any], flag: str) -> None:
+    error = refusal(values)
+    assert isinstance(error, UsageError)
+    assert error.message.startswith(f"{flag} does nothing here")
+
+
+def wrapper(name: str, **facts: Any) -> Card:
+    return Card(kind="robust", name=name, target="nowhere:Wrapper", summary="s", formula="f", options=Options, **facts)
+
+
+def test_wrappers_stack_unless_two_of_them_aggregate() -> None:
+    extra = Plugin("theirs", "1", "x", "x", [wrapper("watcher", batch_coupled=True), wrapper("other", aggregates=True)])
+    methods = Registry([*registry().plugins, extra])
+    together = resolve([Layer("flag", {"robust": ["watcher", "drdpo"]})], methods=methods)
+    assert isinstance(together, Plan)
+    refused = resolve([Layer("flag", {"robust": ["other", "drdpo"]})], methods=methods)
+    assert isinstance(refused, list)
+    assert isinstance(refused[0], IncompatibleError)
+    assert "each replace the mean" in refused[0].message
+
+
+def test_a_strangers_alias_does_not_break_the_default_run_or_a_composition() -> None:
+    loss = Card(kind="loss", name="mine", target="x:Y", summary="s", formula="f", aliases=("dpo",))
+    methods = Registry([*registry().plugins, Plugin("theirs", "1", "x", "x", [loss, wrapper("drdpo")])])
+    assert isinstance(resolve([Layer("flag", {})], methods=methods), Plan)
+    composed = resolve([Layer("flag", {"loss": "drdpo"})], methods=methods)
+    assert isinstance(composed, Plan)
+    assert [method.distribution for method in composed.methods] == ["alignzoo"] * 3
+
+
+def test_robust_none_takes_away_the_wrappers_of_a_recipe() -> None:
+    assert plan({**OWN, "robust": ["drdpo"]}, {"robust": ["none"]}).robust == ()
