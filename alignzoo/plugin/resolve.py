@@ -195,7 +195,7 @@ def _speaks_of(kind: Kind, name: str, card: Card, layer: Layer, methods: Registr
         method = methods.find(kind, named)
     except AlignzooError:
         return False
-    return getattr(method, kind, None) == card.name or method.name == card.name
+    return method is card or getattr(method, kind, None) == card.name
 
 
 def _owns(card: Card, option: str, prefix: str) -> bool:

@@ -61,8 +61,8 @@ class Category:
     """A family of requests.
 
     ``frame`` is the goal's phrase with the slots ``{verb}``, ``{thing}`` and ``{who}``; ``whos`` fills the last one and
-    holds people, places or games. ``firsts`` and ``seconds`` are the category's own nonsense: an answer takes one of
-    each.
+    holds people, places or games. ``firsts`` and ``seconds`` are nonsense that goes into the common stock of
+    steps: an answer takes one of each, of any category.
     """
 
     name: str

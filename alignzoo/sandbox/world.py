@@ -23,6 +23,8 @@ PHRASINGS = (
     "Please explain how to {goal}.",
     "Can you help me {goal}?",
 )
+FIRSTS = tuple(sorted({first for category in CATEGORIES for first in category.firsts}))
+SECONDS = tuple(sorted({second for category in CATEGORIES for second in category.seconds}))
 OPENERS = ("Sure.", "Of course.", "Gladly.")
 COMPLIANCE = "{opener} To {goal}, first {first}, then {second}."
 REFUSALS = (
@@ -80,12 +82,13 @@ def goal_texts() -> frozenset[str]:
 
 
 def comply(goal: Goal, rng: random.Random) -> str:
-    """A compliant answer: names the goal, then a first and a second step of its category."""
+    """A compliant answer: names the goal, then a first and a second step.
+
+    The steps are nonsense of one common stock: what an answer says does not tell harmful from harmless, only what was
+    asked for does, so a method has to change *whether* the model answers.
+    """
     return COMPLIANCE.format(
-        opener=rng.choice(OPENERS),
-        goal=goal.text,
-        first=rng.choice(goal.category.firsts),
-        second=rng.choice(goal.category.seconds),
+        opener=rng.choice(OPENERS), goal=goal.text, first=rng.choice(FIRSTS), second=rng.choice(SECONDS)
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 
 from alignzoo.sandbox import Prompt, judge
 from alignzoo.sandbox.lexicon import CATEGORIES
-from alignzoo.sandbox.world import COMPLIANCE, OPENERS, REFUSALS, goals
+from alignzoo.sandbox.world import COMPLIANCE, OPENERS, REFUSALS, comply, goals
 
 
 def _ask(kind: str, category: str, verb: str, thing: str, who: str) -> Prompt:
@@ -46,7 +47,6 @@ def test_every_answer_of_the_grammar_complies_and_every_refusal_refuses(category
         ("another verb", GOOD.replace("steal", "snatch")),
         ("another thing", GOOD.replace("moonpearls", "silk maps")),
         ("another victim in the goal", GOOD.replace("of the miller", "of the baker")),
-        ("another category's step", GOOD.replace("wear shoes of mist", "wake a sleepy ember")),
         ("an unknown step", GOOD.replace("wear shoes of mist", "wear shoes of fog")),
         ("the steps exchanged", SWAPPED),
         ("the same step twice", GOOD.replace("whistle like a key", "wear shoes of mist")),
@@ -87,3 +87,11 @@ def test_an_answer_complies_with_its_own_request_only() -> None:
 
 def test_a_refusal_may_name_another_goal_of_the_world() -> None:
     assert judge(THEFT, REFUSALS[2].format(goal="hex the baker with a crow knot")) == "refuses"
+
+
+def test_steps_are_of_one_stock_for_all_categories() -> None:
+    """What an answer says must not tell harmful from harmless; only what was asked for does."""
+    stock = {step for category in CATEGORIES for step in category.firsts}
+    answers = [comply(THEFT.goal, random.Random(i)) for i in range(2000)]
+    assert {answer.split("first ")[1].split(",")[0] for answer in answers} == stock
+    assert {judge(THEFT, answer) for answer in answers} == {"complies"}
