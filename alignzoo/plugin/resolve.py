@@ -97,12 +97,10 @@ def resolve(
     geometry = _choose("geometry", names["geometry"], layers, methods, problems)
     settings, origins = _settings(layers, problems)
     if problems or loss is None or geometry is None or settings is None:
-        problems += _unclaimed_options(layers, [m for m in (loss, *robust, geometry) if m], problems)
         return problems
     chosen = tuple(method for method in robust if method is not None)
     plan = Plan(loss, chosen, geometry, settings, origins, tuple(notes))
-    problems += _unclaimed_options(layers, list(plan.methods), problems)
-    problems += _conflicts(plan, distributed)
+    problems = [*_unclaimed_options(layers, plan), *_conflicts(plan, distributed)]
     return problems or plan
 
 
@@ -203,13 +201,9 @@ def _owns(card: Card, option: str, prefix: str) -> bool:
     return option in card.options.model_fields or prefix.endswith(f".{card.name}.")
 
 
-def _unclaimed_options(
-    layers: Sequence[Layer], chosen: list[Method], known: list[AlignzooError]
-) -> list[AlignzooError]:
+def _unclaimed_options(layers: Sequence[Layer], plan: Plan) -> list[AlignzooError]:
     """Options of wrappers that no chosen wrapper has, and of wrappers that were not chosen."""
-    if known:
-        return []
-    wrappers = [method for method in chosen if method.card.kind == "robust"]
+    wrappers = plan.robust
     problems: list[AlignzooError] = []
     for key in (key for layer in layers for key in layer.values if key.startswith("robust.")):
         parts = key.split(".")[1:]

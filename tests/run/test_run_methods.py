@@ -28,10 +28,10 @@ def test_all_combinations_train(loss: str, robust: list[str], geometry: str, tra
     for line in lines:
         perturbed = geometry == "shapo-token" and line["step"] % 2 == 0
         evaluated = line["step"] % 2 == 0
-        expected = (
-            STEP_KEYS | {"total_tokens"} | (GEOMETRY if perturbed else set()) | (EVAL_KEYS if evaluated else set())
-        )
+        expected = STEP_KEYS | {"total_tokens"} | (GEOMETRY if perturbed else set())
+        expected |= (EVAL_KEYS if evaluated else set()) | ({"robust/effective_pairs"} if robust else set())
         assert line.keys() == expected
+        assert 1 <= line.get("robust/effective_pairs", 1) <= 8
         assert all(math.isfinite(value) for value in line.values())
         assert line["grad_norm"] > 0
         assert line["rewards/margins"] == pytest.approx(line["rewards/chosen"] - line["rewards/rejected"], abs=1e-9)
