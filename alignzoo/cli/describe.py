@@ -27,14 +27,17 @@ def default_needs(card: Card) -> list[str]:
 
 
 def needs_text(card: Card) -> str:
+    """What a method needs with its default options, for a table cell."""
     return ", ".join(default_needs(card)) or "-"
 
 
 def verified_text(card: Card) -> str:
+    """What a method was checked against, for a table cell."""
     return ", ".join(source.against for source in card.verified) or "-"
 
 
 def paper_url(paper: Paper) -> str | None:
+    """Where the paper is read; None without an arXiv id."""
     return f"https://arxiv.org/abs/{paper.arxiv}" if paper.arxiv else None
 
 

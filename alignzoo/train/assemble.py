@@ -62,14 +62,9 @@ def assemble(
     if "reference" in plan.needs:
         reference = Reference(policy, forward, partial(accelerator.prepare_model, evaluation_mode=True))
     optimizer = make_optimizer((p for p in policy.parameters() if p.requires_grad), settings)
-    engine = Engine(
-        model=accelerator.prepare_model(policy),
-        forward=forward,
-        objective=_objective(plan),
-        accelerator=accelerator,
-        seed=settings.seed,
-        groups=_group_indices(parts) if "groups" in plan.needs else {},
-    )
+    groups = _group_indices(parts) if "groups" in plan.needs else {}
+    model = accelerator.prepare_model(policy)
+    engine = Engine(model, forward, _objective(plan), accelerator, settings.seed, groups)
     stream = PairStream(len(parts.train), settings.batch_size, settings.seed)
     loop = Loop(
         engine=engine,

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 
 class Plain(GeometryController):
+    """One pass: the step's gradient, unchanged."""
+
     def step(self, ctx: StepContext) -> StepLoss:
         return ctx.backward()
 

@@ -17,10 +17,14 @@ from alignzoo.plugin import Card, Options, Paper, Verified
 
 
 class DPOOptions(Options):
+    """β, in 1/nats."""
+
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint to the reference")
 
 
 class DPO(PreferenceLoss):
+    """Values and rewards ``(B,)``; the rewards are β·(log π − log π_ref)."""
+
     options: DPOOptions
 
     def __call__(self, pairs: PairBatch) -> torch.Tensor:

@@ -21,11 +21,15 @@ from alignzoo.plugin import Card, Options, Paper, Verified
 
 
 class IPOOptions(Options):
+    """τ, in the inverse unit of the log-ratios that ``logps`` chooses: nats per token, or nats."""
+
     tau: float = Field(0.1, gt=0, description="regularisation: the margin of log-ratios is drawn to 1/(2·tau)")
     logps: Literal["average", "sum"] = Field("average", description="log-ratios per token, or summed over the response")
 
 
 class IPO(PreferenceLoss):
+    """Values and rewards ``(B,)``; the rewards are τ times the (average or summed) log-ratios."""
+
     options: IPOOptions
 
     def __call__(self, pairs: PairBatch) -> torch.Tensor:

@@ -18,11 +18,15 @@ from alignzoo.plugin import Card, Options, Paper, Verified
 
 
 class SimPOOptions(Options):
+    """β, in tokens per nat, and γ/β, in nats per token."""
+
     beta: float = Field(2.0, gt=0, description="scale of the per-token reward")
     gamma_beta_ratio: float = Field(0.25, ge=0, description="target reward margin γ as a multiple of beta")
 
 
 class SimPO(PreferenceLoss):
+    """Values and rewards ``(B,)``; the rewards are β times the average log-prob of a response's tokens."""
+
     options: SimPOOptions
 
     def __call__(self, pairs: PairBatch) -> torch.Tensor:

@@ -26,10 +26,14 @@ PAPER = Paper(
 
 
 class DrDPOOptions(Options):
+    """β′, in the unit of the loss."""
+
     beta_prime: float = Field(1.0, gt=0, description="temperature: smaller ignores high-loss pairs more")
 
 
 class DrDPO(RobustWrapper):
+    """Aggregates the step's values ``(N,)``; the weights are the closed form of the objective's gradient."""
+
     options: DrDPOOptions
 
     def objective(self, losses: torch.Tensor) -> torch.Tensor:

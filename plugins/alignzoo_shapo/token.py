@@ -37,6 +37,8 @@ BY_PROBE = ("anti-toxic", "toxic", "abs")
 
 
 class ShaPOTokenOptions(Options):
+    """When, how far and on which neurons; a preset fills in what is not given."""
+
     preset: Literal["default", "official"] = Field(
         "default", description="official: raw radius per micro-batch, as in the released code"
     )
@@ -81,6 +83,8 @@ class ShaPOTokenOptions(Options):
 
 
 class ShaPOToken(GeometryController):
+    """Ascent on the selected neurons' side branches, descent gradient of all parameters at the perturbed point."""
+
     options: ShaPOTokenOptions
 
     def setup(self, run: SetupContext) -> None:
