@@ -6,4 +6,5 @@ from alignzoo_geometry import plain
 
 @hookimpl
 def alignzoo_methods() -> list[Card]:
+    """The card of the plain controller."""
     return [plain.CARD]

@@ -6,4 +6,5 @@ from alignzoo_robust import drdpo
 
 @hookimpl
 def alignzoo_methods() -> list[Card | Composition]:
+    """The cards of the wrappers, and the names of their combinations."""
     return [drdpo.CARD, drdpo.COMPOSITION]

@@ -6,4 +6,5 @@ from alignzoo_shapo import token
 
 @hookimpl
 def alignzoo_methods() -> list[Card]:
+    """The card of ShaPO's token level."""
     return [token.CARD]

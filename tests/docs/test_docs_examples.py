@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from docs_helpers import PAGES, ROOT, Block, blocks, commands
+from in_process import call_main
 
-from alignzoo.cli.main import main
 from alignzoo.sandbox import preference_rows
 
 Call = Callable[[list[str]], "subprocess.CompletedProcess[str]"]
@@ -39,12 +39,7 @@ def here(capfd: pytest.CaptureFixture[str]) -> Call:
     """``alignzoo WORDS`` by the real ``main``, without a new process for each of the many lines."""
 
     def call(words: list[str]) -> subprocess.CompletedProcess[str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main(words)
-        captured = capfd.readouterr()
-        assert isinstance(end.value.code, int)
-        return subprocess.CompletedProcess(words, end.value.code, captured.out, captured.err)
+        return call_main(words, capfd)
 
     return call
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from in_process import call_main
 from run_helpers import Az, MakeModel, RunFolder, Start, Train, tiny_model, write_rows
 
 import alignzoo
-from alignzoo.cli.main import main
 from alignzoo.report import Reporter
 from alignzoo.sandbox import MODEL_PATH, preference_rows
 
@@ -108,12 +108,7 @@ def az(capfd: pytest.CaptureFixture[str]) -> Az:
     """``alignzoo WORDS`` by the real ``main``, in this process: for the many lines that differ in their words only."""
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main(words)
-        captured = capfd.readouterr()
-        assert isinstance(end.value.code, int)
-        return subprocess.CompletedProcess(words, end.value.code, captured.out, captured.err)
+        return call_main(words, capfd)
 
     return run
 
