@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test install docs clean
+.PHONY: demo test install docs site clean
 
 install: $(VENV)/.installed
 
@@ -26,5 +26,8 @@ test: install
 docs: install
 	$(BIN)/python docs/generate_methods.py
 
+site: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) dist build runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) dist build runs site .pytest_cache .mypy_cache .ruff_cache

@@ -13,8 +13,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from alignzoo.errors import AlignzooError as AlignzooError
     from alignzoo.pairs import PairBatch as PairBatch
+    from alignzoo.plugin.build import load_method as load_method
     from alignzoo.plugin.registry import list_methods as list_methods
-    from alignzoo.plugin.registry import load_method as load_method
     from alignzoo.runs import RunResult as RunResult
     from alignzoo.runs import run as run
 
@@ -23,7 +23,7 @@ _PUBLIC = {
     "PairBatch": "alignzoo.pairs",
     "RunResult": "alignzoo.runs",
     "list_methods": "alignzoo.plugin.registry",
-    "load_method": "alignzoo.plugin.registry",
+    "load_method": "alignzoo.plugin.build",
     "run": "alignzoo.runs",
 }
 

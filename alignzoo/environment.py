@@ -29,7 +29,7 @@ def describe_environment(world: int, device: str) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "versions": versions,
-        "plugins": [plugin.to_dict() for plugin in registry().plugins],
+        "plugins": [{**plugin.to_dict(), "hash": plugin.fingerprint()} for plugin in registry().plugins],
         "device": device,
         "ranks": world,
         "threads": torch.get_num_threads(),

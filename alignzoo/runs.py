@@ -13,11 +13,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.errors import AlignzooError, UsageError
+from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
 from alignzoo.launch import distributed_backend
+from alignzoo.observers import Observers
 from alignzoo.outcome import RunResult, read_before, report_outcome, write_evaluation
-from alignzoo.plugin.planfile import PLAN_FILE, read_plan
+from alignzoo.plugin.build import import_target
+from alignzoo.plugin.discover import describe_error
+from alignzoo.plugin.planfile import PLAN_FILE, changed_plugins, plan_to_dict, read_plan
 from alignzoo.plugin.recipe import Layer, flatten, read_recipe
+from alignzoo.plugin.registry import plugin_words, registry
 from alignzoo.plugin.resolve import SANDBOX, Plan, require, resolve
 from alignzoo.report import Reporter
 from alignzoo.run_folder import check_free, default_folder, is_disk_full, leave_as_it_was, open_folder, write_once
@@ -62,6 +66,8 @@ def resume(folder: str | Path, *, reporter: Reporter) -> RunResult:
     if finished is not None:
         reporter.note(f"{path} has finished all its {finished.steps} steps; nothing to do")
         return finished
+    for remark in changed_plugins(path, plan):
+        reporter.warn(remark)
     return _Run(plan, reporter, path).go()
 
 
@@ -91,6 +97,28 @@ class _Run:
         if self.accelerator.is_main_process and not self.resuming:
             check_free(self.folder)
         self.accelerator.wait_for_everyone()
+        self.observers = Observers(self._observers() if self.main else {}, report)
+        self.judge = import_target(registry().find_extension("judge", self.settings.judge))
+
+    def _observers(self) -> dict[str, Any]:
+        """The observers that were asked for, built.
+
+        Raises:
+            BrokenPluginError: one of them cannot be built: it was asked for, so the run does not begin without it.
+        """
+        built = {}
+        for name in self.settings.observe:
+            card = registry().find_extension("observer", name)
+            try:
+                built[name] = import_target(card)()
+            except BrokenPluginError:
+                raise
+            except Exception as error:
+                raise BrokenPluginError(
+                    f"observer {name!r} cannot be built from {card.target}: {describe_error(error)}",
+                    hint="repair its plugin, or leave it out of --observe",
+                ) from error
+        return built
 
     @property
     def main(self) -> bool:
@@ -98,20 +126,28 @@ class _Run:
 
     def go(self) -> RunResult:
         try:
-            return self._go()
-        except Exception as error:
-            if not is_disk_full(error):
+            result = self._go()
+        except BaseException as error:
+            self.observers.tell("end", None, error)
+            if not isinstance(error, Exception) or not is_disk_full(error):
                 raise
-            again = f"continue with --resume {self.folder}" if (self.folder / PLAN_FILE).is_file() else "run it again"
+            again = (
+                f"continue with --resume {self.folder}{plugin_words()}"
+                if (self.folder / PLAN_FILE).is_file()
+                else "run it again"
+            )
             raise AlignzooError(
                 f"cannot write {getattr(error, 'filename', None) or self.folder}: {error}",
                 hint=f"free some space and {again}",
             ) from error
+        self.observers.tell("end", result, None)
+        return result
 
     def _go(self) -> RunResult:
         existed = self.folder.exists()
         try:
             loop, parts, tokenizer = self._prepare()
+            self.observers.tell("start", self.folder, plan_to_dict(self.plan), loop.steps)
             before = self._before(loop, tokenizer)
         except BaseException:
             if self.main and not self.resuming:
@@ -168,6 +204,7 @@ class _Run:
             folder=self.folder,
             report=self.report,
             resuming=self.resuming,
+            observers=self.observers,
         )
         return loop, parts, tokenizer
 
@@ -198,8 +235,11 @@ class _Run:
 
             self.report.note("sandbox: generating answers")
             model = self.accelerator.unwrap_model(loop.engine.model)
-            figures |= {f"sandbox/{name}": value for name, value in evaluate(model, tokenizer).items()}
+            figures |= {
+                f"sandbox/{name}": value for name, value in evaluate(model, tokenizer, judge=self.judge).items()
+            }
         self.accelerator.wait_for_everyone()
+        self.observers.tell("evaluation", loop.done, figures)
         return figures
 
     def _save_model(self, loop: Loop, tokenizer: Any) -> None:
@@ -218,7 +258,8 @@ class _Run:
             shutil.rmtree(partial_folder, ignore_errors=True)
             raise AlignzooError(
                 f"could not save the model in {target}: {error}",
-                hint=f"the last checkpoint is whole; free some space and finish with --resume {self.folder}",
+                hint="the last checkpoint is whole; free some space and finish with "
+                f"--resume {self.folder}{plugin_words()}",
             ) from error
 
     def _finish(self, loop: Loop, parts: Parts, before: dict[str, float], after: dict[str, float]) -> RunResult:

@@ -1,4 +1,4 @@
-"""Write what the documentation takes from the code: method pages, the tables between markers, the sandbox's record.
+"""Write what the documentation takes from the code: method pages, what stands between markers, the sandbox's record.
 
 ``python docs/generate_methods.py`` writes, ``--check`` only says what is out of step (exit 1). ``make docs`` calls it,
 and a test compares its output with the committed files.
@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from reference_blocks import cell, hook_blocks, interface_blocks, rule_tables, table
+
 from alignzoo.cli.compat import NEEDS
-from alignzoo.cli.describe import OWN_DISTRIBUTION, default_needs, option_facts, paper_url
+from alignzoo.cli.describe import default_needs, option_facts, paper_url
 from alignzoo.cli.fields import FieldFacts, field_facts
 from alignzoo.plugin.card import Card, Composition, Need
+from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.registry import registry
 from alignzoo.plugin.settings import Settings
 from alignzoo.sandbox import EVALUATION_PROMPTS, MODEL_PATH, TRAIN_PAIRS, VALIDATION_PAIRS
@@ -47,7 +50,7 @@ def method_page(method: Entry) -> str:
             "",
         ]
     else:
-        lines += ["```text", method.formula, "```", ""]
+        lines += ["```text", *method.formula.split("; "), "```", ""]
     if method.paper is not None:
         url = paper_url(method.paper)
         link = f", [arXiv {method.paper.arxiv}]({url})" if url else ""
@@ -115,27 +118,14 @@ def _needs(card: Card) -> list[str]:
 def option_table(options: Iterable[FieldFacts], kind: str) -> list[str]:
     """A Markdown table of a method's options."""
     rows = [
-        (f"`--{kind}.{o.name}`", _type(o), _code(o.default_text()), _cell(o.bounds_text()), _cell(o.help))
+        (f"`--{kind}.{o.name}`", _type(o), _code(o.default_text()), cell(o.bounds_text()), cell(o.help))
         for o in options
     ]
     return table(("option", "type", "default", "bounds", "meaning"), rows)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
-    return [
-        f"| {' | '.join(columns)} |",
-        f"| {' | '.join('---' for _ in columns)} |",
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|") or "–"
-
-
 def _code(text: str) -> str:
-    return f"`{_cell(text)}`" if text else "–"
+    return f"`{cell(text)}`" if text else "–"
 
 
 def _type(facts: FieldFacts) -> str:
@@ -154,7 +144,7 @@ def method_table(prefix: str) -> list[str]:
         link = f"[{paper.arxiv}]({paper_url(paper)})" if paper is not None and paper.arxiv else "–"
         checks = ", ".join(source.against for source in getattr(method, "verified", ())) or "–"
         summary = f"{method.summary} (= `{method.flags()}`)" if isinstance(method, Composition) else method.summary
-        rows.append((method.kind, f"[`{method.name}`]({prefix}{page_name(method)})", _cell(summary), link, checks))
+        rows.append((method.kind, f"[`{method.name}`]({prefix}{page_name(method)})", cell(summary), link, checks))
     return table(("kind", "name", "what it is", "arXiv", "verified against"), rows)
 
 
@@ -184,7 +174,7 @@ def settings_table() -> list[str]:
         default = stated[1] if stated else _code(facts.default_text())
         meaning = facts.help[: stated.start()] if stated else facts.help
         shown = f"`{flag}`, `--no-{flag[2:]}`" if facts.is_bool else f"`{flag}`"
-        rows.append((shown, _type(facts), default.replace("<", "\\<"), _cell(facts.bounds_text()), _cell(meaning)))
+        rows.append((shown, _type(facts), default.replace("<", "\\<"), cell(facts.bounds_text()), cell(meaning)))
     return table(("flag", "type", "default", "bounds", "meaning"), rows)
 
 
@@ -194,7 +184,7 @@ def recipe_table() -> list[str]:
 
     files = sorted((ROOT / "recipes").glob("*.yaml"))
     contents = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in files}
-    return table(("recipe", "what it does"), [(f"`{name}`", _cell(c["description"])) for name, c in contents.items()])
+    return table(("recipe", "what it does"), [(f"`{name}`", cell(c["description"])) for name, c in contents.items()])
 
 
 def sandbox_record() -> list[str]:
@@ -219,19 +209,34 @@ def sandbox_record() -> list[str]:
     return lines + table(("share of prompts", "rate", "broken"), rows)
 
 
+def navigation() -> list[str]:
+    """The method pages as ``mkdocs.yml`` lists them."""
+    return [f"      - {method.kind} {method.name}: methods/{page_name(method)}" for method in own_methods()]
+
+
 def with_block(path: Path, name: str, lines: Sequence[str], text: str | None = None) -> str:
-    """A page's text with the part between its markers ``generated: NAME`` replaced.
+    """A page's text with the part between its markers ``generated: NAME`` replaced (``# generated: NAME`` in YAML).
 
     Raises:
         ValueError: the page has no such markers.
     """
     text = path.read_text(encoding="utf-8") if text is None else text
     begin, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
+    body = ["", *lines, ""]
+    if path.suffix == ".yml":
+        begin, end, body = f"# generated: {name}\n", f"      # end: {name}", list(lines)
     pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
     if not pattern.search(text):
         raise ValueError(f"{path}: no lines '{begin}' and '{end}'")
-    body = "\n".join([begin, "", *lines, "", end])
-    return pattern.sub(lambda _: body, text)
+    return pattern.sub(lambda _: "\n".join([begin.rstrip("\n"), *body, end]), text)
+
+
+def with_blocks(path: Path, parts: Mapping[str, Sequence[str]]) -> str:
+    """A page's text with all these parts replaced."""
+    text = path.read_text(encoding="utf-8")
+    for name, lines in parts.items():
+        text = with_block(path, name, lines, text=text)
+    return text
 
 
 def outputs() -> dict[Path, str]:
@@ -240,10 +245,16 @@ def outputs() -> dict[Path, str]:
     files = {PAGES / page_name(method): method_page(method) for method in own_methods()}
     files[PAGES / "README.md"] = index_page()
     files[ROOT / "README.md"] = with_block(ROOT / "README.md", "methods", method_table("docs/methods/"))
-    runs = with_block(docs / "runs.md", "settings", settings_table())
-    files[docs / "runs.md"] = with_block(docs / "runs.md", "recipes", recipe_table(), text=runs)
-    files[docs / "sandbox.md"] = with_block(docs / "sandbox.md", "record", sandbox_record())
-    return files
+    files[ROOT / "mkdocs.yml"] = with_block(ROOT / "mkdocs.yml", "methods", navigation())
+    parts = {
+        "runs": {"settings": settings_table(), "recipes": recipe_table()},
+        "sandbox": {"record": sandbox_record()},
+        "interfaces": interface_blocks(),
+        "hooks": hook_blocks(),
+        "contract": rule_tables(),
+    }
+    pages = {docs / f"{name}.md": blocks for name, blocks in parts.items()}
+    return files | {path: with_blocks(path, blocks) for path, blocks in pages.items()}
 
 
 def leftovers(files: Iterable[Path]) -> list[Path]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from generate_methods import ROOT, with_block
 
-from alignzoo.plugin.recipe import recipe_folder
+from alignzoo.plugin.recipe import find_recipe
 from alignzoo.sandbox import MODEL_PATH
 
 WORDS = ["run", "--loss", "dpo", "--geometry", "shapo-token", "--robust", "drdpo", "--out", "runs/demo"]
@@ -23,7 +23,7 @@ PROGRESS = ("training ", "evaluating ", "reading ")
 
 def stamp() -> str:
     """What the recorded figures depend on besides the code: the sandbox's model and its recipe."""
-    content = (MODEL_PATH / "model.safetensors").read_bytes() + (recipe_folder() / "sandbox.yaml").read_bytes()
+    content = (MODEL_PATH / "model.safetensors").read_bytes() + find_recipe("alignzoo:sandbox").read_bytes()
     return hashlib.sha256(content).hexdigest()[:16]
 
 

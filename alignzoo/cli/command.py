@@ -1,4 +1,4 @@
-"""What all commands share: ``--debug``, ``--json``, and answers to unknown options."""
+"""What all commands share: ``--debug``, ``--json``, where plugins come from, and answers to unknown options."""
 
 from __future__ import annotations
 
@@ -23,6 +23,27 @@ def json_option(function: Function) -> Function:
 def debug_option() -> click.Option:
     """``--debug``. It is read from the words themselves, so that it also works when parsing them fails."""
     return click.Option(["--debug"], is_flag=True, expose_value=False, help="show the traceback of an error")
+
+
+def plugin_options() -> list[click.Option]:
+    """``--plugin`` and ``--no-plugins``. They are read from the words themselves, before a command is looked for."""
+    return [
+        click.Option(
+            ["--plugin"],
+            multiple=True,
+            metavar="FILE",
+            expose_value=False,
+            help="load a plugin from a file (repeatable)",
+        ),
+        click.Option(["--no-plugins"], is_flag=True, expose_value=False, help="use alignzoo's own methods only"),
+    ]
+
+
+def with_shared_options(command: click.Command) -> click.Command:
+    """The command, with the options that every command has; a plugin's keeps those of its own by the same name."""
+    own = {word for param in command.params for word in param.opts}
+    command.params += [option for option in (debug_option(), *plugin_options()) if not own & set(option.opts)]
+    return command
 
 
 def nearest(name: str, known: Iterable[str], otherwise: str | None = None) -> str | None:
@@ -59,11 +80,11 @@ class Command(click.Command):
 
 
 def command(name: str, *, cls: type[Command] = Command) -> Callable[[Callable[..., Any]], Command]:
-    """A command with ``--debug``; its help is the function's docstring."""
+    """A command with the options that all have; its help is the function's docstring."""
 
     def decorate(function: Callable[..., Any]) -> Command:
         made = click.command(name, cls=cls, context_settings=WIDE)(function)
-        made.params.append(debug_option())
+        with_shared_options(made)
         return made
 
     return decorate

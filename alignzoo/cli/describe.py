@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from pydantic import ValidationError
 
 from alignzoo.cli.fields import FieldFacts, field_facts
 from alignzoo.plugin.card import Card, Composition, Paper
-from alignzoo.plugin.registry import Plugin
-
-OWN_DISTRIBUTION = "alignzoo"
+from alignzoo.plugin.contract_records import read_record
+from alignzoo.plugin.discover import Plugin
 
 
 def option_facts(card: Card) -> list[FieldFacts]:
@@ -41,6 +41,20 @@ def paper_url(paper: Paper) -> str | None:
     return f"https://arxiv.org/abs/{paper.arxiv}" if paper.arxiv else None
 
 
+def contract_dict(plugin: Plugin, method: Card | Composition) -> dict[str, Any] | None:
+    """The last ``alignzoo check`` of a method on this machine, with what it says about the method as it is now."""
+    record = read_record(plugin, method) if isinstance(method, Card) else None
+    return None if record is None else {"state": record.state(plugin), **asdict(record)}
+
+
+def contract_text(plugin: Plugin, method: Card | Composition) -> str:
+    """The same for a table cell."""
+    facts = contract_dict(plugin, method)
+    if facts is None:
+        return "-"
+    return f"{'changed since' if facts['state'] == 'changed' else facts['state']} {facts['date'][:10]}"
+
+
 def method_dict(plugin: Plugin, method: Card | Composition) -> dict[str, Any]:
     """A method as plain data; a composition has ``stands_for`` and its parts instead of the facts of a card."""
     facts: dict[str, Any] = {
@@ -67,5 +81,6 @@ def method_dict(plugin: Plugin, method: Card | Composition) -> dict[str, Any]:
         "batch_coupled": method.batch_coupled,
         "passes": method.passes,
         "options": [{**option.to_dict(), "flag": f"--{method.kind}.{option.name}"} for option in option_facts(method)],
+        "expected_failures": dict(method.expected_failures),
         "verified": [{"against": source.against, "test": source.test} for source in method.verified],
     }

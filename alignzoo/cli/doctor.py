@@ -49,6 +49,7 @@ def _examine() -> dict[str, Any]:
     facts["extras"] = [asdict(extra) for extra in extras()]
     facts["devices"] = _devices(problems)
     facts["plugins"] = _plugins(problems)
+    facts["warnings"] = _warnings()
     facts["cache"] = {"folder": str(cache_folder()), "free_gb": round(free_gb(cache_folder()), 1)}
     facts["here"] = {"folder": str(Path.cwd()), "free_gb": round(free_gb(Path.cwd()), 1)}
     facts["sandbox"] = _sandbox(problems)
@@ -68,9 +69,17 @@ def _plugins(problems: list[str]) -> list[dict[str, Any]]:
     for plugin in registry().plugins:
         errors = [plugin.error] if plugin.error else target_problems(plugin)
         found.append({**plugin.to_dict(), "error": "; ".join(errors) or None})
-        advice = f"upgrade or uninstall {plugin.distribution}"
-        problems += [f"plugin {plugin.distribution} {plugin.version} is broken: {error} ({advice})" for error in errors]
+        advice = f"repair {plugin.file}" if plugin.file else f"upgrade or uninstall {plugin.distribution}"
+        problems += [f"plugin {plugin.label} is broken: {error} ({advice})" for error in errors]
     return found
+
+
+def _warnings() -> list[str]:
+    """What is not as it should be in a plugin, but breaks nothing."""
+    known = registry()
+    said = [f"plugin {plugin.label}: {text}" for plugin in known.plugins for text in plugin.remarks]
+    both = [f"{kind} {name!r} is brought by {', '.join(homes)}" for kind, name, homes in known.duplicates()]
+    return [*said, *both]
 
 
 def _sandbox(problems: list[str]) -> bool:
@@ -104,6 +113,7 @@ def _show(facts: dict[str, Any]) -> None:
         f"sandbox: {'present' if facts['sandbox'] else 'missing'}",
         "",
         *([] if facts["problems"] else ["all is well"]),
+        *(f"warning: {text}" for text in facts["warnings"]),
         *(f"problem: {problem}" for problem in facts["problems"]),
     )
 
@@ -115,7 +125,7 @@ def _package_row(package: dict[str, Any]) -> list[str]:
 
 def _plugin_row(plugin: dict[str, Any]) -> list[str]:
     return [
-        f"{plugin['distribution']} {plugin['version']}",
+        f"{plugin['distribution']} {plugin['version']}".rstrip(),
         plugin["entry_point"],
         str(len(plugin["methods"])),
         "broken" if plugin["error"] else "ok",

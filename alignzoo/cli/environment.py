@@ -5,19 +5,19 @@ Reads the metadata of alignzoo's own distribution, so that ``pyproject.toml`` st
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import importlib.util
 import os
 import platform
 import re
 import shutil
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignzoo.plugin.card import Card
-from alignzoo.plugin.registry import Plugin
+from alignzoo.errors import BrokenPluginError
+from alignzoo.plugin.build import import_target
+from alignzoo.plugin.card import Card, Extension
+from alignzoo.plugin.discover import Plugin
 
 DISTRIBUTION = "alignzoo"
 
@@ -95,15 +95,15 @@ def extras() -> list[Extra]:
 
 
 def target_problems(plugin: Plugin) -> list[str]:
-    """Methods of a plugin that is listed all right, but whose code does not import."""
+    """Methods and extensions of a plugin that is listed all right, but whose code does not import."""
     problems = []
-    for card in (method for method in plugin.methods if isinstance(method, Card)):
-        module, _, name = card.target.partition(":")
+    cards = [method for method in plugin.methods if isinstance(method, Card)]
+    declared: list[Card | Extension] = [*cards, *plugin.extensions]
+    for card in declared:
         try:
-            getattr(importlib.import_module(module), name)
-        except (Exception, SystemExit) as error:  # a stranger's code: anything can come out of it
-            reason = traceback.format_exception_only(error)[-1].strip()
-            problems.append(f"{card.kind} {card.name!r} does not load from {card.target}: {reason}")
+            import_target(card)
+        except BrokenPluginError as error:
+            problems.append(error.message)
     return problems
 
 

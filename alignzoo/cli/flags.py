@@ -17,7 +17,7 @@ from alignzoo.cli.command import Command
 from alignzoo.cli.fields import FieldFacts, field_facts
 from alignzoo.cli.selection import Selection, selected
 from alignzoo.plugin.card import Card
-from alignzoo.plugin.recipe import METHOD_KINDS, Layer, shipped_recipes
+from alignzoo.plugin.recipe import METHOD_KINDS, Layer, recipe_names
 from alignzoo.plugin.registry import registry
 from alignzoo.plugin.settings import Settings
 
@@ -180,7 +180,7 @@ def recipe_option(function: Function) -> Function:
         metavar="NAME|FILE",
         help="recipe to start from; later ones win, flags win over all (repeatable)",
         shell_complete=lambda ctx, param, incomplete: [
-            CompletionItem(name) for name in shipped_recipes() if name.startswith(incomplete)
+            CompletionItem(name) for name in recipe_names() if name.startswith(incomplete)
         ],
     )
     return option(function)

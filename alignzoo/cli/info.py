@@ -9,10 +9,11 @@ import click
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option, nearest
 from alignzoo.cli.console import print_json, print_lines, print_table
-from alignzoo.cli.describe import method_dict, needs_text, option_facts, paper_url
+from alignzoo.cli.describe import contract_dict, contract_text, method_dict, needs_text, option_facts, paper_url
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
 from alignzoo.plugin.card import KINDS, Card, Composition, Kind
-from alignzoo.plugin.registry import Plugin, registry
+from alignzoo.plugin.discover import Plugin
+from alignzoo.plugin.registry import registry
 
 Entry = tuple[Plugin, "Card | Composition"]
 
@@ -25,7 +26,10 @@ def command(name: str, kind: str | None, as_json: bool) -> None:
     """Show the formula, paper, options, needs and checks of the method NAME (or distribution:NAME)."""
     entries = _find(name, cast("Kind | None", kind))
     if as_json:
-        print_json({"methods": [method_dict(plugin, method) for plugin, method in entries]})
+        facts = [
+            {**method_dict(plugin, method), "contract": contract_dict(plugin, method)} for plugin, method in entries
+        ]
+        print_json({"methods": facts})
         return
     for position, (plugin, method) in enumerate(entries):
         if position:
@@ -64,7 +68,9 @@ def _show(plugin: Plugin, method: Card | Composition) -> None:
     if method.aliases:
         facts.append(("also called", ", ".join(method.aliases)))
     target = "" if isinstance(method, Composition) else f", {method.target}"
-    facts.append(("from", f"{plugin.distribution} {plugin.version}{target}"))
+    facts.append(("from", f"{plugin.label}{target}"))
+    if isinstance(method, Card):
+        facts += _contract_facts(plugin, method)
     width = max(len(name) for name, _ in facts)
     print_lines(*(f"  {name.ljust(width)}  {value}" for name, value in facts if value))
     if isinstance(method, Card):
@@ -85,6 +91,14 @@ def _card_facts(card: Card) -> list[tuple[str, str]]:
     ]
     checks = [f"{source.against} ({source.test})" for source in card.verified] or ["nothing yet"]
     return [*facts, *((("verified against" if not i else ""), check) for i, check in enumerate(checks))]
+
+
+def _contract_facts(plugin: Plugin, card: Card) -> list[tuple[str, str]]:
+    """When it was checked here, and the rules that it says it cannot keep."""
+    checked = contract_text(plugin, card)
+    facts = [("contract", f"not checked here yet: alignzoo check {card.name}" if checked == "-" else checked)]
+    broken = (f"{rule}: {reason}" for rule, reason in card.expected_failures.items())
+    return [*facts, *((("cannot keep" if not i else ""), text) for i, text in enumerate(broken))]
 
 
 def _show_options(card: Card) -> None:

@@ -1,50 +1,111 @@
-"""``alignzoo ls``: which methods are installed, and which plugins do not load."""
+"""``alignzoo ls``: what is installed, who passed the contract here, and which plugins do not load."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import click
 
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option, nearest
 from alignzoo.cli.console import print_json, print_lines, print_table
-from alignzoo.cli.describe import OWN_DISTRIBUTION, method_dict, needs_text, verified_text
+from alignzoo.cli.describe import contract_dict, contract_text, method_dict, needs_text, verified_text
 from alignzoo.errors import UsageError
-from alignzoo.plugin.card import KINDS, Card, Composition, Kind
-from alignzoo.plugin.registry import Plugin, registry
+from alignzoo.plugin.card import EXTENSION_KINDS, KINDS, Card, Composition, ExtensionKind
+from alignzoo.plugin.discover import OWN_DISTRIBUTION, Plugin
+from alignzoo.plugin.registry import registry
 
 
 @cli_command("ls")
 @click.argument("kind", required=False)
 @json_option
 def command(kind: str | None, as_json: bool) -> None:
-    """List the methods, of one KIND (loss, robust, geometry) or all of them."""
-    chosen = _kind(kind)
-    entries = list(registry().entries(chosen))
-    broken = registry().broken
+    """List the methods, of one KIND (loss, robust, geometry) or all of them.
+
+    KIND may also be what else plugins bring: recipe, command, observer, format, judge. The column `contract` says when
+    a method passed `alignzoo check` on this machine.
+    """
+    if kind is not None and kind not in (*KINDS, *EXTENSION_KINDS):
+        kinds = [*KINDS, *EXTENSION_KINDS]
+        raise UsageError(f"unknown kind {kind!r}", hint=nearest(kind, kinds, f"kinds: {', '.join(kinds)}"))
+    entries = [] if kind in EXTENSION_KINDS else list(registry().entries(kind if kind in KINDS else None))
+    extensions = [row for one in EXTENSION_KINDS if kind in (None, one) for row in _extensions(one)]
+    if kind is None:
+        extensions = [row for row in extensions if row["distribution"] != OWN_DISTRIBUTION]
     if as_json:
-        print_json(
-            {
-                "methods": [method_dict(plugin, method) for plugin, method in entries],
-                "broken": [plugin.to_dict() for plugin in broken],
-            }
-        )
+        print_json(_facts(entries, extensions))
         return
+    if entries:
+        _show_methods(entries)
+    if extensions or kind in EXTENSION_KINDS:
+        if entries:
+            print_lines("")
+        names = ("kind", "name", "summary", "from")
+        print_table(names, [[row[name] for name in names] for row in extensions])
+    _show_faults()
+
+
+def _facts(entries: list[tuple[Plugin, Card | Composition]], extensions: list[dict[str, str]]) -> dict[str, Any]:
+    known = registry()
+    return {
+        "methods": [
+            {**method_dict(plugin, method), "contract": contract_dict(plugin, method)} for plugin, method in entries
+        ],
+        "extensions": extensions,
+        "broken": [plugin.to_dict() for plugin in known.broken],
+        "warnings": [
+            {"distribution": plugin.distribution, "version": plugin.version, "warning": text}
+            for plugin in known.plugins
+            for text in plugin.remarks
+        ],
+        "duplicates": [
+            {"kind": kind, "name": name, "distributions": homes} for kind, name, homes in known.duplicates()
+        ],
+    }
+
+
+def _extensions(kind: ExtensionKind) -> list[dict[str, str]]:
+    """Name, summary and origin of everything of one kind of extension."""
+    known = registry()
+    rows = [(plugin, card.name, card.summary) for plugin, card in known.extensions(kind)] if kind != "recipe" else []
+    if kind == "recipe":
+        rows = [(plugin, name, str(path)) for plugin, name, path in known.recipes()]
+    found = [
+        {"kind": kind, "name": name, "summary": summary, "from": plugin.label, "distribution": plugin.distribution}
+        for plugin, name, summary in rows
+    ]
+    if kind == "format":
+        from alignzoo.data.formats import LAYOUTS
+
+        own = {"from": OWN_DISTRIBUTION, "distribution": OWN_DISTRIBUTION}
+        found = [{"kind": kind, "name": x.name, "summary": x.columns, **own} for x in LAYOUTS.values()] + found
+    return found
+
+
+def _show_methods(entries: list[tuple[Plugin, Card | Composition]]) -> None:
     foreign = any(plugin.distribution != OWN_DISTRIBUTION for plugin, _ in entries)
-    columns = ["kind", "name", "summary", "needs", "verified against", *(["from"] if foreign else [])]
+    columns = ["kind", "name", "summary", "needs", "verified against", "contract", *(["from"] if foreign else [])]
     print_table(columns, [_row(plugin, method)[: len(columns)] for plugin, method in entries])
-    if broken:
+
+
+def _show_faults() -> None:
+    """What does not load, what its author should repair, and which names are brought twice."""
+    known = registry()
+    if known.broken:
         print_lines("")
         print_table(
             ["broken plugin", "entry point", "error"],
-            [[f"{plugin.distribution} {plugin.version}", plugin.entry_point, plugin.error or ""] for plugin in broken],
+            [[plugin.label, plugin.entry_point, plugin.error or ""] for plugin in known.broken],
             style="red",
         )
-
-
-def _kind(name: str | None) -> Kind | None:
-    if name is None or name in KINDS:
-        return name
-    raise UsageError(f"unknown kind {name!r}", hint=nearest(name, KINDS, f"kinds: {', '.join(KINDS)}"))
+    remarks = [[plugin.label, text] for plugin in known.plugins for text in plugin.remarks]
+    remarks += [
+        [", ".join(homes), f"both bring {kind} {name!r}; pick one by distribution:{name}"]
+        for kind, name, homes in known.duplicates()
+    ]
+    if remarks:
+        print_lines("")
+        print_table(["plugin", "warning"], remarks, style="yellow")
 
 
 def _row(plugin: Plugin, method: Card | Composition) -> list[str]:
@@ -52,4 +113,4 @@ def _row(plugin: Plugin, method: Card | Composition) -> list[str]:
         facts = [f"{method.summary} (= {method.flags()})", "-", "-"]
     else:
         facts = [method.summary, needs_text(method), verified_text(method)]
-    return [method.kind, method.name, *facts, f"{plugin.distribution} {plugin.version}"]
+    return [method.kind, method.name, *facts, contract_text(plugin, method), plugin.label]

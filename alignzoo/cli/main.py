@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -11,35 +12,66 @@ from typing import Any
 import click
 
 from alignzoo import __version__
-from alignzoo.cli.command import WIDE, debug_option, nearest
+from alignzoo.cli.command import WIDE, nearest, with_shared_options
 from alignzoo.cli.console import silence_closed_pipe, write
 from alignzoo.cli.failures import report_failure
-from alignzoo.errors import UsageError
+from alignzoo.errors import BrokenPluginError, UsageError
+from alignzoo.plugin.build import import_target
+from alignzoo.plugin.discover import OWN_COMMANDS
+from alignzoo.plugin.registry import plugins_from, registry
 
-COMMANDS = ("run", "ls", "info", "compat", "probe", "recipes", "doctor")
+COMMANDS = OWN_COMMANDS
 """Each is the attribute ``command`` of the module of its name."""
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module when that command is asked for."""
+    """Imports a command's module when that command is asked for; plugins bring more (hook ``alignzoo_commands``)."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS, *(card.name for _, card in registry().extensions("command"))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        found: click.Command = importlib.import_module(f"alignzoo.cli.{cmd_name}").command
-        return found
+        if cmd_name in COMMANDS:
+            found: click.Command = importlib.import_module(f"alignzoo.cli.{cmd_name}").command
+            return found
+        card = registry().find_extension("command", cmd_name)
+        made = import_target(card)
+        if not isinstance(made, click.Command):
+            raise BrokenPluginError(
+                f"command {cmd_name!r}: {card.target} is a {type(made).__name__}, expected a click command",
+                hint=f"repair or uninstall {registry().distribution_of(card)}",
+            )
+        return with_shared_options(made)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Names and what they do; a plugin's command is not imported for that."""
+        rows = [(name, self._own(ctx, name).get_short_help_str(100)) for name in COMMANDS]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+        brought = [(card.name, f"{card.summary} ({plugin.label})") for plugin, card in registry().extensions("command")]
+        if brought:
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl(brought)
+
+    def _own(self, ctx: click.Context, name: str) -> click.Command:
+        command = self.get_command(ctx, name)
+        assert command is not None
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
+        if args[0] in COMMANDS or args[0].startswith("-"):
+            return super().resolve_command(ctx, args)
+        try:
+            return args[0], self.get_command(ctx, args[0]), args[1:]
+        except UsageError as error:
+            if not error.message.startswith("unknown"):
+                raise
+            known = self.list_commands(ctx)
             raise UsageError(
-                f"unknown command {args[0]!r}", hint=nearest(args[0], COMMANDS, "`alignzoo --help` lists the commands")
-            )
-        return super().resolve_command(ctx, args)
+                f"unknown command {args[0]!r}", hint=nearest(args[0], known, "`alignzoo --help` lists the commands")
+            ) from error
 
 
 @click.group("alignzoo", cls=LazyGroup, context_settings=WIDE, invoke_without_command=True)
@@ -54,7 +86,7 @@ def cli(ctx: click.Context) -> None:
         write(sys.stdout, ctx.get_help())
 
 
-cli.params.append(debug_option())
+with_shared_options(cli)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -71,7 +103,14 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _exit_code(words: list[str]) -> int:
     try:
-        code: Any = cli.main(args=words, prog_name="alignzoo", standalone_mode=False)
+        with plugins_from(*_plugin_files(words), third_party="--no-plugins" not in words):
+            code: Any = cli.main(args=words, prog_name="alignzoo", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         return report_failure(error, as_json="--json" in words, debug="--debug" in words)
     return code if isinstance(code, int) else 0
+
+
+def _plugin_files(words: list[str]) -> list[str]:
+    """What is given as ``--plugin FILE``, in both spellings."""
+    after = [following for word, following in itertools.pairwise(words) if word == "--plugin"]
+    return after + [word.partition("=")[2] for word in words if word.startswith("--plugin=")]

@@ -1,4 +1,4 @@
-"""``alignzoo recipes``: the runs that come with alignzoo."""
+"""``alignzoo recipes``: the runs that come with alignzoo and with the installed plugins."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 import click
 import yaml
 
-from alignzoo.cli.command import WIDE, debug_option, json_option, nearest
+from alignzoo.cli.command import WIDE, json_option, nearest, with_shared_options
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.errors import UsageError
-from alignzoo.plugin.recipe import find_recipe, shipped_recipes
+from alignzoo.plugin.discover import OWN_DISTRIBUTION
+from alignzoo.plugin.recipe import find_recipe
+from alignzoo.plugin.registry import registry
 
 
 class _Group(click.Group):
@@ -29,7 +31,7 @@ class _Group(click.Group):
 @click.group("recipes", cls=_Group, context_settings=WIDE, invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """List, show and copy the shipped recipes."""
+    """List, show and copy the installed recipes."""
     if ctx.invoked_subcommand is None:
         print_lines(ctx.get_help())
 
@@ -38,11 +40,19 @@ def command(ctx: click.Context) -> None:
 @json_option
 def list_recipes(as_json: bool) -> None:
     """Names and what they do."""
-    recipes = [{"name": name, "description": _description(path)} for name, path in shipped_recipes().items()]
+    recipes = [
+        {"name": name, "description": _description(path), "distribution": plugin.distribution}
+        for plugin, name, path in registry().recipes()
+    ]
     if as_json:
         print_json({"recipes": recipes})
         return
-    print_table(["name", "description"], [[recipe["name"], recipe["description"]] for recipe in recipes])
+    foreign = any(recipe["distribution"] != OWN_DISTRIBUTION for recipe in recipes)
+    columns = ["name", "description", *(["distribution"] if foreign else [])]
+    print_table(
+        [{"distribution": "from"}.get(name, name) for name in columns],
+        [[recipe[name] for name in columns] for recipe in recipes],
+    )
 
 
 @cli_command("show")
@@ -71,10 +81,14 @@ def copy(name: str, dest: Path | None) -> None:
 
 
 def _description(path: Path) -> str:
-    content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return str(content.get("description", "-"))
+    """What a recipe says of itself; a plugin's may be damaged, which its use reports."""
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return str(content.get("description", "-"))
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
+        return "not a valid recipe"
 
 
 for _command in (list_recipes, show, copy):
     command.add_command(_command)
-command.params.append(debug_option())
+with_shared_options(command)

@@ -39,13 +39,17 @@ def extras(row: Row) -> dict[str, Any]:
     return {name: _EXTRAS[name].read(row, column) for name, column in found.items() if column is not None}
 
 
-def extra_types(columns: Collection[str], safety_columns: Collection[str] = ()) -> dict[str, str]:
+def extra_types(
+    columns: Collection[str], safety_columns: Collection[str] = (), gives: Collection[str] = ()
+) -> dict[str, str]:
     """Name and Arrow type of the optional fields that rows with ``columns`` have.
 
     Args:
         columns: the source's columns.
         safety_columns: columns from which a layout derives both safety flags.
+        gives: fields that a layout fills in in any case.
     """
     derived = {"chosen_safe", "rejected_safe"} if safety_columns and set(safety_columns) <= set(columns) else set()
+    derived |= set(gives)
     present = {name: extra for name, extra in _EXTRAS.items() if name in derived or extra.column(columns)}
     return {name: extra.arrow_type for name, extra in present.items()}

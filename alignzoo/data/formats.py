@@ -1,13 +1,15 @@
 """The layouts preference data comes in, one table entry each, and how a row of each becomes a ``PreferenceRow``.
 
-A layout is recognised by its columns and by the types in its first rows, or forced by name.
+A layout is recognised by its columns and by the types in its first rows, or forced by name. Plugins bring others
+(hook ``alignzoo_formats``); they are looked at where no built-in one fits, so that installing one changes no other run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,11 @@ from alignzoo.data.extras import extras
 from alignzoo.data.fields import Row
 from alignzoo.data.rows import Drop, Message, PreferenceRow, is_blank
 from alignzoo.data.transcripts import is_transcript, parse_transcript
-from alignzoo.errors import DataError, UsageError
+from alignzoo.errors import BrokenPluginError, DataError, UsageError
+from alignzoo.plugin.build import import_target
+from alignzoo.plugin.card import Extension
+from alignzoo.plugin.discover import Plugin
+from alignzoo.plugin.registry import registry
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,6 +36,8 @@ class Layout:
     """``columns`` is for people; ``fits`` looks at one row; ``normalise`` may raise ``FieldError``.
 
     ``safety_columns``: where the layout takes ``chosen_safe`` and ``rejected_safe`` from, if all of them are there.
+    ``gives``: optional fields of ``PreferenceRow`` that it fills in whatever the columns are called.
+    ``version``: a hash of the plugin that brings it, empty for the built-in ones.
     """
 
     name: str
@@ -37,35 +45,76 @@ class Layout:
     fits: Callable[[Row], bool]
     normalise: Callable[[Row], PreferenceRow | Drop]
     safety_columns: tuple[str, ...] = ()
+    gives: tuple[str, ...] = ()
+    version: str = ""
 
 
 def choose_layout(rows: Dataset, name: str | None = None) -> Layout:
     """The layout called ``name``, or the one that the first rows have.
 
     Raises:
-        UsageError: there is no layout of that name.
+        UsageError: there is no layout of that name, or several plugins bring it.
+        BrokenPluginError: the plugin that brings it does not work.
         DataError: no layout, or more than one, fits.
     """
     if name is None:
         return _detect(rows)
-    if name not in LAYOUTS:
-        close = difflib.get_close_matches(name, LAYOUTS, n=1)
+    if name in LAYOUTS:
+        return LAYOUTS[name]
+    known = registry()
+    names = [*LAYOUTS, *(card.name for _, card in known.extensions("format"))]
+    try:
+        return _brought_by(known.plugin_of(card := known.find_extension("format", name)), card)
+    except UsageError as error:
+        if "unknown" not in error.message:
+            raise
+        close = difflib.get_close_matches(name, names, n=1)
         meant = f" Did you mean {close[0]}?" if close else ""
-        raise UsageError(f"--data.format {name}: no such layout.{meant}", hint=f"Layouts: {', '.join(LAYOUTS)}")
-    return LAYOUTS[name]
+        raise UsageError(
+            f"--data.format {name}: no such layout.{meant}", hint=f"Layouts: {', '.join(names)}"
+        ) from error
+
+
+def _brought_by(plugin: Plugin, card: Extension) -> Layout:
+    """The layout of a plugin's card."""
+    layout = import_target(card)
+    if not isinstance(layout, Layout):
+        raise BrokenPluginError(
+            f"format {card.name!r}: {card.target} is a {type(layout).__name__}, expected a Layout",
+            hint=f"repair or uninstall {plugin.distribution}",
+        )
+    return replace(layout, name=card.name, version=f"{plugin.distribution}:{plugin.fingerprint()}")
+
+
+def _of_plugins() -> list[Layout]:
+    """The layouts of all plugins that work; a broken one matters only to the run that names it."""
+    found = []
+    for plugin, card in registry().extensions("format"):
+        with contextlib.suppress(BrokenPluginError):
+            found.append(_brought_by(plugin, card))
+    return found
+
+
+def _fits(layout: Layout, row: Row) -> bool:
+    try:
+        return layout.fits(row)
+    except Exception:  # a stranger's code looking at rows that are not meant for it
+        return False
 
 
 def _detect(rows: Dataset) -> Layout:
     sample: Row = {}
-    for sample in islice(rows, _SAMPLED_ROWS):
-        matches = [layout for layout in LAYOUTS.values() if layout.fits(sample)]
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            names = " and ".join(layout.name for layout in matches)
-            raise DataError(f"The columns fit several layouts: {names}", hint="Choose one with --data.format")
+    of_plugins = _of_plugins()
+    for layouts in (list(LAYOUTS.values()), of_plugins):
+        for sample in islice(rows, _SAMPLED_ROWS):
+            matches = [layout for layout in layouts if _fits(layout, sample)]
+            if len(matches) == 1:
+                return matches[0]
+            if matches:
+                names = " and ".join(layout.name for layout in matches)
+                raise DataError(f"The columns fit several layouts: {names}", hint="Choose one with --data.format")
     found = ", ".join(f"{name} ({fields.kind_of(sample.get(name))})" for name in rows.column_names) or "none"
-    known = "\n".join(f"    {layout.name}: {layout.columns}" for layout in LAYOUTS.values())
+    known = "\n".join(f"    {layout.name}: {layout.columns}" for layout in (*LAYOUTS.values(), *of_plugins))
     raise DataError(
         f"The data has no known preference layout. Columns found: {found}",
         hint=f"Rename the columns to one of these, or force a layout with --data.format:\n{known}",

@@ -79,7 +79,7 @@ def prepare(
     name = source if isinstance(source, str) else None
     rows = load_rows(source, split=split) if isinstance(source, str) else source.with_format(None)
     layout = choose_layout(rows, data_format)
-    settings = (CODE_VERSION, layout.name, max_length, max_prompt_length)
+    settings = (CODE_VERSION, layout.name + layout.version, max_length, max_prompt_length)
     key = digest(rows_digest(rows), tokenizer_digest(tokenizer), *settings)
     folder = _cache_root() / key
     prepared = _load(folder)

@@ -16,6 +16,7 @@ from alignzoo.data.sources import locate
 from alignzoo.data.summary import DataSummary, Dropped, tally
 from alignzoo.data.tokens import PairTokenizer, TokenizedPair
 from alignzoo.errors import DataError
+from alignzoo.plugin.discover import describe_error
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -33,7 +34,9 @@ def columns_of(layout: Layout, source_columns: list[str]) -> Features:
 
     types: dict[str, Any] = {"pair_id": Value("int64"), **{name: List(Value("int32")) for name in _IDS}}
     types |= {name: Value("string") for name in ("prompt_key", *_TEXTS)}
-    types |= {name: Value(kind) for name, kind in extra_types(source_columns, layout.safety_columns).items()}
+    types |= {
+        name: Value(kind) for name, kind in extra_types(source_columns, layout.safety_columns, layout.gives).items()
+    }
     types |= {"reason": Value("string"), "boundary_moved": Value("bool"), "truncated": Value("bool")}
     return Features({**types, "digest": Value("string")})
 
@@ -66,14 +69,25 @@ class TokeniseRows:
         return {name: [record.get(name) for record in records] for name in names}
 
     def _normalise(self, row: dict[str, Any], index: int) -> PreferenceRow | Drop:
+        layout = self.layout
+        hint = f"Layout {layout.name}: {layout.columns}"
         try:
-            return self.layout.normalise(row)
+            normal = layout.normalise(row)
         except FieldError as error:
             place = locate(self.source, index)
+            raise DataError(f"{place}: field {error.field!r} {error.problem}", hint=hint) from error
+        except Exception as error:
+            if not layout.version:
+                raise
+            place = locate(self.source, index)  # a plugin's code: anything can come out of it
             raise DataError(
-                f"{place}: field {error.field!r} {error.problem}",
-                hint=f"Layout {self.layout.name}: {self.layout.columns}",
+                f"{place}: layout {layout.name} of {layout.version} failed: {describe_error(error)}", hint=hint
             ) from error
+        if not isinstance(normal, (PreferenceRow, Drop)):
+            raise DataError(
+                f"layout {layout.name} gave a {type(normal).__name__} for a row, expected PreferenceRow or Drop"
+            )
+        return normal
 
 
 def _record(row: PreferenceRow, pair: TokenizedPair) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
+from alignzoo.cache import cache_root
 from alignzoo.errors import AlignzooError, DataError
 from alignzoo.geometry.probe import Probe, fit_probe, mean_hidden_states
 from alignzoo.model.weights import fingerprint
@@ -27,11 +27,6 @@ CHOSEN_IS_SAFE = "chosen/rejected"
 PROBE_VERSION = 1  # part of the cache key: raise it when the same data would give another probe
 
 
-def cache_folder() -> Path:
-    """Where probes are kept between runs: ``$ALIGNZOO_CACHE``, or ``~/.cache/alignzoo``."""
-    return Path(os.environ.get("ALIGNZOO_CACHE", "~/.cache/alignzoo")).expanduser()
-
-
 def cached_probe(
     model: Any, train: Dataset, validation: Dataset, *, report: Reporter, weights: str | None = None
 ) -> Probe:
@@ -39,7 +34,7 @@ def cached_probe(
     weights = weights or fingerprint(model)
     data = {"probe_train": _digest(train), "probe_validation": _digest(validation)}
     key = hashlib.sha256(json.dumps([PROBE_VERSION, weights, data]).encode()).hexdigest()[:32]
-    folder = cache_folder() / "probes" / key
+    folder = cache_root() / "probes" / key
     hidden = model.config.get_text_config().hidden_size
     kept = _kept(folder, hidden, report)
     if kept is not None:

@@ -1,14 +1,27 @@
 """The plugin contract: cards, hooks, and the registry that finds them."""
 
-from alignzoo.plugin.card import KINDS, PLUGIN_API, Card, Composition, Kind, Need, Options, Paper, Verified
+from alignzoo.plugin.card import (
+    KINDS,
+    PLUGIN_API,
+    Card,
+    Composition,
+    Extension,
+    Kind,
+    Need,
+    Options,
+    Paper,
+    Verified,
+)
+from alignzoo.plugin.discover import Plugin
 from alignzoo.plugin.hookspecs import hookimpl
-from alignzoo.plugin.registry import Plugin, Registry, list_methods, load_method, registry
+from alignzoo.plugin.registry import Registry, list_methods, plugins_from, registry
 
 __all__ = [
     "KINDS",
     "PLUGIN_API",
     "Card",
     "Composition",
+    "Extension",
     "Kind",
     "Need",
     "Options",
@@ -18,6 +31,6 @@ __all__ = [
     "Verified",
     "hookimpl",
     "list_methods",
-    "load_method",
+    "plugins_from",
     "registry",
 ]

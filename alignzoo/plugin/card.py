@@ -1,16 +1,19 @@
-"""What a method declares: its card, and the options model that becomes its flags, bounds, defaults and help.
+"""What a plugin declares: a method's card with its options model, and smaller cards for what is not a method.
 
-A card is frozen and needs no torch, so listings, help and the resolver read it without loading the method.
+A card is frozen and needs no torch, so listings, help and the resolver read it without loading what it stands for.
 """
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 PLUGIN_API = 1
-"""The version of the plugin contract this alignzoo speaks. A card made for a newer one is listed as broken."""
+"""The version of the plugin contract this alignzoo speaks; what it promises is in docs/compatibility.md."""
+OLDEST_PLUGIN_API = 1
+"""The oldest version that still works. A card made for one outside this range is listed as broken."""
 
 Kind = Literal["loss", "robust", "geometry"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -26,6 +29,10 @@ Need = Literal[
 ]
 PROVIDED: frozenset[Need] = frozenset({"reference", "token-logps", "scores", "groups", "probe"})
 """What the core can supply today; a method that needs anything else is refused by the resolver."""
+
+
+TARGET = r"^[\w.]+:\w+$"
+"""``package.module:attribute``."""
 
 
 class Options(BaseModel):
@@ -45,6 +52,32 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class PluginAPIError(Exception):
+    """A card was made for a plugin contract that this alignzoo does not speak."""
+
+
+class _Declared(_Frozen):
+    """What every card has: a name, a line about it, and the plugin contract it was written for (1 if it says none)."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    summary: str
+    api: int = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _speaks_our_api(cls, values: Any) -> Any:
+        """Before all else: a card of another contract may well have fields that this one does not know."""
+        api = values.get("api", 1) if isinstance(values, Mapping) else 1
+        if isinstance(api, int) and not OLDEST_PLUGIN_API <= api <= PLUGIN_API:
+            speaks = f"{OLDEST_PLUGIN_API} to {PLUGIN_API}" if OLDEST_PLUGIN_API < PLUGIN_API else str(PLUGIN_API)
+            newer = api > PLUGIN_API
+            raise PluginAPIError(
+                f"{values.get('name')!r} is made for plugin API {api}, this alignzoo speaks {speaks}: "
+                + ("upgrade alignzoo" if newer else "upgrade the plugin")
+            )
+        return values
+
+
 class Paper(_Frozen):
     """Where a method was published."""
 
@@ -62,7 +95,7 @@ class Verified(_Frozen):
     test: str
 
 
-class Card(_Frozen):
+class Card(_Declared):
     """The facts of one method.
 
     Attributes:
@@ -72,23 +105,22 @@ class Card(_Frozen):
         batch_coupled: a pair's value or weight depends on the other pairs of the step.
         aggregates: a wrapper with an :meth:`objective` of its own in place of the mean; a run has room for one.
         passes: forward-backward passes a step takes at the most.
-        api: the plugin contract the card was written for.
+        expected_failures: rules of the contract (:mod:`alignzoo.testing`) that the method cannot keep, each with the
+            reason; a rule that is kept after all fails as well.
     """
 
     kind: Kind
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    target: str = Field(pattern=r"^[\w.]+:\w+$")
+    target: str = Field(pattern=TARGET)
     options: type[Options] = Options
-    summary: str
     formula: str
     paper: Paper | None = None
     needs: frozenset[Need] = frozenset()
     batch_coupled: bool = False
     aggregates: bool = False
-    passes: int = Field(1, ge=1)
+    passes: int = Field(default=1, ge=1)
     aliases: tuple[str, ...] = ()
-    api: int = PLUGIN_API
     verified: tuple[Verified, ...] = ()
+    expected_failures: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("options")
     @classmethod
@@ -99,18 +131,15 @@ class Card(_Frozen):
         return options
 
 
-class Composition(_Frozen):
+class Composition(_Declared):
     """A published name for a combination of methods: ``--loss drdpo`` is ``--loss dpo --robust drdpo``."""
 
     kind: Kind = "loss"
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    summary: str
     paper: Paper | None = None
     loss: str
     robust: tuple[str, ...] = ()
     geometry: str | None = None
     aliases: tuple[str, ...] = ()
-    api: int = PLUGIN_API
 
     def flags(self) -> str:
         """The command-line words the name stands for."""
@@ -118,3 +147,24 @@ class Composition(_Frozen):
         if self.geometry:
             words.append(f"--geometry {self.geometry}")
         return " ".join(words)
+
+
+ExtensionKind = Literal["recipe", "command", "observer", "format", "judge"]
+EXTENSION_KINDS: tuple[ExtensionKind, ...] = get_args(ExtensionKind)
+
+
+class Extension(_Declared):
+    """Something a plugin brings that is not a method. ``target`` is imported only when it is used.
+
+    ==========  ====================================================================================
+    kind        what the target is
+    ==========  ====================================================================================
+    command     a ``click`` command: ``alignzoo NAME``
+    observer    a subclass of :class:`alignzoo.observers.RunObserver`: ``--observe NAME``
+    format      a :class:`alignzoo.data.formats.Layout`: ``--data.format NAME``
+    judge       a function of a request and an answer that gives a verdict: ``--judge NAME``
+    ==========  ====================================================================================
+    """
+
+    kind: Literal["command", "observer", "format", "judge"]
+    target: str = Field(pattern=TARGET)

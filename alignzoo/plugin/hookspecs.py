@@ -7,15 +7,19 @@
     @hookimpl
     def alignzoo_methods():
         return [Card(kind="loss", name="mine", target="my_package.mine:Mine", ...)]
+
+Every hook is called once, when plugins are looked for, and only declares: what a card's ``target`` names is imported
+when it is used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import pluggy
 
-from alignzoo.plugin.card import Card, Composition
+from alignzoo.plugin.card import Card, Composition, Extension
 
 hookspec = pluggy.HookspecMarker("alignzoo")
 hookimpl = pluggy.HookimplMarker("alignzoo")
@@ -23,4 +27,30 @@ hookimpl = pluggy.HookimplMarker("alignzoo")
 
 @hookspec
 def alignzoo_methods() -> Iterable[Card | Composition]:  # type: ignore[empty-body]
-    """The cards (and named compositions) this plugin brings. Must not import torch."""
+    """Losses, robust wrappers, geometry controllers, and names for their combinations."""
+
+
+@hookspec
+def alignzoo_recipes() -> Iterable[Path]:  # type: ignore[empty-body]
+    """YAML files of whole runs: ``alignzoo run --recipe NAME``, where NAME is the file's name without ``.yaml``."""
+
+
+@hookspec
+def alignzoo_commands() -> Iterable[Extension]:  # type: ignore[empty-body]
+    """Commands: ``alignzoo NAME``. A built-in command keeps its name."""
+
+
+@hookspec
+def alignzoo_observers() -> Iterable[Extension]:  # type: ignore[empty-body]
+    """Observers of a run: ``alignzoo run --observe NAME`` tells them of its start, steps, evaluations, checkpoints
+    and end. They cannot break it."""
+
+
+@hookspec
+def alignzoo_formats() -> Iterable[Extension]:  # type: ignore[empty-body]
+    """Layouts of preference data: ``--data.format NAME``; recognised by themselves where no built-in layout fits."""
+
+
+@hookspec
+def alignzoo_judges() -> Iterable[Extension]:  # type: ignore[empty-body]
+    """Judges of generated answers: ``--judge NAME``."""

@@ -9,9 +9,12 @@ from typing import Any
 import yaml
 
 from alignzoo import __version__
-from alignzoo.errors import AlignzooError
+from alignzoo.errors import AlignzooError, UsageError
 from alignzoo.launch import distributed_backend
+from alignzoo.plugin.card import ExtensionKind
+from alignzoo.plugin.discover import Plugin
 from alignzoo.plugin.recipe import Layer
+from alignzoo.plugin.registry import registry, sources
 from alignzoo.plugin.resolve import SANDBOX, Method, Plan, require, resolve
 from alignzoo.plugin.settings import Settings
 
@@ -49,8 +52,22 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         "robust": [_method(method) for method in plan.robust],
         "geometry": _method(plan.geometry),
         "needs": sorted(plan.needs),
+        "plugins": [plugin.identity() for plugin in used_plugins(plan)],
         "settings": _stated({Settings.flag(name): value for name, value in settings.items()}, origins),
     }
+
+
+def used_plugins(plan: Plan) -> list[Plugin]:
+    """The plugins that a run uses: those of its methods, observers, judge and data format, and every ``--plugin``."""
+    known, settings = registry(), plan.settings
+    cards = [method.card for method in plan.methods]
+    used = [known.plugin_of(card) for card in cards]
+    asked: list[tuple[ExtensionKind, str]] = [("judge", settings.judge)] if settings.data == SANDBOX else []
+    asked += [("observer", name) for name in settings.observe]
+    used += [known.plugin_of(known.find_extension(kind, name)) for kind, name in asked]
+    formats = {name for name in (settings.data_format, settings.eval_data_format) if name}
+    used += [plugin for plugin, card in known.extensions("format") if formats & {card.name, plugin.distribution}]
+    return [plugin for plugin in known.plugins if plugin.file or any(plugin is other for other in used)]
 
 
 def write_plan(plan: Plan, folder: Path) -> None:
@@ -76,11 +93,35 @@ def read_plan(folder: Path) -> Plan:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         layers = _layers(content)
+        files = [plugin["file"] for plugin in content.get("plugins", ()) if plugin["file"]]
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise AlignzooError(f"{path} is damaged: {error}", hint="start the run anew with another --out") from error
+    absent = [file for file in files if Path(file) not in [given.resolve() for given in sources().files]]
+    if absent:
+        raise UsageError(
+            f"the run in {folder} uses the plugin file {absent[0]}, and a run folder may not make code run by itself",
+            hint=f"name it again: alignzoo run --resume {folder} " + " ".join(f"--plugin {file}" for file in files),
+        )
     plan = require(resolve(layers, distributed=distributed_backend()))
     _check_unchanged(content, plan, path)
     return plan
+
+
+def changed_plugins(folder: Path, plan: Plan) -> list[str]:
+    """What to say of the plugins of a run that are not what they were when it was started."""
+    content = yaml.safe_load((folder / PLAN_FILE).read_text(encoding="utf-8"))
+    then = {(old["distribution"], old["entry_point"]): old for old in content.get("plugins", ())}
+    remarks = []
+    for plugin in used_plugins(plan):
+        now, old = plugin.identity(), then.get((plugin.distribution, plugin.entry_point))
+        if old is None or (old["version"], old["hash"]) == (now["version"], now["hash"]):
+            continue
+        what = "its files have changed" if old["version"] == now["version"] else f"it was {old['version']} then"
+        remarks.append(
+            f"plugin {plugin.label} ({plugin.entry_point}) is not the one that this run was started with: {what}; "
+            "the rest of the run may differ from its beginning"
+        )
+    return remarks
 
 
 def _anchored(content: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from alignzoo.errors import UsageError
+from alignzoo.plugin.registry import registry
 
 METHOD_KINDS = ("loss", "robust", "geometry")
 
@@ -35,34 +36,27 @@ class Layer:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-def recipe_folder() -> Path:
-    """The shipped recipes: inside the package when installed, beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    inside = package / "recipes"
-    return inside if inside.is_dir() else package.parent / "recipes"
-
-
-def shipped_recipes() -> dict[str, Path]:
-    """Name → file of the recipes that come with alignzoo."""
-    return {path.stem: path for path in sorted(recipe_folder().glob("*.yaml"))}
+def recipe_names() -> list[str]:
+    """The recipes that alignzoo and the installed plugins bring, by name."""
+    return sorted({name for _, name, _ in registry().recipes()})
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe given by name or by path.
+    """The file of a recipe given by name (or ``distribution:name``) or by path.
 
     Raises:
-        UsageError: neither, with the nearest names.
+        UsageError: neither, with the nearest names; or two plugins bring that name.
     """
-    shipped = shipped_recipes()
-    if name in shipped:
-        return shipped[name]
+    named = registry().find_recipe(name)
+    if named is not None:
+        return named
     path = Path(name)
     if path.is_file():
         return path
-    near = difflib.get_close_matches(name, list(shipped), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, recipe_names(), n=3, cutoff=0.5)
     raise UsageError(
-        f"no recipe {name!r}: neither a shipped one nor a file",
-        hint=f"did you mean {' or '.join(near)}?" if near else "`alignzoo recipes list` shows the shipped ones",
+        f"no recipe {name!r}: neither an installed one nor a file",
+        hint=f"did you mean {' or '.join(near)}?" if near else "`alignzoo recipes list` shows the installed ones",
     )
 
 
@@ -84,7 +78,8 @@ def read_recipe(name: str) -> Layer:
         ) from error
     if not isinstance(content, dict):
         raise UsageError(f"{path}: a recipe is a mapping of settings, this is a {type(content).__name__}")
-    return Layer(origin=f"recipe:{path.stem if path.stem == name else name}", values=flatten(content, str(path)))
+    bare = name.rpartition(":")[2]
+    return Layer(origin=f"recipe:{path.stem if path.stem == bare else name}", values=flatten(content, str(path)))
 
 
 def flatten(content: dict[str, Any], where: str) -> dict[str, Any]:

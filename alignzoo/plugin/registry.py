@@ -1,68 +1,28 @@
-"""Which methods there are: entry points, each loaded on its own, so that a broken plugin breaks only itself."""
+"""Which methods and extensions there are, and look-up by kind and name."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
-import importlib
-import importlib.metadata
-import importlib.util
-import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pluggy
-from pydantic import ValidationError
+from typing import TypeVar
 
 from alignzoo.errors import BrokenPluginError, UsageError
-from alignzoo.plugin import hookspecs
-from alignzoo.plugin.card import KINDS, PLUGIN_API, Card, Composition, Kind, Options
+from alignzoo.plugin.card import KINDS, Card, Composition, Extension, ExtensionKind, Kind
+from alignzoo.plugin.discover import Plugin, discover
 
-ENTRY_POINT_GROUP = "alignzoo"
-
-
-@dataclass
-class Plugin:
-    """One entry point: where it comes from, what it brings, or why it does not load."""
-
-    distribution: str
-    version: str
-    entry_point: str
-    module: str
-    methods: list[Card | Composition] = field(default_factory=list)
-    error: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "distribution": self.distribution,
-            "version": self.version,
-            "entry_point": self.entry_point,
-            "module": self.module,
-            "methods": [f"{method.kind}/{method.name}" for method in self.methods],
-            "error": self.error,
-        }
-
-    def may_provide(self, name: str) -> bool:
-        """Whether a plugin that failed to load looks like the home of method ``name``: by its names or its text."""
-        if name in (self.distribution, self.entry_point):
-            return True
-        root = self.module.partition(".")[0]
-        try:
-            spec = importlib.util.find_spec(root)
-        except (ImportError, ValueError):
-            return False
-        if spec is None or spec.origin is None:
-            return False
-        origin = Path(spec.origin)
-        files = origin.parent.rglob("*.py") if spec.submodule_search_locations else [origin]
-        words = (f'"{name}"', f"'{name}'")
-        return any(word in file.read_text(encoding="utf-8", errors="replace") for file in files for word in words)
+T = TypeVar("T")
+_WORDS = {"observer": "--observe", "format": "--data.format", "command": "alignzoo"}
+"""The word before a name of each kind on the command line, where it is not ``--KIND``."""
 
 
 class Registry:
-    """All plugins that were found, and look-up of methods by kind and name."""
+    """All plugins that were found, and look-up of what they bring."""
 
     def __init__(self, plugins: list[Plugin]) -> None:
         self.plugins = plugins
@@ -77,9 +37,35 @@ class Registry:
         found.sort(key=lambda entry: (KINDS.index(entry[1].kind), entry[1].name))
         return (entry for entry in found if kind is None or entry[1].kind == kind)
 
-    def distribution_of(self, method: Card | Composition) -> str:
-        """Name of the distribution that brings a method."""
-        return next(plugin.distribution for plugin in self.plugins if any(m is method for m in plugin.methods))
+    def extensions(self, kind: ExtensionKind) -> list[tuple[Plugin, Extension]]:
+        """``(plugin, card)`` of one kind of extension, by name."""
+        found = [(plugin, card) for plugin in self.plugins for card in plugin.extensions if card.kind == kind]
+        return sorted(found, key=lambda entry: entry[1].name)
+
+    def recipes(self) -> list[tuple[Plugin, str, Path]]:
+        """``(plugin, name, file)`` of all recipes, by name."""
+        found = [(plugin, name, path) for plugin in self.plugins for name, path in plugin.recipes.items()]
+        return sorted(found, key=lambda entry: entry[1])
+
+    def duplicates(self) -> list[tuple[str, str, list[str]]]:
+        """``(kind, name, distributions)`` of the names that several plugins bring."""
+        owners: dict[tuple[str, str], list[str]] = {}
+        for plugin, method in self.entries():
+            owners.setdefault((method.kind, method.name), []).append(plugin.distribution)
+        for plugin in self.plugins:
+            for card in plugin.extensions:
+                owners.setdefault((card.kind, card.name), []).append(plugin.distribution)
+            for name in plugin.recipes:
+                owners.setdefault(("recipe", name), []).append(plugin.distribution)
+        return [(kind, name, homes) for (kind, name), homes in owners.items() if len(homes) > 1]
+
+    def plugin_of(self, item: Card | Composition | Extension) -> Plugin:
+        """The plugin that brings a method or an extension."""
+        return next(plugin for plugin in self.plugins if any(x is item for x in (*plugin.methods, *plugin.extensions)))
+
+    def distribution_of(self, item: Card | Composition | Extension) -> str:
+        """Name of the distribution that brings a method or an extension."""
+        return self.plugin_of(item).distribution
 
     def at_home(self, kind: Kind, name: str, distribution: str) -> str:
         """``distribution:name`` where that distribution brings such a method, else the bare name."""
@@ -87,146 +73,160 @@ class Registry:
         return f"{distribution}:{name}" if own else name
 
     def find(self, kind: Kind, name: str) -> Card | Composition:
-        """The method called ``name`` (or ``distribution:name``).
+        """The method called ``name`` (or ``distribution:name``); a name is stronger than an alias.
 
         Raises:
             UsageError: unknown, with the nearest names; or two plugins bring the same name.
             BrokenPluginError: the plugin that seems to bring it does not load.
         """
         distribution, _, bare = name.rpartition(":")
-        hits = [
-            (plugin, method)
-            for plugin, method in self.entries(kind)
-            if bare in (method.name, *method.aliases) and distribution in ("", plugin.distribution)
-        ]
-        if len(hits) == 1:
-            return hits[0][1]
-        if hits:
+        at_home = [(p, m) for p, m in self.entries(kind) if distribution in ("", p.distribution)]
+        hits = [entry for entry in at_home if entry[1].name == bare]
+        hits = hits or [entry for entry in at_home if bare in entry[1].aliases]
+        found = self._only(kind, name, hits)
+        if found is None:
+            raise self._unknown(kind, name)
+        return found
+
+    def find_extension(self, kind: ExtensionKind, name: str) -> Extension:
+        """The command, observer, format or judge called ``name`` (or ``distribution:name``).
+
+        Raises:
+            UsageError, BrokenPluginError: as :meth:`find`.
+        """
+        distribution, _, bare = name.rpartition(":")
+        entries = self.extensions(kind)
+        hits = [(p, card) for p, card in entries if card.name == bare and distribution in ("", p.distribution)]
+        found = self._only(kind, name, hits)
+        if found is None:
+            raise _not_there(kind, name, [card.name for _, card in entries])
+        return found
+
+    def find_recipe(self, name: str) -> Path | None:
+        """The file of the recipe called ``name`` (or ``distribution:name``), None if there is none.
+
+        Raises:
+            UsageError: two plugins bring the same name.
+        """
+        distribution, _, bare = name.rpartition(":")
+        hits = [(p, path) for p, n, path in self.recipes() if n == bare and distribution in ("", p.distribution)]
+        return self._only("recipe", name, hits)
+
+    def _only(self, kind: str, name: str, hits: Sequence[tuple[Plugin, T]]) -> T | None:
+        """The one that was found; None if there is none and no broken plugin to blame."""
+        distribution, _, bare = name.rpartition(":")
+        if len(hits) > 1:
             owners = [plugin.distribution for plugin, _ in hits]
             raise UsageError(
                 f"{kind} {bare!r} is brought by {len(hits)} plugins: {', '.join(owners)}",
-                hint="pick one: " + " or ".join(f"--{kind} {owner}:{bare}" for owner in owners),
+                hint="pick one: " + " or ".join(f"{_WORDS.get(kind, f'--{kind}')} {owner}:{bare}" for owner in owners),
             )
-        for plugin in self.broken:
+        if hits:
+            return hits[0][1]
+        for plugin in self.broken if kind != "recipe" else ():
             if distribution == plugin.distribution or (not distribution and plugin.may_provide(bare)):
                 raise BrokenPluginError(
-                    f"{kind} {name!r} belongs to plugin {plugin.distribution} {plugin.version}, which does not load: "
-                    f"{plugin.error}",
-                    hint=f"upgrade or uninstall {plugin.distribution}; `alignzoo doctor` lists all plugins",
+                    f"{kind} {name!r} belongs to plugin {plugin.label}, which does not load: {plugin.error}",
+                    hint=f"repair {plugin.file}"
+                    if plugin.file
+                    else f"upgrade or uninstall {plugin.distribution}; `alignzoo doctor` lists all plugins",
                 )
-        raise self._unknown(kind, name)
+        return None
 
     def _unknown(self, kind: Kind, name: str) -> UsageError:
-        names = [method.name for _, method in self.entries(kind)]
         elsewhere = [method.kind for _, method in self.entries() if method.name == name and isinstance(method, Card)]
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         if elsewhere:
             hint = f"there is a {elsewhere[0]} of that name: --{elsewhere[0]} {name}"
-        elif near:
-            hint = f"did you mean {' or '.join(near)}?"
-        else:
-            hint = f"known: {', '.join(names)}"
-        return UsageError(f"unknown {kind} {name!r}", hint=hint)
+            return UsageError(f"unknown {kind} {name!r}", hint=hint)
+        return _not_there(kind, name, [method.name for _, method in self.entries(kind)])
 
 
-def _load(entry_point: importlib.metadata.EntryPoint) -> Plugin:
-    """One entry point turned into a plugin; whatever goes wrong inside it is recorded, not raised."""
-    dist = entry_point.dist
-    plugin = Plugin(
-        distribution=dist.name if dist else "unknown",
-        version=dist.version if dist else "",
-        entry_point=entry_point.name,
-        module=entry_point.value.partition(":")[0],
-    )
-    manager = pluggy.PluginManager(ENTRY_POINT_GROUP)
-    manager.add_hookspecs(hookspecs)
+def _not_there(kind: str, name: str, known: list[str]) -> UsageError:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    listed = f"known: {', '.join(known)}" if known else f"no plugin brings a {kind}"
+    return UsageError(f"unknown {kind} {name!r}", hint=f"did you mean {' or '.join(near)}?" if near else listed)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where plugins are looked for.
+
+    Attributes:
+        third_party: installed distributions other than alignzoo (``--no-plugins`` leaves them out).
+        files: plugins that are one file each (``--plugin FILE``).
+    """
+
+    third_party: bool = True
+    files: tuple[Path, ...] = ()
+
+
+_EVERYTHING = Sources()
+_SOURCES: ContextVar[Sources] = ContextVar("alignzoo_plugin_sources", default=_EVERYTHING)
+
+
+def sources() -> Sources:
+    """Where plugins are looked for now."""
+    return _SOURCES.get()
+
+
+def plugin_words() -> str:
+    """The command-line words, with a space in front, that name the plugin files of this process."""
+    return "".join(f" --plugin {file}" for file in sources().files)
+
+
+@contextlib.contextmanager
+def plugins_from(*files: str | Path, third_party: bool = True) -> Iterator[None]:
+    """Inside, :func:`registry` also knows the plugins in ``files``; without ``third_party`` it knows nothing else but
+    alignzoo's own.
+
+    ::
+
+        with plugins_from("my_loss.py"):
+            alignzoo.run({"loss": "mine"})
+    """
+    token = _SOURCES.set(Sources(third_party, tuple(Path(file) for file in files)))
     try:
-        manager.register(entry_point.load(), name=entry_point.name)
-        methods = [method for result in manager.hook.alignzoo_methods() for method in result]
-        for method in methods:
-            if not isinstance(method, (Card, Composition)):
-                raise TypeError(f"alignzoo_methods() gave a {type(method).__name__}, expected Card or Composition")
-            if method.api > PLUGIN_API:
-                raise RuntimeError(
-                    f"{method.kind} {method.name!r} is made for plugin API {method.api}, "
-                    f"this alignzoo speaks {PLUGIN_API}"
-                )
-        plugin.methods = methods
-    except (Exception, SystemExit) as error:  # a stranger's code: anything can come out of it
-        plugin.error = traceback.format_exception_only(error)[-1].strip()
-    return plugin
+        yield
+    finally:
+        _SOURCES.reset(token)
+
+
+def registry() -> Registry:
+    """The plugins of this environment, discovered once per process and set of :class:`Sources`.
+
+    Raises:
+        BrokenPluginError: ``ALIGNZOO_STRICT_PLUGINS=1``, and a plugin is broken or has something to repair.
+        UsageError: a file of ``--plugin`` is not there.
+    """
+    now = sources()
+    found = _discovered(now.third_party, tuple((path, _modified(path)) for path in now.files))
+    if os.environ.get("ALIGNZOO_STRICT_PLUGINS", "0") not in ("", "0"):
+        _refuse_faults(found)
+    return found
 
 
 @functools.cache
-def registry() -> Registry:
-    """The plugins of this environment, discovered once per process."""
-    return Registry([_load(ep) for ep in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)])
+def _discovered(third_party: bool, files: tuple[tuple[Path, int], ...]) -> Registry:
+    return Registry(discover(third_party=third_party, files=[path for path, _ in files]))
+
+
+def _modified(path: Path) -> int:
+    """So that an edited file is loaded anew within one process, as in a notebook."""
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+def _refuse_faults(found: Registry) -> None:
+    faults = [
+        f"{plugin.label}: {text}" for plugin in found.plugins for text in (plugin.error, *plugin.warnings) if text
+    ]
+    faults += [f"{kind} {name!r} is brought by {', '.join(homes)}" for kind, name, homes in found.duplicates()]
+    if faults:
+        raise BrokenPluginError(
+            "\n  ".join([f"{len(faults)} faults in plugins (ALIGNZOO_STRICT_PLUGINS is set):", *faults]),
+            hint="repair or uninstall them, or unset ALIGNZOO_STRICT_PLUGINS",
+        )
 
 
 def list_methods(kind: Kind | None = None) -> list[Card | Composition]:
     """Cards of all installed methods, or of one ``kind`` (``"loss"``, ``"robust"``, ``"geometry"``)."""
     return [method for _, method in registry().entries(kind)]
-
-
-def build_options(card: Card, values: dict[str, Any]) -> Options:
-    """Validated options of a method.
-
-    Raises:
-        UsageError: an unknown option (with the nearest name) or a value of the wrong type or out of its bounds.
-    """
-    unknown = [name for name in values if name not in card.options.model_fields]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], list(card.options.model_fields), n=3, cutoff=0.5)
-        raise UsageError(
-            f"{card.kind} {card.name!r} has no option {unknown[0]!r}",
-            hint=f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(card.options.model_fields)}",
-        )
-    try:
-        return card.options.model_validate(values)
-    except ValidationError as error:
-        raise UsageError(
-            "; ".join(_explain(card, problem) for problem in error.errors()),
-            hint=f"`alignzoo info {card.name}` lists the options with their bounds",
-        ) from error
-
-
-def _explain(card: Card, problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
-    option = f"--{card.kind}.{where}" if where else f"{card.kind} {card.name!r}"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{option}: {message[0].lower()}{message[1:]}" + (f" (got {problem['input']!r})" if where else "")
-
-
-def instantiate(card: Card, options: Options) -> Any:
-    """The method object of a card.
-
-    Raises:
-        BrokenPluginError: its target cannot be imported or built.
-    """
-    module, _, name = card.target.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)(options)
-    except Exception as error:
-        reason = traceback.format_exception_only(error)[-1].strip()
-        raise BrokenPluginError(
-            f"{card.kind} {card.name!r} cannot be built from {card.target}: {reason}",
-            hint="`alignzoo doctor` lists all plugins and where they come from",
-        ) from error
-
-
-def load_method(kind: Kind, name: str, **options: Any) -> Any:
-    """Build a method: ``load_method("loss", "dpo", beta=0.1)``.
-
-    Returns a :class:`~alignzoo.interfaces.PreferenceLoss`, :class:`~alignzoo.interfaces.RobustWrapper` or
-    :class:`~alignzoo.interfaces.GeometryController`.
-
-    Raises:
-        UsageError: unknown name or option, or a value out of bounds.
-        BrokenPluginError: the plugin or its target does not load.
-    """
-    method = registry().find(kind, name)
-    if isinstance(method, Composition):
-        raise UsageError(
-            f"{name!r} is a composition: {method.flags()}", hint="load its parts, or give it to `alignzoo run`"
-        )
-    return instantiate(method, build_options(method, options))

@@ -14,12 +14,14 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
-from alignzoo.plugin.card import PROVIDED, Card, Composition, Kind, Need, Options
+from alignzoo.plugin.build import build_options
+from alignzoo.plugin.card import PROVIDED, Card, Composition, ExtensionKind, Kind, Need, Options
 from alignzoo.plugin.recipe import METHOD_KINDS, Layer, read_recipe
-from alignzoo.plugin.registry import Registry, build_options, registry
+from alignzoo.plugin.registry import Registry, registry
 from alignzoo.plugin.settings import Settings
 
 SANDBOX = "sandbox"
+SANDBOX_RECIPE = "alignzoo:sandbox"
 DEFAULT_LOSS, DEFAULT_GEOMETRY = "alignzoo:dpo", "alignzoo:plain"
 NO_WRAPPER = "none"
 """``--robust none`` takes away the wrappers of a recipe."""
@@ -82,7 +84,7 @@ def resolve(
     problems: list[AlignzooError] = []
     named = {key for layer in layers for key in ("model", "data") if key in layer.values}
     if not named:  # the shipped recipe of the embedded world is the lowest layer
-        layers = [read_recipe(SANDBOX), *layers]
+        layers = [read_recipe(SANDBOX_RECIPE), *layers]
     elif len(named) == 1:
         (given,), (missing,) = named, {"model", "data"} - named
         problems.append(
@@ -96,6 +98,8 @@ def resolve(
     robust = [_choose("robust", name, layers, methods, problems) for name in names["robust"]]
     geometry = _choose("geometry", names["geometry"], layers, methods, problems)
     settings, origins = _settings(layers, problems)
+    if settings is not None:
+        problems += _missing_extensions(settings, methods)
     if problems or loss is None or geometry is None or settings is None:
         return problems
     chosen = tuple(method for method in robust if method is not None)
@@ -252,6 +256,19 @@ def _settings(layers: Sequence[Layer], problems: list[AlignzooError]) -> tuple[S
         return None, origins
 
 
+def _missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooError]:
+    """Judges and observers that no plugin brings, or a broken one."""
+    problems: list[AlignzooError] = []
+    asked: list[tuple[ExtensionKind, str]] = [("judge", settings.judge)]
+    asked += [("observer", name) for name in settings.observe]
+    for kind, name in asked:
+        try:
+            methods.find_extension(kind, name)
+        except AlignzooError as error:
+            problems.append(error)
+    return problems
+
+
 def _conflicts(plan: Plan, distributed: str) -> list[AlignzooError]:
     """What cannot work together, each with what to change."""
     problems: list[AlignzooError] = []
@@ -304,7 +321,9 @@ def _unused_settings(plan: Plan) -> list[AlignzooError]:
     if settings.data == SANDBOX:
         for name in ("data_split", "data_format", "eval_share"):
             unused(name, "the sandbox has its own splits and layout", "name a --data, or leave it out")
-    elif settings.eval_data is None and settings.eval_share == 0:
+    else:
+        unused("judge", "only runs on the sandbox generate answers", "leave it out, or run on --data sandbox")
+    if settings.data != SANDBOX and settings.eval_data is None and settings.eval_share == 0:
         for name in ("eval_every", "eval_pairs"):
             unused(name, "no pairs are held out", "raise --eval-share, or name --eval-data")
     if settings.probe_share == 0 and "probe" in plan.needs:

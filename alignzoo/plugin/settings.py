@@ -65,9 +65,11 @@ class Settings(BaseModel):
         lt=1,
     )
     track: tuple[str, ...] = _setting((), "trackers, comma-separated: tensorboard, wandb, trackio", metavar="NAMES")
+    judge: str = _setting("alignzoo:sandbox", "judge of the answers that are generated on the sandbox", metavar="NAME")
+    observe: tuple[str, ...] = _setting((), "observers of the run, comma-separated", metavar="NAMES")
     trust_remote_code: bool = _setting(False, "allow a model to run code from its repository")
 
-    @field_validator("track", mode="before")
+    @field_validator("track", "observe", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value

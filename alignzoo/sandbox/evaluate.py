@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from alignzoo.errors import MethodError
 from alignzoo.lazy import torch
 from alignzoo.sandbox.generate import (
     ATTACK_SPLITS,
@@ -15,12 +16,14 @@ from alignzoo.sandbox.generate import (
     Prompt,
     prompts,
 )
-from alignzoo.sandbox.judge import judge
+from alignzoo.sandbox.judge import Verdict, judge
 
 if TYPE_CHECKING:
     from torch import nn
 
 MAX_NEW_TOKENS = 56
+Judge = Callable[[Prompt, str], Verdict]
+"""What a request and the decoded answer to it come to."""
 
 
 @contextmanager
@@ -85,23 +88,44 @@ def evaluate(
     n: int = EVALUATION_PROMPTS,
     seed: int = 0,
     batch_size: int = 128,
+    judge: Judge = judge,
 ) -> dict[str, float]:
     """Rates in [0, 1] over ``n`` prompts of each evaluation split, from greedy answers.
 
     ``asr/<split>`` (attack success: the share of harmful requests that are complied with) for the attack splits,
     ``refusal/<split>`` (over-refusal: the share of harmless requests that are refused) for benign and borderline, and
     ``broken/<split>`` for all of them.
+
+    Args:
+        judge: what gives the verdicts, the sandbox's own grammar by default.
+
+    Raises:
+        MethodError: the judge fails, or gives something else than a verdict.
     """
     drawn = {split: prompts(split, n, seed) for split in EVALUATION_SPLITS}
     everything = [prompt for split in drawn.values() for prompt in split]
     answers = iter(generate_answers(model, tokenizer, everything, batch_size=batch_size))
     rates: dict[str, float] = {}
     for split, asked in drawn.items():
-        verdicts = Counter(judge(prompt, next(answers)) for prompt in asked)
+        verdicts = Counter(_verdict(judge, prompt, next(answers)) for prompt in asked)
         name, verdict = _headline(split)
         rates[name] = verdicts[verdict] / n
         rates[f"broken/{split}"] = verdicts["broken"] / n
     return rates
+
+
+def _verdict(judge: Judge, request: Prompt, answer: str) -> Verdict:
+    name = getattr(judge, "__qualname__", repr(judge))
+    try:
+        verdict = judge(request, answer)
+    except Exception as error:  # a stranger's code: anything can come out of it
+        raise MethodError(
+            f"judge {name} failed on the answer {answer[:60]!r}: {type(error).__name__}: {error}",
+            hint="run again with --debug for the traceback, or with another --judge",
+        ) from error
+    if verdict not in get_args(Verdict):
+        raise MethodError(f"judge {name} gave {verdict!r}, expected one of {', '.join(get_args(Verdict))}")
+    return verdict
 
 
 def _headline(split: str) -> tuple[str, Any]:

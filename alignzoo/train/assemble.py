@@ -15,7 +15,8 @@ from alignzoo.geometry.probe import Probe
 from alignzoo.geometry.probe_run import cached_probe
 from alignzoo.model.reference import Reference
 from alignzoo.model.weights import fingerprint
-from alignzoo.plugin.registry import instantiate
+from alignzoo.observers import Observers
+from alignzoo.plugin.build import instantiate
 from alignzoo.plugin.resolve import Plan
 from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
@@ -41,6 +42,7 @@ def assemble(
     folder: Path,
     report: Reporter,
     resuming: bool,
+    observers: Observers | None = None,
 ) -> Loop:
     """Build methods, reference, optimizer and loop; with ``resuming``, restore the last whole checkpoint.
 
@@ -78,6 +80,7 @@ def assemble(
         folder=folder,
         report=report,
         identities=identities,
+        observers=observers or Observers({}, report),
     )
     passes = loop.steps * settings.batch_size / len(parts.train)
     report.note(f"{loop.steps} steps of {settings.batch_size} pairs: {passes:.2f} passes over the training pairs")

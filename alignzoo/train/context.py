@@ -98,6 +98,10 @@ class StepContext:
     def device(self) -> torch.device:
         return self.engine.accelerator.device
 
+    def trainable(self) -> list[torch.nn.Parameter]:
+        """The weights that the optimizer moves, in the model's order: all, or an adapter's."""
+        return [weight for weight in self.engine.model.parameters() if weight.requires_grad]
+
     def log(self, name: str, value: float | torch.Tensor) -> None:
         """Put ``geometry/<name>`` into this step's line of ``metrics.jsonl``."""
         self.metrics[f"geometry/{name}"] = float(value)
@@ -139,6 +143,7 @@ class StepContext:
         with torch.no_grad():
             parts = [self._forward(i) for i in range(len(self.batches))]
             pairs = self._gather(_wide(PairBatch.cat(parts)))
+            self._observe(pairs)
             return StepLoss(self.engine.objective.value(pairs), pairs, self._pair_ids())
 
     def parts(self) -> Iterator[StepContext]:
@@ -147,8 +152,8 @@ class StepContext:
         Gradients are averaged over ranks; what :meth:`backward` adds up is the mean over micro-batches. The result
         depends on how the step is cut: it exists to reproduce code that works so. Join the reports with :meth:`join`.
         """
-        if self.engine.objective.stateful:
-            self.engine.objective.observe(self.evaluate().pairs)
+        if self.engine.objective.coupled and self.engine.objective.stateful:
+            self.evaluate()  # running statistics are those of the whole step
         count = len(self.batches)
         for i in range(count):
             part = StepContext(self.engine, self.batches[i : i + 1], self.references[i : i + 1], self.step)
@@ -198,9 +203,7 @@ class StepContext:
         """Value and pairs of the whole step, and this rank's cotangents cut into its micro-batches."""
         local = _wide(PairBatch.cat(parts).detach())
         pairs = self._gather(local)
-        if not self._observed:
-            self.engine.objective.observe(pairs)
-            self._observed = True
+        self._observe(pairs)
         value, cotangents = self.engine.objective.cotangents(pairs)
         start = self.engine.accelerator.process_index * len(local) if self._part is None else 0
         shares = []
@@ -208,6 +211,12 @@ class StepContext:
             shares.append(cotangents.rows(slice(start, start + len(part))))
             start += len(part)
         return value, pairs, shares
+
+    def _observe(self, pairs: PairBatch) -> None:
+        """Let running statistics move, once per step, with the pairs of all of it."""
+        if self.engine.objective.coupled and not self._observed:
+            self.engine.objective.observe(pairs)
+            self._observed = True
 
     def _forward(self, i: int) -> PairBatch:
         """Pairs of micro-batch ``i`` under the policy, with the reference's fields beside them."""

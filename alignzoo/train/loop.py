@@ -22,6 +22,8 @@ from alignzoo.errors import Interrupted, NonFiniteLossError
 from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.model.reference import Reference
 from alignzoo.model.weights import trained_weights
+from alignzoo.observers import Observers
+from alignzoo.plugin.registry import plugin_words
 from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
 from alignzoo.train.checkpoint import Checkpoint, plain_state, save_checkpoint, step_of, whole_checkpoints
@@ -40,6 +42,7 @@ class Loop:
         steps: optimizer steps of the whole run.
         folder: the run folder, where rank 0 writes metrics and checkpoints.
         identities: hashes that a resume must find again.
+        observers: who is told of steps, evaluations and checkpoints.
         done: optimizer steps taken so far.
         tokens: tokens trained on so far, padding not counted.
     """
@@ -55,6 +58,7 @@ class Loop:
     folder: Path
     report: Reporter
     identities: dict[str, str]
+    observers: Observers
     done: int = 0
     tokens: int = 0
 
@@ -70,12 +74,16 @@ class Loop:
         self.engine.model.train()
         with _stop_requests() as stop, self.report.progress(self.steps, "training", unit="step", done=self.done) as bar:
             while self.done < self.steps:
-                line = self._step(self.done)
+                line, figures = self._step(self.done), dict[str, float]()
                 self.done += 1
                 if self.held_out and settings.eval_every and self.done % settings.eval_every == 0:
-                    line |= self.held_out.evaluate(step=self.done)
+                    figures = self.held_out.evaluate(step=self.done)
+                    line |= figures
                 if metrics:
                     metrics.append(line)
+                self.observers.tell("step_end", self.done, line)
+                if figures:
+                    self.observers.tell("evaluation", self.done, figures)
                 if settings.track:
                     self.engine.accelerator.log({k: v for k, v in line.items() if k != "step"}, step=self.done)
                 bar.advance(
@@ -87,7 +95,7 @@ class Loop:
                     self.save()
                     raise Interrupted(
                         f"stopped after step {self.done} of {self.steps}; the state is saved",
-                        hint=f"continue with: alignzoo run --resume {self.folder}",
+                        hint=f"continue with: alignzoo run --resume {self.folder}{plugin_words()}",
                     )
                 if self.done == self.steps or (settings.save_every and self.done % settings.save_every == 0):
                     self.save()
@@ -158,9 +166,9 @@ class Loop:
             }
             weights = trained_weights(accelerator.unwrap_model(self.engine.model), state)
             facts = {"tokens": self.tokens, **self.identities}
-            save_checkpoint(
-                self.folder, Checkpoint(self.done, weights, tensors, facts), keep=self.settings.keep_checkpoints
-            )
+            checkpoint = Checkpoint(self.done, weights, tensors, facts)
+            path = save_checkpoint(self.folder, checkpoint, keep=self.settings.keep_checkpoints)
+            self.observers.tell("checkpoint", self.done, path)
         accelerator.wait_for_everyone()
 
     def restore(self, checkpoint: Checkpoint) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from alignzoo.geometry.perturb import norm
 from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Need, Options, Paper, Verified
@@ -138,32 +139,28 @@ class ShaPOToken(GeometryController):
         """The loss at the weights, its gradient taken at the perturbed point, and the figures of the perturbation."""
         with self.branches.attached():
             loss, ascent = ctx.gradient(self.branches.deltas)
-            norm = _norm(ascent)
-            factor = self._factor(norm, ctx)
-            if factor * norm > 0:
+            length = norm(ascent)
+            factor = self._factor(length, ctx)
+            if factor * length > 0:
                 self.branches.perturb([factor * g for g in ascent])
                 perturbed = ctx.backward()
                 survival = self.branches.survival()
-        if factor * norm == 0:  # without branches: even at Δ = 0 they change how a bf16 layer rounds
+        if factor * length == 0:  # without branches: even at Δ = 0 they change how a bf16 layer rounds
             loss = perturbed = ctx.backward()
             survival = 1.0
         return loss, {
-            "radius": factor * norm,
-            "ascent_grad_norm": norm,
+            "radius": factor * length,
+            "ascent_grad_norm": length,
             "sharpness_gap": float(perturbed.value - loss.value),
             "survival": survival,
         }
 
-    def _factor(self, norm: float, ctx: StepContext) -> float:
+    def _factor(self, length: float, ctx: StepContext) -> float:
         options = self.options
         if options.radius == "normalized":
-            return options.rho / norm if norm > 0 else 0.0
+            return options.rho / length if length > 0 else 0.0
         draw = torch.rand((), generator=ctx.generator("gamma", per_rank=options.scope == "microbatch"))
         return options.gamma_min + (options.gamma_max - options.gamma_min) * float(draw)
-
-
-def _norm(tensors: list[torch.Tensor]) -> float:
-    return float(torch.stack([t.double().square().sum() for t in tensors]).sum().sqrt())
 
 
 CARD = Card(

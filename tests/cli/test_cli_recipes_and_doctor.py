@@ -8,13 +8,13 @@ import yaml
 from cli_helpers import Az
 
 from alignzoo.cli.environment import _package
-from alignzoo.plugin.recipe import shipped_recipes
+from alignzoo.plugin.recipe import recipe_names
 
 
 def test_recipes_are_listed_shown_and_copied(az: Az, tmp_path: Path) -> None:
     text = az("recipes", "list").stdout
     listed = json.loads(az("recipes", "list", "--json").stdout)["recipes"]
-    assert {recipe["name"] for recipe in listed} == set(shipped_recipes())
+    assert {recipe["name"] for recipe in listed} == set(recipe_names())
     for recipe in listed:
         assert recipe["description"] in text
     shown = az("recipes", "show", "sandbox").stdout

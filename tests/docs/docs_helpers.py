@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 _FENCE = re.compile(r"^```(\w*)$")
 _MARKER = re.compile(r"^<!-- (.+?) -->$")
@@ -47,3 +49,24 @@ def commands(text: str) -> list[str]:
     """The command lines of a block, continuation lines joined, comments left out."""
     joined = re.sub(r"\\\n\s*", "", text)
     return [line.partition("  # ")[0].strip() for line in joined.splitlines() if line.strip() and line[0] != "#"]
+
+
+def text_of(name: str) -> str:
+    return (DOCS / f"{name}.md").read_text(encoding="utf-8")
+
+
+def section(name: str, heading: str) -> str:
+    """The text of a page below one of its headings."""
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", text_of(name), re.M | re.S)
+    assert found, f"{name}.md has no heading {heading!r}"
+    return found[1]
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    """The cells of all rows of tables, without their heads."""
+    for line in re.findall(r"^\|(.+)\|$", re.sub(r"^\|.+\|\n\| ---.+\n", "", text, flags=re.M), flags=re.M):
+        yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line)]
+
+
+def codes(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text)

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import shlex
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from docs_helpers import PAGES, ROOT, Block, blocks, commands
+from docs_helpers import PAGES, ROOT, blocks
 from in_process import call_main
+from reader import Call, Reader, assert_printed, brings_plugins, edit, marked
 
 from alignzoo.sandbox import preference_rows
 
-Call = Callable[[list[str]], "subprocess.CompletedProcess[str]"]
-TESTED = [page for page in PAGES if any(block.marker.startswith("test") for block in blocks(page))]
-ALIGNZOO = [sys.executable, "-m", "alignzoo"]
+TESTED = [page for page in PAGES if marked(blocks(page))]
 
 
 @pytest.fixture
@@ -44,76 +38,17 @@ def here(capfd: pytest.CaptureFixture[str]) -> Call:
     return call
 
 
-def _with_plugin(folder: Path) -> dict[str, str]:
-    """An environment in which the distribution of ``folder/pyproject.toml`` is installed, without installing it."""
-    project = (folder / "pyproject.toml").read_text()
-    [name] = re.findall(r'^name = "(.+)"$', project, re.MULTILINE)
-    [points] = re.findall(r"^\[project\.entry-points\.alignzoo\]\n((?:.+\n)+)", project, re.MULTILINE)
-    info = folder / f"{name.replace('-', '_')}-0.1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text("[alignzoo]\n" + points.replace('"', ""))
-    return {**os.environ, "PYTHONPATH": str(folder)}
-
-
-def _elsewhere(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
-
-
 @pytest.mark.parametrize("page", TESTED, ids=lambda page: str(page.relative_to(ROOT)))
 def test_examples_run(page: Path, folder: Path, here: Call) -> None:
-    found = blocks(page)
-    files = [block for block in found if block.marker.startswith("file: ")]
-    for block in files:
-        (folder / block.marker.removeprefix("file: ")).write_text(block.text)
-    # A page that brings a plugin needs processes of its own: this one has looked for plugins already.
-    environment = _with_plugin(folder) if files else None
-    call = here if environment is None else lambda words: _elsewhere([*ALIGNZOO, *words], environment)
-    printed = ""
+    found = marked(blocks(page))
+    reader = Reader(folder, None if brings_plugins(found) else here)
     for block in found:
-        where = f"{page.name}:{block.line}"
-        if block.marker.startswith("test") and block.language == "bash":
-            printed = _run_bash(block, call, where)
-        elif block.marker == "test" and block.language == "python":
-            _run_python(block, environment, where)
-        elif block.marker == "output":
-            _assert_printed(block.text.splitlines(), printed, where)
-
-
-def _run_bash(block: Block, call: Call, where: str) -> str:
-    """Run the lines of a block and return what the last one printed."""
-    kind = block.marker.removeprefix("test").removeprefix(": ")
-    code = int(kind.removeprefix("exit ")) if kind.startswith("exit ") else 0
-    printed = ""
-    for line in commands(block.text):
-        words = shlex.split(line)
-        assert words[0] == "alignzoo", f"{where}: {line}: only lines of alignzoo are run"
-        ended = call(words[1:] + (["--dry-run"] if kind == "dry-run" and words[1] == "run" else []))
-        assert ended.returncode == code, f"{where}: {line}: exit {ended.returncode}\n{ended.stderr}"
-        printed = ended.stdout + ended.stderr
-    return printed
-
-
-def _run_python(block: Block, environment: dict[str, str] | None, where: str) -> None:
-    if environment is None:
-        exec(compile(block.text, where, "exec"), {"__name__": "__main__"})
-        return
-    ended = _elsewhere([sys.executable, "-c", block.text], environment)
-    assert ended.returncode == 0, f"{where}\n{ended.stderr}"
-
-
-def _assert_printed(lines: list[str], printed: str, where: str) -> None:
-    """Each line was printed, in this order; ``...`` stands for any lines. White space is not compared."""
-    remaining = iter([" ".join(line.split()) for line in printed.splitlines()])
-    for line in lines:
-        wanted = " ".join(line.split())
-        assert wanted in ("...", "") or wanted in remaining, f"{where}: not printed: {line}\n{printed}"
+        reader.follow(block, f"{page.name}:{block.line}")
 
 
 def test_the_keys_of_metrics_are_explained(folder: Path, here: Call) -> None:
     page = ROOT / "docs" / "runs.md"
-    first = next(block for block in blocks(page) if block.marker == "test")
-    _run_bash(first, here, page.name)
+    Reader(folder, here).follow(next(block for block in blocks(page) if block.marker == "test"), page.name)
     text = page.read_text(encoding="utf-8")
     keys = {key for line in (folder / "runs/first/metrics.jsonl").open() for key in json.loads(line)}
     assert "geometry/survival" in keys
@@ -121,3 +56,39 @@ def test_the_keys_of_metrics_are_explained(folder: Path, here: Call) -> None:
     assert unexplained == set()
     names = {path.name for path in (folder / "runs/first").iterdir()}
     assert {name for name in names if f"`{name}" not in text} == set()
+
+
+@pytest.mark.parametrize(
+    ("page", "agrees"),
+    [
+        ("a\nb\nc\n", True),
+        ("a\n...\nc\n", True),
+        ("a\n...\nb\nc\n...\n", True),
+        ("a\nc\n", False),
+        ("a\nb\n", False),
+        ("a\n…\nc\n", True),
+        ("a  \n\nb\nc", True),
+        ("a\nb\nc\nd\n", False),
+    ],
+)
+def test_output_is_compared_whole(page: str, agrees: bool) -> None:
+    if agrees:
+        assert_printed(page, ("", "a\nb\nc\n"), "here")
+    else:
+        with pytest.raises(AssertionError):
+            assert_printed(page, ("", "a\nb\nc\n"), "here")
+
+
+def test_times_are_the_machine_s() -> None:
+    assert_printed("took 1.25 s, 3.0s (v1.2)", ["took 10.2 s, 0.01s (v1.2)"], "here")
+    with pytest.raises(AssertionError):
+        assert_printed("loss 1.25", ["loss 1.26"], "here")
+
+
+def test_an_edit_replaces_lines_that_are_there_once(tmp_path: Path) -> None:
+    file = tmp_path / "a.py"
+    file.write_text("one\ntwo\nthree\n")
+    edit(file, " one\n-two\n+2\n...\n+zero\n one\n", "here")
+    assert file.read_text() == "zero\none\n2\nthree\n"
+    with pytest.raises(AssertionError, match="0 times"):
+        edit(file, "-two\n", "here")

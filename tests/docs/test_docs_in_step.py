@@ -15,7 +15,7 @@ from docs_helpers import PAGES, ROOT, blocks
 from alignzoo.data.formats import LAYOUTS, choose_layout
 from alignzoo.data.rows import PreferenceRow
 from alignzoo.plugin.card import Card
-from alignzoo.plugin.recipe import read_recipe, shipped_recipes
+from alignzoo.plugin.recipe import read_recipe, recipe_names
 from alignzoo.plugin.registry import registry
 from alignzoo.plugin.resolve import Plan, resolve
 
@@ -30,6 +30,8 @@ def _script(name: str) -> ModuleType:
     return module
 
 
+_script("skeletons")  # each imports the one before
+_script("reference_blocks")
 GENERATE = _script("generate_methods")
 RECORD = _script("record_example")
 
@@ -68,7 +70,7 @@ def test_what_a_card_calls_verified_has_its_test(card: Card) -> None:
         assert f"def {source.test}(" in TESTS, f"{card.kind} {card.name}: no test is called {source.test}"
 
 
-@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+@pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_resolves(name: str) -> None:
     assert isinstance(resolve([read_recipe(name)]), Plan)
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import pair_rows, tiny_model
 
 from alignzoo.errors import AlignzooError, DataError, ModelError
 from alignzoo.geometry import probe_run
 from alignzoo.geometry.probe import Probe, _auc, fit_probe, mean_hidden_states
 from alignzoo.geometry.probe_run import cached_probe
 from alignzoo.report import Progress, Reporter
+from alignzoo.testing.tiny import pair_rows, tiny_model
 
 Part = tuple[torch.Tensor, torch.Tensor]
 

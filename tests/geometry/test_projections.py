@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
-from tiny import CONFIGS, SMALL, tiny_model
 
 from alignzoo.errors import ModelError, UsageError
 from alignzoo.geometry.projections import find_down_projections
 from alignzoo.geometry.subspace import neuron_cosines, select_neurons
+from alignzoo.testing.tiny import CONFIGS, SMALL, tiny_model
 
 NAMES = {"gpt-neox": "gpt_neox.layers.{}.mlp.dense_4h_to_h", "gpt2": "transformer.h.{}.mlp.c_proj"}
 

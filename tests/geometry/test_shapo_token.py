@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 from golden import golden_pairs
-from steps import context, gradients, objective, shifted
-from tiny import CONFIGS, batch_of, cut, pair_rows, tiny_model
+from steps import objective
 
 from alignzoo import load_method
 from alignzoo.errors import UsageError
@@ -18,6 +17,8 @@ from alignzoo.geometry.projections import Projection, find_down_projections
 from alignzoo.geometry.side_branch import SideBranches
 from alignzoo.interfaces import StepLoss
 from alignzoo.report import Reporter
+from alignzoo.testing.steps import context, gradients
+from alignzoo.testing.tiny import CONFIGS, batch_of, cut, pair_rows, shifted, tiny_model
 from alignzoo.train.context import SetupContext, StepContext
 
 ROWS = pair_rows(8, seed=9)
@@ -54,17 +55,6 @@ def test_radius_0_is_plain_bit_for_bit() -> None:
         found = gradients(model)
         assert torch.equal(loss.value, plain.value)
         assert all(torch.equal(found[name], expected[name]) for name in expected)
-
-
-@pytest.mark.parametrize("size", [4, 2, 1])
-def test_micro_batches_do_not_matter(size: int) -> None:
-    model = tiny_model()
-    goal, shapo = objective("dpo", "drdpo"), controller(model, rho=0.5)
-    shapo.step(context(model, cut(ROWS, 8), goal))
-    expected = gradients(model)
-    shapo.step(context(model, cut(ROWS, size), goal))
-    for name, gradient in gradients(model).items():
-        torch.testing.assert_close(gradient, expected[name], rtol=1e-8, atol=1e-11)
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -149,40 +139,6 @@ def test_perturbed_gradient_on_a_quadratic() -> None:
     gap = 0.5 * torch.trace(epsilon @ moment @ epsilon.T) + (epsilon * (weight @ moment - cross)).sum()
     assert ctx.metrics["sharpness_gap"] == pytest.approx(float(gap))
     assert ctx.metrics["radius"] == pytest.approx(float(epsilon.norm()))
-
-
-@pytest.mark.parametrize("scope", ["step", "microbatch"])
-def test_weights_flags_and_hooks_are_as_before_a_step(scope: str) -> None:
-    model = tiny_model()
-    model.model.embed_tokens.weight.requires_grad_(False)
-    state, flags = bits(model), {n: p.requires_grad for n, p in model.named_parameters()}
-    controller(model, rho=1.0, scope=scope).step(context(model, cut(ROWS, 2), objective("dpo", "drdpo")))
-    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
-    assert {n: p.requires_grad for n, p in model.named_parameters()} == flags
-    assert not any(module._forward_hooks for module in model.modules())
-
-
-@pytest.mark.parametrize("failing_forward", range(8), ids=lambda i: f"forward-{i}")
-def test_everything_is_as_before_when_a_pass_fails(failing_forward: int) -> None:
-    """The two passes of a coupled step of two micro-batches are eight forwards; each of them may fail."""
-    model = tiny_model()
-    state, shapo = bits(model), controller(model, rho=1.0)
-    ctx = context(model, cut(ROWS, 4), objective("dpo", "drdpo"))
-    calls, forward = iter(range(100)), ctx.engine.forward
-
-    def failing(*arguments: Any) -> Any:
-        if next(calls) == failing_forward:
-            raise RuntimeError("out of memory")
-        return forward(*arguments)
-
-    object.__setattr__(ctx.engine, "forward", failing)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        shapo.step(ctx)
-    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
-    assert not any(module._forward_hooks for module in model.modules())
-    model.zero_grad()
-    expected = load_method("geometry", "plain").step(context(model, cut(ROWS, 4), objective("dpo", "drdpo")))
-    assert torch.isfinite(expected.value), "and the model still works"
 
 
 def test_only_every_interval_th_step_is_perturbed() -> None:

@@ -10,10 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from alignzoo.errors import MethodError
 from alignzoo.sandbox import (
     ATTACK_SPLITS,
     EVALUATION_SPLITS,
     MODEL_PATH,
+    Prompt,
+    Verdict,
     evaluate,
     generate_answers,
     judge,
@@ -89,6 +92,27 @@ def test_a_policy_wrapped_by_peft_is_evaluated(tokenizer: Any) -> None:
     plain = evaluate(base, tokenizer, n=8)
     wrapped = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
     assert evaluate(wrapped, tokenizer, n=8) == plain
+
+
+def test_another_judge_counts_the_answers(model: Any, tokenizer: Any) -> None:
+    seen = []
+
+    def lenient(request: Prompt, answer: str) -> Verdict:
+        seen.append((request.messages[-1]["role"], bool(answer)))
+        return "refuses"
+
+    rates = evaluate(model, tokenizer, n=2, judge=lenient)
+    assert seen == [("user", True)] * 2 * len(EVALUATION_SPLITS)
+    assert {value for name, value in rates.items() if name.startswith("refusal")} == {1.0}
+    assert {value for name, value in rates.items() if not name.startswith("refusal")} == {0.0}
+
+
+def test_a_judge_that_fails_is_named(model: Any, tokenizer: Any) -> None:
+    def broken(request: Prompt, answer: str) -> Any:
+        raise KeyError(answer[:1])
+
+    with pytest.raises(MethodError, match=r"judge .*broken failed on the answer .* KeyError"):
+        evaluate(model, tokenizer, n=1, judge=broken)
 
 
 def test_table_has_a_row_per_split(base_rates: dict[str, float]) -> None:

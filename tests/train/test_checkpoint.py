@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_model
 
 from alignzoo.errors import AlignzooError, MethodError
 from alignzoo.model.weights import fingerprint
+from alignzoo.testing.tiny import tiny_model
 from alignzoo.train import checkpoint as checkpoints
 from alignzoo.train.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, plain_state, save_checkpoint
 from alignzoo.train.metrics import MetricsFile

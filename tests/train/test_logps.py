@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import CONFIGS, batch_of, pair_rows, tiny_model
 
 from alignzoo.data.collate import TokenBatch
+from alignzoo.testing.tiny import CONFIGS, batch_of, pair_rows, tiny_model
 from alignzoo.train.logps import padded_pair_logps
 
 ROWS = pair_rows(4, seed=3)

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from golden import golden_pairs
-from steps import context, gradients, objective, shifted
-from tiny import batch_of, cut, pair_rows, tiny_model
+from steps import objective
 
 from alignzoo import PairBatch, load_method
 from alignzoo.errors import MethodError
 from alignzoo.interfaces import PreferenceLoss, RobustWrapper
 from alignzoo.plugin import Options
+from alignzoo.testing.steps import context, gradients
+from alignzoo.testing.tiny import batch_of, cut, pair_rows, shifted, tiny_model
 from alignzoo.train.objective import Objective
 
 ROWS = pair_rows(8, seed=5)
@@ -124,7 +125,6 @@ def test_micro_batched_drdpo_is_not_the_mean_of_its_parts() -> None:
 def test_evaluate_equals_the_value_of_backward(goal: str) -> None:
     model = tiny_model()
     evaluated = context(model, cut(ROWS, 3), GOALS[goal]())
-    evaluated.engine.objective.observe(context(model, cut(ROWS, 3), objective()).evaluate().pairs)
     value = context(model, cut(ROWS, 3), GOALS[goal]()).backward().value
     assert float(evaluated.evaluate().value) == pytest.approx(float(value), rel=1e-9)
 
@@ -146,6 +146,18 @@ def test_running_statistics_move_once_per_step_and_not_per_pass() -> None:
     once = loss.offset
     ctx.backward()
     assert loss.offset == once != 0
+
+
+def test_every_verb_of_a_step_sees_the_same_running_statistics() -> None:
+    model, loss = tiny_model(), RunningOffset(Options())
+    ctx = context(model, cut(ROWS, 2), objective(loss, coupled=True))
+    ahead, once = ctx.evaluate().value, loss.offset
+    together = ctx.join([part.backward() for part in ctx.parts()]).value
+    model.zero_grad()
+    after, (direct, _) = ctx.backward().value, ctx.gradient([model.model.norm.weight])
+    assert loss.offset == once != 0
+    for value in (together, after, direct.value):
+        assert float(value) == pytest.approx(float(ahead), rel=1e-12)
 
 
 def test_both_passes_of_a_step_draw_the_same_dropout() -> None:

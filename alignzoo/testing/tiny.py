@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 import transformers
 
 from alignzoo.data.collate import TokenBatch, collate
+from alignzoo.testing.sample import GROUPS
 
 VOCAB = 64
 SMALL: dict[str, Any] = {
@@ -45,6 +47,26 @@ def tiny_model(name: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch
     return model.to(dtype).eval()
 
 
+def with_adapter(model: Any, *, seed: int = 0) -> Any:
+    """The model under a new LoRA adapter of rank 2 on all linear layers, in the model's dtype."""
+    from peft import LoraConfig, get_peft_model
+
+    dtype = next(model.parameters()).dtype
+    torch.manual_seed(seed)
+    return get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")).to(dtype)
+
+
+def shifted(model: Any, by: float = 0.3) -> Any:
+    """A copy of the model somewhere else in weight space."""
+    other = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter += (by * parameter.double().std().nan_to_num(0.1) * noise).to(parameter.dtype)
+    return other
+
+
 def pair_rows(count: int, *, seed: int = 0, first_id: int = 0) -> list[dict[str, Any]]:
     """Random tokenised pairs of different lengths."""
     draw = torch.Generator().manual_seed(seed)
@@ -64,7 +86,18 @@ def pair_rows(count: int, *, seed: int = 0, first_id: int = 0) -> list[dict[str,
     ]
 
 
+def scored_rows(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
+    """:func:`pair_rows` with what data may bring beside: scores, and groups ``g0``, ``g1``, ``g2``."""
+    draw = torch.Generator().manual_seed(seed)
+    scores = torch.randn(count, 2, generator=draw).tolist()
+    return [
+        {**row, "chosen_score": scores[i][0], "rejected_score": scores[i][1], "group": f"g{i % GROUPS}"}
+        for i, row in enumerate(pair_rows(count, seed=seed))
+    ]
+
+
 def batch_of(rows: Sequence[dict[str, Any]]) -> TokenBatch:
+    """The rows as one batch."""
     return collate(list(rows), pad_id=0)
 
 

@@ -1,0 +1,195 @@
+"""``alignzoo check``: the contract of a method, or of everything that a distribution brings."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, cast
+
+import click
+
+from alignzoo.cli.command import command as cli_command
+from alignzoo.cli.command import json_option, nearest
+from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table
+from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
+from alignzoo.plugin.card import KINDS, Card, Kind
+from alignzoo.plugin.contract_records import save_record
+from alignzoo.plugin.discover import Plugin
+from alignzoo.plugin.registry import plugins_from, registry, sources
+from alignzoo.report import Reporter
+from alignzoo.testing import Outcome, Report, checks_for
+from alignzoo.testing.extensions import check_extensions
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A report and the plugin that it is about."""
+
+    plugin: Plugin
+    report: Report
+
+
+@cli_command("check")
+@click.argument("names", nargs=-1, metavar="NAME|DIST|FILE...")
+@click.option("--kind", type=click.Choice(KINDS), help="only methods of this kind")
+@click.option("--rule", "rules", multiple=True, metavar="RULE", help="only this rule of the contract (repeatable)")
+@click.option("--all", "everything", is_flag=True, help="all that is installed")
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    names: tuple[str, ...],
+    kind: str | None,
+    rules: tuple[str, ...],
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """Check methods against the contract that all built-in ones keep.
+
+    NAME is a method, DIST a distribution with all that it brings, FILE a plugin that is one Python file. Exit code 1 if
+    a rule is broken. `alignzoo ls` shows who passed on this machine.
+    """
+    if not names and not everything:
+        raise UsageError("nothing to check", hint="name a method, a distribution or a file, or give --all")
+    files = [name for name in names if name.endswith(".py")]
+    now = sources()
+    with plugins_from(*now.files, *files, third_party=now.third_party):
+        wanted = [name.rpartition("/")[2] if name in files else name for name in names]
+        cards, plugins = _chosen(wanted, cast("Kind | None", kind), everything)
+        checked = _run(cards, [] if rules else plugins, rules, ConsoleReporter())
+        remarks = [(plugin, text) for plugin in _once([*plugins, *(p for p, _ in cards)]) for text in plugin.remarks]
+    if as_json:
+        print_json(_facts(checked, remarks))
+    else:
+        _show(checked, remarks)
+    if not all(one.report.ok for one in checked):
+        ctx.exit(1)
+
+
+def _chosen(names: list[str], kind: Kind | None, everything: bool) -> tuple[list[tuple[Plugin, Card]], list[Plugin]]:
+    """The methods to check, and the plugins of which everything else is checked as well."""
+    known = registry()
+    plugins = [
+        plugin
+        for plugin in known.plugins
+        if everything or any(name in (plugin.distribution, plugin.file and plugin.file.name) for name in names)
+    ]
+    broken = next((plugin for plugin in plugins if plugin.error), None)
+    if broken is not None:
+        raise BrokenPluginError(
+            f"plugin {broken.label} does not load: {broken.error}", hint="repair it; nothing of it can be checked"
+        )
+    cards = [(p, m) for p, m in known.entries(kind) if isinstance(m, Card) and any(p is one for one in plugins)]
+    taken = {plugin.distribution for plugin in plugins}
+    for name in names:
+        if name not in taken:
+            cards += [entry for entry in _methods(name, kind) if entry not in cards]
+    return cards, plugins if kind is None else []
+
+
+def _methods(name: str, kind: Kind | None) -> list[tuple[Plugin, Card]]:
+    """The methods of that name: one in each kind that has it; of all plugins that bring it."""
+    known = registry()
+    distribution, _, bare = name.rpartition(":")
+    found = [
+        (plugin, method)
+        for plugin, method in known.entries(kind)
+        if isinstance(method, Card)
+        and bare in (method.name, *method.aliases)
+        and distribution in ("", plugin.distribution)
+    ]
+    if found:
+        return found
+    for one in (kind,) if kind else KINDS:
+        try:
+            method = known.find(one, name)
+        except BrokenPluginError:
+            raise
+        except AlignzooError:
+            continue
+        if not isinstance(method, Card):
+            raise UsageError(f"{name!r} is a composition: {method.flags()}", hint="check its parts")
+    everything = [*(m.name for _, m in known.entries(kind)), *(plugin.distribution for plugin in known.plugins)]
+    raise UsageError(
+        f"no method and no distribution is called {name!r}",
+        hint=nearest(name, everything, "`alignzoo ls` lists the methods"),
+    )
+
+
+def _run(
+    cards: list[tuple[Plugin, Card]], plugins: list[Plugin], asked: tuple[str, ...], report: Reporter
+) -> list[Checked]:
+    checks = [(plugin, card, checks_for(card)) for plugin, card in cards]
+    known = {check.rule for _, _, rules in checks for check in rules}
+    for rule in asked:
+        if rule not in known:
+            raise UsageError(
+                f"there is no rule {rule!r}", hint=nearest(rule, known, f"rules: {', '.join(sorted(known))}")
+            )
+    if asked:
+        checks = [(plugin, card, [c for c in rules if c.rule in asked]) for plugin, card, rules in checks]
+    done: list[Checked] = []
+    with report.progress(sum(len(rules) for _, _, rules in checks), "checking", unit="rule") as bar:
+        for plugin, card, rules in checks:
+            outcomes: list[Outcome] = []
+            for check in rules:
+                outcomes.append(check.outcome(time.perf_counter))
+                bar.advance(at=f"{card.kind} {card.name} {check.rule}")
+            done.append(Checked(plugin, Report(card.kind, card.name, tuple(outcomes))))
+            if not asked:  # a few rules say nothing about the rest
+                _remember(plugin, card, outcomes, report)
+    return [*done, *(Checked(plugin, one) for plugin in plugins for one in check_extensions(plugin))]
+
+
+def _remember(plugin: Plugin, card: Card, outcomes: list[Outcome], report: Reporter) -> None:
+    failed = [outcome.rule for outcome in outcomes if outcome.status in ("failed", "unexpected")]
+    expected = [outcome.rule for outcome in outcomes if outcome.status == "expected"]
+    try:
+        save_record(plugin, card, failed=failed, expected=expected)
+    except OSError as error:
+        report.warn(f"`alignzoo ls` will not show this check: {error}; ALIGNZOO_CACHE names another folder for it")
+
+
+def _once(plugins: list[Plugin]) -> list[Plugin]:
+    return list({id(plugin): plugin for plugin in plugins}.values())
+
+
+def _facts(checked: list[Checked], remarks: list[tuple[Plugin, str]]) -> dict[str, Any]:
+    return {
+        "ok": all(one.report.ok for one in checked),
+        "checked": [
+            {"distribution": one.plugin.distribution, "version": one.plugin.version, **one.report.to_dict()}
+            for one in checked
+        ],
+        "warnings": [{"distribution": plugin.distribution, "warning": text} for plugin, text in remarks],
+    }
+
+
+def _show(checked: list[Checked], remarks: list[tuple[Plugin, str]]) -> None:
+    rows = []
+    for one in checked:
+        for outcome in one.report.outcomes:
+            row = [outcome.rule, outcome.status, f"{outcome.seconds:.2f} s", outcome.summary]
+            rows.append([one.report.kind, one.report.name, *row])
+    print_table(["kind", "name", "rule", "result", "time", "what"], rows)
+    for one in checked:
+        for outcome in (o for o in one.report.outcomes if o.detail):
+            print_lines("", f"{outcome.status}: {_detail(one, outcome)}")
+    print_lines("", *(f"warning: {plugin.label}: {text}" for plugin, text in remarks))
+    for one in checked:
+        if one.report.kind in KINDS or not one.report.ok:
+            print_lines(f"{one.report.kind} {one.report.name} ({one.plugin.label}): {_tally(one.report)}")
+
+
+def _detail(one: Checked, outcome: Outcome) -> str:
+    """A failure says of what it is; a reason is put behind its rule."""
+    if outcome.status == "failed":
+        return outcome.detail
+    return f"{one.report.kind} {one.report.name!r}, {outcome.rule}: {outcome.detail}"
+
+
+def _tally(report: Report) -> str:
+    counts = Counter(outcome.status for outcome in report.outcomes)
+    words = {"expected": "failed as expected", "unexpected": "passed unexpectedly"}
+    return ", ".join(f"{count} {words.get(status, status)}" for status, count in counts.items())

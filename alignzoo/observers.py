@@ -1,0 +1,72 @@
+"""Observers of a run: a plugin's code that is told what happens and cannot change or break it.
+
+``alignzoo run --observe NAME`` asks for one. It lives in the first process only and is told in this order: ``on_start``
+once, ``on_evaluation`` before training, then ``on_step_end``, followed by ``on_evaluation`` and ``on_checkpoint`` where
+they fall, ``on_evaluation`` after training, ``on_end`` once. A run that fails before it starts tells nothing. An error
+in an observer is reported once, and it is switched off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignzoo.outcome import RunResult
+from alignzoo.plugin.discover import describe_error
+from alignzoo.report import Reporter
+
+
+class RunObserver:
+    """Override what you want to hear of. Every argument is a copy; nothing that is returned is used."""
+
+    def on_start(self, folder: Path, plan: Mapping[str, Any], steps: int) -> None:
+        """Training is about to begin, or to go on: the run folder, ``plan.yaml`` as data, optimizer steps in all."""
+
+    def on_step_end(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Optimizer step ``step`` (from 1) is over: its line of ``metrics.jsonl``."""
+
+    def on_evaluation(self, step: int, figures: Mapping[str, float]) -> None:
+        """The figures after ``step`` steps (0: before training): ``eval/...``, ``sandbox/...``."""
+
+    def on_checkpoint(self, step: int, folder: Path) -> None:
+        """The checkpoint of ``step`` is whole in ``folder``."""
+
+    def on_end(self, result: RunResult | None, error: BaseException | None) -> None:
+        """The run is over: with a result, or with the error that stopped it (an interruption is one)."""
+
+
+class Observers:
+    """Tells all observers of a run; whatever comes out of one is caught.
+
+    Args:
+        observers: name -> observer.
+        report: where a failing observer is reported.
+    """
+
+    def __init__(self, observers: Mapping[str, RunObserver], report: Reporter) -> None:
+        self._active = dict(observers)
+        self._report = report
+        self._started = False
+
+    def tell(self, event: str, *facts: Any) -> None:
+        """Call ``on_<event>`` of every observer that still works."""
+        self._started = self._started or event == "start"
+        if not self._started:
+            return
+        for name, observer in list(self._active.items()):
+            try:
+                with contextlib.redirect_stdout(sys.stderr):  # stdout is for the run's own result
+                    getattr(observer, f"on_{event}")(*(_own(fact) for fact in facts))
+            except (Exception, SystemExit) as error:  # a stranger's code: anything can come out of it
+                del self._active[name]
+                self._report.warn(
+                    f"observer {name!r} failed in on_{event} and is switched off: {describe_error(error)}"
+                )
+
+
+def _own(fact: Any) -> Any:
+    return copy.deepcopy(fact) if isinstance(fact, (Mapping, Sequence)) else fact

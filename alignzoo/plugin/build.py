@@ -1,0 +1,93 @@
+"""From a card to a working method: validated options, the imported class, the object."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any
+
+from pydantic import ValidationError
+
+from alignzoo.errors import BrokenPluginError, UsageError
+from alignzoo.plugin.card import Card, Composition, Extension, Kind, Options
+from alignzoo.plugin.discover import describe_error
+from alignzoo.plugin.registry import registry
+
+
+def build_options(card: Card, values: dict[str, Any]) -> Options:
+    """Validated options of a method.
+
+    Raises:
+        UsageError: an unknown option (with the nearest name) or a value of the wrong type or out of its bounds.
+    """
+    unknown = [name for name in values if name not in card.options.model_fields]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], list(card.options.model_fields), n=3, cutoff=0.5)
+        raise UsageError(
+            f"{card.kind} {card.name!r} has no option {unknown[0]!r}",
+            hint=f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(card.options.model_fields)}",
+        )
+    try:
+        return card.options.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(
+            "; ".join(_explain(card, problem) for problem in error.errors()),
+            hint=f"`alignzoo info {card.name}` lists the options with their bounds",
+        ) from error
+
+
+def _explain(card: Card, problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    option = f"--{card.kind}.{where}" if where else f"{card.kind} {card.name!r}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{option}: {message[0].lower()}{message[1:]}" + (f" (got {problem['input']!r})" if where else "")
+
+
+def import_target(card: Card | Extension) -> Any:
+    """What a card's target names.
+
+    Raises:
+        BrokenPluginError: it cannot be imported.
+    """
+    module, _, name = card.target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (Exception, SystemExit) as error:  # a stranger's code: anything can come out of it
+        raise BrokenPluginError(
+            f"{card.kind} {card.name!r} does not load from {card.target}: {describe_error(error)}",
+            hint="`alignzoo doctor` lists all plugins and where they come from",
+        ) from error
+
+
+def instantiate(card: Card, options: Options) -> Any:
+    """The method object of a card.
+
+    Raises:
+        BrokenPluginError: its target cannot be imported or built.
+    """
+    target = import_target(card)
+    try:
+        return target(options)
+    except Exception as error:
+        raise BrokenPluginError(
+            f"{card.kind} {card.name!r} cannot be built from {card.target}: {describe_error(error)}",
+            hint=f"`alignzoo check {card.name}` says which rule of the contract it breaks",
+        ) from error
+
+
+def load_method(kind: Kind, name: str, **options: Any) -> Any:
+    """Build a method: ``load_method("loss", "dpo", beta=0.1)``.
+
+    Returns a :class:`~alignzoo.interfaces.PreferenceLoss`, :class:`~alignzoo.interfaces.RobustWrapper` or
+    :class:`~alignzoo.interfaces.GeometryController`.
+
+    Raises:
+        UsageError: unknown name or option, or a value out of bounds.
+        BrokenPluginError: the plugin or its target does not load.
+    """
+    method = registry().find(kind, name)
+    if isinstance(method, Composition):
+        raise UsageError(
+            f"{name!r} is a composition: {method.flags()}", hint="load its parts, or give it to `alignzoo run`"
+        )
+    return instantiate(method, build_options(method, options))

@@ -1,0 +1,72 @@
+"""Who passed the contract on this machine, and when: written by ``alignzoo check``, shown by ``alignzoo ls``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+from alignzoo import __version__
+from alignzoo.cache import cache_root
+from alignzoo.plugin.card import Card
+from alignzoo.plugin.discover import Plugin
+
+State = Literal["passed", "failed", "changed", "unchecked"]
+
+
+@dataclass(frozen=True)
+class ContractRecord:
+    """The last check of a method.
+
+    Attributes:
+        failed: the rules that it broke; none if it passed.
+        expected: the rules that it is known to break, as its card says.
+        date: UTC, ISO 8601, to the second.
+        hash: of the plugin's files; a record of other files says nothing about these.
+    """
+
+    failed: list[str]
+    expected: list[str]
+    date: str
+    version: str
+    hash: str
+    alignzoo: str
+
+    def state(self, plugin: Plugin) -> State:
+        """What the record says about the plugin as it is now."""
+        if (self.hash, self.alignzoo) != (plugin.fingerprint(), __version__):
+            return "changed"
+        return "failed" if self.failed else "passed"
+
+
+def save_record(plugin: Plugin, card: Card, *, failed: list[str], expected: list[str]) -> None:
+    """Keep the outcome of a check.
+
+    Raises:
+        OSError: the cache folder cannot be written.
+    """
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    record = ContractRecord(failed, expected, now, plugin.version, plugin.fingerprint(), __version__)
+    path = _file_of(plugin, card)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_record(plugin: Plugin, card: Card) -> ContractRecord | None:
+    """The last check of a method on this machine, None if there was none."""
+    try:
+        return ContractRecord(**json.loads(_file_of(plugin, card).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # absent, or damaged: as good as absent
+        return None
+
+
+def _file_of(plugin: Plugin, card: Card) -> Path:
+    home = plugin.distribution
+    if plugin.file is not None:  # files of one name in two folders are two plugins
+        home += f"-{hashlib.sha256(str(plugin.file).encode()).hexdigest()[:8]}"
+    return cache_root() / "contract" / home / f"{card.kind}-{card.name}.json"

@@ -1,0 +1,80 @@
+"""Shapes, gradients and finiteness of what a method computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from alignzoo.lazy import torch
+from alignzoo.pairs import PairBatch
+from alignzoo.testing.outcomes import Violation
+from alignzoo.testing.sample import leaves
+
+
+def check_vector(value: Any, count: int, what: str) -> None:
+    """Raise unless ``value`` is a floating-point tensor ``(count,)``."""
+    if not isinstance(value, torch.Tensor):
+        found = f"a {type(value).__name__}"
+    elif value.shape != (count,):
+        found = f"shape {tuple(value.shape)}"
+    elif not value.is_floating_point():
+        found = f"dtype {value.dtype}"
+    else:
+        return
+    raise Violation(
+        expected=f"{what} to be a floating-point tensor of shape ({count},)",
+        found=found,
+        remedy="return one number per pair; the mean over the step is taken elsewhere",
+    )
+
+
+def check_finite(results: Mapping[str, Any], where: str) -> None:
+    """Raise unless all tensors are finite; those that are None are passed over."""
+    for name, tensors in results.items():
+        tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
+        for tensor in tensors:
+            if tensor is not None and not bool(torch.isfinite(tensor).all()):
+                bad = tensor[~torch.isfinite(tensor)].flatten()[0]
+                raise Violation(
+                    expected=f"finite {name} {where}",
+                    found=str(float(bad.detach())),
+                    remedy="use forms that do not overflow: F.logsigmoid, F.softplus, torch.logsumexp, torch.expm1",
+                )
+
+
+def check_gradient(fn: Callable[[PairBatch], torch.Tensor], pairs: PairBatch, where: str) -> None:
+    """Raise unless autograd's gradient of ``fn`` in the policy's fields is the numerical one (float64)."""
+    inputs, wanted = leaves(pairs)
+    names = list(wanted)
+
+    def values(*tensors: torch.Tensor) -> torch.Tensor:
+        return fn(replace(inputs, **dict(zip(names, tensors, strict=True))))
+
+    remedy = (
+        "compute in torch from the policy's fields, without detach(), item() or float(); where a term is detached on "
+        "purpose, say so in expected_failures"
+    )
+    if not values(*wanted.values()).requires_grad:
+        raise Violation(
+            expected="values that can be differentiated in the policy's log-probs",
+            found=f"constants {where}",
+            remedy=remedy,
+        )
+    try:
+        torch.autograd.gradcheck(values, tuple(wanted.values()), check_undefined_grad=False)
+    except RuntimeError as error:
+        raise Violation(
+            expected="autograd's gradient to be the numerical one",
+            found=f"another {where}: {' '.join(str(error).split())[:160]}",
+            remedy=remedy,
+        ) from error
+
+
+def differ(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
+    """Whether any bit of two lists of results differs."""
+    return len(one) != len(other) or any(not _equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())

@@ -1,0 +1,89 @@
+"""What a plugin brings beside its methods: does each part load, and is it what it claims to be?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from alignzoo.errors import AlignzooError
+from alignzoo.plugin.build import import_target
+from alignzoo.plugin.card import Composition, Extension
+from alignzoo.plugin.discover import Plugin, describe_error
+from alignzoo.plugin.recipe import Layer, read_recipe
+from alignzoo.plugin.resolve import require, resolve
+from alignzoo.testing.outcomes import Outcome, Report
+
+
+def check_extensions(plugin: Plugin) -> list[Report]:
+    """A report for each composition, extension and recipe of a plugin."""
+    reports = [_composition(plugin, method) for method in plugin.methods if isinstance(method, Composition)]
+    reports += [_extension(card) for card in plugin.extensions]
+    return [*reports, *(_recipe(plugin, name) for name in plugin.recipes)]
+
+
+def _report(kind: str, name: str, rule: str, summary: str, run: Callable[[], str | None]) -> Report:
+    """One rule, whose ``run`` returns what is wrong."""
+    began = time.perf_counter()
+    try:
+        fault = run()
+    except AlignzooError as error:
+        fault = str(error)
+    except (Exception, SystemExit) as error:  # a stranger's code: anything can come out of it
+        fault = describe_error(error)
+    detail = f"{kind} {name!r} breaks {rule}: {fault}" if fault else ""
+    outcome = Outcome(rule, summary, "failed" if fault else "passed", detail, time.perf_counter() - began)
+    return Report(kind, name, (outcome,))
+
+
+def _composition(plugin: Plugin, method: Composition) -> Report:
+    def run() -> None:
+        require(resolve([Layer("check", {"loss": f"{plugin.distribution}:{method.name}"})]))
+
+    return _report("composition", method.name, "resolves", "its parts exist and go together", run)
+
+
+def _recipe(plugin: Plugin, name: str) -> Report:
+    def run() -> None:
+        require(resolve([read_recipe(f"{plugin.distribution}:{name}")]))
+
+    return _report("recipe", name, "resolves", "its words make a plan", run)
+
+
+def _extension(card: Extension) -> Report:
+    return _report(
+        card.kind, card.name, "target", "the target loads and is what the kind asks for", lambda: _wrong(card)
+    )
+
+
+def _wrong(card: Extension) -> str | None:
+    """What is wrong with the target of a card."""
+    target: Any = import_target(card)
+    expected, fits = _KINDS[card.kind]
+    return None if fits(target) else f"{card.target} is a {type(target).__name__}, expected {expected}"
+
+
+def _is_command(target: Any) -> bool:
+    import click
+
+    return isinstance(target, click.Command)
+
+
+def _is_observer(target: Any) -> bool:
+    from alignzoo.observers import RunObserver
+
+    return isinstance(target, type) and issubclass(target, RunObserver) and isinstance(target(), RunObserver)
+
+
+def _is_layout(target: Any) -> bool:
+    from alignzoo.data.formats import Layout
+
+    return isinstance(target, Layout)
+
+
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "command": ("a click command", _is_command),
+    "observer": ("a subclass of RunObserver that is built without arguments", _is_observer),
+    "format": ("a Layout", _is_layout),
+    "judge": ("a function of a request and an answer", callable),
+}

@@ -1,0 +1,302 @@
+"""Rules of geometry controllers, tried on a tiny float64 llama with the real step context."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from alignzoo.errors import AlignzooError
+from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.lazy import torch
+from alignzoo.plugin.card import Card
+from alignzoo.testing.common import every_option_matters
+from alignzoo.testing.compare import EXACT, relative_error, same_however_cut, same_on_two_ranks
+from alignzoo.testing.outcomes import Rule, Skipped, Violation
+from alignzoo.testing.snapshot import Snapshot
+from alignzoo.testing.stages import coupled_goal, mean_goal
+from alignzoo.testing.subject import Configuration, Subject
+from alignzoo.testing.sweep import STEPS, Forwards, InjectedFailure, sweep, telling_steps, working
+
+if TYPE_CHECKING:
+    from alignzoo.testing.steps import Bench
+    from alignzoo.train.objective import Objective
+
+_RESTORE = "undo in a `finally`, or perturb with alignzoo.geometry.side_branch, which leaves the weights alone"
+
+
+def step_report(subject: Subject) -> None:
+    from alignzoo.testing.steps import PAIRS
+
+    for configuration in working(subject):
+        bench, controller = _ready(subject, configuration)
+        *ahead, last = telling_steps(subject, configuration)
+        goals = [(step, mean_goal()) for step in ahead or [last]]
+        for step, goal in (*goals, (last, coupled_goal())):
+            expected = bench.context(goal, step, size=PAIRS // 2).evaluate()
+            loss = controller.step(bench.context(goal, step, size=PAIRS // 2))
+            if not isinstance(loss, StepLoss):
+                raise Violation(
+                    expected="step() to return a StepLoss",
+                    found=f"a {type(loss).__name__}",
+                    remedy="return what ctx.backward() or ctx.gradient() reported at the unperturbed weights",
+                )
+            same = relative_error(loss.value.reshape(()), expected.value) <= EXACT
+            if not (same and len(loss.pairs) == PAIRS and torch.equal(loss.pair_ids, expected.pair_ids)):
+                raise Violation(
+                    expected=f"the report of {PAIRS} pairs at the weights before the step, value "
+                    f"{float(expected.value):.6g}",
+                    found=f"one of {len(loss.pairs)} pairs, value {float(loss.value):.6g} {configuration}",
+                    remedy="return what the first pass reported, not the one at the perturbed weights",
+                )
+            _check_gradients(bench, configuration)
+
+
+def restoration(subject: Subject) -> None:
+    for configuration in working(subject):
+        bench, controller = _disordered(subject, configuration)
+        for step in telling_steps(subject, configuration):
+            before = Snapshot(bench.policy)
+            controller.step(bench.context(mean_goal(), step, size=4))
+            _check_unchanged(before, bench, f"after step {step} {configuration}")
+
+
+def restoration_after_failure(subject: Subject) -> None:
+    for configuration in working(subject):
+        *ahead, step = telling_steps(subject, configuration)
+        bench, controller = _disordered(subject, configuration)
+        for earlier in ahead:
+            controller.step(bench.context(mean_goal(), earlier))
+        state_before, whole = copy.deepcopy(controller.state_dict()), Forwards()
+        controller.step(bench.context(mean_goal(), step, size=4, forward=whole))
+        for failing in range(whole.count):
+            bench, controller = _disordered(subject, configuration)
+            controller.load_state_dict(copy.deepcopy(state_before))
+            before = Snapshot(bench.policy)
+            where = f"forward {failing + 1} of {whole.count} failed, {configuration}"
+            try:
+                controller.step(bench.context(mean_goal(), step, size=4, forward=Forwards(fail_at=failing)))
+            except InjectedFailure:
+                _check_unchanged(before, bench, f"after {where}")
+            else:
+                raise Violation(
+                    expected="an error inside a step to come out of it",
+                    found=f"a step that went on although {where}",
+                    remedy="do not catch errors of the context: a run has to stop",
+                )
+
+
+def radius_zero(subject: Subject) -> None:
+    tried = 0
+    for configuration in working(subject):
+        zero = subject.configure({**configuration.values, "rho": 0.0})
+        if zero is None:
+            continue
+        tried += 1
+        bench, controller = _ready(subject, zero)
+        plain, _ = _ready(subject, zero)
+        for step in range(STEPS) if configuration is subject.default else telling_steps(subject, configuration):
+            controller.step(bench.context(mean_goal(), step, size=4))
+            plain.context(mean_goal(), step, size=4).backward()
+            if not torch.equal(bench.gradient(), plain.gradient()):
+                raise Violation(
+                    expected="the plain gradient, bit for bit, at rho=0",
+                    found=f"another in step {step} {zero}",
+                    remedy="take the plain pass where the radius is 0: even a zero perturbation changes how layers "
+                    "round",
+                )
+    if not tried:
+        raise Skipped("no configuration takes rho=0")
+
+
+def accumulation(subject: Subject) -> None:
+    runs = _whole_step_runs(subject)
+    same_however_cut(subject, in_a_coupled_step, runs, rule="accumulation")
+    same_however_cut(subject, in_a_mean_step, runs[:1], rule="accumulation")
+
+
+def ranks(subject: Subject) -> None:
+    same_on_two_ranks(subject, in_a_coupled_step, _whole_step_runs(subject))
+
+
+def passes(subject: Subject) -> None:
+    declared = subject.card.passes
+    for configuration in working(subject):
+        for i, step in enumerate(sweep(subject, configuration)):
+            if step.passes > declared:
+                raise Violation(
+                    expected=f"at most {declared} forward-backward {'pass' if declared == 1 else 'passes'} in a step",
+                    found=f"{step.passes:g} in step {i} {configuration}",
+                    remedy="correct the card's `passes`: users weigh a method's cost by it",
+                )
+
+
+def lora(subject: Subject) -> None:
+    refusals = 0
+    for configuration in working(subject):
+        try:
+            bench, controller = _ready(subject, configuration, adapter=True)
+            for step in telling_steps(subject, configuration):
+                before = Snapshot(bench.policy)
+                controller.step(bench.context(mean_goal(), step, size=4))
+                _check_unchanged(before, bench, f"after step {step} with a LoRA adapter, {configuration}")
+                _check_gradients(bench, configuration)
+        except AlignzooError:
+            refusals += 1
+    if refusals == len(working(subject)):
+        raise Skipped("refused under a LoRA adapter, with an error that says so")
+
+
+def declared_probe(subject: Subject) -> None:
+    asked: list[tuple[Configuration, bool]] = []
+    for configuration in working(subject):
+        bench, controller = _ready(subject, configuration)
+        for step in telling_steps(subject, configuration):
+            controller.step(bench.context(mean_goal(), step, size=4))
+        asked.append((configuration, bench.probes_trained > 0))
+    for configuration, trained in asked:
+        if trained and "probe" not in subject.needs(configuration):
+            raise Violation(
+                expected="no probe(None) without the need 'probe'",
+                found=f"one {configuration}",
+                remedy="add 'probe' to the needs of the card, or of the options in which it is asked for",
+            )
+    declared = [trained for configuration, trained in asked if "probe" in subject.needs(configuration)]
+    if declared and not any(declared):
+        raise Violation(
+            expected="the declared need 'probe' to be used",
+            found="that probe(None) is never called",
+            remedy="take it out of the needs: every run would train a probe for it",
+        )
+
+
+def no_dead_option(subject: Subject) -> None:
+    every_option_matters(subject, lambda a, b: _different(subject, a, b))
+
+
+def state(subject: Subject) -> None:
+    """Half of the steps, the state saved, then the other half by the old controller and by a new one."""
+    from alignzoo.train.checkpoint import plain_state
+
+    for configuration in working(subject):
+        bench, controller = _ready(subject, configuration)
+        for step in range(STEPS // 2):
+            controller.step(bench.context(mean_goal(), step))
+            bench.gradient()
+        saved = copy.deepcopy(plain_state(controller))
+        other, fresh = _ready(subject, configuration)
+        fresh.load_state_dict(saved)
+        for step in range(STEPS // 2, STEPS):
+            controller.step(bench.context(mean_goal(), step))
+            fresh.step(other.context(mean_goal(), step))
+            if not torch.equal(bench.gradient(), other.gradient()):
+                raise Violation(
+                    expected="a new controller with the old one's state_dict() to take the old one's steps",
+                    found=f"another gradient in step {step} {configuration}",
+                    remedy="put everything that steps change into state_dict(), take it out in load_state_dict(), "
+                    "and draw with ctx.generator",
+                )
+
+
+def in_a_coupled_step(card: Card, controller: Any) -> tuple[Objective, GeometryController]:
+    """The controller on an objective that couples all pairs of the step."""
+    return coupled_goal(), controller
+
+
+def in_a_mean_step(card: Card, controller: Any) -> tuple[Objective, GeometryController]:
+    """The controller on a mean over pairs."""
+    return mean_goal(), controller
+
+
+def _ready(
+    subject: Subject, configuration: Configuration, *, adapter: bool = False, disordered: bool = False
+) -> tuple[Bench, Any]:
+    """A bench and a new controller that has seen its model; ``disordered``: with frozen weights and mixed modes."""
+    from alignzoo.testing.steps import Bench
+
+    bench, controller = Bench(adapter=adapter), subject.build(configuration)
+    if disordered:
+        bench.policy.model.embed_tokens.weight.requires_grad_(False)
+        bench.policy.train()
+        bench.policy.model.layers[0].eval()
+    before = Snapshot(bench.policy)
+    bench.setup(controller)
+    changes = [change for change in before.changes(bench.policy) if not change.startswith("changed hooks")]
+    if changes:
+        raise Violation(
+            expected="setup() to leave the model as it is",
+            found=f"{', '.join(changes)} {configuration}",
+            remedy="work on a copy",
+        )
+    return bench, controller
+
+
+def _disordered(subject: Subject, configuration: Configuration) -> tuple[Bench, Any]:
+    """:func:`_ready` on a model in which a blanket reset of flags and modes is noticed."""
+    return _ready(subject, configuration, disordered=True)
+
+
+def _check_unchanged(before: Snapshot, bench: Bench, when: str) -> None:
+    changes = list(before.changes(bench.policy))
+    if changes:
+        raise Violation(
+            expected="weights, buffers, flags, modes and hooks as they were, bit for bit",
+            found=f"{', '.join(changes)} {when}",
+            remedy=_RESTORE,
+        )
+
+
+def _check_gradients(bench: Bench, configuration: Configuration) -> None:
+    for name, parameter in bench.policy.named_parameters():
+        gradient = parameter.grad
+        if parameter.requires_grad and (gradient is None or not bool(torch.isfinite(gradient).all())):
+            raise Violation(
+                expected="a finite gradient in .grad of every trainable parameter",
+                found=f"{'none' if gradient is None else 'NaN or infinity'} in {name} {configuration}",
+                remedy="end the step with ctx.backward(), or fill in every .grad yourself",
+            )
+        if not parameter.requires_grad and gradient is not None:
+            raise Violation(
+                expected="no gradient in a frozen parameter",
+                found=f"one in {name} {configuration}",
+                remedy="touch the .grad of parameters with requires_grad only",
+            )
+    bench.policy.zero_grad()
+
+
+def _different(subject: Subject, one: Configuration, other: Configuration) -> bool:
+    """Whether two configurations differ in a gradient, a metric or a refusal; looked for step by step."""
+    ours, theirs = sweep(subject, one), sweep(subject, other)
+    for a, b in zip(ours, theirs, strict=False):
+        if a.differs(b):
+            return True
+    return ours.refusal != theirs.refusal
+
+
+def _whole_step_runs(subject: Subject) -> list[tuple[Configuration, tuple[int, ...]]]:
+    """The configurations that do not work per micro-batch (an option ``scope`` with the value ``microbatch`` says so),
+    each with the steps to compare: all telling ones at first, then the one in which the most happens, if the controller
+    does not count them itself."""
+    whole = [c for c in working(subject) if getattr(c.options, "scope", None) != "microbatch"]
+    if not whole:
+        raise Skipped("every configuration has scope='microbatch'")
+    runs = [(configuration, telling_steps(subject, configuration)) for configuration in whole]
+    return runs[:1] + [(c, steps if sweep(subject, c).moving else steps[-1:]) for c, steps in runs[1:]]
+
+
+def _has_rho(card: Card) -> bool:
+    return "rho" in card.options.model_fields
+
+
+RULES = (
+    Rule("no-dead-option", "every option changes a gradient, a metric, or what is refused", no_dead_option),
+    Rule("state", "state_dict is plain data, and all that a resumed run needs", state),
+    Rule("step-report", "a step reports the objective before it, and leaves finite gradients", step_report),
+    Rule("restoration", "a step leaves weights, buffers, flags, modes and hooks bit-identical", restoration),
+    Rule("restoration-after-failure", "so does a step in which any forward fails", restoration_after_failure),
+    Rule("radius-zero", "with rho=0 the gradient is the plain one, bit for bit", radius_zero, _has_rho),
+    Rule("accumulation", "a step does not depend on how it is cut into micro-batches", accumulation),
+    Rule("ranks", "two ranks take the step that one takes", ranks),
+    Rule("passes", "a step takes at most the declared number of passes", passes),
+    Rule("lora", "works under a LoRA adapter, or refuses it with an error", lora),
+    Rule("declared-probe", "a probe is asked for where it is declared, and only there", declared_probe),
+)

@@ -1,0 +1,240 @@
+"""Rules of robust wrappers, tried on top of the kit's own logistic loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from alignzoo.interfaces import GeometryController, RobustWrapper
+from alignzoo.lazy import torch
+from alignzoo.pairs import PairBatch
+from alignzoo.plugin.card import Card, Need, Options
+from alignzoo.testing.arithmetic import check_finite, check_gradient, check_vector, differ
+from alignzoo.testing.common import every_option_matters
+from alignzoo.testing.compare import EXACT, relative_error, same_however_cut, same_on_two_ranks, two_steps
+from alignzoo.testing.outcomes import Rule, Skipped, Violation
+from alignzoo.testing.sample import ORDER, PARTS, leaves, sample, take
+from alignzoo.testing.spy import check_declared, reads
+from alignzoo.testing.stages import AtTheWeights, logistic
+from alignzoo.testing.stateful import check_state, warm
+from alignzoo.testing.subject import Configuration, Subject
+
+if TYPE_CHECKING:
+    from alignzoo.train.objective import Objective
+
+LENT: frozenset[Need] = frozenset({"reference"})
+"""What the loss under the wrapper reads."""
+CLOSED_FORM = 1e-6
+EXTREMES = (500.0, -500.0, 5000.0, -5000.0)
+
+
+def shapes(subject: Subject) -> None:
+    for configuration, wrapper in _warm(subject):
+        for count in (8, 1):
+            losses = wrapper.per_pair(logistic(), _pairs(subject, configuration, count=count))
+            check_vector(losses, count, f"per_pair() {configuration}")
+            value, weights = wrapper.objective(losses), wrapper.weights(losses)
+            if not isinstance(value, torch.Tensor) or value.shape != ():
+                raise Violation(
+                    expected="objective() to be a scalar tensor",
+                    found=f"{value!r} {configuration}"[:120],
+                    remedy="reduce all values to one number, with torch",
+                )
+            check_vector(weights, count, f"weights() {configuration}")
+            if weights.requires_grad:
+                raise Violation(
+                    expected="weights() to be detached",
+                    found=f"a tensor that asks for gradients {configuration}",
+                    remedy="compute them from losses.detach()",
+                )
+
+
+def gradcheck(subject: Subject) -> None:
+    for configuration, wrapper in _warm(subject):
+        check_gradient(
+            lambda pairs, wrapper=wrapper: wrapper.objective(wrapper.per_pair(logistic(), pairs)),  # type: ignore[misc]
+            _pairs(subject, configuration, count=4),
+            str(configuration),
+        )
+
+
+def weights_are_the_gradient(subject: Subject) -> None:
+    if type(subject.build(subject.default)).weights is RobustWrapper.weights:
+        raise Skipped("weights() is not overridden: it is the gradient by construction")
+    for configuration, wrapper in _warm(subject):
+        for losses in _loss_vectors():
+            error = relative_error(wrapper.weights(losses), RobustWrapper.weights(wrapper, losses))
+            if not error <= CLOSED_FORM:
+                raise Violation(
+                    expected="weights() to be the gradient of objective()",
+                    found=f"a relative difference of {error:.2g} {configuration}",
+                    remedy="correct the closed form, or take weights() out: the gradient is the default",
+                )
+
+
+def finite(subject: Subject) -> None:
+    for configuration, wrapper in _warm(subject):
+        for extreme in EXTREMES:
+            for given in ([extreme, 0.7, 0.2, 1.3], [extreme] * 4, [extreme, -extreme, 0.7, 0.2], [extreme]):
+                leaf = torch.tensor(given, dtype=torch.float32, requires_grad=True)
+                value = wrapper.objective(leaf)
+                (gradient,) = torch.autograd.grad(value, leaf)
+                results = {"objective": value, "gradient": gradient, "weights": wrapper.weights(leaf.detach())}
+                check_finite(results, f"where losses reach {extreme:g}, {configuration}")
+
+
+def permutation(subject: Subject) -> None:
+    order = torch.tensor(ORDER)
+    for configuration, wrapper in _warm(subject):
+        pairs = _pairs(subject, configuration)
+        found = {"per_pair()": (_values(wrapper, pairs.rows(order)), _values(wrapper, pairs)[order])}
+        for losses in _loss_vectors():
+            found["objective()"] = wrapper.objective(losses[order]), wrapper.objective(losses)
+            found["weights()"] = wrapper.weights(losses[order]), wrapper.weights(losses)[order]
+            for name, (after, ahead) in found.items():
+                if not relative_error(after, ahead) <= EXACT:
+                    raise Violation(
+                        expected=f"{name} not to depend on the order of the pairs",
+                        found=f"that it does {configuration}",
+                        remedy="a pair's place in the step must not matter",
+                    )
+
+
+def declared_coupling(subject: Subject) -> None:
+    card, kind = subject.card, type(subject.build(subject.default))
+    own_objective = kind.objective is not RobustWrapper.objective
+    if own_objective and not card.aggregates:
+        raise Violation(
+            expected="aggregates=True",
+            found="a card without it, and an objective() of its own",
+            remedy="declare it: a run has room for one such wrapper",
+        )
+    if card.aggregates and not own_objective:
+        raise Violation(
+            expected="an objective() of its own, since the card says aggregates",
+            found="the plain mean",
+            remedy="take aggregates out",
+        )
+    watches = kind.observe is not RobustWrapper.observe
+    if not card.batch_coupled and (own_objective or watches):
+        raise Violation(
+            expected="batch_coupled=True",
+            found=f"a card without it, and {'an objective()' if own_objective else 'an observe()'} of its own",
+            remedy="declare batch_coupled=True: else it never sees the whole step",
+        )
+    if card.batch_coupled:
+        return
+    for configuration, wrapper in _warm(subject):
+        pairs = _pairs(subject, configuration)
+        whole = _values(wrapper, pairs)
+        for index in map(torch.tensor, PARTS):
+            if not relative_error(_values(wrapper, take(pairs, index)), whole[index]) <= EXACT:
+                raise Violation(
+                    expected="per_pair() of a pair not to depend on the others, since the card has no batch_coupled",
+                    found=f"that it changes when other pairs are taken away, {configuration}",
+                    remedy="declare batch_coupled=True, or compute it from the pair alone",
+                )
+
+
+def declared_fields(subject: Subject) -> None:
+    read: list[tuple[Configuration, set[str]]] = []
+    for configuration in subject.configurations:
+        wrapper, loss = subject.build(configuration), logistic()
+        with reads() as seen:
+
+            def inner(pairs: PairBatch, seen: Any = seen, loss: Any = loss) -> torch.Tensor:
+                with seen.paused():
+                    values: torch.Tensor = loss(pairs)
+                    return values
+
+            if subject.card.batch_coupled:
+                wrapper.observe(inner(sample(seed=1)), sample(seed=1))
+            wrapper.per_pair(inner, sample())
+        read.append((configuration, seen.fields))
+    check_declared(subject, read)
+
+
+def no_dead_option(subject: Subject) -> None:
+    every_option_matters(subject, lambda a, b: differ(_behaviour(subject, a), _behaviour(subject, b)))
+
+
+def state(subject: Subject) -> None:
+    check_state(subject, _observe, _all, lent=LENT)
+
+
+def splits(subject: Subject) -> None:
+    same_however_cut(subject, in_a_step, two_steps(subject), rule="splits")
+
+
+def ranks(subject: Subject) -> None:
+    same_on_two_ranks(subject, in_a_step, two_steps(subject))
+
+
+def in_a_step(card: Card, wrapper: Any) -> tuple[Objective, GeometryController]:
+    """The wrapper over the kit's loss as the objective of a plain step."""
+    from alignzoo.train.objective import Objective
+
+    return Objective(logistic(), [wrapper], coupled=card.batch_coupled), AtTheWeights(Options())
+
+
+def _pairs(subject: Subject, configuration: Configuration, *, count: int = 8, seed: int = 0) -> PairBatch:
+    return sample(subject.needs(configuration) | LENT, count=count, seed=seed)
+
+
+def _warm(subject: Subject) -> Iterator[tuple[Configuration, Any]]:
+    return warm(subject, _observe, lent=LENT)
+
+
+def _observe(wrapper: Any, pairs: PairBatch) -> None:
+    """As a step does it: the values are those under the wrapper."""
+    wrapper.observe(_values(wrapper, pairs), pairs)
+
+
+def _values(wrapper: Any, pairs: PairBatch) -> torch.Tensor:
+    values: torch.Tensor = wrapper.per_pair(logistic(), pairs)
+    return values.detach()
+
+
+def _loss_vectors() -> list[torch.Tensor]:
+    """Losses of eight pairs, alike and far apart."""
+    draw = torch.Generator().manual_seed(3)
+    return [scale * torch.randn(8, generator=draw, dtype=torch.float64) + 0.7 for scale in (0.5, 5.0)]
+
+
+def _all(wrapper: Any, pairs: PairBatch) -> list[torch.Tensor]:
+    values = _values(wrapper, pairs)
+    found = [values, wrapper.objective(values), wrapper.weights(values)]
+    for losses in _loss_vectors():
+        found += [wrapper.objective(losses), wrapper.weights(losses)]
+    return found
+
+
+def _behaviour(subject: Subject, configuration: Configuration) -> list[torch.Tensor]:
+    """All that an option can change: values, objective, weights and gradients over a few steps."""
+    wrapper = subject.build(configuration)
+    found: list[torch.Tensor] = []
+    for seed in (11, 12, 13):
+        if subject.card.batch_coupled:
+            _observe(wrapper, _pairs(subject, configuration, seed=seed))
+        pairs, wanted = leaves(_pairs(subject, configuration, seed=seed))
+        found += _all(wrapper, pairs)
+        value = wrapper.objective(wrapper.per_pair(logistic(), pairs))
+        if value.requires_grad:
+            grads = torch.autograd.grad(value, list(wanted.values()), allow_unused=True)
+            found += [grad if grad is not None else torch.zeros(()) for grad in grads]
+    return found
+
+
+RULES = (
+    Rule("declared-fields", "only fields of declared needs are read, and every declared need is", declared_fields),
+    Rule("no-dead-option", "every option changes a value, a weight or a gradient", no_dead_option),
+    Rule("state", "state_dict is plain data, and all that a resumed run needs", state),
+    Rule("shapes", "values are (B,), the objective is a scalar, weights are (N,) and detached", shapes),
+    Rule("gradcheck", "the gradient of the objective is that of its value, in float64", gradcheck),
+    Rule("weights-are-the-gradient", "weights of its own are the objective's gradient", weights_are_the_gradient),
+    Rule("finite", "objective, gradient and weights are finite where losses reach ±500 and ±5000", finite),
+    Rule("permutation", "the order of the pairs does not matter", permutation),
+    Rule("declared-coupling", "aggregates and batch_coupled say what the wrapper does", declared_coupling),
+    Rule("splits", "a step does not depend on how it is cut into micro-batches", splits),
+    Rule("ranks", "two ranks take the step that one takes", ranks),
+)

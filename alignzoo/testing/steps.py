@@ -1,0 +1,146 @@
+"""Optimizer steps on a tiny model, outside of a run: the real context, objective and accelerator."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from alignzoo.data.collate import TokenBatch
+from alignzoo.geometry.probe import Probe
+from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.model.reference import Reference
+from alignzoo.pairs import PairBatch
+from alignzoo.plugin.build import instantiate
+from alignzoo.plugin.card import Card, Options
+from alignzoo.report import Reporter
+from alignzoo.testing.sample import GROUPS
+from alignzoo.testing.tiny import cut, scored_rows, shifted, tiny_model, with_adapter
+from alignzoo.train.context import Engine, SetupContext, StepContext
+from alignzoo.train.logps import PairForward, padded_pair_logps
+from alignzoo.train.objective import Objective
+
+PAIRS = 8
+"""Pairs in a step of the :class:`Bench`."""
+
+every_field: PairForward = partial(padded_pair_logps, tokens=True)
+
+Stage = Callable[[Card, Any], tuple[Objective, GeometryController]]
+"""From a method to the objective and the controller of a step in which it takes part."""
+
+
+def context(
+    model: Any, batches: Sequence[TokenBatch], goal: Objective, *, reference: Any = None, step: int = 0
+) -> StepContext:
+    """A step's context with the given reference model (an independent random one by default)."""
+    reference = reference if reference is not None else shifted(model)
+    engine = Engine(model, every_field, goal, Accelerator(cpu=True), seed=0)
+    frozen = Reference(reference, every_field)
+    return StepContext(engine, batches, [frozen(batch) for batch in batches], step)
+
+
+def gradients(model: Any) -> dict[str, torch.Tensor]:
+    """The gradients in ``.grad``, taken away from the model."""
+    grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return grads
+
+
+class Bench:
+    """A tiny float64 llama, a reference elsewhere in weight space, and eight pairs per step, with all their fields.
+
+    Args:
+        adapter: train a new LoRA adapter on the frozen model.
+    """
+
+    def __init__(self, *, adapter: bool = False) -> None:
+        self.accelerator = Accelerator(cpu=True)
+        self.policy = copy.deepcopy(_policy())
+        if adapter:
+            self.policy = with_adapter(self.policy)
+        self.model = self.accelerator.prepare_model(self.policy)
+        self.probes_trained = 0
+
+    def setup(self, controller: GeometryController) -> None:
+        controller.setup(SetupContext(self.policy, 0, Reporter(), self.probe))
+
+    def probe(self, given: str | None) -> Probe:
+        """A random probe: one per folder that is asked for, and one that is "trained"."""
+        self.probes_trained += given is None
+        seed = int.from_bytes(hashlib.blake2b(repr(given).encode(), digest_size=4).digest(), "big")
+        hidden = self.policy.config.get_text_config().hidden_size
+        weight = torch.randn(2, hidden, generator=torch.Generator().manual_seed(seed))
+        return Probe(weight, torch.zeros(2), {})
+
+    def context(
+        self, goal: Objective, step: int, *, size: int = PAIRS, forward: PairForward = every_field
+    ) -> StepContext:
+        """This rank's share of step ``step``, in micro-batches of at most ``size`` pairs."""
+        share = PAIRS // self.accelerator.num_processes
+        batches, references = _share(step, share * self.accelerator.process_index, share, size)
+        groups = {f"g{i}": i for i in range(GROUPS)}
+        engine = Engine(self.model, forward, goal, self.accelerator, 0, groups)
+        return StepContext(engine, batches, references, step)
+
+    def gradient(self) -> torch.Tensor:
+        """The gradients in ``.grad`` as one vector, zeros where a trainable parameter has none; taken away."""
+        parts = [
+            (p.grad if p.grad is not None else torch.zeros_like(p)).flatten().clone()
+            for p in self.policy.parameters()
+            if p.requires_grad
+        ]
+        self.policy.zero_grad()
+        return torch.cat(parts)
+
+
+@lru_cache(maxsize=1)
+def _policy() -> Any:
+    return tiny_model()
+
+
+@lru_cache(maxsize=1)
+def _reference() -> Any:
+    return shifted(_policy())
+
+
+@lru_cache(maxsize=64)
+def _share(step: int, start: int, count: int, size: int) -> tuple[list[TokenBatch], list[PairBatch]]:
+    """Some of a step's pairs in micro-batches, with their log-probs under the reference."""
+    batches = cut(scored_rows(PAIRS, seed=100 + step)[start : start + count], size)
+    with torch.no_grad():
+        return batches, [every_field(_reference(), batch) for batch in batches]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A step that was taken: value ``()``, weights ``(N,)`` of its pairs, and its gradient as one vector."""
+
+    value: torch.Tensor
+    weights: torch.Tensor
+    gradient: torch.Tensor
+
+
+def trajectory(stage: Stage, card: Card, options: Options, steps: Sequence[int], size: int) -> list[Taken]:
+    """What a new method gives in these steps, cut into micro-batches of ``size`` pairs, on this process's ranks."""
+    bench = Bench()
+    goal, controller = stage(card, instantiate(card, options))
+    bench.setup(controller)
+    return [_take(bench, goal, controller, step, size) for step in steps]
+
+
+def trajectories(
+    stage: Stage, card: Card, runs: Sequence[tuple[Options, Sequence[int]]], size: int
+) -> list[list[Taken]]:
+    """:func:`trajectory` for each of several options with their steps."""
+    return [trajectory(stage, card, options, steps, size) for options, steps in runs]
+
+
+def _take(bench: Bench, goal: Objective, controller: GeometryController, step: int, size: int) -> Taken:
+    loss: StepLoss = controller.step(bench.context(goal, step, size=size))
+    return Taken(loss.value, goal.weights(loss.pairs), bench.gradient())

@@ -1,0 +1,69 @@
+"""The parts of the pages on interfaces, hooks and the contract that are written from the code: block name -> lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from skeletons import class_skeleton, methods_of, prose, signature_of
+
+from alignzoo import interfaces
+from alignzoo.cli.compat import NEEDS
+from alignzoo.data.formats import Layout
+from alignzoo.observers import RunObserver
+from alignzoo.plugin import hookspecs
+from alignzoo.plugin.card import PROVIDED
+from alignzoo.plugin.discover import HOOKS
+from alignzoo.testing import RULES
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    return [
+        f"| {' | '.join(columns)} |",
+        f"| {' | '.join('---' for _ in columns)} |",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def cell(text: str) -> str:
+    """A cell's text; a dash where there is none."""
+    return text.replace("|", "\\|") or "–"
+
+
+def needs_table() -> list[str]:
+    """What a card may ask for, and whether the core has it."""
+    rows = [(f"`{need}`", cell(words), "yes" if need in PROVIDED else "no") for need, words in NEEDS.items()]
+    return table(("need", "what it is", "supplied"), rows)
+
+
+def interface_blocks() -> dict[str, list[str]]:
+    """The interfaces of ``alignzoo.interfaces``: block name -> lines."""
+    return {
+        "loss": class_skeleton(interfaces.PreferenceLoss),
+        "robust": class_skeleton(interfaces.RobustWrapper),
+        "geometry": class_skeleton(interfaces.GeometryController),
+        "step-loss": class_skeleton(interfaces.StepLoss),
+        "method": methods_of(interfaces._Method),
+        "needs": needs_table(),
+    }
+
+
+def hook_blocks() -> dict[str, list[str]]:
+    """Every hook with its exact signature and meaning, and the classes that extensions name: block name -> lines."""
+    hooks = {
+        name: ["```python", signature_of(getattr(hookspecs, name)), "```", "", *prose(getattr(hookspecs, name))]
+        for name in HOOKS
+    }
+    return {**hooks, "observer": class_skeleton(RunObserver), "layout": class_skeleton(Layout)}
+
+
+def rule_tables() -> dict[str, list[str]]:
+    """The contract's rules: those that all kinds share, and those of each kind."""
+    names = {kind: {rule.name: rule.summary for rule in rules} for kind, rules in RULES.items()}
+    shared = [name for name in names["loss"] if len({rules.get(name) for rules in names.values()}) == 1]
+    columns = ("rule", "what is kept")
+    tables = {
+        kind: table(columns, [(f"`{name}`", cell(text)) for name, text in rules.items() if name not in shared])
+        for kind, rules in names.items()
+    }
+    return {"all": table(columns, [(f"`{name}`", cell(names["loss"][name])) for name in shared]), **tables}

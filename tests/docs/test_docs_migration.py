@@ -1,0 +1,100 @@
+"""Options that the page for people from other trainers names exist, with the defaults it gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import warnings
+from typing import Any
+
+import pytest
+from docs_helpers import codes, rows, text_of
+
+from alignzoo.cli.run import command as run_command
+from alignzoo.plugin.card import KINDS, Card
+from alignzoo.plugin.registry import registry
+from alignzoo.plugin.settings import Settings
+
+PAGE = text_of("migration")
+
+
+def _own_flags() -> set[str]:
+    options = {
+        f"{method.kind}.{name}"
+        for _, method in registry().entries()
+        if isinstance(method, Card)
+        for name in method.options.model_fields
+    }
+    words = {word.removeprefix("--") for parameter in run_command.params for word in parameter.opts}
+    return {*Settings.by_flag(), *KINDS, *options, *words}
+
+
+def test_every_flag_of_ours_exists() -> None:
+    named = set(re.findall(r"(?<![\w-])--([a-z][\w.-]*\w)", PAGE))
+    assert len(named) > 30
+    assert named - _own_flags() == set()
+
+
+def _table(marker: str) -> list[list[str]]:
+    found = re.search(rf"<!-- {re.escape(marker)} -->\n\n((?:\|.*\n)+)", PAGE)
+    assert found, marker
+    return list(rows(found[1]))
+
+
+def _config(name: str) -> dict[str, Any]:
+    """Field -> default of a configuration of TRL."""
+    trl = pytest.importorskip("trl", reason="TRL is not installed: pip install -e '.[dev]'")
+    if name == "DPOConfig":
+        kind = trl.DPOConfig
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is called experimental there
+            from trl.experimental.cpo import CPOConfig as kind
+    return {field.name: field.default for field in dataclasses.fields(kind)}
+
+
+def _options(cell: str) -> list[str]:
+    return [code.partition("=")[0] for code in codes(cell)]
+
+
+@pytest.mark.parametrize("name", ["DPOConfig", "CPOConfig"])
+def test_every_option_of_trl_is_one(name: str) -> None:
+    fields = _config(name)
+    named = [option for row in _table(f"options: trl.{name}") for option in _options(row[0])]
+    assert len(named) > 4
+    assert [option for option in named if option not in fields] == []
+
+
+def test_options_of_older_releases_are_gone() -> None:
+    fields = _config("DPOConfig")
+    named = [option for row in _table("gone: trl.DPOConfig") for option in _options(row[0])]
+    assert [option for option in named if option in fields] == []
+
+
+def _stated(cell: str) -> str | float | None:
+    """A default as a table states it: a number or a word of code; None for anything else."""
+    if re.fullmatch(r"-?[\d.]+(e-?\d+)?", cell):
+        return float(cell)
+    code = re.fullmatch(r"`([\w.]+)`", cell)
+    return code[1] if code else None
+
+
+@pytest.mark.parametrize("name", ["DPOConfig", "CPOConfig"])
+def test_defaults_of_trl_are_those_of_the_table(name: str) -> None:
+    fields, compared = _config(name), 0
+    for row in _table(f"options: trl.{name}"):
+        options, stated = _options(row[0]), _stated(row[1])
+        if stated is not None and "×" not in row[0]:
+            assert fields[options[0]] == stated, row[0]
+            compared += 1
+    assert compared > 2
+
+
+@pytest.mark.parametrize("name", ["DPOConfig", "CPOConfig"])
+def test_our_defaults_are_those_of_the_table(name: str) -> None:
+    flags = Settings.by_flag()
+    for row in _table(f"options: trl.{name}"):
+        words, stated = codes(row[2]), _stated(row[3])
+        flag = words[0].partition(" ")[0].removeprefix("--") if words else ""
+        if stated is not None and flag in flags:
+            assert Settings.model_fields[flags[flag]].default == stated, row[2]

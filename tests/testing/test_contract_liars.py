@@ -1,0 +1,105 @@
+"""Every lie is caught, by the rule that it breaks, in words that name the rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import heavy_card
+import liars
+import lying_controllers as controllers
+import pytest
+from liars import REFERENCE, card
+
+from alignzoo.plugin import Card
+from alignzoo.testing import ContractError, check_method, checks_for
+
+
+def coupled(method: type, **facts: Any) -> Card:
+    return card(method, batch_coupled=True, **facts)
+
+
+def aggregator(method: type, **facts: Any) -> Card:
+    return coupled(method, aggregates=True, options=liars.Temperature, **facts)
+
+
+def logistic(method: type, **facts: Any) -> Card:
+    return card(method, needs=REFERENCE, **facts)
+
+
+def sam(method: type, *, passes: int = 2, **facts: Any) -> Card:
+    return card(method, options=controllers.Rho, passes=passes, **facts)
+
+
+LIES: list[tuple[Card, str, str]] = [
+    (logistic(liars.Reduced), "one-value-per-pair", r"shape \(\)"),
+    (logistic(liars.Peeking), "declared-fields", "chosen_scores read at its defaults, and needs do not name 'scores'"),
+    (logistic(liars.PeekingThroughACopy), "declared-fields", "groups read"),
+    (card(liars.Logistic), "declared-fields", "needs do not name 'reference'"),
+    (card(liars.Logistic, needs=REFERENCE | {"scores"}), "declared-fields", "the declared need 'scores' to be used"),
+    (
+        logistic(liars.DeclaresForNothing, options=liars.NeedsWhenFancyOptions),
+        "declared-fields",
+        "the declared need 'token-logps' to be used",
+    ),
+    (logistic(liars.Dead, options=liars.DeadOptions), "no-dead-option", "option 'strength' to change something"),
+    (logistic(liars.Unguessable, options=liars.WordOptions), "no-dead-option", r"Field\(\.\.\., examples"),
+    (logistic(liars.Detached), "gradcheck", "autograd's gradient to be the numerical one"),
+    (logistic(liars.Overflowing), "finite", "finite values at a margin of -5000 nats"),
+    (logistic(liars.NaNGradient), "finite", "finite gradients at a margin of -5000"),
+    (logistic(liars.Coupled), "independent-pairs", "declare batch_coupled=True"),
+    (card(liars.PaddingCoupled, needs=frozenset({"token-logps"})), "independent-pairs", "use the mask, not the width"),
+    (logistic(liars.WatchesInVain), "independent-pairs", "one, which would never be called"),
+    (logistic(liars.FirstPairCounts), "permutation", "values of permuted pairs"),
+    (logistic(liars.OneSidedRewards), "swap", "rewards of swapped pairs"),
+    (coupled(liars.Forgets, needs=REFERENCE), "state", r"running statistic into state_dict\(\)"),
+    (logistic(liars.CountsCalls), "state", "two evaluations of the same pairs"),
+    (logistic(liars.SavesAnObject, options=liars.Beta), "state", r"state_dict\(\) holds a Beta"),
+    (logistic(liars.Fails), "permutation", "ZeroDivisionError: by the author\n  raised in __call__, liars.py:"),
+    (logistic(liars.Logistic, options=liars.LooseOptions), "options", "an unknown option to be refused"),
+    (logistic(liars.Logistic, options=liars.ThawedOptions), "options", "ThawedOptions.beta can be set"),
+    (card(liars.Logistic, kind="robust"), "target", "a subclass of RobustWrapper"),
+    (card(liars.Logistic, target="liars:Missing"), "target", "has no attribute 'Missing'"),
+    (heavy_card.CARD, "card-without-torch", "importing heavy_card imports torch"),
+    (aggregator(liars.WrongWeights), "weights-are-the-gradient", "correct the closed form"),
+    (aggregator(liars.OverflowingMinimum), "finite", "finite objective where losses reach"),
+    (card(liars.SilentAggregator, options=liars.Temperature), "declared-coupling", "expected aggregates=True"),
+    (coupled(liars.Flat, aggregates=True), "declared-coupling", "since the card says aggregates"),
+    (aggregator(liars.InOrder), "permutation", "not to depend on the order of the pairs"),
+    (card(liars.CentredValues), "declared-coupling", "not to depend on the others"),
+    (card(liars.CentredValues), "splits", "a relative difference"),
+    (card(liars.PeekingWrapper), "declared-fields", "ref_chosen_logps read"),
+    (card(liars.FlatWeights, options=liars.Temperature), "shapes", "to be detached"),
+    (sam(controllers.Subtracts), "restoration", "changed weights"),
+    (sam(controllers.LeavesAfterAnError), "restoration-after-failure", "changed weights .* forward 3 of 4 failed"),
+    (sam(controllers.LeavesAtItsOwnCount), "restoration-after-failure", "changed weights"),
+    (sam(controllers.UnfreezesAll), "restoration", "changed requires_grad flags"),
+    (card(controllers.LeavesAHook, options=controllers.EveryOther), "restoration", "changed hooks"),
+    (sam(controllers.PerMicroBatch), "accumulation", "an option scope='microbatch'"),
+    (sam(controllers.OncePerStepOnly, passes=1), "passes", "at most 1 forward-backward pass in a step; found 2"),
+    (sam(controllers.ZeroIsNotPlain), "radius-zero", "bit for bit, at rho=0"),
+    (card(controllers.ForgetsMomentum), "state", "another gradient in step 3"),
+    (card(controllers.RankNoise), "ranks", "the same on all ranks"),
+    (sam(controllers.ReportsThePerturbed), "step-report", "not the one at the perturbed weights"),
+    (card(controllers.AsksForAProbe), "declared-probe", r"no probe\(None\) without the need 'probe'"),
+    (card(controllers.Plain, needs=frozenset({"probe"})), "declared-probe", "is never called"),
+    (card(controllers.Stubborn), "restoration-after-failure", "an error inside a step to come out of it"),
+]
+
+
+@pytest.mark.parametrize(("liar", "rule", "words"), LIES, ids=lambda x: x.name if isinstance(x, Card) else None)
+def test_a_lie_is_caught_by_its_rule(liar: Card, rule: str, words: str) -> None:
+    (check,) = [check for check in checks_for(liar) if check.rule == rule]
+    with pytest.raises(ContractError, match=rf"(?s)^{liar.kind} '{liar.name}' breaks {rule}: .*{words}"):
+        check()
+
+
+def test_a_lie_breaks_no_other_rule_than_its_own() -> None:
+    report = check_method(
+        logistic(liars.Coupled), rules=["permutation", "swap", "finite", "one-value-per-pair", "state"]
+    )
+    assert report.ok
+
+
+def test_the_same_coupling_is_right_where_it_is_declared() -> None:
+    report = check_method(coupled(liars.Coupled, needs=REFERENCE), rules=["splits", "ranks"])
+    assert report.ok
