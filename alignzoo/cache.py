@@ -8,4 +8,4 @@ from pathlib import Path
 
 def cache_root() -> Path:
     """``$ALIGNZOO_CACHE``, or ``~/.cache/alignzoo``."""
-    return Path(os.environ.get("ALIGNZOO_CACHE", "~/.cache/alignzoo")).expanduser()
+    return Path(os.environ.get("ALIGNZOO_CACHE") or "~/.cache/alignzoo").expanduser()

@@ -6,6 +6,9 @@ Exit codes: 0 ok, 1 the run failed, 2 usage, 3 incompatible combination, 4 a req
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class AlignzooError(Exception):
     """The run failed for a reason the user can act on (exit code 1)."""
@@ -37,10 +40,29 @@ class NonFiniteLossError(AlignzooError):
     """The objective became NaN or infinite."""
 
 
+class Escape(Exception):
+    """A stranger's code raised what is no ``Exception``: ``SystemExit``, a cancellation, a panic of an extension."""
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Around a stranger's code: whatever comes out of it is an ``Exception``, Ctrl-C excepted."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise Escape(f"{type(error).__name__}: {error}") from error
+
+
 class UsageError(AlignzooError):
     """A wrong call: unknown method or option, a value out of bounds, an output folder in use (exit code 2)."""
 
     exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that nobody brings."""
 
 
 class IncompatibleError(AlignzooError):

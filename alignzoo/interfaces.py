@@ -7,7 +7,8 @@ A method's class is built from its validated options (``self.options``) and sees
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,5 +95,16 @@ class GeometryController(_Method):
         """Called once before training, on the weights that training starts from."""
 
     def step(self, ctx: StepContext) -> StepLoss:
-        """Leave the step's gradient in ``.grad`` and the weights, buffers and flags as they were found."""
+        """Leave the step's gradient in ``.grad`` and the weights, buffers and flags as they were found.
+
+        Not called where the card says ``companion``.
+        """
         raise NotImplementedError
+
+    def after_step(self, ctx: StepContext) -> None:
+        """Called when the optimizer has moved the weights: they may be read, and changed in place."""
+
+    @contextmanager
+    def for_evaluation(self) -> Iterator[None]:
+        """A context manager: inside, the model has the weights to evaluate and to save; after, those to train on."""
+        yield

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
+import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from alignzoo.errors import contained
 from alignzoo.outcome import RunResult
 from alignzoo.plugin.discover import describe_error
 from alignzoo.report import Reporter
 
 
 class RunObserver:
-    """Override what you want to hear of. Every argument is a copy; nothing that is returned is used."""
+    """Override what you want to hear of. Every argument is a copy (an error is the error itself); nothing that is
+    returned is used, and the current folder, random states and torch's gradient mode come back as they were."""
 
     def on_start(self, folder: Path, plan: Mapping[str, Any], steps: int) -> None:
         """Training is about to begin, or to go on: the run folder, ``plan.yaml`` as data, optimizer steps in all."""
@@ -59,9 +63,9 @@ class Observers:
             return
         for name, observer in list(self._active.items()):
             try:
-                with contextlib.redirect_stdout(sys.stderr):  # stdout is for the run's own result
+                with contained(), _left_as_found():
                     getattr(observer, f"on_{event}")(*(_own(fact) for fact in facts))
-            except (Exception, SystemExit) as error:  # a stranger's code: anything can come out of it
+            except Exception as error:  # a stranger's code: anything can come out of it
                 del self._active[name]
                 self._report.warn(
                     f"observer {name!r} failed in on_{event} and is switched off: {describe_error(error)}"
@@ -69,4 +73,20 @@ class Observers:
 
 
 def _own(fact: Any) -> Any:
-    return copy.deepcopy(fact) if isinstance(fact, (Mapping, Sequence)) else fact
+    return fact if isinstance(fact, (BaseException, Path)) else copy.deepcopy(fact)
+
+
+@contextlib.contextmanager
+def _left_as_found() -> Iterator[None]:
+    """What an observer could change for everybody comes back: the folder, random states, torch's gradient mode. What it
+    prints goes to stderr, for stdout is for the run's own result."""
+    import torch
+
+    folder, draws, gradients = Path.cwd(), random.getstate(), torch.is_grad_enabled()
+    try:
+        with contextlib.redirect_stdout(sys.stderr), torch.random.fork_rng():
+            yield
+    finally:
+        torch.set_grad_enabled(gradients)
+        random.setstate(draws)
+        os.chdir(folder)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
+from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError, contained
 from alignzoo.launch import distributed_backend
 from alignzoo.observers import Observers
 from alignzoo.outcome import RunResult, read_before, report_outcome, write_evaluation
@@ -110,7 +110,8 @@ class _Run:
         for name in self.settings.observe:
             card = registry().find_extension("observer", name)
             try:
-                built[name] = import_target(card)()
+                with contained():
+                    built[name] = import_target(card)()
             except BrokenPluginError:
                 raise
             except Exception as error:
@@ -144,6 +145,8 @@ class _Run:
         return result
 
     def _go(self) -> RunResult:
+        from alignzoo.model.weights import fingerprint
+
         existed = self.folder.exists()
         try:
             loop, parts, tokenizer = self._prepare()
@@ -155,10 +158,12 @@ class _Run:
             raise
         loop.run()
         after = self._figures(loop, tokenizer)
-        self._save_model(loop, tokenizer)
+        with loop.controller.for_evaluation():
+            self._save_model(loop, tokenizer)
+            weights = fingerprint(self.accelerator.unwrap_model(loop.engine.model))
         if self.settings.track:
             self.accelerator.end_training()
-        return self._finish(loop, parts, before, after)
+        return self._finish(loop, parts, before, after, weights)
 
     def _prepare(self) -> tuple[Loop, Parts, Any]:
         """Everything before the first step; what cannot work fails here, the cheap checks first."""
@@ -229,15 +234,15 @@ class _Run:
 
     def _figures(self, loop: Loop, tokenizer: Any) -> dict[str, float]:
         """Figures at the current weights: on held-out pairs, and for the sandbox from generated answers."""
-        figures = loop.held_out.evaluate(step=loop.done) if loop.held_out else {}
+        figures = loop.evaluate()
         if self.settings.data == SANDBOX and self.main:
             from alignzoo.sandbox import evaluate
 
             self.report.note("sandbox: generating answers")
             model = self.accelerator.unwrap_model(loop.engine.model)
-            figures |= {
-                f"sandbox/{name}": value for name, value in evaluate(model, tokenizer, judge=self.judge).items()
-            }
+            with loop.controller.for_evaluation():
+                rates = evaluate(model, tokenizer, judge=self.judge)
+            figures |= {f"sandbox/{name}": value for name, value in rates.items()}
         self.accelerator.wait_for_everyone()
         self.observers.tell("evaluation", loop.done, figures)
         return figures
@@ -262,9 +267,9 @@ class _Run:
                 f"--resume {self.folder}{plugin_words()}",
             ) from error
 
-    def _finish(self, loop: Loop, parts: Parts, before: dict[str, float], after: dict[str, float]) -> RunResult:
-        from alignzoo.model.weights import fingerprint
-
+    def _finish(
+        self, loop: Loop, parts: Parts, before: dict[str, float], after: dict[str, float], weights: str
+    ) -> RunResult:
         result = RunResult(
             folder=str(self.folder),
             sentence=self.plan.sentence(),
@@ -277,7 +282,7 @@ class _Run:
                 "held_out": len(parts.held_out) if parts.held_out is not None else 0,
                 "probe": len(parts.probe_train) if parts.probe_train is not None else 0,
             },
-            weights=fingerprint(self.accelerator.unwrap_model(loop.engine.model)),
+            weights=weights,
             before=before,
             after=after,
         )

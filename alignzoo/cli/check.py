@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import click
 
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option, nearest
-from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table
+from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table, results_only
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
-from alignzoo.plugin.card import KINDS, Card, Kind
+from alignzoo.plugin.card import EXTENSION_KINDS, KINDS, Card, Kind
 from alignzoo.plugin.contract_records import save_record
 from alignzoo.plugin.discover import Plugin
 from alignzoo.plugin.registry import plugins_from, registry, sources
@@ -55,9 +56,14 @@ def command(
     files = [name for name in names if name.endswith(".py")]
     now = sources()
     with plugins_from(*now.files, *files, third_party=now.third_party):
-        wanted = [name.rpartition("/")[2] if name in files else name for name in names]
-        cards, plugins = _chosen(wanted, cast("Kind | None", kind), everything)
-        checked = _run(cards, [] if rules else plugins, rules, ConsoleReporter())
+        others = [name for name in names if name not in files]
+        cards, plugins = _chosen(
+            others, [Path(file).resolve() for file in files], cast("Kind | None", kind), everything
+        )
+        with results_only():
+            checked = _run(cards, [] if rules else plugins, rules, ConsoleReporter())
+        if everything:
+            checked += [_broken(plugin) for plugin in registry().broken]
         remarks = [(plugin, text) for plugin in _once([*plugins, *(p for p, _ in cards)]) for text in plugin.remarks]
     if as_json:
         print_json(_facts(checked, remarks))
@@ -67,16 +73,14 @@ def command(
         ctx.exit(1)
 
 
-def _chosen(names: list[str], kind: Kind | None, everything: bool) -> tuple[list[tuple[Plugin, Card]], list[Plugin]]:
+def _chosen(
+    names: list[str], files: list[Path], kind: Kind | None, everything: bool
+) -> tuple[list[tuple[Plugin, Card]], list[Plugin]]:
     """The methods to check, and the plugins of which everything else is checked as well."""
     known = registry()
-    plugins = [
-        plugin
-        for plugin in known.plugins
-        if everything or any(name in (plugin.distribution, plugin.file and plugin.file.name) for name in names)
-    ]
+    plugins = [p for p in known.plugins if everything or p.distribution in names or p.file in files]
     broken = next((plugin for plugin in plugins if plugin.error), None)
-    if broken is not None:
+    if broken is not None and not everything:
         raise BrokenPluginError(
             f"plugin {broken.label} does not load: {broken.error}", hint="repair it; nothing of it can be checked"
         )
@@ -110,6 +114,13 @@ def _methods(name: str, kind: Kind | None) -> list[tuple[Plugin, Card]]:
             continue
         if not isinstance(method, Card):
             raise UsageError(f"{name!r} is a composition: {method.flags()}", hint="check its parts")
+    for extension in EXTENSION_KINDS:
+        homes = [plugin.distribution for plugin, card in known.extensions(extension) if card.name == name]
+        if homes:
+            raise UsageError(
+                f"{name!r} is a {extension} of {homes[0]}, not a method",
+                hint=f"alignzoo check {homes[0]} checks everything that it brings",
+            )
     everything = [*(m.name for _, m in known.entries(kind)), *(plugin.distribution for plugin in known.plugins)]
     raise UsageError(
         f"no method and no distribution is called {name!r}",
@@ -149,6 +160,13 @@ def _remember(plugin: Plugin, card: Card, outcomes: list[Outcome], report: Repor
         save_record(plugin, card, failed=failed, expected=expected)
     except OSError as error:
         report.warn(f"`alignzoo ls` will not show this check: {error}; ALIGNZOO_CACHE names another folder for it")
+
+
+def _broken(plugin: Plugin) -> Checked:
+    """A plugin of which nothing can be checked, as a report."""
+    detail = f"plugin {plugin.label} breaks loads: {plugin.error}"
+    outcome = Outcome("loads", "the plugin can be loaded", "failed", detail, plugin.seconds)
+    return Checked(plugin, Report("plugin", plugin.entry_point, (outcome,)))
 
 
 def _once(plugins: list[Plugin]) -> list[Plugin]:

@@ -125,11 +125,9 @@ def _show_matrix(layers: list[Layer], as_json: bool) -> None:
         numbers = sorted({reasons.index(problem.message) + 1 for problem in problems})
         return f"no [{','.join(map(str, numbers))}]" if numbers else "ok"
 
-    rows = [
-        [loss, wrapper or "-", *(mark(cells[loss, wrapper, geometry]) for geometry in geometries)]
-        for loss, wrapper in itertools.product(losses, [None, *wrappers])
-    ]
-    print_table(["loss", "robust", *geometries], rows)
+    heads = list(itertools.product(losses, [None, *wrappers]))
+    rows = [[geometry, *(mark(cells[loss, wrapper, geometry]) for loss, wrapper in heads)] for geometry in geometries]
+    print_table(["geometry", *(f"{loss} + {wrapper}" if wrapper else loss for loss, wrapper in heads)], rows)
     if reasons:
         print_lines("", *(f"[{number}] {reason}" for number, reason in enumerate(reasons, 1)))
 

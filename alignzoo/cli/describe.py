@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from pydantic import ValidationError
@@ -44,7 +43,7 @@ def paper_url(paper: Paper) -> str | None:
 def contract_dict(plugin: Plugin, method: Card | Composition) -> dict[str, Any] | None:
     """The last ``alignzoo check`` of a method on this machine, with what it says about the method as it is now."""
     record = read_record(plugin, method) if isinstance(method, Card) else None
-    return None if record is None else {"state": record.state(plugin), **asdict(record)}
+    return None if record is None else {"state": record.state(plugin), **record.model_dump()}
 
 
 def contract_text(plugin: Plugin, method: Card | Composition) -> str:
@@ -79,6 +78,7 @@ def method_dict(plugin: Plugin, method: Card | Composition) -> dict[str, Any]:
         "formula": method.formula,
         "needs": default_needs(method),
         "batch_coupled": method.batch_coupled,
+        "companion": method.companion,
         "passes": method.passes,
         "options": [{**option.to_dict(), "flag": f"--{method.kind}.{option.name}"} for option in option_facts(method)],
         "expected_failures": dict(method.expected_failures),

@@ -14,7 +14,7 @@ import click
 from alignzoo import __version__
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
-from alignzoo.cli.console import print_json, print_lines, print_table
+from alignzoo.cli.console import print_json, print_lines, print_table, results_only
 from alignzoo.cli.environment import cache_folder, devices, extras, free_gb, required_packages, target_problems
 from alignzoo.plugin.registry import registry
 
@@ -27,7 +27,8 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
     Exit code 1 if a required package is missing or too old, or a plugin is broken.
     """
-    facts = _examine()
+    with results_only():
+        facts = _examine()
     if as_json:
         print_json(facts)
     else:

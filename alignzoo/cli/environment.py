@@ -26,6 +26,7 @@ EXTRAS = {
     "tensorboard": ("--track tensorboard", ("tensorboard", "tensorboardX")),
     "wandb": ("--track wandb", ("wandb",)),
     "trackio": ("--track trackio", ("trackio",)),
+    "plots": ("pictures of probe and sharpness", ("matplotlib",)),
 }
 """Extra → what it is for, and the modules any of which will do."""
 

@@ -7,6 +7,7 @@ it comes from a flag or from a recipe.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -117,17 +118,17 @@ def given_options(ctx: click.Context) -> Iterator[tuple[LayerOption, Any]]:
 
 
 def method_options(cards: Sequence[Card]) -> list[LayerOption]:
-    """``--loss.X``, ``--geometry.X``; for wrappers ``--robust.X`` and, to tell several apart, ``--robust.NAME.X``."""
-    wrappers = [card for card in cards if card.kind == "robust"]
+    """``--KIND.X``; and, to tell several wrappers or controllers apart, ``--robust.NAME.X``, ``--geometry.NAME.X``."""
+    count = Counter(card.kind for card in cards)
     found: dict[str, LayerOption] = {}
     for card in cards:
         group = f"{card.kind.capitalize()} {card.name}"
         for name, info in card.options.model_fields.items():
             facts = field_facts(name, info)
             bare, qualified = f"{card.kind}.{name}", f"{card.kind}.{card.name}.{name}"
-            found.setdefault(bare, _option(bare, facts, group, hidden=card.kind == "robust" and len(wrappers) > 1))
-            if card.kind == "robust":
-                found[qualified] = _option(qualified, facts, group, hidden=len(wrappers) == 1)
+            found.setdefault(bare, _option(bare, facts, group, hidden=count[card.kind] > 1))
+            if card.kind != "loss":
+                found[qualified] = _option(qualified, facts, group, hidden=count[card.kind] == 1)
     return list(found.values())
 
 
@@ -168,7 +169,7 @@ def _naming_options() -> list[LayerOption]:
     return [
         option("loss", "preference loss [default: dpo]"),
         option("robust", "robust wrapper, innermost first (repeatable)", multiple=True),
-        option("geometry", "geometry controller [default: plain]"),
+        option("geometry", "geometry controller, and its companions (repeatable) [default: plain]", multiple=True),
     ]
 
 

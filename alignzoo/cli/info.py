@@ -11,7 +11,7 @@ from alignzoo.cli.command import json_option, nearest
 from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.cli.describe import contract_dict, contract_text, method_dict, needs_text, option_facts, paper_url
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
-from alignzoo.plugin.card import KINDS, Card, Composition, Kind
+from alignzoo.plugin.card import EXTENSION_KINDS, KINDS, Card, Composition, Kind
 from alignzoo.plugin.discover import Plugin
 from alignzoo.plugin.registry import registry
 
@@ -54,6 +54,9 @@ def _find(name: str, kind: Kind | None) -> list[Entry]:
             raise
         except AlignzooError:
             continue
+    for extension in EXTENSION_KINDS:
+        if any(card.name == bare for _, card in registry().extensions(extension)):
+            raise UsageError(f"{name!r} is a {extension}, not a method", hint=f"`alignzoo ls {extension}` shows it")
     known = {method.name for _, method in registry().entries(kind)}
     what = kind or "method"
     raise UsageError(f"unknown {what} {name!r}", hint=nearest(name, sorted(known), "`alignzoo ls` lists the methods"))

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from alignzoo import __version__
 from alignzoo.cli.command import WIDE, nearest, with_shared_options
 from alignzoo.cli.console import silence_closed_pipe, write
 from alignzoo.cli.failures import report_failure
-from alignzoo.errors import BrokenPluginError, UsageError
+from alignzoo.errors import AlignzooError, BrokenPluginError, UnknownNameError, UsageError
 from alignzoo.plugin.build import import_target
-from alignzoo.plugin.discover import OWN_COMMANDS
+from alignzoo.plugin.discover import OWN_COMMANDS, Plugin, describe_error
 from alignzoo.plugin.registry import plugins_from, registry
 
 COMMANDS = OWN_COMMANDS
@@ -41,7 +43,13 @@ class LazyGroup(click.Group):
                 f"command {cmd_name!r}: {card.target} is a {type(made).__name__}, expected a click command",
                 hint=f"repair or uninstall {registry().distribution_of(card)}",
             )
-        return with_shared_options(made)
+        return with_shared_options(_named(made, card.name, registry().plugin_of(card)))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names of commands without importing any: one that is broken must not keep the others from being completed."""
+        if not incomplete.startswith("-"):
+            return [CompletionItem(name) for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        return super().shell_complete(ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Names and what they do; a plugin's command is not imported for that."""
@@ -65,13 +73,37 @@ class LazyGroup(click.Group):
             return super().resolve_command(ctx, args)
         try:
             return args[0], self.get_command(ctx, args[0]), args[1:]
-        except UsageError as error:
-            if not error.message.startswith("unknown"):
-                raise
+        except UnknownNameError as error:
             known = self.list_commands(ctx)
             raise UsageError(
                 f"unknown command {args[0]!r}", hint=nearest(args[0], known, "`alignzoo --help` lists the commands")
             ) from error
+
+
+def _named(made: click.Command, name: str, plugin: Plugin) -> click.Command:
+    """A plugin's command whose failures say whose they are; ``sys.exit`` in it ends the process as it asks."""
+    invoke = made.invoke
+    if hasattr(invoke, "alignzoo_named"):
+        return made
+
+    def named(ctx: click.Context) -> Any:
+        try:
+            return invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit, AlignzooError):
+            raise
+        except SystemExit as ended:
+            if ended.code is not None and not isinstance(ended.code, int):
+                raise AlignzooError(str(ended.code)) from ended
+            ctx.exit(ended.code or 0)
+        except Exception as error:
+            raise AlignzooError(
+                f"command {name!r} of plugin {plugin.label} failed: {describe_error(error)}",
+                hint="run again with --debug for the traceback",
+            ) from error
+
+    named.alignzoo_named = True  # type: ignore[attr-defined]
+    made.invoke = named  # type: ignore[method-assign]
+    return made
 
 
 @click.group("alignzoo", cls=LazyGroup, context_settings=WIDE, invoke_without_command=True)
@@ -105,7 +137,11 @@ def _exit_code(words: list[str]) -> int:
     try:
         with plugins_from(*_plugin_files(words), third_party="--no-plugins" not in words):
             code: Any = cli.main(args=words, prog_name="alignzoo", standalone_mode=False)
-    except (Exception, KeyboardInterrupt) as error:
+    except SystemExit as ended:
+        if "_ALIGNZOO_COMPLETE" in os.environ:  # click ends so when the shell has asked for completions
+            return ended.code if isinstance(ended.code, int) else 0
+        return report_failure(ended, as_json="--json" in words, debug="--debug" in words)
+    except BaseException as error:  # a stranger's code must not end a command as if all were well
         return report_failure(error, as_json="--json" in words, debug="--debug" in words)
     return code if isinstance(code, int) else 0
 

@@ -14,7 +14,7 @@ from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option, nearest
 from alignzoo.cli.console import print_json, print_lines
 from alignzoo.errors import UsageError
-from alignzoo.plugin.card import KINDS, Kind
+from alignzoo.plugin.card import KINDS, NO_WRAPPER, Kind
 from alignzoo.plugin.registry import registry
 from alignzoo.scaffold import Scaffold, write_file, write_folder
 
@@ -72,6 +72,8 @@ def _checked_name(name: str) -> str:
 
 
 def _check_free(scaffold: Scaffold) -> None:
+    if scaffold.kind == "robust" and scaffold.name == NO_WRAPPER:
+        raise UsageError(f"`--robust {NO_WRAPPER}` means no wrapper at all", hint="choose another NAME")
     for plugin, method in registry().entries(scaffold.kind):
         if scaffold.name in (method.name, *method.aliases):
             raise UsageError(

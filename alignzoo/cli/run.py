@@ -9,7 +9,7 @@ import click
 
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
-from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table
+from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table, results_only
 from alignzoo.cli.flags import PlanCommand, flag_layer, given_options, recipe_option, run_options
 from alignzoo.errors import UsageError
 from alignzoo.launch import distributed_backend, is_first_rank
@@ -41,7 +41,10 @@ def command(
         _refuse_others(ctx, [*(["--recipe"] if recipe else []), *(["--dry-run"] if dry_run else [])])
         from alignzoo.runs import resume as resume_run
 
-        _finish(resume_run(resume, reporter=_reporter()), as_json)
+        reporter = _reporter()
+        with results_only():
+            resumed = resume_run(resume, reporter=reporter)
+        _finish(resumed, as_json)
         return
     layers = [*(read_recipe(name) for name in recipe), flag_layer(ctx)]
     plan = require(resolve(layers, distributed=distributed_backend()))
@@ -50,7 +53,10 @@ def command(
         return
     from alignzoo.runs import execute
 
-    _finish(execute(plan, reporter=_reporter()), as_json)
+    reporter = _reporter()
+    with results_only():
+        result = execute(plan, reporter=reporter)
+    _finish(result, as_json)
 
 
 def _reporter() -> Reporter:
@@ -90,7 +96,10 @@ def _stated(facts: dict[str, Any]) -> list[tuple[str, dict[str, str]]]:
     stated = [(f"loss.{name}", value) for name, value in facts["loss"]["options"].items()]
     for method in facts["robust"]:
         stated += [(f"robust.{method['name']}.{name}", value) for name, value in method["options"].items()]
-    stated += [(f"geometry.{name}", value) for name, value in facts["geometry"]["options"].items()]
+    controllers = [facts["geometry"], *facts["companions"]]
+    for method in controllers:
+        prefix = "geometry" if len(controllers) == 1 else f"geometry.{method['name']}"
+        stated += [(f"{prefix}.{name}", value) for name, value in method["options"].items()]
     return [*stated, *facts["settings"].items()]
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import cast
 
 from alignzoo.errors import AlignzooError
-from alignzoo.plugin.card import Card, Composition, Kind
+from alignzoo.plugin.card import NO_WRAPPER, Card, Composition, Kind
 from alignzoo.plugin.recipe import METHOD_KINDS, read_recipe
 from alignzoo.plugin.registry import registry
-from alignzoo.plugin.resolve import DEFAULT_GEOMETRY, DEFAULT_LOSS, NO_WRAPPER
+from alignzoo.plugin.resolve import DEFAULT_LOSS, is_companion, with_gradient
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Selection:
 
 def selected(args: Sequence[str]) -> Selection:
     """The methods named on the line or in its recipes, compositions taken apart; ``dpo`` and ``plain`` if none is."""
-    names: dict[str, list[str]] = {"loss": [DEFAULT_LOSS], "robust": [], "geometry": [DEFAULT_GEOMETRY]}
+    names: dict[str, list[str]] = {"loss": [DEFAULT_LOSS], "robust": [], "geometry": []}
     unresolved: set[str] = set()
     for recipe in _values(args, "recipe"):
         try:
@@ -37,9 +37,10 @@ def selected(args: Sequence[str]) -> Selection:
                 names[kind] = values[kind] if isinstance(values[kind], list) else [values[kind]]
     for kind in names:
         typed = _values(args, kind)
-        names[kind] = (typed if kind == "robust" else typed[-1:]) or names[kind]
+        names[kind] = (typed[-1:] if kind == "loss" else typed) or names[kind]
     names["robust"] = [name for name in names["robust"] if name != NO_WRAPPER]
     names = _taken_apart(names)
+    names["geometry"] = with_gradient(names["geometry"], registry())
     cards: list[Card] = []
     for kind, named in names.items():
         for name in named:
@@ -71,5 +72,8 @@ def _taken_apart(names: dict[str, list[str]]) -> dict[str, list[str]]:
     return {
         "loss": [registry().at_home("loss", loss.loss, home)],
         "robust": [*(registry().at_home("robust", name, home) for name in loss.robust), *names["robust"]],
-        "geometry": [registry().at_home("geometry", loss.geometry, home)] if loss.geometry else names["geometry"],
+        "geometry": [
+            *([registry().at_home("geometry", loss.geometry, home)] if loss.geometry else []),
+            *(name for name in names["geometry"] if not loss.geometry or is_companion(name, registry())),
+        ],
     }

@@ -29,6 +29,10 @@ _EXTRAS = {
 }
 
 
+OPTIONAL_FIELDS = tuple(_EXTRAS)
+"""The optional fields of a ``PreferenceRow``."""
+
+
 def extras(row: Row) -> dict[str, Any]:
     """The values that the row's columns offer.
 

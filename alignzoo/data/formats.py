@@ -14,11 +14,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.data import fields
-from alignzoo.data.extras import extras
+from alignzoo.data.extras import OPTIONAL_FIELDS, extras
 from alignzoo.data.fields import Row
 from alignzoo.data.rows import Drop, Message, PreferenceRow, is_blank
 from alignzoo.data.transcripts import is_transcript, parse_transcript
-from alignzoo.errors import BrokenPluginError, DataError, UsageError
+from alignzoo.errors import BrokenPluginError, DataError, UnknownNameError, UsageError, contained
 from alignzoo.plugin.build import import_target
 from alignzoo.plugin.card import Extension
 from alignzoo.plugin.discover import Plugin
@@ -65,9 +65,7 @@ def choose_layout(rows: Dataset, name: str | None = None) -> Layout:
     names = [*LAYOUTS, *(card.name for _, card in known.extensions("format"))]
     try:
         return _brought_by(known.plugin_of(card := known.find_extension("format", name)), card)
-    except UsageError as error:
-        if "unknown" not in error.message:
-            raise
+    except UnknownNameError as error:
         close = difflib.get_close_matches(name, names, n=1)
         meant = f" Did you mean {close[0]}?" if close else ""
         raise UsageError(
@@ -83,6 +81,12 @@ def _brought_by(plugin: Plugin, card: Extension) -> Layout:
             f"format {card.name!r}: {card.target} is a {type(layout).__name__}, expected a Layout",
             hint=f"repair or uninstall {plugin.distribution}",
         )
+    unknown = sorted(set(layout.gives) - set(OPTIONAL_FIELDS))
+    if unknown:
+        raise BrokenPluginError(
+            f"format {card.name!r}: gives names {unknown[0]!r}, which is no optional field of a row",
+            hint=f"there are: {', '.join(OPTIONAL_FIELDS)}",
+        )
     return replace(layout, name=card.name, version=f"{plugin.distribution}:{plugin.fingerprint()}")
 
 
@@ -97,15 +101,18 @@ def _of_plugins() -> list[Layout]:
 
 def _fits(layout: Layout, row: Row) -> bool:
     try:
-        return layout.fits(row)
+        with contained():
+            return bool(layout.fits(row))
     except Exception:  # a stranger's code looking at rows that are not meant for it
         return False
 
 
 def _detect(rows: Dataset) -> Layout:
     sample: Row = {}
-    of_plugins = _of_plugins()
+    of_plugins: list[Layout] = []
     for layouts in (list(LAYOUTS.values()), of_plugins):
+        if layouts is of_plugins:  # not before: a plugin's module is imported only where no built-in layout fits
+            of_plugins += _of_plugins()
         for sample in islice(rows, _SAMPLED_ROWS):
             matches = [layout for layout in layouts if _fits(layout, sample)]
             if len(matches) == 1:

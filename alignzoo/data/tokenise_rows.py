@@ -15,7 +15,7 @@ from alignzoo.data.rows import Drop, FieldError, PreferenceRow, prompt_key
 from alignzoo.data.sources import locate
 from alignzoo.data.summary import DataSummary, Dropped, tally
 from alignzoo.data.tokens import PairTokenizer, TokenizedPair
-from alignzoo.errors import DataError
+from alignzoo.errors import DataError, contained
 from alignzoo.plugin.discover import describe_error
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class TokeniseRows:
         layout = self.layout
         hint = f"Layout {layout.name}: {layout.columns}"
         try:
-            normal = layout.normalise(row)
+            with contained():
+                normal = layout.normalise(row)
         except FieldError as error:
             place = locate(self.source, index)
             raise DataError(f"{place}: field {error.field!r} {error.problem}", hint=hint) from error
@@ -83,11 +84,32 @@ class TokeniseRows:
             raise DataError(
                 f"{place}: layout {layout.name} of {layout.version} failed: {describe_error(error)}", hint=hint
             ) from error
-        if not isinstance(normal, (PreferenceRow, Drop)):
-            raise DataError(
-                f"layout {layout.name} gave a {type(normal).__name__} for a row, expected PreferenceRow or Drop"
-            )
+        fault = _fault(normal) if layout.version else None
+        if fault is not None:
+            place = locate(self.source, index)
+            raise DataError(f"{place}: layout {layout.name} of {layout.version} gave {fault}", hint=hint)
         return normal
+
+
+def _fault(normal: Any) -> str | None:
+    """What is wrong with a row that a plugin's layout gave."""
+    if isinstance(normal, Drop):
+        good = isinstance(normal.reason, str) and normal.reason.strip()
+        return None if good else f"the reason {normal.reason!r} for dropping a row, expected a word"
+    if not isinstance(normal, PreferenceRow):
+        return f"a {type(normal).__name__} for a row, expected PreferenceRow or Drop"
+    for side in ("prompt", "chosen", "rejected"):
+        text = getattr(normal, side)
+        if not isinstance(text, str) and not _is_conversation(text):
+            return f"{side} as {type(text).__name__}, expected text or a list of messages"
+    return None
+
+
+def _is_conversation(text: Any) -> bool:
+    return isinstance(text, list) and all(
+        isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
+        for message in text
+    )
 
 
 def _record(row: PreferenceRow, pair: TokenizedPair) -> dict[str, Any]:

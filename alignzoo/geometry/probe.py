@@ -1,8 +1,9 @@
 """A linear safety probe: which direction of the hidden space separates safe from unsafe responses.
 
-A two-class linear head (0 safe, 1 unsafe) on the mean over tokens of the frozen model's last hidden states of prompt
-and response, fitted by L2-regularised logistic regression. Its direction ``v = W[1] − W[0]`` points from safe to
-unsafe. Prompts never cross from training to validation; strength of the regularisation is chosen by validation AUC.
+A two-class linear head (0 safe, 1 unsafe) on pooled hidden states of the frozen model, those of the last layer averaged
+over prompt and response unless asked otherwise, fitted by L2-regularised logistic regression. Its direction ``v = W[1]
+− W[0]`` points from safe to unsafe. Prompts never cross from training to validation; strength of the regularisation is
+chosen by validation AUC.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from alignzoo.errors import AlignzooError, DataError, ModelError
+from alignzoo.errors import AlignzooError, DataError, ModelError, UsageError
 from alignzoo.report import Progress
 
+Pooling = Literal["mean", "last", "max"]
 L2_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
@@ -77,18 +79,54 @@ class Probe:
         return probe
 
 
+def layer_indices(words: str, count: int) -> list[int]:
+    """Hidden layers by words: ``last``, ``all`` (1 to ``count``), or comma-separated indices.
+
+    0 is the embeddings, ``count`` the last layer (after its norm, as the head sees it); negative ones count from it.
+
+    Raises:
+        UsageError: neither of the words, or an index that the model does not have.
+    """
+    if words in ("last", "all"):
+        return [count] if words == "last" else list(range(1, count + 1))
+    try:
+        given = [int(word) for word in words.split(",")]
+    except ValueError as error:
+        raise UsageError(
+            f"--layers {words!r} is neither last, all, nor indices", hint="write for example --layers 4,8,-1"
+        ) from error
+    outside = [index for index in given if not -count - 1 <= index <= count]
+    if outside:
+        raise UsageError(
+            f"--layers: the model has no hidden layer {outside[0]}",
+            hint=f"it has 1 to {count}, and 0 for the embeddings",
+        )
+    return sorted({index if index >= 0 else count + 1 + index for index in given})
+
+
 @torch.no_grad()
-def mean_hidden_states(
-    model: Any, sequences: Sequence[Sequence[int]], *, tokens_per_batch: int = 4096, bar: Progress
-) -> torch.Tensor:
-    """``(N, hidden)`` fp32 on the CPU: the mean over tokens of the last hidden states of each token sequence.
+def hidden_features(
+    model: Any,
+    sequences: Sequence[Sequence[int]],
+    *,
+    layers: Sequence[int],
+    pooling: Pooling,
+    tokens_per_batch: int = 4096,
+    bar: Progress,
+) -> list[torch.Tensor]:
+    """For each layer ``(N, hidden)`` fp32 on the CPU: its hidden states of each sequence, pooled over tokens.
 
     ``model`` is a causal LM; its trunk runs without the LM head and in the model's current mode.
+
+    Args:
+        layers: as :func:`layer_indices` gives them.
+        pooling: ``mean`` over tokens, the ``last`` token's, or the ``max`` over tokens, dimension by dimension.
     """
     trunk = getattr(model, model.base_model_prefix)
-    device = next(model.parameters()).device
+    device, count = next(model.parameters()).device, int(model.config.get_text_config().num_hidden_layers)
+    inner = any(layer != count for layer in layers)
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-    features: list[torch.Tensor | None] = [None] * len(sequences)
+    features: list[dict[int, torch.Tensor]] = [{} for _ in sequences]
     start = 0
     while start < len(order):
         size = 1
@@ -101,13 +139,36 @@ def mean_hidden_states(
         for row, i in enumerate(chosen):
             ids[row, : len(sequences[i])] = torch.as_tensor(sequences[i])
             mask[row, : len(sequences[i])] = 1
-        states = trunk(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state.float().cpu()
-        means = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        for row, i in enumerate(chosen):
-            features[i] = means[row]
+        words = {"output_hidden_states": True} if inner else {}
+        seen = trunk(input_ids=ids.to(device), attention_mask=mask.to(device), **words)
+        for layer in layers:
+            states = seen.last_hidden_state if layer == count else seen.hidden_states[layer]
+            pooled = _pool(states.float().cpu(), mask, pooling)
+            for row, i in enumerate(chosen):
+                features[i][layer] = pooled[row]
+        for _ in chosen:
             bar.advance()
         start += size
-    return torch.stack([feature for feature in features if feature is not None])
+    return [torch.stack([feature[layer] for feature in features]) for layer in layers]
+
+
+def mean_hidden_states(
+    model: Any, sequences: Sequence[Sequence[int]], *, tokens_per_batch: int = 4096, bar: Progress
+) -> torch.Tensor:
+    """``(N, hidden)`` fp32 on the CPU: the mean over tokens of the last hidden states of each token sequence."""
+    last = int(model.config.get_text_config().num_hidden_layers)
+    return hidden_features(model, sequences, layers=[last], pooling="mean", tokens_per_batch=tokens_per_batch, bar=bar)[
+        0
+    ]
+
+
+def _pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    """``(B, hidden)`` from states ``(B, T, hidden)`` and a right-padded mask ``(B, T)``."""
+    if pooling == "last":
+        return states[torch.arange(len(states)), mask.sum(1) - 1]
+    if pooling == "max":
+        return states.masked_fill(mask[..., None] == 0, -torch.inf).amax(1)
+    return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
 
 def fit_probe(
@@ -136,11 +197,15 @@ def fit_probe(
     auc, weight, bias, strength = max(scored, key=lambda fit: (fit[0], fit[3]))
     logits = validation[0].double() @ weight + bias
     majority = float(validation[1].double().mean())
+    calibrated = calibration(logits.sigmoid(), validation[1])
     facts = {
         **facts,
         "held_out_auc": round(auc, 6),
         "held_out_accuracy": round(float(((logits > 0) == (validation[1] == 1)).double().mean()), 6),
         "held_out_majority": round(max(majority, 1 - majority), 6),
+        "held_out_ece": round(calibrated.ece, 6),
+        "held_out_brier": round(calibrated.brier, 6),
+        "held_out_calibration": calibrated.curve,
         "train_responses": len(labels),
         "held_out_responses": len(validation[1]),
         "l2": strength,
@@ -148,6 +213,34 @@ def fit_probe(
     half = (weight / 2).float()
     shift = (bias / 2).float()
     return Probe(torch.stack([-half, half]), torch.stack([-shift, shift]), facts)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far stated probabilities can be taken at their word.
+
+    Attributes:
+        ece: expected calibration error: |mean stated − share observed| of a bin, averaged with the bins' counts.
+        brier: mean squared difference of stated probability and label.
+        curve: the bins that are not empty: ``count``, ``stated`` (mean probability) and ``observed`` (share unsafe).
+    """
+
+    ece: float
+    brier: float
+    curve: list[dict[str, float]]
+
+
+def calibration(probabilities: torch.Tensor, labels: torch.Tensor, *, bins: int = 10) -> Calibration:
+    """Of probabilities ``(N,)`` that the label ``(N,)`` is 1, in ``bins`` of equal width."""
+    p, y = probabilities.double(), labels.double()
+    places = (p * bins).long().clamp(max=bins - 1)
+    curve = []
+    for place in places.unique().tolist():
+        inside = places == place
+        stated, observed = float(p[inside].mean()), float(y[inside].mean())
+        curve.append({"count": int(inside.sum()), "stated": round(stated, 6), "observed": round(observed, 6)})
+    ece = sum(b["count"] * abs(b["stated"] - b["observed"]) for b in curve) / len(p)
+    return Calibration(ece, float((p - y).square().mean()), curve)
 
 
 def _logistic_regression(features: torch.Tensor, labels: torch.Tensor, l2: float) -> tuple[torch.Tensor, torch.Tensor]:

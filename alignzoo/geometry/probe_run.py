@@ -13,8 +13,11 @@ import torch
 from safetensors import SafetensorError
 
 from alignzoo.cache import cache_root
-from alignzoo.errors import AlignzooError, DataError
-from alignzoo.geometry.probe import Probe, fit_probe, mean_hidden_states
+from alignzoo.errors import AlignzooError, DataError, ModelError
+from alignzoo.geometry.plots import draw_probe, drawn_or_told
+from alignzoo.geometry.probe import Pooling, Probe, fit_probe, hidden_features, layer_indices
+from alignzoo.geometry.projections import find_down_projections
+from alignzoo.geometry.subspace import Select, save_selection, select_neurons
 from alignzoo.model.weights import fingerprint
 from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 CHOSEN_IS_SAFE = "chosen/rejected"
+OF_A_LAYER = ("layer", "held_out_auc", "held_out_accuracy", "held_out_ece", "held_out_brier")
 PROBE_VERSION = 1  # part of the cache key: raise it when the same data would give another probe
 
 
@@ -75,11 +79,27 @@ def _publish(probe: Probe, folder: Path, hidden: int, report: Reporter) -> Probe
     return probe
 
 
-def train_probe(model: Any, train: Dataset, validation: Dataset, *, report: Reporter, facts: dict[str, Any]) -> Probe:
-    """Fit the probe on the responses of ``train``; AUC and accuracy are those on ``validation``, by other prompts.
+def train_probe(
+    model: Any,
+    train: Dataset,
+    validation: Dataset,
+    *,
+    report: Reporter,
+    facts: dict[str, Any],
+    layers: str = "last",
+    pooling: Pooling = "mean",
+) -> Probe:
+    """Fit a probe on the responses of ``train``; its figures are those on ``validation``, by other prompts.
+
+    Of several layers the one with the highest AUC on ``validation`` is taken, so that its AUC is a little flattered;
+    ``facts["layers"]`` has the figures of all.
+
+    Args:
+        layers, pooling: see :func:`~alignzoo.geometry.probe.layer_indices` and ``hidden_features``.
 
     Raises:
         DataError: one of the parts is empty or lacks safe or unsafe responses.
+        UsageError: a layer that the model does not have.
     """
     labelled = "chosen_safe" in train.column_names
     if not len(train) or not len(validation):
@@ -88,6 +108,7 @@ def train_probe(model: Any, train: Dataset, validation: Dataset, *, report: Repo
             hint="give more data, or raise --probe.share",
         )
     model = model.get_base_model() if hasattr(model, "peft_config") else model  # adapters stay in place
+    indices = layer_indices(layers, int(model.config.get_text_config().num_hidden_layers))
     training = model.training
     model.eval()
     try:
@@ -95,34 +116,90 @@ def train_probe(model: Any, train: Dataset, validation: Dataset, *, report: Repo
             parts = []
             for part in (train, validation):
                 sequences, labels = _responses(part, labelled)
-                parts.append((mean_hidden_states(model, sequences, bar=bar), torch.tensor(labels)))
+                features = hidden_features(model, sequences, layers=indices, pooling=pooling, bar=bar)
+                parts.append((features, torch.tensor(labels)))
     finally:
         model.train(training)
-    facts = {**facts, "labels": "chosen_safe/rejected_safe" if labelled else CHOSEN_IS_SAFE, "pooling": "mean"}
-    probe = fit_probe(parts[0], parts[1], facts)
-    _announce(probe, "trained", report)
-    return probe
+    facts = {**facts, "labels": "chosen_safe/rejected_safe" if labelled else CHOSEN_IS_SAFE, "pooling": pooling}
+    (fitting, fit_labels), (judging, judge_labels) = parts
+    probes = [
+        fit_probe((fit, fit_labels), (judge, judge_labels), {**facts, "layer": layer})
+        for layer, fit, judge in zip(indices, fitting, judging, strict=True)
+    ]
+    best = max(probes, key=lambda probe: (probe.facts["held_out_auc"], probe.facts["layer"]))
+    if len(probes) > 1:
+        best.facts["layers"] = [{name: probe.facts[name] for name in OF_A_LAYER} for probe in probes]
+    _announce(best, "trained", report)
+    return best
 
 
-def probe_command(settings: Settings, *, out: str, max_pairs: int | None = None, reporter: Reporter) -> dict[str, Any]:
-    """``alignzoo probe``: train a probe on ``settings.model`` and ``settings.data`` and save it; returns its facts.
+def probe_command(
+    settings: Settings,
+    *,
+    out: str,
+    max_pairs: int | None = None,
+    layers: str = "last",
+    pooling: Pooling = "mean",
+    select: Select = "anti-toxic",
+    share: float = 0.01,
+    count: int | None = None,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """``alignzoo probe``: train a probe on ``settings.model`` and ``settings.data``, save it with the neurons that it
+    selects and a plot; returns its facts, the selection's under ``selection`` and the plot's path under ``plot``.
+
+    Args:
+        select, share, count: as ``shapo-token`` would select MLP neurons with the probe; none where the model has no
+            MLP down projections.
 
     Raises:
-        UsageError: ``out`` exists and is not empty.
+        UsageError: ``out`` exists and is not empty, or a layer or a number of neurons that the model does not have.
         AlignzooError: ``out`` cannot be written.
     """
     folder = Path(out)
-    existed = _open(folder)
+    existed = open_out(folder)
     try:
-        probe = _probe_of(settings, max_pairs, reporter)
+        policy, probe = _probe_of(settings, max_pairs, layers, pooling, reporter)
+        selection = _save_selection(folder, policy, probe, select, share, count, reporter)
         probe.save(folder)
     except BaseException:
         leave_as_it_was(folder, existed)
         raise
-    return {"out": str(folder), **probe.facts}
+    plot = folder / "probe.png"
+    drawn = drawn_or_told(lambda: draw_probe(plot, probe.facts, selection), plot, reporter)
+    return {"out": str(folder), **probe.facts, "selection": selection, "plot": str(plot) if drawn else None}
 
 
-def _open(folder: Path) -> bool:
+def _save_selection(
+    folder: Path, policy: Any, probe: Probe, select: Select, share: float, count: int | None, reporter: Reporter
+) -> dict[str, Any] | None:
+    """What the probe selects, saved beside it; None for a model that has no neurons to select."""
+    try:
+        projections = find_down_projections(policy)
+    except ModelError as error:
+        reporter.warn(f"no neurons are selected: {error.message}")
+        return None
+    by_probe = select in ("anti-toxic", "toxic", "abs")
+    selected = select_neurons(
+        projections,
+        select,
+        share,
+        count=count,
+        direction=probe.direction if by_probe else None,
+        seed=probe.facts["seed"],
+    )
+    facts = {"select": select, "share": share if count is None else None, "count": count}
+    save_selection(folder, projections, selected, {**facts, "probe": probe.facts if by_probe else None})
+    names = [projection.name for projection in projections]
+    return {
+        **facts,
+        "neurons": sum(map(len, selected)),
+        "of": sum(projection.inner for projection in projections),
+        "neurons_by_layer": {name: len(index) for name, index in zip(names, selected, strict=True)},
+    }
+
+
+def open_out(folder: Path) -> bool:
     """Make the ``--out`` folder, before anything is computed for it; returns whether it was there already."""
     try:
         check_free(folder)
@@ -136,8 +213,10 @@ def _open(folder: Path) -> bool:
         ) from error
 
 
-def _probe_of(settings: Settings, max_pairs: int | None, reporter: Reporter) -> Probe:
-    """Train a probe on the model and the data of the settings."""
+def _probe_of(
+    settings: Settings, max_pairs: int | None, layers: str, pooling: Pooling, reporter: Reporter
+) -> tuple[Any, Probe]:
+    """The model of the settings, and a probe trained on it and the settings' data."""
     from alignzoo.data.parts import PROBE_VALIDATION, describe, prepare_pairs
     from alignzoo.data.splits import split_by_prompt
     from alignzoo.model.load import find_model, load_policy, load_tokenizer
@@ -158,7 +237,10 @@ def _probe_of(settings: Settings, max_pairs: int | None, reporter: Reporter) -> 
         "source": settings.data,
         "seed": seed,
     }
-    return train_probe(policy, parts["train"], parts["validation"], report=reporter, facts=facts)
+    probe = train_probe(
+        policy, parts["train"], parts["validation"], report=reporter, facts=facts, layers=layers, pooling=pooling
+    )
+    return policy, probe
 
 
 def _on_accelerator(policy: Any) -> Any:

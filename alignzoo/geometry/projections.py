@@ -1,38 +1,99 @@
-"""The MLP down projections of a decoder, found by structure and not by the model's name.
+"""The linear maps of a decoder's layers, found by structure and not by the model's name.
 
-A *neuron* is one value vector: what one unit of the MLP's inner layer writes into the residual stream. In a linear
-layer ``y = x Wᵀ`` (Llama, Qwen, Mistral, Gemma ``down_proj``; GPT-NeoX ``dense_4h_to_h``; OPT ``fc2``) that is a
-*column* of the weight, in GPT-2's ``Conv1D`` a *row*.
+A *neuron* is one input of a map and what it writes: in ``y = x Wᵀ`` a *column* of the weight, in GPT-2's ``Conv1D`` a
+*row*. For the MLP's down projection (Llama, Qwen, Mistral, Gemma ``down_proj``; GPT-NeoX ``dense_4h_to_h``; OPT
+``fc2``) that is the value vector which one unit of the inner layer writes into the residual stream.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 
-from alignzoo.errors import ModelError
+from alignzoo.errors import ModelError, UsageError
+
+DOWN = "down_proj"
+"""The word for the MLP's down projection of every layer, whatever the family calls it."""
+_PEFT = "base_model.model."
+
+_Map = tuple[str, Any, tuple[int, int]]  # name inside its layer, module, (in, out)
 
 
 @dataclass(frozen=True)
 class Projection:
-    """One layer's down projection: ``module`` takes ``(..., inner)`` to ``(..., hidden)``."""
+    """One linear map: ``module`` takes ``(..., inner)`` to ``(..., hidden)``.
+
+    Attributes:
+        layer: index of its decoder layer.
+        name: as the model without an adapter calls it.
+        residual: whether it writes into the residual stream, so that ``hidden`` is the model's hidden size.
+    """
 
     layer: int
     name: str
     module: Any
     inner: int
     hidden: int
+    residual: bool = True
+
+    @property
+    def weight(self) -> torch.nn.Parameter:
+        """The weight itself, below an adapter: ``(hidden, inner)``, in a ``Conv1D`` ``(inner, hidden)``."""
+        weight: torch.nn.Parameter = self._base.weight
+        return weight
 
     def value_vectors(self) -> torch.Tensor:
-        """``(inner, hidden)``, the neurons' value vectors, a view of the weight."""
-        weight = getattr(self.module, "base_layer", self.module).weight.detach()
-        return weight if weight.shape == (self.inner, self.hidden) else weight.T
+        """``(inner, hidden)``, what each input writes: a view of the weight."""
+        return self.by_neuron(self.weight.detach())
+
+    def by_neuron(self, tensor: torch.Tensor) -> torch.Tensor:
+        """``(inner, hidden)``: a view of a tensor of the weight's shape with one row for each neuron."""
+        return tensor if type(self._base).__name__ == "Conv1D" else tensor.T
+
+    @property
+    def _base(self) -> Any:
+        return getattr(self.module, "base_layer", self.module)
+
+
+def find_projections(model: Any, patterns: str = DOWN) -> list[Projection]:
+    """The linear maps of the decoder layers that one of the patterns names, layer by layer.
+
+    Args:
+        model: a causal LM, also under an adapter.
+        patterns: comma-separated; ``down_proj`` stands for the MLP's down projections in every family, anything else
+            for the maps whose whole name, name inside the layer (``self_attn.o_proj``) or last word matches it, with
+            ``*`` for any text.
+
+    Raises:
+        ModelError: the model has no stack of decoder layers, or ``down_proj`` is asked for and it has no dense MLP.
+        UsageError: a pattern names no map.
+    """
+    words = [word.strip() for word in patterns.split(",") if word.strip()]
+    if not words:
+        raise UsageError("--geometry.projections names nothing", hint=f"leave it out for {DOWN}")
+    found = {projection.name: projection for projection in find_down_projections(model)} if DOWN in words else {}
+    everything = linear_maps(model) if set(words) != {DOWN} else []
+    for word in words:
+        if word == DOWN:
+            continue
+        matching = [projection for projection in everything if _named(projection, word)]
+        if not matching:
+            local = sorted({projection.name.rpartition(".")[2] for projection in everything})
+            raise UsageError(
+                f"--geometry.projections: no linear map of a decoder layer is called {word!r}",
+                hint=f"this model's are called {', '.join(local)}; * stands for any text",
+            )
+        found |= {projection.name: projection for projection in matching}
+    order = [projection.name for projection in everything] or list(found)
+    return sorted(found.values(), key=lambda projection: order.index(projection.name))
 
 
 def find_down_projections(model: Any) -> list[Projection]:
-    """The down projection of every decoder layer, in order.
+    """The MLP's down projection of every decoder layer, in order.
 
     In each layer it is the last linear map (by registration: attention comes first) from a wider inner layer onto the
     hidden size, where a map beside it leads from the hidden size to that inner layer.
@@ -40,16 +101,15 @@ def find_down_projections(model: Any) -> list[Projection]:
     Raises:
         ModelError: the model has no such stack of layers.
     """
-    hidden = model.config.get_text_config().hidden_size
+    hidden = _hidden_size(model)
     prefix, layers = _decoder_layers(model)
     found = []
     for index, layer in enumerate(layers):
-        maps = [(name, module, shape) for name, module in layer.named_modules() if (shape := _linear_shape(module))]
-        outermost = [m for m in maps if not any(m[0].startswith(f"{other[0]}.") for other in maps)]
+        maps = _outermost(layer)
         down = [
             (name, module, shape)
-            for name, module, shape in outermost
-            if shape[1] == hidden and shape[0] != hidden and _is_fed(name, shape[0], hidden, outermost)
+            for name, module, shape in maps
+            if shape[1] == hidden and shape[0] != hidden and _is_fed(name, shape[0], hidden, maps)
         ]
         if not down:
             raise ModelError(
@@ -62,15 +122,67 @@ def find_down_projections(model: Any) -> list[Projection]:
     return found
 
 
+def linear_maps(model: Any) -> list[Projection]:
+    """All linear maps of the decoder layers, in order of registration.
+
+    Of those of a block (attention, MLP) whose output has the hidden size, the last one writes into the residual
+    stream: in an attention block that is the output projection, and not a query projection of the same shape.
+
+    Raises:
+        ModelError: the model has no stack of decoder layers.
+    """
+    hidden = _hidden_size(model)
+    prefix, layers = _decoder_layers(model)
+    found = []
+    for index, layer in enumerate(layers):
+        maps = _outermost(layer)
+        last = {name.rpartition(".")[0]: name for name, _, (_, out) in maps if out == hidden}
+        for name, module, (inner, out) in maps:
+            residual = last.get(name.rpartition(".")[0]) == name
+            found.append(Projection(index, f"{prefix}.{index}.{name}", module, inner, out, residual))
+    return found
+
+
+def refuse_outside_residual(projections: Sequence[Projection], select: str) -> None:
+    """A probe's direction lives in the residual stream: only what is written there has a cosine with it.
+
+    Raises:
+        UsageError: one of the maps writes elsewhere.
+    """
+    elsewhere = [projection for projection in projections if not projection.residual]
+    if elsewhere:
+        raise UsageError(
+            f"--geometry.select {select} compares neurons with the probe's direction in the residual stream, and "
+            f"{elsewhere[0].name} does not write there",
+            hint="choose maps that do (down_proj, o_proj), or --geometry.select random, all, or a saved selection",
+        )
+
+
+def _named(projection: Projection, pattern: str) -> bool:
+    name = projection.name
+    ends = [name, *(name[i + 1 :] for i, letter in enumerate(name) if letter == ".")]
+    return any(fnmatchcase(end, pattern) for end in ends)
+
+
+def _hidden_size(model: Any) -> int:
+    return int(model.config.get_text_config().hidden_size)
+
+
 def _decoder_layers(model: Any) -> tuple[str, torch.nn.ModuleList]:
     count = model.config.get_text_config().num_hidden_layers
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == count and len({type(m) for m in module}) == 1:
-            return name, module
+            return name.removeprefix(_PEFT), module
     raise ModelError(
         f"{type(model).__name__}: no stack of {count} equal decoder layers found",
         hint="use --geometry plain for this model",
     )
+
+
+def _outermost(layer: torch.nn.Module) -> list[_Map]:
+    """The layer's linear maps, an adapter's as one map with what it wraps."""
+    maps = [(name, module, shape) for name, module in layer.named_modules() if (shape := _linear_shape(module))]
+    return [m for m in maps if not any(m[0].startswith(f"{other[0]}.") for other in maps)]
 
 
 def _linear_shape(module: Any) -> tuple[int, int] | None:
@@ -83,7 +195,7 @@ def _linear_shape(module: Any) -> tuple[int, int] | None:
     return None
 
 
-def _is_fed(name: str, inner: int, hidden: int, maps: list[tuple[str, Any, tuple[int, int]]]) -> bool:
+def _is_fed(name: str, inner: int, hidden: int, maps: list[_Map]) -> bool:
     """Whether a sibling map takes the hidden state to the inner layer, alone or fused with its gate (Phi-3)."""
     parent = name.rpartition(".")[0]
     siblings = [shape for other, _, shape in maps if other != name and other.rpartition(".")[0] == parent]

@@ -18,11 +18,11 @@ from alignzoo.geometry.projections import Projection
 
 
 class SideBranches:
-    """One branch per projection with selected neurons; they exist only inside :meth:`attached`.
+    """One branch per map with selected neurons; they exist only inside :meth:`attached`.
 
     Args:
         projections: the maps to perturb.
-        selected: indices of each map's selected inputs; maps with none get no branch.
+        selected: int64 indices of each map's selected inputs; maps with none get no branch.
     """
 
     def __init__(self, projections: Sequence[Projection], selected: Sequence[torch.Tensor]) -> None:
@@ -49,11 +49,18 @@ class SideBranches:
             for branch in self._branches:
                 branch.close()
 
-    @torch.no_grad()
     def perturb(self, epsilons: Sequence[torch.Tensor]) -> None:
-        """Set Δ = ε; gradients of Δ are no longer taken."""
+        """Set Δ = ε. From here on a backward adds the gradient at the perturbed point to :attr:`gradients`."""
         for branch, epsilon in zip(self._branches, epsilons, strict=True):
-            branch.delta.requires_grad_(False).copy_(epsilon)
+            branch.move(epsilon)
+
+    @property
+    def gradients(self) -> list[torch.Tensor]:
+        """What backwards since :meth:`perturb` added up on this rank: the gradient of the selected weights."""
+        return [
+            torch.zeros_like(branch.delta) if branch.delta.grad is None else branch.delta.grad
+            for branch in self._branches
+        ]
 
     def survival(self) -> float:
         """Share of the perturbation that reached the forward since :meth:`perturb`.
@@ -74,16 +81,23 @@ class _Branch:
         dtype = torch.float64 if vectors.dtype == torch.float64 else torch.float32
         self.delta = torch.zeros(projection.hidden, len(index), dtype=dtype, device=vectors.device)
         self.handle: Any = None
+        self.moved = False
 
     def open(self) -> None:
-        self.delta.zero_().requires_grad_(True)
+        self.delta = torch.zeros_like(self.delta).requires_grad_(True)
+        self.moved = False
         self.arrived = self.delta.new_zeros((), dtype=torch.float64, requires_grad=False)
         self.exact = self.arrived.clone()
         self.handle = self.module.register_forward_hook(self._add)
 
+    def move(self, epsilon: torch.Tensor) -> None:
+        # Another tensor and not the same one changed: autocast may hold a bf16 copy of that.
+        self.delta = epsilon.detach().to(self.delta.dtype).clone().requires_grad_(True)
+        self.moved = True
+
     def close(self) -> None:
         self.handle.remove()
-        self.delta = self.delta.detach().zero_()
+        self.delta = torch.zeros_like(self.delta, requires_grad=False)
 
     def _add(self, _module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         inner = inputs[0] if self.everything else inputs[0].index_select(-1, self.index)
@@ -92,7 +106,7 @@ class _Branch:
         total = output.to(self.delta.dtype) + branch
         if not autocast:  # autocast takes any dtype on; rounding back would lose what is below the output's grid
             total = total.to(output.dtype)
-        if not self.delta.requires_grad:
+        if self.moved:
             self._measure(branch.detach(), total.detach(), output.detach())
         return total
 

@@ -1,48 +1,61 @@
-"""Which neurons a selective controller may perturb."""
+"""Which neurons a selective controller may perturb: chosen by cosine with a direction, drawn, or read from a file."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from alignzoo.errors import UsageError
-from alignzoo.geometry.projections import Projection
+from alignzoo.errors import AlignzooError, UsageError
+from alignzoo.geometry.projections import Projection, linear_maps
 
 Select = Literal["anti-toxic", "toxic", "abs", "random", "all"]
+FILE = "selection.safetensors"
+_WIDTHS, _PEFT = "widths", "base_model.model."
 
 
 def select_neurons(
     projections: Sequence[Projection],
     select: Select,
-    share: float,
+    share: float | None = None,
     *,
+    count: int | None = None,
     direction: torch.Tensor | None = None,
     seed: int = 0,
 ) -> list[torch.Tensor]:
     """Sorted indices of the selected neurons of each projection.
 
-    Over all layers together, ``share`` of the neurons with the smallest cosine of value vector and ``direction``
-    (``anti-toxic``), the largest (``toxic``), the largest absolute one (``abs``), drawn at random, or all of them.
+    Over all maps together, ``count`` neurons (or a ``share`` of them): those with the smallest cosine of value vector
+    and ``direction`` (``anti-toxic``), the largest (``toxic``), the largest absolute one (``abs``), drawn at random
+    (``random``), or all.
 
     Args:
         direction: ``(hidden,)``, pointing from safe to unsafe; needed by the three that go by cosine.
 
     Raises:
-        UsageError: the share selects no neuron at all.
+        UsageError: the share selects no neuron at all, or the count is more than there are.
     """
     widths = [projection.inner for projection in projections]
     if select == "all":
         return [torch.arange(width) for width in widths]
-    count = round(share * sum(widths))
-    if count == 0:
+    if count is None:
+        assert share is not None
+        count = round(share * sum(widths))
+        if count == 0:
+            raise UsageError(
+                f"--geometry.share {share:g} of {sum(widths)} neurons selects none",
+                hint=f"use at least {1 / sum(widths):.1g}, or give --geometry.count",
+            )
+    if count > sum(widths):
         raise UsageError(
-            f"--geometry.share {share:g} of {sum(widths)} neurons selects none",
-            hint=f"use at least {1 / sum(widths):.1g}",
+            f"--geometry.count {count} is more than the {sum(widths)} neurons of the {len(widths)} maps",
+            hint="use fewer, or --geometry.select all",
         )
     if select == "random":
         scores = torch.rand(sum(widths), generator=torch.Generator().manual_seed(seed))
@@ -57,7 +70,7 @@ def select_neurons(
 
 
 def neuron_cosines(projections: Sequence[Projection], direction: torch.Tensor) -> torch.Tensor:
-    """Cosine of every value vector with ``direction``, all layers in a row, fp32 on the CPU."""
+    """Cosine of every value vector with ``direction``, all maps in a row, fp32 on the CPU."""
     direction = direction.detach().float().cpu()
     return torch.cat(
         [
@@ -70,13 +83,91 @@ def neuron_cosines(projections: Sequence[Projection], direction: torch.Tensor) -
 def save_selection(
     folder: Path, projections: Sequence[Projection], selected: Sequence[torch.Tensor], facts: Mapping[str, object]
 ) -> None:
-    """``selection.safetensors`` (indices by layer name) and ``selection.json`` (what they were chosen by)."""
+    """``selection.safetensors`` (indices by map's name) and ``selection.json`` (what they were chosen by)."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [projection.name for projection in projections]
+    widths = {projection.name: projection.inner for projection in projections}
     save_file(
         {name: index.contiguous() for name, index in zip(names, selected, strict=True)},
-        folder / "selection.safetensors",
+        folder / FILE,
+        metadata={_WIDTHS: json.dumps(widths)},
     )
     counts = {name: len(index) for name, index in zip(names, selected, strict=True)}
     text = json.dumps({**facts, "neurons": sum(counts.values()), "neurons_by_layer": counts}, indent=2)
     (folder / "selection.json").write_text(text + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class SavedSelection:
+    """A selection as it was saved.
+
+    Attributes:
+        path: the file it was read from.
+        neurons: sorted indices, int64 ``(n,)``, by the name of their map.
+        widths: how many neurons each map has; None for a file that does not say.
+    """
+
+    path: Path
+    neurons: dict[str, torch.Tensor]
+    widths: dict[str, int] | None
+
+    @classmethod
+    def read(cls, where: str | Path) -> SavedSelection:
+        """From a ``selection.safetensors``, the folder that holds it, or the run folder with that folder in it.
+
+        Raises:
+            UsageError: there is none.
+            AlignzooError: it is damaged, or holds something else than sorted neuron indices.
+        """
+        path = selection_file(where)
+        if path is None:
+            raise UsageError(
+                f"no saved selection in {where}",
+                hint=f"give a {FILE}, the folder that holds it, or a run folder with geometry/{FILE}",
+            )
+        try:
+            with safe_open(path, "pt") as file:
+                neurons = {name.removeprefix(_PEFT): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                stated = (file.metadata() or {}).get(_WIDTHS)
+            widths = None if stated is None else {str(name): int(width) for name, width in json.loads(stated).items()}
+        except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
+            raise AlignzooError(f"the selection in {path} is damaged: {error}", hint="save it anew") from error
+        for name, index in neurons.items():
+            if (
+                index.dtype != torch.int64
+                or index.dim() != 1
+                or bool((index.diff() <= 0).any())
+                or bool((index < 0).any())
+            ):
+                raise AlignzooError(
+                    f"{path}: {name} is no list of neurons",
+                    hint="a selection holds ascending int64 indices of inputs by the name of their map",
+                )
+        if not sum(map(len, neurons.values())):
+            raise AlignzooError(f"{path} selects no neuron", hint="save a selection with at least one")
+        return cls(path, neurons, widths)
+
+    def on(self, model: Any) -> tuple[list[Projection], list[torch.Tensor]]:
+        """The maps of ``model`` that the selection names, with the indices of each, in the model's order.
+
+        Raises:
+            UsageError: the model has no such map, or one with another number of inputs.
+        """
+        maps = {projection.name: projection for projection in linear_maps(model)}
+        hint = "it was saved for another model; select neurons on this one"
+        for name, index in self.neurons.items():
+            if name not in maps:
+                raise UsageError(f"{self.path} selects neurons of {name}, which this model does not have", hint=hint)
+            width, stated = maps[name].inner, (self.widths or {}).get(name)
+            if stated is not None and stated != width:
+                raise UsageError(f"{self.path}: {name} had {stated} neurons, in this model it has {width}", hint=hint)
+            if len(index) and int(index[-1]) >= width:
+                raise UsageError(f"{self.path} selects neuron {int(index[-1])} of {name}, which has {width}", hint=hint)
+        projections = [projection for name, projection in maps.items() if name in self.neurons]
+        return projections, [self.neurons[projection.name] for projection in projections]
+
+
+def selection_file(where: str | Path) -> Path | None:
+    """The selection's file in what was named; None if there is none."""
+    given = Path(where).expanduser()
+    return next((path for path in (given, given / FILE, given / "geometry" / FILE) if path.is_file()), None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from alignzoo.errors import BrokenPluginError, UsageError
+from alignzoo.errors import BrokenPluginError, UsageError, contained
 from alignzoo.plugin.card import Card, Composition, Extension, Kind, Options
 from alignzoo.plugin.discover import describe_error
 from alignzoo.plugin.registry import registry
@@ -28,11 +28,17 @@ def build_options(card: Card, values: dict[str, Any]) -> Options:
             hint=f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(card.options.model_fields)}",
         )
     try:
-        return card.options.model_validate(values)
+        with contained():
+            return card.options.model_validate(values)
     except ValidationError as error:
         raise UsageError(
             "; ".join(_explain(card, problem) for problem in error.errors()),
             hint=f"`alignzoo info {card.name}` lists the options with their bounds",
+        ) from error
+    except Exception as error:
+        raise BrokenPluginError(
+            f"the options of {card.kind} {card.name!r} fail on {values}: {describe_error(error)}",
+            hint="a validator raises ValueError for a value that is wrong; repair its plugin",
         ) from error
 
 
@@ -51,8 +57,9 @@ def import_target(card: Card | Extension) -> Any:
     """
     module, _, name = card.target.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (Exception, SystemExit) as error:  # a stranger's code: anything can come out of it
+        with contained():
+            return getattr(importlib.import_module(module), name)
+    except Exception as error:  # a stranger's code: anything can come out of it
         raise BrokenPluginError(
             f"{card.kind} {card.name!r} does not load from {card.target}: {describe_error(error)}",
             hint="`alignzoo doctor` lists all plugins and where they come from",
@@ -67,7 +74,8 @@ def instantiate(card: Card, options: Options) -> Any:
     """
     target = import_target(card)
     try:
-        return target(options)
+        with contained():
+            return target(options)
     except Exception as error:
         raise BrokenPluginError(
             f"{card.kind} {card.name!r} cannot be built from {card.target}: {describe_error(error)}",

@@ -6,9 +6,9 @@ A card is frozen and needs no torch, so listings, help and the resolver read it 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 PLUGIN_API = 1
 """The version of the plugin contract this alignzoo speaks; what it promises is in docs/compatibility.md."""
@@ -31,8 +31,14 @@ PROVIDED: frozenset[Need] = frozenset({"reference", "token-logps", "scores", "gr
 """What the core can supply today; a method that needs anything else is refused by the resolver."""
 
 
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 TARGET = r"^[\w.]+:\w+$"
 """``package.module:attribute``."""
+
+
+NO_WRAPPER = "none"
+"""``--robust none`` takes away the wrappers of a recipe."""
 
 
 class Options(BaseModel):
@@ -59,7 +65,7 @@ class PluginAPIError(Exception):
 class _Declared(_Frozen):
     """What every card has: a name, a line about it, and the plugin contract it was written for (1 if it says none)."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    name: Name
     summary: str
     api: int = 1
 
@@ -104,6 +110,8 @@ class Card(_Declared):
         needs: what the method reads beyond summed policy log-probs and lengths.
         batch_coupled: a pair's value or weight depends on the other pairs of the step.
         aggregates: a wrapper with an :meth:`objective` of its own in place of the mean; a run has room for one.
+        companion: a controller that leaves the gradient to another one and acts after the optimizer's step; a run has
+            room for any number of these beside the one that takes the gradient.
         passes: forward-backward passes a step takes at the most.
         expected_failures: rules of the contract (:mod:`alignzoo.testing`) that the method cannot keep, each with the
             reason; a rule that is kept after all fails as well.
@@ -117,10 +125,17 @@ class Card(_Declared):
     needs: frozenset[Need] = frozenset()
     batch_coupled: bool = False
     aggregates: bool = False
+    companion: bool = False
     passes: int = Field(default=1, ge=1)
-    aliases: tuple[str, ...] = ()
+    aliases: tuple[Name, ...] = ()
     verified: tuple[Verified, ...] = ()
-    expected_failures: dict[str, str] = Field(default_factory=dict)
+    expected_failures: dict[str, Reason] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _name_is_free(self) -> Card:
+        if self.kind == "robust" and self.name == NO_WRAPPER:
+            raise ValueError(f"`--robust {NO_WRAPPER}` means no wrapper at all; choose another name")
+        return self
 
     @field_validator("options")
     @classmethod
@@ -139,7 +154,7 @@ class Composition(_Declared):
     loss: str
     robust: tuple[str, ...] = ()
     geometry: str | None = None
-    aliases: tuple[str, ...] = ()
+    aliases: tuple[Name, ...] = ()
 
     def flags(self) -> str:
         """The command-line words the name stands for."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import asdict, dataclass
+import os
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from alignzoo import __version__
 from alignzoo.cache import cache_root
@@ -17,8 +18,7 @@ from alignzoo.plugin.discover import Plugin
 State = Literal["passed", "failed", "changed", "unchecked"]
 
 
-@dataclass(frozen=True)
-class ContractRecord:
+class ContractRecord(BaseModel):
     """The last check of a method.
 
     Attributes:
@@ -27,6 +27,8 @@ class ContractRecord:
         date: UTC, ISO 8601, to the second.
         hash: of the plugin's files; a record of other files says nothing about these.
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     failed: list[str]
     expected: list[str]
@@ -49,19 +51,26 @@ def save_record(plugin: Plugin, card: Card, *, failed: list[str], expected: list
         OSError: the cache folder cannot be written.
     """
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    record = ContractRecord(failed, expected, now, plugin.version, plugin.fingerprint(), __version__)
+    record = ContractRecord(
+        failed=failed,
+        expected=expected,
+        date=now,
+        version=plugin.version,
+        hash=plugin.fingerprint(),
+        alignzoo=__version__,
+    )
     path = _file_of(plugin, card)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+    partial = path.with_suffix(f".partial-{os.getpid()}")
+    partial.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
     partial.replace(path)
 
 
 def read_record(plugin: Plugin, card: Card) -> ContractRecord | None:
     """The last check of a method on this machine, None if there was none."""
     try:
-        return ContractRecord(**json.loads(_file_of(plugin, card).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # absent, or damaged: as good as absent
+        return ContractRecord.model_validate_json(_file_of(plugin, card).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # absent, or damaged: as good as absent
         return None
 
 

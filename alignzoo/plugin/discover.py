@@ -17,16 +17,16 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pluggy
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from alignzoo.errors import UsageError
+from alignzoo.errors import Escape, UsageError, contained
 from alignzoo.plugin import hookspecs
 from alignzoo.plugin.card import Card, Composition, Extension, PluginAPIError
 
@@ -37,7 +37,7 @@ SLOW_SECONDS = 1.0
 HEAVY = ("torch", "transformers", "accelerate", "peft", "datasets")
 """What a plugin's module must not import; ``alignzoo.lazy`` and a card's ``target`` put it off."""
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("alignzoo_"))
-OWN_COMMANDS = ("run", "ls", "info", "compat", "check", "new", "probe", "recipes", "doctor")
+OWN_COMMANDS = ("run", "ls", "info", "compat", "check", "new", "probe", "sharpness", "recipes", "doctor")
 """alignzoo's own commands; a plugin cannot take their place."""
 _EXTENSION_OF = {
     "alignzoo_commands": "command",
@@ -119,8 +119,12 @@ class Plugin:
 
     def files(self) -> list[Path]:
         """The Python and YAML files of the plugin's package, or its one file."""
+        return [path for _, path in self._named_files()]
+
+    def _named_files(self) -> list[tuple[str, Path]]:
+        """The files with their places inside the plugin; what cannot be looked at is left out."""
         if self.file is not None:
-            return [self.file]
+            return [(self.file.name, self.file)]
         try:
             spec = importlib.util.find_spec(self.module.partition(".")[0])
         except (ImportError, ValueError):
@@ -129,16 +133,24 @@ class Plugin:
             return []
         folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
         if not folders:
-            return [Path(spec.origin)] if spec.origin else []
-        return sorted(path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".yaml"))
+            return [(Path(spec.origin).name, Path(spec.origin))] if spec.origin else []
+        return sorted(
+            (str(path.relative_to(folder)), path)
+            for folder in folders
+            for path in folder.rglob("*")
+            if path.suffix in (".py", ".yaml") and path.is_file()
+        )
 
     def fingerprint(self) -> str:
         """A hash over those files: 16 hexadecimal digits."""
         if self._fingerprint is None:
             total = hashlib.sha256()
-            for path in self.files():
-                content = path.read_bytes()
-                total.update(f"{path.name}\0{len(content)}\0".encode())
+            for name, path in self._named_files():
+                try:
+                    content = path.read_bytes()
+                except OSError:
+                    content = b"unreadable"
+                total.update(f"{name}\0{len(content)}\0".encode())
                 total.update(content)
             self._fingerprint = total.hexdigest()[:16]
         return self._fingerprint
@@ -149,8 +161,12 @@ class Plugin:
         if self.file is not None or name in (self.distribution, self.entry_point):
             return True
         words = (f'"{name}"', f"'{name}'")
-        texts = (path.read_text(encoding="utf-8", errors="replace") for path in self.files())
-        return any(word in text for text in texts for word in words)
+        for path in self.files():
+            with contextlib.suppress(OSError):
+                text = path.read_text(encoding="utf-8", errors="replace")
+                if any(word in text for word in words):
+                    return True
+        return False
 
 
 def discover(*, third_party: bool, files: Iterable[Path]) -> list[Plugin]:
@@ -162,7 +178,7 @@ def discover(*, third_party: bool, files: Iterable[Path]) -> list[Plugin]:
     found = []
     for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         dist = entry_point.dist
-        name, version = (dist.name, dist.version) if dist else ("unknown", "")
+        name, version = (dist.name or "unknown", dist.version or "") if dist else ("unknown", "")
         if third_party or name == OWN_DISTRIBUTION:
             plugin = Plugin(name, version, entry_point.name, entry_point.value.partition(":")[0])
             found.append((plugin, entry_point.load))
@@ -180,7 +196,7 @@ def _from_file(path: Path) -> Plugin:
     Raises:
         UsageError: there is no such file, or its name is that of another module.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(f"--plugin {path}: no such file", hint="give the path of a Python file with a plugin in it")
     path = path.resolve()
     module = re.sub(r"\W", "_", path.stem)
@@ -212,9 +228,9 @@ def _load(plugin: Plugin, load: Callable[[], Any]) -> Plugin:
     """Import a plugin and ask its hooks; whatever goes wrong inside it is recorded, not raised."""
     began, before = time.perf_counter(), set(sys.modules)
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for data: a plugin that prints must not spoil it
+        with contained(), contextlib.redirect_stdout(sys.stderr):  # stdout is for data: prints must not spoil it
             _ask(plugin, load())
-    except (Exception, SystemExit) as error:  # a stranger's code: anything can come out of it
+    except Exception as error:  # a stranger's code: anything can come out of it
         plugin.error = describe_error(error)
         plugin.methods, plugin.extensions, plugin.recipes = [], [], {}
     plugin.seconds = time.perf_counter() - began
@@ -249,13 +265,24 @@ def _ask(plugin: Plugin, module: Any) -> None:
     if not asked:
         plugin.warnings.append(f"brings nothing: none of its functions is a hook ({', '.join(HOOKS)})")
     for name in asked:
-        try:
-            given = [item for result in getattr(manager.hook, name)() for item in result]
-        except PluginAPIError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise RuntimeError(f"{name}() failed: {describe_error(error)}") from error
-        _keep(plugin, name, given)
+        _keep(plugin, name, _declared(manager, name))
+    if asked and not (plugin.methods or plugin.extensions or plugin.recipes or plugin.warnings):
+        plugin.warnings.append(f"brings nothing: {', '.join(asked)} gave no card; a hook returns a list")
+
+
+def _declared(manager: pluggy.PluginManager, name: str) -> list[Any]:
+    """What a hook gives."""
+    try:
+        with contained():
+            results = getattr(manager.hook, name)()
+            for result in results:
+                if isinstance(result, (str, Path, BaseModel)):
+                    raise TypeError(f"a hook returns a list, this gave a single {type(result).__name__}")
+            return [item for result in results for item in result]
+    except PluginAPIError:
+        raise
+    except Exception as error:
+        raise RuntimeError(f"{name}() failed: {describe_error(error)}") from error
 
 
 def _check_hook_names(module: Any) -> None:
@@ -275,15 +302,21 @@ def _check_hook_names(module: Any) -> None:
 
 def _keep(plugin: Plugin, hook: str, given: list[Any]) -> None:
     if hook == "alignzoo_recipes":
-        for path in map(Path, given):
-            if not path.is_file():
+        paths = [Path(path) for path in given]
+        for path in paths:
+            if not path.is_absolute():
+                raise ValueError(f"{hook}() names {path}; give a whole path: Path(__file__).with_name(...)")
+            if not is_file(path):
                 raise FileNotFoundError(f"{hook}() names {path}, which is not a file")
-            plugin.recipes[path.stem] = path
+        _check_twice([("recipe", path.stem) for path in paths])
+        plugin.recipes = {path.stem: path for path in paths}
         return
     if hook == "alignzoo_methods":
         for method in given:
             if not isinstance(method, (Card, Composition)):
                 raise TypeError(f"{hook}() gave a {type(method).__name__}, expected Card or Composition")
+            if isinstance(method, Card):
+                _check_defaults(method)
         plugin.methods = given
         _check_twice([(method.kind, name) for method in given for name in (method.name, *method.aliases)])
         return
@@ -293,11 +326,48 @@ def _keep(plugin: Plugin, hook: str, given: list[Any]) -> None:
         if card.kind != _EXTENSION_OF[hook]:
             raise ValueError(f"{hook}() gave {card.name!r} of kind {card.kind}, expected {_EXTENSION_OF[hook]}")
     for card in given:
-        if card.kind == "command" and card.name in OWN_COMMANDS:
-            plugin.warnings.append(f"reserved: {card.name!r} is a command of alignzoo, and this one is left out")
+        if card.name in _reserved(card.kind):
+            plugin.warnings.append(f"reserved: {card.name!r} is a {card.kind} of alignzoo, and this one is left out")
         else:
             plugin.extensions.append(card)
     _check_twice([(card.kind, card.name) for card in given])
+
+
+def _reserved(kind: str) -> Collection[str]:
+    """Names that a plugin cannot take, because the built-in ones are not looked up among plugins."""
+    if kind == "command":
+        return OWN_COMMANDS
+    if kind == "format":
+        from alignzoo.data.formats import LAYOUTS
+
+        return LAYOUTS
+    return ()
+
+
+def _check_defaults(card: Card) -> None:
+    """What listings and plans ask of an options model must not fail there, where nobody knows whose it is.
+
+    Raises:
+        ValueError: the defaults do not build for another reason than a missing value, or cannot be written to a plan.
+    """
+    try:
+        with contained():
+            options = card.options()
+            options.needs()
+            options.model_dump(mode="json")
+    except ValidationError as error:
+        if any(problem["type"] != "missing" for problem in error.errors()):
+            raise
+    except Exception as error:
+        raise ValueError(f"{card.kind} {card.name!r}: its options fail: {describe_error(error)}") from error
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; a name that no file can have, or a place one may not look into, is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _check_twice(names: list[tuple[str, str]]) -> None:
@@ -311,6 +381,6 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         problems = (f"{'.'.join(map(str, p['loc'])) or 'value'}: {p['msg']}" for p in error.errors())
         return f"invalid {error.title}: {'; '.join(problems)}"
-    if isinstance(error, PluginAPIError):
+    if isinstance(error, (PluginAPIError, Escape)):
         return str(error)
     return " ".join(traceback.format_exception_only(error)[-1].split())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
@@ -19,6 +22,8 @@ from alignzoo.plugin.resolve import SANDBOX, Method, Plan, require, resolve
 from alignzoo.plugin.settings import Settings
 
 PLAN_FILE = "plan.yaml"
+PATHS = ("model", "data", "eval-data", "out")
+"""Settings that may name a file or folder."""
 DEFAULT, PRESET = "default", "preset"
 """Origins of values that nobody stated: the card's default, or what a stated option (a preset) fills in."""
 
@@ -51,6 +56,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         "loss": _method(plan.loss),
         "robust": [_method(method) for method in plan.robust],
         "geometry": _method(plan.geometry),
+        "companions": [_method(method) for method in plan.companions],
         "needs": sorted(plan.needs),
         "plugins": [plugin.identity() for plugin in used_plugins(plan)],
         "settings": _stated({Settings.flag(name): value for name, value in settings.items()}, origins),
@@ -65,14 +71,18 @@ def used_plugins(plan: Plan) -> list[Plugin]:
     asked: list[tuple[ExtensionKind, str]] = [("judge", settings.judge)] if settings.data == SANDBOX else []
     asked += [("observer", name) for name in settings.observe]
     used += [known.plugin_of(known.find_extension(kind, name)) for kind, name in asked]
-    formats = {name for name in (settings.data_format, settings.eval_data_format) if name}
-    used += [plugin for plugin, card in known.extensions("format") if formats & {card.name, plugin.distribution}]
+    for name in {settings.data_format, settings.eval_data_format} - {None}:
+        with contextlib.suppress(AlignzooError):  # a built-in one, or a mistake that is told where the data is read
+            used.append(known.plugin_of(known.find_extension("format", str(name))))
     return [plugin for plugin in known.plugins if plugin.file or any(plugin is other for other in used)]
 
 
 def write_plan(plan: Plan, folder: Path) -> None:
     """Write ``plan.yaml`` into a run folder, whole or not at all."""
-    text = yaml.safe_dump(_anchored(plan_to_dict(plan)), sort_keys=False, allow_unicode=True, width=100)
+    content = _anchored(plan_to_dict(plan))
+    for method, stated in zip(plan.methods, _methods(content), strict=True):
+        _anchor_options(method, stated["options"])
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
     partial = folder / f".{PLAN_FILE}.partial"
     partial.write_text(text, encoding="utf-8")
     partial.replace(folder / PLAN_FILE)
@@ -93,14 +103,15 @@ def read_plan(folder: Path) -> Plan:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         layers = _layers(content)
-        files = [plugin["file"] for plugin in content.get("plugins", ()) if plugin["file"]]
+        files = [plugin["file"] for plugin in content.get("plugins") or () if plugin.get("file")]
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise AlignzooError(f"{path} is damaged: {error}", hint="start the run anew with another --out") from error
     absent = [file for file in files if Path(file) not in [given.resolve() for given in sources().files]]
     if absent:
         raise UsageError(
             f"the run in {folder} uses the plugin file {absent[0]}, and a run folder may not make code run by itself",
-            hint=f"name it again: alignzoo run --resume {folder} " + " ".join(f"--plugin {file}" for file in files),
+            hint=f"name it again: alignzoo run --resume {shlex.quote(str(folder))}"
+            + "".join(f" --plugin {shlex.quote(file)}" for file in files),
         )
     plan = require(resolve(layers, distributed=distributed_backend()))
     _check_unchanged(content, plan, path)
@@ -109,14 +120,17 @@ def read_plan(folder: Path) -> Plan:
 
 def changed_plugins(folder: Path, plan: Plan) -> list[str]:
     """What to say of the plugins of a run that are not what they were when it was started."""
-    content = yaml.safe_load((folder / PLAN_FILE).read_text(encoding="utf-8"))
-    then = {(old["distribution"], old["entry_point"]): old for old in content.get("plugins", ())}
+    then = _recorded(folder)
     remarks = []
-    for plugin in used_plugins(plan):
-        now, old = plugin.identity(), then.get((plugin.distribution, plugin.entry_point))
-        if old is None or (old["version"], old["hash"]) == (now["version"], now["hash"]):
+    for plugin in [*used_plugins(plan), *_detected(folder)]:
+        old = then.get(plugin.distribution, [])
+        if any((was.get("version"), was.get("hash")) == (plugin.version, plugin.fingerprint()) for was in old):
             continue
-        what = "its files have changed" if old["version"] == now["version"] else f"it was {old['version']} then"
+        versions = sorted({str(was.get("version")) for was in old} - {plugin.version})
+        if not old:
+            what = "it was not there then"
+        else:
+            what = f"it was {' or '.join(versions)} then" if versions else "its files have changed"
         remarks.append(
             f"plugin {plugin.label} ({plugin.entry_point}) is not the one that this run was started with: {what}; "
             "the rest of the run may differ from its beginning"
@@ -124,14 +138,53 @@ def changed_plugins(folder: Path, plan: Plan) -> list[str]:
     return remarks
 
 
+def _recorded(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """What the run wrote down of the plugins at its start, by distribution: those it used, and those it saw."""
+    content = yaml.safe_load((folder / PLAN_FILE).read_text(encoding="utf-8"))
+    entries = [entry for entry in content.get("plugins") or () if isinstance(entry, dict)]
+    with contextlib.suppress(OSError, ValueError, KeyError):  # a run that was stopped early has no env.json
+        entries += json.loads((folder / "env.json").read_text(encoding="utf-8"))["plugins"]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for entry in entries:
+        found.setdefault(str(entry.get("distribution")), []).append(entry)
+    return found
+
+
+def _detected(folder: Path) -> list[Plugin]:
+    """The plugins whose layouts the run's data was recognised by."""
+    known = registry()
+    names: set[str] = set()
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a run that was stopped early has no data.json
+        facts = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+        names = {summary["format"] for summary in facts.values()}
+    return [plugin for plugin, card in known.extensions("format") if card.name in names]
+
+
 def _anchored(content: dict[str, Any]) -> dict[str, Any]:
     """Local files and folders by their whole path, so that a run can be resumed from anywhere."""
-    groups = [content["settings"], *(method["options"] for method in _methods(content))]
-    for stated in (stated for group in groups for stated in group.values()):
+    for flag in PATHS:
+        stated = content["settings"][flag]
         value = stated["value"]
         if isinstance(value, str) and value != SANDBOX and Path(value).exists():
             stated["value"] = str(Path(value).resolve())
     return content
+
+
+def _anchor_options(method: Method, stated: dict[str, Any]) -> None:
+    """The same for options that are paths: of type ``Path``, or with ``Field(json_schema_extra={"path": True})``."""
+    for name, field in method.card.options.model_fields.items():
+        extra = field.json_schema_extra
+        is_path = (isinstance(extra, dict) and extra.get("path")) or field.annotation is Path
+        value = stated[name]["value"]
+        if is_path and isinstance(value, str) and value not in _words(field.annotation) and Path(value).exists():
+            stated[name]["value"] = str(Path(value).resolve())
+
+
+def _words(annotation: Any) -> set[Any]:
+    """The values that a ``Literal`` in the annotation names: these are not paths, whatever lies in the folder."""
+    if get_origin(annotation) is Literal:
+        return set(get_args(annotation))
+    return {word for inner in get_args(annotation) for word in _words(inner)}
 
 
 def _check_unchanged(content: dict[str, Any], plan: Plan, path: Path) -> None:
@@ -148,7 +201,11 @@ def _check_unchanged(content: dict[str, Any], plan: Plan, path: Path) -> None:
 
 
 def _methods(content: dict[str, Any]) -> list[dict[str, Any]]:
-    return [content["loss"], *content["robust"], content["geometry"]]
+    return [content["loss"], *content["robust"], *_controllers(content)]
+
+
+def _controllers(content: dict[str, Any]) -> list[dict[str, Any]]:
+    return [content["geometry"], *content["companions"]]
 
 
 def _paired_options(then: dict[str, Any], now: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -170,13 +227,13 @@ def _layers(content: dict[str, Any]) -> list[Layer]:
 
     for flag, stated in content["settings"].items():
         put(flag, stated)
-    names: dict[str, Any] = {kind: _qualified(content[kind]) for kind in ("loss", "geometry")}
-    names["robust"] = [_qualified(method) for method in content["robust"]]
-    for kind in ("loss", "geometry"):
-        for option, stated in content[kind]["options"].items():
-            put(f"{kind}.{option}", stated)
-    for method in content["robust"]:
+    stacks = {"robust": content["robust"], "geometry": _controllers(content)}
+    names: dict[str, Any] = {"loss": _qualified(content["loss"])}
+    names |= {kind: [_qualified(method) for method in stack] for kind, stack in stacks.items()}
+    for option, stated in content["loss"]["options"].items():
+        put(f"loss.{option}", stated)
+    for kind, method in ((kind, method) for kind, stack in stacks.items() for method in stack):
         for option, stated in method["options"].items():
-            put(f"robust.{method['name']}.{option}", stated)
+            put(f"{kind}.{method['name']}.{option}", stated)
     layers = [Layer(origin, {**layer, **names}) for origin, layer in values.items()]
     return layers or [Layer("plan", names)]

@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from alignzoo.errors import UsageError
+from alignzoo.plugin.discover import is_file
 from alignzoo.plugin.registry import registry
 
 METHOD_KINDS = ("loss", "robust", "geometry")
@@ -51,7 +52,7 @@ def find_recipe(name: str) -> Path:
     if named is not None:
         return named
     path = Path(name)
-    if path.is_file():
+    if is_file(path):
         return path
     near = difflib.get_close_matches(name, recipe_names(), n=3, cutoff=0.5)
     raise UsageError(
@@ -89,9 +90,9 @@ def flatten(content: dict[str, Any], where: str) -> dict[str, Any]:
         key = str(raw)
         if key == "description":
             continue
-        if key == "robust":
+        if key == "robust" or (key == "geometry" and isinstance(value, list)):
             names = value if isinstance(value, list) else [value]
-            flat["robust"] = [_method(item, "robust", where, flat, qualified=True) for item in names]
+            flat[key] = [_method(item, key, where, flat, qualified=True) for item in names]
         elif key in ("loss", "geometry"):
             flat[key] = _method(value, key, where, flat, qualified=False)
         elif isinstance(value, dict):

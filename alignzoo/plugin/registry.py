@@ -6,15 +6,16 @@ import contextlib
 import difflib
 import functools
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from alignzoo.errors import BrokenPluginError, UsageError
+from alignzoo.errors import BrokenPluginError, UnknownNameError, UsageError
 from alignzoo.plugin.card import KINDS, Card, Composition, Extension, ExtensionKind, Kind
-from alignzoo.plugin.discover import Plugin, discover
+from alignzoo.plugin.discover import Plugin, discover, is_file
 
 T = TypeVar("T")
 _WORDS = {"observer": "--observe", "format": "--data.format", "command": "alignzoo"}
@@ -51,7 +52,8 @@ class Registry:
         """``(kind, name, distributions)`` of the names that several plugins bring."""
         owners: dict[tuple[str, str], list[str]] = {}
         for plugin, method in self.entries():
-            owners.setdefault((method.kind, method.name), []).append(plugin.distribution)
+            for name in (method.name, *method.aliases):
+                owners.setdefault((method.kind, name), []).append(plugin.distribution)
         for plugin in self.plugins:
             for card in plugin.extensions:
                 owners.setdefault((card.kind, card.name), []).append(plugin.distribution)
@@ -133,18 +135,18 @@ class Registry:
                 )
         return None
 
-    def _unknown(self, kind: Kind, name: str) -> UsageError:
+    def _unknown(self, kind: Kind, name: str) -> UnknownNameError:
         elsewhere = [method.kind for _, method in self.entries() if method.name == name and isinstance(method, Card)]
         if elsewhere:
             hint = f"there is a {elsewhere[0]} of that name: --{elsewhere[0]} {name}"
-            return UsageError(f"unknown {kind} {name!r}", hint=hint)
+            return UnknownNameError(f"unknown {kind} {name!r}", hint=hint)
         return _not_there(kind, name, [method.name for _, method in self.entries(kind)])
 
 
-def _not_there(kind: str, name: str, known: list[str]) -> UsageError:
+def _not_there(kind: str, name: str, known: list[str]) -> UnknownNameError:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     listed = f"known: {', '.join(known)}" if known else f"no plugin brings a {kind}"
-    return UsageError(f"unknown {kind} {name!r}", hint=f"did you mean {' or '.join(near)}?" if near else listed)
+    return UnknownNameError(f"unknown {kind} {name!r}", hint=f"did you mean {' or '.join(near)}?" if near else listed)
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def sources() -> Sources:
 
 def plugin_words() -> str:
     """The command-line words, with a space in front, that name the plugin files of this process."""
-    return "".join(f" --plugin {file}" for file in sources().files)
+    return "".join(f" --plugin {shlex.quote(str(file))}" for file in sources().files)
 
 
 @contextlib.contextmanager
@@ -184,7 +186,8 @@ def plugins_from(*files: str | Path, third_party: bool = True) -> Iterator[None]
         with plugins_from("my_loss.py"):
             alignzoo.run({"loss": "mine"})
     """
-    token = _SOURCES.set(Sources(third_party, tuple(Path(file) for file in files)))
+    once = {Path(file).resolve(): Path(file) for file in files}
+    token = _SOURCES.set(Sources(third_party, tuple(once.values())))
     try:
         yield
     finally:
@@ -212,7 +215,7 @@ def _discovered(third_party: bool, files: tuple[tuple[Path, int], ...]) -> Regis
 
 def _modified(path: Path) -> int:
     """So that an edited file is loaded anew within one process, as in a notebook."""
-    return path.stat().st_mtime_ns if path.is_file() else 0
+    return path.stat().st_mtime_ns if is_file(path) else 0
 
 
 def _refuse_faults(found: Registry) -> None:
@@ -222,7 +225,7 @@ def _refuse_faults(found: Registry) -> None:
     faults += [f"{kind} {name!r} is brought by {', '.join(homes)}" for kind, name, homes in found.duplicates()]
     if faults:
         raise BrokenPluginError(
-            "\n  ".join([f"{len(faults)} faults in plugins (ALIGNZOO_STRICT_PLUGINS is set):", *faults]),
+            "\n  ".join(["faults in plugins (ALIGNZOO_STRICT_PLUGINS is set):", *faults]),
             hint="repair or uninstall them, or unset ALIGNZOO_STRICT_PLUGINS",
         )
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
 from alignzoo.plugin.build import build_options
-from alignzoo.plugin.card import PROVIDED, Card, Composition, ExtensionKind, Kind, Need, Options
+from alignzoo.plugin.card import NO_WRAPPER, PROVIDED, Card, Composition, ExtensionKind, Kind, Need, Options
 from alignzoo.plugin.recipe import METHOD_KINDS, Layer, read_recipe
 from alignzoo.plugin.registry import Registry, registry
 from alignzoo.plugin.settings import Settings
@@ -23,8 +23,6 @@ from alignzoo.plugin.settings import Settings
 SANDBOX = "sandbox"
 SANDBOX_RECIPE = "alignzoo:sandbox"
 DEFAULT_LOSS, DEFAULT_GEOMETRY = "alignzoo:dpo", "alignzoo:plain"
-NO_WRAPPER = "none"
-"""``--robust none`` takes away the wrappers of a recipe."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +45,16 @@ class Plan:
     settings: Settings
     origins: dict[str, str]
     notes: tuple[str, ...] = ()
+    companions: tuple[Method, ...] = ()
 
     @property
     def methods(self) -> tuple[Method, ...]:
-        return (self.loss, *self.robust, self.geometry)
+        return (self.loss, *self.robust, *self.controllers)
+
+    @property
+    def controllers(self) -> tuple[Method, ...]:
+        """The controller that takes the gradient, and its companions."""
+        return (self.geometry, *self.companions)
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -64,7 +68,7 @@ class Plan:
     def sentence(self) -> str:
         """The plan as the words of a command line."""
         words = [f"--loss {self.loss.card.name}", *(f"--robust {method.card.name}" for method in self.robust)]
-        return " ".join([*words, f"--geometry {self.geometry.card.name}"])
+        return " ".join([*words, *(f"--geometry {method.card.name}" for method in self.controllers)])
 
 
 def resolve(
@@ -96,14 +100,17 @@ def resolve(
     names, notes = _expand(_names(layers), methods, problems)
     loss = _choose("loss", names["loss"], layers, methods, problems)
     robust = [_choose("robust", name, layers, methods, problems) for name in names["robust"]]
-    geometry = _choose("geometry", names["geometry"], layers, methods, problems)
+    controllers = [_choose("geometry", name, layers, methods, problems) for name in names["geometry"]]
     settings, origins = _settings(layers, problems)
     if settings is not None:
         problems += _missing_extensions(settings, methods)
-    if problems or loss is None or geometry is None or settings is None:
+    if problems or loss is None or settings is None:
         return problems
     chosen = tuple(method for method in robust if method is not None)
-    plan = Plan(loss, chosen, geometry, settings, origins, tuple(notes))
+    taking, companions = _parted([method for method in controllers if method is not None], problems)
+    if problems:
+        return problems
+    plan = Plan(loss, chosen, taking, settings, origins, tuple(notes), companions)
     problems = [*_unclaimed_options(layers, plan), *_conflicts(plan, distributed)]
     return problems or plan
 
@@ -120,19 +127,52 @@ def require(resolved: Plan | list[AlignzooError]) -> Plan:
 
 
 def _names(layers: Sequence[Layer]) -> dict[str, Any]:
-    names: dict[str, Any] = {"loss": DEFAULT_LOSS, "robust": [], "geometry": None}
+    names: dict[str, Any] = {"loss": DEFAULT_LOSS, "robust": [], "geometry": []}
     for layer in layers:
         names.update({kind: layer.values[kind] for kind in METHOD_KINDS if kind in layer.values})
     names["robust"] = [name for name in names["robust"] if name != NO_WRAPPER]
+    names["geometry"] = as_list(names["geometry"])
     return names
+
+
+def as_list(names: str | list[str]) -> list[str]:
+    """One name, or several, as a list."""
+    return [names] if isinstance(names, str) else list(names)
+
+
+def is_companion(name: str, methods: Registry) -> bool:
+    """Whether a controller leaves the gradient to another one; False for a name that is not there."""
+    try:
+        return getattr(methods.find("geometry", name), "companion", False)
+    except AlignzooError:
+        return False
+
+
+def with_gradient(names: list[str], methods: Registry) -> list[str]:
+    """The names of controllers with one that takes the gradient: the default where only companions are named."""
+    return names if any(not is_companion(name, methods) for name in names) else [DEFAULT_GEOMETRY, *names]
+
+
+def _parted(controllers: list[Method], problems: list[AlignzooError]) -> tuple[Method, tuple[Method, ...]]:
+    """The controller that takes the gradient, and its companions."""
+    taking = [method for method in controllers if not method.card.companion]
+    if len(taking) > 1:
+        names = [method.card.name for method in taking]
+        problems.append(
+            IncompatibleError(
+                f"{' and '.join(names)} each choose where the gradient is taken, and only one can",
+                hint=f"keep one of --geometry {' / --geometry '.join(names)}",
+            )
+        )
+    return taking[0], tuple(method for method in controllers if method.card.companion)
 
 
 def _expand(
     names: dict[str, Any], methods: Registry, problems: list[AlignzooError]
 ) -> tuple[dict[str, Any], list[str]]:
     """A named composition replaced by its parts, with a note that says so; what is not named gets its default."""
-    asked_geometry = names["geometry"]
-    names = {**names, "geometry": asked_geometry or DEFAULT_GEOMETRY}
+    asked = names["geometry"]
+    names = {**names, "geometry": with_gradient(asked, methods)}
     try:
         method = methods.find("loss", names["loss"])
     except AlignzooError:
@@ -144,15 +184,16 @@ def _expand(
     loss = methods.at_home("loss", method.loss, home)
     expanded = {**names, "loss": loss, "robust": [*missing, *names["robust"]]}
     if method.geometry is not None:
-        if asked_geometry not in (None, method.geometry):
+        others = [name for name in asked if name != method.geometry and not is_companion(name, methods)]
+        if others:
             problems.append(
                 IncompatibleError(
-                    f"{method.name} already means --geometry {method.geometry}, so --geometry {names['geometry']} "
-                    "does not fit",
+                    f"{method.name} already means --geometry {method.geometry}, so --geometry {others[0]} does not fit",
                     hint=f"name the parts yourself: {method.flags()}",
                 )
             )
-        expanded["geometry"] = methods.at_home("geometry", method.geometry, home)
+        own = methods.at_home("geometry", method.geometry, home)
+        expanded["geometry"] = [own, *(name for name in asked if is_companion(name, methods))]
     return expanded, [f"--loss {method.name} stands for {method.flags()}"]
 
 
@@ -172,6 +213,7 @@ def _options(
     kind: Kind, name: str, card: Card, layers: Sequence[Layer], methods: Registry
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Values of the method's options over all layers, and where each came from."""
+    shared = kind == "robust" or (kind == "geometry" and len(_names(layers)["geometry"]) > 1)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for layer in layers:
@@ -180,7 +222,7 @@ def _options(
         for prefix in (f"{kind}.", f"{kind}.{card.name}."):
             for key, value in layer.values.items():
                 option = key.removeprefix(prefix)
-                if key.startswith(prefix) and "." not in option and (kind != "robust" or _owns(card, option, prefix)):
+                if key.startswith(prefix) and "." not in option and (not shared or _owns(card, option, prefix)):
                     values[option] = value
                     origins[option] = layer.origin
     return values, origins
@@ -191,6 +233,10 @@ def _speaks_of(kind: Kind, name: str, card: Card, layer: Layer, methods: Registr
     named = layer.values.get(kind)
     if named is None or kind == "robust":
         return True
+    return any(_means(kind, one, name, card, methods) for one in as_list(named))
+
+
+def _means(kind: Kind, named: str, name: str, card: Card, methods: Registry) -> bool:
     if named in (name, card.name):
         return True
     try:
@@ -201,24 +247,30 @@ def _speaks_of(kind: Kind, name: str, card: Card, layer: Layer, methods: Registr
 
 
 def _owns(card: Card, option: str, prefix: str) -> bool:
-    """In a stack of wrappers ``--robust.option`` goes to those that have it; ``--robust.NAME.option`` to that one."""
+    """In a stack ``--robust.option`` goes to those that have it, ``--robust.NAME.option`` to that one."""
     return option in card.options.model_fields or prefix.endswith(f".{card.name}.")
 
 
 def _unclaimed_options(layers: Sequence[Layer], plan: Plan) -> list[AlignzooError]:
-    """Options of wrappers that no chosen wrapper has, and of wrappers that were not chosen."""
-    wrappers = plan.robust
+    """Options that no method of a stack has, and options of methods that were not chosen."""
+    problems = _unclaimed("robust", "wrapper", plan.robust, layers)
+    if len(plan.controllers) > 1:
+        problems += _unclaimed("geometry", "controller", plan.controllers, layers)
+    return problems
+
+
+def _unclaimed(kind: Kind, noun: str, stack: Sequence[Method], layers: Sequence[Layer]) -> list[AlignzooError]:
     problems: list[AlignzooError] = []
-    for key in (key for layer in layers for key in layer.values if key.startswith("robust.")):
+    for key in (key for layer in layers for key in layer.values if key.startswith(f"{kind}.")):
         parts = key.split(".")[1:]
         owner = parts[0] if len(parts) > 1 else None
-        if owner is not None and owner not in [method.card.name for method in wrappers]:
-            problems.append(UsageError(f"--{key}: no wrapper {owner!r} in this run", hint=f"add --robust {owner}"))
-        elif owner is None and not any(parts[0] in method.card.options.model_fields for method in wrappers):
-            options = sorted({name for method in wrappers for name in method.card.options.model_fields})
+        if owner is not None and owner not in [method.card.name for method in stack]:
+            problems.append(UsageError(f"--{key}: no {noun} {owner!r} in this run", hint=f"add --{kind} {owner}"))
+        elif owner is None and not any(parts[0] in method.card.options.model_fields for method in stack):
+            options = sorted({name for method in stack for name in method.card.options.model_fields})
             near = difflib.get_close_matches(parts[0], options, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(f'--robust.{name}' for name in near)}?" if near else None
-            problems.append(UsageError(f"--{key}: no wrapper of this run has that option", hint=hint))
+            hint = f"did you mean {' or '.join(f'--{kind}.{name}' for name in near)}?" if near else None
+            problems.append(UsageError(f"--{key}: no {noun} of this run has that option", hint=hint))
     return problems
 
 
@@ -261,6 +313,8 @@ def _missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooE
     problems: list[AlignzooError] = []
     asked: list[tuple[ExtensionKind, str]] = [("judge", settings.judge)]
     asked += [("observer", name) for name in settings.observe]
+    for name in sorted({name for name in settings.observe if settings.observe.count(name) > 1}):
+        problems.append(UsageError(f"--observe names {name} twice", hint="name each observer once"))
     for kind, name in asked:
         try:
             methods.find_extension(kind, name)
@@ -272,9 +326,10 @@ def _missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooE
 def _conflicts(plan: Plan, distributed: str) -> list[AlignzooError]:
     """What cannot work together, each with what to change."""
     problems: list[AlignzooError] = []
-    names = [method.card.name for method in plan.robust]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        problems.append(IncompatibleError(f"--robust {name} is given twice", hint="name each wrapper once"))
+    for kind, stack in (("robust", plan.robust), ("geometry", plan.controllers)):
+        names = [method.card.name for method in stack]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            problems.append(IncompatibleError(f"--{kind} {name} is given twice", hint="name each method once"))
     aggregating = [method.card.name for method in plan.robust if method.card.aggregates]
     if len(set(aggregating)) > 1:
         problems.append(

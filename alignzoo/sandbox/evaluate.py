@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, get_args
 
-from alignzoo.errors import MethodError
+from alignzoo.errors import MethodError, contained
 from alignzoo.lazy import torch
+from alignzoo.plugin.discover import describe_error
 from alignzoo.sandbox.generate import (
     ATTACK_SPLITS,
     EVALUATION_PROMPTS,
@@ -117,10 +118,11 @@ def evaluate(
 def _verdict(judge: Judge, request: Prompt, answer: str) -> Verdict:
     name = getattr(judge, "__qualname__", repr(judge))
     try:
-        verdict = judge(request, answer)
+        with contained():
+            verdict = judge(request, answer)
     except Exception as error:  # a stranger's code: anything can come out of it
         raise MethodError(
-            f"judge {name} failed on the answer {answer[:60]!r}: {type(error).__name__}: {error}",
+            f"judge {name} failed on the answer {answer[:60]!r}: {describe_error(error)}",
             hint="run again with --debug for the traceback, or with another --judge",
         ) from error
     if verdict not in get_args(Verdict):

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from alignzoo.errors import contained
 from alignzoo.interfaces import GeometryController, PreferenceLoss, RobustWrapper
 from alignzoo.plugin.discover import HEAVY
 from alignzoo.plugin.registry import registry
@@ -62,8 +63,9 @@ def target(subject: Subject) -> None:
     interface = INTERFACES[card.kind]
     module, _, name = card.target.partition(":")
     try:
-        found: Any = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        with contained():
+            found: Any = getattr(importlib.import_module(module), name)
+    except Exception as error:
         raise Violation(
             expected="a class at the card's target", found=f"{card.target}: {error}", remedy="correct `target`"
         ) from error
@@ -75,7 +77,8 @@ def target(subject: Subject) -> None:
         )
     try:
         build: Callable[[Any], Any] = found
-        build(subject.default.options)
+        with contained():
+            build(subject.default.options)
     except Exception as error:
         raise Violation(
             expected=f"{name}(options) to build the method",

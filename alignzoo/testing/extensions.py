@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any
 
-from alignzoo.errors import AlignzooError
+from alignzoo.errors import AlignzooError, contained
 from alignzoo.plugin.build import import_target
 from alignzoo.plugin.card import Composition, Extension
 from alignzoo.plugin.discover import Plugin, describe_error
@@ -26,10 +28,11 @@ def _report(kind: str, name: str, rule: str, summary: str, run: Callable[[], str
     """One rule, whose ``run`` returns what is wrong."""
     began = time.perf_counter()
     try:
-        fault = run()
+        with contained():
+            fault = run()
     except AlignzooError as error:
         fault = str(error)
-    except (Exception, SystemExit) as error:  # a stranger's code: anything can come out of it
+    except Exception as error:  # a stranger's code: anything can come out of it
         fault = describe_error(error)
     detail = f"{kind} {name!r} breaks {rule}: {fault}" if fault else ""
     outcome = Outcome(rule, summary, "failed" if fault else "passed", detail, time.perf_counter() - began)
@@ -60,7 +63,29 @@ def _wrong(card: Extension) -> str | None:
     """What is wrong with the target of a card."""
     target: Any = import_target(card)
     expected, fits = _KINDS[card.kind]
-    return None if fits(target) else f"{card.target} is a {type(target).__name__}, expected {expected}"
+    if not fits(target):
+        return f"{card.target} is a {type(target).__name__}, expected {expected}"
+    return _wrong_events(target) if card.kind == "observer" else None
+
+
+def _wrong_events(observer: type) -> str | None:
+    """An event that would never be told, or could not be."""
+    from alignzoo.observers import RunObserver
+
+    events = [name for name in vars(RunObserver) if name.startswith("on_")]
+    for name in (name for name in dir(observer) if name.startswith("on_")):
+        method = getattr(observer, name)
+        if name not in events:
+            near = difflib.get_close_matches(name, events, n=1, cutoff=0.5)
+            return f"nothing calls {name}; {f'did you mean {near[0]}?' if near else 'events: ' + ', '.join(events)}"
+        if inspect.iscoroutinefunction(method):
+            return f"{name} is async, and nothing would await it"
+        wanted = inspect.signature(getattr(RunObserver, name)).parameters
+        try:
+            inspect.signature(method).bind(*wanted)
+        except TypeError as error:
+            return f"{name} cannot be called with ({', '.join(list(wanted)[1:])}): {error}"
+    return None
 
 
 def _is_command(target: Any) -> bool:
@@ -81,9 +106,17 @@ def _is_layout(target: Any) -> bool:
     return isinstance(target, Layout)
 
 
+def _is_judge(target: Any) -> bool:
+    try:
+        inspect.signature(target).bind("request", "answer")
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(target, type)
+
+
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "command": ("a click command", _is_command),
     "observer": ("a subclass of RunObserver that is built without arguments", _is_observer),
     "format": ("a Layout", _is_layout),
-    "judge": ("a function of a request and an answer", callable),
+    "judge": ("a function of a request and an answer", _is_judge),
 }

@@ -169,6 +169,22 @@ def declared_probe(subject: Subject) -> None:
         )
 
 
+def evaluation(subject: Subject) -> None:
+    for configuration in working(subject):
+        bench, controller = _ready(subject, configuration)
+        for step in telling_steps(subject, configuration):
+            controller.step(bench.context(mean_goal(), step, size=4))
+        before = Snapshot(bench.policy)
+        with controller.for_evaluation():
+            pass
+        _check_unchanged(before, bench, f"after for_evaluation() {configuration}")
+        try:
+            with controller.for_evaluation():
+                raise InjectedFailure("the kit lets this evaluation fail")
+        except InjectedFailure:
+            _check_unchanged(before, bench, f"after an error inside for_evaluation() {configuration}")
+
+
 def no_dead_option(subject: Subject) -> None:
     every_option_matters(subject, lambda a, b: _different(subject, a, b))
 
@@ -184,6 +200,7 @@ def state(subject: Subject) -> None:
             bench.gradient()
         saved = copy.deepcopy(plain_state(controller))
         other, fresh = _ready(subject, configuration)
+        other.policy.load_state_dict(bench.policy.state_dict())  # as a resumed run does
         fresh.load_state_dict(saved)
         for step in range(STEPS // 2, STEPS):
             controller.step(bench.context(mean_goal(), step))
@@ -284,19 +301,39 @@ def _whole_step_runs(subject: Subject) -> list[tuple[Configuration, tuple[int, .
 
 
 def _has_rho(card: Card) -> bool:
-    return "rho" in card.options.model_fields
+    return "rho" in card.options.model_fields and _takes_the_gradient(card)
+
+
+def _takes_the_gradient(card: Card) -> bool:
+    return not card.companion
 
 
 RULES = (
     Rule("no-dead-option", "every option changes a gradient, a metric, or what is refused", no_dead_option),
     Rule("state", "state_dict is plain data, and all that a resumed run needs", state),
-    Rule("step-report", "a step reports the objective before it, and leaves finite gradients", step_report),
-    Rule("restoration", "a step leaves weights, buffers, flags, modes and hooks bit-identical", restoration),
-    Rule("restoration-after-failure", "so does a step in which any forward fails", restoration_after_failure),
+    Rule(
+        "step-report",
+        "a step reports the objective before it, and leaves finite gradients",
+        step_report,
+        _takes_the_gradient,
+    ),
+    Rule(
+        "restoration",
+        "a step leaves weights, buffers, flags, modes and hooks bit-identical",
+        restoration,
+        _takes_the_gradient,
+    ),
+    Rule(
+        "restoration-after-failure",
+        "so does a step in which any forward fails",
+        restoration_after_failure,
+        _takes_the_gradient,
+    ),
+    Rule("evaluation", "for_evaluation gives the weights back, bit-identical, also after an error", evaluation),
     Rule("radius-zero", "with rho=0 the gradient is the plain one, bit for bit", radius_zero, _has_rho),
     Rule("accumulation", "a step does not depend on how it is cut into micro-batches", accumulation),
     Rule("ranks", "two ranks take the step that one takes", ranks),
     Rule("passes", "a step takes at most the declared number of passes", passes),
-    Rule("lora", "works under a LoRA adapter, or refuses it with an error", lora),
+    Rule("lora", "works under a LoRA adapter, or refuses it with an error", lora, _takes_the_gradient),
     Rule("declared-probe", "a probe is asked for where it is declared, and only there", declared_probe),
 )

@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from alignzoo.errors import contained
 from alignzoo.plugin.card import Card
+from alignzoo.plugin.discover import describe_error
 
 if TYPE_CHECKING:
     from alignzoo.testing.subject import Subject
@@ -83,13 +85,14 @@ class Check:
         __tracebackhide__ = True  # pytest then shows what the method did, and not how the kit asked
         broken = f"{self.card.kind} {self.card.name!r} breaks {self.rule}: "
         try:
-            self._run()
+            with contained():
+                self._run()
         except Skipped:
             raise
         except Violation as violation:
             raise ContractError(broken + str(violation)) from violation.__cause__
         except Exception as error:  # a stranger's code: anything can come out of it
-            raise ContractError(f"{broken}{type(error).__name__}: {error}\n  {_place(error)}") from error
+            raise ContractError(f"{broken}{describe_error(error)}\n  {_place(error)}") from error
 
     def outcome(self, seconds: Callable[[], float]) -> Outcome:
         """Run the check and say what came of it; ``seconds`` is a clock."""

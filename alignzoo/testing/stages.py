@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from alignzoo.interfaces import GeometryController, PreferenceLoss, RobustWrapper, StepLoss
 from alignzoo.lazy import F, torch
 from alignzoo.pairs import PairBatch
-from alignzoo.plugin.card import Options
+from alignzoo.plugin.build import instantiate
+from alignzoo.plugin.card import Card, Options
 
 if TYPE_CHECKING:
-    from alignzoo.train.context import StepContext
+    from alignzoo.train.context import SetupContext, StepContext
     from alignzoo.train.objective import Objective
 
 BETA = 0.3
+LEARNING_RATE = 0.1
 
 
 class Logistic(PreferenceLoss):
@@ -41,6 +45,49 @@ class AtTheWeights(GeometryController):
 
     def step(self, ctx: StepContext) -> StepLoss:
         return ctx.backward()
+
+
+class Accompanied(GeometryController):
+    """A companion in a life of its own: each step is a plain one with gradient descent after it, and what it leaves in
+    ``.grad`` are the weights that would be evaluated then."""
+
+    def __init__(self, companion: GeometryController) -> None:
+        super().__init__(companion.options)
+        self.companion = companion
+
+    def setup(self, run: SetupContext) -> None:
+        self.companion.setup(run)
+
+    def step(self, ctx: StepContext) -> StepLoss:
+        loss = ctx.backward()
+        weights = ctx.trainable()
+        with torch.no_grad():
+            for weight in weights:
+                if weight.grad is not None:
+                    weight.sub_(LEARNING_RATE * weight.grad)
+        self.companion.after_step(ctx)
+        with self.companion.for_evaluation():
+            evaluated = [weight.detach().clone() for weight in weights]
+        for weight, value in zip(weights, evaluated, strict=True):
+            weight.grad = value
+        return loss
+
+    @contextmanager
+    def for_evaluation(self) -> Iterator[None]:
+        with self.companion.for_evaluation():
+            yield
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.companion.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.companion.load_state_dict(state)
+
+
+def built(card: Card, options: Options) -> Any:
+    """A new method object, ready to take steps."""
+    method = instantiate(card, options)
+    return Accompanied(method) if card.companion else method
 
 
 def logistic() -> Logistic:

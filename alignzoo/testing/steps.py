@@ -17,10 +17,10 @@ from alignzoo.geometry.probe import Probe
 from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.model.reference import Reference
 from alignzoo.pairs import PairBatch
-from alignzoo.plugin.build import instantiate
 from alignzoo.plugin.card import Card, Options
 from alignzoo.report import Reporter
 from alignzoo.testing.sample import GROUPS
+from alignzoo.testing.stages import built
 from alignzoo.testing.tiny import cut, scored_rows, shifted, tiny_model, with_adapter
 from alignzoo.train.context import Engine, SetupContext, StepContext
 from alignzoo.train.logps import PairForward, padded_pair_logps
@@ -129,7 +129,7 @@ class Taken:
 def trajectory(stage: Stage, card: Card, options: Options, steps: Sequence[int], size: int) -> list[Taken]:
     """What a new method gives in these steps, cut into micro-batches of ``size`` pairs, on this process's ranks."""
     bench = Bench()
-    goal, controller = stage(card, instantiate(card, options))
+    goal, controller = stage(card, built(card, options))
     bench.setup(controller)
     return [_take(bench, goal, controller, step, size) for step in steps]
 

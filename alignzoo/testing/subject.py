@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from alignzoo.plugin.build import instantiate
 from alignzoo.plugin.card import Card, Need, Options
 from alignzoo.testing.options import candidates, choices, least, validated
 from alignzoo.testing.outcomes import Violation
+from alignzoo.testing.stages import built
 
 _TRIES = 400
 """Combinations tried to find a valid set of required options."""
@@ -48,7 +48,7 @@ class Subject:
 
     def build(self, configuration: Configuration) -> Any:
         """A new method object."""
-        return instantiate(self.card, configuration.options)
+        return built(self.card, configuration.options)
 
     def needs(self, configuration: Configuration) -> frozenset[Need]:
         """What the method declares to read in this configuration."""

@@ -22,6 +22,7 @@ from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
 from alignzoo.train.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
 from alignzoo.train.context import Engine, SetupContext
+from alignzoo.train.controllers import Controllers
 from alignzoo.train.evaluate import HeldOut
 from alignzoo.train.logps import padded_pair_logps
 from alignzoo.train.loop import Loop
@@ -55,7 +56,8 @@ def assemble(
     settings = plan.settings
     identities = {"weights": fingerprint(policy), "data": parts.fingerprint}
     checkpoint = _checkpoint(folder, identities, settings, report) if resuming else None
-    controller = instantiate(plan.geometry.card, plan.geometry.options)
+    controllers = [instantiate(method.card, method.options) for method in plan.controllers]
+    controller = Controllers(controllers[0], controllers[1:])
     main = bool(accelerator.is_main_process)
     probe = _probe_source(policy, parts, identities["weights"], accelerator, folder, report)
     controller.setup(SetupContext(policy, settings.seed, report, probe, folder if main else None))
@@ -64,9 +66,9 @@ def assemble(
     if "reference" in plan.needs:
         reference = Reference(policy, forward, partial(accelerator.prepare_model, evaluation_mode=True))
     optimizer = make_optimizer((p for p in policy.parameters() if p.requires_grad), settings)
-    groups = _group_indices(parts) if "groups" in plan.needs else {}
+    groups = group_indices(parts) if "groups" in plan.needs else {}
     model = accelerator.prepare_model(policy)
-    engine = Engine(model, forward, _objective(plan), accelerator, settings.seed, groups)
+    engine = Engine(model, forward, objective_of(plan), accelerator, settings.seed, groups)
     stream = PairStream(len(parts.train), settings.batch_size, settings.seed)
     loop = Loop(
         engine=engine,
@@ -92,7 +94,8 @@ def assemble(
     return loop
 
 
-def _objective(plan: Plan) -> Objective:
+def objective_of(plan: Plan) -> Objective:
+    """The loss of a plan under its wrappers, newly built."""
     return Objective(
         instantiate(plan.loss.card, plan.loss.options),
         [instantiate(method.card, method.options) for method in plan.robust],
@@ -164,7 +167,8 @@ def _held_out(
     return HeldOut(engine, reference, list(batches_of(pairs, by_length, micro_batch_size, pad_id)), report)
 
 
-def _group_indices(parts: Parts) -> dict[str, int]:
+def group_indices(parts: Parts) -> dict[str, int]:
+    """Numbers of the groups that the data names, the same whatever the order of the rows."""
     parts_with_groups = [part for part in (parts.train, parts.held_out) if part is not None]
     names = [name for part in parts_with_groups for name in part["group"][:]]
     return {name: index for index, name in enumerate(sorted(set(names)))}

@@ -6,10 +6,10 @@ same data, with the same dropout masks, and with reference log-probs that were c
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from copy import copy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from alignzoo.pairs import PairBatch
 from alignzoo.report import Reporter
 from alignzoo.train.logps import PairForward
 from alignzoo.train.objective import Objective, pull_back
+from alignzoo.train.seeds import mixed, seeded
+from alignzoo.train.views import count_pairs, in_float64, relative_to, spread, with_constants
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -93,6 +95,8 @@ class StepContext:
         self.metrics: dict[str, float] = {}
         self._observed = False
         self._part: tuple[int, int] | None = None  # (index, count) when this is one micro-batch of a step
+        self._anchors: Sequence[PairBatch] | None = None  # per micro-batch, where log-probs are measured from
+        self._kept: torch.Tensor | None = None  # (N,) bool, the pairs of the whole step that count
 
     @property
     def device(self) -> torch.device:
@@ -100,7 +104,12 @@ class StepContext:
 
     def trainable(self) -> list[torch.nn.Parameter]:
         """The weights that the optimizer moves, in the model's order: all, or an adapter's."""
-        return [weight for weight in self.engine.model.parameters() if weight.requires_grad]
+        return list(self.named_trainable().values())
+
+    def named_trainable(self) -> dict[str, torch.nn.Parameter]:
+        """The same by name, as the unwrapped model calls them."""
+        model = self.engine.accelerator.unwrap_model(self.engine.model)
+        return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
     def log(self, name: str, value: float | torch.Tensor) -> None:
         """Put ``geometry/<name>`` into this step's line of ``metrics.jsonl``."""
@@ -109,7 +118,7 @@ class StepContext:
     def generator(self, purpose: str, *, per_rank: bool = False) -> torch.Generator:
         """A CPU generator for a draw of this step: the same on resume, and the same on all ranks unless asked."""
         rank = self.engine.accelerator.process_index if per_rank else 0
-        return torch.Generator().manual_seed(_mix(self.engine.seed, purpose, self.step, rank, self._part))
+        return torch.Generator().manual_seed(mixed(self.engine.seed, purpose, self.step, rank, self._part))
 
     def backward(self) -> StepLoss:
         """Add the objective's gradient to ``.grad`` of every trainable parameter, averaged over ranks as needed."""
@@ -142,9 +151,33 @@ class StepContext:
         """The objective at the current weights, without any gradient."""
         with torch.no_grad():
             parts = [self._forward(i) for i in range(len(self.batches))]
-            pairs = self._gather(_wide(PairBatch.cat(parts)))
+            pairs = self._gather(in_float64(PairBatch.cat(parts)))
             self._observe(pairs)
+            pairs = self._counted(pairs)
             return StepLoss(self.engine.objective.value(pairs), pairs, self._pair_ids())
+
+    def anchored(self) -> StepContext:
+        """This step with every log-prob measured from its value at the weights as they are now.
+
+        What the objective of the returned context sees of the policy are differences from here, and the reference is
+        0: the anchor stands in its place. Running statistics are those of the plain log-probs.
+        """
+        self._observe_all()
+        other = copy(self)
+        with torch.no_grad():
+            other._anchors = [self._forward(i) for i in range(len(self.batches))]
+        return other
+
+    def only(self, kept: torch.Tensor) -> StepContext:
+        """This step with the objective of some of its pairs alone, however they lie in micro-batches and on ranks.
+
+        Args:
+            kept: ``(N,)`` bool in the order of :attr:`StepLoss.pairs`, the same on all ranks, at least one True.
+        """
+        self._observe_all()
+        other = copy(self)
+        other._kept = kept
+        return other
 
     def parts(self) -> Iterator[StepContext]:
         """One context per micro-batch, whose objective is that micro-batch's alone on each rank.
@@ -152,8 +185,7 @@ class StepContext:
         Gradients are averaged over ranks; what :meth:`backward` adds up is the mean over micro-batches. The result
         depends on how the step is cut: it exists to reproduce code that works so. Join the reports with :meth:`join`.
         """
-        if self.engine.objective.coupled and self.engine.objective.stateful:
-            self.evaluate()  # running statistics are those of the whole step
+        self._observe_all()
         count = len(self.batches)
         for i in range(count):
             part = StepContext(self.engine, self.batches[i : i + 1], self.references[i : i + 1], self.step)
@@ -182,35 +214,64 @@ class StepContext:
         seen: list[PairBatch] = []
         values: list[torch.Tensor] = []
         for i in range(count):
-            with self._sync(exchange and i == count - 1):
+            last = i == count - 1
+            wanted = last or self._wanted(i)  # the last one also where it is not: ranks exchange gradients in it
+            with self._sync(exchange and last), torch.set_grad_enabled(wanted):
                 fields = self._forward(i)
-                seen.append(_wide(fields.detach()))
+                seen.append(in_float64(fields.detach()))
                 if ahead is not None:
                     share = shares[i]
                 elif coupled:
                     value, pairs, (share,) = self._coupled_cotangents([fields])
                 else:
-                    total = count_pairs(self.batches) * self._world
-                    part, share = self.engine.objective.cotangents(seen[-1], of=total)
+                    part, share = self._part_of_mean(seen[-1], i)
                     values.append(part)
-                push(pull_back(fields, share))
+                if wanted:
+                    push(pull_back(fields, share))
         if not coupled:
-            pairs = self._gather(PairBatch.cat(seen))
+            pairs = self._counted(self._gather(PairBatch.cat(seen)))
             value = self._sum_over_ranks(torch.stack(values).sum())
         return StepLoss(value, pairs, self._pair_ids())
 
+    def _part_of_mean(self, pairs: PairBatch, i: int) -> tuple[torch.Tensor, PairBatch]:
+        """What micro-batch ``i`` adds to an objective that is a mean over pairs, and its cotangents."""
+        objective = self.engine.objective
+        if self._kept is None:
+            return objective.cotangents(pairs, of=count_pairs(self.batches) * self._world)
+        rows = self._kept[self._rows(i)]
+        if not bool(rows.any()):
+            return torch.zeros((), dtype=pairs.chosen_logps.dtype, device=rows.device), pairs.map(torch.zeros_like)
+        value, cotangents = objective.cotangents(pairs.rows(rows), of=int(self._kept.sum()))
+        return value, spread(cotangents, rows)
+
     def _coupled_cotangents(self, parts: Sequence[PairBatch]) -> tuple[torch.Tensor, PairBatch, list[PairBatch]]:
         """Value and pairs of the whole step, and this rank's cotangents cut into its micro-batches."""
-        local = _wide(PairBatch.cat(parts).detach())
-        pairs = self._gather(local)
+        pairs = self._gather(in_float64(PairBatch.cat(parts).detach()))
         self._observe(pairs)
+        pairs = self._counted(pairs)
         value, cotangents = self.engine.objective.cotangents(pairs)
-        start = self.engine.accelerator.process_index * len(local) if self._part is None else 0
-        shares = []
-        for part in parts:
-            shares.append(cotangents.rows(slice(start, start + len(part))))
-            start += len(part)
-        return value, pairs, shares
+        if self._kept is not None:
+            cotangents = spread(cotangents, self._kept)
+        return value, pairs, [cotangents.rows(self._rows(i)) for i in range(len(parts))]
+
+    def _rows(self, i: int) -> slice:
+        """Where the pairs of micro-batch ``i`` lie among those of the whole step."""
+        rank = self.engine.accelerator.process_index if self._part is None else 0
+        start = rank * count_pairs(self.batches) + count_pairs(self.batches[:i])
+        return slice(start, start + self.batches[i].pairs)
+
+    def _wanted(self, i: int) -> bool:
+        """Whether a pair of micro-batch ``i`` counts."""
+        return self._kept is None or bool(self._kept[self._rows(i)].any())
+
+    def _counted(self, pairs: PairBatch) -> PairBatch:
+        """Those of the whole step's pairs that count."""
+        return pairs if self._kept is None else pairs.rows(self._kept)
+
+    def _observe_all(self) -> None:
+        """Let running statistics see the whole step's plain pairs before a context of something else is made."""
+        if self.engine.objective.stateful and self.engine.objective.coupled and not self._observed:
+            self.evaluate()
 
     def _observe(self, pairs: PairBatch) -> None:
         """Let running statistics move, once per step, with the pairs of all of it."""
@@ -222,9 +283,10 @@ class StepContext:
         """Pairs of micro-batch ``i`` under the policy, with the reference's fields beside them."""
         index = i if self._part is None else self._part[0]
         rank = self.engine.accelerator.process_index
-        with _seeded(_mix(self.engine.seed, "forward", self.step, rank, index), self.device):
+        with seeded(mixed(self.engine.seed, "forward", self.step, rank, index), self.device):
             pairs = self.engine.forward(self.engine.model, self.batches[i])
-        return with_constants(pairs, self.batches[i], self.references[i], self.engine.groups)
+        pairs = with_constants(pairs, self.batches[i], self.references[i], self.engine.groups)
+        return pairs if self._anchors is None else relative_to(pairs, self._anchors[i])
 
     @property
     def _world(self) -> int:
@@ -247,45 +309,5 @@ class StepContext:
 
     def _pair_ids(self) -> torch.Tensor:
         ids = torch.cat([batch.pair_ids for batch in self.batches])
-        return self.engine.accelerator.gather(ids) if self._world > 1 else ids
-
-
-def count_pairs(batches: Sequence[TokenBatch]) -> int:
-    """Pairs in a rank's micro-batches."""
-    return sum(batch.pairs for batch in batches)
-
-
-def with_constants(
-    pairs: PairBatch, batch: TokenBatch, reference: PairBatch | None, groups: Mapping[str, int]
-) -> PairBatch:
-    """Policy fields completed by what does not depend on the policy: reference log-probs, scores, groups."""
-    constants: dict[str, Any] = {
-        "chosen_scores": batch.chosen_scores,
-        "rejected_scores": batch.rejected_scores,
-    }
-    if groups and batch.groups is not None:
-        indices = [groups[name] for name in batch.groups]
-        constants["groups"] = torch.tensor(indices, device=pairs.chosen_logps.device)
-    if reference is not None:
-        for name in ("chosen_logps", "rejected_logps", "chosen_token_logps", "rejected_token_logps"):
-            constants[f"ref_{name}"] = getattr(reference, name)
-    return replace(pairs, **constants)
-
-
-def _wide(pairs: PairBatch) -> PairBatch:
-    """In float64 (fp32 where the device has none): the objective's own arithmetic adds no error worth speaking of."""
-    return pairs.to(dtype=torch.float32 if pairs.chosen_logps.device.type == "mps" else torch.float64)
-
-
-def _mix(*parts: object) -> int:
-    """A 63-bit seed from any printable parts."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's generators set to ``seed`` inside and put back after."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
+        ids = self.engine.accelerator.gather(ids) if self._world > 1 else ids
+        return ids if self._kept is None else ids[self._kept]

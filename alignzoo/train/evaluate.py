@@ -13,8 +13,9 @@ from alignzoo.errors import NonFiniteLossError
 from alignzoo.model.reference import Reference
 from alignzoo.pairs import PairBatch
 from alignzoo.report import Reporter
-from alignzoo.train.context import Engine, with_constants
+from alignzoo.train.context import Engine
 from alignzoo.train.metrics import name_pairs, non_finite, pair_metrics
+from alignzoo.train.views import with_constants
 
 _Part = TypeVar("_Part")
 

@@ -19,7 +19,7 @@ import torch
 
 from alignzoo.data.collate import TokenBatch
 from alignzoo.errors import Interrupted, NonFiniteLossError
-from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.interfaces import StepLoss
 from alignzoo.model.reference import Reference
 from alignzoo.model.weights import trained_weights
 from alignzoo.observers import Observers
@@ -28,6 +28,7 @@ from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
 from alignzoo.train.checkpoint import Checkpoint, plain_state, save_checkpoint, step_of, whole_checkpoints
 from alignzoo.train.context import Engine, StepContext
+from alignzoo.train.controllers import Controllers
 from alignzoo.train.evaluate import HeldOut
 from alignzoo.train.metrics import MetricsFile, name_pairs, non_finite, pair_metrics, weight_metrics
 from alignzoo.train.optim import learning_rate
@@ -48,7 +49,7 @@ class Loop:
     """
 
     engine: Engine
-    controller: GeometryController
+    controller: Controllers
     reference: Reference | None
     optimizer: torch.optim.Optimizer
     batches: Callable[[int], Sequence[TokenBatch]]
@@ -77,7 +78,7 @@ class Loop:
                 line, figures = self._step(self.done), dict[str, float]()
                 self.done += 1
                 if self.held_out and settings.eval_every and self.done % settings.eval_every == 0:
-                    figures = self.held_out.evaluate(step=self.done)
+                    figures = self.evaluate()
                     line |= figures
                 if metrics:
                     metrics.append(line)
@@ -100,6 +101,13 @@ class Loop:
                 if self.done == self.steps or (settings.save_every and self.done % settings.save_every == 0):
                     self.save()
 
+    def evaluate(self) -> dict[str, float]:
+        """Figures on the held-out pairs, at the weights that would be saved now; none where none are held out."""
+        if self.held_out is None:
+            return {}
+        with self.controller.for_evaluation():
+            return self.held_out.evaluate(step=self.done)
+
     def _step(self, step: int) -> dict[str, Any]:
         """One optimizer step; returns its line of metrics."""
         begin = time.perf_counter()
@@ -116,6 +124,7 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
+        self.controller.after_step(context)
         self.optimizer.zero_grad(set_to_none=True)
         tokens = sum(batch.tokens for batch in batches)
         if self.engine.world > 1:
@@ -162,7 +171,7 @@ class Loop:
                 "optimizer": self.optimizer.state_dict(),
                 "loss": plain_state(objective.loss),
                 "robust": [plain_state(wrapper) for wrapper in objective.wrappers],
-                "geometry": plain_state(self.controller),
+                "geometry": self.controller.state_dict(),
             }
             weights = trained_weights(accelerator.unwrap_model(self.engine.model), state)
             facts = {"tokens": self.tokens, **self.identities}

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 import torch
 
-from alignzoo.errors import AlignzooError, MethodError
+from alignzoo.errors import AlignzooError, MethodError, contained
 from alignzoo.interfaces import PerPair, PreferenceLoss, RobustWrapper
 from alignzoo.pairs import DIFFERENTIABLE, PairBatch
 from alignzoo.plugin.card import Options
+from alignzoo.plugin.discover import describe_error
 
 
 class Objective:
@@ -42,12 +43,13 @@ class Objective:
         for wrapper in self.wrappers:
             value = _under(wrapper, value)
         try:
-            losses = value(pairs)
+            with contained():
+                losses = value(pairs)
         except AlignzooError:
             raise
         except Exception as error:  # a stranger's mathematics: anything can come out of it
             raise MethodError(
-                f"{self._names()} failed on {len(pairs)} pairs: {type(error).__name__}: {error}",
+                f"{self._names()} failed on {len(pairs)} pairs: {describe_error(error)}",
                 hint="run again with --debug for the traceback",
             ) from error
         if losses.shape != pairs.chosen_logps.shape:

@@ -10,21 +10,28 @@ Where this deviates from the released code, and why: the ascent sees the whole s
 result does not depend on how the step is cut (``scope``); ε has a set length ρ, because an unnormalised γ·g with γ ≈
 3e-6 mostly vanishes in a bf16 forward (``radius``); side branches carry ε, so weights are never touched.
 ``preset=official`` goes back to the released code's arithmetic. ρ and ‖ε‖ are Euclidean norms over the selected
-weights, all layers together.
+weights, all layers together, in the weights' unit.
+
+Every perturbed step logs ``radius`` (‖ε‖), ``ascent_grad_norm`` (‖g‖), ``sharpness_gap`` (L(θ + ε) − L(θ)),
+``survival`` (share of ε that reaches the forward) and ``gradient_cosine`` (between g and ∇_M L(θ + ε)).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from alignzoo.geometry.ascent import cosine
 from alignzoo.geometry.perturb import norm
 from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Need, Options, Paper, Verified
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from alignzoo.train.context import SetupContext, StepContext
 
 OFFICIAL: dict[str, Any] = {
@@ -35,6 +42,7 @@ OFFICIAL: dict[str, Any] = {
     "share": 0.01,
 }
 BY_PROBE = ("anti-toxic", "toxic", "abs")
+How = Literal["anti-toxic", "toxic", "abs", "random", "all"]
 
 
 class ShaPOTokenOptions(Options):
@@ -51,18 +59,41 @@ class ShaPOTokenOptions(Options):
     scope: Literal["step", "microbatch"] = Field(
         "step", description="what the ascent sees: the whole step, or each micro-batch alone"
     )
-    select: Literal["anti-toxic", "toxic", "abs", "random", "all"] = Field(
-        "anti-toxic", description="neurons by cosine with the probe's direction (lowest, highest, absolute), or without"
+    select: How | str = Field(
+        "anti-toxic",
+        description="neurons by cosine with the probe's direction (lowest, highest, absolute), without, "
+        "or as saved in a file or run folder",
+        json_schema_extra={"path": True},
     )
-    share: float = Field(0.01, gt=0, le=1, description="share of all MLP neurons that is selected")
-    probe: str | None = Field(None, description="folder of a trained probe (default: trained on part of the data)")
+    share: float = Field(0.01, gt=0, le=1, description="share of all these neurons that is selected")
+    count: int | None = Field(None, ge=1, description="how many neurons are selected, instead of a share")
+    projections: str = Field(
+        "down_proj",
+        description="maps whose inputs are neurons: down_proj (the MLP's, in every family), or names, comma-separated",
+        examples=["o_proj", "down_proj,o_proj"],
+    )
+    probe: str | None = Field(
+        None,
+        description="folder of a trained probe (default: trained on part of the data)",
+        json_schema_extra={"path": True},
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in_preset(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("preset") == "official":
-            return {**OFFICIAL, **values}
-        return values
+        if not isinstance(values, dict) or values.get("preset") != "official":
+            return values
+        filled = {**OFFICIAL, **values}
+        if "share" not in values and (filled.get("count") is not None or filled["select"] not in (*BY_PROBE, "random")):
+            del filled["share"]
+        return filled
+
+    @field_validator("select")
+    @classmethod
+    def _known_or_saved(cls, select: str) -> str:
+        if select not in get_args(How) and not Path(select).expanduser().exists():
+            raise ValueError(f"neither {', '.join(get_args(How))}, nor a file or folder with a saved selection")
+        return select
 
     @model_validator(mode="after")
     def _no_idle_option(self) -> ShaPOTokenOptions:
@@ -73,8 +104,16 @@ class ShaPOTokenOptions(Options):
             raise ValueError("gamma_min and gamma_max do nothing with radius normalized; set rho, or radius raw")
         if self.gamma_min > self.gamma_max:
             raise ValueError(f"gamma_min {self.gamma_min:g} is above gamma_max {self.gamma_max:g}")
-        if self.select == "all" and "share" in given:
-            raise ValueError("share does nothing with select all")
+        if "share" in given and self.count is not None:
+            raise ValueError("share and count exclude each other; give one of them")
+        idle: tuple[str, ...] = ()
+        if self.select not in get_args(How):
+            idle = ("share", "count", "projections")
+        elif self.select == "all":
+            idle = ("share", "count")
+        for name in idle:
+            if name in given and getattr(self, name) is not None:
+                raise ValueError(f"{name} does nothing with select {self.select}")
         if self.select not in BY_PROBE and self.probe is not None:
             raise ValueError(f"probe does nothing with select {self.select}")
         return self
@@ -89,32 +128,60 @@ class ShaPOToken(GeometryController):
     options: ShaPOTokenOptions
 
     def setup(self, run: SetupContext) -> None:
-        from alignzoo.geometry.projections import find_down_projections
+        """Choose the neurons, on the weights that training starts from, and keep the choice beside the run.
+
+        Raises:
+            UsageError: a map or a saved selection that does not fit the model, or a probe's direction compared with
+                maps that do not write into the residual stream.
+            ModelError: the model has no down projections to find.
+        """
         from alignzoo.geometry.side_branch import SideBranches
-        from alignzoo.geometry.subspace import save_selection, select_neurons
+        from alignzoo.geometry.subspace import SavedSelection, save_selection
 
         options = self.options
-        projections = find_down_projections(run.model)
-        probe = run.probe(options.probe) if options.select in BY_PROBE else None
-        selected = select_neurons(
-            projections,
-            options.select,
-            options.share,
-            direction=probe.direction if probe else None,
-            seed=run.seed,
-        )
+        facts: dict[str, Any] = {"select": options.select}
+        if options.select in get_args(How):
+            projections, selected = self._choose(run, facts)
+        else:
+            projections, selected = SavedSelection.read(options.select).on(run.model)
         self.projections, self.selected = projections, selected
         self.branches = SideBranches(projections, selected)
         if run.folder is not None:
-            facts = {"select": options.select, "share": options.share, "probe": probe.facts if probe else None}
             save_selection(run.folder / "geometry", projections, selected, facts)
         run.report.note(
             f"shapo-token: {sum(map(len, selected))} of {sum(p.inner for p in projections)} neurons selected "
-            f"({options.select}) in {sum(len(index) > 0 for index in selected)} of {len(projections)} layers"
+            f"({options.select}) in {sum(len(index) > 0 for index in selected)} of {len(projections)} maps"
         )
 
+    def _choose(self, run: SetupContext, facts: dict[str, Any]) -> tuple[Sequence[Any], Sequence[torch.Tensor]]:
+        """Maps and indices by the options; what decided goes into ``facts``."""
+        from alignzoo.geometry.projections import find_projections, refuse_outside_residual
+        from alignzoo.geometry.subspace import select_neurons
+
+        options = self.options
+        projections = find_projections(run.model, options.projections)
+        if options.select in BY_PROBE:
+            refuse_outside_residual(projections, options.select)
+        probe = run.probe(options.probe) if options.select in BY_PROBE else None
+        how: Any = options.select
+        selected = select_neurons(
+            projections,
+            how,
+            options.share,
+            count=options.count,
+            direction=probe.direction if probe else None,
+            seed=run.seed,
+        )
+        facts |= {
+            "share": options.share if options.count is None else None,
+            "count": options.count,
+            "projections": options.projections,
+            "probe": probe.facts if probe else None,
+        }
+        return projections, selected
+
     def state_dict(self) -> dict[str, Any]:
-        return {"selected": self.selected}
+        return {"selected": list(self.selected)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         from alignzoo.geometry.side_branch import SideBranches
@@ -145,14 +212,16 @@ class ShaPOToken(GeometryController):
                 self.branches.perturb([factor * g for g in ascent])
                 perturbed = ctx.backward()
                 survival = self.branches.survival()
+                turned = cosine(ascent, _over_ranks(self.branches.gradients, ctx))
         if factor * length == 0:  # without branches: even at Δ = 0 they change how a bf16 layer rounds
             loss = perturbed = ctx.backward()
-            survival = 1.0
+            survival = turned = 1.0
         return loss, {
             "radius": factor * length,
             "ascent_grad_norm": length,
             "sharpness_gap": float(perturbed.value - loss.value),
             "survival": survival,
+            "gradient_cosine": turned,
         }
 
     def _factor(self, length: float, ctx: StepContext) -> float:
@@ -161,6 +230,13 @@ class ShaPOToken(GeometryController):
             return options.rho / length if length > 0 else 0.0
         draw = torch.rand((), generator=ctx.generator("gamma", per_rank=options.scope == "microbatch"))
         return options.gamma_min + (options.gamma_max - options.gamma_min) * float(draw)
+
+
+def _over_ranks(gradients: list[torch.Tensor], ctx: StepContext) -> list[torch.Tensor]:
+    """Mean over ranks; DDP, which averages the weights' gradients, does not know the branches."""
+    if ctx.engine.world == 1:
+        return gradients
+    return [ctx.engine.accelerator.reduce(gradient, reduction="mean") for gradient in gradients]
 
 
 CARD = Card(
@@ -177,5 +253,9 @@ CARD = Card(
     verified=(
         Verified(against="in-place perturbation of the weights", test="test_side_branch_equals_in_place_perturbation"),
         Verified(against="closed form on a quadratic", test="test_perturbed_gradient_on_a_quadratic"),
+        Verified(
+            against="the released code's arithmetic, derived again in plain torch (preset official)",
+            test="test_the_official_preset_is_the_released_arithmetic",
+        ),
     ),
 )

@@ -28,6 +28,10 @@ class Gap(PreferenceLoss):
         return self.options.beta * pairs.chosen_logps, self.options.beta * pairs.rejected_logps
 
 
+def eye(request, answer):
+    return "refuses"
+
+
 @hookimpl
 def alignzoo_methods():
     return [
@@ -42,7 +46,7 @@ def alignzoo_judges():
 """
 
 
-def source(*, result: str = "F.softplus(rejected - chosen)", wrapper: str = "'drdpo'", judge: str = "Gap") -> str:
+def source(*, result: str = "F.softplus(rejected - chosen)", wrapper: str = "'drdpo'", judge: str = "eye") -> str:
     return SOURCE.replace("RESULT", result).replace("WRAPPER", wrapper).replace("JUDGE", judge)
 
 

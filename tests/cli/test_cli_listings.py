@@ -92,7 +92,7 @@ def test_compat_says_why_and_what_it_costs(az_here: Az) -> None:
 @pytest.mark.parametrize(
     ("words", "environment", "code", "said"),
     [
-        (["--robust", "drdpo", "--robust", "drdpo"], {}, 3, "name each wrapper once"),
+        (["--robust", "drdpo", "--robust", "drdpo"], {}, 3, "name each method once"),
         (["--geometry", "shapo-token"], {"ACCELERATE_USE_DEEPSPEED": "true"}, 3, "launch with plain data parallelism"),
         (["--loss", "dpo", "--lora.alpha", "3"], {}, 2, "add --lora.r 8"),
         (["--loss", "dpp"], {}, 2, "did you mean dpo"),
@@ -112,8 +112,9 @@ def test_compat_says_why_not(az_here: Az, words: list[str], environment: dict[st
 def test_compat_without_methods_is_the_table_of_all(az_here: Az) -> None:
     cards = {kind: [m.name for m in list_methods(kind) if hasattr(m, "target")] for kind in ("loss", "geometry")}
     text = az_here("compat").stdout.splitlines()
-    assert text[0].split() == ["loss", "robust", *cards["geometry"]]
-    assert ["dpo", "drdpo", *["ok"] * len(cards["geometry"])] in [line.split() for line in text]
+    heads = [words for loss in cards["loss"] for words in ([loss], [loss, "+", "drdpo"])]
+    assert text[0].split() == ["geometry", *(word for words in heads for word in words)]
+    assert ["sam", *["ok"] * len(heads)] in [line.split() for line in text]
     under = az_here("compat", ACCELERATE_USE_DEEPSPEED="true").stdout
     assert "no [1]" in under
     assert "[1] runs under DEEPSPEED are not supported" in under

@@ -174,14 +174,16 @@ def test_a_run_is_the_same_bit_for_bit_beside_faulty_plugins(add_plugin: AddPlug
     layout = (
         f"{HOOK}from alignzoo.lazy import torch\ntorch.manual_seed(7)\n"
         "@hookimpl\ndef alignzoo_formats():\n"
-        "    return [Extension(kind='format', name='greedy', target='nowhere:LAYOUT', summary='x')]"
+        "    return [Extension(kind='format', name='greedy', target='meddling:LAYOUT', summary='x')]"
     )
     plugins = add_plugin("meddles", layout)
+    trace = tmp_path / "imported"
+    (plugins / "meddling.py").write_text(f"open({str(trace)!r}, 'w').close()\nraise SystemExit(0)\n")
     from alignzoo.sandbox import preference_rows
 
     rows = preference_rows("train", 64)
     (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    words = ["--model", "sandbox", "--data", "pairs.jsonl", "--max-steps", "2", "--batch-size", "4", "--lr", "1e-3"]
+    words = ["--model", "sandbox", "--data", "pairs.jsonl", "--max-steps", "2", "--batch-size", "4", "--lora.r", "4"]
     weights = []
     for out, path in (("alone", ""), ("beside", str(plugins))):
         command = [sys.executable, "-m", "alignzoo", "run", *words, "--out", out]
@@ -193,4 +195,5 @@ def test_a_run_is_the_same_bit_for_bit_beside_faulty_plugins(add_plugin: AddPlug
         environment = json.loads((tmp_path / out / "env.json").read_text())["plugins"]
         assert all(len(plugin["hash"]) == 16 for plugin in environment)
     assert weights[0] == weights[1]
+    assert not trace.exists(), "a plugin's layout was imported although a built-in one fits"
     assert {"too-new", "meddles"} <= {plugin["distribution"] for plugin in environment}

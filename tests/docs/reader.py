@@ -108,9 +108,10 @@ class Reader:
         """The real pip, into a folder of its own: its entry points are found there, its code where it lies."""
         prefix = self.start / ".installed"
         ended = self._process([*PIP, "--prefix", str(prefix), "-e", str(project)])
+        assert ended.returncode == 0, f"pip install -e {project.name}\n{ended.stdout}{ended.stderr}"
         [site] = {path.parent for path in prefix.rglob("*.dist-info")}
         self.environment["PYTHONPATH"] = os.pathsep.join([str(site), str(project.resolve())])
-        return Ended(ended.args, ended.returncode, "", ended.stderr if ended.returncode else "")
+        return Ended(ended.args, 0, "", "")
 
     def _python(self, code: str, where: str) -> None:
         self.err = ""

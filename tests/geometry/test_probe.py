@@ -12,10 +12,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignzoo.errors import AlignzooError, DataError, ModelError
+from alignzoo.errors import AlignzooError, DataError, ModelError, UsageError
 from alignzoo.geometry import probe_run
-from alignzoo.geometry.probe import Probe, _auc, fit_probe, mean_hidden_states
-from alignzoo.geometry.probe_run import cached_probe
+from alignzoo.geometry.probe import (
+    Probe,
+    _auc,
+    calibration,
+    fit_probe,
+    hidden_features,
+    layer_indices,
+    mean_hidden_states,
+)
+from alignzoo.geometry.probe_run import cached_probe, train_probe
 from alignzoo.report import Progress, Reporter
 from alignzoo.testing.tiny import pair_rows, tiny_model
 
@@ -81,6 +89,68 @@ def test_features_are_means_over_tokens_whatever_the_batching() -> None:
     for row, ids in enumerate(sequences):
         states = model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0]
         torch.testing.assert_close(together[row], states.mean(0).detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt-neox", "gpt2", "gemma3"])
+def test_features_of_every_layer_and_pooling(family: str) -> None:
+    model = tiny_model(family, dtype=torch.float32)
+    sequences = [[*row["prompt_ids"], *row["chosen_ids"], 0, 0] for row in pair_rows(5)]
+    poolings: dict[Any, Callable[[torch.Tensor], torch.Tensor]] = {
+        "mean": lambda states: states.mean(0),
+        "last": lambda states: states[-1],
+        "max": lambda states: states.amax(0),
+    }
+    for pooling, pool in poolings.items():
+        found = hidden_features(model, sequences, layers=[0, 1, 2], pooling=pooling, bar=Progress())
+        for layer, features in enumerate(found):
+            for row, ids in enumerate(sequences):
+                states = model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[layer][0]
+                torch.testing.assert_close(features[row], pool(states.detach()), rtol=1e-4, atol=1e-5)
+
+
+def test_layers_by_words() -> None:
+    assert layer_indices("last", 4) == [4]
+    assert layer_indices("all", 4) == [1, 2, 3, 4]
+    assert layer_indices("0,-1, 2,4", 4) == [0, 2, 4]
+    assert layer_indices("-5", 4) == [0]
+    for words in ("first", "5", "-6", "1.5", ""):
+        with pytest.raises(UsageError, match="--layers"):
+            layer_indices(words, 4)
+
+
+def test_calibration_by_hand() -> None:
+    found = calibration(torch.tensor([0.0, 0.05, 0.92, 1.0]), torch.tensor([0, 1, 1, 1]))
+    assert found.curve == [
+        {"count": 2, "stated": pytest.approx(0.025), "observed": 0.5},
+        {"count": 2, "stated": pytest.approx(0.96), "observed": 1.0},
+    ]
+    assert found.ece == pytest.approx((0.475 + 0.04) / 2)
+    assert found.brier == pytest.approx((0 + 0.95**2 + 0.08**2 + 0) / 4)
+
+
+def test_probabilities_that_are_true_are_calibrated() -> None:
+    draw = torch.Generator().manual_seed(0)
+    p = torch.rand(20000, generator=draw)
+    labels = (torch.rand(20000, generator=draw) < p).long()
+    assert calibration(p, labels).ece < 0.02
+    assert calibration(p, labels).brier == pytest.approx(1 / 6, abs=0.01)
+    assert calibration(p.square(), labels).ece > 0.1
+
+
+def test_of_several_layers_the_best_by_validation_is_taken() -> None:
+    from datasets import Dataset
+
+    model = tiny_model(dtype=torch.float32)
+    parts = [Dataset.from_list(pair_rows(16, seed=seed)) for seed in (0, 1)]
+    probe = train_probe(model, *parts, report=Reporter(), facts={"seed": 0}, layers="0,1,2", pooling="last")
+    rows = probe.facts["layers"]
+    assert [row["layer"] for row in rows] == [0, 1, 2]
+    best = max(rows, key=lambda row: row["held_out_auc"])
+    assert probe.facts["held_out_auc"] == best["held_out_auc"]
+    assert probe.facts["pooling"] == "last"
+    alone = train_probe(model, *parts, report=Reporter(), facts={}, layers=str(probe.facts["layer"]), pooling="last")
+    assert torch.equal(alone.weight, probe.weight)
+    assert "layers" not in alone.facts
 
 
 def test_saved_and_read_back(tmp_path: Path) -> None:

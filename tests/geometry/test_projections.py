@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from alignzoo.errors import ModelError, UsageError
-from alignzoo.geometry.projections import find_down_projections
+from alignzoo.geometry.projections import find_down_projections, find_projections, linear_maps
 from alignzoo.geometry.subspace import neuron_cosines, select_neurons
 from alignzoo.testing.tiny import CONFIGS, SMALL, tiny_model
 
@@ -45,6 +45,43 @@ def test_finds_the_wrapped_maps_of_an_adapter() -> None:
     assert all(hasattr(p.module, "lora_A") for p in found), "the outer map, adapter included"
     for one, other in zip(found, plain, strict=True):
         assert torch.equal(one.value_vectors(), other.value_vectors())
+
+    assert [p.name for p in found] == [p.name for p in plain], "an adapter does not rename the maps"
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_value_vector_of_any_map_is_what_its_input_writes(family: str) -> None:
+    for projection in linear_maps(tiny_model(family)):
+        silent = torch.zeros(1, projection.inner, dtype=torch.float64)
+        firing = silent.clone()
+        firing[0, 5] = 1
+        difference = (projection.module(firing) - projection.module(silent))[0]
+        torch.testing.assert_close(difference, projection.value_vectors()[5])
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_attention_and_mlp_each_write_into_the_residual_stream_once(family: str) -> None:
+    writing = [p.name.rpartition(".")[2] for p in linear_maps(tiny_model(family)) if p.residual and p.layer == 1]
+    expected = {"gpt-neox": ["dense", "dense_4h_to_h"], "gpt2": ["c_proj", "c_proj"]}
+    assert sorted(writing) == expected.get(family, ["down_proj", "o_proj"])
+
+
+def test_maps_by_name() -> None:
+    model = tiny_model()
+    layers = "model.layers.{}."
+    for patterns, local in {
+        "o_proj": ["self_attn.o_proj"],
+        "self_attn.o_proj": ["self_attn.o_proj"],
+        "down_proj": ["mlp.down_proj"],
+        "down_proj, v_proj": ["self_attn.v_proj", "mlp.down_proj"],
+        "mlp.*": ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"],
+    }.items():
+        expected = [layers.format(layer) + name for layer in (0, 1) for name in local]
+        assert [p.name for p in find_projections(model, patterns)] == expected
+    assert [p.name for p in find_projections(model, "model.layers.1.*.o_proj")] == ["model.layers.1.self_attn.o_proj"]
+    for patterns in ("c_proj", "o_proj,nothing", "lm_head", " , "):
+        with pytest.raises(UsageError, match="projections"):
+            find_projections(model, patterns)
 
 
 def test_a_model_without_such_maps_is_refused_with_what_to_do() -> None:

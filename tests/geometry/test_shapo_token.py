@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,13 +13,13 @@ from golden import golden_pairs
 from steps import objective
 
 from alignzoo import load_method
-from alignzoo.errors import UsageError
+from alignzoo.errors import AlignzooError, UsageError
 from alignzoo.geometry.projections import Projection, find_down_projections
 from alignzoo.geometry.side_branch import SideBranches
 from alignzoo.interfaces import StepLoss
 from alignzoo.report import Reporter
 from alignzoo.testing.steps import context, gradients
-from alignzoo.testing.tiny import CONFIGS, batch_of, cut, pair_rows, shifted, tiny_model
+from alignzoo.testing.tiny import CONFIGS, SMALL, batch_of, cut, pair_rows, shifted, tiny_model, with_adapter
 from alignzoo.train.context import SetupContext, StepContext
 
 ROWS = pair_rows(8, seed=9)
@@ -77,6 +78,7 @@ def test_side_branch_equals_in_place_perturbation(family: str) -> None:
             weight.index_add_(0 if transposed else 1, index, rho * part / norm)
     perturbed.zero_grad()
     after = context(perturbed, cut(ROWS, 4), goal, reference=shifted(model)).backward()
+    there = [w.grad[i] if transposed else w.grad[:, i] for w, i in columns]
     expected = gradients(perturbed)
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-7, atol=1e-9)
@@ -87,12 +89,15 @@ def test_side_branch_equals_in_place_perturbation(family: str) -> None:
     assert ctx.metrics["geometry/ascent_grad_norm"] == pytest.approx(float(norm))
     assert ctx.metrics["geometry/sharpness_gap"] == pytest.approx(float(after.value - before.value), rel=1e-6)
     assert ctx.metrics["geometry/survival"] == pytest.approx(1)
+    turned = torch.nn.functional.cosine_similarity(*(torch.cat([p.flatten() for p in x]) for x in (parts, there)), 0)
+    assert ctx.metrics["geometry/gradient_cosine"] == pytest.approx(float(turned))
 
 
 class Quadratic:
     """A context whose objective is ½‖(W + Δ_S)x − t‖² averaged over rows: W is one linear map."""
 
     step = 0
+    engine = SimpleNamespace(world=1)
 
     def __init__(self, linear: torch.nn.Linear, inputs: torch.Tensor, targets: torch.Tensor) -> None:
         self.linear, self.inputs, self.targets = linear, inputs, targets
@@ -139,6 +144,10 @@ def test_perturbed_gradient_on_a_quadratic() -> None:
     gap = 0.5 * torch.trace(epsilon @ moment @ epsilon.T) + (epsilon * (weight @ moment - cross)).sum()
     assert ctx.metrics["sharpness_gap"] == pytest.approx(float(gap))
     assert ctx.metrics["radius"] == pytest.approx(float(epsilon.norm()))
+    there = (linear.weight.grad * mask).flatten()  # type: ignore[operator]
+    turned = torch.nn.functional.cosine_similarity(ascent.flatten(), there, dim=0)
+    assert ctx.metrics["gradient_cosine"] == pytest.approx(float(turned))
+    assert float(turned) < 0.999, "the test would not notice a cosine of 1"
 
 
 def test_only_every_interval_th_step_is_perturbed() -> None:
@@ -183,6 +192,12 @@ def test_official_preset_is_raw_per_micro_batch_and_can_be_overridden() -> None:
         ({"select": "random", "probe": "x"}, "probe does nothing"),
         ({"preset": "official", "rho": 0.1}, "rho does nothing"),
         ({"interval": 0}, "greater than or equal to 1"),
+        ({"share": 0.1, "count": 3}, "exclude each other"),
+        ({"select": "all", "count": 3}, "count does nothing"),
+        ({"select": "anti_toxic"}, "neither anti-toxic, .* nor a file or folder"),
+        ({"select": "tests", "share": 0.5}, "share does nothing with select tests"),
+        ({"select": "tests", "projections": "o_proj"}, "projections does nothing"),
+        ({"select": "tests", "probe": "x"}, "probe does nothing"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_an_error(options: dict[str, Any], complaint: str) -> None:
@@ -300,6 +315,137 @@ def test_the_selection_is_kept_beside_the_run(tmp_path: Path) -> None:
     facts = json.loads((tmp_path / "geometry" / "selection.json").read_text())
     assert facts["neurons"] == sum(len(index) for index in saved.values()) == round(0.1 * 96)
     assert facts["select"] == "random"
+
+
+def saved(model: Any, folder: Path, **options: Any) -> Any:
+    """A controller on random neurons that has saved its selection beside the run in ``folder``."""
+    shapo = load_method("geometry", "shapo-token", **{"select": "random", "share": 0.1, **options})
+    shapo.setup(SetupContext(model, seed=3, report=Reporter(), probe=no_probe, folder=folder))
+    return shapo
+
+
+@pytest.mark.parametrize("within", ["", "geometry", "geometry/selection.safetensors"])
+def test_a_saved_selection_is_used_again(within: str, tmp_path: Path) -> None:
+    model = tiny_model()
+    first = saved(model, tmp_path, projections="down_proj,v_proj")
+    again = load_method("geometry", "shapo-token", select=str(tmp_path / within))
+    again.setup(SetupContext(model, seed=0, report=Reporter(), probe=no_probe))
+    assert [p.name for p in again.projections] == [p.name for p in first.projections]
+    assert all(torch.equal(a, b) for a, b in zip(again.selected, first.selected, strict=True))
+    assert again.options.needs() == frozenset()
+
+
+def test_a_saved_selection_fits_the_same_model_under_an_adapter(tmp_path: Path) -> None:
+    first = saved(tiny_model(), tmp_path)
+    again = load_method("geometry", "shapo-token", select=str(tmp_path))
+    again.setup(SetupContext(with_adapter(tiny_model()), seed=0, report=Reporter(), probe=no_probe))
+    assert all(torch.equal(a, b) for a, b in zip(again.selected, first.selected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "no saved selection in"),
+        (b"not safetensors", "damaged"),
+        ({"model.layers.7.mlp.down_proj": [1]}, "layers.7.mlp.down_proj, which this model does not have"),
+        ({"model.layers.0.mlp.down_proj": [48]}, "selects neuron 48 .* which has 48"),
+        ({"model.layers.0.mlp.down_proj": [3, 3]}, "no list of neurons"),
+        ({"model.layers.0.mlp.down_proj": [-1]}, "no list of neurons"),
+        ({"model.layers.0.mlp.down_proj": [0.5]}, "no list of neurons"),
+        ({"model.layers.0.mlp.down_proj": []}, "selects no neuron"),
+    ],
+)
+def test_a_selection_that_does_not_fit_says_why(content: Any, complaint: str, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    file = tmp_path / "selection.safetensors"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is not None:
+        kinds = {name: torch.float64 if 0.5 in index else torch.int64 for name, index in content.items()}
+        save_file({name: torch.tensor(index, dtype=kinds[name]) for name, index in content.items()}, file)
+    shapo = load_method("geometry", "shapo-token", select=str(tmp_path))
+    with pytest.raises(AlignzooError, match=complaint):
+        shapo.setup(SetupContext(tiny_model(), seed=0, report=Reporter(), probe=no_probe))
+
+
+def test_a_selection_of_a_narrower_model_is_refused(tmp_path: Path) -> None:
+    import transformers
+
+    narrow = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**SMALL, "intermediate_size": 40}))
+    saved(narrow, tmp_path)
+    shapo = load_method("geometry", "shapo-token", select=str(tmp_path))
+    with pytest.raises(UsageError, match="had 40 neurons, in this model it has 48"):
+        shapo.setup(SetupContext(tiny_model(), seed=0, report=Reporter(), probe=no_probe))
+
+
+def test_count_is_the_number_of_neurons() -> None:
+    model = tiny_model()
+    shapo = load_method("geometry", "shapo-token", select="random", count=5)
+    shapo.setup(SetupContext(model, seed=0, report=Reporter(), probe=no_probe))
+    assert sum(map(len, shapo.selected)) == 5
+    many = load_method("geometry", "shapo-token", select="random", count=97)
+    with pytest.raises(UsageError, match="count 97 is more than the 96 neurons"):
+        many.setup(SetupContext(model, seed=0, report=Reporter(), probe=no_probe))
+
+
+@pytest.mark.parametrize("patterns", ["o_proj", "v_proj", "q_proj,mlp.*", "down_proj"])
+def test_neurons_of_other_maps_are_perturbed_like_their_weights(patterns: str) -> None:
+    model, rho = tiny_model(), 0.4
+    goal = objective()
+    shapo = controller(model, rho=rho, projections=patterns)
+    shapo.step(context(model, cut(ROWS, 4), goal))
+    found = gradients(model)
+
+    moved = copy.deepcopy(model)
+    columns = selected_columns(moved, controller(moved, rho=rho, projections=patterns))
+    context(moved, cut(ROWS, 4), goal, reference=shifted(model)).backward()
+    parts = [w.grad[:, i] for w, i in columns]
+    length = torch.sqrt(sum((part**2).sum() for part in parts))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for (weight, index), part in zip(columns, parts, strict=True):
+            weight.index_add_(1, index, rho * part / length)
+    moved.zero_grad()
+    context(moved, cut(ROWS, 4), goal, reference=shifted(model)).backward()
+    for name, gradient in gradients(moved).items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("patterns", ["v_proj", "q_proj", "down_proj,up_proj"])
+def test_a_probe_selects_only_where_the_residual_stream_is_written(patterns: str) -> None:
+    shapo = load_method("geometry", "shapo-token", projections=patterns)
+    with pytest.raises(UsageError, match="does not write there") as refusal:
+        shapo.setup(SetupContext(tiny_model(), seed=0, report=Reporter(), probe=no_probe))
+    assert "random, all, or a saved selection" in str(refusal.value)
+
+
+def test_the_official_preset_makes_way_for_other_choices_of_neurons(tmp_path: Path) -> None:
+    saved(tiny_model(), tmp_path)
+    for options in ({"count": 3}, {"select": "all"}, {"select": str(tmp_path)}):
+        made = load_method("geometry", "shapo-token", preset="official", **options).options
+        assert (made.radius, made.scope) == ("raw", "microbatch")
+
+
+@pytest.mark.parametrize("scope", ["step", "microbatch"])
+def test_bf16_autocast_frozen_base_and_checkpointing_at_once(scope: str) -> None:
+    """All that a LoRA run under --precision bf16 brings, in one step: figures are finite and something has moved."""
+    model = with_adapter(tiny_model(dtype=torch.float32))
+    goal, reference = objective("dpo", "drdpo"), shifted(tiny_model(dtype=torch.float32))
+    shapo = controller(model, rho=0.5, scope=scope)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.enable_input_require_grads()
+    model.train()
+    before = bits(model)
+    ctx = context(model, cut(ROWS, 4), goal, reference=reference)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        shapo.step(ctx)
+    figures = {name: ctx.metrics[f"geometry/{name}"] for name in ("radius", "survival", "gradient_cosine")}
+    assert figures["radius"] == pytest.approx(0.5, rel=1e-3)
+    assert figures["survival"] == pytest.approx(1, abs=0.02)
+    assert -1 <= figures["gradient_cosine"] < 1
+    assert ctx.metrics["geometry/sharpness_gap"] > 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in bits(model).items())
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients(model).values())
 
 
 def test_context_is_what_the_interface_promises() -> None:

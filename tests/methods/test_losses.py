@@ -71,8 +71,8 @@ def test_losses_equal_trl(name: str, options: Any, loss_type: str, beta: float, 
 
     from alignzoo.sandbox import MODEL_PATH, preference_rows
     from alignzoo.testing.tiny import batch_of
-    from alignzoo.train.context import with_constants
     from alignzoo.train.logps import padded_pair_logps
+    from alignzoo.train.views import with_constants
 
     tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
     policy = AutoModelForCausalLM.from_pretrained(MODEL_PATH, dtype=torch.float32).eval()

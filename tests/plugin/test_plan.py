@@ -12,7 +12,7 @@ from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
 from alignzoo.plugin.card import Card, Options
 from alignzoo.plugin.discover import Plugin
 from alignzoo.plugin.planfile import plan_to_dict, read_plan, write_plan
-from alignzoo.plugin.recipe import Layer, read_recipe
+from alignzoo.plugin.recipe import Layer, flatten, read_recipe
 from alignzoo.plugin.registry import Registry, registry
 from alignzoo.plugin.resolve import Plan, require, resolve
 
@@ -143,3 +143,57 @@ def test_a_strangers_alias_does_not_break_the_default_run_or_a_composition() -> 
 
 def test_robust_none_takes_away_the_wrappers_of_a_recipe() -> None:
     assert plan({**OWN, "robust": ["drdpo"]}, {"robust": ["none"]}).robust == ()
+
+
+def test_controllers_stack_with_companions_and_not_with_each_other(tmp_path: Path) -> None:
+    plan = require(resolve([Layer("flag", {**OWN, "geometry": ["ema", "shapo-token"], "geometry.ema.decay": 0.5})]))
+    assert plan.geometry.card.name == "shapo-token"
+    assert [method.card.name for method in plan.companions] == ["ema"]
+    assert plan.companions[0].options.model_dump()["decay"] == 0.5
+    write_plan(plan, tmp_path)
+    again = read_plan(tmp_path)
+    assert plan_to_dict(again) == plan_to_dict(plan)
+    alone = require(resolve([Layer("recipe:x", {**OWN, "geometry": "ema"})]))
+    assert (alone.geometry.card.name, alone.companions[0].card.name) == ("plain", "ema")
+    both = resolve([Layer("flag", {**OWN, "geometry": ["shapo-token", "sam"]})])
+    assert isinstance(both, list)
+    assert both[0].exit_code == 3
+    assert "each choose where the gradient is taken" in both[0].message
+    twice = resolve([Layer("flag", {**OWN, "geometry": ["ema", "ema"]})])
+    assert isinstance(twice, list)
+    assert twice[0].exit_code == 3
+
+
+def test_options_of_a_stack_of_controllers_find_their_owner() -> None:
+    words = {**OWN, "geometry": ["sam", "ema"], "geometry.interval": 3, "geometry.rho": 0.1, "geometry.ema.interval": 2}
+    plan = require(resolve([Layer("flag", words)]))
+    assert plan.geometry.options.model_dump()["interval"] == 3
+    assert plan.geometry.options.model_dump()["rho"] == 0.1
+    assert plan.companions[0].options.model_dump()["interval"] == 2
+    for wrong, said in (
+        ("geometry.absent", "no controller of this run has that option"),
+        ("geometry.swa.start", "'swa'"),
+    ):
+        problems = resolve([Layer("flag", {**words, wrong: 1})])
+        assert isinstance(problems, list)
+        assert said in problems[0].message
+        assert problems[0].exit_code == 2
+
+
+def test_a_recipe_may_list_controllers() -> None:
+    flat = flatten({"geometry": [{"name": "sam", "rho": 0.2}, "ema"]}, "here")
+    assert flat == {"geometry": ["sam", "ema"], "geometry.sam.rho": 0.2}
+
+
+def test_only_paths_are_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("random", "adamw", "cosine", "probe"):
+        (tmp_path / folder).mkdir()
+    words = {**OWN, "geometry": "shapo-token", "geometry.select": "random", "optimizer": "adamw"}
+    write_plan(require(resolve([Layer("flag", words)])), tmp_path)
+    again = read_plan(tmp_path)
+    assert again.settings.optimizer == "adamw"
+    assert again.geometry.options.model_dump()["select"] == "random"
+    probed = {**OWN, "geometry": "shapo-token", "geometry.probe": "probe"}
+    write_plan(require(resolve([Layer("flag", probed)])), tmp_path)
+    assert read_plan(tmp_path).geometry.options.model_dump()["probe"] == str(tmp_path / "probe")

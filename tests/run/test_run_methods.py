@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from run_helpers import EVAL_KEYS, LN2, STEP_KEYS, Heard, RunFolder, Start, Train
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from alignzoo.report import Reporter
+from alignzoo.runs import resume
 from alignzoo.sandbox import EVALUATION_SPLITS
 
-GEOMETRY = {"geometry/radius", "geometry/ascent_grad_norm", "geometry/sharpness_gap", "geometry/survival"}
+GEOMETRY = {
+    "geometry/gradient_cosine",
+    "geometry/radius",
+    "geometry/ascent_grad_norm",
+    "geometry/sharpness_gap",
+    "geometry/survival",
+}
 
 
 @pytest.mark.parametrize("geometry", ["plain", "shapo-token"])
@@ -127,3 +137,26 @@ def test_two_runs_of_one_process_do_not_disturb_each_other(train: Train) -> None
     train(precision="bf16")
     again = train(precision="fp32")
     assert first.timeless() == again.timeless()
+
+
+def test_a_companion_is_evaluated_and_saved_and_survives_a_resume(train: Train, tmp_path: Path) -> None:
+    words: dict[str, Any] = {"loss": "dpo", "max_steps": 4, "save_every": 2, "eval_every": 2}
+    plain = train(**words)
+    run = train(**words, geometry=["sam", "swa"], **{"geometry.swa.start": 1})
+    assert run.plan["sentence"] == "--loss dpo --geometry sam --geometry swa"
+    assert [("geometry/swa_distance" in line, "geometry/radius" in line) for line in run.metrics] == [
+        (False, True), *[(True, True)] * 3
+    ]  # fmt: skip
+    last = torch.load(run.path / "checkpoints/step-00000004/optimizer_and_methods.pt", weights_only=True)
+    average = last["geometry"]["companions"][0]["average"]
+    saved = run.weights
+    assert any(torch.equal(tensor, value) for tensor in saved.values() for value in average)
+    trained = load_file(run.path / "checkpoints/step-00000004/weights.safetensors")
+    assert not all(torch.equal(tensor, saved[name]) for name, tensor in trained.items() if name in saved)
+    assert run.result["weights"] != plain.result["weights"]
+    whole = run.result
+    shutil.rmtree(run.path / "checkpoints" / "step-00000004")
+    (run.path / "result.json").unlink()
+    resume(run.path, reporter=Reporter())
+    assert run.result["weights"] == whole["weights"]
+    assert run.result["after"] == whole["after"]

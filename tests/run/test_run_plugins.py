@@ -148,7 +148,8 @@ def test_a_layout_of_a_plugin(train: Train, make_plugin: MakePlugin, tmp_path: P
         train(loss="dpo")  # the built-in layouts are looked at first
     for normalise, message in (
         ("lambda row: row['absent']", r"qa\.jsonl:1: layout q-a of .* failed: KeyError: 'absent'"),
-        ("lambda row: 3", "layout q-a gave a int for a row"),
+        ("lambda row: 3", r"layout q-a of .* gave a int for a row"),
+        ("lambda row: PreferenceRow(row['q'], 5, None)", r"qa\.jsonl:1: layout q-a of .* gave chosen as int"),
     ):
         wrong = make_plugin(layout("lambda row: 'q' in row", normalise))
         with plugins_from(wrong), pytest.raises(DataError, match=message):

@@ -1,0 +1,64 @@
+"""A second copy of the trained weights that takes their place while the model is evaluated and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from alignzoo.lazy import torch
+
+
+class WeightAverage:
+    """An average of weights over optimizer steps, in fp32 or wider, on the weights' device.
+
+    Args:
+        weights: the trainable weights; they are read, and exchanged only inside :meth:`in_place`.
+    """
+
+    def __init__(self, weights: Sequence[torch.Tensor]) -> None:
+        self._weights = list(weights)
+        self._average = [_wide(weight) for weight in self._weights]
+        self.count = 0
+
+    def include(self, share: Callable[[int], float]) -> None:
+        """Move the average towards the weights by ``share(n)``, where n counts this call from 1."""
+        self.count += 1
+        with torch.no_grad():
+            for average, weight in zip(self._average, self._weights, strict=True):
+                average.lerp_(weight.detach().to(average.dtype), share(self.count))
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside, the weights hold the average; after, their own bits again. Nothing happens before :meth:`include`."""
+        if self.count == 0:
+            yield
+            return
+        saved = [weight.detach().clone() for weight in self._weights]
+        _copy(self._average, self._weights)
+        try:
+            yield
+        finally:
+            _copy(saved, self._weights)
+
+    def distance(self) -> float:
+        """‖average − weights‖, Euclidean over all of them."""
+        gaps = [(a - w.detach()).double().square().sum() for a, w in zip(self._average, self._weights, strict=True)]
+        return float(torch.stack(gaps).sum().sqrt())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"average": [average.clone() for average in self._average], "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        _copy(state["average"], self._average)
+        self.count = state["count"]
+
+
+def _wide(weight: torch.Tensor) -> torch.Tensor:
+    return weight.detach().to(torch.promote_types(weight.dtype, torch.float32), copy=True)
+
+
+def _copy(source: Sequence[torch.Tensor], target: Sequence[torch.Tensor]) -> None:
+    with torch.no_grad():
+        for value, place in zip(source, target, strict=True):
+            place.copy_(value)

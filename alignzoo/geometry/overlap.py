@@ -1,0 +1,74 @@
+"""How much two selections of neurons have in common, and how much chance would give them."""
+
+from __future__ import annotations
+
+from math import exp, lgamma
+from typing import Any
+
+import torch
+
+from alignzoo.errors import UsageError
+from alignzoo.geometry.subspace import SavedSelection
+
+
+def overlap(one: SavedSelection, other: SavedSelection) -> dict[str, Any]:
+    """Neurons of each, shared ones, Jaccard index (shared / in either) and the Jaccard that chance gives.
+
+    Chance is the exact mean over two independent uniform draws of these sizes: from all neurons of the maps for the
+    whole, from the map's own for each map under ``layers``. It is None where the files do not say how many neurons
+    their maps have, a Jaccard index where neither selects any.
+
+    Raises:
+        UsageError: the selections are of models of different widths.
+    """
+    widths: dict[str, int] | None = None
+    if one.widths is not None and other.widths is not None:
+        for name in one.widths.keys() & other.widths.keys():
+            if one.widths[name] != other.widths[name]:
+                raise UsageError(
+                    f"{name} has {one.widths[name]} neurons in {one.path} and {other.widths[name]} in {other.path}",
+                    hint="compare selections of the same model",
+                )
+        widths = {**one.widths, **other.widths}
+    names = [*one.neurons, *(name for name in other.neurons if name not in one.neurons)]
+    layers = []
+    for name in sorted(names, key=_natural):
+        a, b = (set(which.neurons.get(name, torch.empty(0)).tolist()) for which in (one, other))
+        layers.append({"name": name, **_compared(len(a), len(b), len(a & b), widths[name] if widths else None)})
+    sizes = [sum(len(index) for index in which.neurons.values()) for which in (one, other)]
+    shared = sum(layer["shared"] for layer in layers)
+    total = sum(widths[name] for name in names) if widths else None
+    return {
+        "selections": [str(one.path), str(other.path)],
+        **_compared(sizes[0], sizes[1], shared, total),
+        "layers": layers,
+    }
+
+
+def chance_jaccard(a: int, b: int, of: int) -> float:
+    """The mean Jaccard index of two independent uniform draws of ``a`` and ``b`` out of ``of``, not both 0."""
+
+    def choose(n: int, k: int) -> float:
+        return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
+
+    return sum(
+        exp(choose(a, k) + choose(of - a, b - k) - choose(of, b)) * k / (a + b - k)
+        for k in range(max(0, a + b - of), min(a, b) + 1)
+        if a + b > k
+    )
+
+
+def _compared(a: int, b: int, shared: int, of: int | None) -> dict[str, Any]:
+    either = a + b - shared
+    return {
+        "neurons": [a, b],
+        "of": of,
+        "shared": shared,
+        "jaccard": shared / either if either else None,
+        "chance": chance_jaccard(a, b, of) if of is not None and either else None,
+    }
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Layer 2 before layer 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]

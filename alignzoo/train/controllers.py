@@ -1,0 +1,62 @@
+"""The geometry of a run: one controller that takes the gradient, and the companions that act after the step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from alignzoo.errors import contained
+from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.train.checkpoint import plain_state
+from alignzoo.train.context import SetupContext, StepContext
+
+
+class Controllers:
+    """A :class:`GeometryController` in its verbs, made of one and its companions, called in the order given.
+
+    Args:
+        gradient: whose :meth:`~GeometryController.step` is taken.
+        companions: controllers whose cards say ``companion``.
+    """
+
+    def __init__(self, gradient: GeometryController, companions: Sequence[GeometryController] = ()) -> None:
+        self.gradient = gradient
+        self.companions = list(companions)
+
+    @property
+    def _all(self) -> list[GeometryController]:
+        return [self.gradient, *self.companions]
+
+    def setup(self, run: SetupContext) -> None:
+        for controller in self._all:
+            with contained():
+                controller.setup(run)
+
+    def step(self, ctx: StepContext) -> StepLoss:
+        with contained():
+            return self.gradient.step(ctx)
+
+    def after_step(self, ctx: StepContext) -> None:
+        for controller in self._all:
+            with contained():
+                controller.after_step(ctx)
+
+    @contextmanager
+    def for_evaluation(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for controller in self._all:
+                stack.enter_context(controller.for_evaluation())
+            yield
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of all, checked to be plain data."""
+        return {
+            "gradient": plain_state(self.gradient),
+            "companions": [plain_state(controller) for controller in self.companions],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.gradient.load_state_dict(state["gradient"])
+        for controller, saved in zip(self.companions, state["companions"], strict=True):
+            controller.load_state_dict(saved)

@@ -1,0 +1,79 @@
+"""Exponential moving average of the weights, beside any controller.
+
+    θ̄ ← d·θ̄ + (1 − d)·θ    after each ``interval`` steps,     evaluated and saved: θ̄
+
+Polyak, Juditsky, *Acceleration of Stochastic Approximation by Averaging*, SIAM J. Control Optim. 30 (1992), with the
+exponential weights that are usual in deep learning. Training goes on with θ; only evaluation and the saved model use
+θ̄. The first average is θ itself at step ``start``. With ``warm_up`` the decay is min(d, (1 + n)/(10 + n)) at the
+n-th update, so that a short run does not keep its starting point. θ̄ is kept in fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from alignzoo.geometry.average import WeightAverage
+from alignzoo.interfaces import GeometryController
+from alignzoo.plugin import Card, Options, Verified
+
+if TYPE_CHECKING:
+    from alignzoo.train.context import SetupContext, StepContext
+
+
+class EMAOptions(Options):
+    """How slowly, how often, and from when on; steps are optimizer steps."""
+
+    decay: float = Field(0.99, ge=0, lt=1, description="share of the old average that is kept")
+    warm_up: bool = Field(True, description="a lower decay for the first updates")
+    interval: int = Field(1, ge=1, description="update every so many optimizer steps")
+    start: int = Field(0, ge=0, description="optimizer steps before the average begins")
+
+
+class EMA(GeometryController):
+    """A moving average that is evaluated and saved in place of the weights."""
+
+    options: EMAOptions
+
+    def setup(self, run: SetupContext) -> None:
+        self.average = WeightAverage([weight for weight in run.model.parameters() if weight.requires_grad])
+
+    def after_step(self, ctx: StepContext) -> None:
+        if ctx.step < self.options.start or (ctx.step + 1) % self.options.interval:
+            return
+        self.average.include(self._share)
+        ctx.log("ema_distance", self.average.distance())
+
+    def _share(self, n: int) -> float:
+        """Of the new weights in the n-th update: all of them in the first."""
+        if n == 1:
+            return 1.0
+        decay = self.options.decay
+        return 1 - (min(decay, (1 + n) / (10 + n)) if self.options.warm_up else decay)
+
+    @contextmanager
+    def for_evaluation(self) -> Iterator[None]:
+        with self.average.in_place():
+            yield
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.average.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.average.load_state_dict(state)
+
+
+CARD = Card(
+    api=1,
+    kind="geometry",
+    name="ema",
+    target=f"{__name__}:EMA",
+    options=EMAOptions,
+    summary="Moving average of the weights, evaluated and saved in their place",
+    formula="θ̄ ← d·θ̄ + (1 − d)·θ",
+    companion=True,
+    verified=(Verified(against="torch.optim.swa_utils", test="test_ema_equals_torch"),),
+)

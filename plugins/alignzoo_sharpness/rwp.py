@@ -1,0 +1,80 @@
+"""Random weight perturbation, mixed with the plain gradient.
+
+    n_i ~ N(0, (γ·‖w_i‖)²)  in each row i,     step with α·∇L(θ + n) + (1−α)·∇L(θ)
+
+Li, Tao, Yan, Lei, Wu, Fang, He, Huang, *Revisiting Random Weight Perturbation for Efficiently Improving
+Generalization*, arXiv 2404.00357 (m-RWP). A row is an output's weights; a tensor with one dimension is one row. γ is
+relative to a row's length, so a row of d weights moves about γ·√d of its own length.
+
+The authors take the two gradients on two halves of the batch, to run them side by side. Here both see the whole step:
+the mixture is then the gradient of one objective, and does not depend on how the step is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from alignzoo.geometry.ascent import EVERYTHING, Interval, Moved, Select, combine, cosine, grads, noise_like, visit
+from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.plugin import Card, Options, Paper, Verified
+
+if TYPE_CHECKING:
+    import torch
+
+    from alignzoo.train.context import StepContext
+
+
+class RWPOptions(Options):
+    gamma: float = Field(0.01, ge=0, description="γ: standard deviation of the noise in units of its row's length")
+    alpha: float = Field(0.5, ge=0, le=1, description="α: how much the gradient under noise counts")
+    interval: Interval = 1
+    select: Select = EVERYTHING
+
+
+class RWP(GeometryController):
+    """The expected loss under noise, beside the loss."""
+
+    options: RWPOptions
+
+    def step(self, ctx: StepContext) -> StepLoss:
+        alpha = self.options.alpha
+        if alpha == 0 or self.options.gamma == 0 or (ctx.step + 1) % self.options.interval:
+            return ctx.backward()
+        weights = ctx.trainable()
+        loss, here = visit(ctx, self.options.select, self._noise, keep=weights)
+        ctx.log("gradient_cosine", cosine(here, grads(weights)))
+        combine(weights, alpha, 1 - alpha, here)
+        return loss
+
+    def _noise(self, ctx: StepContext, moved: Moved) -> Sequence[torch.Tensor]:
+        noise = noise_like(moved.weights, ctx.generator("rwp"))
+        return [self.options.gamma * _row_lengths(w.detach()) * n for w, n in zip(moved.weights, noise, strict=True)]
+
+
+def _row_lengths(weight: torch.Tensor) -> torch.Tensor:
+    """‖row‖ for every row, to be broadcast over the weight."""
+    if weight.dim() < 2:
+        return weight.norm()
+    return weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.dim() - 1))
+
+
+CARD = Card(
+    api=1,
+    kind="geometry",
+    name="rwp",
+    target=f"{__name__}:RWP",
+    options=RWPOptions,
+    summary="random weight perturbation, mixed with the plain gradient",
+    formula="n ~ N(0, (γ‖row‖)²); step with α·∇L(θ + n) + (1−α)·∇L(θ)",
+    paper=Paper(
+        title="Revisiting Random Weight Perturbation for Efficiently Improving Generalization", arxiv="2404.00357"
+    ),
+    passes=2,
+    verified=(
+        Verified(against="closed form on a quadratic", test="test_rwp_on_a_quadratic"),
+        Verified(against="its definition: standard deviation per row", test="test_rwp_noise_follows_the_rows"),
+    ),
+)

@@ -1,0 +1,49 @@
+"""Sharpness-Aware Minimization.
+
+    ε = ρ·g/‖g‖,     g = ∇L(θ),     step with ∇L(θ + ε)
+
+Foret, Kleiner, Mobahi, Neyshabur, *Sharpness-Aware Minimization for Efficiently Improving Generalization*, arXiv
+2010.01412, eq. 2-3. L is the whole step's objective over all micro-batches and ranks; the authors' m-sharpness, an
+ascent for each shard of the batch, is ``scope microbatch``. ‖·‖ is Euclidean over all selected weights (``norm
+global``); with ``layer`` or ``neuron`` every tensor or output row moves equally far, and ‖ε‖ is ρ all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from alignzoo.geometry.ascent import AscentOptions, Moved, ascend, lengthened
+from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.plugin import Card, Paper, Verified
+
+if TYPE_CHECKING:
+    import torch
+
+    from alignzoo.train.context import StepContext
+
+
+class SAM(GeometryController):
+    """The gradient at the worst point within ρ, to first order."""
+
+    options: AscentOptions
+
+    def step(self, ctx: StepContext) -> StepLoss:
+        return ascend(ctx, self.options, self._epsilon)
+
+    def _epsilon(self, ctx: StepContext, moved: Moved) -> Sequence[torch.Tensor] | None:
+        return lengthened(moved.gradients, self.options.rho, self.options.norm)
+
+
+CARD = Card(
+    api=1,
+    kind="geometry",
+    name="sam",
+    target=f"{__name__}:SAM",
+    options=AscentOptions,
+    summary="SAM: gradient at the worst point nearby, to first order",
+    formula="ε = ρ·g/‖g‖; step with ∇L(θ + ε)",
+    paper=Paper(title="Sharpness-Aware Minimization for Efficiently Improving Generalization", arxiv="2010.01412"),
+    passes=2,
+    verified=(Verified(against="closed form on a quadratic", test="test_sam_on_a_quadratic"),),
+)

@@ -1,0 +1,161 @@
+"""Sparse SAM: a share of the weights stays where it is.
+
+    ε = ρ·(g/‖g‖) ⊙ M,     M ∈ {0, 1},  a share s of it 0,     step with ∇L(θ + ε)
+
+Mi, Shen, Ren, Zhou, Sun, Ji, Tao, *Make Sharpness-Aware Minimization Stronger: A Sparsified Perturbation Approach*,
+arXiv 2210.05177. ‖g‖ is that of the whole gradient, so ‖ε‖ is below ρ. M is made anew every ``refresh`` perturbed
+steps:
+
+* ``fisher`` (SSAM-F): 0 for the share s of the weights with the least Fisher information F. Here F = Σ g² with the
+  gradients of whole steps since the last refresh (the first mask: of the first step): free, and the same however a
+  step is cut. The authors square the gradients of single examples, in 1024 extra passes; a step's g averages those
+  first.
+* ``dynamic`` (SSAM-D): at first at random; then, of the perturbed weights, the share ``drop`` with the least |g| goes,
+  and as many of the others, drawn at random, come. The authors let ``drop`` fall to 0 over the run as a cosine.
+
+Weights that tie with the last one to go, as those that have no gradient do, go with it. Above 2²⁴ weights the ranks
+are estimated on that many of them, so the shares are nearly those asked for; the log has ``unperturbed``, the true
+share.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from alignzoo.geometry.ascent import Moved, PerturbationOptions, ascend, beside, kth_smallest, lengthened
+from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.lazy import torch
+from alignzoo.plugin import Card, Options, Paper, Verified
+
+if TYPE_CHECKING:
+    from alignzoo.train.context import StepContext
+
+
+class SSAMOptions(PerturbationOptions):
+    mode: Literal["fisher", "dynamic"] = Field("fisher", description="what the mask goes by")
+    sparsity: float = Field(0.2, ge=0, lt=1, description="s: share of the weights that stays unperturbed; 0 is sam")
+    refresh: int = Field(100, ge=1, description="a new mask every so many perturbed steps")
+    drop: float = Field(0.5, gt=0, le=1, description="share of the perturbed weights that is exchanged (mode dynamic)")
+
+    @model_validator(mode="after")
+    def _no_idle_option(self) -> SSAMOptions:
+        if self.mode == "fisher" and "drop" in self.model_fields_set:
+            raise ValueError("drop does nothing with mode fisher; set mode dynamic")
+        return self
+
+
+class SSAM(GeometryController):
+    """SAM under a mask."""
+
+    options: SSAMOptions
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self._masks: list[torch.Tensor] = []  # M, bool
+        self._information: list[torch.Tensor] = []  # F since the last refresh
+        self._age = 0  # perturbed steps of the mask
+
+    def step(self, ctx: StepContext) -> StepLoss:
+        return ascend(ctx, self.options, self._epsilon)
+
+    def _epsilon(self, ctx: StepContext, moved: Moved) -> Sequence[torch.Tensor] | None:
+        masks = self._masks_of_the_step(ctx, moved.gradients)
+        ctx.log("unperturbed", 1 - sum(int(mask.sum()) for mask in masks) / _count(masks))
+        direction = lengthened(moved.gradients, self.options.rho, self.options.norm)
+        return direction and [part * mask for part, mask in zip(direction, masks, strict=True)]
+
+    def _masks_of_the_step(self, ctx: StepContext, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """M, made anew where it is due."""
+        if self.options.mode == "fisher":
+            squares = [g.to(torch.promote_types(g.dtype, torch.float32)).square() for g in gradients]
+            old = beside(self._information, gradients) if self._information else [torch.zeros_like(s) for s in squares]
+            self._information = [f + square for f, square in zip(old, squares, strict=True)]
+        masks = beside(self._masks, gradients) if self._masks else None
+        if masks is None or self._age >= self.options.refresh:
+            generator = ctx.generator("ssam")
+            if self.options.mode == "fisher":
+                masks, self._information = self._informative(generator), []
+            else:
+                masks = self._exchanged(masks, gradients, generator) if masks else self._drawn(gradients, generator)
+            self._masks, self._age = masks, 0
+        self._age += 1
+        return masks
+
+    def _informative(self, generator: torch.Generator) -> list[torch.Tensor]:
+        """All but the share s with the least information."""
+        least = math.floor(self.options.sparsity * _count(self._information))
+        return [~mask for mask in _smallest(self._information, least, generator)]
+
+    def _drawn(self, like: Sequence[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
+        """All but a share s at random."""
+        return [~mask for mask in _smallest(_uniform(like, generator), self._still(like), generator)]
+
+    def _exchanged(
+        self, masks: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor], generator: torch.Generator
+    ) -> list[torch.Tensor]:
+        """The perturbed with the least gradient out, as many of the others in."""
+        perturbed = _count(gradients) - self._still(gradients)
+        out = min(math.floor(self.options.drop * perturbed), self._still(gradients), sum(int(m.sum()) for m in masks))
+        dropped = _smallest([g.abs() for g in gradients], out, generator, among=masks)
+        kept = [mask & ~gone for mask, gone in zip(masks, dropped, strict=True)]
+        others = [~mask for mask in masks]
+        wanted = min(perturbed - sum(int(k.sum()) for k in kept), sum(int(o.sum()) for o in others))
+        grown = _smallest(_uniform(gradients, generator), wanted, generator, among=others)
+        return [k | new for k, new in zip(kept, grown, strict=True)]
+
+    def _still(self, like: Sequence[torch.Tensor]) -> int:
+        """How many weights stay unperturbed in a dynamic mask."""
+        return math.ceil(self.options.sparsity * _count(like))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"masks": self._masks, "information": self._information, "age": self._age}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._masks, self._information, self._age = state["masks"], state["information"], state["age"]
+
+
+def _smallest(
+    scores: Sequence[torch.Tensor],
+    count: int,
+    generator: torch.Generator,
+    *,
+    among: Sequence[torch.Tensor] | None = None,
+) -> list[torch.Tensor]:
+    """Where the ``count`` smallest scores are, of all or of those among some; ties with the last one included."""
+    if count <= 0:
+        return [torch.zeros_like(score, dtype=torch.bool) for score in scores]
+    places = [torch.ones_like(score, dtype=torch.bool) for score in scores] if among is None else among
+    threshold = kth_smallest([s[place] for s, place in zip(scores, places, strict=True)], count, generator)
+    return [place & (score <= threshold) for score, place in zip(scores, places, strict=True)]
+
+
+def _uniform(like: Sequence[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
+    return [torch.rand(t.shape, generator=generator, dtype=torch.float64).to(t.device) for t in like]
+
+
+def _count(tensors: Sequence[torch.Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors)
+
+
+CARD = Card(
+    api=1,
+    kind="geometry",
+    name="ssam",
+    target=f"{__name__}:SSAM",
+    options=SSAMOptions,
+    summary="Sparse SAM: a share of the weights, by Fisher information or by turns, stays unperturbed",
+    formula="ε = ρ·(g/‖g‖) ⊙ M; step with ∇L(θ + ε)",
+    paper=Paper(
+        title="Make Sharpness-Aware Minimization Stronger: A Sparsified Perturbation Approach", arxiv="2210.05177"
+    ),
+    passes=2,
+    verified=(
+        Verified(against="closed form on a quadratic", test="test_ssam_on_a_quadratic"),
+        Verified(against="limit s = 0: sam", test="test_the_limit_is_sam_to_the_bit"),
+        Verified(against="its definition: masks over many refreshes", test="test_ssam_masks_keep_their_share"),
+    ),
+)
