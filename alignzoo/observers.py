@@ -19,7 +19,7 @@ from typing import Any
 
 from alignzoo.errors import contained
 from alignzoo.outcome import RunResult
-from alignzoo.plugin.discover import describe_error
+from alignzoo.plugin.faults import describe_error
 from alignzoo.report import Reporter
 
 

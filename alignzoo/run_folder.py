@@ -12,8 +12,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from alignzoo.errors import AlignzooError, UsageError
+from alignzoo.plugin.plan import Plan
 from alignzoo.plugin.planfile import PLAN_FILE, write_plan
-from alignzoo.plugin.resolve import Plan
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -18,11 +18,12 @@ from alignzoo.launch import distributed_backend
 from alignzoo.observers import Observers
 from alignzoo.outcome import RunResult, read_before, report_outcome, write_evaluation
 from alignzoo.plugin.build import import_target
-from alignzoo.plugin.discover import describe_error
+from alignzoo.plugin.faults import describe_error
+from alignzoo.plugin.plan import SANDBOX, Plan
 from alignzoo.plugin.planfile import PLAN_FILE, changed_plugins, plan_to_dict, read_plan
 from alignzoo.plugin.recipe import Layer, flatten, read_recipe
 from alignzoo.plugin.registry import plugin_words, registry
-from alignzoo.plugin.resolve import SANDBOX, Plan, require, resolve
+from alignzoo.plugin.resolve import require, resolve
 from alignzoo.report import Reporter
 from alignzoo.run_folder import check_free, default_folder, is_disk_full, leave_as_it_was, open_folder, write_once
 

@@ -12,7 +12,7 @@ from alignzoo.data.formats import Layout
 from alignzoo.observers import RunObserver
 from alignzoo.plugin import hookspecs
 from alignzoo.plugin.card import PROVIDED
-from alignzoo.plugin.discover import HOOKS
+from alignzoo.plugin.declared import HOOKS
 from alignzoo.testing import RULES
 
 

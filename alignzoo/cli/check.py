@@ -16,7 +16,7 @@ from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
 from alignzoo.plugin.card import EXTENSION_KINDS, KINDS, Card, Kind
 from alignzoo.plugin.contract_records import save_record
-from alignzoo.plugin.discover import Plugin
+from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import plugins_from, registry, sources
 from alignzoo.report import Reporter
 from alignzoo.testing import Outcome, Report, checks_for

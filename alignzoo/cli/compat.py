@@ -16,9 +16,10 @@ from alignzoo.cli.flags import PlanCommand, flag_layer, recipe_option, run_optio
 from alignzoo.errors import AlignzooError
 from alignzoo.launch import distributed_backend
 from alignzoo.plugin.card import Card, Kind, Need
+from alignzoo.plugin.plan import Method, Plan
 from alignzoo.plugin.recipe import METHOD_KINDS, Layer, read_recipe
 from alignzoo.plugin.registry import registry
-from alignzoo.plugin.resolve import Method, Plan, resolve
+from alignzoo.plugin.resolve import resolve
 
 NEEDS: dict[Need, str] = {
     "reference": "log-probs of the reference model: a second forward per pair, without gradients",

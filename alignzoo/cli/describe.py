@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from alignzoo.cli.fields import FieldFacts, field_facts
 from alignzoo.plugin.card import Card, Composition, Paper
 from alignzoo.plugin.contract_records import read_record
-from alignzoo.plugin.discover import Plugin
+from alignzoo.plugin.plugin import Plugin
 
 
 def option_facts(card: Card) -> list[FieldFacts]:

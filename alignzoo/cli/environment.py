@@ -17,7 +17,7 @@ from pathlib import Path
 from alignzoo.errors import BrokenPluginError
 from alignzoo.plugin.build import import_target
 from alignzoo.plugin.card import Card, Extension
-from alignzoo.plugin.discover import Plugin
+from alignzoo.plugin.plugin import Plugin
 
 DISTRIBUTION = "alignzoo"
 

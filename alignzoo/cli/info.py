@@ -12,7 +12,7 @@ from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.cli.describe import contract_dict, contract_text, method_dict, needs_text, option_facts, paper_url
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
 from alignzoo.plugin.card import EXTENSION_KINDS, KINDS, Card, Composition, Kind
-from alignzoo.plugin.discover import Plugin
+from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import registry
 
 Entry = tuple[Plugin, "Card | Composition"]

@@ -12,7 +12,8 @@ from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.cli.describe import contract_dict, contract_text, method_dict, needs_text, verified_text
 from alignzoo.errors import UsageError
 from alignzoo.plugin.card import EXTENSION_KINDS, KINDS, Card, Composition, ExtensionKind
-from alignzoo.plugin.discover import OWN_DISTRIBUTION, Plugin
+from alignzoo.plugin.discover import OWN_DISTRIBUTION
+from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import registry
 
 

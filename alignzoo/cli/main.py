@@ -19,7 +19,9 @@ from alignzoo.cli.console import silence_closed_pipe, write
 from alignzoo.cli.failures import report_failure
 from alignzoo.errors import AlignzooError, BrokenPluginError, UnknownNameError, UsageError
 from alignzoo.plugin.build import import_target
-from alignzoo.plugin.discover import OWN_COMMANDS, Plugin, describe_error
+from alignzoo.plugin.declared import OWN_COMMANDS
+from alignzoo.plugin.faults import describe_error
+from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import plugins_from, registry
 
 COMMANDS = OWN_COMMANDS

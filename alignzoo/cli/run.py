@@ -13,9 +13,10 @@ from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print
 from alignzoo.cli.flags import PlanCommand, flag_layer, given_options, recipe_option, run_options
 from alignzoo.errors import UsageError
 from alignzoo.launch import distributed_backend, is_first_rank
+from alignzoo.plugin.plan import Plan
 from alignzoo.plugin.planfile import plan_to_dict
 from alignzoo.plugin.recipe import read_recipe
-from alignzoo.plugin.resolve import Plan, require, resolve
+from alignzoo.plugin.resolve import require, resolve
 from alignzoo.report import Reporter
 
 

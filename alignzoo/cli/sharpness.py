@@ -13,9 +13,10 @@ from alignzoo.cli.command import json_option
 from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table
 from alignzoo.cli.flags import given_options, setting_options
 from alignzoo.errors import UsageError
+from alignzoo.plugin.plan import Plan
 from alignzoo.plugin.planfile import PLAN_FILE, read_plan
 from alignzoo.plugin.recipe import Layer
-from alignzoo.plugin.resolve import Plan, require, resolve
+from alignzoo.plugin.resolve import require, resolve
 
 SETTINGS = (
     "data",

@@ -21,7 +21,7 @@ from alignzoo.data.transcripts import is_transcript, parse_transcript
 from alignzoo.errors import BrokenPluginError, DataError, UnknownNameError, UsageError, contained
 from alignzoo.plugin.build import import_target
 from alignzoo.plugin.card import Extension
-from alignzoo.plugin.discover import Plugin
+from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import registry
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from alignzoo.data.splits import drop_prompts, hold_out, split_by_prompt
 from alignzoo.data.summary import DataSummary
 from alignzoo.errors import DataError
 from alignzoo.plugin.card import Need
-from alignzoo.plugin.resolve import SANDBOX
+from alignzoo.plugin.plan import SANDBOX
 from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
 

@@ -16,7 +16,7 @@ from alignzoo.data.sources import locate
 from alignzoo.data.summary import DataSummary, Dropped, tally
 from alignzoo.data.tokens import PairTokenizer, TokenizedPair
 from alignzoo.errors import DataError, contained
-from alignzoo.plugin.discover import describe_error
+from alignzoo.plugin.faults import describe_error
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features

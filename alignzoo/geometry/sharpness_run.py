@@ -23,7 +23,7 @@ from alignzoo.geometry.sharpness import Subspace, measure
 from alignzoo.geometry.subspace import SavedSelection, select_neurons, selection_file
 from alignzoo.model.load import check_vocabulary, find_model, load_policy, load_tokenizer
 from alignzoo.plugin.card import Need
-from alignzoo.plugin.resolve import Plan
+from alignzoo.plugin.plan import Plan
 from alignzoo.report import Reporter
 from alignzoo.run_folder import leave_as_it_was
 from alignzoo.train.assemble import group_indices, objective_of

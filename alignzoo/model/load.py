@@ -20,7 +20,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from alignzoo.errors import ModelError, UsageError
-from alignzoo.plugin.resolve import SANDBOX
+from alignzoo.plugin.plan import SANDBOX
 from alignzoo.plugin.settings import Settings
 
 _ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -12,8 +12,8 @@ from alignzoo.plugin.card import (
     Paper,
     Verified,
 )
-from alignzoo.plugin.discover import Plugin
 from alignzoo.plugin.hookspecs import hookimpl
+from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import Registry, list_methods, plugins_from, registry
 
 __all__ = [

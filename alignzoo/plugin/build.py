@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from alignzoo.errors import BrokenPluginError, UsageError, contained
 from alignzoo.plugin.card import Card, Composition, Extension, Kind, Options
-from alignzoo.plugin.discover import describe_error
+from alignzoo.plugin.faults import describe_error
 from alignzoo.plugin.registry import registry
 
 

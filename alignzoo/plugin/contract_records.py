@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from alignzoo import __version__
 from alignzoo.cache import cache_root
 from alignzoo.plugin.card import Card
-from alignzoo.plugin.discover import Plugin
+from alignzoo.plugin.plugin import Plugin
 
 State = Literal["passed", "failed", "changed", "unchecked"]
 

@@ -15,10 +15,11 @@ from alignzoo import __version__
 from alignzoo.errors import AlignzooError, UsageError
 from alignzoo.launch import distributed_backend
 from alignzoo.plugin.card import ExtensionKind
-from alignzoo.plugin.discover import Plugin
+from alignzoo.plugin.plan import SANDBOX, Method, Plan
+from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.recipe import Layer
 from alignzoo.plugin.registry import registry, sources
-from alignzoo.plugin.resolve import SANDBOX, Method, Plan, require, resolve
+from alignzoo.plugin.resolve import require, resolve
 from alignzoo.plugin.settings import Settings
 
 PLAN_FILE = "plan.yaml"

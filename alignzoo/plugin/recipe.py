@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from alignzoo.errors import UsageError
-from alignzoo.plugin.discover import is_file
+from alignzoo.plugin.faults import is_file
 from alignzoo.plugin.registry import registry
 
 METHOD_KINDS = ("loss", "robust", "geometry")

@@ -15,7 +15,9 @@ from typing import TypeVar
 
 from alignzoo.errors import BrokenPluginError, UnknownNameError, UsageError
 from alignzoo.plugin.card import KINDS, Card, Composition, Extension, ExtensionKind, Kind
-from alignzoo.plugin.discover import Plugin, discover, is_file
+from alignzoo.plugin.discover import discover
+from alignzoo.plugin.faults import is_file
+from alignzoo.plugin.plugin import Plugin
 
 T = TypeVar("T")
 _WORDS = {"observer": "--observe", "format": "--data.format", "command": "alignzoo"}

@@ -8,67 +8,21 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 from pydantic import ValidationError
 
 from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
 from alignzoo.plugin.build import build_options
-from alignzoo.plugin.card import NO_WRAPPER, PROVIDED, Card, Composition, ExtensionKind, Kind, Need, Options
+from alignzoo.plugin.card import NO_WRAPPER, Card, Composition, Kind
+from alignzoo.plugin.conflicts import conflicts, missing_extensions
+from alignzoo.plugin.plan import SANDBOX, Method, Plan
 from alignzoo.plugin.recipe import METHOD_KINDS, Layer, read_recipe
 from alignzoo.plugin.registry import Registry, registry
 from alignzoo.plugin.settings import Settings
 
-SANDBOX = "sandbox"
 SANDBOX_RECIPE = "alignzoo:sandbox"
 DEFAULT_LOSS, DEFAULT_GEOMETRY = "alignzoo:dpo", "alignzoo:plain"
-
-
-@dataclass(frozen=True)
-class Method:
-    """A chosen method with the distribution it comes from, its final options and where each value came from."""
-
-    card: Card
-    distribution: str
-    options: Options
-    origins: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that determines a run."""
-
-    loss: Method
-    robust: tuple[Method, ...]
-    geometry: Method
-    settings: Settings
-    origins: dict[str, str]
-    notes: tuple[str, ...] = ()
-    companions: tuple[Method, ...] = ()
-
-    @property
-    def methods(self) -> tuple[Method, ...]:
-        return (self.loss, *self.robust, *self.controllers)
-
-    @property
-    def controllers(self) -> tuple[Method, ...]:
-        """The controller that takes the gradient, and its companions."""
-        return (self.geometry, *self.companions)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """What the methods, with these options, read from the core."""
-        return frozenset().union(*(method.card.needs | method.options.needs() for method in self.methods))
-
-    @property
-    def batch_coupled(self) -> bool:
-        return self.loss.card.batch_coupled or any(method.card.batch_coupled for method in self.robust)
-
-    def sentence(self) -> str:
-        """The plan as the words of a command line."""
-        words = [f"--loss {self.loss.card.name}", *(f"--robust {method.card.name}" for method in self.robust)]
-        return " ".join([*words, *(f"--geometry {method.card.name}" for method in self.controllers)])
 
 
 def resolve(
@@ -103,7 +57,7 @@ def resolve(
     controllers = [_choose("geometry", name, layers, methods, problems) for name in names["geometry"]]
     settings, origins = _settings(layers, problems)
     if settings is not None:
-        problems += _missing_extensions(settings, methods)
+        problems += missing_extensions(settings, methods)
     if problems or loss is None or settings is None:
         return problems
     chosen = tuple(method for method in robust if method is not None)
@@ -111,7 +65,7 @@ def resolve(
     if problems:
         return problems
     plan = Plan(loss, chosen, taking, settings, origins, tuple(notes), companions)
-    problems = [*_unclaimed_options(layers, plan), *_conflicts(plan, distributed)]
+    problems = [*_unclaimed_options(layers, plan), *conflicts(plan, distributed)]
     return problems or plan
 
 
@@ -306,86 +260,3 @@ def _settings(layers: Sequence[Layer], problems: list[AlignzooError]) -> tuple[S
             got = f" (got {problem['input']!r})" if problem["loc"] else ""
             problems.append(UsageError(f"{where}{message[0].lower()}{message[1:]}{got}"))
         return None, origins
-
-
-def _missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooError]:
-    """Judges and observers that no plugin brings, or a broken one."""
-    problems: list[AlignzooError] = []
-    asked: list[tuple[ExtensionKind, str]] = [("judge", settings.judge)]
-    asked += [("observer", name) for name in settings.observe]
-    for name in sorted({name for name in settings.observe if settings.observe.count(name) > 1}):
-        problems.append(UsageError(f"--observe names {name} twice", hint="name each observer once"))
-    for kind, name in asked:
-        try:
-            methods.find_extension(kind, name)
-        except AlignzooError as error:
-            problems.append(error)
-    return problems
-
-
-def _conflicts(plan: Plan, distributed: str) -> list[AlignzooError]:
-    """What cannot work together, each with what to change."""
-    problems: list[AlignzooError] = []
-    for kind, stack in (("robust", plan.robust), ("geometry", plan.controllers)):
-        names = [method.card.name for method in stack]
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            problems.append(IncompatibleError(f"--{kind} {name} is given twice", hint="name each method once"))
-    aggregating = [method.card.name for method in plan.robust if method.card.aggregates]
-    if len(set(aggregating)) > 1:
-        problems.append(
-            IncompatibleError(
-                f"{' and '.join(aggregating)} each replace the mean over the step, and only one can",
-                hint=f"keep one of --robust {' / --robust '.join(aggregating)}",
-            )
-        )
-    for method in plan.methods:
-        lacking = sorted((method.card.needs | method.options.needs()) - PROVIDED)
-        if lacking:
-            problems.append(
-                IncompatibleError(
-                    f"{method.card.kind} {method.card.name!r} needs {', '.join(lacking)}, which no part of this "
-                    "alignzoo provides",
-                    hint="choose another method, or upgrade alignzoo",
-                )
-            )
-    if distributed in ("fsdp", "deepspeed"):
-        problems.append(
-            IncompatibleError(
-                f"runs under {distributed.upper()} are not supported: weights and optimizer state would be sharded",
-                hint="launch with plain data parallelism (`accelerate launch --multi_gpu`); --lora.r saves memory",
-            )
-        )
-    return problems + _unused_settings(plan)
-
-
-def _unused_settings(plan: Plan) -> list[AlignzooError]:
-    """Settings that were given but that this run would ignore."""
-    settings, problems = plan.settings, list[AlignzooError]()
-
-    def unused(name: str, because: str, hint: str) -> None:
-        if name in plan.origins:
-            problems.append(UsageError(f"--{Settings.flag(name)} does nothing here: {because}", hint=hint))
-
-    if settings.lora_r == 0:
-        unused("lora_alpha", "--lora.r is 0, so there is no adapter", "add --lora.r 8, or leave it out")
-    if settings.eval_data is not None:
-        unused("eval_share", "--eval-data names the held-out pairs", "leave one of them out")
-    else:
-        unused("eval_data_split", "there is no --eval-data", "leave it out")
-        unused("eval_data_format", "there is no --eval-data", "leave it out")
-    if settings.data == SANDBOX:
-        for name in ("data_split", "data_format", "eval_share"):
-            unused(name, "the sandbox has its own splits and layout", "name a --data, or leave it out")
-    else:
-        unused("judge", "only runs on the sandbox generate answers", "leave it out, or run on --data sandbox")
-    if settings.data != SANDBOX and settings.eval_data is None and settings.eval_share == 0:
-        for name in ("eval_every", "eval_pairs"):
-            unused(name, "no pairs are held out", "raise --eval-share, or name --eval-data")
-    if settings.probe_share == 0 and "probe" in plan.needs:
-        problems.append(
-            UsageError(
-                f"geometry {plan.geometry.card.name!r} needs a safety probe, and --probe.share 0 leaves it no pairs",
-                hint="raise --probe.share",
-            )
-        )
-    return problems

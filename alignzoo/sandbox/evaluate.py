@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from alignzoo.errors import MethodError, contained
 from alignzoo.lazy import torch
-from alignzoo.plugin.discover import describe_error
+from alignzoo.plugin.faults import describe_error
 from alignzoo.sandbox.generate import (
     ATTACK_SPLITS,
     EVALUATION_PROMPTS,

@@ -11,7 +11,8 @@ from typing import Any
 from alignzoo.errors import AlignzooError, contained
 from alignzoo.plugin.build import import_target
 from alignzoo.plugin.card import Composition, Extension
-from alignzoo.plugin.discover import Plugin, describe_error
+from alignzoo.plugin.faults import describe_error
+from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.recipe import Layer, read_recipe
 from alignzoo.plugin.resolve import require, resolve
 from alignzoo.testing.outcomes import Outcome, Report

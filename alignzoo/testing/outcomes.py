@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from alignzoo.errors import contained
 from alignzoo.plugin.card import Card
-from alignzoo.plugin.discover import describe_error
+from alignzoo.plugin.faults import describe_error
 
 if TYPE_CHECKING:
     from alignzoo.testing.subject import Subject

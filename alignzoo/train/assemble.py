@@ -17,7 +17,7 @@ from alignzoo.model.reference import Reference
 from alignzoo.model.weights import fingerprint
 from alignzoo.observers import Observers
 from alignzoo.plugin.build import instantiate
-from alignzoo.plugin.resolve import Plan
+from alignzoo.plugin.plan import Plan
 from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
 from alignzoo.train.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint

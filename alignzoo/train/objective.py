@@ -15,7 +15,7 @@ from alignzoo.errors import AlignzooError, MethodError, contained
 from alignzoo.interfaces import PerPair, PreferenceLoss, RobustWrapper
 from alignzoo.pairs import DIFFERENTIABLE, PairBatch
 from alignzoo.plugin.card import Options
-from alignzoo.plugin.discover import describe_error
+from alignzoo.plugin.faults import describe_error
 
 
 class Objective:

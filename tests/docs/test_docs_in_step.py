@@ -15,9 +15,10 @@ from docs_helpers import PAGES, ROOT, blocks
 from alignzoo.data.formats import LAYOUTS, choose_layout
 from alignzoo.data.rows import PreferenceRow
 from alignzoo.plugin.card import Card
+from alignzoo.plugin.plan import Plan
 from alignzoo.plugin.recipe import read_recipe, recipe_names
 from alignzoo.plugin.registry import registry
-from alignzoo.plugin.resolve import Plan, resolve
+from alignzoo.plugin.resolve import resolve
 
 
 def _script(name: str) -> ModuleType:

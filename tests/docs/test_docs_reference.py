@@ -12,7 +12,7 @@ from docs_helpers import DOCS, blocks, codes, rows, section, text_of
 
 from alignzoo.pairs import PairBatch
 from alignzoo.plugin.card import OLDEST_PLUGIN_API, PLUGIN_API, Card, Extension, Need
-from alignzoo.plugin.discover import HOOKS
+from alignzoo.plugin.declared import HOOKS
 from alignzoo.testing import RULES
 from alignzoo.train.context import SetupContext, StepContext
 

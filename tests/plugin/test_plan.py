@@ -10,11 +10,12 @@ import yaml
 
 from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
 from alignzoo.plugin.card import Card, Options
-from alignzoo.plugin.discover import Plugin
+from alignzoo.plugin.plan import Plan
 from alignzoo.plugin.planfile import plan_to_dict, read_plan, write_plan
+from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.recipe import Layer, flatten, read_recipe
 from alignzoo.plugin.registry import Registry, registry
-from alignzoo.plugin.resolve import Plan, require, resolve
+from alignzoo.plugin.resolve import require, resolve
 
 OWN = {"model": "sandbox", "data": "sandbox"}
 

@@ -15,7 +15,7 @@ from liars import REFERENCE, card
 
 from alignzoo.errors import UsageError
 from alignzoo.plugin import KINDS, Card, registry
-from alignzoo.plugin.discover import Plugin
+from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import Registry
 from alignzoo.testing import RULES, ContractError, check_method, checks, checks_for, contract
 

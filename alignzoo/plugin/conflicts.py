@@ -1,0 +1,92 @@
+"""What cannot work together in a plan, each with what to change."""
+
+from __future__ import annotations
+
+from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
+from alignzoo.plugin.card import PROVIDED, ExtensionKind
+from alignzoo.plugin.plan import SANDBOX, Plan
+from alignzoo.plugin.registry import Registry
+from alignzoo.plugin.settings import Settings
+
+
+def missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooError]:
+    """Judges and observers that no plugin brings, or a broken one."""
+    problems: list[AlignzooError] = []
+    asked: list[tuple[ExtensionKind, str]] = [("judge", settings.judge)]
+    asked += [("observer", name) for name in settings.observe]
+    for name in sorted({name for name in settings.observe if settings.observe.count(name) > 1}):
+        problems.append(UsageError(f"--observe names {name} twice", hint="name each observer once"))
+    for kind, name in asked:
+        try:
+            methods.find_extension(kind, name)
+        except AlignzooError as error:
+            problems.append(error)
+    return problems
+
+
+def conflicts(plan: Plan, distributed: str) -> list[AlignzooError]:
+    """What cannot work together, each with what to change."""
+    problems: list[AlignzooError] = []
+    for kind, stack in (("robust", plan.robust), ("geometry", plan.controllers)):
+        names = [method.card.name for method in stack]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            problems.append(IncompatibleError(f"--{kind} {name} is given twice", hint="name each method once"))
+    aggregating = [method.card.name for method in plan.robust if method.card.aggregates]
+    if len(set(aggregating)) > 1:
+        problems.append(
+            IncompatibleError(
+                f"{' and '.join(aggregating)} each replace the mean over the step, and only one can",
+                hint=f"keep one of --robust {' / --robust '.join(aggregating)}",
+            )
+        )
+    for method in plan.methods:
+        lacking = sorted((method.card.needs | method.options.needs()) - PROVIDED)
+        if lacking:
+            problems.append(
+                IncompatibleError(
+                    f"{method.card.kind} {method.card.name!r} needs {', '.join(lacking)}, which no part of this "
+                    "alignzoo provides",
+                    hint="choose another method, or upgrade alignzoo",
+                )
+            )
+    if distributed in ("fsdp", "deepspeed"):
+        problems.append(
+            IncompatibleError(
+                f"runs under {distributed.upper()} are not supported: weights and optimizer state would be sharded",
+                hint="launch with plain data parallelism (`accelerate launch --multi_gpu`); --lora.r saves memory",
+            )
+        )
+    return problems + _unused_settings(plan)
+
+
+def _unused_settings(plan: Plan) -> list[AlignzooError]:
+    """Settings that were given but that this run would ignore."""
+    settings, problems = plan.settings, list[AlignzooError]()
+
+    def unused(name: str, because: str, hint: str) -> None:
+        if name in plan.origins:
+            problems.append(UsageError(f"--{Settings.flag(name)} does nothing here: {because}", hint=hint))
+
+    if settings.lora_r == 0:
+        unused("lora_alpha", "--lora.r is 0, so there is no adapter", "add --lora.r 8, or leave it out")
+    if settings.eval_data is not None:
+        unused("eval_share", "--eval-data names the held-out pairs", "leave one of them out")
+    else:
+        unused("eval_data_split", "there is no --eval-data", "leave it out")
+        unused("eval_data_format", "there is no --eval-data", "leave it out")
+    if settings.data == SANDBOX:
+        for name in ("data_split", "data_format", "eval_share"):
+            unused(name, "the sandbox has its own splits and layout", "name a --data, or leave it out")
+    else:
+        unused("judge", "only runs on the sandbox generate answers", "leave it out, or run on --data sandbox")
+    if settings.data != SANDBOX and settings.eval_data is None and settings.eval_share == 0:
+        for name in ("eval_every", "eval_pairs"):
+            unused(name, "no pairs are held out", "raise --eval-share, or name --eval-data")
+    if settings.probe_share == 0 and "probe" in plan.needs:
+        problems.append(
+            UsageError(
+                f"geometry {plan.geometry.card.name!r} needs a safety probe, and --probe.share 0 leaves it no pairs",
+                hint="raise --probe.share",
+            )
+        )
+    return problems

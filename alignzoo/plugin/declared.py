@@ -1,0 +1,143 @@
+"""What a plugin's hooks declare, and the slips that would otherwise go unnoticed or fail where nobody knows whose."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pluggy
+from pydantic import BaseModel, ValidationError
+
+from alignzoo.errors import contained
+from alignzoo.plugin import hookspecs
+from alignzoo.plugin.card import Card, Composition, Extension, PluginAPIError
+from alignzoo.plugin.faults import describe_error, is_file
+from alignzoo.plugin.plugin import Plugin
+
+PROJECT = "alignzoo"
+"""pluggy's name for the hooks."""
+HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("alignzoo_"))
+OWN_COMMANDS = ("run", "ls", "info", "compat", "check", "new", "probe", "sharpness", "recipes", "doctor")
+"""alignzoo's own commands; a plugin cannot take their place."""
+_EXTENSION_OF = {
+    "alignzoo_commands": "command",
+    "alignzoo_observers": "observer",
+    "alignzoo_formats": "format",
+    "alignzoo_judges": "judge",
+}
+
+
+def ask(plugin: Plugin, module: Any) -> None:
+    """Call every hook the plugin has, and keep what it declares."""
+    _check_hook_names(module)
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(module, name=plugin.entry_point)
+    asked = [name for name in HOOKS if getattr(manager.hook, name).get_hookimpls()]
+    if not asked:
+        plugin.warnings.append(f"brings nothing: none of its functions is a hook ({', '.join(HOOKS)})")
+    for name in asked:
+        _keep(plugin, name, _declared(manager, name))
+    if asked and not (plugin.methods or plugin.extensions or plugin.recipes or plugin.warnings):
+        plugin.warnings.append(f"brings nothing: {', '.join(asked)} gave no card; a hook returns a list")
+
+
+def _declared(manager: pluggy.PluginManager, name: str) -> list[Any]:
+    """What a hook gives."""
+    try:
+        with contained():
+            results = getattr(manager.hook, name)()
+            for result in results:
+                if isinstance(result, (str, Path, BaseModel)):
+                    raise TypeError(f"a hook returns a list, this gave a single {type(result).__name__}")
+            return [item for result in results for item in result]
+    except PluginAPIError:
+        raise
+    except Exception as error:
+        raise RuntimeError(f"{name}() failed: {describe_error(error)}") from error
+
+
+def _check_hook_names(module: Any) -> None:
+    """A hook that would never be called: its name is misspelled, or it is not marked."""
+    for name in dir(module):
+        value = getattr(module, name, None)
+        if not inspect.isroutine(value):  # not even looked into: a lazy module would be imported
+            continue
+        marked = hasattr(value, f"{PROJECT}_impl")
+        if marked and name not in HOOKS:
+            near = difflib.get_close_matches(name, HOOKS, n=1, cutoff=0.5)
+            known = f"did you mean {near[0]}?" if near else f"hooks: {', '.join(HOOKS)}"
+            raise NameError(f"there is no hook {name!r}; {known}")
+        if not marked and name in HOOKS:
+            raise NameError(f"{name} is not marked with @hookimpl, so it would never be called")
+
+
+def _keep(plugin: Plugin, hook: str, given: list[Any]) -> None:
+    if hook == "alignzoo_recipes":
+        paths = [Path(path) for path in given]
+        for path in paths:
+            if not path.is_absolute():
+                raise ValueError(f"{hook}() names {path}; give a whole path: Path(__file__).with_name(...)")
+            if not is_file(path):
+                raise FileNotFoundError(f"{hook}() names {path}, which is not a file")
+        _check_twice([("recipe", path.stem) for path in paths])
+        plugin.recipes = {path.stem: path for path in paths}
+        return
+    if hook == "alignzoo_methods":
+        for method in given:
+            if not isinstance(method, (Card, Composition)):
+                raise TypeError(f"{hook}() gave a {type(method).__name__}, expected Card or Composition")
+            if isinstance(method, Card):
+                _check_defaults(method)
+        plugin.methods = given
+        _check_twice([(method.kind, name) for method in given for name in (method.name, *method.aliases)])
+        return
+    for card in given:
+        if not isinstance(card, Extension):
+            raise TypeError(f"{hook}() gave a {type(card).__name__}, expected Extension")
+        if card.kind != _EXTENSION_OF[hook]:
+            raise ValueError(f"{hook}() gave {card.name!r} of kind {card.kind}, expected {_EXTENSION_OF[hook]}")
+    for card in given:
+        if card.name in _reserved(card.kind):
+            plugin.warnings.append(f"reserved: {card.name!r} is a {card.kind} of alignzoo, and this one is left out")
+        else:
+            plugin.extensions.append(card)
+    _check_twice([(card.kind, card.name) for card in given])
+
+
+def _reserved(kind: str) -> Collection[str]:
+    """Names that a plugin cannot take, because the built-in ones are not looked up among plugins."""
+    if kind == "command":
+        return OWN_COMMANDS
+    if kind == "format":
+        from alignzoo.data.formats import LAYOUTS
+
+        return LAYOUTS
+    return ()
+
+
+def _check_defaults(card: Card) -> None:
+    """What listings and plans ask of an options model must not fail there, where nobody knows whose it is.
+
+    Raises:
+        ValueError: the defaults do not build for another reason than a missing value, or cannot be written to a plan.
+    """
+    try:
+        with contained():
+            options = card.options()
+            options.needs()
+            options.model_dump(mode="json")
+    except ValidationError as error:
+        if any(problem["type"] != "missing" for problem in error.errors()):
+            raise
+    except Exception as error:
+        raise ValueError(f"{card.kind} {card.name!r}: its options fail: {describe_error(error)}") from error
+
+
+def _check_twice(names: list[tuple[str, str]]) -> None:
+    for kind, name in names:
+        if names.count((kind, name)) > 1:
+            raise ValueError(f"{kind} {name!r} is declared twice")
