@@ -79,6 +79,7 @@ def method_dict(plugin: Plugin, method: Card | Composition) -> dict[str, Any]:
         "needs": default_needs(method),
         "batch_coupled": method.batch_coupled,
         "companion": method.companion,
+        "averages": method.averages,
         "passes": method.passes,
         "options": [{**option.to_dict(), "flag": f"--{method.kind}.{option.name}"} for option in option_facts(method)],
         "expected_failures": dict(method.expected_failures),

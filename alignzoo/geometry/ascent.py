@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from alignzoo.errors import UsageError
-from alignzoo.geometry.perturb import norm, perturbed
+from alignzoo.geometry.perturb import norm, perturbed, wide
 from alignzoo.lazy import torch
 from alignzoo.plugin.card import Options
 
@@ -189,7 +189,7 @@ def lengthened(direction: Sequence[torch.Tensor], rho: float, over: Over = "glob
         length = norm(direction)
         return [rho / length * part for part in direction] if length > 0 else None
     rows = [part.reshape(1, -1) if over == "layer" or part.dim() < 2 else part.flatten(1) for part in direction]
-    lengths = [row.double().norm(dim=1, keepdim=True) for row in rows]
+    lengths = [wide(row).norm(dim=1, keepdim=True) for row in rows]
     count = sum(int((length > 0).sum()) for length in lengths)
     if count == 0:
         return None
@@ -230,7 +230,7 @@ def beside(kept: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> lis
 
 def dot(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
     """The inner product over all tensors together, summed in float64."""
-    return sum(float((a.double() * b.double()).sum()) for a, b in zip(one, other, strict=True))
+    return sum(float((wide(a) * wide(b)).sum()) for a, b in zip(one, other, strict=True))
 
 
 def cosine(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:

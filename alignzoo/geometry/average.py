@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from alignzoo.errors import UsageError
+from alignzoo.geometry.perturb import norm
 from alignzoo.lazy import torch
 
 
@@ -35,16 +37,15 @@ class WeightAverage:
             yield
             return
         saved = [weight.detach().clone() for weight in self._weights]
-        _copy(self._average, self._weights)
         try:
+            _copy(self._average, self._weights)
             yield
         finally:
             _copy(saved, self._weights)
 
     def distance(self) -> float:
         """‖average − weights‖, Euclidean over all of them."""
-        gaps = [(a - w.detach()).double().square().sum() for a, w in zip(self._average, self._weights, strict=True)]
-        return float(torch.stack(gaps).sum().sqrt())
+        return norm([a - w.detach() for a, w in zip(self._average, self._weights, strict=True)])
 
     def state_dict(self) -> dict[str, Any]:
         return {"average": [average.clone() for average in self._average], "count": self.count}
@@ -52,6 +53,26 @@ class WeightAverage:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         _copy(state["average"], self._average)
         self.count = state["count"]
+
+
+def check_schedule(name: str, *, start: int, interval: int, steps: int | None) -> None:
+    """That a run of ``steps`` optimizer steps updates an average at all.
+
+    Raises:
+        UsageError: it would not, and the plain weights would be saved under the average's name.
+    """
+    if steps is not None and start + interval > steps:
+        raise UsageError(
+            f"--geometry {name} would never be updated: the first time is after step {start + interval}, and the run "
+            f"has {steps}",
+            hint=f"lower --geometry.{name}.start or --geometry.{name}.interval",
+        )
+
+
+def is_due(step: int, *, start: int, interval: int) -> bool:
+    """Whether an average is updated after the 0-based ``step``: after every ``interval`` steps from ``start`` on."""
+    after = step + 1 - start
+    return after > 0 and after % interval == 0
 
 
 def _wide(weight: torch.Tensor) -> torch.Tensor:

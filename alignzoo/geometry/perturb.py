@@ -46,9 +46,16 @@ def norm(tensors: Sequence[torch.Tensor]) -> float:
     """Euclidean length of all tensors together, 0 for none; summed in float64 (fp32 where the device has none)."""
     if not tensors:
         return 0.0
-    squares = [_wide(tensor.detach()).square().sum() for tensor in tensors]
+    squares = [wide(tensor.detach()).square().sum() for tensor in tensors]
     return float(torch.stack([square.to(squares[0].device) for square in squares]).sum().sqrt())
 
 
-def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.device.type == "mps" else tensor.double()
+def wide(tensor: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
+    """The tensor in :func:`widest` precision, on its own device or on the one it is to go to."""
+    device = device or tensor.device
+    return tensor.to(widest(device)).to(device)
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """float64, fp32 where the device has none."""
+    return torch.float32 if device.type == "mps" else torch.float64

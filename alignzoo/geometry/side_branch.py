@@ -2,7 +2,7 @@
 
 For a linear map with selected inputs S, ``y += x[..., S] Δᵀ`` with Δ of shape ``(hidden, |S|)``: the gradient of Δ at
 0 *is* the gradient of those columns of the weight, and Δ = ε *is* the perturbation W[:, S] + ε. Nothing needs to be
-restored, so frozen, quantised, adapted and sharded base layers are one case.
+restored, so frozen, quantised and adapted base layers are one case.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from alignzoo.geometry.perturb import widest
 from alignzoo.geometry.projections import Projection
 
 
@@ -86,7 +87,7 @@ class _Branch:
     def open(self) -> None:
         self.delta = torch.zeros_like(self.delta).requires_grad_(True)
         self.moved = False
-        self.arrived = self.delta.new_zeros((), dtype=torch.float64, requires_grad=False)
+        self.arrived = self.delta.new_zeros((), dtype=widest(self.delta.device), requires_grad=False)
         self.exact = self.arrived.clone()
         self.handle = self.module.register_forward_hook(self._add)
 
@@ -113,5 +114,5 @@ class _Branch:
     @torch.no_grad()
     def _measure(self, branch: torch.Tensor, total: torch.Tensor, output: torch.Tensor) -> None:
         arrived = total.to(branch.dtype) - output.to(branch.dtype)
-        self.arrived += (arrived * branch).sum(dtype=torch.float64)
-        self.exact += (branch * branch).sum(dtype=torch.float64)
+        self.arrived += (arrived * branch).sum(dtype=self.arrived.dtype)
+        self.exact += (branch * branch).sum(dtype=self.exact.dtype)

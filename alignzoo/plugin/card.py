@@ -112,6 +112,8 @@ class Card(_Declared):
         aggregates: a wrapper with an :meth:`objective` of its own in place of the mean; a run has room for one.
         companion: a controller that leaves the gradient to another one and acts after the optimizer's step; a run has
             room for any number of these beside the one that takes the gradient.
+        averages: a companion whose weights are evaluated and saved in place of the trained ones; a run has room for
+            one.
         passes: forward-backward passes a step takes at the most.
         expected_failures: rules of the contract (:mod:`alignzoo.testing`) that the method cannot keep, each with the
             reason; a rule that is kept after all fails as well.
@@ -126,6 +128,7 @@ class Card(_Declared):
     batch_coupled: bool = False
     aggregates: bool = False
     companion: bool = False
+    averages: bool = False
     passes: int = Field(default=1, ge=1)
     aliases: tuple[Name, ...] = ()
     verified: tuple[Verified, ...] = ()

@@ -39,6 +39,14 @@ def conflicts(plan: Plan, distributed: str) -> list[AlignzooError]:
                 hint=f"keep one of --robust {' / --robust '.join(aggregating)}",
             )
         )
+    averaging = [method.card.name for method in plan.companions if method.card.averages]
+    if len(set(averaging)) > 1:
+        problems.append(
+            IncompatibleError(
+                f"{' and '.join(averaging)} would each be evaluated and saved in the weights' place, and only one can",
+                hint=f"keep one of --geometry {' / --geometry '.join(averaging)}",
+            )
+        )
     for method in plan.methods:
         lacking = sorted((method.card.needs | method.options.needs()) - PROVIDED)
         if lacking:

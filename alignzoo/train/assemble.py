@@ -56,11 +56,13 @@ def assemble(
     settings = plan.settings
     identities = {"weights": fingerprint(policy), "data": parts.fingerprint}
     checkpoint = _checkpoint(folder, identities, settings, report) if resuming else None
+    stream = PairStream(len(parts.train), settings.batch_size, settings.seed)
+    steps = _steps(stream, settings)
     controllers = [instantiate(method.card, method.options) for method in plan.controllers]
     controller = Controllers(controllers[0], controllers[1:])
     main = bool(accelerator.is_main_process)
     probe = _probe_source(policy, parts, identities["weights"], accelerator, folder, report)
-    controller.setup(SetupContext(policy, settings.seed, report, probe, folder if main else None))
+    controller.setup(SetupContext(policy, settings.seed, report, probe, folder if main else None, steps))
     forward = partial(padded_pair_logps, tokens="token-logps" in plan.needs)
     reference = None
     if "reference" in plan.needs:
@@ -69,7 +71,6 @@ def assemble(
     groups = group_indices(parts) if "groups" in plan.needs else {}
     model = accelerator.prepare_model(policy)
     engine = Engine(model, forward, objective_of(plan), accelerator, settings.seed, groups)
-    stream = PairStream(len(parts.train), settings.batch_size, settings.seed)
     loop = Loop(
         engine=engine,
         controller=controller,
@@ -78,7 +79,7 @@ def assemble(
         batches=partial(_step_batches, parts, stream, settings.micro_batch_size, pad_id, accelerator),
         held_out=_held_out(engine, reference, parts, settings.micro_batch_size, pad_id, report),
         settings=settings,
-        steps=_steps(stream, settings),
+        steps=steps,
         folder=folder,
         report=report,
         identities=identities,

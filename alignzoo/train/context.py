@@ -38,6 +38,7 @@ class SetupContext:
         model: the policy with the weights training starts from, unwrapped.
         probe: the safety probe of that model: trained now, reused, or read from the given folder.
         folder: the run folder, for what should be kept beside the run; None on ranks that do not write.
+        steps: optimizer steps of the whole run, None outside of one.
     """
 
     model: torch.nn.Module
@@ -45,6 +46,7 @@ class SetupContext:
     report: Reporter
     probe: Callable[[str | None], Probe]
     folder: Path | None = None
+    steps: int | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@
 
 Polyak, Juditsky, *Acceleration of Stochastic Approximation by Averaging*, SIAM J. Control Optim. 30 (1992), with the
 exponential weights that are usual in deep learning. Training goes on with θ; only evaluation and the saved model use
-θ̄. The first average is θ itself at step ``start``. With ``warm_up`` the decay is min(d, (1 + n)/(10 + n)) at the
+θ̄. The first average is θ itself, ``interval`` steps after
+``start``. With ``warm_up`` the decay is min(d, (1 + n)/(10 + n)) at the
 n-th update, so that a short run does not keep its starting point. θ̄ is kept in fp32.
 """
 
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from alignzoo.geometry.average import WeightAverage
+from alignzoo.geometry.average import WeightAverage, check_schedule, is_due
 from alignzoo.interfaces import GeometryController
 from alignzoo.plugin import Card, Options, Verified
 
@@ -39,10 +40,11 @@ class EMA(GeometryController):
     options: EMAOptions
 
     def setup(self, run: SetupContext) -> None:
+        check_schedule("ema", start=self.options.start, interval=self.options.interval, steps=run.steps)
         self.average = WeightAverage([weight for weight in run.model.parameters() if weight.requires_grad])
 
     def after_step(self, ctx: StepContext) -> None:
-        if ctx.step < self.options.start or (ctx.step + 1) % self.options.interval:
+        if not is_due(ctx.step, start=self.options.start, interval=self.options.interval):
             return
         self.average.include(self._share)
         ctx.log("ema_distance", self.average.distance())
@@ -75,5 +77,6 @@ CARD = Card(
     summary="Moving average of the weights, evaluated and saved in their place",
     formula="θ̄ ← d·θ̄ + (1 − d)·θ",
     companion=True,
+    averages=True,
     verified=(Verified(against="torch.optim.swa_utils", test="test_ema_equals_torch"),),
 )

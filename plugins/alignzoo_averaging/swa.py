@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from alignzoo.geometry.average import WeightAverage
+from alignzoo.geometry.average import WeightAverage, check_schedule, is_due
 from alignzoo.interfaces import GeometryController
 from alignzoo.plugin import Card, Options, Paper, Verified
 
@@ -37,11 +37,11 @@ class SWA(GeometryController):
     options: SWAOptions
 
     def setup(self, run: SetupContext) -> None:
+        check_schedule("swa", start=self.options.start, interval=self.options.interval, steps=run.steps)
         self.average = WeightAverage([weight for weight in run.model.parameters() if weight.requires_grad])
 
     def after_step(self, ctx: StepContext) -> None:
-        after = ctx.step + 1 - self.options.start
-        if after <= 0 or after % self.options.interval:
+        if not is_due(ctx.step, start=self.options.start, interval=self.options.interval):
             return
         self.average.include(lambda n: 1 / n)
         ctx.log("swa_distance", self.average.distance())
@@ -68,5 +68,6 @@ CARD = Card(
     formula="θ̄ = mean of θ over steps",
     paper=Paper(title="Averaging Weights Leads to Wider Optima and Better Generalization", arxiv="1803.05407"),
     companion=True,
+    averages=True,
     verified=(Verified(against="torch.optim.swa_utils", test="test_swa_equals_torch"),),
 )

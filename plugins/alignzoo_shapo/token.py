@@ -18,6 +18,7 @@ Every perturbed step logs ``radius`` (‖ε‖), ``ascent_grad_norm`` (‖g‖),
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -208,16 +209,17 @@ class ShaPOToken(GeometryController):
             loss, ascent = ctx.gradient(self.branches.deltas)
             length = norm(ascent)
             factor = self._factor(length, ctx)
-            if factor * length > 0:
+            moves = math.isfinite(length) and factor * length > 0
+            if moves:
                 self.branches.perturb([factor * g for g in ascent])
                 perturbed = ctx.backward()
                 survival = self.branches.survival()
                 turned = cosine(ascent, _over_ranks(self.branches.gradients, ctx))
-        if factor * length == 0:  # without branches: even at Δ = 0 they change how a bf16 layer rounds
+        if not moves:  # without branches: even at Δ = 0 they change how a bf16 layer rounds
             loss = perturbed = ctx.backward()
             survival = turned = 1.0
         return loss, {
-            "radius": factor * length,
+            "radius": factor * length if moves else 0.0,
             "ascent_grad_norm": length,
             "sharpness_gap": float(perturbed.value - loss.value),
             "survival": survival,

@@ -74,7 +74,7 @@ class LookSAM(GeometryController):
 
     def _reuse(self, ctx: StepContext) -> StepLoss:
         loss, weights = ctx.backward(), ctx.trainable()
-        across = beside(self._across, weights)
+        self._across = across = beside(self._across, weights)
         length = norm(across)
         ctx.log("reused_norm", length)
         if length > 0:

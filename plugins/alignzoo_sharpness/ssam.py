@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from alignzoo.geometry.ascent import Moved, PerturbationOptions, ascend, beside, kth_smallest, lengthened
+from alignzoo.geometry.perturb import wide
 from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Options, Paper, Verified
@@ -74,7 +75,8 @@ class SSAM(GeometryController):
             squares = [g.to(torch.promote_types(g.dtype, torch.float32)).square() for g in gradients]
             old = beside(self._information, gradients) if self._information else [torch.zeros_like(s) for s in squares]
             self._information = [f + square for f, square in zip(old, squares, strict=True)]
-        masks = beside(self._masks, gradients) if self._masks else None
+        self._masks = beside(self._masks, gradients) if self._masks else []
+        masks = self._masks or None
         if masks is None or self._age >= self.options.refresh:
             generator = ctx.generator("ssam")
             if self.options.mode == "fisher":
@@ -125,16 +127,24 @@ def _smallest(
     *,
     among: Sequence[torch.Tensor] | None = None,
 ) -> list[torch.Tensor]:
-    """Where the ``count`` smallest scores are, of all or of those among some; ties with the last one included."""
+    """Where the ``count`` smallest scores are, of all or of those among some; which of equal ones, is drawn."""
     if count <= 0:
         return [torch.zeros_like(score, dtype=torch.bool) for score in scores]
     places = [torch.ones_like(score, dtype=torch.bool) for score in scores] if among is None else among
     threshold = kth_smallest([s[place] for s, place in zip(scores, places, strict=True)], count, generator)
-    return [place & (score <= threshold) for score, place in zip(scores, places, strict=True)]
+    below = [place & (score < threshold) for score, place in zip(scores, places, strict=True)]
+    equal = [place & (score == threshold) for score, place in zip(scores, places, strict=True)]
+    # Exact zeros are many (an adapter's first step, rows of unseen tokens): all of them would be far more than asked.
+    left, ties = count - sum(int(mask.sum()) for mask in below), sum(int(mask.sum()) for mask in equal)
+    drawn = torch.zeros(ties, dtype=torch.bool)
+    drawn[torch.randperm(ties, generator=generator)[: max(left, 0)]] = True
+    for mask, some, part in zip(below, equal, drawn.split([int(some.sum()) for some in equal]), strict=True):
+        mask[some] = part.to(mask.device)
+    return below
 
 
 def _uniform(like: Sequence[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
-    return [torch.rand(t.shape, generator=generator, dtype=torch.float64).to(t.device) for t in like]
+    return [wide(torch.rand(t.shape, generator=generator, dtype=torch.float64), t.device) for t in like]
 
 
 def _count(tensors: Sequence[torch.Tensor]) -> int:

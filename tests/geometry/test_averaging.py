@@ -10,13 +10,14 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from alignzoo import load_method
+from alignzoo.errors import UsageError
 
 
 def drifting(companion: Any, steps: int) -> tuple[torch.nn.Linear, list[torch.Tensor]]:
     """A model whose weights move by seeded noise after each step, and its weights after each."""
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 2).double()
-    companion.setup(SimpleNamespace(model=model))
+    companion.setup(SimpleNamespace(model=model, steps=None))
     seen = []
     for step in range(steps):
         with torch.no_grad():
@@ -70,3 +71,10 @@ def test_before_it_begins_the_weights_are_evaluated_as_they_are(name: str) -> No
     companion = load_method("geometry", name, start=100)
     model, seen = drifting(companion, 4)
     assert torch.equal(evaluated(companion, model), seen[-1])
+
+
+def test_a_schedule_that_never_begins_is_refused() -> None:
+    for name in ("ema", "swa"):
+        companion = load_method("geometry", name, start=15, interval=6)
+        with pytest.raises(UsageError, match="would never be updated: the first time is after step 21"):
+            companion.setup(SimpleNamespace(model=torch.nn.Linear(2, 2), steps=20))

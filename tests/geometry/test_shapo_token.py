@@ -450,3 +450,17 @@ def test_bf16_autocast_frozen_base_and_checkpointing_at_once(scope: str) -> None
 
 def test_context_is_what_the_interface_promises() -> None:
     assert all(hasattr(StepContext, verb) for verb in ("backward", "gradient", "evaluate", "parts", "join", "log"))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_reaches_the_loop(bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop stops such a run and names the pairs; the controller must not fail on its own before that."""
+    from alignzoo.testing.stages import mean_goal
+    from alignzoo.testing.steps import Bench
+
+    bench, controller = Bench(), load_method("geometry", "shapo-token", interval=1, select="random", share=0.1)
+    bench.setup(controller)
+    ctx = bench.context(mean_goal(), 0)
+    monkeypatch.setattr(ctx, "gradient", lambda tensors: (ctx.evaluate(), [torch.full_like(t, bad) for t in tensors]))
+    controller.step(ctx)
+    assert ctx.metrics["geometry/radius"] == 0

@@ -198,3 +198,10 @@ def test_only_paths_are_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     probed = {**OWN, "geometry": "shapo-token", "geometry.probe": "probe"}
     write_plan(require(resolve([Layer("flag", probed)])), tmp_path)
     assert read_plan(tmp_path).geometry.options.model_dump()["probe"] == str(tmp_path / "probe")
+
+
+def test_only_one_average_takes_the_weights_place() -> None:
+    both = resolve([Layer("flag", {**OWN, "geometry": ["ema", "sam", "swa"]})])
+    assert isinstance(both, list)
+    assert both[0].exit_code == 3
+    assert "ema and swa would each be evaluated and saved" in both[0].message
