@@ -147,7 +147,7 @@ class Registry:
 
 def _not_there(kind: str, name: str, known: list[str]) -> UnknownNameError:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    listed = f"known: {', '.join(known)}" if known else f"no plugin brings a {kind}"
+    listed = f"known: {', '.join(known)}" if known else f"no plugin brings one: `alignzoo ls {kind}`"
     return UnknownNameError(f"unknown {kind} {name!r}", hint=f"did you mean {' or '.join(near)}?" if near else listed)
 
 

@@ -91,6 +91,7 @@ def built(card: Card, options: Options) -> Any:
 
 
 def logistic() -> Logistic:
+    """A new :class:`Logistic`."""
     return Logistic(Options())
 
 

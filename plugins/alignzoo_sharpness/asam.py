@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 
 class ASAMOptions(AscentOptions):
+    """The shared vocabulary, and η in the weights' unit."""
+
     rho: Rho = 0.5
     eta: float = Field(0.01, ge=0, description="η, added to |w| in T")
 

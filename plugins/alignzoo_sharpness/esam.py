@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 
 class ESAMOptions(PerturbationOptions):
+    """The shared vocabulary, and the shares (0 to 1) of tensors and of pairs that are kept."""
+
     keep: float = Field(0.6, gt=0, le=1, description="β: probability with which a tensor is perturbed")
     share: float = Field(0.5, gt=0, le=1, description="γ: share of the pairs that the gradient is taken on")
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 
 class FriendlySAMOptions(PerturbationOptions):
+    """The shared vocabulary, σ without unit, and the share of the mean that is kept each step."""
+
     sigma: float = Field(1.0, ge=0, description="σ: how much of the average gradient is taken out; 0 is sam")
     lam: float = Field(0.9, ge=0, lt=1, description="λ: how much of the average is kept from step to step")
 

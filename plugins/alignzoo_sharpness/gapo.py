@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 
 class GAPOOptions(Options):
+    """How far the anchor lies, and which weights lead to it."""
+
     rho: Rho = 0.05
     select: Select = EVERYTHING
     norm: Norm = "global"

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 
 class GSAMOptions(PerturbationOptions):
+    """The shared vocabulary, and α without unit."""
+
     alpha: float = Field(0.4, ge=0, description="α: how much of the gradient across g_p is taken away; 0 is sam")
 
 

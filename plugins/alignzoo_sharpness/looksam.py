@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 
 class LookSAMOptions(Options):
+    """How far, how often in optimizer steps, which weights, and α without unit."""
+
     rho: Rho = 0.05
     every: int = Field(5, ge=1, description="k: a SAM step every so many optimizer steps; 1 is sam")
     alpha: float = Field(0.7, ge=0, description="α: how much of g_v is used again in between")

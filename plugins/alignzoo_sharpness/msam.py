@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 
 class MSAMOptions(PerturbationOptions):
+    """The shared vocabulary, and the share of the momentum that is kept each step."""
+
     rho: Rho = 0.3
     momentum: float = Field(0.9, ge=0, lt=1, description="μ: how much of the momentum is kept from step to step")
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 
 class RWPOptions(Options):
+    """γ relative to a row's length, α between 0 and 1, when and which weights."""
+
     gamma: float = Field(0.01, ge=0, description="γ: standard deviation of the noise in units of its row's length")
     alpha: float = Field(0.5, ge=0, le=1, description="α: how much the gradient under noise counts")
     interval: Interval = 1

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 
 class SSAMOptions(PerturbationOptions):
+    """The shared vocabulary, which weights stay still, and for how many perturbed steps."""
+
     mode: Literal["fisher", "dynamic"] = Field("fisher", description="what the mask goes by")
     sparsity: float = Field(0.2, ge=0, lt=1, description="s: share of the weights that stays unperturbed; 0 is sam")
     refresh: int = Field(100, ge=1, description="a new mask every so many perturbed steps")

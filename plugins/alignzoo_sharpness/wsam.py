@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 
 class WSAMOptions(PerturbationOptions):
+    """The shared vocabulary, and γ between 0 and 1."""
+
     gamma: float = Field(0.9, ge=0, lt=1, description="γ: sharpness weighs γ/(1−γ); 0 is plain, 0.5 is sam")
 
 

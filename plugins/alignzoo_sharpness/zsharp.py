@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 
 class ZSharpOptions(AscentOptions):
+    """The shared vocabulary, and a quantile between 0 and 1."""
+
     quantile: float = Field(0.95, ge=0, lt=1, description="q: the share of the gradient's elements that is left out")
 
 
