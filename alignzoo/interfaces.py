@@ -1,13 +1,13 @@
 """The three interfaces that compose: a loss gives one value per pair, wrappers weigh the pairs, geometry chooses
-where in weight space the gradient is taken.
+where in weight space the gradient is taken. Beside them, a reward scores the responses before training.
 
 A method's class is built from its validated options (``self.options``) and sees the model only through
-:class:`~alignzoo.pairs.PairBatch` (losses, wrappers) or the step context (controllers).
+:class:`~alignzoo.pairs.PairBatch` (losses, wrappers), the step context (controllers) or its own context (rewards).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from alignzoo.pairs import PairBatch
 from alignzoo.plugin.card import Options
 
 if TYPE_CHECKING:
+    from alignzoo.reward.context import Response, RewardContext
     from alignzoo.train.context import SetupContext, StepContext
 
 PerPair = Callable[[PairBatch], "torch.Tensor"]
@@ -94,6 +95,10 @@ class GeometryController(_Method):
     def setup(self, run: SetupContext) -> None:
         """Called once before training, on the weights that training starts from."""
 
+    def per_pair(self, loss: PerPair, pairs: PairBatch) -> torch.Tensor:
+        """Value of each pair, ``(B,)``, inside of every wrapper; may evaluate ``loss(pairs.swap())`` as well."""
+        return loss(pairs)
+
     def step(self, ctx: StepContext) -> StepLoss:
         """Leave the step's gradient in ``.grad`` and the weights, buffers and flags as they were found.
 
@@ -108,3 +113,22 @@ class GeometryController(_Method):
     def for_evaluation(self) -> Iterator[None]:
         """A context manager: inside, the model has the weights to evaluate and to save; after, those to train on."""
         yield
+
+
+class Reward(_Method):
+    """A score for every response, from outside of the objective; nothing of it is left when training begins."""
+
+    def setup(self, run: RewardContext) -> None:
+        """Called once, on every rank, before anything is scored; what is heavy waits for :meth:`scores`."""
+
+    def identity(self) -> str:
+        """What the scores depend on beyond the options that are no paths, and beyond the responses: a hash of weights
+        that are read, say. Equal identities mean equal scores, which are then taken from an earlier run."""
+        return ""
+
+    def scores(self, responses: Sequence[Response]) -> Sequence[float]:
+        """One finite number per response, higher is better; that of a response does not depend on the others.
+
+        Called on the first rank, with some of the responses at a time.
+        """
+        raise NotImplementedError

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError, contained
-from alignzoo.launch import distributed_backend
+from alignzoo.launch import distributed_backend, take_over_sharding
 from alignzoo.observers import Observers
 from alignzoo.outcome import RunResult, read_before, report_outcome, write_evaluation
 from alignzoo.plugin.build import import_target
@@ -77,6 +77,7 @@ class _Run:
         from accelerate import Accelerator
         from accelerate.utils import broadcast_object_list
 
+        take_over_sharding()
         self.began = time.perf_counter()
         self.plan, self.settings, self.report = plan, plan.settings, report
         self.resuming = folder is not None
@@ -146,8 +147,6 @@ class _Run:
         return result
 
     def _go(self) -> RunResult:
-        from alignzoo.model.weights import fingerprint
-
         existed = self.folder.exists()
         try:
             loop, parts, tokenizer = self._prepare()
@@ -160,8 +159,7 @@ class _Run:
         loop.run()
         after = self._figures(loop, tokenizer)
         with loop.controller.for_evaluation():
-            self._save_model(loop, tokenizer)
-            weights = fingerprint(self.accelerator.unwrap_model(loop.engine.model))
+            weights = self._save_model(loop, tokenizer)
         if self.settings.track:
             self.accelerator.end_training()
         return self._finish(loop, parts, before, after, weights)
@@ -205,7 +203,7 @@ class _Run:
             self.plan,
             policy,
             parts,
-            pad_id=tokenizer.pad_token_id,
+            tokenizer=tokenizer,
             accelerator=self.accelerator,
             folder=self.folder,
             report=self.report,
@@ -236,29 +234,48 @@ class _Run:
     def _figures(self, loop: Loop, tokenizer: Any) -> dict[str, float]:
         """Figures at the current weights: on held-out pairs, and for the sandbox from generated answers."""
         figures = loop.evaluate()
-        if self.settings.data == SANDBOX and self.main:
-            from alignzoo.sandbox import evaluate
-
+        if self.settings.data == SANDBOX:
             self.report.note("sandbox: generating answers")
-            model = self.accelerator.unwrap_model(loop.engine.model)
-            with loop.controller.for_evaluation():
-                rates = evaluate(model, tokenizer, judge=self.judge)
-            figures |= {f"sandbox/{name}": value for name, value in rates.items()}
+            figures |= self._rates(loop, tokenizer)
         self.accelerator.wait_for_everyone()
         self.observers.tell("evaluation", loop.done, figures)
         return figures
 
-    def _save_model(self, loop: Loop, tokenizer: Any) -> None:
+    def _rates(self, loop: Loop, tokenizer: Any) -> dict[str, float]:
+        """What the judge says of generated answers, on the main process."""
+        from alignzoo.sandbox import evaluate
+        from alignzoo.train.sharding import gathered
+
+        model = self.accelerator.unwrap_model(loop.engine.model)
+        with loop.controller.for_evaluation(), gathered(model):
+            rates = evaluate(model, tokenizer, judge=self.judge) if self.main else {}
+            self.accelerator.wait_for_everyone()
+        return {f"sandbox/{name}": value for name, value in rates.items()}
+
+    def _save_model(self, loop: Loop, tokenizer: Any) -> str:
+        """Write ``model/``; returns the hash of its weights, on all ranks."""
+        from accelerate.utils import broadcast_object_list
+
+        from alignzoo.model.weights import fingerprint
+        from alignzoo.train.sharding import full_state
+
+        model = self.accelerator.unwrap_model(loop.engine.model)
+        state = full_state(model, keep=self.main)
+        if self.main:
+            self._write_model(model, tokenizer, state)
+        weights = [fingerprint(state)]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(weights)
+        return weights[0]
+
+    def _write_model(self, model: Any, tokenizer: Any, state: dict[str, Any]) -> None:
         from alignzoo.model.weights import save_model
 
-        state = self.accelerator.get_state_dict(loop.engine.model)
-        if not self.main:
-            return
         target, partial_folder = self.folder / "model", self.folder / ".model.partial"
         try:
             for leftover in (partial_folder, target):
                 shutil.rmtree(leftover, ignore_errors=True)
-            save_model(self.accelerator.unwrap_model(loop.engine.model), tokenizer, partial_folder, state)
+            save_model(model, tokenizer, partial_folder, state)
             partial_folder.rename(target)
         except Exception as error:
             shutil.rmtree(partial_folder, ignore_errors=True)

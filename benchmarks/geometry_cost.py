@@ -1,9 +1,9 @@
 """What geometry controllers cost beside the plain step: ``python benchmarks/geometry_cost.py --model MODEL``.
 
 Time: whole steps (forward, backward, optimizer) of one process, the controllers taking turns, reference log-probs
-computed beforehand as in a run with a cache; medians, and their ratio to ``plain``. Memory: the peak of a process of
-its own for each controller, over the same steps. MODEL is anything that ``alignzoo run`` takes; ``sandbox`` is quick
-and says little, for its layers are tiny.
+computed beforehand as in a run with a cache; medians, and that of the ratios to the plain step of the same round.
+Memory: the peak of a process of its own for each controller, over the same steps. MODEL is anything that
+``alignzoo run`` takes; ``sandbox`` is quick and says little, for its layers are tiny.
 """
 
 from __future__ import annotations
@@ -16,14 +16,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-CONTROLLERS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "shapo-token": {"interval": 1, "select": "random"},
-    "sam": {"interval": 1},
+
+@dataclass(frozen=True)
+class Case:
+    """A controller with its options, over so many steps in a row; budgets relative to ``plain``: of the time of a step,
+    and of the peak memory (what one copy of the trained weights adds, where ``copies`` says so)."""
+
+    method: str
+    options: dict[str, Any] = field(default_factory=dict)
+    steps: int = 1
+    time: float | None = None
+    memory: float | None = None
+    copies: int | None = None
+
+
+CASES = {
+    "plain": Case("plain"),
+    "shapo-token": Case("shapo-token", {"interval": 1, "select": "random"}, time=1.75, memory=0.03),
+    "shapo-token, every 5th": Case("shapo-token", {"interval": 5, "select": "random"}, 5, time=1.16, memory=0.03),
+    "sam": Case("sam", {"interval": 1}, time=2.1, copies=1),
 }
-BUDGET = {"shapo-token": 1.75, "sam": 2.1}
 
 
 def prepare(model: str, pairs: int, length: int) -> tuple[Any, list[Any], list[Any]]:
@@ -67,20 +82,23 @@ def controller_of(name: str, engine: Any) -> Any:
     from alignzoo.report import Reporter
     from alignzoo.train.context import SetupContext
 
-    made = load_method("geometry", name, **CONTROLLERS[name])
+    made = load_method("geometry", CASES[name].method, **CASES[name].options)
     made.setup(SetupContext(engine.model, 0, Reporter(), lambda given: None))
     return made
 
 
-def one_step(controller: Any, engine: Any, optimizer: Any, batches: Sequence[Any], references: Sequence[Any]) -> float:
-    """Seconds of a whole step."""
+def take(
+    controller: Any, engine: Any, optimizer: Any, batches: Sequence[Any], references: Sequence[Any], steps: int
+) -> float:
+    """Seconds of a whole step, over so many in a row."""
     from alignzoo.train.context import StepContext
 
     began = time.perf_counter()
-    controller.step(StepContext(engine, batches, references, 0))
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return time.perf_counter() - began
+    for step in range(steps):
+        controller.step(StepContext(engine, batches, references, step))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return (time.perf_counter() - began) / steps
 
 
 def measure_time(arguments: argparse.Namespace) -> dict[str, list[float]]:
@@ -88,23 +106,24 @@ def measure_time(arguments: argparse.Namespace) -> dict[str, list[float]]:
     import torch
 
     engine, batches, references = prepare(arguments.model, arguments.pairs, arguments.length)
-    optimizer = torch.optim.SGD(engine.model.parameters(), lr=1e-9)
-    controllers = {name: controller_of(name, engine) for name in CONTROLLERS}
+    optimizer = torch.optim.AdamW(engine.model.parameters(), lr=1e-9)
+    controllers = {name: controller_of(name, engine) for name in CASES}
     times: dict[str, list[float]] = {name: [] for name in controllers}
     for round_ in range(arguments.rounds + 1):
         for name, controller in controllers.items():
-            seconds = one_step(controller, engine, optimizer, batches, references)
+            seconds = take(controller, engine, optimizer, batches, references, CASES[name].steps)
             if round_:  # the first is for warming up
                 times[name].append(seconds)
     return times
 
 
-def measure_memory(arguments: argparse.Namespace, name: str) -> float:
-    """Peak resident memory in GiB of a process that takes two steps."""
+def measure_memory(arguments: argparse.Namespace, name: str) -> dict[str, float]:
+    """Of a process that takes two steps: its peak resident memory and the size of the trained weights, in GiB."""
     words = [sys.executable, __file__, "--model", arguments.model, "--pairs", str(arguments.pairs)]
     words += ["--length", str(arguments.length), "--only", name]
     ended = subprocess.run(words, capture_output=True, text=True, check=True)
-    return float(json.loads(ended.stdout)["peak_gib"])
+    found: dict[str, float] = json.loads(ended.stdout)
+    return found
 
 
 def two_steps(arguments: argparse.Namespace) -> None:
@@ -114,9 +133,10 @@ def two_steps(arguments: argparse.Namespace) -> None:
     engine, batches, references = prepare(arguments.model, arguments.pairs, arguments.length)
     optimizer = torch.optim.AdamW(engine.model.parameters(), lr=1e-9)
     controller = controller_of(arguments.only, engine)
-    for _ in range(2):
-        one_step(controller, engine, optimizer, batches, references)
-    print(json.dumps({"peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
+    take(controller, engine, optimizer, batches, references, 2 * CASES[arguments.only].steps)
+    weights = sum(weight.numel() * weight.element_size() for weight in engine.model.parameters())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps({"peak": peak, "weights": weights / 2**30}))
 
 
 def main() -> None:
@@ -126,21 +146,24 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=4)
     parser.add_argument("--length", type=int, default=128, help="tokens of prompt and response together")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=CONTROLLERS, help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
         two_steps(arguments)
         return
     times = measure_time(arguments)
-    memory = {name: measure_memory(arguments, name) for name in CONTROLLERS}
-    plain, least = statistics.median(times["plain"]), memory["plain"]
-    heads = ("median s", "min", "max", "ratio", "budget", "peak GiB", "more")
-    print(f"{'controller':14s}" + "".join(f"{head:>10s}" for head in heads))
-    for name, values in times.items():
-        median, budget = statistics.median(values), BUDGET.get(name)
-        cells = (f"{median:.3f}", f"{min(values):.3f}", f"{max(values):.3f}", f"{median / plain:.2f}")
-        cells += (str(budget or "-"), f"{memory[name]:.2f}", f"{memory[name] / least - 1:.1%}")
-        print(f"{name:14s}" + "".join(f"{cell:>10s}" for cell in cells))
+    memory = {name: measure_memory(arguments, name) for name in CASES}
+    least = memory["plain"]["peak"]
+    heads = ("median s", "min", "max", "ratio", "budget", "peak GiB", "more", "budget")
+    print(f"{'controller':24s}" + "".join(f"{head:>10s}" for head in heads))
+    for name, case in CASES.items():
+        values, peak = times[name], memory[name]["peak"]
+        # Ratios of neighbours in time, so that a machine that slows down on the way does not count.
+        ratio = statistics.median(value / plain for value, plain in zip(values, times["plain"], strict=True))
+        allowed = case.memory * least if case.memory else (case.copies or 0) * memory[name]["weights"]
+        cells = (f"{statistics.median(values):.3f}", f"{min(values):.3f}", f"{max(values):.3f}", f"{ratio:.3f}")
+        cells += (str(case.time or "-"), f"{peak:.2f}", f"{peak - least:+.2f}", f"{allowed:.2f}" if allowed else "-")
+        print(f"{name:24s}" + "".join(f"{cell:>10s}" for cell in cells))
 
 
 if __name__ == "__main__":

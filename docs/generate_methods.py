@@ -26,7 +26,12 @@ from alignzoo.sandbox import EVALUATION_PROMPTS, MODEL_PATH, TRAIN_PAIRS, VALIDA
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "methods"
 NOTICE = "<!-- Written by docs/generate_methods.py from the method's card. Change the card, then run `make docs`. -->"
-KIND_WORDS = {"loss": "Preference losses", "robust": "Robust wrappers", "geometry": "Geometry controllers"}
+KIND_WORDS = {
+    "loss": "Preference losses",
+    "robust": "Robust wrappers",
+    "geometry": "Geometry controllers",
+    "reward": "Rewards",
+}
 
 Entry = Card | Composition
 
@@ -63,9 +68,12 @@ def method_page(method: Entry) -> str:
 
 def example(method: Entry) -> str:
     """A command line that uses the method, with its first numeric option stated at its default."""
-    words = f"alignzoo run --{method.kind} {method.name}"
+    reader = "--geometry shapo-reward " if method.kind == "reward" else ""  # a reward that nothing reads is refused
+    words = f"alignzoo run {reader}--{method.kind} {method.name}"
     if isinstance(method, Composition):
         return words
+    required = [name for name, info in method.options.model_fields.items() if info.is_required()]
+    words += "".join(f" --{method.kind}.{name} {name.upper()}" for name in required)
     numeric = [facts for facts in option_facts(method) if facts.type in ("INT", "NUMBER") and facts.default is not None]
     return words + (f" --{method.kind}.{numeric[0].name} {numeric[0].default_text()}" if numeric else "")
 
@@ -91,9 +99,9 @@ def _card(card: Card) -> list[str]:
         else "no: a pair's value does not depend on the other pairs."
     )
     lines += ["", "## Facts", "", *_needs(card)]
-    if card.kind != "geometry":
+    if card.kind in ("loss", "robust"):
         lines.append(f"- **Batch-coupled:** {coupled}")
-    else:
+    elif card.kind == "geometry":
         lines.append(f"- **Passes:** at most {card.passes} forward-backward {_plural('pass', card.passes)} per step.")
     lines += [f"- **Code:** `{card.target}`", "", "## Verified", ""]
     if card.verified:
@@ -111,7 +119,9 @@ def _plural(word: str, count: int) -> str:
 def _needs(card: Card) -> list[str]:
     needs: list[Need] = default_needs(card)  # type: ignore[assignment]
     if not needs:
-        return ["- **Needs:** nothing beyond the policy's log-probs."]
+        return [
+            "- **Needs:** nothing." if card.kind == "reward" else "- **Needs:** nothing beyond the policy's log-probs."
+        ]
     return [f"- **Needs:** {need}: {NEEDS[need]}." for need in needs]
 
 

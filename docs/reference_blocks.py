@@ -13,6 +13,7 @@ from alignzoo.observers import RunObserver
 from alignzoo.plugin import hookspecs
 from alignzoo.plugin.card import PROVIDED
 from alignzoo.plugin.declared import HOOKS
+from alignzoo.reward.context import Response, RewardContext
 from alignzoo.testing import RULES
 
 
@@ -42,6 +43,9 @@ def interface_blocks() -> dict[str, list[str]]:
         "loss": class_skeleton(interfaces.PreferenceLoss),
         "robust": class_skeleton(interfaces.RobustWrapper),
         "geometry": class_skeleton(interfaces.GeometryController),
+        "reward": class_skeleton(interfaces.Reward),
+        "response": class_skeleton(Response),
+        "reward-context": class_skeleton(RewardContext),
         "step-loss": class_skeleton(interfaces.StepLoss),
         "method": methods_of(interfaces._Method),
         "needs": needs_table(),

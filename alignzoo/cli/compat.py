@@ -24,9 +24,11 @@ from alignzoo.plugin.resolve import resolve
 NEEDS: dict[Need, str] = {
     "reference": "log-probs of the reference model: a second forward per pair, without gradients",
     "token-logps": "the log-prob of every response token, not only their sum",
-    "scores": "a score for each side, from the data",
+    "scores": "a score for each side, from the data or from another reward",
+    "reward": "a score for each side, from the run's reward: each response is scored once, before training",
     "groups": "a group for each pair, from the data",
     "probe": "a safety probe: trained before the first step",
+    "swap": "a loss that has a meaning under the opposite label, and its value there",
     "hidden-states": "hidden states of the model",
     "vocabulary-statistics": "statistics over the vocabulary at each token",
 }
@@ -82,9 +84,10 @@ def _show_problems(problems: list[AlignzooError], as_json: bool) -> None:
 
 
 def _demands(method: Method) -> list[str]:
-    needs = sorted(method.card.needs | method.options.needs())
+    needs = sorted(method.needs)
     name = f"{method.card.kind} {method.card.name}"
-    return [f"{name} needs {NEEDS[need]}" for need in needs] or [f"{name} needs nothing beyond the policy's log-probs"]
+    beyond = "" if method.card.kind == "reward" else " beyond the policy's log-probs"
+    return [f"{name} needs {NEEDS[need]}" for need in needs] or [f"{name} needs nothing{beyond}"]
 
 
 def _micro_batches(plan: Plan) -> int:
@@ -96,6 +99,8 @@ def _costs(plan: Plan) -> list[str]:
     costs = [f"geometry {plan.geometry.card.name} takes up to {passes} forward-backward passes per step"]
     if passes == 1:
         costs = ["one forward-backward pass per step"]
+    if plan.reward is not None:
+        costs.append(f"scores come from reward {plan.reward.card.name}, once before training")
     if not plan.batch_coupled:
         return [*costs, "pairs do not depend on each other: any micro-batch size gives the same step"]
     coupled = " and ".join(method.card.name for method in (plan.loss, *plan.robust) if method.card.batch_coupled)

@@ -81,6 +81,8 @@ def method_dict(plugin: Plugin, method: Card | Composition) -> dict[str, Any]:
         "companion": method.companion,
         "averages": method.averages,
         "passes": method.passes,
+        "swaps": method.swaps,
+        "relabels": method.relabels,
         "options": [{**option.to_dict(), "flag": f"--{method.kind}.{option.name}"} for option in option_facts(method)],
         "expected_failures": dict(method.expected_failures),
         "verified": [{"against": source.against, "test": source.test} for source in method.verified],

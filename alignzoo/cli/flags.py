@@ -87,7 +87,7 @@ class PlanCommand(Command):
 
 
 def run_options(function: Function) -> Function:
-    """Adds ``--loss``, ``--robust``, ``--geometry`` and all settings to a :class:`PlanCommand`."""
+    """Adds ``--loss``, ``--robust``, ``--geometry``, ``--reward`` and all settings to a :class:`PlanCommand`."""
     return _with_options(function, [*_naming_options(), *_setting_options(Settings.model_fields)])
 
 
@@ -127,7 +127,7 @@ def method_options(cards: Sequence[Card]) -> list[LayerOption]:
             facts = field_facts(name, info)
             bare, qualified = f"{card.kind}.{name}", f"{card.kind}.{card.name}.{name}"
             found.setdefault(bare, _option(bare, facts, group, hidden=count[card.kind] > 1))
-            if card.kind != "loss":
+            if card.kind not in ("loss", "reward"):
                 found[qualified] = _option(qualified, facts, group, hidden=count[card.kind] == 1)
     return list(found.values())
 
@@ -170,6 +170,7 @@ def _naming_options() -> list[LayerOption]:
         option("loss", "preference loss [default: dpo]"),
         option("robust", "robust wrapper, innermost first (repeatable)", multiple=True),
         option("geometry", "geometry controller, and its companions (repeatable) [default: plain]", multiple=True),
+        option("reward", "where scores come from, if a method reads any [default: column or probe]"),
     ]
 
 

@@ -86,11 +86,12 @@ def _composition_facts(method: Composition) -> list[tuple[str, str]]:
 
 def _card_facts(card: Card) -> list[tuple[str, str]]:
     coupled = "yes: a pair's weight depends on the other pairs of the step" if card.batch_coupled else "no"
+    of_a_step = [("batch-coupled", coupled), ("passes", str(card.passes))] if card.kind != "reward" else []
     facts = [
         ("formula", card.formula),
         ("needs", needs_text(card)),
-        ("batch-coupled", coupled),
-        ("passes", str(card.passes)),
+        *of_a_step,
+        ("opposite label", "" if card.swaps else "has no meaning: no method may swap its pairs"),
     ]
     checks = [f"{source.against} ({source.test})" for source in card.verified] or ["nothing yet"]
     return [*facts, *((("verified against" if not i else ""), check) for i, check in enumerate(checks))]

@@ -21,7 +21,7 @@ from alignzoo.plugin.registry import registry
 @click.argument("kind", required=False)
 @json_option
 def command(kind: str | None, as_json: bool) -> None:
-    """List the methods, of one KIND (loss, robust, geometry) or all of them.
+    """List the methods, of one KIND (loss, robust, geometry, reward) or all of them.
 
     KIND may also be what else plugins bring: recipe, command, observer, format, judge. The column `contract` says when
     a method passed `alignzoo check` on this machine.

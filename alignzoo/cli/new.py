@@ -34,7 +34,7 @@ LONGEST = 40
 @click.option("--file", "single", is_flag=True, help="one file NAME.py for `run --plugin`, nothing to install")
 @json_option
 def command(kind: str, name: str, out: Path | None, single: bool, as_json: bool) -> None:
-    """Write a working method to start from: KIND (loss, robust or geometry) called NAME.
+    """Write a working method to start from: KIND (loss, robust, geometry or reward) called NAME.
 
     It is a small package with the method's file, its card, tests and a README; nothing is overwritten.
     """

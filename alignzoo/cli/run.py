@@ -101,6 +101,8 @@ def _stated(facts: dict[str, Any]) -> list[tuple[str, dict[str, str]]]:
     for method in controllers:
         prefix = "geometry" if len(controllers) == 1 else f"geometry.{method['name']}"
         stated += [(f"{prefix}.{name}", value) for name, value in method["options"].items()]
+    if facts["reward"] is not None:
+        stated += [(f"reward.{name}", value) for name, value in facts["reward"]["options"].items()]
     return [*stated, *facts["settings"].items()]
 
 

@@ -9,6 +9,7 @@ from typing import cast
 
 from alignzoo.errors import AlignzooError
 from alignzoo.plugin.card import NO_WRAPPER, Card, Composition, Kind
+from alignzoo.plugin.plan import default_reward
 from alignzoo.plugin.recipe import METHOD_KINDS, read_recipe
 from alignzoo.plugin.registry import registry
 from alignzoo.plugin.resolve import DEFAULT_LOSS, is_companion, with_gradient
@@ -23,8 +24,8 @@ class Selection:
 
 
 def selected(args: Sequence[str]) -> Selection:
-    """The methods named on the line or in its recipes, compositions taken apart; ``dpo`` and ``plain`` if none is."""
-    names: dict[str, list[str]] = {"loss": [DEFAULT_LOSS], "robust": [], "geometry": []}
+    """The methods named on the line or in its recipes, compositions taken apart; the defaults where none is."""
+    names: dict[str, list[str]] = {"loss": [DEFAULT_LOSS], "robust": [], "geometry": [], "reward": []}
     unresolved: set[str] = set()
     for recipe in _values(args, "recipe"):
         try:
@@ -37,12 +38,15 @@ def selected(args: Sequence[str]) -> Selection:
                 names[kind] = values[kind] if isinstance(values[kind], list) else [values[kind]]
     for kind in names:
         typed = _values(args, kind)
-        names[kind] = (typed[-1:] if kind == "loss" else typed) or names[kind]
+        names[kind] = (typed[-1:] if kind in ("loss", "reward") else typed) or names[kind]
     names["robust"] = [name for name in names["robust"] if name != NO_WRAPPER]
     names = _taken_apart(names)
     names["geometry"] = with_gradient(names["geometry"], registry())
     cards: list[Card] = []
     for kind, named in names.items():
+        if kind == "reward" and not named:
+            default = default_reward(frozenset().union(*(card.needs for card in cards)))
+            named = [default] if default is not None else []
         for name in named:
             try:
                 card = cast(Card, registry().find(cast(Kind, kind), name))
@@ -76,4 +80,5 @@ def _taken_apart(names: dict[str, list[str]]) -> dict[str, list[str]]:
             *([registry().at_home("geometry", loss.geometry, home)] if loss.geometry else []),
             *(name for name in names["geometry"] if not loss.geometry or is_companion(name, registry())),
         ],
+        "reward": names["reward"],
     }

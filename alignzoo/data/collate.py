@@ -15,6 +15,8 @@ from alignzoo.errors import DataError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from alignzoo.data.parts import Scores
+
 _NEEDED = ("pair_id", "prompt_ids", "chosen_ids", "rejected_ids")
 _OPTIONAL = ("chosen_score", "rejected_score", "group")
 
@@ -91,13 +93,51 @@ def _scores(rows: Sequence[dict[str, Any]], column: str) -> Tensor | None:
     return torch.tensor([row[column] for row in rows], dtype=torch.float32) if column in rows[0] else None
 
 
-def batches_of(dataset: Dataset, indices: Sequence[int], micro_batch_size: int, pad_id: int) -> Iterator[TokenBatch]:
-    """The rows ``indices`` of a prepared dataset, in order, as batches of at most ``micro_batch_size`` pairs."""
+def padded_texts(sequences: Sequence[Sequence[int]], tokens: int) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Token sequences as right-padded batches of at most so many tokens, padding included, or of one sequence.
+
+    Yields indices of B sequences of similar length, their ids ``(B, L)`` and their mask ``(B, L)``, 1 at real tokens.
+    """
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    start = 0
+    while start < len(order):
+        size = 1
+        while start + size < len(order) and (size + 1) * len(sequences[order[start + size]]) <= tokens:
+            size += 1
+        chosen = order[start : start + size]
+        width = len(sequences[chosen[-1]])
+        ids = torch.zeros(size, width, dtype=torch.long)
+        mask = torch.zeros(size, width, dtype=torch.long)
+        for row, i in enumerate(chosen):
+            ids[row, : len(sequences[i])] = torch.as_tensor(sequences[i])
+            mask[row, : len(sequences[i])] = 1
+        yield chosen, ids, mask
+        start += size
+
+
+def batch_columns(dataset: Dataset) -> Dataset:
+    """The dataset without the columns that batches do not need; whoever asks for many batches calls it once."""
     present = [name for name in (*_NEEDED, *_OPTIONAL) if name in dataset.column_names]
-    tokens = dataset.select_columns(present)
+    return dataset if set(present) == set(dataset.column_names) else dataset.select_columns(present)
+
+
+def batches_of(
+    dataset: Dataset, indices: Sequence[int], micro_batch_size: int, pad_id: int, *, scores: Scores | None = None
+) -> Iterator[TokenBatch]:
+    """The rows ``indices`` of a prepared dataset, in order, as batches of at most ``micro_batch_size`` pairs.
+
+    Args:
+        scores: those of the dataset's rows, in the place of scores that the dataset itself has.
+    """
+    tokens = batch_columns(dataset)
     remaining = iter(indices)
     while chunk := list(islice(remaining, micro_batch_size)):
         columns = tokens[chunk]
+        if scores is not None:
+            columns |= {
+                "chosen_score": scores.chosen[chunk].tolist(),
+                "rejected_score": scores.rejected[chunk].tolist(),
+            }
         yield collate(
             [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)], pad_id
         )

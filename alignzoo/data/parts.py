@@ -7,12 +7,13 @@ different seeds and methods can be compared on the same pairs; label noise touch
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.data.digests import digest, rows_digest
 from alignzoo.data.noise import flip_labels, write_manifest
+from alignzoo.data.original import OriginalRows
 from alignzoo.data.prepare import Prepared, prepare
 from alignzoo.data.splits import drop_prompts, hold_out, split_by_prompt
 from alignzoo.data.summary import DataSummary
@@ -23,6 +24,7 @@ from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
 
 PROBE_SHARE = 0.1
@@ -31,6 +33,14 @@ PROBE_VALIDATION = 0.3
 """Share of those prompts that validate it."""
 COLUMNS: dict[Need, tuple[str, ...]] = {"scores": ("chosen_score", "rejected_score"), "groups": ("group",)}
 """What a need of a method asks of the data."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a reward gives each pair of a part, by row: fp32 or fp64 ``(N,)``, higher is better."""
+
+    chosen: torch.Tensor
+    rejected: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,9 @@ class Parts:
         summaries: how the rows became pairs, by part.
         fingerprint: content hash of the training pairs, as trained on, and of the held-out ones.
         highest_id: the largest token id of all pairs.
+        original: the sources' rows, of ``train`` and of ``held_out``.
+        flipped: ids of the training pairs that label noise has swapped.
+        scores: what the run's reward gives the pairs of ``train`` and of ``held_out``; none where it has no reward.
     """
 
     train: Dataset
@@ -52,6 +65,9 @@ class Parts:
     summaries: dict[str, DataSummary]
     fingerprint: str
     highest_id: int
+    original: dict[str, OriginalRows]
+    flipped: frozenset[int] = frozenset()
+    scores: dict[str, Scores] = field(default_factory=dict)
 
 
 def load_parts(
@@ -68,6 +84,7 @@ def load_parts(
     prepared = _prepare(settings, settings.data, settings.data_split, settings.data_format, "train", tokenizer)
     describe(prepared.summary, report)
     summaries, highest_id = {"train": prepared.summary}, _highest_id(prepared.dataset)
+    original = {"train": prepared.original, "held_out": prepared.original}
     if settings.eval_data is not None or settings.data == SANDBOX:
         other = _prepare(
             settings,
@@ -77,6 +94,7 @@ def load_parts(
             "validation",
             tokenizer,
         )
+        original["held_out"] = other.original
         summaries["eval"], highest_id = other.summary, max(highest_id, _highest_id(other.dataset))
         surplus, held_out = hold_out(other.dataset, 1.0, settings.eval_pairs, "eval")
         if len(surplus):
@@ -98,11 +116,13 @@ def load_parts(
     _check_columns(needs, train, settings.data)
     if len(held_out):
         _check_columns(needs, held_out, settings.eval_data or settings.data)
-    train = _with_noise(train, settings, report, folder)
+    train, flipped = _with_noise(train, settings, report, folder)
     report.note(_division(train, held_out, probe_train, probe_validation))
     identity = digest(rows_digest(train), rows_digest(held_out))
     kept = held_out if len(held_out) else None
-    return Parts(train, kept, probe_train, probe_validation, summaries, identity, highest_id)
+    return Parts(
+        train, kept, probe_train, probe_validation, summaries, identity, highest_id, original, frozenset(flipped)
+    )
 
 
 def _for_the_probe(train: Dataset, share: float) -> tuple[Dataset, Dataset | None, Dataset | None]:
@@ -120,7 +140,9 @@ def _check_columns(needs: Collection[Need], pairs: Dataset, source: str) -> None
         if need in needs and missing:
             raise DataError(
                 f"{source}: a method of this run needs {need}, and the data has no {' and no '.join(missing)}",
-                hint="add the columns, or choose another method; docs/data.md names the layouts that have them",
+                hint="add the columns, or choose another method"
+                + (" or another source of scores (--reward probe, --reward hf)" if need == "scores" else "")
+                + "; docs/data.md names the layouts that have them",
             )
 
 
@@ -160,7 +182,8 @@ def describe(summary: DataSummary, report: Reporter) -> None:
     report.table(f"data: {summary.source}", ("what", "count", "detail"), summary.table())
 
 
-def _with_noise(train: Dataset, settings: Settings, report: Reporter, folder: Path | None) -> Dataset:
+def _with_noise(train: Dataset, settings: Settings, report: Reporter, folder: Path | None) -> tuple[Dataset, list[int]]:
+    """The training pairs as they are trained on, and the ids of those that were swapped."""
     noisy, flipped = flip_labels(train, settings.label_noise, settings.seed)
     if settings.label_noise > 0:
         report.note(f"label noise: {len(flipped)} of {len(train)} training pairs swapped")
@@ -168,7 +191,7 @@ def _with_noise(train: Dataset, settings: Settings, report: Reporter, folder: Pa
             write_manifest(
                 folder / "label_noise.jsonl", flipped, rate=settings.label_noise, seed=settings.seed, n=len(train)
             )
-    return noisy
+    return noisy, flipped
 
 
 def _highest_id(pairs: Dataset) -> int:

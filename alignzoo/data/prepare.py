@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignzoo.data.digests import digest, rows_digest, tokenizer_digest
 from alignzoo.data.formats import Layout, choose_layout, pku_label_column
+from alignzoo.data.original import OriginalRows
 from alignzoo.data.quiet import quiet_datasets
 from alignzoo.data.sources import load_rows
 from alignzoo.data.summary import DataSummary
@@ -39,12 +40,13 @@ class Prepared:
     (int32; prompt + reply is the whole sequence), ``prompt_key`` (the same for the same prompt), ``prompt_text``,
     ``chosen_text``, ``rejected_text`` (as tokenised, special tokens of the template included) and, where the data has
     them, ``chosen_safe``, ``rejected_safe``, ``chosen_score``, ``rejected_score``, ``group``.
-    ``fingerprint``: sha256 of the kept pairs' ids and tokens.
+    ``fingerprint``: sha256 of the kept pairs' ids and tokens. ``original``: the source's rows, by ``pair_id``.
     """
 
     dataset: Dataset
     summary: DataSummary
     fingerprint: str
+    original: OriginalRows
 
 
 def prepare(
@@ -82,13 +84,14 @@ def prepare(
     settings = (CODE_VERSION, layout.name + layout.version, max_length, max_prompt_length)
     key = digest(rows_digest(rows), tokenizer_digest(tokenizer), *settings)
     folder = _cache_root() / key
-    prepared = _load(folder)
+    original = OriginalRows(rows, layout)
+    prepared = _load(folder, original)
     if prepared is None:
         task = TokeniseRows(layout, tokenizer, max_length, max_prompt_length, name)
         with _scratch(folder) as scratch:
             _build(rows, task, scratch, key, workers)
             _publish(scratch / "pairs", folder)
-        prepared = _load(folder)
+        prepared = _load(folder, original)
         if prepared is None:
             raise DataError(f"{folder}: the tokenised data cannot be read back", hint="Is the disk full?")
     summary = replace(prepared.summary, source=name or "rows in memory", split=split)
@@ -107,7 +110,7 @@ def _cache_root() -> Path:
     return Path(datasets.config.HF_DATASETS_CACHE) / "alignzoo"
 
 
-def _load(folder: Path) -> Prepared | None:
+def _load(folder: Path, original: OriginalRows) -> Prepared | None:
     """What an earlier call left, or None; a damaged entry is removed so that it is built again."""
     import datasets
 
@@ -118,7 +121,7 @@ def _load(folder: Path) -> Prepared | None:
         summary, dataset = DataSummary.from_dict(stored["summary"]), datasets.load_from_disk(str(folder))
         if len(dataset) != summary.kept:
             raise ValueError("rows are missing")
-        return Prepared(dataset, summary, stored["fingerprint"])
+        return Prepared(dataset, summary, stored["fingerprint"], original)
     except (OSError, ValueError, KeyError, TypeError):
         shutil.rmtree(folder, ignore_errors=True)
         return None

@@ -62,14 +62,19 @@ def render_pair(
 
     try:
         prompt = render_prompt(row.prompt, tokenizer, transcript=row.transcript)
-        chosen, rejected = (_render_whole(row, reply, tokenizer) for reply in (row.chosen, row.rejected))
+        chosen, rejected = (render_whole(row, reply, tokenizer) for reply in (row.chosen, row.rejected))
     except TemplateError:
         # For instance two turns of one speaker in a row, which many templates refuse.
         return Drop("refused-by-chat-template")
     return RenderedPair(prompt, _end_turn(chosen, end_tokens), _end_turn(rejected, end_tokens))
 
 
-def _render_whole(row: PreferenceRow, reply: Text, tokenizer: PreTrainedTokenizerBase) -> str:
+def render_whole(row: PreferenceRow, reply: Text, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of the row's prompt and a reply to it, with what the template writes after the last turn.
+
+    Raises:
+        ModelError: chat messages, and the tokenizer has no chat template.
+    """
     if tokenizer.chat_template:
         messages = as_messages(row.prompt, "user") + as_messages(reply, "assistant")
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from alignzoo.errors import UsageError
-from alignzoo.geometry.perturb import norm, perturbed, wide
+from alignzoo.geometry.perturb import Scaled, cosine, norm, perturbed, widest
+from alignzoo.geometry.shards import Rows, cut_like, like, local, sums
+from alignzoo.interfaces import GeometryController
 from alignzoo.lazy import torch
 from alignzoo.plugin.card import Options
 
 if TYPE_CHECKING:
     from alignzoo.interfaces import StepLoss
-    from alignzoo.train.context import StepContext
+    from alignzoo.train.context import SetupContext, StepContext
 
 Over = Literal["global", "layer", "neuron"]
 EVERYTHING = "all"
@@ -84,15 +86,32 @@ def plain(ctx: StepContext, options: PerturbationOptions) -> bool:
     return options.rho == 0 or (ctx.step + 1) % options.interval != 0
 
 
+class WeightMover(GeometryController):
+    """A controller that moves the trainable weights which its option ``select`` names."""
+
+    def setup(self, run: SetupContext) -> None:
+        """Check, before the first step, that there are such weights.
+
+        Raises:
+            UsageError: a pattern names none of them.
+        """
+        named_by({n: w for n, w in run.model.named_parameters() if w.requires_grad}, self.options.select)
+
+
 def chosen(ctx: StepContext, select: str) -> tuple[list[str], list[torch.nn.Parameter]]:
-    """Names and weights of the trainable parameters that ``select`` names, in the model's order.
+    """Names and weights of the trainable parameters that ``select`` names, in the model's order."""
+    kept = named_by(ctx.named_trainable(), select)
+    return list(kept), list(kept.values())
+
+
+def named_by(named: dict[str, torch.nn.Parameter], select: str) -> dict[str, torch.nn.Parameter]:
+    """Those of some parameters that ``select`` names.
 
     Raises:
         UsageError: a pattern names none of them.
     """
-    named = ctx.named_trainable()
     if select == EVERYTHING:
-        return list(named), list(named.values())
+        return named
     patterns = [pattern.strip() for pattern in select.split(",")]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in named):
@@ -100,8 +119,7 @@ def chosen(ctx: StepContext, select: str) -> tuple[list[str], list[torch.nn.Para
                 f"--geometry.select: no trainable weight is called {pattern!r}",
                 hint=f"one is called {next(iter(named), 'nothing: all are frozen')}; * stands for any text",
             )
-    kept = {name: weight for name, weight in named.items() if any(fnmatchcase(name, p) for p in patterns)}
-    return list(kept), list(kept.values())
+    return {name: weight for name, weight in named.items() if any(fnmatchcase(name, p) for p in patterns)}
 
 
 def ascend(ctx: StepContext, options: PerturbationOptions, delta: Delta) -> StepLoss:
@@ -113,10 +131,7 @@ def ascend(ctx: StepContext, options: PerturbationOptions, delta: Delta) -> Step
         return ctx.backward()
     if isinstance(options, AscentOptions) and options.scope == "microbatch":
         return _ascend_in_parts(ctx, options, delta)
-    _, weights = chosen(ctx, options.select)
-    loss, gradients = visit(ctx, options.select, delta, keep=weights)
-    ctx.log("gradient_cosine", cosine(gradients, grads(weights)))
-    return loss
+    return visit(ctx, options.select, delta)[0]
 
 
 def both_gradients(
@@ -135,34 +150,47 @@ def both_gradients(
 
 
 def visit(
-    ctx: StepContext, select: str, delta: Delta, *, keep: Sequence[torch.Tensor]
+    ctx: StepContext, select: str, delta: Delta, *, keep: Sequence[torch.Tensor] | None = None
 ) -> tuple[StepLoss, list[torch.Tensor]]:
-    """The report and the gradient of ``keep`` at θ; the gradient at θ + ε is added to ``.grad``.
+    """The report at θ and the gradient of ``keep`` there; the gradient at θ + ε is added to ``.grad``.
 
     Args:
-        keep: trainable weights, those that ``select`` names among them.
+        keep: trainable weights, those that ``select`` names among them; None for no gradient, which saves its memory.
     """
     names, weights = chosen(ctx, select)
-    loss, gradients = ctx.gradient(keep)
-    by_id = {id(weight): gradient for weight, gradient in zip(keep, gradients, strict=True)}
+    wanted = weights if keep is None else keep
+    loss, gradients = ctx.gradient(wanted)
+    by_id = {id(weight): gradient for weight, gradient in zip(wanted, gradients, strict=True)}
     moved = Moved(names, weights, [by_id[id(weight)] for weight in weights])
     epsilon = delta(ctx, moved)
-    ctx.log("ascent_grad_norm", norm(moved.gradients))
+    if isinstance(epsilon, Scaled) and epsilon.parts is moved.gradients:
+        length = epsilon.length_of_parts
+    else:
+        length = norm(moved.gradients)
+    ctx.log("ascent_grad_norm", length)
+    kept = [] if keep is None else gradients
+    del gradients, by_id, moved
     if epsilon is None:
         ctx.backward()
-        return loss, gradients
-    with perturbed(weights, epsilon):
+        return loss, kept
+    ctx.log("radius", norm(epsilon))
+    move = perturbed(weights, epsilon)
+    del epsilon
+    with move as moving:
         there = ctx.backward()
-    _log_move(ctx, epsilon, loss, there)
-    return loss, gradients
+        if keep is None:
+            ctx.log("ascent_cosine", moving.cosine(grads(weights)))
+    ctx.log("sharpness_gap", float(there.value - loss.value))
+    return loss, kept
 
 
 def gradient_at(ctx: StepContext, weights: Sequence[torch.Tensor], epsilon: Sequence[torch.Tensor]) -> StepLoss:
     """The report at θ, from a forward pass alone; the gradient at θ + ε is added to ``.grad``."""
     loss = ctx.evaluate()
+    ctx.log("radius", norm(epsilon))
     with perturbed(weights, epsilon):
         there = ctx.backward()
-    _log_move(ctx, epsilon, loss, there)
+    ctx.log("sharpness_gap", float(there.value - loss.value))
     return loss
 
 
@@ -179,7 +207,7 @@ def grads(weights: Sequence[torch.nn.Parameter]) -> list[torch.Tensor]:
     return [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
 
 
-def lengthened(direction: Sequence[torch.Tensor], rho: float, over: Over = "global") -> list[torch.Tensor] | None:
+def lengthened(direction: Sequence[torch.Tensor], rho: float, over: Over = "global") -> Sequence[torch.Tensor] | None:
     """The direction with length ρ over all tensors together; None if it has no length.
 
     ``layer`` and ``neuron`` give every tensor, or every output row of it, the same share of ρ²; those without a
@@ -187,56 +215,74 @@ def lengthened(direction: Sequence[torch.Tensor], rho: float, over: Over = "glob
     """
     if over == "global":
         length = norm(direction)
-        return [rho / length * part for part in direction] if length > 0 else None
-    rows = [part.reshape(1, -1) if over == "layer" or part.dim() < 2 else part.flatten(1) for part in direction]
-    lengths = [wide(row).norm(dim=1, keepdim=True) for row in rows]
-    count = sum(int((length > 0).sum()) for length in lengths)
-    if count == 0:
+        return Scaled(direction, rho / length, length) if length > 0 else None
+    pieces = [local(part) for part in direction]
+    tensorwise = [over == "layer" or part.dim() < 2 for part in direction]
+    rows = [p.reshape(1, -1) if one else p.flatten(1) for p, one in zip(pieces, tensorwise, strict=True)]
+    squares = [torch.linalg.vector_norm(row, dim=1, keepdim=True, dtype=widest(row.device)).square() for row in rows]
+    # A tensor's square is spread over ranks; a row of it lies on one of them.
+    of = [part for part, one in zip(direction, tensorwise, strict=True) if one]
+    summed = iter(sums([square for square, one in zip(squares, tensorwise, strict=True) if one], of))
+    squares = [next(summed) if one else square for square, one in zip(squares, tensorwise, strict=True)]
+    found = [(square > 0).sum() for square in squares]
+    shared = iter(sums(found, direction))
+    number = sum(int(n) if one else int(both) for n, both, one in zip(found, shared, tensorwise, strict=True))
+    if number == 0:
         return None
-    each = rho / count**0.5
+    each = rho / number**0.5
     scaled = [
-        row * torch.where(length > 0, each / length, torch.zeros_like(length)).to(row.dtype)
-        for row, length in zip(rows, lengths, strict=True)
+        row * torch.where(square > 0, each / square.sqrt(), torch.zeros_like(square)).to(row.dtype)
+        for row, square in zip(rows, squares, strict=True)
     ]
-    return [part.reshape(like.shape) for part, like in zip(scaled, direction, strict=True)]
+    return [
+        like(part.reshape(piece.shape), whole) for part, piece, whole in zip(scaled, pieces, direction, strict=True)
+    ]
 
 
 def noise_like(weights: Sequence[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
     """Independent standard normal numbers in the weights' shapes, dtypes and places."""
-    return [torch.randn(weight.shape, generator=generator).to(weight) for weight in weights]
+    return [cut_like(torch.randn(w.shape, generator=generator).to(w.dtype), w) for w in weights]
 
 
-def kth_smallest(parts: Sequence[torch.Tensor], k: int, generator: torch.Generator) -> torch.Tensor:
-    """The k-th smallest (from 1) of all numbers in ``parts``, ``()``.
+def kth_smallest(
+    parts: Sequence[torch.Tensor],
+    k: int,
+    generator: torch.Generator,
+    *,
+    among: Sequence[torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """The k-th smallest (from 1) of all numbers in ``parts``, or of those among them at True, ``()``.
 
     Of more than :data:`EXACT_UP_TO` numbers, the same quantile of that many drawn from them with replacement.
     """
-    count = sum(part.numel() for part in parts)
-    if count <= EXACT_UP_TO:
-        return torch.cat([part.flatten() for part in parts]).kthvalue(k).values
-    sample = []
-    for part in filter(torch.Tensor.numel, parts):
-        draws = math.ceil(EXACT_UP_TO * part.numel() / count)
-        index = torch.randint(part.numel(), (draws,), generator=generator)
-        sample.append(part.flatten()[index.to(part.device)])
-    drawn = torch.cat(sample)
-    return drawn.kthvalue(max(1, round(k / count * len(drawn)))).values
+    values = [local(part).flatten() for part in parts]
+    if among is not None:
+        values = [value[local(place).flatten()] for value, place in zip(values, among, strict=True)]
+    rows = Rows(values, parts)
+    number = sum(rows.counts)
+    if number <= EXACT_UP_TO:
+        return rows.all().kthvalue(k).values
+    draws = [
+        torch.randint(n, (math.ceil(EXACT_UP_TO * n / number),), generator=generator)
+        if n
+        else torch.empty(0, dtype=torch.int64)
+        for n in rows.counts
+    ]
+    drawn = rows.drawn(draws)
+    return drawn.kthvalue(max(1, round(k / number * len(drawn)))).values
 
 
-def beside(kept: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """State on the tensors' devices: a checkpoint gives it back on the CPU."""
-    return [value.to(tensor.device) for value, tensor in zip(kept, tensors, strict=True)]
-
-
-def dot(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
-    """The inner product over all tensors together, summed in float64."""
-    return sum(float((wide(a) * wide(b)).sum()) for a, b in zip(one, other, strict=True))
-
-
-def cosine(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
-    """Cosine between two lists of tensors of the same shapes; 0 where one has no length."""
-    lengths = norm(one) * norm(other)
-    return dot(one, other) / lengths if lengths > 0 else 0.0
+def drawn_from(places: Sequence[torch.Tensor], number: int, generator: torch.Generator) -> list[torch.Tensor]:
+    """Masks that are True at ``number`` of the places that are, drawn without replacement."""
+    rows = Rows([torch.empty(int(local(place).sum())) for place in places], places)
+    drawn = torch.zeros(sum(rows.counts), dtype=torch.bool)
+    drawn[torch.randperm(len(drawn), generator=generator)[:number]] = True
+    masks = []
+    for place, mine in zip(places, rows.offsets(), strict=True):
+        mask = torch.zeros_like(local(place))
+        mask[local(place)] = drawn[mine].to(mask.device)
+        masks.append(like(mask, place))
+    return masks
 
 
 def _ascend_in_parts(ctx: StepContext, options: PerturbationOptions, delta: Delta) -> StepLoss:
@@ -251,8 +297,3 @@ def _ascend_in_parts(ctx: StepContext, options: PerturbationOptions, delta: Delt
     for name, values in logged.items():
         ctx.log(name, sum(values) / len(values))
     return ctx.join(losses)
-
-
-def _log_move(ctx: StepContext, epsilon: Sequence[torch.Tensor], here: StepLoss, there: StepLoss) -> None:
-    ctx.log("radius", norm(epsilon))
-    ctx.log("sharpness_gap", float(there.value - here.value))

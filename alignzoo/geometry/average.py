@@ -8,6 +8,7 @@ from typing import Any
 
 from alignzoo.errors import UsageError
 from alignzoo.geometry.perturb import norm
+from alignzoo.geometry.shards import beside
 from alignzoo.lazy import torch
 
 
@@ -15,19 +16,26 @@ class WeightAverage:
     """An average of weights over optimizer steps, in fp32 or wider, on the weights' device.
 
     Args:
-        weights: the trainable weights; they are read, and exchanged only inside :meth:`in_place`.
+        model: its trainable weights are read, and exchanged only inside :meth:`in_place`.
     """
 
-    def __init__(self, weights: Sequence[torch.Tensor]) -> None:
-        self._weights = list(weights)
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._model = model
         self._average = [_wide(weight) for weight in self._weights]
         self.count = 0
+
+    @property
+    def _weights(self) -> list[torch.Tensor]:
+        """Looked up when they are needed: sharding exchanges them."""
+        return [weight for weight in self._model.parameters() if weight.requires_grad]
 
     def include(self, share: Callable[[int], float]) -> None:
         """Move the average towards the weights by ``share(n)``, where n counts this call from 1."""
         self.count += 1
+        weights = self._weights
+        self._average = beside(self._average, weights)
         with torch.no_grad():
-            for average, weight in zip(self._average, self._weights, strict=True):
+            for average, weight in zip(self._average, weights, strict=True):
                 average.lerp_(weight.detach().to(average.dtype), share(self.count))
 
     @contextmanager
@@ -36,12 +44,13 @@ class WeightAverage:
         if self.count == 0:
             yield
             return
-        saved = [weight.detach().clone() for weight in self._weights]
+        weights = self._weights
+        saved = [weight.detach().clone() for weight in weights]
         try:
-            _copy(self._average, self._weights)
+            _copy(beside(self._average, weights), weights)
             yield
         finally:
-            _copy(saved, self._weights)
+            _copy(saved, weights)
 
     def distance(self) -> float:
         """‖average − weights‖, Euclidean over all of them."""
@@ -51,7 +60,7 @@ class WeightAverage:
         return {"average": [average.clone() for average in self._average], "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        _copy(state["average"], self._average)
+        self._average = [average.clone() for average in state["average"]]
         self.count = state["count"]
 
 

@@ -1,4 +1,4 @@
-"""Weights moved in place for the time of a ``with`` block, and the length of a list of tensors.
+"""Weights moved in place for the time of a ``with`` block, and lengths and products of lists of tensors.
 
 For controllers that perturb many weights. Where only a few columns of some maps move, or where weights are frozen or
 quantised, :mod:`alignzoo.geometry.side_branch` leaves them untouched.
@@ -6,36 +6,54 @@ quantised, :mod:`alignzoo.geometry.side_branch` leaves them untouched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
+from alignzoo.geometry.shards import local, sums
 from alignzoo.lazy import torch
+
+_PIECE = 1 << 16  # elements, which fit a core's cache
+
+
+@dataclass(frozen=True)
+class Move:
+    """Weights that have been moved: ``parameters`` as they are now, ``saved`` as they were."""
+
+    parameters: Sequence[torch.Tensor]
+    saved: Sequence[torch.Tensor]
+
+    def cosine(self, other: Sequence[torch.Tensor]) -> float:
+        """Cosine between what the weights were moved by, rounding included, and other tensors of their shapes."""
+        moves = (local(p) - local(value) for p, value in zip(self.parameters, self.saved, strict=True))
+        return _cosine(zip(moves, map(local, other), strict=True), self.parameters)
 
 
 @contextmanager
-def perturbed(parameters: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor]) -> Iterator[None]:
+def perturbed(parameters: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor]) -> Iterator[Move]:
     """Inside, every parameter holds its value plus its delta; after, also after an exception, its exact bits again.
 
     The sum is rounded to the parameter's dtype, so in bf16 a delta far below the weights mostly vanishes. ``.grad`` is
-    left alone. Takes the memory of a second copy of the parameters while it is open.
+    left alone. Takes the memory of a second copy of the parameters while it is open, and lets go of the deltas.
 
     Args:
-        parameters: leaves of any shape and floating-point dtype.
+        parameters: leaves of any shape and floating-point dtype, sharded or not.
         deltas: as many tensors, each of its parameter's shape, in the weights' unit.
 
     Raises:
         ValueError: the numbers or shapes of parameters and deltas differ; nothing has been changed then.
     """
-    shapes, moves = [tuple(p.shape) for p in parameters], [tuple(delta.shape) for delta in deltas]
+    shapes, moves = shapes_of(parameters), shapes_of(deltas)
     if shapes != moves:
         raise ValueError(f"the deltas' shapes {moves} are not those of the parameters {shapes}")
     # Copied back and not subtracted: (w + d) − d is not w in floating point.
     saved = [parameter.detach().clone() for parameter in parameters]
     try:
         with torch.no_grad():
-            for parameter, delta in zip(parameters, deltas, strict=True):
-                parameter.add_(delta.to(parameter.dtype))
-        yield
+            _add(parameters, deltas)
+        del deltas
+        yield Move(parameters, saved)
     finally:
         with torch.no_grad():
             for parameter, value in zip(parameters, saved, strict=True):
@@ -44,16 +62,82 @@ def perturbed(parameters: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor]
 
 def norm(tensors: Sequence[torch.Tensor]) -> float:
     """Euclidean length of all tensors together, 0 for none; summed in float64 (fp32 where the device has none)."""
-    if not tensors:
+    if isinstance(tensors, Scaled):
+        return tensors.length
+    return total([squared(local(tensor)) for tensor in tensors], tensors) ** 0.5
+
+
+def dot(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
+    """The inner product over all tensors together, summed as in :func:`norm`."""
+    pairs = zip(map(local, one), map(local, other), strict=True)
+    return total([_products(a, b)[1] for a, b in pairs], one)
+
+
+def cosine(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
+    """Cosine between two lists of tensors of the same shapes; 0 where one has no length."""
+    return _cosine(zip(map(local, one), map(local, other), strict=True), one)
+
+
+def total(parts: Sequence[torch.Tensor], of: Sequence[torch.Tensor]) -> float:
+    """The sum of one number for each of the tensors, found in this rank's part of it, over all tensors and ranks."""
+    if not parts:
         return 0.0
-    squares = [wide(tensor.detach()).square().sum() for tensor in tensors]
-    return float(torch.stack([square.to(squares[0].device) for square in squares]).sum().sqrt())
+    return float(torch.stack([part.to(parts[0].device) for part in sums(parts, of)]).sum())
 
 
-def wide(tensor: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
-    """The tensor in :func:`widest` precision, on its own device or on the one it is to go to."""
-    device = device or tensor.device
-    return tensor.to(widest(device)).to(device)
+def squared(rows: torch.Tensor) -> torch.Tensor:
+    """The square of the Euclidean length, ``()``, in :func:`widest` precision, without a wide copy."""
+    return torch.linalg.vector_norm(rows, dtype=widest(rows.device)).square()
+
+
+class Scaled(Sequence["torch.Tensor"]):
+    """Tensors times a number, multiplied when they are asked for: no copy of all of them is held.
+
+    Args:
+        parts: the tensors.
+        length: their Euclidean length together.
+    """
+
+    def __init__(self, parts: Sequence[torch.Tensor], factor: float, length: float) -> None:
+        self.parts, self._factor = parts, factor
+        self.length_of_parts, self.length = length, abs(factor) * length
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self._factor * part for part in self.parts[index]]
+        return self._factor * self.parts[index]
+
+
+def shapes_of(tensors: Sequence[torch.Tensor]) -> list[tuple[int, ...]]:
+    """The tensors' shapes."""
+    return [tuple(t.shape) for t in (tensors.parts if isinstance(tensors, Scaled) else tensors)]
+
+
+def _add(parameters: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor]) -> None:
+    for parameter, delta in zip(parameters, deltas, strict=True):
+        parameter.add_(delta.to(parameter.dtype))
+
+
+def _cosine(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], of: Sequence[torch.Tensor]) -> float:
+    found = sums([_products(a, b) for a, b in pairs], of)
+    if not found:
+        return 0.0
+    square, product, other = torch.stack([part.to(found[0].device) for part in found]).sum(0).tolist()
+    lengths = (square * other) ** 0.5
+    return float(product / lengths) if lengths > 0 else 0.0
+
+
+def _products(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """``(3,)``: one·one, one·other and other·other, widened piece by piece, since a wide copy of all weights is
+    large."""
+    device, found = one.device, []
+    for a, b in zip(one.flatten().split(_PIECE), other.flatten().to(device).split(_PIECE), strict=True):
+        a, b = a.to(widest(device)), b.to(widest(device))
+        found += [torch.dot(a, a), torch.dot(a, b), torch.dot(b, b)]
+    return torch.stack(found).view(-1, 3).sum(0)
 
 
 def widest(device: torch.device) -> torch.dtype:

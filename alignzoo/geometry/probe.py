@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from alignzoo.data.collate import padded_texts
 from alignzoo.errors import AlignzooError, DataError, ModelError, UsageError
 from alignzoo.report import Progress
 
@@ -125,20 +126,8 @@ def hidden_features(
     trunk = getattr(model, model.base_model_prefix)
     device, count = next(model.parameters()).device, int(model.config.get_text_config().num_hidden_layers)
     inner = any(layer != count for layer in layers)
-    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     features: list[dict[int, torch.Tensor]] = [{} for _ in sequences]
-    start = 0
-    while start < len(order):
-        size = 1
-        while start + size < len(order) and (size + 1) * len(sequences[order[start + size]]) <= tokens_per_batch:
-            size += 1
-        chosen = order[start : start + size]
-        width = len(sequences[chosen[-1]])
-        ids = torch.zeros(size, width, dtype=torch.long)
-        mask = torch.zeros(size, width, dtype=torch.long)
-        for row, i in enumerate(chosen):
-            ids[row, : len(sequences[i])] = torch.as_tensor(sequences[i])
-            mask[row, : len(sequences[i])] = 1
+    for chosen, ids, mask in padded_texts(sequences, tokens_per_batch):
         words = {"output_hidden_states": True} if inner else {}
         seen = trunk(input_ids=ids.to(device), attention_mask=mask.to(device), **words)
         for layer in layers:
@@ -148,7 +137,6 @@ def hidden_features(
                 features[i][layer] = pooled[row]
         for _ in chosen:
             bar.advance()
-        start += size
     return [torch.stack([feature[layer] for feature in features]) for layer in layers]
 
 

@@ -18,6 +18,8 @@ from alignzoo.errors import ModelError, UsageError
 
 DOWN = "down_proj"
 """The word for the MLP's down projection of every layer, whatever the family calls it."""
+MLP = "mlp"
+"""The word for all linear maps of every layer's MLP."""
 _PEFT = "base_model.model."
 
 _Map = tuple[str, Any, tuple[int, int]]  # name inside its layer, module, (in, out)
@@ -41,6 +43,11 @@ class Projection:
     residual: bool = True
 
     @property
+    def block(self) -> str:
+        """The name of the module it is in: the layer's MLP or attention, in OPT the layer itself for the MLP."""
+        return self.name.rpartition(".")[0]
+
+    @property
     def weight(self) -> torch.nn.Parameter:
         """The weight itself, below an adapter: ``(hidden, inner)``, in a ``Conv1D`` ``(inner, hidden)``."""
         weight: torch.nn.Parameter = self._base.weight
@@ -52,7 +59,12 @@ class Projection:
 
     def by_neuron(self, tensor: torch.Tensor) -> torch.Tensor:
         """``(inner, hidden)``: a view of a tensor of the weight's shape with one row for each neuron."""
-        return tensor if type(self._base).__name__ == "Conv1D" else tensor.T
+        return tensor if self.rows_are_neurons else tensor.T
+
+    @property
+    def rows_are_neurons(self) -> bool:
+        """Whether the weight has a row for each neuron, as in a ``Conv1D``, and not a column."""
+        return type(self._base).__name__ == "Conv1D"
 
     @property
     def _base(self) -> Any:
@@ -64,23 +76,26 @@ def find_projections(model: Any, patterns: str = DOWN) -> list[Projection]:
 
     Args:
         model: a causal LM, also under an adapter.
-        patterns: comma-separated; ``down_proj`` stands for the MLP's down projections in every family, anything else
-            for the maps whose whole name, name inside the layer (``self_attn.o_proj``) or last word matches it, with
-            ``*`` for any text.
+        patterns: comma-separated; ``down_proj`` stands for the MLP's down projections in every family, ``mlp`` for
+            all maps of the MLP, anything else for the maps whose whole name, name inside the layer
+            (``self_attn.o_proj``) or last word matches it, with ``*`` for any text.
 
     Raises:
-        ModelError: the model has no stack of decoder layers, or ``down_proj`` is asked for and it has no dense MLP.
+        ModelError: the model has no stack of decoder layers, or one of the two words is asked for and it has no dense
+            MLP.
         UsageError: a pattern names no map.
     """
     words = [word.strip() for word in patterns.split(",") if word.strip()]
     if not words:
         raise UsageError("--geometry.projections names nothing", hint=f"leave it out for {DOWN}")
-    found = {projection.name: projection for projection in find_down_projections(model)} if DOWN in words else {}
+    down = find_down_projections(model) if {DOWN, MLP} & set(words) else []
+    found = {projection.name: projection for projection in down} if DOWN in words else {}
     everything = linear_maps(model) if set(words) != {DOWN} else []
     for word in words:
         if word == DOWN:
             continue
-        matching = [projection for projection in everything if _named(projection, word)]
+        blocks = {projection.block for projection in down} if word == MLP else ()
+        matching = [projection for projection in everything if projection.block in blocks or _named(projection, word)]
         if not matching:
             local = sorted({projection.name.rpartition(".")[2] for projection in everything})
             raise UsageError(

@@ -22,11 +22,14 @@ from alignzoo.geometry.projections import Projection, find_down_projections
 from alignzoo.geometry.sharpness import Subspace, measure
 from alignzoo.geometry.subspace import SavedSelection, select_neurons, selection_file
 from alignzoo.model.load import check_vocabulary, find_model, load_policy, load_tokenizer
+from alignzoo.model.weights import fingerprint
 from alignzoo.plugin.card import Need
 from alignzoo.plugin.plan import Plan
 from alignzoo.report import Reporter
+from alignzoo.reward.context import RewardContext
+from alignzoo.reward.scoring import scored
 from alignzoo.run_folder import leave_as_it_was
-from alignzoo.train.assemble import group_indices, objective_of
+from alignzoo.train.assemble import group_indices, objective_of, probe_source
 from alignzoo.train.context import Engine, StepContext
 from alignzoo.train.logps import padded_pair_logps
 
@@ -103,6 +106,13 @@ def _measure(question: Question, report: Reporter) -> dict[str, Any]:
     report.note(f"loading {settings.model}")
     start = load_policy(source, settings).to(accelerator.device).eval()
     check_vocabulary(start, max(parts.highest_id, tokenizer.pad_token_id), settings.model)
+    if plan.reward is not None:
+        weights = fingerprint(start)
+        probe = probe_source(start, parts, weights, accelerator, None, report)
+        run = RewardContext(
+            start, weights, accelerator.device, settings.seed, report, probe, settings.trust_remote_code
+        )
+        parts, _ = scored(plan.reward, parts, run, accelerator, which=["held_out"])
     batches = [batch.to(accelerator.device) for batch in _batches(parts, settings.micro_batch_size, tokenizer)]
     forward = partial(padded_pair_logps, tokens="token-logps" in plan.needs)
     with torch.no_grad():
@@ -130,9 +140,11 @@ def _measure(question: Question, report: Reporter) -> dict[str, Any]:
             seed=settings.seed,
             bar=bar,
         )
-    loss, names = plan.loss.card.name, [method.card.name for method in plan.robust]
+    around = [*(method for method in plan.controllers if method.card.relabels), *plan.robust]
+    loss, names = plan.loss.card.name, [method.card.name for method in around]
     facts = {"model": measured, "reference": settings.model, "objective": " under ".join([loss, *names])}
-    return {**facts, "pairs": len(parts.held_out), "directions": question.directions, "seed": settings.seed, **found}
+    held_out = len(parts.held_out) if parts.held_out is not None else 0
+    return {**facts, "pairs": held_out, "directions": question.directions, "seed": settings.seed, **found}
 
 
 def _one_process() -> Accelerator:
@@ -150,7 +162,8 @@ def _batches(parts: Parts, size: int, tokenizer: Any) -> Iterator[Any]:
     assert parts.held_out is not None
     lengths = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in parts.held_out]
     by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
-    return batches_of(parts.held_out, by_length, size, tokenizer.pad_token_id)
+    scores = parts.scores.get("held_out")
+    return batches_of(parts.held_out, by_length, size, tokenizer.pad_token_id, scores=scores)
 
 
 def _saved(question: Question) -> Path | None:

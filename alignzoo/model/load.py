@@ -51,14 +51,14 @@ def find_model(name: str) -> ModelSource:
     """
     config = _adapter_config(name)
     if config is None:
-        return _full_model(name, f"--model {name}")
+        return full_model(name, f"--model {name}")
     base = _base_of(config)
     if _adapter_config(base) is not None:
         raise ModelError(
             f"{config}: the base model {base} is itself an adapter",
             hint="merge that one into its own base first (merge_and_unload), and name the merged model as the base",
         )
-    inner = _full_model(base, f"{config}: base model {base}")
+    inner = full_model(base, f"{config}: base model {base}")
     return ModelSource(inner.path, inner.gguf, adapter=str(config.parent) if Path(name).expanduser().exists() else name)
 
 
@@ -101,8 +101,12 @@ def _base_of(config: Path) -> str:
     return base
 
 
-def _full_model(name: str, said: str) -> ModelSource:
-    """Resolve a model that is no adapter; ``said`` is how a message calls it."""
+def full_model(name: str, said: str) -> ModelSource:
+    """Resolve a model that is no adapter; ``said`` is how a message calls it.
+
+    Raises:
+        ModelError: as :func:`find_model`.
+    """
     if name == SANDBOX:
         from alignzoo.sandbox import MODEL_PATH
 
@@ -138,10 +142,10 @@ def load_tokenizer(source: ModelSource, settings: Settings) -> PreTrainedTokeniz
     """
     path, options = source.path, _where(source, settings)
     if source.adapter is not None and _file_of(source.adapter, "tokenizer_config.json") is not None:
-        with _explained(source.path, "model"), quiet():
+        with explained(source.path, "model"), quiet():
             config = AutoConfig.from_pretrained(source.path, **options)  # adapters come without one
         path, options = source.adapter, {"trust_remote_code": settings.trust_remote_code, "config": config}
-    with _explained(path, "tokenizer"), quiet():
+    with explained(path, "tokenizer"), quiet():
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of {path} has no end-of-sequence token", hint="set eos_token in it")
@@ -171,12 +175,10 @@ def _load_base(source: ModelSource, settings: Settings) -> PreTrainedModel:
     """The model without an adapter: whole, causal, in fp32."""
     options = _where(source, settings)
     if not source.gguf:
-        options["use_safetensors"] = True
-        # Without it, transformers asks the hub to convert a repository that has other weights only.
-        os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+        options |= safetensors_only()
     elif hasattr(transformers, "GgufConfig"):
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)  # packed blocks do not train
-    with _explained(source.path, "model"), quiet():
+    with explained(source.path, "model"), quiet():
         model, loaded = AutoModelForCausalLM.from_pretrained(
             source.path, dtype=torch.float32, output_loading_info=True, **options
         )
@@ -187,6 +189,13 @@ def _load_base(source: ModelSource, settings: Settings) -> PreTrainedModel:
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
     return model
+
+
+def safetensors_only() -> dict[str, Any]:
+    """The words for ``from_pretrained`` that let no pickled weights in."""
+    # Without it, transformers asks the hub to convert a repository that has other weights only.
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+    return {"use_safetensors": True}
 
 
 def check_vocabulary(policy: PreTrainedModel, highest: int, name: str) -> None:
@@ -250,7 +259,7 @@ def _with_trained_adapter(model: PreTrainedModel, adapter: str, settings: Settin
 
     from alignzoo.model.reference import REFERENCE_ADAPTER
 
-    with _explained(adapter, "adapter"):
+    with explained(adapter, "adapter"):
         config = PeftConfig.from_pretrained(adapter)
     _check_lora_settings(config, adapter, settings)
     if _file_of(adapter, _ADAPTER_WEIGHTS) is None:
@@ -258,7 +267,7 @@ def _with_trained_adapter(model: PreTrainedModel, adapter: str, settings: Settin
             f"cannot load the adapter of {adapter}: it holds no {_ADAPTER_WEIGHTS}",
             hint=_SAFETENSORS_ONLY.format("peft"),
         )
-    with _explained(adapter, "adapter"):
+    with explained(adapter, "adapter"):
         policy = PeftModel.from_pretrained(model, adapter, is_trainable=True)
         policy.load_adapter(adapter, adapter_name=REFERENCE_ADAPTER, is_trainable=False)
     policy.set_adapter("default")
@@ -291,16 +300,25 @@ def disable_dropout(model: torch.nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def _explained(path: str, what: str) -> Iterator[None]:
-    """Loading errors of transformers and peft in the user's terms."""
+def explained(
+    path: str,
+    what: str,
+    *,
+    expected: str = "a causal language model",
+    hint: str = "alignzoo trains models of AutoModelForCausalLM",
+) -> Iterator[None]:
+    """Loading errors of transformers and peft in the user's terms.
+
+    Args:
+        what: what is loaded.
+        expected, hint: the kind of model that it should be, and what to say where it is none.
+    """
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "Unrecognized configuration class" in first or "Unrecognized model" in first:
-            raise ModelError(
-                f"{path} is not a causal language model", hint="alignzoo trains models of AutoModelForCausalLM"
-            ) from error
+            raise ModelError(f"{path} is not {expected}", hint=hint) from error
         if "no file named model.safetensors" in first or "cannot be loaded with `safetensors`" in first:
             raise ModelError(
                 f"cannot load the {what} of {path}: it holds no model.safetensors",

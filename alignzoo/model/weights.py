@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,16 @@ def trained_weights(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> d
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items() if name in trained}
 
 
-def fingerprint(model: torch.nn.Module) -> str:
-    """A content hash of all parameters and buffers, 32 hex digits: any changed element changes it.
+def fingerprint(weights: torch.nn.Module | Mapping[str, torch.Tensor]) -> str:
+    """A content hash of a model's parameters and buffers, or of a state dict, 32 hex digits: any changed element
+    changes it.
 
     Per tensor, sums of its bit pattern with two different weightings: memory-bandwidth fast, and not meant against an
     adversary.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
+    state = weights.state_dict() if isinstance(weights, torch.nn.Module) else weights
+    for name, tensor in sorted(state.items()):
         data = tensor.detach().contiguous()
         plain = weighted = 0
         for chunk in data.flatten().split(_CHUNK):

@@ -86,8 +86,8 @@ def instantiate(card: Card, options: Options) -> Any:
 def load_method(kind: Kind, name: str, **options: Any) -> Any:
     """Build a method: ``load_method("loss", "dpo", beta=0.1)``.
 
-    Returns a :class:`~alignzoo.interfaces.PreferenceLoss`, :class:`~alignzoo.interfaces.RobustWrapper` or
-    :class:`~alignzoo.interfaces.GeometryController`.
+    Returns a :class:`~alignzoo.interfaces.PreferenceLoss`, :class:`~alignzoo.interfaces.RobustWrapper`,
+    :class:`~alignzoo.interfaces.GeometryController` or :class:`~alignzoo.interfaces.Reward`.
 
     Raises:
         UsageError: unknown name or option, or a value out of bounds.

@@ -6,28 +6,32 @@ A card is frozen and needs no torch, so listings, help and the resolver read it 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 PLUGIN_API = 1
 """The version of the plugin contract this alignzoo speaks; what it promises is in docs/compatibility.md."""
 OLDEST_PLUGIN_API = 1
 """The oldest version that still works. A card made for one outside this range is listed as broken."""
 
-Kind = Literal["loss", "robust", "geometry"]
+Kind = Literal["loss", "robust", "geometry", "reward"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Need = Literal[
     "reference",
     "token-logps",
     "scores",
+    "reward",
     "groups",
     "probe",
+    "swap",
     "hidden-states",
     "vocabulary-statistics",
 ]
-PROVIDED: frozenset[Need] = frozenset({"reference", "token-logps", "scores", "groups", "probe"})
+PROVIDED: frozenset[Need] = frozenset({"reference", "token-logps", "scores", "reward", "groups", "probe", "swap"})
 """What the core can supply today; a method that needs anything else is refused by the resolver."""
 
 
@@ -52,6 +56,12 @@ class Options(BaseModel):
     def needs(self) -> frozenset[Need]:
         """What these particular values need beyond what the card states."""
         return frozenset()
+
+
+def is_path(field: FieldInfo) -> bool:
+    """Whether an option names a file or folder: of type ``Path``, or with ``json_schema_extra={"path": True}``."""
+    extra = field.json_schema_extra
+    return field.annotation is Path or (isinstance(extra, dict) and bool(extra.get("path")))
 
 
 class _Frozen(BaseModel):
@@ -106,7 +116,8 @@ class Card(_Declared):
 
     Attributes:
         target: ``"package.module:Class"``, imported only when the method is built.
-        formula: the value per pair (loss), the objective (robust) or the step (geometry), in the paper's symbols.
+        formula: the value per pair (loss), the objective (robust), the step (geometry) or the score of a response
+            (reward), in the paper's symbols.
         needs: what the method reads beyond summed policy log-probs and lengths.
         batch_coupled: a pair's value or weight depends on the other pairs of the step.
         aggregates: a wrapper with an :meth:`objective` of its own in place of the mean; a run has room for one.
@@ -115,6 +126,10 @@ class Card(_Declared):
         averages: a companion whose weights are evaluated and saved in place of the trained ones; a run has room for
             one.
         passes: forward-backward passes a step takes at the most.
+        sharded: a controller that works on weights of which every rank holds some rows (DTensors, under FSDP2).
+        swaps: a loss that, on swapped pairs, is that of the opposite label; False where it has no such meaning.
+        relabels: a wrapper or controller that puts a label of its own in the place of the data's; a run has room for
+            one.
         expected_failures: rules of the contract (:mod:`alignzoo.testing`) that the method cannot keep, each with the
             reason; a rule that is kept after all fails as well.
     """
@@ -130,6 +145,9 @@ class Card(_Declared):
     companion: bool = False
     averages: bool = False
     passes: int = Field(default=1, ge=1)
+    sharded: bool = False
+    swaps: bool = True
+    relabels: bool = False
     aliases: tuple[Name, ...] = ()
     verified: tuple[Verified, ...] = ()
     expected_failures: dict[str, Reason] = Field(default_factory=dict)

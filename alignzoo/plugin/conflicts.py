@@ -8,6 +8,12 @@ from alignzoo.plugin.plan import SANDBOX, Plan
 from alignzoo.plugin.registry import Registry
 from alignzoo.plugin.settings import Settings
 
+UNSUPPORTED = {
+    "fsdp1": ("FSDP 1", "it flattens weights, so that no controller can tell them apart"),
+    "deepspeed": ("DeepSpeed", "its backward pass steps the optimizer, and a controller takes several"),
+}
+"""Launches that no method runs under, with their names and why."""
+
 
 def missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooError]:
     """Judges and observers that no plugin brings, or a broken one."""
@@ -47,8 +53,25 @@ def conflicts(plan: Plan, distributed: str) -> list[AlignzooError]:
                 hint=f"keep one of --geometry {' / --geometry '.join(averaging)}",
             )
         )
+    relabelling = [method.card.name for method in plan.methods if method.card.relabels]
+    if len(relabelling) > 1:
+        problems.append(
+            IncompatibleError(
+                f"{' and '.join(relabelling)} each put labels of their own in the data's place, and only one can",
+                hint=f"keep one of {', '.join(relabelling)}",
+            )
+        )
     for method in plan.methods:
-        lacking = sorted((method.card.needs | method.options.needs()) - PROVIDED)
+        if "swap" in method.needs and not plan.loss.card.swaps:
+            problems.append(
+                IncompatibleError(
+                    f"{method.card.kind} {method.card.name!r} evaluates pairs under the opposite label, and loss "
+                    f"{plan.loss.card.name!r} says that it has no meaning there (swaps=False)",
+                    hint=f"choose another loss, such as --loss dpo, or leave out --{method.card.kind} "
+                    f"{method.card.name}",
+                )
+            )
+        lacking = sorted(method.needs - PROVIDED)
         if lacking:
             problems.append(
                 IncompatibleError(
@@ -57,13 +80,23 @@ def conflicts(plan: Plan, distributed: str) -> list[AlignzooError]:
                     hint="choose another method, or upgrade alignzoo",
                 )
             )
-    if distributed in ("fsdp", "deepspeed"):
+    if distributed in UNSUPPORTED:
+        name, why = UNSUPPORTED[distributed]
         problems.append(
             IncompatibleError(
-                f"runs under {distributed.upper()} are not supported: weights and optimizer state would be sharded",
-                hint="launch with plain data parallelism (`accelerate launch --multi_gpu`); --lora.r saves memory",
+                f"runs under {name} are not supported: {why}",
+                hint="shard with FSDP2 (`accelerate launch --use_fsdp --fsdp_version 2`), or launch with --multi_gpu",
             )
         )
+    if distributed == "fsdp":
+        problems += [
+            IncompatibleError(
+                f"geometry {method.card.name!r} does not work on sharded weights: its card does not say `sharded`",
+                hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or choose another geometry",
+            )
+            for method in plan.controllers
+            if not method.card.sharded
+        ]
     return problems + _unused_settings(plan)
 
 
@@ -90,10 +123,11 @@ def _unused_settings(plan: Plan) -> list[AlignzooError]:
     if settings.data != SANDBOX and settings.eval_data is None and settings.eval_share == 0:
         for name in ("eval_every", "eval_pairs"):
             unused(name, "no pairs are held out", "raise --eval-share, or name --eval-data")
-    if settings.probe_share == 0 and "probe" in plan.needs:
+    probing = [method.card for method in plan.methods if "probe" in method.needs]
+    if settings.probe_share == 0 and probing:
         problems.append(
             UsageError(
-                f"geometry {plan.geometry.card.name!r} needs a safety probe, and --probe.share 0 leaves it no pairs",
+                f"{probing[0].kind} {probing[0].name!r} needs a safety probe, and --probe.share 0 leaves it no pairs",
                 hint="raise --probe.share",
             )
         )

@@ -14,7 +14,7 @@ import yaml
 from alignzoo import __version__
 from alignzoo.errors import AlignzooError, UsageError
 from alignzoo.launch import distributed_backend
-from alignzoo.plugin.card import ExtensionKind
+from alignzoo.plugin.card import ExtensionKind, is_path
 from alignzoo.plugin.plan import SANDBOX, Method, Plan
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.recipe import Layer
@@ -58,6 +58,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         "robust": [_method(method) for method in plan.robust],
         "geometry": _method(plan.geometry),
         "companions": [_method(method) for method in plan.companions],
+        "reward": None if plan.reward is None else _method(plan.reward),
         "needs": sorted(plan.needs),
         "plugins": [plugin.identity() for plugin in used_plugins(plan)],
         "settings": _stated({Settings.flag(name): value for name, value in settings.items()}, origins),
@@ -174,10 +175,8 @@ def _anchored(content: dict[str, Any]) -> dict[str, Any]:
 def _anchor_options(method: Method, stated: dict[str, Any]) -> None:
     """The same for options that are paths: of type ``Path``, or with ``Field(json_schema_extra={"path": True})``."""
     for name, field in method.card.options.model_fields.items():
-        extra = field.json_schema_extra
-        is_path = (isinstance(extra, dict) and extra.get("path")) or field.annotation is Path
         value = stated[name]["value"]
-        if is_path and isinstance(value, str) and value not in _words(field.annotation) and Path(value).exists():
+        if is_path(field) and isinstance(value, str) and value not in _words(field.annotation) and Path(value).exists():
             stated[name]["value"] = str(Path(value).resolve())
 
 
@@ -202,15 +201,21 @@ def _check_unchanged(content: dict[str, Any], plan: Plan, path: Path) -> None:
 
 
 def _methods(content: dict[str, Any]) -> list[dict[str, Any]]:
-    return [content["loss"], *content["robust"], *_controllers(content)]
+    return [content["loss"], *content["robust"], *_controllers(content), *_reward(content)]
 
 
 def _controllers(content: dict[str, Any]) -> list[dict[str, Any]]:
     return [content["geometry"], *content["companions"]]
 
 
+def _reward(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """The reward, where the run has one."""
+    reward = content.get("reward")
+    return [] if reward is None else [reward]
+
+
 def _paired_options(then: dict[str, Any], now: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    pairs = zip(_methods(then), _methods(now), strict=True)
+    pairs = zip(_methods(then), _methods(now), strict=False)  # an older plan has no reward, which comes last
     return [(old["options"], new["options"]) for old, new in pairs]
 
 
@@ -231,8 +236,12 @@ def _layers(content: dict[str, Any]) -> list[Layer]:
     stacks = {"robust": content["robust"], "geometry": _controllers(content)}
     names: dict[str, Any] = {"loss": _qualified(content["loss"])}
     names |= {kind: [_qualified(method) for method in stack] for kind, stack in stacks.items()}
-    for option, stated in content["loss"]["options"].items():
-        put(f"loss.{option}", stated)
+    single = {"loss": content["loss"]}
+    for reward in _reward(content):
+        names["reward"], single["reward"] = _qualified(reward), reward
+    for kind, method in single.items():
+        for option, stated in method["options"].items():
+            put(f"{kind}.{option}", stated)
     for kind, method in ((kind, method) for kind, stack in stacks.items() for method in stack):
         for option, stated in method["options"].items():
             put(f"{kind}.{method['name']}.{option}", stated)

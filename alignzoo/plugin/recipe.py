@@ -26,7 +26,7 @@ from alignzoo.errors import UsageError
 from alignzoo.plugin.faults import is_file
 from alignzoo.plugin.registry import registry
 
-METHOD_KINDS = ("loss", "robust", "geometry")
+METHOD_KINDS = ("loss", "robust", "geometry", "reward")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def flatten(content: dict[str, Any], where: str) -> dict[str, Any]:
         if key == "robust" or (key == "geometry" and isinstance(value, list)):
             names = value if isinstance(value, list) else [value]
             flat[key] = [_method(item, key, where, flat, qualified=True) for item in names]
-        elif key in ("loss", "geometry"):
+        elif key in ("loss", "geometry", "reward"):
             flat[key] = _method(value, key, where, flat, qualified=False)
         elif isinstance(value, dict):
             flat.update({f"{_dashed(key)}.{inner}": item for inner, item in value.items()})

@@ -233,5 +233,5 @@ def _refuse_faults(found: Registry) -> None:
 
 
 def list_methods(kind: Kind | None = None) -> list[Card | Composition]:
-    """Cards of all installed methods, or of one ``kind`` (``"loss"``, ``"robust"``, ``"geometry"``)."""
+    """Cards of all installed methods, or of one ``kind`` (``"loss"``, ``"robust"``, ``"geometry"``, ``"reward"``)."""
     return [method for _, method in registry().entries(kind)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -16,7 +17,7 @@ from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
 from alignzoo.plugin.build import build_options
 from alignzoo.plugin.card import NO_WRAPPER, Card, Composition, Kind
 from alignzoo.plugin.conflicts import conflicts, missing_extensions
-from alignzoo.plugin.plan import SANDBOX, Method, Plan
+from alignzoo.plugin.plan import SANDBOX, Method, Plan, default_reward
 from alignzoo.plugin.recipe import METHOD_KINDS, Layer, read_recipe
 from alignzoo.plugin.registry import Registry, registry
 from alignzoo.plugin.settings import Settings
@@ -33,7 +34,7 @@ def resolve(
     Args:
         layers: flat values, weakest first (recipes in order, then flags); see :mod:`alignzoo.plugin.recipe`.
         methods: the registry to look names up in; the environment's by default.
-        distributed: the backend the run will use: ``none``, ``ddp``, ``fsdp`` or ``deepspeed``.
+        distributed: the backend the run will use, as :func:`alignzoo.launch.distributed_backend` calls them.
 
     Returns:
         The plan, or every problem found, each an error with its exit code.
@@ -65,6 +66,9 @@ def resolve(
     if problems:
         return problems
     plan = Plan(loss, chosen, taking, settings, origins, tuple(notes), companions)
+    plan = replace(plan, reward=_reward(plan, names["reward"], layers, methods, problems))
+    if problems:
+        return problems
     problems = [*_unclaimed_options(layers, plan), *conflicts(plan, distributed)]
     return problems or plan
 
@@ -81,7 +85,7 @@ def require(resolved: Plan | list[AlignzooError]) -> Plan:
 
 
 def _names(layers: Sequence[Layer]) -> dict[str, Any]:
-    names: dict[str, Any] = {"loss": DEFAULT_LOSS, "robust": [], "geometry": []}
+    names: dict[str, Any] = {"loss": DEFAULT_LOSS, "robust": [], "geometry": [], "reward": None}
     for layer in layers:
         names.update({kind: layer.values[kind] for kind in METHOD_KINDS if kind in layer.values})
     names["robust"] = [name for name in names["robust"] if name != NO_WRAPPER]
@@ -151,6 +155,25 @@ def _expand(
     return expanded, [f"--loss {method.name} stands for {method.flags()}"]
 
 
+def _reward(
+    plan: Plan, asked: str | None, layers: Sequence[Layer], methods: Registry, problems: list[AlignzooError]
+) -> Method | None:
+    """The reward that was asked for, or the default one; None where no method reads scores."""
+    default = default_reward(plan.needs)
+    if asked is not None and default is None:
+        cards = [card for _, card in methods.entries() if isinstance(card, Card) and card.kind != "reward"]
+        readers = [f"--{card.kind} {card.name}" for card in cards if card.needs & {"reward", "scores"}]
+        problems.append(
+            UsageError(
+                f"--reward {asked} does nothing here: no method of this run reads scores",
+                hint=f"add one that does ({', '.join(readers)}), or leave it out",
+            )
+        )
+        return None
+    name = asked or default
+    return None if name is None else _choose("reward", name, layers, methods, problems)
+
+
 def _choose(
     kind: Kind, name: str, layers: Sequence[Layer], methods: Registry, problems: list[AlignzooError]
 ) -> Method | None:
@@ -210,7 +233,7 @@ def _unclaimed_options(layers: Sequence[Layer], plan: Plan) -> list[AlignzooErro
     problems = _unclaimed("robust", "wrapper", plan.robust, layers)
     if len(plan.controllers) > 1:
         problems += _unclaimed("geometry", "controller", plan.controllers, layers)
-    return problems
+    return problems + _unclaimed("reward", "reward", [plan.reward] if plan.reward else [], layers)
 
 
 def _unclaimed(kind: Kind, noun: str, stack: Sequence[Method], layers: Sequence[Layer]) -> list[AlignzooError]:

@@ -72,6 +72,7 @@ def generate_answers(
             tokens = model.generate(
                 **batch,
                 do_sample=False,
+                synced_gpus=False,  # one rank answers, with all weights at hand
                 use_cache=True,
                 max_new_tokens=max_new_tokens,
                 pad_token_id=tokenizer.pad_token_id,

@@ -66,7 +66,8 @@ class Scaffold:
     @property
     def run_words(self) -> str:
         """A short run with the method, as words after ``alignzoo run``."""
-        return f"--{self.kind} {self.name} --max-steps 20 --out runs/{self.name}"
+        reader = " --robust soft-label" if self.kind == "reward" else ""  # a reward that nothing reads is refused
+        return f"--{self.kind} {self.name}{reader} --max-steps 20 --out runs/{self.name}"
 
     def package_files(self) -> dict[str, str]:
         """Text of every file of the package by its path in it, with ``/``."""

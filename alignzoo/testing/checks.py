@@ -11,7 +11,7 @@ from typing import Any
 from alignzoo.errors import UsageError
 from alignzoo.plugin.card import KINDS, Card, Composition, Kind
 from alignzoo.plugin.registry import registry
-from alignzoo.testing import common, geometry, losses, robust
+from alignzoo.testing import common, geometry, losses, rewards, robust
 from alignzoo.testing.outcomes import Check, ContractError, Report, Rule, Violation
 from alignzoo.testing.subject import Subject
 
@@ -19,6 +19,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "loss": (*common.RULES, *losses.RULES),
     "robust": (*common.RULES, *robust.RULES),
     "geometry": (*common.RULES, *geometry.RULES),
+    "reward": (*common.RULES, *rewards.RULES),
 }
 """All rules by kind of method, in the order in which they run."""
 

@@ -12,14 +12,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from alignzoo.errors import contained
-from alignzoo.interfaces import GeometryController, PreferenceLoss, RobustWrapper
+from alignzoo.interfaces import GeometryController, PreferenceLoss, Reward, RobustWrapper
 from alignzoo.plugin.discover import HEAVY
 from alignzoo.plugin.registry import registry
 from alignzoo.testing.modules import Source, environment, sources
 from alignzoo.testing.outcomes import Rule, Violation
 from alignzoo.testing.subject import Configuration, Subject
 
-INTERFACES: dict[str, type] = {"loss": PreferenceLoss, "robust": RobustWrapper, "geometry": GeometryController}
+INTERFACES: dict[str, type] = {
+    "loss": PreferenceLoss,
+    "robust": RobustWrapper,
+    "geometry": GeometryController,
+    "reward": Reward,
+}
 
 _FRESH = """
 import json, sys
@@ -125,10 +130,10 @@ def every_option_matters(subject: Subject, different: Callable[[Configuration, C
             if different(base, changed):
                 break
         else:
-            raise _dead_option(name, tried)
+            raise dead_option(name, tried)
 
 
-def _dead_option(name: str, tried: int) -> Violation:
+def dead_option(name: str, tried: int) -> Violation:
     if not tried:
         return Violation(
             expected=f"another valid value of option {name!r} than its default",

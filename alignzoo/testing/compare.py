@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from alignzoo.lazy import torch
@@ -25,6 +26,8 @@ _REMEDIES = {
     "splits": "let what couples pairs see the whole step: declare batch_coupled, and keep no state between evaluations",
     "accumulation": "work with the whole step (ctx.gradient, ctx.backward), not with micro-batches, or offer that as "
     "an option scope='microbatch'",
+    "sharded": "weights and gradients are DTensors there: sum over all ranks with alignzoo.geometry.perturb.norm and "
+    "dot, or leave `sharded` out of the card",
     "ranks": "draw with ctx.generator, which is the same on all ranks, and use what the step context gives, which is "
     "summed over ranks",
 }
@@ -51,8 +54,9 @@ def same_however_cut(subject: Subject, stage: Stage, runs: Runs, *, rule: str) -
             check_same(taken, whole, what=how, against="that of one micro-batch of 8", remedy=_REMEDIES[rule])
 
 
-def same_on_two_ranks(subject: Subject, stage: Stage, runs: Runs) -> None:
-    """Two ranks with two micro-batches each take the steps that one rank takes.
+def same_on_two_ranks(subject: Subject, stage: Stage, runs: Runs, *, sharded: bool = False) -> None:
+    """Two ranks with two micro-batches each take the steps that one rank takes; ``sharded``: each with a part of the
+    weights.
 
     Raises:
         Violation: they do not, to :data:`TOLERANCE`.
@@ -63,11 +67,12 @@ def same_on_two_ranks(subject: Subject, stage: Stage, runs: Runs) -> None:
     card = subject.card
     given: list[tuple[Options, Sequence[int]]] = [(configuration.options, steps) for configuration, steps in runs]
     expected = trajectories(stage, card, given, 4)
+    job, remedy = partial(trajectories, sharded=sharded), _REMEDIES["sharded" if sharded else "ranks"]
     modules = [card.options.__module__, card.target.partition(":")[0]]
-    for rank, found in enumerate(on_two_ranks(trajectories, stage, card, given, 2, modules=modules)):
+    for rank, found in enumerate(on_two_ranks(job, stage, card, given, 2, modules=modules)):
         for (configuration, _), taken, one in zip(runs, found, expected, strict=True):
             how = f"rank {rank} of 2, {configuration}"
-            check_same(taken, one, what=how, against="that of a single rank", remedy=_REMEDIES["ranks"])
+            check_same(taken, one, what=how, against="that of a single rank", remedy=remedy)
 
 
 def check_same(found: Sequence[Taken], expected: Sequence[Taken], *, what: str, against: str, remedy: str) -> None:

@@ -15,6 +15,7 @@ from alignzoo.testing.outcomes import Rule, Skipped, Violation
 from alignzoo.testing.snapshot import Snapshot
 from alignzoo.testing.stages import coupled_goal, mean_goal
 from alignzoo.testing.subject import Configuration, Subject
+from alignzoo.testing.swaps import DECLARED_FIELDS, DECLARED_SWAP
 from alignzoo.testing.sweep import STEPS, Forwards, InjectedFailure, sweep, telling_steps, working
 
 if TYPE_CHECKING:
@@ -116,6 +117,10 @@ def accumulation(subject: Subject) -> None:
 
 def ranks(subject: Subject) -> None:
     same_on_two_ranks(subject, in_a_coupled_step, _whole_step_runs(subject))
+
+
+def sharded(subject: Subject) -> None:
+    same_on_two_ranks(subject, in_a_coupled_step, _whole_step_runs(subject), sharded=True)
 
 
 def passes(subject: Subject) -> None:
@@ -304,6 +309,10 @@ def _has_rho(card: Card) -> bool:
     return "rho" in card.options.model_fields and _takes_the_gradient(card)
 
 
+def _declares_sharded(card: Card) -> bool:
+    return card.sharded
+
+
 def _takes_the_gradient(card: Card) -> bool:
     return not card.companion
 
@@ -333,7 +342,15 @@ RULES = (
     Rule("radius-zero", "with rho=0 the gradient is the plain one, bit for bit", radius_zero, _has_rho),
     Rule("accumulation", "a step does not depend on how it is cut into micro-batches", accumulation),
     Rule("ranks", "two ranks take the step that one takes", ranks),
+    Rule(
+        "sharded",
+        "two ranks that each hold a part of the weights (FSDP2) take the step that one takes",
+        sharded,
+        _declares_sharded,
+    ),
     Rule("passes", "a step takes at most the declared number of passes", passes),
     Rule("lora", "works under a LoRA adapter, or refuses it with an error", lora, _takes_the_gradient),
     Rule("declared-probe", "a probe is asked for where it is declared, and only there", declared_probe),
+    DECLARED_FIELDS,
+    DECLARED_SWAP,
 )

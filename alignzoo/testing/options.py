@@ -45,6 +45,12 @@ def validated(model: type[Options], values: dict[str, Any]) -> Options | None:
         return None
 
 
+def only_costs(field: FieldInfo) -> bool:
+    """Whether an option says that it changes what a result costs, and not the result."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("cost"))
+
+
 class _Bounds:
     """Bounds of a number as pydantic's constraints state them."""
 

@@ -18,6 +18,7 @@ from alignzoo.testing.spy import check_declared, reads
 from alignzoo.testing.stages import AtTheWeights, logistic
 from alignzoo.testing.stateful import check_state, warm
 from alignzoo.testing.subject import Configuration, Subject
+from alignzoo.testing.swaps import DECLARED_SWAP
 
 if TYPE_CHECKING:
     from alignzoo.train.objective import Objective
@@ -235,6 +236,7 @@ RULES = (
     Rule("finite", "objective, gradient and weights are finite where losses reach ±500 and ±5000", finite),
     Rule("permutation", "the order of the pairs does not matter", permutation),
     Rule("declared-coupling", "aggregates and batch_coupled say what the wrapper does", declared_coupling),
+    DECLARED_SWAP,
     Rule("splits", "a step does not depend on how it is cut into micro-batches", splits),
     Rule("ranks", "two ranks take the step that one takes", ranks),
 )

@@ -23,6 +23,8 @@ FIELD_NEEDS: dict[str, frozenset[Need]] = {
     "groups": frozenset({"groups"}),
 }
 """What a card has to declare for a field to be there; the fields that are not named are always there."""
+SAME: dict[Need, Need] = {"reward": "scores"}
+"""Needs that give the fields of another one."""
 
 GROUPS = 3
 ORDER = (5, 2, 7, 0, 3, 1, 6, 4)
@@ -59,8 +61,13 @@ def sample(needs: Collection[Need] | None = None, *, count: int = 8, seed: int =
     return PairBatch(**{name: value for name, value in fields.items() if _is_there(name, needs)})
 
 
+def lacking(field: str, needs: Collection[Need]) -> frozenset[Need]:
+    """What would have to be declared beside ``needs`` for the field to be there."""
+    return FIELD_NEEDS.get(field, frozenset()) - {SAME.get(need, need) for need in needs}
+
+
 def _is_there(field: str, needs: Collection[Need] | None) -> bool:
-    return needs is None or FIELD_NEEDS.get(field, frozenset()) <= set(needs)
+    return needs is None or not lacking(field, needs)
 
 
 def take(pairs: PairBatch, index: torch.Tensor) -> PairBatch:

@@ -10,7 +10,7 @@ from typing import Any
 from alignzoo import pairs as pairs_module
 from alignzoo.pairs import PairBatch
 from alignzoo.testing.outcomes import Violation
-from alignzoo.testing.sample import FIELD_NEEDS
+from alignzoo.testing.sample import FIELD_NEEDS, SAME, lacking
 from alignzoo.testing.subject import Configuration, Subject
 
 _FIELDS = frozenset(PairBatch.__dataclass_fields__)
@@ -18,10 +18,11 @@ _PLUMBING = ("dataclasses", "copy", pairs_module.__name__)
 
 
 class Reads:
-    """The names of the fields read so far; nothing is counted while ``paused``."""
+    """The names of the fields read so far, and whether pairs were swapped; nothing is counted while ``paused``."""
 
     def __init__(self) -> None:
         self.fields: set[str] = set()
+        self.swapped = False
         self._paused = 0
 
     @contextmanager
@@ -36,6 +37,9 @@ class Reads:
         if not self._paused:
             self.fields.add(name)
 
+    def note_swap(self) -> None:
+        self.swapped = self.swapped or not self._paused
+
 
 @contextmanager
 def reads() -> Iterator[Reads]:
@@ -47,6 +51,8 @@ def reads() -> Iterator[Reads]:
     seen = Reads()
 
     def spying(self: PairBatch, name: str) -> Any:
+        if name == "swap":
+            seen.note_swap()
         if name in _FIELDS:
             caller = sys._getframe(1)
             if caller.f_globals.get("__name__") not in _PLUMBING or caller.f_code.co_name == "log_ratios":
@@ -69,16 +75,16 @@ def check_declared(subject: Subject, read: list[tuple[Configuration, set[str]]])
     for configuration, fields in read:
         declared = subject.needs(configuration)
         for field in sorted(fields):
-            lacking = FIELD_NEEDS.get(field, frozenset()) - declared
-            if lacking:
-                names = ", ".join(repr(need) for need in sorted(lacking))
+            missing = lacking(field, declared)
+            if missing:
+                names = ", ".join(repr(need) for need in sorted(missing))
                 raise Violation(
                     expected="only fields that the card declares to be read",
                     found=f"{field} read {configuration}, and needs do not name {names}",
                     remedy=f"add {names} to the card's needs: a run without it leaves the field None",
                 )
     for need in sorted(frozenset().union(*(subject.needs(c) for c, _ in read))):
-        its_fields = {field for field, needs in FIELD_NEEDS.items() if need in needs}
+        its_fields = {field for field, needs in FIELD_NEEDS.items() if SAME.get(need, need) in needs}
         touched = frozenset().union(*(fields for c, fields in read if need in subject.needs(c)))
         if its_fields and not its_fields & touched:
             raise Violation(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.interfaces import GeometryController, PreferenceLoss, RobustWrapper, StepLoss
+from alignzoo.interfaces import GeometryController, PerPair, PreferenceLoss, RobustWrapper, StepLoss
 from alignzoo.lazy import F, torch
 from alignzoo.pairs import PairBatch
 from alignzoo.plugin.build import instantiate
@@ -57,6 +57,9 @@ class Accompanied(GeometryController):
 
     def setup(self, run: SetupContext) -> None:
         self.companion.setup(run)
+
+    def per_pair(self, loss: PerPair, pairs: PairBatch) -> torch.Tensor:
+        return self.companion.per_pair(loss, pairs)
 
     def step(self, ctx: StepContext) -> StepLoss:
         loss = ctx.backward()

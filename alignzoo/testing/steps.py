@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from alignzoo.data.collate import TokenBatch
 from alignzoo.geometry.probe import Probe
+from alignzoo.geometry.shards import whole
 from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.model.reference import Reference
 from alignzoo.pairs import PairBatch
@@ -21,15 +22,17 @@ from alignzoo.plugin.card import Card, Options
 from alignzoo.report import Reporter
 from alignzoo.testing.sample import GROUPS
 from alignzoo.testing.stages import built
-from alignzoo.testing.tiny import cut, scored_rows, shifted, tiny_model, with_adapter
+from alignzoo.testing.tiny import VOCAB, cut, scored_rows, shifted, tiny_model, with_adapter
 from alignzoo.train.context import Engine, SetupContext, StepContext
 from alignzoo.train.logps import PairForward, padded_pair_logps
 from alignzoo.train.objective import Objective
+from alignzoo.train.seeds import mixed
+from alignzoo.train.sharding import resharding, shard
 
 PAIRS = 8
 """Pairs in a step of the :class:`Bench`."""
 
-every_field: PairForward = partial(padded_pair_logps, tokens=True)
+every_field: PairForward = resharding(partial(padded_pair_logps, tokens=True))
 
 Stage = Callable[[Card, Any], tuple[Objective, GeometryController]]
 """From a method to the objective and the controller of a step in which it takes part."""
@@ -45,6 +48,13 @@ def context(
     return StepContext(engine, batches, [frozen(batch) for batch in batches], step)
 
 
+def random_texts(given: str | None, count: int) -> list[list[int]]:
+    """A few short texts, others for each file that is asked for; they leave directions of the tiny models free."""
+    draw = torch.Generator().manual_seed(mixed("texts", given))
+    lengths = (5, 3, 6)
+    return [torch.randint(3, VOCAB, (length,), generator=draw).tolist() for length in lengths[:count]]
+
+
 def gradients(model: Any) -> dict[str, torch.Tensor]:
     """The gradients in ``.grad``, taken away from the model."""
     grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -57,18 +67,27 @@ class Bench:
 
     Args:
         adapter: train a new LoRA adapter on the frozen model.
+        sharded: each rank holds a part of the weights, from :meth:`setup` on.
     """
 
-    def __init__(self, *, adapter: bool = False) -> None:
+    def __init__(self, *, adapter: bool = False, sharded: bool = False) -> None:
         self.accelerator = Accelerator(cpu=True)
         self.policy = copy.deepcopy(_policy())
         if adapter:
             self.policy = with_adapter(self.policy)
-        self.model = self.accelerator.prepare_model(self.policy)
+        self.sharded = sharded
+        self.model = self.policy if sharded else self.accelerator.prepare_model(self.policy)
         self.probes_trained = 0
+        self._controllers: list[GeometryController] = []
 
     def setup(self, controller: GeometryController) -> None:
-        controller.setup(SetupContext(self.policy, 0, Reporter(), self.probe))
+        self._set_up(controller)
+        self._controllers.append(controller)
+        if self.sharded:
+            self.model = shard(self.policy)
+
+    def _set_up(self, controller: GeometryController) -> None:
+        controller.setup(SetupContext(self.policy, 0, Reporter(), self.probe, texts=random_texts))
 
     def probe(self, given: str | None) -> Probe:
         """A random probe: one per folder that is asked for, and one that is "trained"."""
@@ -85,13 +104,17 @@ class Bench:
         share = PAIRS // self.accelerator.num_processes
         batches, references = _share(step, share * self.accelerator.process_index, share, size)
         groups = {f"g{i}": i for i in range(GROUPS)}
-        engine = Engine(self.model, forward, goal, self.accelerator, 0, groups)
+        engine = Engine(self.model, forward, self.objective(goal), self.accelerator, 0, groups)
         return StepContext(engine, batches, references, step)
+
+    def objective(self, goal: Objective) -> Objective:
+        """The goal with what the controllers that were set up here put around its loss, as in a run."""
+        return Objective(goal.loss, goal.wrappers, controllers=self._controllers, coupled=goal.coupled)
 
     def gradient(self) -> torch.Tensor:
         """The gradients in ``.grad`` as one vector, zeros where a trainable parameter has none; taken away."""
         parts = [
-            (p.grad if p.grad is not None else torch.zeros_like(p)).flatten().clone()
+            whole(p.grad if p.grad is not None else torch.zeros_like(p)).flatten().clone()
             for p in self.policy.parameters()
             if p.requires_grad
         ]
@@ -126,21 +149,34 @@ class Taken:
     gradient: torch.Tensor
 
 
-def trajectory(stage: Stage, card: Card, options: Options, steps: Sequence[int], size: int) -> list[Taken]:
-    """What a new method gives in these steps, cut into micro-batches of ``size`` pairs, on this process's ranks."""
-    bench = Bench()
+def trajectory(
+    stage: Stage,
+    card: Card,
+    options: Options,
+    steps: Sequence[int],
+    size: int,
+    *,
+    adapter: bool = False,
+    sharded: bool = False,
+) -> list[Taken]:
+    """What a new method gives in these steps, cut into micro-batches of ``size`` pairs, on this process's ranks.
+
+    Args:
+        adapter, sharded: as of :class:`Bench`.
+    """
+    bench = Bench(adapter=adapter, sharded=sharded)
     goal, controller = stage(card, built(card, options))
     bench.setup(controller)
     return [_take(bench, goal, controller, step, size) for step in steps]
 
 
 def trajectories(
-    stage: Stage, card: Card, runs: Sequence[tuple[Options, Sequence[int]]], size: int
+    stage: Stage, card: Card, runs: Sequence[tuple[Options, Sequence[int]]], size: int, *, sharded: bool = False
 ) -> list[list[Taken]]:
     """:func:`trajectory` for each of several options with their steps."""
-    return [trajectory(stage, card, options, steps, size) for options, steps in runs]
+    return [trajectory(stage, card, options, steps, size, sharded=sharded) for options, steps in runs]
 
 
 def _take(bench: Bench, goal: Objective, controller: GeometryController, step: int, size: int) -> Taken:
     loss: StepLoss = controller.step(bench.context(goal, step, size=size))
-    return Taken(loss.value, goal.weights(loss.pairs), bench.gradient())
+    return Taken(loss.value, bench.objective(goal).weights(loss.pairs), bench.gradient())

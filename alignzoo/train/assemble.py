@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.data.collate import TokenBatch, batches_of
+from alignzoo.data.collate import TokenBatch, batch_columns, batches_of
 from alignzoo.data.parts import Parts
 from alignzoo.data.stream import PairStream
+from alignzoo.data.texts import load_texts, training_texts
 from alignzoo.errors import AlignzooError
 from alignzoo.geometry.probe import Probe
 from alignzoo.geometry.probe_run import cached_probe
+from alignzoo.interfaces import GeometryController
+from alignzoo.model.load import check_vocabulary
 from alignzoo.model.reference import Reference
 from alignzoo.model.weights import fingerprint
 from alignzoo.observers import Observers
@@ -20,6 +24,10 @@ from alignzoo.plugin.build import instantiate
 from alignzoo.plugin.plan import Plan
 from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
+from alignzoo.reward.context import RewardContext
+from alignzoo.reward.histogram import note_soft_labels
+from alignzoo.reward.scoring import scored
+from alignzoo.reward.soft_labels import SoftLabels
 from alignzoo.train.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
 from alignzoo.train.context import Engine, SetupContext
 from alignzoo.train.controllers import Controllers
@@ -28,9 +36,11 @@ from alignzoo.train.logps import padded_pair_logps
 from alignzoo.train.loop import Loop
 from alignzoo.train.objective import Objective
 from alignzoo.train.optim import make_optimizer
+from alignzoo.train.sharding import prepare, resharding
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import PreTrainedTokenizerBase
 
 
 def assemble(
@@ -38,7 +48,7 @@ def assemble(
     policy: Any,
     parts: Parts,
     *,
-    pad_id: int,
+    tokenizer: PreTrainedTokenizerBase,
     accelerator: Accelerator,
     folder: Path,
     report: Reporter,
@@ -51,26 +61,34 @@ def assemble(
         policy: the policy with the weights that training starts from, on the accelerator's device, not yet prepared.
 
     Raises:
-        AlignzooError: resuming, but the weights or the data are not those that the run started from.
+        AlignzooError: resuming, but the weights, the data or the reward are not those that the run started from.
     """
-    settings = plan.settings
+    settings, pad_id = plan.settings, tokenizer.pad_token_id
     identities = {"weights": fingerprint(policy), "data": parts.fingerprint}
     checkpoint = _checkpoint(folder, identities, settings, report) if resuming else None
     stream = PairStream(len(parts.train), settings.batch_size, settings.seed)
     steps = _steps(stream, settings)
-    controllers = [instantiate(method.card, method.options) for method in plan.controllers]
+    in_order = sorted(plan.controllers, key=lambda method: method.card.averages)  # an average sees what the others left
+    controllers = [instantiate(method.card, method.options) for method in in_order]
     controller = Controllers(controllers[0], controllers[1:])
     main = bool(accelerator.is_main_process)
-    probe = _probe_source(policy, parts, identities["weights"], accelerator, folder, report)
-    controller.setup(SetupContext(policy, settings.seed, report, probe, folder if main else None, steps))
-    forward = partial(padded_pair_logps, tokens="token-logps" in plan.needs)
+    probe = probe_source(policy, parts, identities["weights"], accelerator, folder, report)
+    parts = _scored(plan, parts, policy, identities, probe, accelerator, report)
+    if checkpoint is not None:
+        _check_identities(checkpoint, identities, {"scores": "the reward"})
+    objective = objective_of(plan, controllers)
+    _note_soft_labels(objective, parts, folder if main else None, report)
+    texts = partial(_texts, policy, parts, tokenizer, settings, accelerator, report)
+    controller.setup(SetupContext(policy, settings.seed, report, probe, folder if main else None, steps, texts))
+    forward = resharding(partial(padded_pair_logps, tokens="token-logps" in plan.needs))
     reference = None
     if "reference" in plan.needs:
-        reference = Reference(policy, forward, partial(accelerator.prepare_model, evaluation_mode=True))
+        reference = Reference(policy, forward, partial(prepare, accelerator, frozen=True))
+    model = prepare(accelerator, policy)
     optimizer = make_optimizer((p for p in policy.parameters() if p.requires_grad), settings)
     groups = group_indices(parts) if "groups" in plan.needs else {}
-    model = accelerator.prepare_model(policy)
-    engine = Engine(model, forward, objective_of(plan), accelerator, settings.seed, groups)
+    parts = replace(parts, train=batch_columns(parts.train))
+    engine = Engine(model, forward, objective, accelerator, settings.seed, groups)
     loop = Loop(
         engine=engine,
         controller=controller,
@@ -95,11 +113,15 @@ def assemble(
     return loop
 
 
-def objective_of(plan: Plan) -> Objective:
-    """The loss of a plan under its wrappers, newly built."""
+def objective_of(plan: Plan, controllers: Sequence[GeometryController] | None = None) -> Objective:
+    """The loss of a plan under its wrappers, newly built, and under what its controllers (newly built as well, unless
+    they are given) put around the loss."""
+    if controllers is None:
+        controllers = [instantiate(method.card, method.options) for method in plan.controllers]
     return Objective(
         instantiate(plan.loss.card, plan.loss.options),
         [instantiate(method.card, method.options) for method in plan.robust],
+        controllers=controllers,
         coupled=plan.batch_coupled,
     )
 
@@ -119,30 +141,82 @@ def _checkpoint(folder: Path, identities: dict[str, str], settings: Settings, re
         report.warn(f"{folder} holds no whole checkpoint; starting from the first step")
         return None
     checkpoint = load_checkpoint(path)
-    for what, source in (("weights", settings.model), ("data", settings.data)):
-        if checkpoint.facts.get(what) != identities[what]:
+    _check_identities(checkpoint, identities, {"weights": settings.model, "data": settings.data})
+    return checkpoint
+
+
+def _check_identities(checkpoint: Checkpoint, identities: dict[str, str], sources: dict[str, str]) -> None:
+    for what, source in sources.items():
+        if checkpoint.facts.get(what) != identities.get(what):
             raise AlignzooError(
                 f"the {what} of {source} are not those that this run started from",
                 hint="restore them, or start a new run with another --out",
             )
-    return checkpoint
 
 
-def _probe_source(
-    policy: Any, parts: Parts, weights: str, accelerator: Accelerator, folder: Path, report: Reporter
+def _scored(
+    plan: Plan,
+    parts: Parts,
+    policy: Any,
+    identities: dict[str, str],
+    probe: Callable[[str | None], Probe],
+    accelerator: Accelerator,
+    report: Reporter,
+) -> Parts:
+    """The parts with the scores of the run's reward, where it has one; it joins the run's identities."""
+    if plan.reward is None:
+        return parts
+    settings, weights = plan.settings, identities["weights"]
+    context = RewardContext(
+        policy, weights, accelerator.device, settings.seed, report, probe, settings.trust_remote_code
+    )
+    parts, identities["scores"] = scored(plan.reward, parts, context, accelerator)
+    return parts
+
+
+def _note_soft_labels(objective: Objective, parts: Parts, folder: Path | None, report: Reporter) -> None:
+    """Say which labels the training pairs have where a method gives them soft ones."""
+    for layer in objective.layers:
+        if isinstance(layer, SoftLabels):
+            scores = parts.scores["train"]
+            note_soft_labels(layer.soft_labels(scores.chosen, scores.rejected), folder, report)
+
+
+def probe_source(
+    policy: Any, parts: Parts, weights: str, accelerator: Accelerator, folder: Path | None, report: Reporter
 ) -> Callable[[str | None], Probe]:
-    """What a controller calls for the probe: read from the given folder, or reused or trained on the probe's pairs."""
+    """What a controller or a reward calls for the probe: read from the given folder, or reused or trained on the
+    probe's pairs; a trained one is also saved in ``folder``."""
 
     def probe(given: str | None) -> Probe:
         if given is not None:
             return Probe.load(Path(given), hidden=policy.config.get_text_config().hidden_size)
         with accelerator.main_process_first():
             trained = cached_probe(policy, parts.probe_train, parts.probe_validation, report=report, weights=weights)
-        if accelerator.is_main_process:
+        if accelerator.is_main_process and folder is not None:
             trained.save(folder / "probe")
         return trained
 
     return probe
+
+
+def _texts(
+    policy: Any,
+    parts: Parts,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Settings,
+    accelerator: Accelerator,
+    report: Reporter,
+    given: str | None,
+    count: int,
+) -> list[list[int]]:
+    """What a controller calls for general texts: those of a file, or the run's own training pairs."""
+    if given is None:
+        return training_texts(parts.train, count, seed=settings.seed, report=report)
+    with accelerator.main_process_first():
+        found = load_texts(given, count, tokenizer=tokenizer, seed=settings.seed, report=report)
+    check_vocabulary(policy, max(map(max, found)), settings.model)
+    return found
 
 
 def _step_batches(
@@ -152,7 +226,8 @@ def _step_batches(
     indices = stream.indices(step)
     share = len(indices) // accelerator.num_processes
     start = accelerator.process_index * share
-    return list(batches_of(parts.train, indices[start : start + share], micro_batch_size, pad_id))
+    mine = indices[start : start + share]
+    return list(batches_of(parts.train, mine, micro_batch_size, pad_id, scores=parts.scores.get("train")))
 
 
 def _held_out(
@@ -165,7 +240,8 @@ def _held_out(
     prompts, chosen, rejected = (pairs[f"{side}_ids"][:] for side in ("prompt", "chosen", "rejected"))
     lengths = [len(p) + max(len(c), len(r)) for p, c, r in zip(prompts, chosen, rejected, strict=True)]
     by_length = sorted(range(len(pairs)), key=lambda row: lengths[row])
-    return HeldOut(engine, reference, list(batches_of(pairs, by_length, micro_batch_size, pad_id)), report)
+    batches = batches_of(pairs, by_length, micro_batch_size, pad_id, scores=parts.scores.get("held_out"))
+    return HeldOut(engine, reference, list(batches), report)
 
 
 def group_indices(parts: Parts) -> dict[str, int]:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from alignzoo.errors import AlignzooError, MethodError
+from alignzoo.geometry.shards import plain
 
 STATE_FILE = "state.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -73,12 +74,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
 
 
 def plain_state(method: Any) -> dict[str, Any]:
-    """The method's state, if a checkpoint can hold it.
+    """The method's state, if a checkpoint can hold it; sharded tensors are made whole, so all ranks call it.
 
     Raises:
         MethodError: it holds something that could not be read back without running code.
     """
-    state: dict[str, Any] = method.state_dict()
+    state: dict[str, Any] = plain(method.state_dict())
     strange = _not_plain(state)
     if strange is not None:
         raise MethodError(

@@ -7,7 +7,7 @@ same data, with the same dropout masks, and with reference log-probs that were c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,18 +16,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignzoo.data.collate import TokenBatch
+from alignzoo.errors import AlignzooError
+from alignzoo.geometry.shards import is_sharded
 from alignzoo.interfaces import StepLoss
 from alignzoo.pairs import PairBatch
 from alignzoo.report import Reporter
 from alignzoo.train.logps import PairForward
 from alignzoo.train.objective import Objective, pull_back
 from alignzoo.train.seeds import mixed, seeded
+from alignzoo.train.sharding import is_shard
 from alignzoo.train.views import count_pairs, in_float64, relative_to, spread, with_constants
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from alignzoo.geometry.probe import Probe
+
+
+def _no_texts(given: str | None, count: int) -> list[list[int]]:
+    raise AlignzooError("there are no texts outside of a run", hint="give SetupContext(texts=...)")
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ class SetupContext:
         probe: the safety probe of that model: trained now, reused, or read from the given folder.
         folder: the run folder, for what should be kept beside the run; None on ranks that do not write.
         steps: optimizer steps of the whole run, None outside of one.
+        texts: token ids of so many general texts from the given file, or else of training pairs (prompt and chosen
+            response); the same on all ranks and after a resume, fewer where there are fewer.
     """
 
     model: torch.nn.Module
@@ -47,6 +56,7 @@ class SetupContext:
     probe: Callable[[str | None], Probe]
     folder: Path | None = None
     steps: int | None = None
+    texts: Callable[[str | None, int], list[list[int]]] = _no_texts
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,11 @@ class Engine:
     @property
     def world(self) -> int:
         return int(self.accelerator.num_processes)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether every rank holds a part of each weight only."""
+        return is_shard(self.model)
 
     def gather(self, pairs: PairBatch) -> PairBatch:
         """The ranks' pairs as one batch, in rank order."""
@@ -135,19 +150,36 @@ class StepContext:
     def gradient(self, tensors: Sequence[torch.Tensor]) -> tuple[StepLoss, list[torch.Tensor]]:
         """The objective's gradient with respect to ``tensors`` only; no ``.grad`` is touched.
 
-        ``tensors`` are leaves the model reads (for example the deltas of side branches), the same on all ranks.
+        ``tensors`` are leaves the model reads (weights, or the deltas of side branches), the same on all ranks.
         """
-        totals = [torch.zeros_like(tensor) for tensor in tensors]
 
         def push(scalar: torch.Tensor) -> None:
-            for total, grad in zip(totals, torch.autograd.grad(scalar, tensors, allow_unused=True), strict=True):
-                if grad is not None:
-                    total += self._world * grad
+            (scalar * self._world).backward()
 
-        loss = self._differentiate(push, exchange=False)
-        if self.engine.world > 1:
-            totals = [self.engine.accelerator.reduce(total, reduction="mean") for total in totals]
-        return loss, totals
+        with self._apart(tensors):
+            loss = self._differentiate(push, exchange=False)
+            found = [torch.zeros_like(t) if t.grad is None else t.grad for t in tensors]
+        if self.engine.world > 1:  # FSDP2 has averaged the gradients of its shards, and nobody those of other leaves
+            reduce = self.engine.accelerator.reduce
+            found = [value if is_sharded(value) else reduce(value, reduction="mean") for value in found]
+        return loss, found
+
+    @contextmanager
+    def _apart(self, tensors: Sequence[torch.Tensor]) -> Iterator[None]:
+        """Inside, only ``tensors`` ask for gradients, and no ``.grad`` holds any yet; after, all is as it was."""
+        weights = [weight for weight in self.engine.model.parameters() if weight.requires_grad]
+        everything = {id(leaf): leaf for leaf in (*weights, *tensors)}.values()
+        before = [(leaf, leaf.requires_grad, leaf.grad) for leaf in everything]
+        asking = {id(tensor) for tensor in tensors}
+        try:
+            for leaf in everything:
+                leaf.requires_grad_(id(leaf) in asking)
+                leaf.grad = None
+            yield
+        finally:
+            for leaf, flag, gradient in before:
+                leaf.requires_grad_(flag)
+                leaf.grad = gradient
 
     def evaluate(self) -> StepLoss:
         """The objective at the current weights, without any gradient."""
@@ -256,15 +288,23 @@ class StepContext:
             cotangents = spread(cotangents, self._kept)
         return value, pairs, [cotangents.rows(self._rows(i)) for i in range(len(parts))]
 
-    def _rows(self, i: int) -> slice:
-        """Where the pairs of micro-batch ``i`` lie among those of the whole step."""
-        rank = self.engine.accelerator.process_index if self._part is None else 0
+    @property
+    def _rank(self) -> int:
+        """This rank's place among those that share the objective."""
+        return int(self.engine.accelerator.process_index) if self._part is None else 0
+
+    def _rows(self, i: int, rank: int | None = None) -> slice:
+        """Where the pairs of a rank's micro-batch ``i`` lie among those of the whole step; of this rank by default."""
+        rank = self._rank if rank is None else rank
         start = rank * count_pairs(self.batches) + count_pairs(self.batches[:i])
         return slice(start, start + self.batches[i].pairs)
 
     def _wanted(self, i: int) -> bool:
-        """Whether a pair of micro-batch ``i`` counts."""
-        return self._kept is None or bool(self._kept[self._rows(i)].any())
+        """Whether a pair of micro-batch ``i`` counts; on sharded weights, on any rank: they take the same passes."""
+        if self._kept is None:
+            return True
+        ranks = range(self._world) if self.engine.sharded else (self._rank,)
+        return any(bool(self._kept[self._rows(i, rank)].any()) for rank in ranks)
 
     def _counted(self, pairs: PairBatch) -> PairBatch:
         """Those of the whole step's pairs that count."""
@@ -304,7 +344,12 @@ class StepContext:
         return self.engine.accelerator.reduce(value, reduction="sum")
 
     def _sync(self, exchange: bool) -> Any:
-        """Gradients are exchanged between ranks once, with the last micro-batch of the step."""
+        """Gradients are exchanged between ranks once, with the last micro-batch of the step.
+
+        Sharded ones with every micro-batch: not to exchange them is to keep a whole gradient on every rank.
+        """
+        if self.engine.sharded:
+            return nullcontext()
         if self._part is not None and self._part[0] < self._part[1] - 1:
             exchange = False
         return nullcontext() if exchange else self.engine.accelerator.no_sync(self.engine.model)

@@ -36,6 +36,9 @@ class HeldOut:
         world, rank = engine.world, engine.accelerator.process_index
         self._mine = [batch.to(engine.accelerator.device) for batch in batches[rank::world]]
         self._references: list[PairBatch] | None = None
+        # A rank with fewer batches still has to take part in gathering sharded weights.
+        rounds = -(-len(batches) // world) if engine.sharded else len(self._mine)
+        self._idle = [batches[0].to(engine.accelerator.device)] * (rounds - len(self._mine))
 
     @torch.no_grad()
     def evaluate(self, *, step: int = 0) -> dict[str, float]:
@@ -50,7 +53,8 @@ class HeldOut:
         try:
             with self._report.progress(len(self._mine), "evaluating", unit="batch") as bar:
                 if self._reference is not None and self._references is None:
-                    self._references = [self._reference(batch) for batch in self._mine]
+                    every = [self._reference(batch) for batch in (*self._mine, *self._idle)]
+                    self._references = every[: len(self._mine)]
                 parts = []
                 for i, batch in enumerate(self._mine):
                     reference = self._references[i] if self._references is not None else None
@@ -58,6 +62,8 @@ class HeldOut:
                     pairs = with_constants(fields, batch, reference, self._engine.groups)
                     parts.append(pairs.to("cpu", dtype=torch.float64))
                     bar.advance()
+                for batch in self._idle:
+                    self._engine.forward(model, batch)
         finally:
             model.train(training)
         everyone = PairBatch.cat(self._over_ranks(parts))

@@ -19,6 +19,7 @@ import torch
 
 from alignzoo.data.collate import TokenBatch
 from alignzoo.errors import Interrupted, NonFiniteLossError
+from alignzoo.geometry.shards import cut_like, plain, whole
 from alignzoo.interfaces import StepLoss
 from alignzoo.model.reference import Reference
 from alignzoo.model.weights import trained_weights
@@ -31,7 +32,8 @@ from alignzoo.train.context import Engine, StepContext
 from alignzoo.train.controllers import Controllers
 from alignzoo.train.evaluate import HeldOut
 from alignzoo.train.metrics import MetricsFile, name_pairs, non_finite, pair_metrics, weight_metrics
-from alignzoo.train.optim import learning_rate
+from alignzoo.train.optim import learning_rate, load_optimizer
+from alignzoo.train.sharding import full_state
 
 
 @dataclass
@@ -147,7 +149,7 @@ class Loop:
         """The gradient's norm before clipping."""
         limit = self.settings.max_grad_norm or math.inf
         parameters = [p for p in self.engine.model.parameters() if p.requires_grad]
-        return float(self.engine.accelerator.clip_grad_norm_(parameters, limit))
+        return float(whole(torch.nn.utils.clip_grad_norm_(parameters, limit)))
 
     def _stop_at_non_finite(self, step: int, loss: StepLoss, value: float, norm: float) -> None:
         culprits = non_finite(loss.pairs, loss.pair_ids)
@@ -162,18 +164,19 @@ class Loop:
         )
 
     def save(self) -> None:
-        """Write a checkpoint of the state after :attr:`done` steps (rank 0)."""
+        """Write a checkpoint of the state after :attr:`done` steps (rank 0); it is the same on any number of ranks."""
         accelerator = self.engine.accelerator
-        state = accelerator.get_state_dict(self.engine.model)
+        model = accelerator.unwrap_model(self.engine.model)
+        state = full_state(model, keep=self._writes)
+        gathered = {"optimizer": plain(self.optimizer.state_dict()), "geometry": self.controller.state_dict()}
         if self._writes:
             objective = self.engine.objective
             tensors = {
-                "optimizer": self.optimizer.state_dict(),
+                **gathered,
                 "loss": plain_state(objective.loss),
                 "robust": [plain_state(wrapper) for wrapper in objective.wrappers],
-                "geometry": self.controller.state_dict(),
             }
-            weights = trained_weights(accelerator.unwrap_model(self.engine.model), state)
+            weights = trained_weights(model, state)
             facts = {"tokens": self.tokens, **self.identities}
             checkpoint = Checkpoint(self.done, weights, tensors, facts)
             path = save_checkpoint(self.folder, checkpoint, keep=self.settings.keep_checkpoints)
@@ -186,8 +189,8 @@ class Loop:
         parameters = dict(model.named_parameters())
         with torch.no_grad():
             for name, tensor in checkpoint.weights.items():
-                parameters[name].copy_(tensor)
-        self.optimizer.load_state_dict(checkpoint.tensors["optimizer"])
+                parameters[name].copy_(cut_like(tensor, parameters[name]))
+        load_optimizer(self.optimizer, checkpoint.tensors["optimizer"])
         objective = self.engine.objective
         objective.loss.load_state_dict(checkpoint.tensors["loss"])
         for wrapper, state in zip(objective.wrappers, checkpoint.tensors["robust"], strict=True):

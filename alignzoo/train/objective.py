@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from alignzoo.errors import AlignzooError, MethodError, contained
-from alignzoo.interfaces import PerPair, PreferenceLoss, RobustWrapper
+from alignzoo.interfaces import GeometryController, PerPair, PreferenceLoss, RobustWrapper
 from alignzoo.pairs import DIFFERENTIABLE, PairBatch
 from alignzoo.plugin.card import Options
 from alignzoo.plugin.faults import describe_error
@@ -24,12 +24,23 @@ class Objective:
     Args:
         loss: the preference loss.
         wrappers: robust wrappers; at most one of them aggregates (the resolver sees to it).
+        controllers: of these, the ones with a :meth:`~GeometryController.per_pair` of their own lie around the loss,
+            inside of all wrappers.
         coupled: a pair's contribution depends on the other pairs of the step.
     """
 
-    def __init__(self, loss: PreferenceLoss, wrappers: Sequence[RobustWrapper] = (), *, coupled: bool = False) -> None:
+    def __init__(
+        self,
+        loss: PreferenceLoss,
+        wrappers: Sequence[RobustWrapper] = (),
+        *,
+        controllers: Sequence[GeometryController] = (),
+        coupled: bool = False,
+    ) -> None:
         self.loss = loss
         self.wrappers = list(wrappers)
+        inner = [c for c in controllers if type(c).per_pair is not GeometryController.per_pair]
+        self.layers: list[RobustWrapper | GeometryController] = [*inner, *self.wrappers]
         aggregating = [w for w in self.wrappers if type(w).objective is not RobustWrapper.objective]
         if len(aggregating) > 1:
             names = " and ".join(type(w).__name__ for w in aggregating)
@@ -38,10 +49,10 @@ class Objective:
         self.coupled = coupled or bool(aggregating)
 
     def per_pair(self, pairs: PairBatch) -> torch.Tensor:
-        """``(B,)`` values of the pairs under the loss and every wrapper's :meth:`per_pair`."""
+        """``(B,)`` values of the pairs under the loss and every ``per_pair`` around it."""
         value: PerPair = self.loss
-        for wrapper in self.wrappers:
-            value = _under(wrapper, value)
+        for layer in self.layers:
+            value = _under(layer, value)
         try:
             with contained():
                 losses = value(pairs)
@@ -66,7 +77,7 @@ class Objective:
         return watching or any(type(w).observe is not RobustWrapper.observe for w in self.wrappers)
 
     def _names(self) -> str:
-        return " under ".join(type(method).__name__ for method in (self.loss, *self.wrappers))
+        return " under ".join(type(method).__name__ for method in (self.loss, *self.layers))
 
     def value(self, pairs: PairBatch) -> torch.Tensor:
         """The scalar objective of a whole step's pairs."""
@@ -115,8 +126,8 @@ class Objective:
         return self.aggregator.weights(losses)
 
 
-def _under(wrapper: RobustWrapper, inner: PerPair) -> PerPair:
-    return lambda pairs: wrapper.per_pair(inner, pairs)
+def _under(layer: RobustWrapper | GeometryController, inner: PerPair) -> PerPair:
+    return lambda pairs: layer.per_pair(inner, pairs)
 
 
 def pull_back(pairs: PairBatch, cotangents: PairBatch) -> torch.Tensor:

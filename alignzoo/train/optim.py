@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from alignzoo.errors import UsageError
+from alignzoo.geometry.shards import cut_like
 from alignzoo.plugin.settings import Settings
 
 
@@ -45,6 +46,21 @@ def make_optimizer(parameters: Iterable[torch.nn.Parameter], settings: Settings)
     elif settings.weight_decay:
         raise UsageError(f"--weight-decay does nothing here: --optimizer {settings.optimizer} has none")
     return kind(parameters, **options)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Continue from a state dict with whole tensors, on weights that may be sharded."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+
+    def cut(value: Any, weight: torch.Tensor) -> Any:
+        of_its_shape = isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape == weight.shape
+        return cut_like(value, weight) if of_its_shape else value
+
+    moments = {
+        index: {name: cut(value, weights[index]) for name, value in kept.items()}
+        for index, kept in state["state"].items()
+    }
+    optimizer.load_state_dict({**state, "state": moments})
 
 
 def learning_rate(step: int, steps: int, settings: Settings) -> float:

@@ -41,7 +41,7 @@ class EMA(GeometryController):
 
     def setup(self, run: SetupContext) -> None:
         check_schedule("ema", start=self.options.start, interval=self.options.interval, steps=run.steps)
-        self.average = WeightAverage([weight for weight in run.model.parameters() if weight.requires_grad])
+        self.average = WeightAverage(run.model)
 
     def after_step(self, ctx: StepContext) -> None:
         if not is_due(ctx.step, start=self.options.start, interval=self.options.interval):
@@ -78,5 +78,6 @@ CARD = Card(
     formula="θ̄ ← d·θ̄ + (1 − d)·θ",
     companion=True,
     averages=True,
+    sharded=True,
     verified=(Verified(against="torch.optim.swa_utils", test="test_ema_equals_torch"),),
 )

@@ -38,7 +38,7 @@ class SWA(GeometryController):
 
     def setup(self, run: SetupContext) -> None:
         check_schedule("swa", start=self.options.start, interval=self.options.interval, steps=run.steps)
-        self.average = WeightAverage([weight for weight in run.model.parameters() if weight.requires_grad])
+        self.average = WeightAverage(run.model)
 
     def after_step(self, ctx: StepContext) -> None:
         if not is_due(ctx.step, start=self.options.start, interval=self.options.interval):
@@ -69,5 +69,6 @@ CARD = Card(
     paper=Paper(title="Averaging Weights Leads to Wider Optima and Better Generalization", arxiv="1803.05407"),
     companion=True,
     averages=True,
+    sharded=True,
     verified=(Verified(against="torch.optim.swa_utils", test="test_swa_equals_torch"),),
 )

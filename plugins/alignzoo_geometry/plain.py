@@ -24,5 +24,6 @@ CARD = Card(
     target="alignzoo_geometry.plain:Plain",
     summary="No geometry: the gradient at the current weights",
     formula="g = ∇L(θ)",
+    sharded=True,
     verified=(Verified(against="autograd in float64", test="test_plain_gradient_equals_direct_autograd"),),
 )

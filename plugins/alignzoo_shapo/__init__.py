@@ -1,10 +1,10 @@
-"""ShaPO: sharpness control on an alignment-critical parameter subspace."""
+"""ShaPO: sharpness control on an alignment-critical parameter subspace, and its objective on soft labels."""
 
 from alignzoo.plugin import Card, hookimpl
-from alignzoo_shapo import token
+from alignzoo_shapo import reward, token
 
 
 @hookimpl
 def alignzoo_methods() -> list[Card]:
-    """The card of ShaPO's token level."""
-    return [token.CARD]
+    """The cards of ShaPO's token level and reward level."""
+    return [reward.CARD, token.CARD]

@@ -126,6 +126,7 @@ class ShaPOTokenOptions(Options):
 class ShaPOToken(GeometryController):
     """Ascent on the selected neurons' side branches, descent gradient of all parameters at the perturbed point."""
 
+    name = "shapo-token"
     options: ShaPOTokenOptions
 
     def setup(self, run: SetupContext) -> None:
@@ -150,7 +151,7 @@ class ShaPOToken(GeometryController):
         if run.folder is not None:
             save_selection(run.folder / "geometry", projections, selected, facts)
         run.report.note(
-            f"shapo-token: {sum(map(len, selected))} of {sum(p.inner for p in projections)} neurons selected "
+            f"{self.name}: {sum(map(len, selected))} of {sum(p.inner for p in projections)} neurons selected "
             f"({options.select}) in {sum(len(index) > 0 for index in selected)} of {len(projections)} maps"
         )
 
@@ -252,6 +253,7 @@ CARD = Card(
         title="Revisiting Robustness for LLM Safety Alignment via Selective Geometry Control", arxiv="2602.07340"
     ),
     passes=2,
+    sharded=True,
     verified=(
         Verified(against="in-place perturbation of the weights", test="test_side_branch_equals_in_place_perturbation"),
         Verified(against="closed form on a quadratic", test="test_perturbed_gradient_on_a_quadratic"),

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import AscentOptions, Moved, Rho, ascend, lengthened
-from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.geometry.ascent import AscentOptions, Moved, Rho, WeightMover, ascend, lengthened
+from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Paper, Verified
 
@@ -31,7 +31,7 @@ class ASAMOptions(AscentOptions):
     eta: float = Field(0.01, ge=0, description="η, added to |w| in T")
 
 
-class ASAM(GeometryController):
+class ASAM(WeightMover):
     """SAM in coordinates scaled by the weights."""
 
     options: ASAMOptions
@@ -63,6 +63,7 @@ CARD = Card(
         arxiv="2102.11600",
     ),
     passes=2,
+    sharded=True,
     verified=(
         Verified(against="closed form on a quadratic", test="test_asam_on_a_quadratic"),
         Verified(against="derivation (flat vectors, tiny llama)", test="test_asam_on_a_llama"),

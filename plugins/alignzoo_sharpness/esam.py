@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import PerturbationOptions, chosen, lengthened, plain
+from alignzoo.geometry.ascent import PerturbationOptions, WeightMover, chosen, lengthened, plain
 from alignzoo.geometry.perturb import norm, perturbed
-from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Paper, Verified
 
@@ -34,7 +34,7 @@ class ESAMOptions(PerturbationOptions):
     share: float = Field(0.5, gt=0, le=1, description="γ: share of the pairs that the gradient is taken on")
 
 
-class ESAM(GeometryController):
+class ESAM(WeightMover):
     """SAM on a part of the weights and a part of the pairs."""
 
     options: ESAMOptions
@@ -87,6 +87,7 @@ CARD = Card(
         title="Efficient Sharpness-aware Minimization for Improved Training of Neural Networks", arxiv="2110.03141"
     ),
     passes=2,
+    sharded=True,
     verified=(
         Verified(against="derivation (the selected pairs alone, tiny llama)", test="test_esam_on_a_llama"),
         Verified(against="limit β = γ = 1: sam", test="test_the_limit_is_sam_to_the_bit"),

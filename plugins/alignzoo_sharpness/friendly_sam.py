@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import Moved, PerturbationOptions, ascend, beside, lengthened
-from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.geometry.ascent import Moved, PerturbationOptions, WeightMover, ascend, lengthened
+from alignzoo.geometry.shards import beside
+from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import Card, Options, Paper, Verified
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class FriendlySAMOptions(PerturbationOptions):
     lam: float = Field(0.9, ge=0, lt=1, description="λ: how much of the average is kept from step to step")
 
 
-class FriendlySAM(GeometryController):
+class FriendlySAM(WeightMover):
     """SAM along the batch's own part of the gradient."""
 
     options: FriendlySAMOptions
@@ -70,6 +71,7 @@ CARD = Card(
     formula="d = g − σ·m; ε = ρ·d/‖d‖; step with ∇L(θ + ε); m ← λ·m + (1−λ)·g",
     paper=Paper(title="Friendly Sharpness-Aware Minimization", arxiv="2403.12350"),
     passes=2,
+    sharded=True,
     verified=(
         Verified(against="closed form on a quadratic", test="test_friendly_sam_on_a_quadratic"),
         Verified(against="limit σ = 0: sam", test="test_the_limit_is_sam_to_the_bit"),

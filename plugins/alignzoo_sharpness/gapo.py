@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from alignzoo.geometry.ascent import EVERYTHING, Norm, Rho, Select, chosen, lengthened
+from alignzoo.geometry.ascent import EVERYTHING, Norm, Rho, Select, WeightMover, chosen, lengthened
 from alignzoo.geometry.perturb import norm, perturbed
-from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Options, Paper, Verified
 
@@ -34,7 +34,7 @@ class GAPOOptions(Options):
     norm: Norm = "global"
 
 
-class GAPO(GeometryController):
+class GAPO(WeightMover):
     """The loss at log-probs relative to a geometric anchor."""
 
     options: GAPOOptions
@@ -71,6 +71,7 @@ CARD = Card(
         title="Learning Where It Matters: Geometric Anchoring for Robust Preference Alignment", arxiv="2602.04909"
     ),
     passes=2,
+    sharded=True,
     verified=(
         Verified(against="derivation (autograd of −logσ(βΓ − γ), tiny llama)", test="test_gapo_with_simpo_on_a_llama"),
         Verified(against="limit ρ = 0: Γ = 0, loss −logσ(−γ)", test="test_gapo_at_radius_0_is_anchored_at_the_weights"),

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import Moved, PerturbationOptions, both_gradients, combine, dot, grads, lengthened
-from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.geometry.ascent import Moved, PerturbationOptions, WeightMover, both_gradients, combine, grads, lengthened
+from alignzoo.geometry.perturb import dot
+from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import Card, Paper, Verified
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class GSAMOptions(PerturbationOptions):
     alpha: float = Field(0.4, ge=0, description="α: how much of the gradient across g_p is taken away; 0 is sam")
 
 
-class GSAM(GeometryController):
+class GSAM(WeightMover):
     """SAM that also narrows the gap between the worst point and θ."""
 
     options: GSAMOptions
@@ -61,6 +62,7 @@ CARD = Card(
     formula="g_p = ∇L(θ + ρ·g/‖g‖); step with g_p − α·(g − proj_{g_p} g)",
     paper=Paper(title="Surrogate Gap Minimization Improves Sharpness-Aware Training", arxiv="2203.08065"),
     passes=2,
+    sharded=True,
     verified=(
         Verified(against="closed form on a quadratic", test="test_gsam_on_a_quadratic"),
         Verified(against="limit α = 0: sam", test="test_the_limit_is_sam_to_the_bit"),

@@ -20,16 +20,15 @@ from alignzoo.geometry.ascent import (
     Norm,
     Rho,
     Select,
-    beside,
+    WeightMover,
     combine,
-    cosine,
-    dot,
     grads,
     lengthened,
     visit,
 )
-from alignzoo.geometry.perturb import norm
-from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.geometry.perturb import cosine, dot, norm
+from alignzoo.geometry.shards import beside
+from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import Card, Options, Paper, Verified
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class LookSAMOptions(Options):
     norm: Norm = "global"
 
 
-class LookSAM(GeometryController):
+class LookSAM(WeightMover):
     """SAM with a gradient that is looked up."""
 
     options: LookSAMOptions
@@ -103,6 +102,7 @@ CARD = Card(
     formula="g_v = g_s − proj_g g_s every k-th step; otherwise step with g + α·(‖g‖/‖g_v‖)·g_v",
     paper=Paper(title="Towards Efficient and Scalable Sharpness-Aware Minimization", arxiv="2203.02714"),
     passes=2,
+    sharded=True,
     verified=(
         Verified(against="closed form on a quadratic", test="test_looksam_on_a_quadratic"),
         Verified(against="limit every = 1: sam", test="test_the_limit_is_sam_to_the_bit"),

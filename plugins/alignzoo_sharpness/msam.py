@@ -17,8 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import PerturbationOptions, Rho, beside, chosen, gradient_at, grads, lengthened, plain
-from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.geometry.ascent import (
+    PerturbationOptions,
+    Rho,
+    WeightMover,
+    chosen,
+    gradient_at,
+    grads,
+    lengthened,
+    plain,
+)
+from alignzoo.geometry.shards import beside
+from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Options, Paper, Verified
 
@@ -33,7 +43,7 @@ class MSAMOptions(PerturbationOptions):
     momentum: float = Field(0.9, ge=0, lt=1, description="μ: how much of the momentum is kept from step to step")
 
 
-class MSAM(GeometryController):
+class MSAM(WeightMover):
     """The gradient ahead along the momentum."""
 
     options: MSAMOptions
@@ -68,5 +78,6 @@ CARD = Card(
     formula="g = ∇L(θ − ρ·v/‖v‖); step with g; v ← μ·v + g",
     paper=Paper(title="Momentum-SAM: Sharpness Aware Minimization without Computational Overhead", arxiv="2401.12033"),
     passes=1,
+    sharded=True,
     verified=(Verified(against="closed form on a quadratic", test="test_msam_on_a_quadratic"),),
 )

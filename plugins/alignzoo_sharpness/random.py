@@ -10,15 +10,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from alignzoo.geometry.ascent import PerturbationOptions, chosen, gradient_at, lengthened, noise_like, plain
-from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.geometry.ascent import (
+    PerturbationOptions,
+    WeightMover,
+    chosen,
+    gradient_at,
+    lengthened,
+    noise_like,
+    plain,
+)
+from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import Card, Verified
 
 if TYPE_CHECKING:
     from alignzoo.train.context import StepContext
 
 
-class RandomDirection(GeometryController):
+class RandomDirection(WeightMover):
     """The gradient at a random point at distance ρ."""
 
     options: PerturbationOptions
@@ -41,5 +49,6 @@ CARD = Card(
     summary="gradient at a random point at distance rho: the control of sharpness-aware steps",
     formula="ε = ρ·n/‖n‖, n ~ N(0, I); step with ∇L(θ + ε)",
     passes=1,
+    sharded=True,
     verified=(Verified(against="closed form on a quadratic", test="test_random_on_a_quadratic"),),
 )

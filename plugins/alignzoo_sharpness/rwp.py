@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import EVERYTHING, Interval, Moved, Select, combine, cosine, grads, noise_like, visit
-from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.geometry.ascent import EVERYTHING, Interval, Moved, Select, WeightMover, combine, grads, noise_like, visit
+from alignzoo.geometry.perturb import cosine, norm
+from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import Card, Options, Paper, Verified
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class RWPOptions(Options):
     select: Select = EVERYTHING
 
 
-class RWP(GeometryController):
+class RWP(WeightMover):
     """The expected loss under noise, beside the loss."""
 
     options: RWPOptions
@@ -56,10 +57,10 @@ class RWP(GeometryController):
         return [self.options.gamma * _row_lengths(w.detach()) * n for w, n in zip(moved.weights, noise, strict=True)]
 
 
-def _row_lengths(weight: torch.Tensor) -> torch.Tensor:
+def _row_lengths(weight: torch.Tensor) -> torch.Tensor | float:
     """‖row‖ for every row, to be broadcast over the weight."""
     if weight.dim() < 2:
-        return weight.norm()
+        return norm([weight])
     return weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.dim() - 1))
 
 
@@ -75,6 +76,7 @@ CARD = Card(
         title="Revisiting Random Weight Perturbation for Efficiently Improving Generalization", arxiv="2404.00357"
     ),
     passes=2,
+    sharded=True,
     verified=(
         Verified(against="closed form on a quadratic", test="test_rwp_on_a_quadratic"),
         Verified(against="its definition: standard deviation per row", test="test_rwp_noise_follows_the_rows"),

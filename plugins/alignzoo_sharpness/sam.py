@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from alignzoo.geometry.ascent import AscentOptions, Moved, ascend, lengthened
-from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.geometry.ascent import AscentOptions, Moved, WeightMover, ascend, lengthened
+from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import Card, Paper, Verified
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from alignzoo.train.context import StepContext
 
 
-class SAM(GeometryController):
+class SAM(WeightMover):
     """The gradient at the worst point within ρ, to first order."""
 
     options: AscentOptions
@@ -45,5 +45,6 @@ CARD = Card(
     formula="ε = ρ·g/‖g‖; step with ∇L(θ + ε)",
     paper=Paper(title="Sharpness-Aware Minimization for Efficiently Improving Generalization", arxiv="2010.01412"),
     passes=2,
+    sharded=True,
     verified=(Verified(against="closed form on a quadratic", test="test_sam_on_a_quadratic"),),
 )

@@ -13,7 +13,7 @@ steps:
 * ``dynamic`` (SSAM-D): at first at random; then, of the perturbed weights, the share ``drop`` with the least |g| goes,
   and as many of the others, drawn at random, come. The authors let ``drop`` fall to 0 over the run as a cosine.
 
-Weights that tie with the last one to go, as those that have no gradient do, go with it. Above 2²⁴ weights the ranks
+Which of equal weights go, as those without a gradient are, is drawn. Above 2²⁴ weights the ranks
 are estimated on that many of them, so the shares are nearly those asked for; the log has ``unperturbed``, the true
 share.
 """
@@ -26,9 +26,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from alignzoo.geometry.ascent import Moved, PerturbationOptions, ascend, beside, kth_smallest, lengthened
-from alignzoo.geometry.perturb import wide
-from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.geometry.ascent import (
+    Moved,
+    PerturbationOptions,
+    WeightMover,
+    ascend,
+    drawn_from,
+    kth_smallest,
+    lengthened,
+)
+from alignzoo.geometry.perturb import widest
+from alignzoo.geometry.shards import beside, count, cut_like
+from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Options, Paper, Verified
 
@@ -51,7 +60,7 @@ class SSAMOptions(PerturbationOptions):
         return self
 
 
-class SSAM(GeometryController):
+class SSAM(WeightMover):
     """SAM under a mask."""
 
     options: SSAMOptions
@@ -67,7 +76,7 @@ class SSAM(GeometryController):
 
     def _epsilon(self, ctx: StepContext, moved: Moved) -> Sequence[torch.Tensor] | None:
         masks = self._masks_of_the_step(ctx, moved.gradients)
-        ctx.log("unperturbed", 1 - sum(int(mask.sum()) for mask in masks) / _count(masks))
+        ctx.log("unperturbed", 1 - count(masks) / _size(masks))
         direction = lengthened(moved.gradients, self.options.rho, self.options.norm)
         return direction and [part * mask for part, mask in zip(direction, masks, strict=True)]
 
@@ -91,7 +100,7 @@ class SSAM(GeometryController):
 
     def _informative(self, generator: torch.Generator) -> list[torch.Tensor]:
         """All but the share s with the least information."""
-        least = math.floor(self.options.sparsity * _count(self._information))
+        least = math.floor(self.options.sparsity * _size(self._information))
         return [~mask for mask in _smallest(self._information, least, generator)]
 
     def _drawn(self, like: Sequence[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
@@ -102,18 +111,18 @@ class SSAM(GeometryController):
         self, masks: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor], generator: torch.Generator
     ) -> list[torch.Tensor]:
         """The perturbed with the least gradient out, as many of the others in."""
-        perturbed = _count(gradients) - self._still(gradients)
-        out = min(math.floor(self.options.drop * perturbed), self._still(gradients), sum(int(m.sum()) for m in masks))
+        perturbed = _size(gradients) - self._still(gradients)
+        out = min(math.floor(self.options.drop * perturbed), self._still(gradients), count(masks))
         dropped = _smallest([g.abs() for g in gradients], out, generator, among=masks)
         kept = [mask & ~gone for mask, gone in zip(masks, dropped, strict=True)]
         others = [~mask for mask in masks]
-        wanted = min(perturbed - sum(int(k.sum()) for k in kept), sum(int(o.sum()) for o in others))
+        wanted = min(perturbed - count(kept), count(others))
         grown = _smallest(_uniform(gradients, generator), wanted, generator, among=others)
         return [k | new for k, new in zip(kept, grown, strict=True)]
 
     def _still(self, like: Sequence[torch.Tensor]) -> int:
         """How many weights stay unperturbed in a dynamic mask."""
-        return math.ceil(self.options.sparsity * _count(like))
+        return math.ceil(self.options.sparsity * _size(like))
 
     def state_dict(self) -> dict[str, Any]:
         return {"masks": self._masks, "information": self._information, "age": self._age}
@@ -124,32 +133,29 @@ class SSAM(GeometryController):
 
 def _smallest(
     scores: Sequence[torch.Tensor],
-    count: int,
+    number: int,
     generator: torch.Generator,
     *,
     among: Sequence[torch.Tensor] | None = None,
 ) -> list[torch.Tensor]:
-    """Where the ``count`` smallest scores are, of all or of those among some; which of equal ones, is drawn."""
-    if count <= 0:
+    """Where the ``number`` smallest scores are, of all or of those among some; which of equal ones, is drawn."""
+    if number <= 0:
         return [torch.zeros_like(score, dtype=torch.bool) for score in scores]
     places = [torch.ones_like(score, dtype=torch.bool) for score in scores] if among is None else among
-    threshold = kth_smallest([s[place] for s, place in zip(scores, places, strict=True)], count, generator)
+    threshold = kth_smallest(scores, number, generator, among=places)
     below = [place & (score < threshold) for score, place in zip(scores, places, strict=True)]
     equal = [place & (score == threshold) for score, place in zip(scores, places, strict=True)]
     # Exact zeros are many (an adapter's first step, rows of unseen tokens): all of them would be far more than asked.
-    left, ties = count - sum(int(mask.sum()) for mask in below), sum(int(mask.sum()) for mask in equal)
-    drawn = torch.zeros(ties, dtype=torch.bool)
-    drawn[torch.randperm(ties, generator=generator)[: max(left, 0)]] = True
-    for mask, some, part in zip(below, equal, drawn.split([int(some.sum()) for some in equal]), strict=True):
-        mask[some] = part.to(mask.device)
-    return below
+    drawn = drawn_from(equal, max(number - count(below), 0), generator)
+    return [mask | some for mask, some in zip(below, drawn, strict=True)]
 
 
 def _uniform(like: Sequence[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
-    return [wide(torch.rand(t.shape, generator=generator, dtype=torch.float64), t.device) for t in like]
+    draws = (torch.rand(t.shape, generator=generator, dtype=torch.float64) for t in like)
+    return [cut_like(draw.to(widest(t.device)), t) for draw, t in zip(draws, like, strict=True)]
 
 
-def _count(tensors: Sequence[torch.Tensor]) -> int:
+def _size(tensors: Sequence[torch.Tensor]) -> int:
     return sum(tensor.numel() for tensor in tensors)
 
 
@@ -165,6 +171,7 @@ CARD = Card(
         title="Make Sharpness-Aware Minimization Stronger: A Sparsified Perturbation Approach", arxiv="2210.05177"
     ),
     passes=2,
+    sharded=True,
     verified=(
         Verified(against="closed form on a quadratic", test="test_ssam_on_a_quadratic"),
         Verified(against="limit s = 0: sam", test="test_the_limit_is_sam_to_the_bit"),

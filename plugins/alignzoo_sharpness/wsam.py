@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import Moved, PerturbationOptions, both_gradients, combine, lengthened
-from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.geometry.ascent import Moved, PerturbationOptions, WeightMover, both_gradients, combine, lengthened
+from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import Card, Paper, Verified
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class WSAMOptions(PerturbationOptions):
     gamma: float = Field(0.9, ge=0, lt=1, description="γ: sharpness weighs γ/(1−γ); 0 is plain, 0.5 is sam")
 
 
-class WSAM(GeometryController):
+class WSAM(WeightMover):
     """The loss and its weighted sharpness."""
 
     options: WSAMOptions
@@ -60,6 +60,7 @@ CARD = Card(
         arxiv="2305.15817",
     ),
     passes=2,
+    sharded=True,
     verified=(
         Verified(against="closed form on a quadratic", test="test_wsam_on_a_quadratic"),
         Verified(against="limits γ = 0: plain, γ = ½: sam", test="test_wsam_lies_between_plain_and_beyond_sam"),

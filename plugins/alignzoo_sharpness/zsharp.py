@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import AscentOptions, Moved, ascend, kth_smallest, lengthened
-from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.geometry.ascent import AscentOptions, Moved, WeightMover, ascend, kth_smallest, lengthened
+from alignzoo.geometry.perturb import norm, total
+from alignzoo.geometry.shards import local
+from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Paper, Verified
 
@@ -34,7 +36,7 @@ class ZSharpOptions(AscentOptions):
     quantile: float = Field(0.95, ge=0, lt=1, description="q: the share of the gradient's elements that is left out")
 
 
-class ZSharp(GeometryController):
+class ZSharp(WeightMover):
     """SAM along the outliers of each tensor's gradient."""
 
     options: ZSharpOptions
@@ -53,7 +55,8 @@ class ZSharp(GeometryController):
 
 def _z_score(gradient: torch.Tensor) -> torch.Tensor:
     wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-    return (wide - wide.mean()) / (wide.std(correction=0) + 1e-8)
+    centred = wide - total([local(wide).sum()], [wide]) / wide.numel()
+    return centred / (norm([centred]) / wide.numel() ** 0.5 + 1e-8)
 
 
 CARD = Card(
@@ -66,6 +69,7 @@ CARD = Card(
     formula="z = (g − mean g)/std g per tensor; ĝ = g where |z| > Q_q; step with ∇L(θ + ρ·ĝ/‖ĝ‖)",
     paper=Paper(title="Sharpness-Aware Minimization with Z-Score Gradient Filtering", arxiv="2505.02369"),
     passes=2,
+    sharded=True,
     verified=(
         Verified(against="closed form on a quadratic, torch.quantile", test="test_zsharp_on_a_quadratic"),
         Verified(against="limit q = 0: sam but for one element", test="test_zsharp_at_quantile_0_is_nearly_sam"),

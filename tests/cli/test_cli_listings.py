@@ -93,7 +93,7 @@ def test_compat_says_why_and_what_it_costs(az_here: Az) -> None:
     ("words", "environment", "code", "said"),
     [
         (["--robust", "drdpo", "--robust", "drdpo"], {}, 3, "name each method once"),
-        (["--geometry", "shapo-token"], {"ACCELERATE_USE_DEEPSPEED": "true"}, 3, "launch with plain data parallelism"),
+        (["--geometry", "shapo-token"], {"ACCELERATE_USE_DEEPSPEED": "true"}, 3, "shard with FSDP2"),
         (["--loss", "dpo", "--lora.alpha", "3"], {}, 2, "add --lora.r 8"),
         (["--loss", "dpp"], {}, 2, "did you mean dpo"),
     ],
@@ -110,14 +110,16 @@ def test_compat_says_why_not(az_here: Az, words: list[str], environment: dict[st
 
 
 def test_compat_without_methods_is_the_table_of_all(az_here: Az) -> None:
-    cards = {kind: [m.name for m in list_methods(kind) if hasattr(m, "target")] for kind in ("loss", "geometry")}
+    kinds = ("loss", "robust", "geometry")
+    cards = {kind: [m.name for m in list_methods(kind) if hasattr(m, "target")] for kind in kinds}
     text = az_here("compat").stdout.splitlines()
-    heads = [words for loss in cards["loss"] for words in ([loss], [loss, "+", "drdpo"])]
+    heads = [[loss, *more] for loss in cards["loss"] for more in ([], *(["+", name] for name in cards["robust"]))]
     assert text[0].split() == ["geometry", *(word for words in heads for word in words)]
     assert ["sam", *["ok"] * len(heads)] in [line.split() for line in text]
     under = az_here("compat", ACCELERATE_USE_DEEPSPEED="true").stdout
     assert "no [1]" in under
-    assert "[1] runs under DEEPSPEED are not supported" in under
+    assert "[1] runs under DeepSpeed are not supported" in under
     combinations = json.loads(az_here("compat", "--json").stdout)["combinations"]
     assert len(combinations) == len(cards["loss"]) * (1 + len(list_methods("robust"))) * len(cards["geometry"])
-    assert all(combination["ok"] for combination in combinations)
+    refused = [(one["robust"], one["geometry"]) for one in combinations if not one["ok"]]
+    assert refused == [(["soft-label"], "shapo-reward")] * len(cards["loss"])  # both bring labels of their own

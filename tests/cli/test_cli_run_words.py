@@ -119,7 +119,7 @@ def test_the_process_ends_with_exit_2(az: Az, words: str) -> None:
 def test_incompatible_methods_exit_3(az: Az) -> None:
     ended = az("run", "--geometry", "shapo-token", ACCELERATE_USE_DEEPSPEED="true")
     assert ended.returncode == 3
-    assert "launch with plain data parallelism" in ended.stderr
+    assert "shard with FSDP2" in ended.stderr
 
 
 def test_debug_shows_the_traceback(az_here: Az) -> None:

@@ -76,9 +76,9 @@ def test_every_recipe_resolves(name: str) -> None:
     assert isinstance(resolve([read_recipe(name)]), Plan)
 
 
-@pytest.mark.parametrize("backend", ["fsdp", "deepspeed"])
-def test_sharded_launches_are_refused_as_the_docs_say(backend: str) -> None:
-    assert "FSDP and DeepSpeed are refused" in (ROOT / "docs" / "runs.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("backend", ["fsdp1", "deepspeed"])
+def test_launches_are_refused_as_the_docs_say(backend: str) -> None:
+    assert "FSDP 1 and DeepSpeed are refused" in (ROOT / "docs" / "runs.md").read_text(encoding="utf-8")
     problems = resolve([], distributed=backend)
     assert not isinstance(problems, Plan)
     assert problems[0].exit_code == 3

@@ -66,6 +66,24 @@ def test_attention_and_mlp_each_write_into_the_residual_stream_once(family: str)
     assert sorted(writing) == expected.get(family, ["down_proj", "o_proj"])
 
 
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_maps_of_the_mlp(family: str) -> None:
+    fused = {"phi3": ["gate_up_proj", "down_proj"], "gpt2": ["c_fc", "c_proj"]}
+    fused["gpt-neox"] = ["dense_h_to_4h", "dense_4h_to_h"]
+    found = find_projections(tiny_model(family), "mlp")
+    local = fused.get(family, ["gate_proj", "up_proj", "down_proj"])
+    assert [p.name.rpartition(".")[2] for p in found] == 2 * local
+    assert {p.block.rpartition(".")[2] for p in found} == {"mlp"}
+
+
+def test_an_mlp_without_a_module_of_its_own() -> None:
+    config = transformers.OPTConfig(
+        vocab_size=64, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=32
+    )
+    found = find_projections(transformers.AutoModelForCausalLM.from_config(config), "mlp")
+    assert [p.name.rpartition(".")[2] for p in found] == ["fc1", "fc2", "fc1", "fc2"]
+
+
 def test_maps_by_name() -> None:
     model = tiny_model()
     layers = "model.layers.{}."
@@ -74,6 +92,8 @@ def test_maps_by_name() -> None:
         "self_attn.o_proj": ["self_attn.o_proj"],
         "down_proj": ["mlp.down_proj"],
         "down_proj, v_proj": ["self_attn.v_proj", "mlp.down_proj"],
+        "mlp": ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"],
+        "mlp, o_proj": ["self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"],
         "mlp.*": ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"],
     }.items():
         expected = [layers.format(layer) + name for layer in (0, 1) for name in local]

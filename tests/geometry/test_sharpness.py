@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import Quadratic, Toy, flat
 
-from alignzoo import load_method
+from alignzoo import list_methods, load_method
 from alignzoo.errors import UsageError
 from alignzoo.geometry import ascent
 from alignzoo.geometry.ascent import kth_smallest, lengthened
@@ -41,7 +42,7 @@ def test_sam_on_a_quadratic() -> None:
     assert toy.metrics["radius"] == pytest.approx(RHO)
     assert toy.metrics["ascent_grad_norm"] == pytest.approx(float(g.norm()))
     assert toy.metrics["sharpness_gap"] == pytest.approx(float(g @ epsilon + 0.5 * epsilon @ toy.hessian @ epsilon))
-    assert toy.metrics["gradient_cosine"] == pytest.approx(float(unit(g) @ unit(toy.at(x + epsilon))))
+    assert toy.metrics["ascent_cosine"] == pytest.approx(float(unit(g) @ unit(toy.at(x + epsilon))))
 
 
 def test_asam_on_a_quadratic() -> None:
@@ -344,3 +345,14 @@ def test_where_the_gradient_is_zero_the_step_is_plain(name: str) -> None:
     for _ in range(3):
         assert not toy.take(controller(name)).any()
         toy.step += 1
+
+
+MOVERS = [card.name for card in list_methods("geometry") if {"norm", "select"} <= card.options.model_fields.keys()]
+
+
+@pytest.mark.parametrize("name", [*MOVERS, "rwp"])
+def test_a_pattern_that_names_no_weight_is_refused_before_the_first_step(name: str) -> None:
+    run = SimpleNamespace(model=torch.nn.Linear(2, 2))
+    controller(name, select="weight, bias").setup(run)
+    with pytest.raises(UsageError, match="no trainable weight is called 'other'"):
+        controller(name, select="weight,other").setup(run)

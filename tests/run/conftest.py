@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 from in_process import call_main
-from run_helpers import Az, MakeModel, RunFolder, Start, Train, tiny_model, write_rows
+from run_helpers import Az, MakeModel, OnTwoRanks, RunFolder, Start, Train, tiny_model, write_rows
 
 import alignzoo
 from alignzoo.report import Reporter
 from alignzoo.sandbox import MODEL_PATH, preference_rows
+
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python")
 
 
 @pytest.fixture(scope="session")
@@ -136,6 +138,21 @@ def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
         if process.poll() is None:
             process.kill()
             process.communicate()
+
+
+@pytest.fixture
+def on_two_ranks(start: Start, monkeypatch: pytest.MonkeyPatch) -> OnTwoRanks:
+    """``alignzoo WORDS`` on two ranks of this machine's CPU, as torchrun starts them, with more in the environment."""
+
+    def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as during:
+            for name, value in environment.items():
+                during.setenv(name, value)
+            process = start(*words, launcher=(*TWO, sys.executable))
+        stdout, stderr = process.communicate(timeout=200)
+        return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
+
+    return run
 
 
 @pytest.fixture(scope="session")

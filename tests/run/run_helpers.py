@@ -70,6 +70,7 @@ class RunFolder:
 Train = Callable[..., RunFolder]
 Az = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[str]"]
+OnTwoRanks = Callable[..., "subprocess.CompletedProcess[str]"]
 MakeModel = Callable[..., Path]
 
 

@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from run_helpers import Az, MakeModel, RunFolder, Start
+from run_helpers import Az, MakeModel, OnTwoRanks, RunFolder
 
 Command = Callable[..., list[str]]
-TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python")
 METHODS: dict[str, Any] = {"loss": "dpo", "robust": "drdpo", "geometry": "shapo-token", "geometry.interval": 2}
-
-
-@pytest.fixture
-def on_two_ranks(start: Start) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``alignzoo WORDS`` on two ranks of this machine's CPU, as torchrun starts them."""
-
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        process = start(*words, launcher=(*TWO, sys.executable))
-        stdout, stderr = process.communicate(timeout=200)
-        return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
-
-    return run
 
 
 @pytest.mark.slow
 def test_two_ranks_equal_one(
-    command: Command, az: Az, on_two_ranks: Callable[..., Any], make_model: MakeModel, tmp_path: Path
+    command: Command, az: Az, on_two_ranks: OnTwoRanks, make_model: MakeModel, tmp_path: Path
 ) -> None:
     given = {**METHODS, "model": make_model(), "max-steps": 4, "micro-batch-size": 2, "lr": 1e-3}
     given |= {"optimizer": "sgd", "eval-every": 2, "save-every": 2, "label-noise": 0.1}
@@ -62,7 +47,7 @@ def test_two_ranks_equal_one(
 
 @pytest.mark.slow
 def test_a_batch_that_the_ranks_cannot_share(
-    command: Command, on_two_ranks: Callable[..., Any], make_model: MakeModel, tmp_path: Path
+    command: Command, on_two_ranks: OnTwoRanks, make_model: MakeModel, tmp_path: Path
 ) -> None:
     ended = on_two_ranks(*command(tmp_path / "out", model=make_model(), **{"batch-size": 7}))
     assert ended.returncode != 0

@@ -95,10 +95,11 @@ def test_a_package_is_written_and_what_comes_next_is_said(new: Any, tmp_path: Pa
         "my-mine/tests/test_my_mine.py",
     }
     steps = done.stdout.partition("next:\n")[2].splitlines()
+    read = " --robust soft-label" if kind == "reward" else ""
     assert [step.strip() for step in steps] == [
         "pip install -e ./my-mine",
         "alignzoo check my-mine",
-        f"alignzoo run --{kind} my-mine --max-steps 20 --out runs/my-mine",
+        f"alignzoo run --{kind} my-mine{read} --max-steps 20 --out runs/my-mine",
     ]
     project = (tmp_path / "my-mine/pyproject.toml").read_text(encoding="utf-8")
     assert 'name = "alignzoo-my-mine"\n' in project

@@ -173,7 +173,7 @@ HONEST = [
     ),
     card(Running, options=RunningOptions, batch_coupled=True),
     card(Transport, needs=frozenset({"reference"}), batch_coupled=True),
-    card(Flip, options=FlipOptions),
+    card(Flip, options=FlipOptions, needs=frozenset({"swap"})),
     card(Late, options=LateOptions, passes=2),
     card(Averaged, options=AveragedOptions),
     card(NoAdapters),

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from alignzoo.interfaces import GeometryController, PreferenceLoss, RobustWrapper
+from alignzoo.interfaces import GeometryController, PreferenceLoss, Reward, RobustWrapper
 from alignzoo.lazy import F, torch
 from alignzoo.pairs import PairBatch
 from alignzoo.plugin import Card, Options
@@ -17,9 +17,8 @@ REFERENCE = frozenset({"reference"})
 
 def card(method: type, **facts: Any) -> Card:
     """A card of a class in this module."""
-    kind = {PreferenceLoss: "loss", RobustWrapper: "robust", GeometryController: "geometry"}[
-        next(base for base in (PreferenceLoss, RobustWrapper, GeometryController) if issubclass(method, base))
-    ]
+    kinds = {PreferenceLoss: "loss", RobustWrapper: "robust", GeometryController: "geometry", Reward: "reward"}
+    kind = next(kind for base, kind in kinds.items() if issubclass(method, base))
     name = method.__name__.lower()
     target = f"{method.__module__}:{method.__name__}"
     return Card(**{"kind": kind, "name": name, "target": target, "summary": "liar", "formula": "?", **facts})

@@ -92,7 +92,7 @@ def test_in_pytest(tmp_path: Path) -> None:
         "from alignzoo.testing import contract\n"
         "CARDS = [\n"
         "    card(liars.Detached, needs=REFERENCE, expected_failures={'gradcheck': 'why', 'swap': 'why not'}),\n"
-        "    card(liars.Flip),\n"
+        "    card(liars.Flip, needs={'swap'}),\n"
         "    card(liars.Overflowing, needs=REFERENCE),\n"
         "]\n"
         "@contract(*CARDS)\n"

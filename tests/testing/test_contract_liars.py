@@ -7,6 +7,7 @@ from typing import Any
 import heavy_card
 import liars
 import lying_controllers as controllers
+import lying_rewards as rewards
 import pytest
 from liars import REFERENCE, card
 
@@ -83,6 +84,31 @@ LIES: list[tuple[Card, str, str]] = [
     (card(controllers.AsksForAProbe), "declared-probe", r"no probe\(None\) without the need 'probe'"),
     (card(controllers.Plain, needs=frozenset({"probe"})), "declared-probe", "is never called"),
     (card(controllers.Stubborn), "restoration-after-failure", "an error inside a step to come out of it"),
+    (card(liars.Flip), "declared-swap", r"no pairs.swap\(\) without the need 'swap'"),
+    (card(liars.Flat, needs=frozenset({"swap"})), "declared-swap", "that pairs are never swapped"),
+    (card(controllers.Plain, needs=frozenset({"swap"})), "declared-swap", "that pairs are never swapped"),
+    (card(rewards.Relabels, needs=frozenset({"reward"})), "declared-swap", r"no pairs.swap\(\) without"),
+    (card(rewards.Relabels, needs=frozenset({"swap"})), "declared-fields", "needs do not name 'scores'"),
+    (
+        card(rewards.Relabels, needs=frozenset({"reward", "swap", "groups"})),
+        "declared-fields",
+        "the declared need 'groups' to be used",
+    ),
+    (card(liars.Flat, needs=frozenset({"reward"})), "declared-fields", "the declared need 'reward' to be used"),
+    (card(rewards.OneTooFew), "scores", "a list of 8 scores; found 7 of them"),
+    (card(rewards.NotANumber), "scores", "finite numbers; found nan"),
+    (card(rewards.Tensors), "scores", "a list of 8 scores; found a Tensor"),
+    (card(rewards.Centred), "independent-responses", "another score one at a time"),
+    (card(rewards.ByPlace), "independent-responses", "another score in another order"),
+    (card(rewards.Drawn), "repeatable", "the same scores when asked again"),
+    (card(rewards.Length, options=rewards.DeadOptions), "no-dead-option", "option 'depth' to change something"),
+    (card(rewards.Length, options=rewards.CostOptions), "no-dead-option", "'price', marked with cost, to leave"),
+    (card(rewards.Nameless, options=rewards.PathOptions), "identity", "kept scores of the one would be taken"),
+    (card(rewards.NewEveryTime), "identity", "the same for the same reward"),
+    (card(rewards.LeavesItsMode), "policy-unchanged", "changed training modes"),
+    (card(rewards.AsksForAProbe), "declared-needs", r"no probe\(None\) without the need 'probe'"),
+    (card(rewards.Length, needs=frozenset({"probe"})), "declared-needs", "is never called"),
+    (card(rewards.Length, needs=frozenset({"scores"})), "declared-needs", "own score changes nothing"),
 ]
 
 

@@ -1,0 +1,114 @@
+"""General texts as token ids: what a model reads where no pairs are asked for.
+
+A row is a plain text (``text``), a conversation (``messages``), or a ``prompt`` with its ``response``. Conversations
+are rendered as those of pairs are, plain text is tokenised as it stands.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignzoo.data import fields
+from alignzoo.data.fields import Row
+from alignzoo.data.rendering import render_whole
+from alignzoo.data.rows import FieldError, PreferenceRow
+from alignzoo.data.sources import is_path, load_rows, locate
+from alignzoo.data.tokens import PairTokenizer
+from alignzoo.errors import DataError
+from alignzoo.report import Reporter
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+_KINDS = "text; messages (chat messages); or prompt and response"
+
+
+def load_texts(
+    source: str, count: int, *, tokenizer: PreTrainedTokenizerBase, seed: int, report: Reporter
+) -> list[list[int]]:
+    """Token ids of ``count`` texts of a source, drawn by ``seed``; of all of them where there are fewer.
+
+    Args:
+        source: a ``.txt`` file with one text per line, or what :func:`~alignzoo.data.sources.load_rows` takes.
+
+    Raises:
+        DataError: nothing there, malformed (names file, line and field), or no text in it.
+        ModelError: chat messages, and the tokenizer has no chat template.
+    """
+    rows: Sequence[Row] | Dataset = _lines(source) if source.lower().endswith(".txt") else load_rows(source)
+    rendered = [_render(rows[i], source, i, tokenizer) for i in drawn(len(rows), count, seed)]
+    texts = [text for text in rendered if text.strip()]
+    if not texts:
+        raise DataError(f"{source}: there are no texts in it", hint=f"a row has {_KINDS}")
+    if len(texts) < count:
+        report.note(f"{source}: {len(texts)} texts, fewer than the {count} that were asked for")
+    return [ids for ids in PairTokenizer(tokenizer).encode(texts) if ids]
+
+
+def training_texts(pairs: Dataset, count: int, *, seed: int, report: Reporter) -> list[list[int]]:
+    """Token ids of prompt and chosen response of ``count`` prepared pairs, drawn by ``seed``; of all at the most."""
+    if len(pairs) < count:
+        report.note(f"{len(pairs)} training pairs, fewer than the {count} texts that were asked for")
+    rows = pairs.select(drawn(len(pairs), count, seed)).select_columns(["prompt_ids", "chosen_ids"])
+    return [[*row["prompt_ids"], *row["chosen_ids"]] for row in rows]
+
+
+def drawn(size: int, count: int, seed: int) -> list[int]:
+    """``count`` of ``size`` row numbers, in order; all of them where there are no more."""
+    if count >= size:
+        return list(range(size))
+    return sorted(random.Random(f"texts {seed}").sample(range(size), count))
+
+
+def _lines(source: str) -> list[Row]:
+    """The lines of a text file that are not blank."""
+    path = Path(source).expanduser()
+    try:
+        lines = path.read_bytes().decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{source}:{line}: not UTF-8 text (byte {error.object[error.start]:#04x})") from error
+    except OSError as error:
+        raise DataError(f"{source}: {error.strerror}", hint="give a file that exists and can be read") from error
+    return [{"text": line} for line in lines if line.strip()]
+
+
+def _render(row: Row, source: str, index: int, tokenizer: PreTrainedTokenizerBase) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        return _text(row, tokenizer)
+    except FieldError as error:
+        raise DataError(
+            f"{_place(source, index)}: field {error.field!r} {error.problem}", hint=f"a row has {_KINDS}"
+        ) from error
+    except TemplateError as error:
+        raise DataError(
+            f"{_place(source, index)}: the chat template refuses the conversation: {error}",
+            hint="take the row out, or change its turns",
+        ) from error
+
+
+def _place(source: str, index: int) -> str:
+    return locate(source, index) if is_path(source) else f"{source}, row {index} (counted from 0)"
+
+
+def _text(row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of a row as the model is to read it."""
+    given = {name: value for name, value in row.items() if value is not None}  # Arrow fills in what a row lacks
+    if "text" in given:
+        return fields.text(given, "text")
+    if "messages" in given:
+        turns = fields.messages(given, "messages")
+        return _whole(turns[:-1], turns[-1:], tokenizer) if turns else ""
+    if "prompt" in given:
+        return _whole(fields.text(given, "prompt"), fields.text(given, "response"), tokenizer)
+    raise FieldError("text", "is missing")
+
+
+def _whole(prompt: Any, reply: Any, tokenizer: PreTrainedTokenizerBase) -> str:
+    return render_whole(PreferenceRow(prompt, reply, reply), reply, tokenizer)

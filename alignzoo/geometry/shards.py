@@ -1,0 +1,151 @@
+"""Tensors of which every rank holds some rows, as weights and gradients are under FSDP2: DTensors cut along dim 0.
+
+Arithmetic element by element needs nothing of this: torch does it shard by shard. What looks at more than one element
+(lengths, order, noise drawn for the whole tensor) goes through here, and is then the same as on one process. Plain
+tensors pass through everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from alignzoo.lazy import F, torch
+
+
+def is_sharded(tensor: torch.Tensor) -> bool:
+    """Whether this rank holds a part of the tensor only."""
+    return hasattr(tensor, "device_mesh")
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """This rank's rows, detached, in the tensor's own storage."""
+    detached: Any = tensor.detach()
+    return detached.to_local() if is_sharded(tensor) else detached
+
+
+def like(rows: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """This rank's ``rows`` as a tensor that is cut as ``tensor`` is."""
+    if not is_sharded(tensor):
+        return rows
+    from torch.distributed.tensor import DTensor
+
+    sharded: Any = tensor
+    return DTensor.from_local(
+        rows, sharded.device_mesh, sharded.placements, run_check=False, shape=tensor.shape, stride=tensor.stride()
+    )
+
+
+def cut_like(whole: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """A whole tensor, the same on all ranks, cut and placed as ``tensor`` of the same shape is; its dtype stays."""
+    whole = whole.to(tensor.device)
+    if not is_sharded(tensor):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    sharded: Any = tensor
+    return distribute_tensor(whole, sharded.device_mesh, sharded.placements, src_data_rank=None)
+
+
+def beside(kept: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """State where the tensors are, cut as they are: a checkpoint gives it back whole and on the CPU."""
+    return [
+        value.to(tensor.device) if is_sharded(value) else cut_like(value, tensor)
+        for value, tensor in zip(kept, tensors, strict=True)
+    ]
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor with the rows of all ranks, detached; all ranks take part."""
+    detached: Any = tensor.detach()
+    return detached.full_tensor() if is_sharded(tensor) else detached
+
+
+def plain(state: Any) -> Any:
+    """A state dict with every tensor made :func:`whole`; all ranks take part."""
+    if isinstance(state, torch.Tensor):
+        return whole(state) if is_sharded(state) else state
+    if isinstance(state, dict):
+        return {key: plain(value) for key, value in state.items()}
+    return type(state)(map(plain, state)) if type(state) in (list, tuple) else state
+
+
+def sums(parts: Sequence[torch.Tensor], of: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """What ranks found in their rows of each tensor, added up over the ranks that share it, in one exchange.
+
+    Args:
+        parts: one small tensor for each of ``of``, of one dtype.
+    """
+    shared = [i for i, tensor in enumerate(of) if is_sharded(tensor)]
+    if not shared:
+        return list(parts)
+    joined = torch.cat([parts[i].flatten() for i in shared])
+    torch.distributed.all_reduce(joined, group=_group(of[shared[0]]))
+    found = list(parts)
+    for i, piece in zip(shared, joined.split([parts[i].numel() for i in shared]), strict=True):
+        found[i] = piece.view_as(parts[i])
+    return found
+
+
+def count(masks: Sequence[torch.Tensor]) -> int:
+    """How many elements are True, over all masks and ranks."""
+    return sum(int(part) for part in sums([local(mask).sum() for mask in masks], masks))
+
+
+class Rows:
+    """Some numbers of each tensor, in the order in which the whole tensor has them, however it is cut over ranks.
+
+    Args:
+        values: this rank's numbers of each tensor, one-dimensional.
+        of: the tensors.
+    """
+
+    def __init__(self, values: Sequence[torch.Tensor], of: Sequence[torch.Tensor]) -> None:
+        self._values = list(values)
+        self._sharded = next((tensor for tensor in of if is_sharded(tensor)), None)
+        mine = torch.tensor([len(value) for value in values])
+        each = mine[None] if self._sharded is None else _gathered(mine.to(self._sharded.device), self._sharded).cpu()
+        rank = 0 if self._sharded is None else torch.distributed.get_rank(_group(self._sharded))
+        self.counts: list[int] = each.sum(0).tolist()
+        self._before: list[int] = each[:rank].sum(0).tolist()
+
+    def offsets(self) -> list[slice]:
+        """Where this rank's numbers lie among all numbers of all tensors, tensor by tensor."""
+        places, start = [], 0
+        for value, total, before in zip(self._values, self.counts, self._before, strict=True):
+            places.append(slice(start + before, start + before + len(value)))
+            start += total
+        return places
+
+    def all(self) -> torch.Tensor:
+        """All numbers of all tensors and ranks, in no particular order."""
+        return self._joined(self._values)
+
+    def drawn(self, draws: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The numbers at these places of each tensor, in no particular order; places are the same on all ranks."""
+        kept = []
+        for value, before, index in zip(self._values, self._before, draws, strict=True):
+            mine = index[(index >= before) & (index < before + len(value))] - before
+            kept.append(value[mine.to(value.device)])
+        return self._joined(kept)
+
+    def _joined(self, values: Sequence[torch.Tensor]) -> torch.Tensor:
+        mine = torch.cat(list(values))
+        if self._sharded is None:
+            return mine
+        lengths = _gathered(torch.tensor([len(mine)], device=mine.device), self._sharded).flatten().tolist()
+        padded = _gathered(F.pad(mine, (0, max(lengths) - len(mine))), self._sharded)
+        return torch.cat([row[:length] for row, length in zip(padded, lengths, strict=True)])
+
+
+def _group(tensor: torch.Tensor) -> Any:
+    sharded: Any = tensor
+    return sharded.device_mesh.get_group()
+
+
+def _gathered(value: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """``(ranks, ...)``: the value of every rank that shares ``tensor``."""
+    group = _group(tensor)
+    found = [torch.empty_like(value) for _ in range(torch.distributed.get_world_size(group))]
+    torch.distributed.all_gather(found, value.contiguous(), group=group)
+    return torch.stack(found)

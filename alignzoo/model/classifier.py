@@ -1,0 +1,102 @@
+"""Models with one output per text, as rewards are trained: loaded as carefully as a policy is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+
+from alignzoo.data.digests import digest, tokenizer_digest
+from alignzoo.errors import ModelError
+from alignzoo.model.load import explained, full_model, quiet, safetensors_only
+from alignzoo.model.weights import fingerprint
+
+_UNBOUNDED = 1 << 20  # tokenizers without a limit state an absurd one
+_EXPECTED = {
+    "expected": "a sequence classifier",
+    "hint": "give a model of AutoModelForSequenceClassification with one output, as reward models are saved",
+}
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A classifier with one output, in eval mode and fp32, and its own tokenizer.
+
+    Attributes:
+        longest: tokens that it can read.
+        pad_id: the id that its head takes for padding; None where its config states none.
+    """
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    longest: int
+    pad_id: int | None
+
+    def identity(self) -> str:
+        """A content hash of the weights and of all in the tokenizer that decides ids, chat template included."""
+        return digest(fingerprint(self.model), tokenizer_digest(self.tokenizer), self.pad_id, self.longest)
+
+    @torch.no_grad()
+    def outputs(self, sequences: Sequence[Sequence[int]]) -> list[float]:
+        """The output for each of some token sequences, right-padded to one batch."""
+        device, width, pad_id = next(self.model.parameters()).device, max(map(len, sequences)), self.pad_id
+        if pad_id is None:  # the head reads the last token that is no padding: an id that none of them ends with
+            ends = {one[-1] for one in sequences}
+            pad_id = next(i for i in range(len(ends) + 1) if i not in ends)
+            self.model.config.pad_token_id = self.model.config.get_text_config().pad_token_id = pad_id
+        ids = torch.tensor([[*one, *[pad_id] * (width - len(one))] for one in sequences], device=device)
+        lengths = torch.tensor([len(one) for one in sequences], device=device)
+        mask = (torch.arange(width, device=device) < lengths[:, None]).long()
+        found: list[float] = self.model(input_ids=ids, attention_mask=mask).logits[:, 0].double().cpu().tolist()
+        return found
+
+
+def check_scorer(name: str, *, trust_remote_code: bool) -> str:
+    """The path or hub id to load, where its config says that it has one output; no weights are read.
+
+    Raises:
+        ModelError: no such folder, no classifier, or another number of outputs.
+    """
+    source = full_model(name, f"reward model {name}")
+    if source.gguf is not None:
+        raise ModelError(f"{name} is a .gguf file", hint=_EXPECTED["hint"])
+    with explained(source.path, "reward model", **_EXPECTED), quiet():
+        config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
+    if config.num_labels != 1:
+        labels = ", ".join(map(str, config.id2label.values()))
+        raise ModelError(
+            f"{name} has {config.num_labels} outputs ({labels}), and a reward has one",
+            hint="give a model that was trained as a reward or cost model (num_labels=1)",
+        )
+    return source.path
+
+
+def load_scorer(path: str, *, trust_remote_code: bool, device: torch.device) -> Scorer:
+    """The classifier at a path that :func:`check_scorer` gave.
+
+    Raises:
+        ModelError: unreadable or incomplete weights, or no tokenizer.
+    """
+    with explained(path, "tokenizer of the reward model"), quiet():
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    with explained(path, "reward model", **_EXPECTED), quiet():
+        model, loaded = AutoModelForSequenceClassification.from_pretrained(
+            path,
+            dtype=torch.float32,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **safetensors_only(),
+        )
+    if loaded["missing_keys"]:
+        names = sorted(loaded["missing_keys"])
+        raise ModelError(
+            f"{path} is not a whole reward model: it lacks {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}",
+            hint="a language model without a trained score head gives no scores; give the folder of the reward model",
+        )
+    text = model.config.get_text_config()
+    limits = (getattr(text, "max_position_embeddings", None), tokenizer.model_max_length)
+    longest = min(limit for limit in (*limits, _UNBOUNDED) if limit)
+    return Scorer(model.requires_grad_(False).eval().to(device), tokenizer, longest, text.pad_token_id)

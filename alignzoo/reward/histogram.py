@@ -1,0 +1,34 @@
+"""What soft labels a run trains on: how many are sure, and how many disagree with the data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from alignzoo.report import Reporter
+
+BINS = 10
+SOFT_LABELS_FILE = "soft_labels.json"
+
+
+def note_soft_labels(labels: torch.Tensor, folder: Path | None, report: Reporter) -> None:
+    """Show the histogram of the training pairs' soft labels ``(N,)``; with ``folder``, write it there as well."""
+    counts = torch.histc(labels.double(), bins=BINS, min=0.0, max=1.0).long().tolist()
+    edges = [i / BINS for i in range(BINS + 1)]
+    facts = {
+        "pairs": len(labels),
+        "edges": edges,
+        "counts": counts,
+        "mean": float(labels.double().mean()),
+        "disagrees": float((labels < 0.5).double().mean()),
+    }
+    rows = [
+        (f"{low:.1f} to {high:.1f}", str(count), f"{count / len(labels):.1%}")
+        for low, high, count in zip(edges, edges[1:], counts, strict=False)
+    ]
+    report.table("soft labels of the training pairs", ("p", "pairs", "share"), rows)
+    report.note(f"soft labels: mean {facts['mean']:.3f}; {facts['disagrees']:.1%} of the pairs are below 0.5")
+    if folder is not None:
+        (folder / SOFT_LABELS_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

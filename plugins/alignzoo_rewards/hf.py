@@ -1,0 +1,128 @@
+"""A reward or cost model of the Hugging Face hub, or from a folder.
+
+    s(x, y) = sign · f(x, y)
+
+f is the one output of a sequence classifier on the conversation as *its own* chat template writes it, whatever the
+policy's looks like; without a template, on prompt and reply as plain text with the special tokens of its tokenizer.
+fp32, eval mode. Texts longer than the model can read, or than ``max_length``, lose their end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import Field, field_validator
+
+from alignzoo.errors import ModelError
+from alignzoo.interfaces import Reward
+from alignzoo.plugin import Card, Options, Verified
+
+if TYPE_CHECKING:
+    from alignzoo.model.classifier import Scorer
+    from alignzoo.reward.context import Response, RewardContext
+
+
+class HFOptions(Options):
+    """Which model, and how it is read."""
+
+    model: str = Field(
+        description="hub id or folder of a classifier with one output",
+        examples=["./reward-model"],
+        json_schema_extra={"path": True},
+    )
+    sign: int = Field(1, ge=-1, le=1, description="1 for a reward model, -1 for a cost model")
+    max_length: int | None = Field(None, ge=1, description="tokens to read at the most (default: what the model can)")
+    batch_size: int = Field(16, ge=1, description="responses per forward", json_schema_extra={"cost": True})
+
+    @field_validator("sign")
+    @classmethod
+    def _one_way_or_the_other(cls, sign: int) -> int:
+        if sign == 0:
+            raise ValueError("sign is 1 or -1")
+        return sign
+
+
+class HF(Reward):
+    """The output of a classifier."""
+
+    options: HFOptions
+
+    def setup(self, run: RewardContext) -> None:
+        """Find the model; its weights are read when they are first asked for.
+
+        Raises:
+            ModelError: there is none, or it is no classifier with one output.
+        """
+        from alignzoo.model.classifier import check_scorer
+
+        self.run = run
+        self.path = check_scorer(self.options.model, trust_remote_code=run.trust_remote_code)
+        self._loaded: Scorer | None = None
+        self._said_cut = False
+
+    def identity(self) -> str:
+        return self._scorer().identity()
+
+    def scores(self, responses: Sequence[Response]) -> Sequence[float]:
+        scorer = self._scorer()
+        sequences = [self._ids(response, scorer) for response in responses]
+        by_length = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        found = [0.0] * len(sequences)
+        for start in range(0, len(by_length), self.options.batch_size):
+            rows = by_length[start : start + self.options.batch_size]
+            for row, output in zip(rows, scorer.outputs([sequences[i] for i in rows]), strict=True):
+                found[row] = self.options.sign * output
+        return found
+
+    def _scorer(self) -> Scorer:
+        from alignzoo.model.classifier import load_scorer
+
+        if self._loaded is None:
+            self.run.report.note(f"loading the reward model {self.options.model}")
+            self._loaded = load_scorer(self.path, trust_remote_code=self.run.trust_remote_code, device=self.run.device)
+        return self._loaded
+
+    def _ids(self, response: Response, scorer: Scorer) -> list[int]:
+        """The conversation as the model is to read it."""
+        from jinja2 import TemplateError
+
+        from alignzoo.data.rendering import render_whole
+        from alignzoo.data.rows import PreferenceRow
+
+        row = PreferenceRow(response.prompt, response.reply, response.reply, transcript=response.transcript)
+        templated = bool(scorer.tokenizer.chat_template)
+        try:
+            text = render_whole(row, response.reply, scorer.tokenizer)
+        except TemplateError as error:
+            raise ModelError(
+                f"the chat template of {self.options.model} refuses pair {response.pair_id}: {error}",
+                hint="take the pair out, or choose another reward model",
+            ) from error
+        except ModelError as error:
+            raise ModelError(
+                f"the data holds chat messages, and the tokenizer of {self.options.model} has no chat template",
+                hint="set chat_template in it, or give prompt, chosen and rejected as plain text",
+            ) from error
+        ids: list[int] = scorer.tokenizer(text, add_special_tokens=not templated, verbose=False)["input_ids"]
+        longest = min(self.options.max_length or scorer.longest, scorer.longest)
+        if len(ids) > longest and not self._said_cut:
+            self._said_cut = True
+            self.run.report.warn(f"responses longer than {longest} tokens of the reward model lose their end")
+        return ids[:longest]
+
+
+CARD = Card(
+    kind="reward",
+    name="hf",
+    target=f"{__name__}:HF",
+    options=HFOptions,
+    summary="A reward or cost model: any sequence classifier with one output, in its own chat template",
+    formula="s = sign · f(x, y)",
+    verified=(
+        Verified(
+            against="transformers, one conversation at a time",
+            test="test_hf_is_the_classifier_on_its_own_template",
+        ),
+    ),
+)

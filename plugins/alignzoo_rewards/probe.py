@@ -1,0 +1,88 @@
+"""The safety probe as a reward: how safe the policy's own hidden states say that a response is.
+
+    s(x, y) = −(w_unsafe − w_safe)·h(x, y) − (b_unsafe − b_safe)
+
+h are the hidden states of the policy that training starts from, pooled over prompt and response as the probe was
+trained on them (its layer, its pooling); w and b are the probe's, so that s is the log-odds of *safe*. It is the
+default where a method reads scores and neither the data nor the user brings any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from alignzoo.interfaces import Reward
+from alignzoo.lazy import torch
+from alignzoo.plugin import Card, Need, Options, Verified
+
+if TYPE_CHECKING:
+    from alignzoo.reward.context import Response, RewardContext
+
+
+class ProbeOptions(Options):
+    """Which probe."""
+
+    probe: str | None = Field(
+        None,
+        description="folder of a trained probe (default: trained on part of the data)",
+        json_schema_extra={"path": True},
+    )
+
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"probe"}) if self.probe is None else frozenset()
+
+
+class ProbeReward(Reward):
+    """Log-odds of *safe* under the probe."""
+
+    options: ProbeOptions
+
+    def setup(self, run: RewardContext) -> None:
+        """Train or read the probe, on the weights that training starts from.
+
+        Raises:
+            AlignzooError: the folder holds no probe for this model, or the data none to train one on.
+        """
+        self.run = run
+        self.probe = run.probe(self.options.probe)
+
+    def identity(self) -> str:
+        """A trained probe is known by what it was trained on: trained again, its last digits may differ."""
+        from alignzoo.data.digests import digest
+
+        how = [self.probe.facts.get(name) for name in ("layer", "pooling")]
+        if self.options.probe is None:
+            return digest(self.run.weights, how, [self.probe.facts.get(name) for name in ("model_weights", "data")])
+        return digest(self.run.weights, how, self.probe.weight.tolist(), self.probe.bias.tolist())
+
+    def scores(self, responses: Sequence[Response]) -> Sequence[float]:
+        from alignzoo.geometry.probe import hidden_features
+        from alignzoo.report import Progress
+
+        model = self.run.model
+        model = model.get_base_model() if hasattr(model, "peft_config") else model  # adapters stay in place
+        layer = self.probe.facts.get("layer", model.config.get_text_config().num_hidden_layers)
+        pooling = self.probe.facts.get("pooling", "mean")
+        training, sequences = model.training, [response.ids for response in responses]
+        model.eval()
+        try:
+            [features] = hidden_features(model, sequences, layers=[layer], pooling=pooling, bar=Progress())
+        finally:
+            model.train(training)
+        bias = self.probe.bias.double()
+        unsafe: torch.Tensor = features.double() @ self.probe.direction.double() + bias[1] - bias[0]
+        return (-unsafe).tolist()
+
+
+CARD = Card(
+    kind="reward",
+    name="probe",
+    target=f"{__name__}:ProbeReward",
+    options=ProbeOptions,
+    summary="The safety probe: log-odds of a safe response in the policy's hidden states",
+    formula="s = −(w_unsafe − w_safe)·h(x, y) − (b_unsafe − b_safe)",
+    verified=(Verified(against="the probe's two logits", test="test_the_probe_scores_by_its_own_logits"),),
+)

@@ -1,0 +1,93 @@
+"""The reward of a plan: which one is taken where none is named, what it asks for, and how it is read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignzoo.errors import AlignzooError, UsageError
+from alignzoo.plugin.card import Card
+from alignzoo.plugin.plan import Plan
+from alignzoo.plugin.planfile import plan_to_dict, read_plan, write_plan
+from alignzoo.plugin.plugin import Plugin
+from alignzoo.plugin.recipe import Layer, flatten
+from alignzoo.plugin.registry import Registry, registry
+from alignzoo.plugin.resolve import require, resolve
+
+OWN = {"model": "sandbox", "data": "sandbox"}
+SOFT = {**OWN, "robust": ["soft-label"]}
+
+
+def plan(values: dict[str, Any]) -> Plan:
+    return require(resolve([Layer("flag", values)]))
+
+
+def reward_of(values: dict[str, Any]) -> str | None:
+    reward = plan(values).reward
+    return None if reward is None else reward.card.name
+
+
+def test_the_default_follows_what_is_read() -> None:
+    facts = {"target": "a:B", "summary": "s", "formula": "f"}
+    reader = Card(kind="loss", name="reader", needs=frozenset({"scores"}), **facts)  # type: ignore[arg-type]
+    known = Registry([*registry().plugins, Plugin("theirs", "1", "theirs", "theirs", [reader])])
+    assert reward_of(OWN) is None
+    assert reward_of(SOFT) == "probe"
+    taken = require(resolve([Layer("flag", {**OWN, "loss": "reader"})], methods=known))
+    assert taken.reward is not None
+    assert (taken.reward.card.name, taken.sentence()) == ("column", "--loss reader --geometry plain")
+    assert "scores" in taken.needs  # of the data
+    other = require(resolve([Layer("flag", {**OWN, "loss": "reader", "reward": "probe"})], methods=known))
+    assert other.sentence() == "--loss reader --geometry plain --reward probe"
+    assert {"scores", "probe"} & other.needs == {"probe"}
+
+
+def test_the_sentence_names_a_reward_that_is_not_the_default() -> None:
+    assert plan(SOFT).sentence() == "--loss dpo --robust soft-label --geometry plain"
+    assert plan({**SOFT, "reward": "probe"}).sentence() == plan(SOFT).sentence()
+    named = plan({**SOFT, "reward": "hf", "reward.model": "org/m"})
+    assert named.sentence() == "--loss dpo --robust soft-label --geometry plain --reward hf"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        SOFT,
+        {**SOFT, "reward": "column", "reward.sign": -1},
+        {**SOFT, "reward": "alignzoo:hf", "reward.model": "org/m", "reward.hf.batch_size": 3},
+        {**OWN, "geometry": "shapo-reward", "geometry.preset": "official", "geometry.k": 5},
+    ],
+)
+def test_a_plan_with_a_reward_is_read_back(values: dict[str, Any], tmp_path: Path) -> None:
+    first = plan(values)
+    write_plan(first, tmp_path)
+    assert plan_to_dict(read_plan(tmp_path)) == plan_to_dict(first)
+
+
+def test_a_recipe_names_a_reward_with_its_options() -> None:
+    found = plan(flatten({**SOFT, "reward": {"name": "hf", "model": "org/m", "sign": -1}}, "recipe"))
+    assert found.reward is not None
+    assert found.reward.options.model_dump() == {"model": "org/m", "sign": -1, "max_length": None, "batch_size": 16}
+
+
+def test_a_local_reward_model_is_kept_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    write_plan(plan({**SOFT, "reward": "hf", "reward.model": "mine"}), tmp_path)
+    reward = read_plan(tmp_path).reward
+    assert reward is not None
+    assert reward.options.model == str(tmp_path / "mine")  # type: ignore[attr-defined]
+
+
+def test_options_of_another_reward_are_refused() -> None:
+    def refusal(values: dict[str, Any]) -> AlignzooError:
+        problems = resolve([Layer("flag", values)])
+        assert isinstance(problems, list)
+        return problems[0]
+
+    assert "--reward.hf.sign: no reward 'hf' in this run" in refusal({**SOFT, "reward.hf.sign": -1}).message
+    assert "reward 'probe' has no option 'sign'" in refusal({**SOFT, "reward.sign": -1}).message
+    assert "--reward.sign: no reward of this run has that option" in refusal({**OWN, "reward.sign": -1}).message
+    assert isinstance(refusal({**OWN, "reward": "probe"}), UsageError)
