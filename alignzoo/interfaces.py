@@ -1,4 +1,4 @@
-"""The three interfaces that compose: a loss gives one value per pair, wrappers weigh the pairs, geometry chooses
+"""Three interfaces that compose: a loss gives one value per pair, wrappers weigh the pairs, geometry chooses
 where in weight space the gradient is taken. Beside them, a reward scores the responses before training.
 
 A method's class is built from its validated options (``self.options``) and sees the model only through
@@ -129,6 +129,6 @@ class Reward(_Method):
     def scores(self, responses: Sequence[Response]) -> Sequence[float]:
         """One finite number per response, higher is better; that of a response does not depend on the others.
 
-        Called on the first rank, with some of the responses at a time.
+        Called on every rank, with some of the responses of its share at a time.
         """
         raise NotImplementedError

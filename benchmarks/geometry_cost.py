@@ -151,8 +151,8 @@ def main() -> None:
     if arguments.only:
         two_steps(arguments)
         return
+    memory = {name: measure_memory(arguments, name) for name in CASES}  # first: a child inherits its parent's peak
     times = measure_time(arguments)
-    memory = {name: measure_memory(arguments, name) for name in CASES}
     least = memory["plain"]["peak"]
     heads = ("median s", "min", "max", "ratio", "budget", "peak GiB", "more", "budget")
     print(f"{'controller':24s}" + "".join(f"{head:>10s}" for head in heads))

@@ -15,9 +15,10 @@ from pathlib import Path
 from reference_blocks import cell, hook_blocks, interface_blocks, rule_tables, table
 
 from alignzoo.cli.compat import NEEDS
-from alignzoo.cli.describe import default_needs, option_facts, paper_url
+from alignzoo.cli.describe import option_facts, paper_url, sharded_text
 from alignzoo.cli.fields import FieldFacts, field_facts
-from alignzoo.plugin.card import Card, Composition, Need
+from alignzoo.plugin.build import default_needs
+from alignzoo.plugin.card import Card, Composition
 from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.registry import registry
 from alignzoo.plugin.settings import Settings
@@ -103,6 +104,7 @@ def _card(card: Card) -> list[str]:
         lines.append(f"- **Batch-coupled:** {coupled}")
     elif card.kind == "geometry":
         lines.append(f"- **Passes:** at most {card.passes} forward-backward {_plural('pass', card.passes)} per step.")
+        lines.append(f"- **[Sharded weights](../runs.md#sharded-weights):** {sharded_text(card)}.")
     lines += [f"- **Code:** `{card.target}`", "", "## Verified", ""]
     if card.verified:
         lines += ["| against | test |", "| --- | --- |"]
@@ -117,7 +119,7 @@ def _plural(word: str, count: int) -> str:
 
 
 def _needs(card: Card) -> list[str]:
-    needs: list[Need] = default_needs(card)  # type: ignore[assignment]
+    needs = sorted(default_needs(card))
     if not needs:
         return [
             "- **Needs:** nothing." if card.kind == "reward" else "- **Needs:** nothing beyond the policy's log-probs."
@@ -127,11 +129,12 @@ def _needs(card: Card) -> list[str]:
 
 def option_table(options: Iterable[FieldFacts], kind: str) -> list[str]:
     """A Markdown table of a method's options."""
-    rows = [
-        (f"`--{kind}.{o.name}`", _type(o), _code(o.default_text()), cell(o.bounds_text()), cell(o.help))
-        for o in options
-    ]
+    rows = [(f"`--{kind}.{o.name}`", _type(o), _default(o), cell(o.bounds_text()), cell(o.help)) for o in options]
     return table(("option", "type", "default", "bounds", "meaning"), rows)
+
+
+def _default(facts: FieldFacts) -> str:
+    return "required" if facts.required else _code(facts.default_text())
 
 
 def _code(text: str) -> str:

@@ -58,10 +58,14 @@ def _class(cls: type) -> ast.ClassDef:
 
 def _functions(node: ast.ClassDef) -> list[list[str]]:
     return [
-        [f"{_head(item)}:", *textwrap.indent("\n".join(_docstring(item)), "    ").splitlines()]
+        [*_decorators(item), f"{_head(item)}:", *textwrap.indent("\n".join(_docstring(item)), "    ").splitlines()]
         for item in node.body
         if isinstance(item, ast.FunctionDef) and (not item.name.startswith("_") or item.name == "__call__")
     ]
+
+
+def _decorators(node: ast.FunctionDef) -> list[str]:
+    return [f"@{ast.unparse(decorator)}" for decorator in node.decorator_list]
 
 
 def _head(node: ast.FunctionDef) -> str:

@@ -24,11 +24,11 @@ from alignzoo.plugin.resolve import resolve
 NEEDS: dict[Need, str] = {
     "reference": "log-probs of the reference model: a second forward per pair, without gradients",
     "token-logps": "the log-prob of every response token, not only their sum",
-    "scores": "a score for each side, from the data or from another reward",
+    "scores": "a score for each side: the data's columns, or those of another --reward",
     "reward": "a score for each side, from the run's reward: each response is scored once, before training",
     "groups": "a group for each pair, from the data",
     "probe": "a safety probe: trained before the first step",
-    "swap": "a loss that has a meaning under the opposite label, and its value there",
+    "swap": "the loss under the opposite label: a loss that has a meaning there",
     "hidden-states": "hidden states of the model",
     "vocabulary-statistics": "statistics over the vocabulary at each token",
 }
@@ -131,9 +131,14 @@ def _show_matrix(layers: list[Layer], as_json: bool) -> None:
         numbers = sorted({reasons.index(problem.message) + 1 for problem in problems})
         return f"no [{','.join(map(str, numbers))}]" if numbers else "ok"
 
-    heads = list(itertools.product(losses, [None, *wrappers]))
-    rows = [[geometry, *(mark(cells[loss, wrapper, geometry]) for loss, wrapper in heads)] for geometry in geometries]
-    print_table(["geometry", *(f"{loss} + {wrapper}" if wrapper else loss for loss, wrapper in heads)], rows)
+    for position, loss in enumerate(losses):
+        rows = [
+            [geometry, *(mark(cells[loss, wrapper, geometry]) for wrapper in (None, *wrappers))]
+            for geometry in geometries
+        ]
+        if position:
+            print_lines("")
+        print_table(["geometry", "no wrapper", *wrappers], rows, title=f"loss {loss}")
     if reasons:
         print_lines("", *(f"[{number}] {reason}" for number, reason in enumerate(reasons, 1)))
 

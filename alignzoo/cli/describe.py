@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ValidationError
-
 from alignzoo.cli.fields import FieldFacts, field_facts
+from alignzoo.plugin.build import default_needs
 from alignzoo.plugin.card import Card, Composition, Paper
 from alignzoo.plugin.contract_records import read_record
 from alignzoo.plugin.plugin import Plugin
@@ -17,17 +16,9 @@ def option_facts(card: Card) -> list[FieldFacts]:
     return [field_facts(name, info) for name, info in card.options.model_fields.items()]
 
 
-def default_needs(card: Card) -> list[str]:
-    """What a method needs with its default options; only what the card states where an option has no default."""
-    try:
-        return sorted(card.needs | card.options().needs())
-    except ValidationError:
-        return sorted(card.needs)
-
-
 def needs_text(card: Card) -> str:
     """What a method needs with its default options, for a table cell."""
-    return ", ".join(default_needs(card)) or "-"
+    return ", ".join(sorted(default_needs(card))) or "-"
 
 
 def verified_text(card: Card) -> str:
@@ -54,6 +45,19 @@ def contract_text(plugin: Plugin, method: Card | Composition) -> str:
     return f"{'changed since' if facts['state'] == 'changed' else facts['state']} {facts['date'][:10]}"
 
 
+def sharded_text(card: Card) -> str:
+    """Whether a method runs on sharded weights, for a line of facts; empty for what no weights are given to."""
+    if card.kind != "geometry":
+        return ""
+    return "yes, under FSDP2" if card.sharded else "no: launch with plain data parallelism"
+
+
+def _of_a_step(card: Card) -> dict[str, Any]:
+    """What a card says of an optimizer step."""
+    names = ("batch_coupled", "companion", "averages", "passes", "sharded", "swaps", "relabels")
+    return {name: getattr(card, name) for name in names}
+
+
 def method_dict(plugin: Plugin, method: Card | Composition) -> dict[str, Any]:
     """A method as plain data; a composition has ``stands_for`` and its parts instead of the facts of a card."""
     facts: dict[str, Any] = {
@@ -76,13 +80,8 @@ def method_dict(plugin: Plugin, method: Card | Composition) -> dict[str, Any]:
         **facts,
         "target": method.target,
         "formula": method.formula,
-        "needs": default_needs(method),
-        "batch_coupled": method.batch_coupled,
-        "companion": method.companion,
-        "averages": method.averages,
-        "passes": method.passes,
-        "swaps": method.swaps,
-        "relabels": method.relabels,
+        "needs": sorted(default_needs(method)),
+        **(_of_a_step(method) if method.kind != "reward" else {}),
         "options": [{**option.to_dict(), "flag": f"--{method.kind}.{option.name}"} for option in option_facts(method)],
         "expected_failures": dict(method.expected_failures),
         "verified": [{"against": source.against, "test": source.test} for source in method.verified],

@@ -29,6 +29,7 @@ class FieldFacts:
     default: Any
     help: str
     is_bool: bool
+    required: bool
 
     def default_text(self) -> str:
         """The default as a user would write it; empty where there is none."""
@@ -45,7 +46,7 @@ class FieldFacts:
 
     def full_help(self) -> str:
         """The help line with default and bounds behind it."""
-        facts = [f"default: {self.default_text()}"] if self.default_text() else []
+        facts = [f"default: {self.default_text()}"] if self.default_text() else ["required"] if self.required else []
         if self.bounds:
             facts.append(self.bounds_text())
         return f"{self.help} [{'; '.join(facts)}]" if facts else self.help
@@ -57,6 +58,7 @@ class FieldFacts:
             "choices": list(self.choices),
             "bounds": self.bounds,
             "default": self.default if isinstance(self.default, (int, float, str, type(None))) else list(self.default),
+            "required": self.required,
             "help": self.help,
         }
 
@@ -80,6 +82,7 @@ def field_facts(name: str, info: FieldInfo) -> FieldFacts:
         default=info.get_default(call_default_factory=True) if not info.is_required() else None,
         help=info.description or "",
         is_bool=plain == [bool],
+        required=info.is_required(),
     )
 
 

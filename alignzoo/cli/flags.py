@@ -6,6 +6,7 @@ it comes from a flag or from a recipe.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ from alignzoo.cli.selection import Selection, selected
 from alignzoo.plugin.card import Card
 from alignzoo.plugin.recipe import METHOD_KINDS, Layer, recipe_names
 from alignzoo.plugin.registry import registry
+from alignzoo.plugin.resolve import owners
 from alignzoo.plugin.settings import Settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -75,14 +77,17 @@ class PlanCommand(Command):
         match = _METHOD_WORD.match(name)
         if match is not None:
             kind, option = match[2], match[3].rpartition(".")[2]
-            owners = [
+            here = owners(option, ctx.meta[_SELECTION].cards)
+            if here:
+                return f"did you mean {' or '.join(here)}?"
+            having = [
                 method.name
                 for _, method in registry().entries()
                 if isinstance(method, Card) and method.kind == kind and option in method.options.model_fields
             ]
-            if owners:
+            if having:
                 chosen = ", ".join(card.name for card in ctx.meta[_SELECTION].cards if card.kind == kind) or "none"
-                return f"{kind} is {chosen} here; add --{kind} {' or '.join(owners)}, which has that option"
+                return f"{kind} is {chosen} here; add --{kind} {' or '.join(having)}, which has that option"
         return super().unknown_option_hint(ctx, name)
 
 
@@ -133,17 +138,20 @@ def method_options(cards: Sequence[Card]) -> list[LayerOption]:
 
 
 def _unjudged_options(selection: Selection, args: Sequence[str]) -> list[LayerOption]:
-    """Stand-ins for options of methods that were not found: the error to show is that of the method."""
-    matches = [match for match in map(_METHOD_WORD.match, args) if match and match[2] in selection.unresolved]
-    keys = {match[1]: match[2] for match in matches}
+    """Stand-ins for options of methods that were not found, or, of a resumed run, not named here: the error to show is
+    that of the method, or of ``--resume``."""
+    resuming = any(word.partition("=")[0] == "--resume" for word in args)
     known = {option.key for option in method_options(selection.cards)}
-    return [
-        LayerOption(
-            [f"--{key}", f"--no-{key}"], key=key, group=kind.capitalize(), hidden=True, is_flag=False, flag_value=""
-        )
-        for key, kind in keys.items()
-        if key not in known
-    ]
+    found: dict[str, LayerOption] = {}
+    for word, following in itertools.pairwise([*args, "--"]):
+        match = _METHOD_WORD.match(word)
+        if match and match[1] not in known and (resuming or match[2] in selection.unresolved):
+            key, kind = match[1], match[2]
+            alone = "=" not in word and following.startswith("--")
+            bare: dict[str, Any] = {"is_flag": False, "flag_value": ""} if alone else {}
+            words = [f"--{key}", f"--no-{key}"]
+            found[key] = LayerOption(words, key=key, group=kind.capitalize(), hidden=True, **bare)
+    return list(found.values())
 
 
 def _naming_options() -> list[LayerOption]:

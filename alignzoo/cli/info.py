@@ -9,7 +9,15 @@ import click
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option, nearest
 from alignzoo.cli.console import print_json, print_lines, print_table
-from alignzoo.cli.describe import contract_dict, contract_text, method_dict, needs_text, option_facts, paper_url
+from alignzoo.cli.describe import (
+    contract_dict,
+    contract_text,
+    method_dict,
+    needs_text,
+    option_facts,
+    paper_url,
+    sharded_text,
+)
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
 from alignzoo.plugin.card import EXTENSION_KINDS, KINDS, Card, Composition, Kind
 from alignzoo.plugin.plugin import Plugin
@@ -91,6 +99,7 @@ def _card_facts(card: Card) -> list[tuple[str, str]]:
         ("formula", card.formula),
         ("needs", needs_text(card)),
         *of_a_step,
+        ("sharded weights", sharded_text(card)),
         ("opposite label", "" if card.swaps else "has no meaning: no method may swap its pairs"),
     ]
     checks = [f"{source.against} ({source.test})" for source in card.verified] or ["nothing yet"]
@@ -117,7 +126,7 @@ def _show_options(card: Card) -> None:
             [
                 f"--{card.kind}.{option.name}",
                 option.type,
-                option.default_text() or "-",
+                option.default_text() or ("required" if option.required else "-"),
                 option.bounds_text() or "-",
                 option.help,
             ]

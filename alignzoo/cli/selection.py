@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from alignzoo.errors import AlignzooError
-from alignzoo.plugin.card import NO_WRAPPER, Card, Composition, Kind
+from alignzoo.plugin.build import build_options, default_needs
+from alignzoo.plugin.card import NO_WRAPPER, Card, Composition, Kind, Need
 from alignzoo.plugin.plan import default_reward
 from alignzoo.plugin.recipe import METHOD_KINDS, read_recipe
 from alignzoo.plugin.registry import registry
@@ -27,15 +28,18 @@ def selected(args: Sequence[str]) -> Selection:
     """The methods named on the line or in its recipes, compositions taken apart; the defaults where none is."""
     names: dict[str, list[str]] = {"loss": [DEFAULT_LOSS], "robust": [], "geometry": [], "reward": []}
     unresolved: set[str] = set()
+    given: dict[str, Any] = {}
     for recipe in _values(args, "recipe"):
         try:
             values = read_recipe(recipe).values
         except AlignzooError:
             unresolved.update(METHOD_KINDS)
             continue
+        given |= values
         for kind in names:
             if kind in values:
                 names[kind] = values[kind] if isinstance(values[kind], list) else [values[kind]]
+    given |= _typed(args)
     for kind in names:
         typed = _values(args, kind)
         names[kind] = (typed[-1:] if kind in ("loss", "reward") else typed) or names[kind]
@@ -45,7 +49,7 @@ def selected(args: Sequence[str]) -> Selection:
     cards: list[Card] = []
     for kind, named in names.items():
         if kind == "reward" and not named:
-            default = default_reward(frozenset().union(*(card.needs for card in cards)))
+            default = default_reward(frozenset().union(*(_needs(card, given) for card in cards)))
             named = [default] if default is not None else []
         for name in named:
             try:
@@ -56,6 +60,31 @@ def selected(args: Sequence[str]) -> Selection:
             if card not in cards:
                 cards.append(card)
     return Selection(tuple(cards), frozenset(unresolved))
+
+
+def _needs(card: Card, given: Mapping[str, Any]) -> frozenset[Need]:
+    """What a method needs with those of its options that are given, as far as they make sense."""
+    values = {}
+    for name in card.options.model_fields:
+        for key in (f"{card.kind}.{name}", f"{card.kind}.{card.name}.{name}"):
+            if key in given:
+                values[name] = given[key]
+    try:
+        return card.needs | build_options(card, values).needs()
+    except AlignzooError:
+        return default_needs(card)
+
+
+def _typed(args: Sequence[str]) -> dict[str, str]:
+    """What is typed after each ``--flag``, or behind its ``=``; a switch has its yes or no."""
+    found: dict[str, str] = {}
+    for word, following in itertools.pairwise([*args, "--"]):
+        name, stated, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and not stated and following.startswith("--"):
+            found[name.removeprefix("no-")] = "no" if name.startswith("no-") else "yes"
+        elif word.startswith("--"):
+            found[name] = value if stated else following
+    return found
 
 
 def _values(args: Sequence[str], flag: str) -> list[str]:

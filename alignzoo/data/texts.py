@@ -41,12 +41,12 @@ def load_texts(
     """
     rows: Sequence[Row] | Dataset = _lines(source) if source.lower().endswith(".txt") else load_rows(source)
     rendered = [_render(rows[i], source, i, tokenizer) for i in drawn(len(rows), count, seed)]
-    texts = [text for text in rendered if text.strip()]
+    texts = [ids for ids in PairTokenizer(tokenizer).encode([text for text in rendered if text.strip()]) if ids]
     if not texts:
         raise DataError(f"{source}: there are no texts in it", hint=f"a row has {_KINDS}")
     if len(texts) < count:
         report.note(f"{source}: {len(texts)} texts, fewer than the {count} that were asked for")
-    return [ids for ids in PairTokenizer(tokenizer).encode(texts) if ids]
+    return texts
 
 
 def training_texts(pairs: Dataset, count: int, *, seed: int, report: Reporter) -> list[list[int]]:

@@ -15,6 +15,7 @@ import torch
 from alignzoo.data.collate import padded_texts
 from alignzoo.geometry.perturb import widest
 from alignzoo.geometry.projections import Projection
+from alignzoo.model.base import without_adapter
 from alignzoo.report import Progress
 
 
@@ -64,7 +65,7 @@ def read_inputs(
 
     Products are taken in fp32 (float64 for a float64 model) and added up in float64.
     """
-    model = model.get_base_model() if hasattr(model, "peft_config") else model  # adapters stay in place
+    model = without_adapter(model)
     trunk, device = getattr(model, model.base_model_prefix), next(model.parameters()).device
     modes = {module: module.training for module in model.modules()}
     listener = _Listener()

@@ -6,7 +6,7 @@ quantised, :mod:`alignzoo.geometry.side_branch` leaves them untouched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from alignzoo.geometry.shards import local, sums
 from alignzoo.lazy import torch
 
-_PIECE = 1 << 16  # elements, which fit a core's cache
+_PIECE = 1 << 20  # elements: little beside a model, and few enough for a sum in fp32
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Move:
 
     def cosine(self, other: Sequence[torch.Tensor]) -> float:
         """Cosine between what the weights were moved by, rounding included, and other tensors of their shapes."""
-        moves = (local(p) - local(value) for p, value in zip(self.parameters, self.saved, strict=True))
-        return _cosine(zip(moves, map(local, other), strict=True), self.parameters)
+        rows = (map(local, tensors) for tensors in (self.parameters, other, self.saved))
+        return _cosine([_products(*each) for each in zip(*rows, strict=True)], self.parameters)
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def dot(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
 
 def cosine(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
     """Cosine between two lists of tensors of the same shapes; 0 where one has no length."""
-    return _cosine(zip(map(local, one), map(local, other), strict=True), one)
+    return _cosine([_products(a, b) for a, b in zip(map(local, one), map(local, other), strict=True)], one)
 
 
 def total(parts: Sequence[torch.Tensor], of: Sequence[torch.Tensor]) -> float:
@@ -121,23 +121,30 @@ def _add(parameters: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor]) -> 
         parameter.add_(delta.to(parameter.dtype))
 
 
-def _cosine(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], of: Sequence[torch.Tensor]) -> float:
-    found = sums([_products(a, b) for a, b in pairs], of)
-    if not found:
+def _cosine(products: Sequence[torch.Tensor], of: Sequence[torch.Tensor]) -> float:
+    """From :func:`_products` of each of some tensors; 0 where a side has no length."""
+    if not products:
         return 0.0
-    square, product, other = torch.stack([part.to(found[0].device) for part in found]).sum(0).tolist()
+    found = [part.to(products[0].device) for part in sums(products, of)]
+    square, product, other = torch.stack(found).sum(0).tolist()
     lengths = (square * other) ** 0.5
     return float(product / lengths) if lengths > 0 else 0.0
 
 
-def _products(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """``(3,)``: one·one, one·other and other·other, widened piece by piece, since a wide copy of all weights is
-    large."""
-    device, found = one.device, []
-    for a, b in zip(one.flatten().split(_PIECE), other.flatten().to(device).split(_PIECE), strict=True):
-        a, b = a.to(widest(device)), b.to(widest(device))
+def _products(one: torch.Tensor, other: torch.Tensor, less: torch.Tensor | None = None) -> torch.Tensor:
+    """``(3,)``: a·a, a·b and b·b of a = ``one`` (minus ``less``) and b = ``other``, in :func:`widest` precision.
+
+    Piece by piece, with products in fp32 at least within one: a copy of all weights, or a wide one, takes long.
+    """
+    device, dtype = one.device, torch.promote_types(one.dtype, torch.float32)
+    size = _PIECE if device.type == "cpu" else max(one.numel(), 1)
+    tensors = [tensor.flatten().to(device).split(size) for tensor in (one, other, less) if tensor is not None]
+    found = []
+    for first, b, *rest in zip(*tensors, strict=True):
+        a = (first - rest[0] if rest else first).to(dtype)
+        b = b.to(dtype)
         found += [torch.dot(a, a), torch.dot(a, b), torch.dot(b, b)]
-    return torch.stack(found).view(-1, 3).sum(0)
+    return torch.stack(found).to(widest(device)).view(-1, 3).sum(0)
 
 
 def widest(device: torch.device) -> torch.dtype:

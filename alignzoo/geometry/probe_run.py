@@ -18,6 +18,7 @@ from alignzoo.geometry.plots import draw_probe, drawn_or_told
 from alignzoo.geometry.probe import Pooling, Probe, fit_probe, hidden_features, layer_indices
 from alignzoo.geometry.projections import find_down_projections
 from alignzoo.geometry.subspace import Select, save_selection, select_neurons
+from alignzoo.model.base import without_adapter
 from alignzoo.model.weights import fingerprint
 from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
@@ -107,7 +108,7 @@ def train_probe(
             f"the probe has {len(train)} pairs to train on and {len(validation)} to validate it",
             hint="give more data, or raise --probe.share",
         )
-    model = model.get_base_model() if hasattr(model, "peft_config") else model  # adapters stay in place
+    model = without_adapter(model)
     indices = layer_indices(layers, int(model.config.get_text_config().num_hidden_layers))
     training = model.training
     model.eval()

@@ -53,6 +53,11 @@ class Projection:
         weight: torch.nn.Parameter = self._base.weight
         return weight
 
+    @property
+    def bias(self) -> Any:
+        """The bias ``(hidden,)``, None for a map without."""
+        return self._base.bias
+
     def value_vectors(self) -> torch.Tensor:
         """``(inner, hidden)``, what each input writes: a view of the weight."""
         return self.by_neuron(self.weight.detach())

@@ -61,13 +61,20 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return detached.full_tensor() if is_sharded(tensor) else detached
 
 
-def plain(state: Any) -> Any:
-    """A state dict with every tensor made :func:`whole`; all ranks take part."""
+def whole_state(state: Any, *, keep: bool = True) -> Any:
+    """A state dict with every sharded tensor made :func:`whole`, one after another, on the CPU; all ranks take part.
+
+    Args:
+        keep: False on ranks that do not need it: they get empty tensors instead.
+    """
     if isinstance(state, torch.Tensor):
-        return whole(state) if is_sharded(state) else state
+        if not is_sharded(state):
+            return state
+        gathered = whole(state)
+        return gathered.cpu() if keep else torch.empty(0, dtype=gathered.dtype)
     if isinstance(state, dict):
-        return {key: plain(value) for key, value in state.items()}
-    return type(state)(map(plain, state)) if type(state) in (list, tuple) else state
+        return {key: whole_state(value, keep=keep) for key, value in state.items()}
+    return type(state)(whole_state(value, keep=keep) for value in state) if type(state) in (list, tuple) else state
 
 
 def sums(parts: Sequence[torch.Tensor], of: Sequence[torch.Tensor]) -> list[torch.Tensor]:

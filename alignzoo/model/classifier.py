@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from alignzoo.data.digests import digest, tokenizer_digest
 from alignzoo.errors import ModelError
 from alignzoo.model.load import explained, full_model, quiet, safetensors_only
-from alignzoo.model.weights import fingerprint
+from alignzoo.model.weights import config_digest, fingerprint
 
 _UNBOUNDED = 1 << 20  # tokenizers without a limit state an absurd one
 _EXPECTED = {
@@ -28,16 +30,20 @@ class Scorer:
     Attributes:
         longest: tokens that it can read.
         pad_id: the id that its head takes for padding; None where its config states none.
+        code: what its own code is known by; empty for a model of transformers.
     """
 
     model: Any
     tokenizer: PreTrainedTokenizerBase
     longest: int
     pad_id: int | None
+    code: str = ""
 
     def identity(self) -> str:
-        """A content hash of the weights and of all in the tokenizer that decides ids, chat template included."""
-        return digest(fingerprint(self.model), tokenizer_digest(self.tokenizer), self.pad_id, self.longest)
+        """A content hash of the weights, the config, the model's own code, and all in the tokenizer that decides ids,
+        chat template included."""
+        model = [fingerprint(self.model), config_digest(self.model), self.code]
+        return digest(model, tokenizer_digest(self.tokenizer), self.pad_id, self.longest)
 
     @torch.no_grad()
     def outputs(self, sequences: Sequence[Sequence[int]]) -> list[float]:
@@ -60,11 +66,14 @@ def check_scorer(name: str, *, trust_remote_code: bool) -> str:
     Raises:
         ModelError: no such folder, no classifier, or another number of outputs.
     """
-    source = full_model(name, f"reward model {name}")
-    if source.gguf is not None:
+    if name.endswith(".gguf"):
         raise ModelError(f"{name} is a .gguf file", hint=_EXPECTED["hint"])
+    source = full_model(name, f"reward model {name}", gguf=False)
     with explained(source.path, "reward model", **_EXPECTED), quiet():
         config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
+    architectures = ", ".join(config.architectures or ())
+    if any(word in architectures for word in ("ForCausalLM", "LMHeadModel")):
+        raise ModelError(f"{name} is a language model, not a classifier ({architectures})", hint=_EXPECTED["hint"])
     if config.num_labels != 1:
         labels = ", ".join(map(str, config.id2label.values()))
         raise ModelError(
@@ -99,4 +108,13 @@ def load_scorer(path: str, *, trust_remote_code: bool, device: torch.device) -> 
     text = model.config.get_text_config()
     limits = (getattr(text, "max_position_embeddings", None), tokenizer.model_max_length)
     longest = min(limit for limit in (*limits, _UNBOUNDED) if limit)
-    return Scorer(model.requires_grad_(False).eval().to(device), tokenizer, longest, text.pad_token_id)
+    code = _code_of(path, model.config) if trust_remote_code else ""
+    return Scorer(model.requires_grad_(False).eval().to(device), tokenizer, longest, text.pad_token_id, code)
+
+
+def _code_of(path: str, config: Any) -> str:
+    """What a model's own code is known by: its content in a folder, the commit on the hub."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return str(config._commit_hash)
+    return digest([(file.name, sha256(file.read_bytes()).hexdigest()) for file in sorted(folder.glob("*.py"))])

@@ -101,8 +101,8 @@ def _base_of(config: Path) -> str:
     return base
 
 
-def full_model(name: str, said: str) -> ModelSource:
-    """Resolve a model that is no adapter; ``said`` is how a message calls it.
+def full_model(name: str, said: str, *, gguf: bool = True) -> ModelSource:
+    """Resolve a model that is no adapter; ``said`` is how a message calls it, ``gguf`` whether hints offer such a file.
 
     Raises:
         ModelError: as :func:`find_model`.
@@ -119,9 +119,13 @@ def full_model(name: str, said: str) -> ModelSource:
     if path.suffix == ".gguf":
         return _gguf(path, said)
     if path.exists():
-        raise ModelError(f"{said} is a file", hint="give a folder saved by transformers, or a .gguf file")
+        raise ModelError(
+            f"{said} is a file", hint=f"give a folder saved by transformers{', or a .gguf file' if gguf else ''}"
+        )
     if not _is_hub_id(name):
-        raise ModelError(f"{said}: no such folder", hint="give a local folder, a .gguf file or a hub id")
+        raise ModelError(
+            f"{said}: no such folder", hint=f"give a local folder{', a .gguf file' if gguf else ''} or a hub id"
+        )
     return ModelSource(name)
 
 
@@ -316,7 +320,7 @@ def explained(
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first = _first_sentence(error)
         if "Unrecognized configuration class" in first or "Unrecognized model" in first:
             raise ModelError(f"{path} is not {expected}", hint=hint) from error
         if "no file named model.safetensors" in first or "cannot be loaded with `safetensors`" in first:
@@ -328,6 +332,12 @@ def explained(
             f"cannot load the {what} of {path}: {first}",
             hint="check the path or hub id, and that the files are complete (`alignzoo doctor`)",
         ) from error
+
+
+def _first_sentence(error: Exception) -> str:
+    """The first line of an error's text; all of them where it only announces a list."""
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines) if lines[0].endswith(":") else lines[0]
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,23 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from alignzoo.data.digests import digest
+from alignzoo.model.base import without_adapter
 from alignzoo.model.load import quiet
 from alignzoo.model.reference import REFERENCE_ADAPTER
 
 _CHUNK = 1 << 22  # elements hashed at a time, which bounds the memory it takes
+_NOT_DECIDING = (
+    "_name_or_path",
+    "base_model_name_or_path",
+    "revision",
+    "transformers_version",
+    "peft_version",
+    "dtype",
+    "torch_dtype",
+    "inference_mode",
+    "pad_token_id",  # padding is masked; where a head reads it, Scorer.pad_id has it
+)
 
 
 def trained_weights(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -29,7 +43,7 @@ def fingerprint(weights: torch.nn.Module | Mapping[str, torch.Tensor]) -> str:
     Per tensor, sums of its bit pattern with two different weightings: memory-bandwidth fast, and not meant against an
     adversary.
     """
-    digest = hashlib.blake2b(digest_size=16)
+    content = hashlib.blake2b(digest_size=16)
     state = weights.state_dict() if isinstance(weights, torch.nn.Module) else weights
     for name, tensor in sorted(state.items()):
         data = tensor.detach().contiguous()
@@ -39,8 +53,29 @@ def fingerprint(weights: torch.nn.Module | Mapping[str, torch.Tensor]) -> str:
             bits = F.pad(bits, (0, -len(bits) % 4)).view(torch.int32).to(torch.int64)
             plain += int(bits.sum())
             weighted = weighted * 3 + int((bits * torch.arange(1, len(bits) + 1, device=bits.device)).sum())
-        digest.update(repr((name, tuple(data.shape), str(data.dtype), plain, weighted)).encode())
-    return digest.hexdigest()
+        content.update(repr((name, tuple(data.shape), str(data.dtype), plain, weighted)).encode())
+    return content.hexdigest()
+
+
+def config_digest(model: Any) -> str:
+    """A hash of what decides a model's outputs beside its weights: its config, and those of its adapters."""
+    adapters = getattr(model, "peft_config", {})
+    configs = [without_adapter(model).config, *(adapters[name] for name in sorted(adapters))]
+    return digest([_deciding(json.loads(json.dumps(c.to_dict(), default=_plain))) for c in configs])
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for, the same in every process."""
+    return sorted(value) if isinstance(value, (set, frozenset)) else str(value)
+
+
+def _deciding(config: Any) -> Any:
+    """A config without what only says where it came from or how it is stored, down to the configs inside."""
+    if isinstance(config, list):
+        return [_deciding(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    return {name: _deciding(value) for name, value in config.items() if name not in _NOT_DECIDING}
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path, state: dict[str, torch.Tensor]) -> None:

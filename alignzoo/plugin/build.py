@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from alignzoo.errors import BrokenPluginError, UsageError, contained
-from alignzoo.plugin.card import Card, Composition, Extension, Kind, Options
+from alignzoo.plugin.card import Card, Composition, Extension, Kind, Need, Options
 from alignzoo.plugin.faults import describe_error
 from alignzoo.plugin.registry import registry
 
@@ -42,9 +42,19 @@ def build_options(card: Card, values: dict[str, Any]) -> Options:
         ) from error
 
 
+def default_needs(card: Card) -> frozenset[Need]:
+    """What a method needs with its default options; only what the card states where an option has no default."""
+    try:
+        return card.needs | card.options().needs()
+    except ValidationError:
+        return card.needs
+
+
 def _explain(card: Card, problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     option = f"--{card.kind}.{where}" if where else f"{card.kind} {card.name!r}"
+    if problem["type"] == "missing" and where in card.options.model_fields:
+        return f"--{card.kind} {card.name} needs {option}: {card.options.model_fields[where].description}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{option}: {message[0].lower()}{message[1:]}" + (f" (got {problem['input']!r})" if where else "")
 

@@ -13,6 +13,8 @@ UNSUPPORTED = {
     "deepspeed": ("DeepSpeed", "its backward pass steps the optimizer, and a controller takes several"),
 }
 """Launches that no method runs under, with their names and why."""
+WHOLE_WEIGHTS_ONLY = ("adafactor", "rprop")
+"""Optimizers of torch that fail on the shards of FSDP2."""
 
 
 def missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooError]:
@@ -32,6 +34,11 @@ def missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooEr
 
 def conflicts(plan: Plan, distributed: str) -> list[AlignzooError]:
     """What cannot work together, each with what to change."""
+    return [*_rivals(plan), *_labels(plan), *_needs(plan), *_launch(plan, distributed), *_unused_settings(plan)]
+
+
+def _rivals(plan: Plan) -> list[AlignzooError]:
+    """Methods of which a run has room for one."""
     problems: list[AlignzooError] = []
     for kind, stack in (("robust", plan.robust), ("geometry", plan.controllers)):
         names = [method.card.name for method in stack]
@@ -53,7 +60,13 @@ def conflicts(plan: Plan, distributed: str) -> list[AlignzooError]:
                 hint=f"keep one of --geometry {' / --geometry '.join(averaging)}",
             )
         )
-    relabelling = [method.card.name for method in plan.methods if method.card.relabels]
+    return problems
+
+
+def _labels(plan: Plan) -> list[AlignzooError]:
+    """Methods that look at the opposite label, or put other labels in the data's place."""
+    problems: list[AlignzooError] = []
+    relabelling = list(dict.fromkeys(method.card.name for method in plan.methods if method.card.relabels))
     if len(relabelling) > 1:
         problems.append(
             IncompatibleError(
@@ -61,6 +74,19 @@ def conflicts(plan: Plan, distributed: str) -> list[AlignzooError]:
                 hint=f"keep one of {', '.join(relabelling)}",
             )
         )
+    layers = (*plan.controllers, *plan.robust)  # from the innermost one
+    inside = next((i for i, method in enumerate(layers) if method.card.relabels), len(layers))
+    for method in layers[inside + 1 :]:
+        if "swap" in method.needs and not method.card.relabels:
+            name, within = method.card.name, layers[inside].card
+            first = f", or name it before: --robust {name} --robust {within.name}" if within.kind == "robust" else ""
+            problems.append(
+                IncompatibleError(
+                    f"robust {name!r} would do nothing around {within.name!r}, whose value is the same under the "
+                    "opposite label",
+                    hint=f"leave out --robust {name}{first}",
+                )
+            )
     for method in plan.methods:
         if "swap" in method.needs and not plan.loss.card.swaps:
             problems.append(
@@ -71,33 +97,51 @@ def conflicts(plan: Plan, distributed: str) -> list[AlignzooError]:
                     f"{method.card.name}",
                 )
             )
-        lacking = sorted(method.needs - PROVIDED)
-        if lacking:
-            problems.append(
-                IncompatibleError(
-                    f"{method.card.kind} {method.card.name!r} needs {', '.join(lacking)}, which no part of this "
-                    "alignzoo provides",
-                    hint="choose another method, or upgrade alignzoo",
-                )
-            )
+    return problems
+
+
+def _needs(plan: Plan) -> list[AlignzooError]:
+    """Needs of methods that nothing here can meet."""
+    return [
+        IncompatibleError(
+            f"{method.card.kind} {method.card.name!r} needs {', '.join(lacking)}, which no part of this alignzoo "
+            "provides",
+            hint="choose another method, or upgrade alignzoo",
+        )
+        for method in plan.methods
+        if (lacking := sorted(method.needs - PROVIDED))
+    ]
+
+
+def _launch(plan: Plan, distributed: str) -> list[AlignzooError]:
+    """What does not run on the ranks of this launch."""
     if distributed in UNSUPPORTED:
         name, why = UNSUPPORTED[distributed]
-        problems.append(
+        return [
             IncompatibleError(
                 f"runs under {name} are not supported: {why}",
                 hint="shard with FSDP2 (`accelerate launch --use_fsdp --fsdp_version 2`), or launch with --multi_gpu",
             )
-        )
-    if distributed == "fsdp":
-        problems += [
-            IncompatibleError(
-                f"geometry {method.card.name!r} does not work on sharded weights: its card does not say `sharded`",
-                hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or choose another geometry",
-            )
-            for method in plan.controllers
-            if not method.card.sharded
         ]
-    return problems + _unused_settings(plan)
+    if distributed != "fsdp":
+        return []
+    problems: list[AlignzooError] = [
+        IncompatibleError(
+            f"geometry {method.card.name!r} does not work on sharded weights: its card does not say `sharded`",
+            hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or choose another geometry",
+        )
+        for method in plan.controllers
+        if not method.card.sharded
+    ]
+    optimizer = plan.settings.optimizer.lower()
+    if optimizer in WHOLE_WEIGHTS_ONLY:
+        problems.append(
+            IncompatibleError(
+                f"--optimizer {optimizer} does not work on sharded weights",
+                hint="choose another, such as adamw, or launch with plain data parallelism",
+            )
+        )
+    return problems
 
 
 def _unused_settings(plan: Plan) -> list[AlignzooError]:

@@ -14,7 +14,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
-from alignzoo.plugin.build import build_options
+from alignzoo.plugin.build import build_options, default_needs
 from alignzoo.plugin.card import NO_WRAPPER, Card, Composition, Kind
 from alignzoo.plugin.conflicts import conflicts, missing_extensions
 from alignzoo.plugin.plan import SANDBOX, Method, Plan, default_reward
@@ -162,7 +162,7 @@ def _reward(
     default = default_reward(plan.needs)
     if asked is not None and default is None:
         cards = [card for _, card in methods.entries() if isinstance(card, Card) and card.kind != "reward"]
-        readers = [f"--{card.kind} {card.name}" for card in cards if card.needs & {"reward", "scores"}]
+        readers = [f"--{card.kind} {card.name}" for card in cards if default_needs(card) & {"reward", "scores"}]
         problems.append(
             UsageError(
                 f"--reward {asked} does nothing here: no method of this run reads scores",
@@ -230,13 +230,20 @@ def _owns(card: Card, option: str, prefix: str) -> bool:
 
 def _unclaimed_options(layers: Sequence[Layer], plan: Plan) -> list[AlignzooError]:
     """Options that no method of a stack has, and options of methods that were not chosen."""
-    problems = _unclaimed("robust", "wrapper", plan.robust, layers)
+    problems = _unclaimed("robust", "wrapper", plan.robust, layers, plan)
     if len(plan.controllers) > 1:
-        problems += _unclaimed("geometry", "controller", plan.controllers, layers)
-    return problems + _unclaimed("reward", "reward", [plan.reward] if plan.reward else [], layers)
+        problems += _unclaimed("geometry", "controller", plan.controllers, layers, plan)
+    return problems + _unclaimed("reward", "reward", [plan.reward] if plan.reward else [], layers, plan)
 
 
-def _unclaimed(kind: Kind, noun: str, stack: Sequence[Method], layers: Sequence[Layer]) -> list[AlignzooError]:
+def owners(option: str, cards: Sequence[Card]) -> list[str]:
+    """The flags ``--KIND.option`` of the methods that have it."""
+    return list(dict.fromkeys(f"--{card.kind}.{option}" for card in cards if option in card.options.model_fields))
+
+
+def _unclaimed(
+    kind: Kind, noun: str, stack: Sequence[Method], layers: Sequence[Layer], plan: Plan
+) -> list[AlignzooError]:
     problems: list[AlignzooError] = []
     for key in (key for layer in layers for key in layer.values if key.startswith(f"{kind}.")):
         parts = key.split(".")[1:]
@@ -245,8 +252,9 @@ def _unclaimed(kind: Kind, noun: str, stack: Sequence[Method], layers: Sequence[
             problems.append(UsageError(f"--{key}: no {noun} {owner!r} in this run", hint=f"add --{kind} {owner}"))
         elif owner is None and not any(parts[0] in method.card.options.model_fields for method in stack):
             options = sorted({name for method in stack for name in method.card.options.model_fields})
-            near = difflib.get_close_matches(parts[0], options, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(f'--{kind}.{name}' for name in near)}?" if near else None
+            near = [f"--{kind}.{name}" for name in difflib.get_close_matches(parts[0], options, n=3, cutoff=0.5)]
+            elsewhere = owners(parts[0], [method.card for method in plan.methods])
+            hint = f"did you mean {' or '.join(elsewhere or near)}?" if elsewhere or near else None
             problems.append(UsageError(f"--{key}: no {noun} of this run has that option", hint=hint))
     return problems
 

@@ -48,6 +48,8 @@ class RewardContext:
         model: the policy with the weights training starts from, unwrapped.
         weights: the content hash of these weights.
         device: where the policy is, and where a model of the reward's own belongs.
+        seed: that of the run, for whatever is drawn.
+        report: where to say what takes long or is worth knowing.
         probe: the safety probe of that model: trained now, reused, or read from the given folder.
         trust_remote_code: whether the user lets models run code from their repositories.
     """

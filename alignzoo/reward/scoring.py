@@ -7,8 +7,9 @@ import json
 import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from itertools import islice
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +23,7 @@ from alignzoo.plugin.card import Options, is_path
 from alignzoo.plugin.faults import describe_error
 from alignzoo.plugin.plan import Method
 from alignzoo.plugin.registry import registry
-from alignzoo.report import Reporter
+from alignzoo.ranks import on_all_ranks
 from alignzoo.reward.context import Response, RewardContext
 from alignzoo.reward.keep import keep, kept
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 PAIRS_AT_A_TIME = 32
+PAIRS_KEPT_TOGETHER = 256
+"""Scores are kept, and told to the other ranks, whenever so many pairs are done: about a minute of a large model."""
 _VERSION = 1  # part of the key of kept scores: raise it when the same reward would be asked in another way
 
 Sides = tuple[Response, Response]
@@ -45,7 +48,7 @@ def scored(
 ) -> tuple[Parts, str]:
     """The parts with the scores that a reward gives their pairs, and the reward's identity.
 
-    Every rank sets the reward up; the first one scores and tells the others.
+    Every rank sets the reward up and scores its share; each of them has all scores in the end, or the same error.
 
     Args:
         which: the parts that are scored.
@@ -54,24 +57,22 @@ def scored(
         MethodError: the reward failed, or did not give one finite number per response.
         AlignzooError: what the reward itself refuses.
     """
-    from accelerate.utils import broadcast_object_list
-
-    name = method.card.name
     reward: Reward = instantiate(method.card, method.options)
-    with _blamed(f"reward {name!r} failed while it was set up"):
+    on_all_ranks(accelerator, partial(_set_up, reward, method, run))
+    first = accelerator.is_main_process
+    identity = on_all_ranks(accelerator, partial(_identity, reward, method) if first else str)[0]
+    scoring = _Scoring(reward, method, identity, parts, run, accelerator)
+    return replace(parts, scores={part: scoring.of(part) for part in which if getattr(parts, part)}), identity
+
+
+def _set_up(reward: Reward, method: Method, run: RewardContext) -> None:
+    with _blamed(f"reward {method.card.name!r} failed while it was set up"):
         reward.setup(run)
-    scores: dict[str, Scores] = {}
-    identity = ""
-    if accelerator.is_main_process:
-        with _blamed(f"reward {name!r} failed to say what it is"):
-            identity = score_identity(reward, method.options)
-        for part in which:
-            if getattr(parts, part) is not None:
-                scores[part] = _scores_of(reward, method, identity, parts, part, run.report)
-    told: list[Any] = [scores, identity]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(told)
-    return replace(parts, scores=told[0]), told[1]
+
+
+def _identity(reward: Reward, method: Method) -> str:
+    with _blamed(f"reward {method.card.name!r} failed to say what it is"):
+        return score_identity(reward, method.options)
 
 
 def score_identity(reward: Reward, options: Options) -> str:
@@ -95,31 +96,57 @@ def _origin(method: Method) -> list[str]:
     return [method.distribution, method.card.name, registry().plugin_of(method.card).fingerprint()]
 
 
-def _scores_of(reward: Reward, method: Method, identity: str, parts: Parts, part: str, report: Reporter) -> Scores:
-    """Scores of a part: kept ones, or new ones."""
-    rows, name, own = getattr(parts, part), method.card.name, "scores" in method.needs
-    key = digest(_VERSION, _origin(method), identity, _responses_digest(parts, part, own))[:32]
-    scores = kept(key, len(rows), report)
-    if scores is None:
+@dataclass(frozen=True)
+class _Scoring:
+    """A reward that was set up, and what it is to score."""
+
+    reward: Reward
+    method: Method
+    identity: str
+    parts: Parts
+    run: RewardContext
+    accelerator: Accelerator
+
+    def of(self, part: str) -> Scores:
+        """Scores of a part, kept ones or new ones: block by block, one to each rank at a time."""
+        count, name, report = len(getattr(self.parts, part)), self.method.card.name, self.run.report
+        starts, world = range(0, count, PAIRS_KEPT_TOGETHER), self.accelerator.num_processes
+        found: list[Scores] = []
+        new = 0
+        with report.progress(count, f"scoring pairs: {name}", unit="pair") as bar:
+            for turn in range(0, len(starts), world):
+                mine = starts[turn + self.accelerator.process_index :][:1]  # the last turn may leave a rank none
+                for scores, is_new in chain(*on_all_ranks(self.accelerator, partial(self._blocks, part, mine))):
+                    found.append(scores)
+                    new += len(scores.chosen) if is_new else 0
+                    for _ in scores.chosen:
+                        bar.advance()
+        scores = Scores(torch.cat([one.chosen for one in found]), torch.cat([one.rejected for one in found]))
+        preferred = float((scores.chosen > scores.rejected).double().mean())
+        words = {"train": "training", "held_out": "held-out"}[part]
+        how = "scored" if new else "scored in an earlier run"
+        how += f", {count - new} of them in an earlier run" if 0 < new < count else ""
+        report.note(
+            f"reward {name}: {count} {words} pairs {how}; the data's chosen response scores higher in {preferred:.1%}"
+        )
+        return _as_trained_on(scores, self.parts) if part == "train" else scores
+
+    def _blocks(self, part: str, starts: Sequence[int]) -> list[tuple[Scores, bool]]:
+        """Scores of the blocks that begin at these rows, and whether they are new."""
+        return [self._block(list(_sides(self.parts, part, start, "scores" in self.method.needs))) for start in starts]
+
+    def _block(self, pairs: Sequence[Sides]) -> tuple[Scores, bool]:
+        key = digest(_VERSION, _origin(self.method), self.identity, _responses_digest(pairs))[:32]
+        scores = kept(key, len(pairs), self.run.report)
+        if scores is not None:
+            return scores, False
         given: list[tuple[float, float]] = []
-        sides = _sides(parts, part, own)
-        with report.progress(len(rows), f"scoring pairs: {name}", unit="pair") as bar:
-            while some := list(islice(sides, PAIRS_AT_A_TIME)):
-                given += _asked(reward, name, some)
-                for _ in some:
-                    bar.advance()
+        for start in range(0, len(pairs), PAIRS_AT_A_TIME):
+            given += _asked(self.reward, self.method.card.name, pairs[start : start + PAIRS_AT_A_TIME])
         both = torch.tensor(given, dtype=torch.float64)
         scores = Scores(both[:, 0].contiguous(), both[:, 1].contiguous())
-        keep(key, scores, report)
-        how = "scored"
-    else:
-        how = "scored in an earlier run"
-    preferred = float((scores.chosen > scores.rejected).double().mean())
-    words = {"train": "training", "held_out": "held-out"}[part]
-    report.note(
-        f"reward {name}: {len(rows)} {words} pairs {how}; the data's chosen response scores higher in {preferred:.1%}"
-    )
-    return _as_trained_on(scores, parts) if part == "train" else scores
+        keep(key, scores, self.run.report)
+        return scores, True
 
 
 def _as_trained_on(scores: Scores, parts: Parts) -> Scores:
@@ -130,20 +157,19 @@ def _as_trained_on(scores: Scores, parts: Parts) -> Scores:
     )
 
 
-def _sides(parts: Parts, part: str, own_scores: bool) -> Iterator[Sides]:
-    """The two responses of each row, in the data's order, before label noise: what is kept holds for any noise."""
+def _sides(parts: Parts, part: str, start: int, own_scores: bool) -> Iterator[Sides]:
+    """The two responses of each row of a block, before label noise: what is kept holds for any noise."""
     columns = ["pair_id", "prompt_ids", "chosen_ids", "rejected_ids"]
     columns += ["chosen_score", "rejected_score"] if own_scores else []
-    pairs, original = getattr(parts, part).select_columns(columns), parts.original[part]
-    for block in pairs.iter(batch_size=1000):
-        rows = [dict(zip(block, values, strict=True)) for values in zip(*block.values(), strict=True)]
-        for row, source in zip(rows, original.of(block["pair_id"]), strict=True):
-            swapped = part == "train" and row["pair_id"] in parts.flipped
-            first, second = ("rejected", "chosen") if swapped else ("chosen", "rejected")
-            yield (
-                _response(row, source.prompt, source.chosen, source.transcript, first),
-                _response(row, source.prompt, source.rejected, source.transcript, second),
-            )
+    pairs = getattr(parts, part).select_columns(columns)[start : start + PAIRS_KEPT_TOGETHER]
+    rows = [dict(zip(pairs, values, strict=True)) for values in zip(*pairs.values(), strict=True)]
+    for row, source in zip(rows, parts.original[part].of(pairs["pair_id"]), strict=True):
+        swapped = part == "train" and row["pair_id"] in parts.flipped
+        first, second = ("rejected", "chosen") if swapped else ("chosen", "rejected")
+        yield (
+            _response(row, source.prompt, source.chosen, source.transcript, first),
+            _response(row, source.prompt, source.rejected, source.transcript, second),
+        )
 
 
 def _response(row: dict[str, Any], prompt: Any, reply: Any, transcript: bool, side: str) -> Response:
@@ -151,12 +177,11 @@ def _response(row: dict[str, Any], prompt: Any, reply: Any, transcript: bool, si
     return Response(row["pair_id"], prompt, reply, ids, transcript, row.get(f"{side}_score"))
 
 
-def _responses_digest(parts: Parts, part: str, own_scores: bool) -> str:
+def _responses_digest(pairs: Sequence[Sides]) -> str:
     content = hashlib.sha256()
-    for sides in _sides(parts, part, own_scores):
-        for r in sides:
-            line = json.dumps([r.prompt, r.reply, r.transcript, list(r.ids), r.score], sort_keys=True)
-            content.update(f"{line}\n".encode())
+    for r in chain(*pairs):
+        line = json.dumps([r.prompt, r.reply, r.transcript, list(r.ids), r.score], sort_keys=True)
+        content.update(f"{line}\n".encode())
     return content.hexdigest()
 
 

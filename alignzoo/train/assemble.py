@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from alignzoo.observers import Observers
 from alignzoo.plugin.build import instantiate
 from alignzoo.plugin.plan import Plan
 from alignzoo.plugin.settings import Settings
+from alignzoo.ranks import on_all_ranks
 from alignzoo.report import Reporter
 from alignzoo.reward.context import RewardContext
 from alignzoo.reward.histogram import note_soft_labels
@@ -166,6 +167,8 @@ def _scored(
     """The parts with the scores of the run's reward, where it has one; it joins the run's identities."""
     if plan.reward is None:
         return parts
+    if plan.reward.card.name == "probe" and "chosen_score" in parts.train.column_names:
+        report.note("the data has scores; --reward column uses them")
     settings, weights = plan.settings, identities["weights"]
     context = RewardContext(
         policy, weights, accelerator.device, settings.seed, report, probe, settings.trust_remote_code
@@ -186,15 +189,22 @@ def probe_source(
     policy: Any, parts: Parts, weights: str, accelerator: Accelerator, folder: Path | None, report: Reporter
 ) -> Callable[[str | None], Probe]:
     """What a controller or a reward calls for the probe: read from the given folder, or reused or trained on the
-    probe's pairs; a trained one is also saved in ``folder``."""
+    probe's pairs, once in a run, on the first rank; a trained one is also saved in ``folder``."""
 
+    def reused_or_trained() -> Probe | None:
+        if not accelerator.is_main_process:
+            return None
+        trained = cached_probe(policy, parts.probe_train, parts.probe_validation, report=report, weights=weights)
+        if folder is not None:
+            trained.save(folder / "probe")
+        return trained
+
+    @cache
     def probe(given: str | None) -> Probe:
         if given is not None:
             return Probe.load(Path(given), hidden=policy.config.get_text_config().hidden_size)
-        with accelerator.main_process_first():
-            trained = cached_probe(policy, parts.probe_train, parts.probe_validation, report=report, weights=weights)
-        if accelerator.is_main_process and folder is not None:
-            trained.save(folder / "probe")
+        trained = on_all_ranks(accelerator, reused_or_trained)[0]
+        assert trained is not None
         return trained
 
     return probe

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from alignzoo.errors import AlignzooError, MethodError
-from alignzoo.geometry.shards import plain
+from alignzoo.geometry.shards import whole_state
 
 STATE_FILE = "state.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -73,13 +73,16 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     return target
 
 
-def plain_state(method: Any) -> dict[str, Any]:
+def plain_state(method: Any, *, keep: bool = True) -> dict[str, Any]:
     """The method's state, if a checkpoint can hold it; sharded tensors are made whole, so all ranks call it.
+
+    Args:
+        keep: False on ranks that do not write: what was sharded is empty there.
 
     Raises:
         MethodError: it holds something that could not be read back without running code.
     """
-    state: dict[str, Any] = plain(method.state_dict())
+    state: dict[str, Any] = whole_state(method.state_dict(), keep=keep)
     strange = _not_plain(state)
     if strange is not None:
         raise MethodError(

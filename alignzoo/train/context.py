@@ -24,7 +24,7 @@ from alignzoo.report import Reporter
 from alignzoo.train.logps import PairForward
 from alignzoo.train.objective import Objective, pull_back
 from alignzoo.train.seeds import mixed, seeded
-from alignzoo.train.sharding import is_shard
+from alignzoo.train.sharding import is_shard, reshard
 from alignzoo.train.views import count_pairs, in_float64, relative_to, spread, with_constants
 
 if TYPE_CHECKING:
@@ -154,7 +154,8 @@ class StepContext:
         """
 
         def push(scalar: torch.Tensor) -> None:
-            (scalar * self._world).backward()
+            if scalar.requires_grad:  # the model reads any of the tensors
+                (scalar * self._world).backward()
 
         with self._apart(tensors):
             loss = self._differentiate(push, exchange=False)
@@ -180,6 +181,8 @@ class StepContext:
             for leaf, flag, gradient in before:
                 leaf.requires_grad_(flag)
                 leaf.grad = gradient
+            if self.engine.sharded:
+                reshard(self.engine.model)  # also where no backward pass has done it
 
     def evaluate(self) -> StepLoss:
         """The objective at the current weights, without any gradient."""

@@ -49,11 +49,11 @@ class Controllers:
                 stack.enter_context(controller.for_evaluation())
             yield
 
-    def state_dict(self) -> dict[str, Any]:
-        """The states of all, checked to be plain data."""
+    def state_dict(self, *, keep: bool = True) -> dict[str, Any]:
+        """The states of all, checked to be plain data; ``keep`` as of :func:`plain_state`."""
         return {
-            "gradient": plain_state(self.gradient),
-            "companions": [plain_state(controller) for controller in self.companions],
+            "gradient": plain_state(self.gradient, keep=keep),
+            "companions": [plain_state(controller, keep=keep) for controller in self.companions],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from alignzoo.data.collate import TokenBatch
+from alignzoo.model.base import without_adapter
 from alignzoo.pairs import PairBatch
 
 PairForward = Callable[[torch.nn.Module, TokenBatch], PairBatch]
@@ -90,8 +91,7 @@ def _left_align(values: torch.Tensor, kept: torch.Tensor) -> tuple[torch.Tensor,
 
 def _innermost(model: Any) -> Any:
     """The transformers model inside DDP and PEFT wrappers."""
-    model = getattr(model, "module", model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    return without_adapter(getattr(model, "module", model))
 
 
 @lru_cache

@@ -19,7 +19,7 @@ import torch
 
 from alignzoo.data.collate import TokenBatch
 from alignzoo.errors import Interrupted, NonFiniteLossError
-from alignzoo.geometry.shards import cut_like, plain, whole
+from alignzoo.geometry.shards import cut_like, whole, whole_state
 from alignzoo.interfaces import StepLoss
 from alignzoo.model.reference import Reference
 from alignzoo.model.weights import trained_weights
@@ -167,15 +167,15 @@ class Loop:
         """Write a checkpoint of the state after :attr:`done` steps (rank 0); it is the same on any number of ranks."""
         accelerator = self.engine.accelerator
         model = accelerator.unwrap_model(self.engine.model)
-        state = full_state(model, keep=self._writes)
-        gathered = {"optimizer": plain(self.optimizer.state_dict()), "geometry": self.controller.state_dict()}
+        objective, keep = self.engine.objective, self._writes
+        state = full_state(model, keep=keep)
+        tensors = {
+            "optimizer": whole_state(self.optimizer.state_dict(), keep=keep),
+            "loss": plain_state(objective.loss, keep=keep),
+            "robust": [plain_state(wrapper, keep=keep) for wrapper in objective.wrappers],
+            "geometry": self.controller.state_dict(keep=keep),
+        }
         if self._writes:
-            objective = self.engine.objective
-            tensors = {
-                **gathered,
-                "loss": plain_state(objective.loss),
-                "robust": [plain_state(wrapper) for wrapper in objective.wrappers],
-            }
             weights = trained_weights(model, state)
             facts = {"tokens": self.tokens, **self.identities}
             checkpoint = Checkpoint(self.done, weights, tensors, facts)

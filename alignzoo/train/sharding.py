@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignzoo.data.collate import TokenBatch
-from alignzoo.geometry.shards import whole
+from alignzoo.geometry.shards import whole_state
 from alignzoo.launch import distributed_backend, reshards_after_forward
+from alignzoo.model.base import without_adapter
 from alignzoo.pairs import PairBatch
 from alignzoo.train.logps import PairForward
 
@@ -99,29 +100,19 @@ def gathered(model: Any) -> Iterator[None]:
 
 def full_state(model: torch.nn.Module, *, keep: bool) -> dict[str, torch.Tensor]:
     """The model's state dict with whole tensors; all ranks take part, and those without ``keep`` get an empty one."""
-    seen: dict[tuple[int, torch.Size], torch.Tensor] = {}  # weights that are tied stay one tensor
+    seen: dict[int, torch.Tensor] = {}  # weights that are tied stay one tensor
     state = {}
-    for name, tensor in model.state_dict().items():
-        key = (_storage(tensor), tensor.shape)
-        gathered = seen.get(key)
-        if gathered is None:
-            gathered = whole(tensor)
-            gathered = gathered.cpu() if is_shard(model) else gathered
-            seen[key] = gathered if keep else gathered.new_empty(0)
-        state[name] = gathered
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen[id(tensor)] = whole_state(tensor.detach(), keep=keep)
+        state[name] = seen[id(tensor)]
     return state if keep else {}
-
-
-def _storage(tensor: Any) -> int:
-    pointer = (tensor.to_local() if hasattr(tensor, "to_local") else tensor).data_ptr()
-    return int(pointer) or id(tensor)  # an empty shard has no address
 
 
 def _layers(model: Any) -> list[torch.nn.Module]:
     """The decoder layers: what transformers says must not be split, else the longest list of modules."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    names = set(getattr(base, "_no_split_modules", None) or ())
-    layers = [module for module in model.modules() if type(module).__name__ in names]
+    names = set(getattr(without_adapter(model), "_no_split_modules", None) or ())
+    layers = [module for module in model.modules() if type(module).__name__ in names][::-1]  # the inner ones first
     if layers:
         return layers
     lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]

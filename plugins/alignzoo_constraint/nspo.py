@@ -8,9 +8,10 @@ for these texts. *Mitigating the Safety Alignment Tax with Null-Space Constraine
 2512.11391.
 
 The weights are projected and not the gradient: Adam divides each element by a scale of its own, which leads out of the
-subspace. Padding is not collected, unlike in the released code. Where no direction is free the update is zeroed, and
-the run says so. Under a new LoRA adapter the update is s·B·A, and (B·A) P = B·(A P): A is projected. An adapter that
-was trained before starts at B₀A₀ ≠ 0, from where projecting A alone cannot come back; it is refused.
+subspace. A bias is the weight of an input that is always 1, and so never free: it stays where it was in every map that
+is held. Padding is not collected, unlike in the released code. Where no direction is free the update is zeroed, and the
+run says so. Under a new LoRA adapter the update is s·B·A, and (B·A) P = B·(A P): A is projected. An adapter that was
+trained before starts at B₀A₀ ≠ 0, from where projecting A alone cannot come back; it is refused, and so is DoRA.
 
 The maps that ``projections`` does not name (attention, embeddings, the head) train freely. Logs ``nspo_kept``:
 ‖(W − W_ref) P‖ / ‖W − W_ref‖ over all named maps, before and after the projection.
@@ -107,8 +108,9 @@ class NSPO(GeometryController):
         stuck = sum(part == 0 for part, _ in sizes)
         if stuck:
             run.report.warn(
-                f"nspo: no direction is free in {stuck} of {len(sizes)} maps, which will stay as they are; raise "
-                "--geometry.nspo.alpha, or give less general data"
+                f"nspo: no direction is free in {stuck} of {len(sizes)} maps, which will stay as they are; read fewer "
+                "texts (--geometry.nspo.samples) or narrower ones (--geometry.nspo.data), or raise "
+                "--geometry.nspo.alpha"
             )
 
     def after_step(self, ctx: StepContext) -> None:
@@ -142,15 +144,19 @@ class WeightUpdate:
 
     def __init__(self, projection: Projection) -> None:
         self._map = projection
-        weight = projection.weight.detach()
+        weight, bias = projection.weight.detach(), projection.bias
         self._kept = weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
+        self._bias = None if bias is None or not bias.requires_grad else bias.detach().clone()
 
     def squared(self) -> float:
         """‖W − W_ref‖²."""
         return norm([self._moved()]) ** 2
 
     def project(self, free: Directions) -> None:
-        """W ← W_ref + (W − W_ref) P, in place; bit for bit W where all directions are free, W_ref where none is."""
+        """W ← W_ref + (W − W_ref) P, in place; bit for bit W where all directions are free, W_ref where none is.
+
+        Where not all are, the bias goes back to where it was.
+        """
         if len(free) < free.size:
             moved = self._moved()
             if self._map.rows_are_neurons:  # sharded, a rank has some of the neurons only
@@ -158,6 +164,9 @@ class WeightUpdate:
             else:
                 kept = like(free.project(local(moved).T).T, moved)
             self._map.weight.copy_(self._start + kept)
+            if self._bias is not None:
+                [self._bias] = beside([self._bias], [self._map.bias])
+                self._map.bias.copy_(self._bias)
 
     @property
     def _start(self) -> torch.Tensor:
@@ -175,6 +184,11 @@ class AdapterUpdate:
 
     def __init__(self, projection: Projection) -> None:
         self._map = projection
+        if getattr(projection.module, "use_dora", {}).get("default"):
+            raise IncompatibleError(
+                "nspo cannot hold a DoRA adapter: its update is not a product of B and A",
+                hint="train a plain adapter, or leave nspo out",
+            )
         if bool(self._of("lora_B").any()):
             raise IncompatibleError(
                 "nspo cannot hold an adapter that was trained before: its update is B·A − B₀·A₀, and only A can be "

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from alignzoo.errors import DataError
 from alignzoo.interfaces import Reward
 from alignzoo.plugin import Card, Options, Verified
+from alignzoo_rewards.sign import Sign
 
 if TYPE_CHECKING:
     from alignzoo.reward.context import Response
@@ -23,14 +25,7 @@ if TYPE_CHECKING:
 class ColumnOptions(Options):
     """Which way is up."""
 
-    sign: int = Field(1, ge=-1, le=1, description="1 where higher is better, -1 for costs")
-
-    @field_validator("sign")
-    @classmethod
-    def _one_way_or_the_other(cls, sign: int) -> int:
-        if sign == 0:
-            raise ValueError("sign is 1 or -1")
-        return sign
+    sign: Sign = Field(1, description="1 where higher is better, -1 for costs")
 
 
 class Column(Reward):
@@ -39,7 +34,21 @@ class Column(Reward):
     options: ColumnOptions
 
     def scores(self, responses: Sequence[Response]) -> Sequence[float]:
-        return [self.options.sign * response.score for response in responses if response.score is not None]
+        return [self.options.sign * _stated(response) for response in responses]
+
+
+def _stated(response: Response) -> float:
+    """The data's score.
+
+    Raises:
+        DataError: it has none.
+    """
+    if response.score is None:
+        raise DataError(
+            f"a response of pair {response.pair_id} has no score",
+            hint="give chosen_score and rejected_score in every row, or take that row out",
+        )
+    return response.score
 
 
 CARD = Card(

@@ -9,14 +9,16 @@ fp32, eval mode. Texts longer than the model can read, or than ``max_length``, l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from alignzoo.errors import ModelError
 from alignzoo.interfaces import Reward
 from alignzoo.plugin import Card, Options, Verified
+from alignzoo_rewards.sign import Sign
 
 if TYPE_CHECKING:
     from alignzoo.model.classifier import Scorer
@@ -27,20 +29,14 @@ class HFOptions(Options):
     """Which model, and how it is read."""
 
     model: str = Field(
+        min_length=1,
         description="hub id or folder of a classifier with one output",
         examples=["./reward-model"],
         json_schema_extra={"path": True},
     )
-    sign: int = Field(1, ge=-1, le=1, description="1 for a reward model, -1 for a cost model")
+    sign: Sign = Field(1, description="1 for a reward model, -1 for a cost model")
     max_length: int | None = Field(None, ge=1, description="tokens to read at the most (default: what the model can)")
     batch_size: int = Field(16, ge=1, description="responses per forward", json_schema_extra={"cost": True})
-
-    @field_validator("sign")
-    @classmethod
-    def _one_way_or_the_other(cls, sign: int) -> int:
-        if sign == 0:
-            raise ValueError("sign is 1 or -1")
-        return sign
 
 
 class HF(Reward):
@@ -72,6 +68,11 @@ class HF(Reward):
         for start in range(0, len(by_length), self.options.batch_size):
             rows = by_length[start : start + self.options.batch_size]
             for row, output in zip(rows, scorer.outputs([sequences[i] for i in rows]), strict=True):
+                if not math.isfinite(output):
+                    raise ModelError(
+                        f"the reward model {self.options.model} gives {output} for pair {responses[row].pair_id}",
+                        hint="look at its weights and at that row of the data; it runs in fp32",
+                    )
                 found[row] = self.options.sign * output
         return found
 

@@ -4,7 +4,7 @@
 
 h are the hidden states of the policy that training starts from, pooled over prompt and response as the probe was
 trained on them (its layer, its pooling); w and b are the probe's, so that s is the log-odds of *safe*. It is the
-default where a method reads scores and neither the data nor the user brings any.
+default where a method needs ``reward``, also if the data has scores: ``--reward column`` uses those.
 """
 
 from __future__ import annotations
@@ -52,18 +52,20 @@ class ProbeReward(Reward):
     def identity(self) -> str:
         """A trained probe is known by what it was trained on: trained again, its last digits may differ."""
         from alignzoo.data.digests import digest
+        from alignzoo.model.weights import config_digest
 
+        policy = [self.run.weights, config_digest(self.run.model)]
         how = [self.probe.facts.get(name) for name in ("layer", "pooling")]
         if self.options.probe is None:
-            return digest(self.run.weights, how, [self.probe.facts.get(name) for name in ("model_weights", "data")])
-        return digest(self.run.weights, how, self.probe.weight.tolist(), self.probe.bias.tolist())
+            return digest(policy, how, [self.probe.facts.get(name) for name in ("model_weights", "data")])
+        return digest(policy, how, self.probe.weight.tolist(), self.probe.bias.tolist())
 
     def scores(self, responses: Sequence[Response]) -> Sequence[float]:
         from alignzoo.geometry.probe import hidden_features
+        from alignzoo.model.base import without_adapter
         from alignzoo.report import Progress
 
-        model = self.run.model
-        model = model.get_base_model() if hasattr(model, "peft_config") else model  # adapters stay in place
+        model = without_adapter(self.run.model)
         layer = self.probe.facts.get("layer", model.config.get_text_config().num_hidden_layers)
         pooling = self.probe.facts.get("pooling", "mean")
         training, sequences = model.training, [response.ids for response in responses]

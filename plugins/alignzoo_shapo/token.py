@@ -70,7 +70,8 @@ class ShaPOTokenOptions(Options):
     count: int | None = Field(None, ge=1, description="how many neurons are selected, instead of a share")
     projections: str = Field(
         "down_proj",
-        description="maps whose inputs are neurons: down_proj (the MLP's, in every family), or names, comma-separated",
+        description="maps whose inputs are neurons: down_proj (the MLP's, in every family), or names, comma-separated; "
+        "mlp (all maps of the MLPs) with select random or all only",
         examples=["o_proj", "down_proj,o_proj"],
     )
     probe: str | None = Field(

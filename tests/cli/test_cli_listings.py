@@ -49,6 +49,20 @@ def test_info_says_what_the_default_options_need(az_here: Az) -> None:
     assert method["passes"] == 2
 
 
+def test_listings_say_what_is_required_and_what_runs_on_shards(az_here: Az) -> None:
+    [hf] = json.loads(az_here("info", "hf", "--json").stdout)["methods"]
+    assert {option["name"]: option["required"] for option in hf["options"]}["model"]
+    assert not {"passes", "sharded", "swaps", "relabels", "batch_coupled"} & set(hf)
+    text = az_here("info", "hf").stdout
+    assert ["--reward.model", "TEXT", "required"] in [line.split()[:3] for line in text.splitlines()]
+    assert "sharded" not in text
+    named = az_here("run", "--geometry", "shapo-reward", "--reward", "hf", "--help").stdout
+    assert "hub id or folder of a classifier with one output [required]" in " ".join(named.split())
+    [sam] = json.loads(az_here("info", "sam", "--json").stdout)["methods"]
+    assert sam["sharded"]
+    assert "  sharded weights   yes, under FSDP2" in az_here("info", "sam").stdout
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
@@ -113,9 +127,11 @@ def test_compat_without_methods_is_the_table_of_all(az_here: Az) -> None:
     kinds = ("loss", "robust", "geometry")
     cards = {kind: [m.name for m in list_methods(kind) if hasattr(m, "target")] for kind in kinds}
     text = az_here("compat").stdout.splitlines()
-    heads = [[loss, *more] for loss in cards["loss"] for more in ([], *(["+", name] for name in cards["robust"]))]
-    assert text[0].split() == ["geometry", *(word for words in heads for word in words)]
-    assert ["sam", *["ok"] * len(heads)] in [line.split() for line in text]
+    assert [line for line in text if line.startswith("loss ")] == [f"loss {loss}" for loss in cards["loss"]]
+    assert text[1].split() == ["geometry", "no", "wrapper", *cards["robust"]]
+    rows = [line.split() for line in text]
+    assert rows.count(["sam", *["ok"] * (1 + len(cards["robust"]))]) == len(cards["loss"])
+    assert max(len(line) for line in text if not line.startswith("[")) <= 80
     under = az_here("compat", ACCELERATE_USE_DEEPSPEED="true").stdout
     assert "no [1]" in under
     assert "[1] runs under DeepSpeed are not supported" in under

@@ -65,6 +65,30 @@ def test_dry_run_shows_every_value_and_where_it_is_from(az: Az, tmp_path: Path) 
     assert plan["settings"]["lr"] == {"value": 0.002, "from": "flag"}
 
 
+def test_a_need_of_options_brings_the_reward_and_its_options(az_here: Az, tmp_path: Path) -> None:
+    plugin = tmp_path / "by_option.py"
+    plugin.write_text(
+        "from alignzoo.plugin import Card, Options, hookimpl\n"
+        "from pydantic import Field\n\n"
+        "class Judged(Options):\n"
+        '    judged: bool = Field(False, description="reads scores")\n'
+        "    def needs(self):\n"
+        '        return frozenset({"reward"}) if self.judged else frozenset()\n\n'
+        "@hookimpl\n"
+        "def alignzoo_methods():\n"
+        '    facts = {"kind": "robust", "summary": "s", "formula": "f", "target": "a:B", "options": Judged}\n'
+        '    return [Card(name="judging", **facts)]\n'
+    )
+    words = ["run", "--plugin", str(plugin), "--robust", "judging", "--dry-run"]
+    assert "--reward.probe" not in az_here(*words, "--help").stdout
+    recipe = tmp_path / "judged.yaml"
+    recipe.write_text("robust: [{name: judging, judged: true}]\n")
+    assert "--reward.probe" in az_here(*words[:3], "--recipe", str(recipe), "--help").stdout
+    for flag in ("--robust.judged", "--robust.judging.judged"):
+        assert "--reward.probe" in az_here(*words, flag, "--help").stdout
+        assert "reward.probe" in az_here(*words, flag).stdout
+
+
 def test_wrapper_options_reach_the_wrapper_that_is_named(az_here: Az) -> None:
     words = ["--loss", "drdpo", "--robust.drdpo.beta_prime", "0.25", "--dry-run", "--json"]
     plan = json.loads(az_here("run", *words).stdout)
@@ -93,6 +117,15 @@ def test_wrapper_options_reach_the_wrapper_that_is_named(az_here: Az) -> None:
         ("--recipe sandbx --loss.x 1", "no recipe 'sandbx'", "did you mean sandbox?"),
         ("--lr", "option '--lr' requires an argument", "--help"),
         ("somewhere", "got unexpected extra argument (somewhere)", "--help"),
+        (
+            "--geometry shapo-reward --reward hf",
+            "--reward hf needs --reward.model: hub id or folder",
+            "`alignzoo info hf`",
+        ),
+        ("--geometry shapo-reward --reward.k 3", "unknown option --reward.k", "did you mean --geometry.k?"),
+        ("--resume here --reward.sign -1", "--resume does not go with --reward.sign", "leave them out"),
+        ("--resume here --geometry.alpha 1 --reward.sign=-1", "--geometry.alpha, --reward.sign", "leave them out"),
+        ("--resume here --geometry.switch --lr 1", "--resume does not go with --geometry.switch", "leave them out"),
         ("--resume here --loss ipo --lr 1 --recipe x --dry-run", "--loss, --lr, --recipe, --dry-run", "keeps its plan"),
     ],
 )

@@ -63,6 +63,10 @@ def test_what_setup_gets_is_named() -> None:
         assert re.search(rf"`{field.name}\b", text), field.name
 
 
+def test_a_property_is_shown_as_one() -> None:
+    assert "    @property\n    def messages(self)" in text_of("interfaces")
+
+
 def test_every_rule_of_the_contract_is_named_under_its_kind() -> None:
     shared = {codes(row[0])[0] for row in rows(section("contract", "For all kinds"))}
     for kind, words in (("loss", "losses"), ("robust", "robust wrappers"), ("geometry", "geometry controllers")):

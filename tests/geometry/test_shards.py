@@ -11,7 +11,7 @@ import torch
 
 from alignzoo.geometry import ascent
 from alignzoo.geometry.perturb import Move, cosine, dot, norm, perturbed
-from alignzoo.geometry.shards import beside, count, cut_like, is_sharded, plain, whole
+from alignzoo.geometry.shards import beside, count, cut_like, is_sharded, whole, whole_state
 from alignzoo.testing.ranks import on_two_ranks
 
 SHAPES = [(5, 3), (1, 4), (7,), (4, 2, 2), (1,)]  # an uneven share, none at all for rank 1, and even ones
@@ -45,7 +45,7 @@ FIGURES: dict[str, Callable[[Callable[[list[torch.Tensor]], list[torch.Tensor]]]
     "cosine": lambda cut: [cosine(cut(tensors(1)), cut(tensors(2)))],
     "count": lambda cut: [count([part > 0.3 for part in cut(tensors(1))])],
     "perturbed": moved,
-    "state": lambda cut: list(plain({"kept": [cut(tensors(1))], "n": 1})["kept"][0]),
+    "state": lambda cut: list(whole_state({"kept": [cut(tensors(1))], "n": 1})["kept"][0]),
     "beside": lambda cut: [whole(part) for part in beside(tensors(2), cut(tensors(1)))],
     "noise": lambda cut: [whole(part) for part in ascent.noise_like(cut(tensors(1)), generator())],
     "drawn": lambda cut: [whole(m) for m in ascent.drawn_from([p > 0 for p in cut(tensors(1))], 6, generator())],

@@ -205,3 +205,12 @@ def test_only_one_average_takes_the_weights_place() -> None:
     assert isinstance(both, list)
     assert both[0].exit_code == 3
     assert "ema and swa would each be evaluated and saved" in both[0].message
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "Rprop"])
+def test_optimizers_that_need_whole_weights_are_refused_on_shards(optimizer: str) -> None:
+    given = [Layer("flag", {"optimizer": optimizer})]
+    assert isinstance(resolve(given, distributed="ddp"), Plan)
+    [problem] = resolve(given, distributed="fsdp")  # type: ignore[misc]
+    assert problem.exit_code == 3
+    assert "does not work on sharded weights" in problem.message

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import Field
 
 from alignzoo.errors import AlignzooError, UsageError
-from alignzoo.plugin.card import Card
+from alignzoo.plugin.card import Card, Need, Options
 from alignzoo.plugin.plan import Plan
 from alignzoo.plugin.planfile import plan_to_dict, read_plan, write_plan
 from alignzoo.plugin.plugin import Plugin
@@ -91,3 +92,48 @@ def test_options_of_another_reward_are_refused() -> None:
     assert "reward 'probe' has no option 'sign'" in refusal({**SOFT, "reward.sign": -1}).message
     assert "--reward.sign: no reward of this run has that option" in refusal({**OWN, "reward.sign": -1}).message
     assert isinstance(refusal({**OWN, "reward": "probe"}), UsageError)
+
+
+def test_an_option_of_another_kind_is_found_where_it_is() -> None:
+    problems = resolve([Layer("flag", {**OWN, "geometry": "shapo-token", "reward.rho": 1})])
+    assert isinstance(problems, list)
+    assert "--reward.rho: no reward of this run has that option" in problems[0].message
+    assert problems[0].hint == "did you mean --geometry.rho?"
+
+
+class Judged(Options):
+    """Reads scores by an option."""
+
+    judged: bool = Field(True, description="reads scores")
+
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"reward"}) if self.judged else frozenset()
+
+
+def test_needs_of_options_count() -> None:
+    facts = {"target": "a:B", "summary": "s", "formula": "f", "options": Judged}
+    judging = Card(kind="robust", name="judging", **facts)  # type: ignore[arg-type]
+    known = Registry([*registry().plugins, Plugin("theirs", "1", "theirs", "theirs", [judging])])
+    plan = require(resolve([Layer("flag", {**OWN, "robust": ["judging"]})], methods=known))
+    assert plan.reward is not None
+    quiet = {**OWN, "robust": ["judging"], "robust.judged": False}
+    assert require(resolve([Layer("flag", quiet)], methods=known)).reward is None
+    problems = resolve([Layer("flag", {**OWN, "reward": "probe"})], methods=known)
+    assert isinstance(problems, list)
+    assert "--robust judging" in str(problems[0].hint)
+
+
+def test_a_wrapper_around_soft_labels_that_looks_at_the_opposite_label_would_do_nothing() -> None:
+    facts = {"target": "a:B", "summary": "s", "formula": "f"}
+    smooth = Card(kind="robust", name="smooth", needs=frozenset({"swap"}), **facts)  # type: ignore[arg-type]
+    known = Registry([*registry().plugins, Plugin("theirs", "1", "theirs", "theirs", [smooth])])
+
+    def resolved(**values: Any) -> Any:
+        return resolve([Layer("flag", {**OWN, **values})], methods=known)
+
+    assert isinstance(resolved(robust=["smooth"]), Plan)
+    assert isinstance(resolved(robust=["smooth", "soft-label"]), Plan)
+    for values in ({"robust": ["soft-label", "smooth"]}, {"robust": ["smooth"], "geometry": "shapo-reward"}):
+        [problem] = resolved(**values)
+        assert problem.exit_code == 3
+        assert "robust 'smooth' would do nothing around" in problem.message

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ from reward_helpers import by_hand, save_classifier
 from safetensors.torch import load_file
 
 from alignzoo import load_method
-from alignzoo.errors import ModelError, UsageError
+from alignzoo.errors import DataError, ModelError, UsageError
 from alignzoo.geometry.probe import Probe
+from alignzoo.model.classifier import load_scorer
 from alignzoo.plugin import registry
 from alignzoo.report import Progress, Reporter
 from alignzoo.reward.context import Response, RewardContext
@@ -98,6 +101,29 @@ def test_identity_is_that_of_the_content(classifier: Path, tmp_path: Path) -> No
     assert ready("hf", model=str(save_classifier(tmp_path / "template", template=None))).identity() != same
 
 
+def test_identity_is_also_that_of_the_config(classifier: Path, tmp_path: Path) -> None:
+    """What decides the outputs beside the weights, and not what says where they were saved."""
+    given = json.loads((classifier / "config.json").read_text())
+    same = ready("hf", model=str(classifier)).identity()
+    kept, told = {"transformers_version": "4.0", "_name_or_path": "elsewhere"}, {"rms_norm_eps": 0.5}
+    for changes, is_same in ((kept, True), (told, False)):
+        folder = tmp_path / str(is_same)
+        shutil.copytree(classifier, folder)
+        (folder / "config.json").write_text(json.dumps({**given, **changes}))
+        assert (ready("hf", model=str(folder)).identity() == same) is is_same
+
+
+def test_identity_is_also_that_of_the_models_own_code(classifier: Path, tmp_path: Path) -> None:
+    def loaded(code: str, trust: bool) -> str:
+        (folder / "modeling_own.py").write_text(code)
+        return load_scorer(str(folder), trust_remote_code=trust, device=torch.device("cpu")).identity()
+
+    folder = tmp_path / "coded"
+    shutil.copytree(classifier, folder)
+    assert loaded("a = 1", True) == loaded("a = 1", True) != loaded("a = 2", True)
+    assert loaded("a = 1", False) == loaded("a = 2", False)  # not run
+
+
 def test_what_is_no_reward_model_is_refused(tmp_path: Path, classifier: Path) -> None:
     two = save_classifier(tmp_path / "two", labels=2)
     with pytest.raises(ModelError, match=r"two has 2 outputs \(LABEL_0, LABEL_1\), and a reward has one"):
@@ -121,9 +147,50 @@ def test_what_is_no_reward_model_is_refused(tmp_path: Path, classifier: Path) ->
     (pickled / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"holds no model.safetensors"):
         ready("hf", model=str(pickled)).scores(GIVEN)
-    for name in ("hf", "column"):
-        with pytest.raises(UsageError, match="sign is 1 or -1"):
-            load_method("reward", name, sign=0, **({"model": "x"} if name == "hf" else {}))
+
+
+def test_options_without_a_meaning_are_refused() -> None:
+    for name, options in (("hf", {"model": "x"}), ("column", {})):
+        for sign in (0, 2, "-2", "up"):
+            with pytest.raises(UsageError, match=r"--reward.sign: input should be 1 or -1"):
+                load_method("reward", name, sign=sign, **options)
+        assert load_method("reward", name, sign="-1", **options).options.sign == -1
+    with pytest.raises(UsageError, match=r"--reward.model: string should have at least 1 character"):
+        load_method("reward", "hf", model="")
+    with pytest.raises(UsageError, match=r"^--reward hf needs --reward.model: hub id or folder of a classifier"):
+        load_method("reward", "hf")
+
+
+def test_what_is_no_classifier_is_told_what_it_is(tmp_path: Path, classifier: Path) -> None:
+    with pytest.raises(ModelError, match=r"sandbox is a language model, not a classifier \(LlamaForCausalLM\)"):
+        ready("hf", model="sandbox")
+    (tmp_path / "file").touch()
+    for name in ("nowhere", "file"):
+        with pytest.raises(ModelError) as found:
+            ready("hf", model=str(tmp_path / name))
+        assert "gguf" not in str(found.value.hint)
+    with pytest.raises(ModelError, match=r"m.gguf is a .gguf file"):
+        ready("hf", model="m.gguf")
+    bare = save_classifier(tmp_path / "bare")
+    for file in bare.glob("*token*"):
+        file.unlink()
+    with pytest.raises(ModelError) as found:
+        ready("hf", model=str(bare)).scores(GIVEN)
+    assert not found.value.message.endswith(":")
+
+
+def test_hf_names_the_model_whose_scores_are_not_finite(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    folder = save_classifier(tmp_path / "broken")
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {**weights, "score.weight": weights["score.weight"] * float("nan")},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    with pytest.raises(ModelError, match=r"the reward model .*broken gives nan for pair 0"):
+        ready("hf", model=str(folder)).scores(GIVEN)
 
 
 def drop_head(folder: Path) -> None:
@@ -138,6 +205,8 @@ def test_the_columns_of_the_data_are_the_scores() -> None:
     given = [Response(0, "p", "r", [1], score=2.5), Response(0, "p", "s", [2], score=-1.0)]
     assert ready("column").scores(given) == [2.5, -1.0]
     assert ready("column", sign=-1).scores(given) == [-2.5, 1.0]
+    with pytest.raises(DataError, match="a response of pair 7 has no score"):
+        ready("column").scores([*given, Response(7, "p", "t", [3])])
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last", "max"])
@@ -161,10 +230,12 @@ def test_the_probe_scores_by_its_own_logits(layer: int, pooling: Any) -> None:
 
 
 def test_the_probes_identity() -> None:
+    policy = tiny_model()
+
     def identity(weights: str = "w", *, folder: str | None = None, by: float = 0.0, **facts: Any) -> str:
         made = Probe(torch.ones(2, 4) + by, torch.zeros(2), facts)
         reward = load_method("reward", "probe", probe=folder)
-        reward.setup(RewardContext(None, weights, torch.device("cpu"), 0, Reporter(), lambda given: made))
+        reward.setup(RewardContext(policy, weights, torch.device("cpu"), 0, Reporter(), lambda given: made))
         return str(reward.identity())
 
     assert identity(data="d") == identity(data="d", by=1e-7)  # trained again elsewhere
@@ -172,6 +243,9 @@ def test_the_probes_identity() -> None:
         len({identity(), identity("other"), identity(data="d"), identity(folder="x"), identity(folder="x", by=1.0)})
         == 5
     )
+    before = identity()
+    policy.config.rms_norm_eps = 0.5
+    assert identity() != before
 
 
 def test_hf_keeps_the_contract(classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

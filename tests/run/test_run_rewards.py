@@ -13,17 +13,20 @@ from typing import Any
 import pytest
 import torch
 from reward_helpers import save_classifier
-from run_helpers import Az, Heard, MakeModel, RunFolder, Start, Train, write_rows
+from run_helpers import Az, Heard, MakeModel, OnTwoRanks, RunFolder, Start, Train, write_rows
 
 import alignzoo
 from alignzoo.cache import cache_root
 from alignzoo.errors import AlignzooError, DataError, IncompatibleError, MethodError, ModelError, UsageError
 from alignzoo.plugin import plugins_from
+from alignzoo.reward import scoring
 from alignzoo.runs import resume
+from alignzoo.sandbox import preference_rows
 
 SHAPO = {"geometry": "shapo-reward", "geometry.interval": 1, "geometry.select": "random", "eval-share": 0.2}
 COUNTING = """
 import json
+import os
 from pathlib import Path
 
 from alignzoo.interfaces import PreferenceLoss, Reward
@@ -37,13 +40,18 @@ class LengthOptions(Options):
 
 class Length(Reward):
     def scores(self, responses):
-        with Path({log!r}).open("a") as file:
-            file.writelines(json.dumps([r.pair_id, r.messages[-1]["content"]]) + "\\n" for r in responses)
+        log, rank = Path({log!r}), os.environ.get("RANK", "0")
+        log.touch()
+        stop = log.with_suffix(".stop")
+        if stop.exists() and len(log.read_text().splitlines()) >= int(stop.read_text()):
+            raise ZeroDivisionError("interrupted")
+        with log.open("a") as file:
+            file.writelines(json.dumps([r.pair_id, r.messages[-1]["content"], rank]) + "\\n" for r in responses)
         found = [-0.01 * len(r.messages[-1]["content"]) for r in responses]
-        spoiled = {{"": found, "few": found[:-1], "nan": [float("nan"), *found[1:]], "text": ["good", *found[1:]]}}
-        if self.options.spoil == "raise":
+        spoiled = {{"few": found[:-1], "nan": [float("nan"), *found[1:]], "text": ["good", *found[1:]]}}
+        if self.options.spoil == "raise" or self.options.spoil == "raise on rank " + rank:
             raise ZeroDivisionError("by the author")
-        return spoiled[self.options.spoil]
+        return spoiled.get(self.options.spoil, found)
 
 
 class OneWay(PreferenceLoss):
@@ -217,9 +225,55 @@ def test_damaged_scores_are_made_anew(train: Train, counting: Any) -> None:
         ("raise", r"reward 'length' failed on pairs \d+ to \d+: ZeroDivisionError: by the author"),
     ],
 )
-def test_a_reward_that_fails_is_named(train: Train, counting: Any, spoil: str, message: str) -> None:
+def test_a_reward_that_fails_is_named(train: Train, counting: Any, spoil: str, message: str, tmp_path: Path) -> None:
     with plugins_from(counting[0]), pytest.raises(MethodError, match=message):
         train(**SHAPO, reward="length", **{"reward.spoil": spoil, "probe.share": 0.0})
+    assert not (tmp_path / "run-1").exists()
+
+
+def test_scoring_that_was_interrupted_goes_on_where_it_was(
+    train: Train, counting: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, asked = counting
+    for name in ("PAIRS_KEPT_TOGETHER", "PAIRS_AT_A_TIME"):
+        monkeypatch.setattr(scoring, name, 16)
+    stop, heard = tmp_path / "asked.stop", Heard()
+    stop.write_text("64")  # after two blocks of 16 pairs
+    words = {**SHAPO, "reward": "length", "probe.share": 0.0}
+    with plugins_from(file):
+        with pytest.raises(MethodError, match="ZeroDivisionError: interrupted"):
+            train(**words)
+        assert len(asked()) == 64
+        assert not (tmp_path / "run-1").exists()
+        stop.unlink()
+        run = train(report=heard, **words)
+    count = run.result["pairs"]
+    assert len(asked()) == 2 * (count["train"] + count["held_out"])
+    assert len({tuple(line) for line in asked()}) == len(asked())
+    assert any(f"{count['train']} training pairs scored, 32 of them in an earlier run;" in note for note in heard.notes)
+
+
+def test_the_runs_own_probe_is_trained_once(train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """For the reward and for the neurons, and is not called an earlier run's."""
+    monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
+    heard = Heard()
+    train(report=heard, **{**SHAPO, "geometry.select": "anti-toxic"})
+    assert [note.partition(";")[0] for note in heard.notes if note.startswith("safety probe: ")][-1:] == [
+        "safety probe: trained"
+    ]
+    assert not [note for note in heard.notes if "reused" in note]
+
+
+def test_scores_of_the_data_that_are_not_used_are_pointed_out(train: Train, scored_pairs: Path, pairs: Path) -> None:
+    told = "the data has scores; --reward column uses them"
+    for data, reward, is_told in (
+        (scored_pairs, "probe", True),
+        (scored_pairs, "column", False),
+        (pairs, "probe", False),
+    ):
+        heard = Heard()
+        train(report=heard, **SHAPO, data=str(data), reward=reward)
+        assert (told in heard.notes) is is_told
 
 
 def test_a_resumed_run_keeps_its_reward(train: Train, tmp_path: Path) -> None:
@@ -242,15 +296,18 @@ def test_what_does_not_go_together_is_refused(train: Train, counting: Any, tmp_p
         train(**{"reward.sign": -1})
     with pytest.raises(IncompatibleError, match="soft-label and shapo-reward each put labels of their own"):
         train(**SHAPO, robust="soft-label")
-    with pytest.raises(UsageError, match=r"geometry 'shapo-reward' needs a safety probe|reward 'probe' needs a safety"):
+    with pytest.raises(
+        UsageError, match=r"reward 'probe' needs a safety probe, and --probe.share 0 leaves it no pairs"
+    ):
         train(**SHAPO, **{"probe.share": 0.0})
     with pytest.raises(DataError, match="and the data has no chosen_score and no rejected_score") as found:
         train(**SHAPO, reward="column")
     assert "--reward probe" in str(found.value.hint)
-    with pytest.raises(ModelError, match="no such folder"):
+    with pytest.raises(ModelError, match=r"reward model .*nowhere: no such folder"):
         train(**SHAPO, reward="hf", **{"reward.model": str(tmp_path / "nowhere")})
-    with pytest.raises(UsageError, match=r"--reward.model: field required"):
+    with pytest.raises(UsageError, match=r"^--reward hf needs --reward.model: hub id or folder"):
         train(**SHAPO, reward="hf")
+    assert not list(tmp_path.glob("run-*"))
 
 
 def test_a_loss_without_an_opposite_label_is_refused(command: Any, az: Az, counting: Any, tmp_path: Path) -> None:
@@ -292,6 +349,43 @@ def test_two_ranks_score_as_one(
     for name, tensor in one.weights.items():
         assert torch.allclose(other.weights[name], tensor, rtol=1e-5, atol=1e-5)
     assert (other.path / "soft_labels.json").read_text() == (one.path / "soft_labels.json").read_text()
+
+
+@pytest.mark.slow
+def test_two_ranks_divide_the_pairs(
+    command: Any, on_two_ranks: OnTwoRanks, counting: Any, tmp_path: Path, make_model: MakeModel
+) -> None:
+    """Each is scored once, also over a resumed run; a rank that fails tells the other, and both end."""
+    file, asked = counting
+    data = write_rows(tmp_path / "many.jsonl", preference_rows("train", 700))
+    given = {**SHAPO, "model": make_model(), "data": data, "reward": "length", "probe.share": 0.0, "max-steps": 1}
+    plugin = ("--plugin", str(file))
+    failed = on_two_ranks(*command(tmp_path / "out", *plugin, **given, **{"reward.spoil": "raise on rank 1"}))
+    assert failed.returncode == 1
+    assert "reward 'length' failed on pairs" in failed.stderr
+    assert "ZeroDivisionError: by the author" in failed.stderr
+    assert not (tmp_path / "out").exists()
+    before = len(asked())
+    done = on_two_ranks(*command(tmp_path / "out", *plugin, **given))
+    assert done.returncode == 0, done.stderr
+    pairs = RunFolder(tmp_path / "out").result["pairs"]
+    new = asked()[before:]
+    assert len({tuple(line[:2]) for line in new}) == len(new) == 2 * (pairs["train"] + pairs["held_out"])
+    assert {line[2] for line in new} == {"0", "1"}
+    (tmp_path / "out" / "result.json").unlink()
+    again = on_two_ranks("run", "--resume", str(tmp_path / "out"), *plugin)
+    assert again.returncode == 0, again.stderr
+    assert len(asked()) == before + len(new)
+
+
+@pytest.mark.slow
+def test_two_ranks_hear_of_a_probe_that_cannot_be_trained(
+    command: Any, on_two_ranks: OnTwoRanks, tmp_path: Path
+) -> None:
+    ended = on_two_ranks(*command(tmp_path / "out", **SHAPO, **{"probe.share": 0.05}))
+    assert ended.returncode == 1
+    assert "to validate it" in ended.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_python_loads_a_reward() -> None:
