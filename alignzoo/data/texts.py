@@ -41,7 +41,8 @@ def load_texts(
     """
     rows: Sequence[Row] | Dataset = _lines(source) if source.lower().endswith(".txt") else load_rows(source)
     rendered = [_render(rows[i], source, i, tokenizer) for i in drawn(len(rows), count, seed)]
-    texts = [ids for ids in PairTokenizer(tokenizer).encode([text for text in rendered if text.strip()]) if ids]
+    written = [text for text in rendered if text.strip()]
+    texts = [ids for ids in PairTokenizer(tokenizer).encode(written) if ids] if written else []
     if not texts:
         raise DataError(f"{source}: there are no texts in it", hint=f"a row has {_KINDS}")
     if len(texts) < count:
