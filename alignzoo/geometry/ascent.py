@@ -97,6 +97,10 @@ class WeightMover(GeometryController):
         """
         named_by({n: w for n, w in run.model.named_parameters() if w.requires_grad}, self.options.select)
 
+    def steepest(self, ctx: StepContext, moved: Moved) -> Sequence[torch.Tensor] | None:
+        """ε = ρ·g/‖g‖ by the options ``rho`` and ``norm``; None where there is no gradient."""
+        return lengthened(moved.gradients, self.options.rho, self.options.norm)
+
 
 def chosen(ctx: StepContext, select: str) -> tuple[list[str], list[torch.nn.Parameter]]:
     """Names and weights of the trainable parameters that ``select`` names, in the model's order."""
@@ -176,10 +180,8 @@ def visit(
     ctx.log("radius", norm(epsilon))
     move = perturbed(weights, epsilon)
     del epsilon
-    with move as moving:
+    with move:
         there = ctx.backward()
-        if keep is None:
-            ctx.log("ascent_cosine", moving.cosine(grads(weights)))
     ctx.log("sharpness_gap", float(there.value - loss.value))
     return loss, kept
 
@@ -289,9 +291,8 @@ def _ascend_in_parts(ctx: StepContext, options: PerturbationOptions, delta: Delt
     """One ascent per micro-batch; what they log is averaged."""
     losses: list[StepLoss] = []
     logged: dict[str, list[float]] = {}
-    _, weights = chosen(ctx, options.select)
     for part in ctx.parts():
-        losses.append(visit(part, options.select, delta, keep=weights)[0])
+        losses.append(visit(part, options.select, delta)[0])
         for name, value in part.metrics.items():
             logged.setdefault(name.removeprefix("geometry/"), []).append(value)
     for name, values in logged.items():

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignzoo.errors import UsageError
 from alignzoo.geometry.perturb import norm
 from alignzoo.geometry.shards import beside
+from alignzoo.interfaces import GeometryController
 from alignzoo.lazy import torch
+
+if TYPE_CHECKING:
+    from alignzoo.train.context import SetupContext, StepContext
 
 
 class WeightAverage:
@@ -64,7 +68,43 @@ class WeightAverage:
         self.count = state["count"]
 
 
-def check_schedule(name: str, *, start: int, interval: int, steps: int | None) -> None:
+class Averaging(GeometryController):
+    """A companion whose average is evaluated and saved; a subclass says in ``share`` how much of the new weights it
+    takes in its n-th update, counted from 1. Options: ``interval`` and ``start``, in optimizer steps."""
+
+    name: str
+
+    def share(self, n: int) -> float:
+        """Of the new weights, from 0 to 1; 1 in the first update."""
+        raise NotImplementedError
+
+    def setup(self, run: SetupContext) -> None:
+        """Begin at the weights that training starts from.
+
+        Raises:
+            UsageError: the run is too short for a single update.
+        """
+        _check_schedule(self.name, start=self.options.start, interval=self.options.interval, steps=run.steps)
+        self.average = WeightAverage(run.model)
+
+    def after_step(self, ctx: StepContext) -> None:
+        if _is_due(ctx.step, start=self.options.start, interval=self.options.interval):
+            self.average.include(self.share)
+            ctx.log(f"{self.name}_distance", self.average.distance())
+
+    @contextmanager
+    def for_evaluation(self) -> Iterator[None]:
+        with self.average.in_place():
+            yield
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.average.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.average.load_state_dict(state)
+
+
+def _check_schedule(name: str, *, start: int, interval: int, steps: int | None) -> None:
     """That a run of ``steps`` optimizer steps updates an average at all.
 
     Raises:
@@ -78,7 +118,7 @@ def check_schedule(name: str, *, start: int, interval: int, steps: int | None) -
         )
 
 
-def is_due(step: int, *, start: int, interval: int) -> bool:
+def _is_due(step: int, *, start: int, interval: int) -> bool:
     """Whether an average is updated after the 0-based ``step``: after every ``interval`` steps from ``start`` on."""
     after = step + 1 - start
     return after > 0 and after % interval == 0

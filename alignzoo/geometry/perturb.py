@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from alignzoo.geometry.shards import local, sums
@@ -17,21 +16,8 @@ from alignzoo.lazy import torch
 _PIECE = 1 << 20  # elements: little beside a model, and few enough for a sum in fp32
 
 
-@dataclass(frozen=True)
-class Move:
-    """Weights that have been moved: ``parameters`` as they are now, ``saved`` as they were."""
-
-    parameters: Sequence[torch.Tensor]
-    saved: Sequence[torch.Tensor]
-
-    def cosine(self, other: Sequence[torch.Tensor]) -> float:
-        """Cosine between what the weights were moved by, rounding included, and other tensors of their shapes."""
-        rows = (map(local, tensors) for tensors in (self.parameters, other, self.saved))
-        return _cosine([_products(*each) for each in zip(*rows, strict=True)], self.parameters)
-
-
 @contextmanager
-def perturbed(parameters: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor]) -> Iterator[Move]:
+def perturbed(parameters: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor]) -> Iterator[None]:
     """Inside, every parameter holds its value plus its delta; after, also after an exception, its exact bits again.
 
     The sum is rounded to the parameter's dtype, so in bf16 a delta far below the weights mostly vanishes. ``.grad`` is
@@ -53,7 +39,7 @@ def perturbed(parameters: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor]
         with torch.no_grad():
             _add(parameters, deltas)
         del deltas
-        yield Move(parameters, saved)
+        yield
     finally:
         with torch.no_grad():
             for parameter, value in zip(parameters, saved, strict=True):
@@ -75,7 +61,12 @@ def dot(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
 
 def cosine(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
     """Cosine between two lists of tensors of the same shapes; 0 where one has no length."""
-    return _cosine([_products(a, b) for a, b in zip(map(local, one), map(local, other), strict=True)], one)
+    if not one:
+        return 0.0
+    found = sums([_products(a, b) for a, b in zip(map(local, one), map(local, other), strict=True)], one)
+    square, product, across = torch.stack([part.to(found[0].device) for part in found]).sum(0).tolist()
+    lengths = (square * across) ** 0.5
+    return float(product / lengths) if lengths > 0 else 0.0
 
 
 def total(parts: Sequence[torch.Tensor], of: Sequence[torch.Tensor]) -> float:
@@ -121,28 +112,16 @@ def _add(parameters: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor]) -> 
         parameter.add_(delta.to(parameter.dtype))
 
 
-def _cosine(products: Sequence[torch.Tensor], of: Sequence[torch.Tensor]) -> float:
-    """From :func:`_products` of each of some tensors; 0 where a side has no length."""
-    if not products:
-        return 0.0
-    found = [part.to(products[0].device) for part in sums(products, of)]
-    square, product, other = torch.stack(found).sum(0).tolist()
-    lengths = (square * other) ** 0.5
-    return float(product / lengths) if lengths > 0 else 0.0
+def _products(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """``(3,)``: one·one, one·other and other·other, in :func:`widest` precision.
 
-
-def _products(one: torch.Tensor, other: torch.Tensor, less: torch.Tensor | None = None) -> torch.Tensor:
-    """``(3,)``: a·a, a·b and b·b of a = ``one`` (minus ``less``) and b = ``other``, in :func:`widest` precision.
-
-    Piece by piece, with products in fp32 at least within one: a copy of all weights, or a wide one, takes long.
+    Piece by piece, with products in fp32 at least within one: a wide copy of all weights takes long.
     """
     device, dtype = one.device, torch.promote_types(one.dtype, torch.float32)
     size = _PIECE if device.type == "cpu" else max(one.numel(), 1)
-    tensors = [tensor.flatten().to(device).split(size) for tensor in (one, other, less) if tensor is not None]
     found = []
-    for first, b, *rest in zip(*tensors, strict=True):
-        a = (first - rest[0] if rest else first).to(dtype)
-        b = b.to(dtype)
+    for a, b in zip(one.flatten().split(size), other.flatten().to(device).split(size), strict=True):
+        a, b = a.to(dtype), b.to(dtype)
         found += [torch.dot(a, a), torch.dot(a, b), torch.dot(b, b)]
     return torch.stack(found).to(widest(device)).view(-1, 3).sum(0)
 

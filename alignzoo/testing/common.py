@@ -6,13 +6,14 @@ import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from alignzoo.errors import contained
 from alignzoo.interfaces import GeometryController, PreferenceLoss, Reward, RobustWrapper
+from alignzoo.plugin.card import Need
 from alignzoo.plugin.discover import HEAVY
 from alignzoo.plugin.registry import registry
 from alignzoo.testing.modules import Source, environment, sources
@@ -153,3 +154,40 @@ RULES = (
     Rule("target", "the target is a class of the kind's interface, built from its options", target),
     Rule("options", "the options build, are frozen, and refuse unknown names", options),
 )
+
+
+def used_as_declared(
+    subject: Subject, need: Need, used: Sequence[tuple[Configuration, bool]], *, what: str, missing: str, idle: str
+) -> None:
+    """Hold the use of something to the need that stands for it.
+
+    Args:
+        used: for each configuration, whether it was used.
+        what: the call by which it is used.
+        missing, idle: what the author can do where it is used without the need, and where the need is idle.
+
+    Raises:
+        Violation: used where it is not declared, or declared and never used.
+    """
+    for configuration, happened in used:
+        if happened and need not in subject.needs(configuration):
+            raise Violation(
+                expected=f"no {what} without the need {need!r}", found=f"one {configuration}", remedy=missing
+            )
+    declared = [happened for configuration, happened in used if need in subject.needs(configuration)]
+    if declared and not any(declared):
+        raise Violation(
+            expected=f"the declared need {need!r} to be used", found=f"that {what} is never called", remedy=idle
+        )
+
+
+def probed_as_declared(subject: Subject, probed: Sequence[tuple[Configuration, bool]]) -> None:
+    """:func:`used_as_declared` of the probe that a run trains."""
+    used_as_declared(
+        subject,
+        "probe",
+        probed,
+        what="probe(None)",
+        missing="add 'probe' to the needs of the card, or of the options in which it is asked for",
+        idle="take it out of the needs: every run would train a probe for it",
+    )

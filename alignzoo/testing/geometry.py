@@ -9,7 +9,7 @@ from alignzoo.errors import AlignzooError
 from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin.card import Card
-from alignzoo.testing.common import every_option_matters
+from alignzoo.testing.common import every_option_matters, probed_as_declared
 from alignzoo.testing.compare import EXACT, relative_error, same_however_cut, same_on_two_ranks
 from alignzoo.testing.outcomes import Rule, Skipped, Violation
 from alignzoo.testing.snapshot import Snapshot
@@ -158,20 +158,7 @@ def declared_probe(subject: Subject) -> None:
         for step in telling_steps(subject, configuration):
             controller.step(bench.context(mean_goal(), step, size=4))
         asked.append((configuration, bench.probes_trained > 0))
-    for configuration, trained in asked:
-        if trained and "probe" not in subject.needs(configuration):
-            raise Violation(
-                expected="no probe(None) without the need 'probe'",
-                found=f"one {configuration}",
-                remedy="add 'probe' to the needs of the card, or of the options in which it is asked for",
-            )
-    declared = [trained for configuration, trained in asked if "probe" in subject.needs(configuration)]
-    if declared and not any(declared):
-        raise Violation(
-            expected="the declared need 'probe' to be used",
-            found="that probe(None) is never called",
-            remedy="take it out of the needs: every run would train a probe for it",
-        )
+    probed_as_declared(subject, asked)
 
 
 def evaluation(subject: Subject) -> None:

@@ -13,7 +13,7 @@ from alignzoo.errors import AlignzooError
 from alignzoo.lazy import torch
 from alignzoo.report import Reporter
 from alignzoo.reward.context import Response, RewardContext
-from alignzoo.testing.common import dead_option
+from alignzoo.testing.common import dead_option, probed_as_declared
 from alignzoo.testing.options import only_costs
 from alignzoo.testing.outcomes import Rule, Skipped, Violation
 from alignzoo.testing.sample import ORDER
@@ -192,19 +192,14 @@ def declared_needs(subject: Subject) -> None:
         bench = RewardBench()
         bench.ready(subject, configuration).scores(_given(subject, configuration))
         probed.append((configuration, bench.probes_trained > 0))
-    for configuration, trained in probed:
-        if trained and "probe" not in subject.needs(configuration):
-            raise Violation(
-                expected="no probe(None) without the need 'probe'",
-                found=f"one {configuration}",
-                remedy="add 'probe' to the needs of the card, or of the options in which it is asked for",
-            )
-    declared = [trained for configuration, trained in probed if "probe" in subject.needs(configuration)]
-    if declared and not any(declared):
-        raise _unused("probe", "that probe(None) is never called", "every run would train a probe for it")
+    probed_as_declared(subject, probed)
     reading = [configuration for configuration, _ in probed if "scores" in subject.needs(configuration)]
     if reading and not any(map(partial(_reads_own_scores, subject), reading)):
-        raise _unused("scores", "that a response's own score changes nothing", "the data would have to bring them")
+        raise Violation(
+            expected="the declared need 'scores' to be used",
+            found="that a response's own score changes nothing",
+            remedy="take it out of the needs: the data would have to bring them",
+        )
 
 
 def working(subject: Subject) -> list[Configuration]:
@@ -251,14 +246,6 @@ def _reads_own_scores(subject: Subject, configuration: Configuration) -> bool:
     given, reward = _given(subject, configuration), RewardBench().ready(subject, configuration)
     others = [replace(response, score=-1.0 - (response.score or 0.0)) for response in given]
     return not _close(list(reward.scores(others)), list(reward.scores(given)))
-
-
-def _unused(need: str, found: str, price: str) -> Violation:
-    return Violation(
-        expected=f"the declared need {need!r} to be used",
-        found=found,
-        remedy=f"take it out of the needs: {price}",
-    )
 
 
 def _close(found: Sequence[float], expected: Sequence[float]) -> bool:

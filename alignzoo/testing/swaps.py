@@ -7,7 +7,8 @@ from typing import Any
 from alignzoo.interfaces import GeometryController, PerPair, RobustWrapper
 from alignzoo.lazy import torch
 from alignzoo.pairs import PairBatch
-from alignzoo.testing.outcomes import Rule, Skipped, Violation
+from alignzoo.testing.common import used_as_declared
+from alignzoo.testing.outcomes import Rule, Skipped
 from alignzoo.testing.sample import sample
 from alignzoo.testing.spy import Reads, check_declared, reads
 from alignzoo.testing.stages import logistic
@@ -16,20 +17,14 @@ from alignzoo.testing.subject import Configuration, Subject
 
 def declared_swap(subject: Subject) -> None:
     asked = [(configuration, _watched(subject, configuration).swapped) for configuration in subject.configurations]
-    for configuration, swapped in asked:
-        if swapped and "swap" not in subject.needs(configuration):
-            raise Violation(
-                expected="no pairs.swap() without the need 'swap'",
-                found=f"one {configuration}",
-                remedy="add 'swap' to the card's needs: there are losses that have no meaning under the opposite label",
-            )
-    declared = [swapped for configuration, swapped in asked if "swap" in subject.needs(configuration)]
-    if declared and not any(declared):
-        raise Violation(
-            expected="the declared need 'swap' to be used",
-            found="that pairs are never swapped",
-            remedy="take 'swap' out of the needs: it excludes losses for nothing",
-        )
+    used_as_declared(
+        subject,
+        "swap",
+        asked,
+        what="pairs.swap()",
+        missing="add 'swap' to the card's needs: there are losses that have no meaning under the opposite label",
+        idle="take 'swap' out of the needs: it excludes losses for nothing",
+    )
 
 
 def fields_of_a_controller(subject: Subject) -> None:

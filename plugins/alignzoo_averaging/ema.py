@@ -11,18 +11,15 @@ n-th update, so that a short run does not keep its starting point. θ̄ is kept 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.average import WeightAverage, check_schedule, is_due
-from alignzoo.interfaces import GeometryController
+from alignzoo.geometry.average import Averaging
 from alignzoo.plugin import Card, Options, Verified
 
 if TYPE_CHECKING:
-    from alignzoo.train.context import SetupContext, StepContext
+    pass
 
 
 class EMAOptions(Options):
@@ -34,38 +31,18 @@ class EMAOptions(Options):
     start: int = Field(0, ge=0, description="optimizer steps before the average begins")
 
 
-class EMA(GeometryController):
+class EMA(Averaging):
     """A moving average that is evaluated and saved in place of the weights."""
 
+    name = "ema"
     options: EMAOptions
 
-    def setup(self, run: SetupContext) -> None:
-        check_schedule("ema", start=self.options.start, interval=self.options.interval, steps=run.steps)
-        self.average = WeightAverage(run.model)
-
-    def after_step(self, ctx: StepContext) -> None:
-        if not is_due(ctx.step, start=self.options.start, interval=self.options.interval):
-            return
-        self.average.include(self._share)
-        ctx.log("ema_distance", self.average.distance())
-
-    def _share(self, n: int) -> float:
+    def share(self, n: int) -> float:
         """Of the new weights in the n-th update: all of them in the first."""
         if n == 1:
             return 1.0
         decay = self.options.decay
         return 1 - (min(decay, (1 + n) / (10 + n)) if self.options.warm_up else decay)
-
-    @contextmanager
-    def for_evaluation(self) -> Iterator[None]:
-        with self.average.in_place():
-            yield
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.average.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.average.load_state_dict(state)
 
 
 CARD = Card(

@@ -10,18 +10,15 @@ models here. θ̄ is kept in fp32.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.average import WeightAverage, check_schedule, is_due
-from alignzoo.interfaces import GeometryController
+from alignzoo.geometry.average import Averaging
 from alignzoo.plugin import Card, Options, Paper, Verified
 
 if TYPE_CHECKING:
-    from alignzoo.train.context import SetupContext, StepContext
+    pass
 
 
 class SWAOptions(Options):
@@ -31,31 +28,15 @@ class SWAOptions(Options):
     start: int = Field(0, ge=0, description="optimizer steps before the first is included")
 
 
-class SWA(GeometryController):
+class SWA(Averaging):
     """A running mean that is evaluated and saved in place of the weights."""
 
+    name = "swa"
     options: SWAOptions
 
-    def setup(self, run: SetupContext) -> None:
-        check_schedule("swa", start=self.options.start, interval=self.options.interval, steps=run.steps)
-        self.average = WeightAverage(run.model)
-
-    def after_step(self, ctx: StepContext) -> None:
-        if not is_due(ctx.step, start=self.options.start, interval=self.options.interval):
-            return
-        self.average.include(lambda n: 1 / n)
-        ctx.log("swa_distance", self.average.distance())
-
-    @contextmanager
-    def for_evaluation(self) -> Iterator[None]:
-        with self.average.in_place():
-            yield
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.average.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.average.load_state_dict(state)
+    def share(self, n: int) -> float:
+        """Of the new weights in the n-th update: that of one among n."""
+        return 1 / n
 
 
 CARD = Card(

@@ -10,19 +10,16 @@ over all trainable weights, those that ``select`` leaves in place as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import Moved, PerturbationOptions, WeightMover, both_gradients, combine, grads, lengthened
+from alignzoo.geometry.ascent import PerturbationOptions, WeightMover, both_gradients, combine, grads
 from alignzoo.geometry.perturb import dot
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import Card, Paper, Verified
 
 if TYPE_CHECKING:
-    import torch
-
     from alignzoo.train.context import StepContext
 
 
@@ -38,7 +35,7 @@ class GSAM(WeightMover):
     options: GSAMOptions
 
     def step(self, ctx: StepContext) -> StepLoss:
-        loss, here = both_gradients(ctx, self.options, self._epsilon)
+        loss, here = both_gradients(ctx, self.options, self.steepest)
         if here is not None:
             weights = ctx.trainable()
             there = grads(weights)
@@ -47,9 +44,6 @@ class GSAM(WeightMover):
             alpha = self.options.alpha
             combine(weights, 1 + alpha * along, -alpha, here)
         return loss
-
-    def _epsilon(self, ctx: StepContext, moved: Moved) -> Sequence[torch.Tensor] | None:
-        return lengthened(moved.gradients, self.options.rho, self.options.norm)
 
 
 CARD = Card(

@@ -9,21 +9,18 @@ Liu, Mai, Chen, Hsieh, You, *Towards Efficient and Scalable Sharpness-Aware Mini
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from alignzoo.geometry.ascent import (
     EVERYTHING,
-    Moved,
     Norm,
     Rho,
     Select,
     WeightMover,
     combine,
     grads,
-    lengthened,
     visit,
 )
 from alignzoo.geometry.perturb import cosine, dot, norm
@@ -65,7 +62,7 @@ class LookSAM(WeightMover):
 
     def _look(self, ctx: StepContext) -> StepLoss:
         weights = ctx.trainable()
-        loss, here = visit(ctx, self.options.select, self._epsilon, keep=weights)
+        loss, here = visit(ctx, self.options.select, self.steepest, keep=weights)
         there = grads(weights)
         square = dot(here, here)
         along = dot(there, here) / square if square > 0 else 0.0
@@ -81,9 +78,6 @@ class LookSAM(WeightMover):
         if length > 0:
             combine(weights, 1.0, self.options.alpha * norm(grads(weights)) / length, across)
         return loss
-
-    def _epsilon(self, ctx: StepContext, moved: Moved) -> Sequence[torch.Tensor] | None:
-        return lengthened(moved.gradients, self.options.rho, self.options.norm)
 
     def state_dict(self) -> dict[str, Any]:
         return {"across": self._across}

@@ -10,16 +10,13 @@ global``); with ``layer`` or ``neuron`` every tensor or output row moves equally
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from alignzoo.geometry.ascent import AscentOptions, Moved, WeightMover, ascend, lengthened
+from alignzoo.geometry.ascent import AscentOptions, WeightMover, ascend
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import Card, Paper, Verified
 
 if TYPE_CHECKING:
-    import torch
-
     from alignzoo.train.context import StepContext
 
 
@@ -29,10 +26,7 @@ class SAM(WeightMover):
     options: AscentOptions
 
     def step(self, ctx: StepContext) -> StepLoss:
-        return ascend(ctx, self.options, self._epsilon)
-
-    def _epsilon(self, ctx: StepContext, moved: Moved) -> Sequence[torch.Tensor] | None:
-        return lengthened(moved.gradients, self.options.rho, self.options.norm)
+        return ascend(ctx, self.options, self.steepest)
 
 
 CARD = Card(

@@ -10,18 +10,15 @@ out of the optimizer's statistics as decoupled weight decay does. γ = 0.9 weigh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import Moved, PerturbationOptions, WeightMover, both_gradients, combine, lengthened
+from alignzoo.geometry.ascent import PerturbationOptions, WeightMover, both_gradients, combine
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import Card, Paper, Verified
 
 if TYPE_CHECKING:
-    import torch
-
     from alignzoo.train.context import StepContext
 
 
@@ -37,14 +34,11 @@ class WSAM(WeightMover):
     options: WSAMOptions
 
     def step(self, ctx: StepContext) -> StepLoss:
-        loss, here = both_gradients(ctx, self.options, self._epsilon)
+        loss, here = both_gradients(ctx, self.options, self.steepest)
         if here is not None:
             weight = self.options.gamma / (1 - self.options.gamma)
             combine(ctx.trainable(), weight, 1 - weight, here)
         return loss
-
-    def _epsilon(self, ctx: StepContext, moved: Moved) -> Sequence[torch.Tensor] | None:
-        return lengthened(moved.gradients, self.options.rho, self.options.norm)
 
 
 CARD = Card(

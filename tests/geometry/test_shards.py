@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from alignzoo.geometry import ascent
-from alignzoo.geometry.perturb import Move, cosine, dot, norm, perturbed
+from alignzoo.geometry.perturb import cosine, dot, norm, perturbed
 from alignzoo.geometry.shards import beside, count, cut_like, is_sharded, whole, whole_state
 from alignzoo.testing.ranks import on_two_ranks
 
@@ -32,11 +32,9 @@ def generator() -> torch.Generator:
 
 def moved(cut: Callable[[list[torch.Tensor]], list[torch.Tensor]]) -> list[Any]:
     weights, delta = cut(tensors(1)), cut(tensors(2))
-    with perturbed(weights, delta) as move:
+    with perturbed(weights, delta):
         inside = [whole(weight).clone() for weight in weights]
-        turned = move.cosine(cut(tensors(4)))
-    assert isinstance(move, Move)
-    return [*inside, turned, *(whole(weight) for weight in weights)]
+    return [*inside, *(whole(weight) for weight in weights)]
 
 
 FIGURES: dict[str, Callable[[Callable[[list[torch.Tensor]], list[torch.Tensor]]], list[Any]]] = {

@@ -85,8 +85,8 @@ LIES: list[tuple[Card, str, str]] = [
     (card(controllers.Plain, needs=frozenset({"probe"})), "declared-probe", "is never called"),
     (card(controllers.Stubborn), "restoration-after-failure", "an error inside a step to come out of it"),
     (card(liars.Flip), "declared-swap", r"no pairs.swap\(\) without the need 'swap'"),
-    (card(liars.Flat, needs=frozenset({"swap"})), "declared-swap", "that pairs are never swapped"),
-    (card(controllers.Plain, needs=frozenset({"swap"})), "declared-swap", "that pairs are never swapped"),
+    (card(liars.Flat, needs=frozenset({"swap"})), "declared-swap", r"that pairs\.swap\(\) is never called"),
+    (card(controllers.Plain, needs=frozenset({"swap"})), "declared-swap", r"that pairs\.swap\(\) is never called"),
     (card(rewards.Relabels, needs=frozenset({"reward"})), "declared-swap", r"no pairs.swap\(\) without"),
     (card(rewards.Relabels, needs=frozenset({"swap"})), "declared-fields", "needs do not name 'scores'"),
     (
