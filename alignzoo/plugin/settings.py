@@ -29,6 +29,9 @@ class Settings(BaseModel):
     eval_data_format: str | None = _setting(
         None, "layout of the held-out data [default: that of --data.format]", flag="eval-data.format", metavar="FORMAT"
     )
+    data_workers: int | None = _setting(
+        None, "processes that tokenise [default: one for little data, else up to 8]", flag="data.workers", ge=1
+    )
     eval_share: float = _setting(0.05, "share of the prompts held out when there is no --eval-data", ge=0, lt=1)
     eval_pairs: int = _setting(64, "held-out pairs to evaluate on at the most", ge=1)
     out: str | None = _setting(None, "run folder [default: runs/<methods>-<time>]", metavar="DIR")
@@ -38,6 +41,19 @@ class Settings(BaseModel):
     )
     batch_size: int = _setting(32, "pairs per optimizer step, over all ranks", ge=1)
     micro_batch_size: int = _setting(4, "pairs per forward pass", ge=1)
+    tokens_per_micro_batch: int | None = _setting(
+        None,
+        "tokens per forward pass at the most, in place of --micro-batch-size; pairs are put together by length",
+        ge=1,
+    )
+    packing: bool = _setting(True, "compute each prompt once and no padding, where the model allows it")
+    activation_checkpointing: bool = _setting(
+        False, "keep each layer's inputs only and compute the layer again in the backward pass"
+    )
+    compile: bool = _setting(False, "compile the decoder layers (torch.compile); pays on long runs only")
+    reference_cache: bool = _setting(
+        True, "compute the reference's log-probs before training, and keep them for other runs"
+    )
     lr: float = _setting(1e-6, "peak learning rate", gt=0)
     optimizer: str = _setting("adamw", "adamw, rmsprop, sgd, or the name of any torch.optim class", metavar="NAME")
     weight_decay: float = _setting(0.0, "weight decay of the optimizer", ge=0)
@@ -57,6 +73,9 @@ class Settings(BaseModel):
     keep_checkpoints: int = _setting(2, "newest checkpoints to keep", ge=1)
     lora_r: int = _setting(0, "rank of a LoRA adapter (0: full fine-tuning)", flag="lora.r", ge=0)
     lora_alpha: float = _setting(16.0, "scale of the LoRA adapter", flag="lora.alpha", gt=0)
+    quantize: Literal["none", "4bit"] = _setting(
+        "none", "hold the frozen base of a LoRA run in 4 bits (CUDA, bitsandbytes)"
+    )
     probe_share: float | None = _setting(
         None,
         "share of the training prompts kept for the safety probe [default: 0.1 where a method needs one, else 0]",
