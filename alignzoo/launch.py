@@ -30,15 +30,16 @@ def take_over_sharding() -> None:
     """
     if not _is_on(_ASKED):
         return
-    for variable, what in (
-        ("FSDP_OFFLOAD_PARAMS", "offloaded parameters (fsdp_offload_params)"),
-        ("FSDP_ACTIVATION_CHECKPOINTING", "activation checkpointing (fsdp_activation_checkpointing)"),
-    ):
-        if _is_on(variable):
-            raise IncompatibleError(
-                f"this launch asks for {what}, which runs here do not have",
-                hint="switch it off in accelerate's configuration",
-            )
+    off = "switch it off in accelerate's configuration"
+    if _is_on("FSDP_OFFLOAD_PARAMS"):
+        raise IncompatibleError(
+            "this launch asks for offloaded parameters (fsdp_offload_params), which runs here do not have", hint=off
+        )
+    if _is_on("FSDP_ACTIVATION_CHECKPOINTING"):
+        raise IncompatibleError(
+            "this launch asks for activation checkpointing (fsdp_activation_checkpointing), which a run sets itself",
+            hint=f"{off}, and give --activation-checkpointing",
+        )
     os.environ[_OURS] = os.environ.pop(_ASKED)
 
 

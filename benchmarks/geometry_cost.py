@@ -50,7 +50,7 @@ def prepare(model: str, pairs: int, length: int) -> tuple[Any, list[Any], list[A
     from alignzoo.model.load import find_model, load_policy, load_tokenizer
     from alignzoo.plugin.settings import Settings
     from alignzoo.train.context import Engine
-    from alignzoo.train.logps import padded_pair_logps
+    from alignzoo.train.forward import choose_forward
     from alignzoo.train.objective import Objective
 
     settings = Settings(model=model)
@@ -70,9 +70,10 @@ def prepare(model: str, pairs: int, length: int) -> tuple[Any, list[Any], list[A
     batch = collate(rows, tokenizer.pad_token_id)
     import torch
 
+    forward = choose_forward(policy, batch).forward
     with torch.no_grad():
-        reference = padded_pair_logps(policy, batch)
-    engine = Engine(policy, padded_pair_logps, Objective(load_method("loss", "dpo")), Accelerator(cpu=True), 0)
+        reference = forward(policy, batch)
+    engine = Engine(policy, forward, Objective(load_method("loss", "dpo")), Accelerator(cpu=True), 0)
     return engine, [batch], [reference]
 
 

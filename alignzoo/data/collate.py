@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from alignzoo.data.pack import Pack, pack
 from alignzoo.errors import DataError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class TokenBatch:
     chosen_scores: Tensor | None = None  # (B,) fp32, higher is better
     rejected_scores: Tensor | None = None  # (B,) fp32
     groups: tuple[str, ...] | None = None  # B names
+    pack: Pack | None = None  # the same pairs in one row
 
     @property
     def pairs(self) -> int:
@@ -47,13 +49,23 @@ class TokenBatch:
     @property
     def tokens(self) -> int:
         """Tokens that are not padding, prompts counted once per side."""
+        if self.pack is not None:  # known on the host, so that a device need not be waited for
+            return sum(2 * s.prompt + s.chosen + s.rejected for s in self.pack.segments)
         return int((2 * self.prompt_lengths + self.chosen_lengths + self.rejected_lengths).sum())
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same batch with its tensors on ``device``."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
+        movable = {name: v for name, v in values.items() if isinstance(v, (Tensor, Pack))}
+        aside = torch.device(device).type != "cpu"  # pinned memory is fetched while the host goes on
+        moved: dict[str, Any] = {name: v.to(device, non_blocking=aside) for name, v in movable.items()}
         return replace(self, **moved)
+
+    def pinned(self) -> TokenBatch:
+        """The same batch in memory that a GPU fetches from while the host goes on."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        pinned: dict[str, Any] = {n: v.pin_memory() for n, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, pack=None if self.pack is None else self.pack.pinned(), **pinned)
 
 
 def collate(rows: Sequence[dict[str, Any]], pad_id: int) -> TokenBatch:
@@ -75,6 +87,7 @@ def collate(rows: Sequence[dict[str, Any]], pad_id: int) -> TokenBatch:
     positions = torch.arange(longest)
     real = positions < lengths[:, None]
     size = len(rows)
+    pairs = [prompts[:size], replies[:size], replies[size:]]
     return TokenBatch(
         input_ids=torch.tensor([ids + [pad_id] * (longest - len(ids)) for ids in padded]),
         attention_mask=real.long(),
@@ -86,6 +99,7 @@ def collate(rows: Sequence[dict[str, Any]], pad_id: int) -> TokenBatch:
         chosen_scores=_scores(rows, "chosen_score"),
         rejected_scores=_scores(rows, "rejected_score"),
         groups=tuple(row["group"] for row in rows) if "group" in rows[0] else None,
+        pack=pack(*pairs),
     )
 
 
@@ -129,14 +143,22 @@ def batches_of(
     Args:
         scores: those of the dataset's rows, in the place of scores that the dataset itself has.
     """
-    tokens = batch_columns(dataset)
     remaining = iter(indices)
-    while chunk := list(islice(remaining, micro_batch_size)):
-        columns = tokens[chunk]
+    groups = iter(lambda: list(islice(remaining, micro_batch_size)), [])
+    yield from grouped_batches(dataset, groups, pad_id, scores)
+
+
+def grouped_batches(
+    dataset: Dataset, groups: Iterable[Sequence[int]], pad_id: int, scores: Scores | None = None
+) -> Iterator[TokenBatch]:
+    """One batch per group of rows; otherwise as :func:`batches_of`."""
+    tokens = batch_columns(dataset)
+    for rows in groups:
+        columns = tokens[list(rows)]
         if scores is not None:
             columns |= {
-                "chosen_score": scores.chosen[chunk].tolist(),
-                "rejected_score": scores.rejected[chunk].tolist(),
+                "chosen_score": scores.chosen[rows].tolist(),
+                "rejected_score": scores.rejected[rows].tolist(),
             }
         yield collate(
             [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)], pad_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,16 +22,40 @@ def digest(*parts: Any) -> str:
 
 def rows_digest(rows: Dataset) -> str:
     """A hash of the rows' content, the same wherever they were loaded from and in whatever blocks they are stored."""
+    return tables_digest(rows.with_format("arrow").iter(batch_size=_ROWS_PER_BLOCK))
+
+
+def tables_digest(tables: Iterable[Any]) -> str:
+    """``rows_digest`` of rows given as pyarrow tables, one at a time."""
     import pyarrow as pa  # type: ignore[import-untyped]
 
     content = hashlib.sha256()
-    for table in rows.with_format("arrow").iter(batch_size=_ROWS_PER_BLOCK):
+    for table in _blocks_of(_ROWS_PER_BLOCK, tables):
         buffer = io.BytesIO()
-        plain = table.combine_chunks().replace_schema_metadata(None)
+        # Taken, not sliced: the stream pads a slice with what follows it in its table.
+        plain = table.take(pa.array(range(table.num_rows))).combine_chunks().replace_schema_metadata(None)
         with pa.ipc.new_stream(buffer, plain.schema) as writer:
             writer.write_table(plain)
         content.update(buffer.getbuffer())
     return content.hexdigest()
+
+
+def _blocks_of(size: int, tables: Iterable[Any]) -> Iterator[Any]:
+    """The same rows in tables of ``size`` rows, the last one of fewer."""
+    import pyarrow as pa
+
+    waiting: list[Any] = []
+    for table in tables:
+        start = 0
+        while start < table.num_rows:
+            part = table.slice(start, size - sum(piece.num_rows for piece in waiting))
+            start += part.num_rows
+            waiting.append(part)
+            if sum(piece.num_rows for piece in waiting) == size:
+                yield pa.concat_tables(waiting)
+                waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from alignzoo.data.columns import column, take
 from alignzoo.data.digests import digest
 from alignzoo.data.quiet import quiet_datasets
 from alignzoo.errors import UsageError
@@ -34,34 +37,34 @@ def flip_labels(dataset: Dataset, rate: float, seed: int) -> tuple[Dataset, list
     count = round(rate * len(dataset))
     if count == 0:
         return dataset, []
-    order = sorted(dataset["pair_id"][:], key=lambda pair: hashlib.sha256(f"{seed}/{pair}".encode()).digest())
-    flipped = sorted(order[:count])
-    return _swap(dataset, flipped), flipped
+    ids = column(dataset, "pair_id").to_numpy()
+    drawn = b"".join(hashlib.sha256(f"{seed}/{pair}".encode()).digest() for pair in ids.tolist())
+    words = np.frombuffer(drawn, ">u8").reshape(-1, 4)
+    rows = np.sort(np.lexsort(words.T[::-1])[:count])
+    return _swap(dataset, rows), np.sort(ids[rows]).tolist()
 
 
-def _swap(dataset: Dataset, flipped: Sequence[int]) -> Dataset:
+def _swap(dataset: Dataset, rows: np.ndarray) -> Dataset:
+    """The dataset with the sides of these rows swapped; only they are written anew."""
+    import datasets
     import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.compute as pc  # type: ignore[import-untyped]
 
     chosen = [name for name in dataset.column_names if name.startswith(_CHOSEN)]
     partners = {name: _REJECTED + name.removeprefix(_CHOSEN) for name in chosen}
-    wanted = pa.array(flipped, pa.int64())
+    partners |= {partner: name for name, partner in partners.items()}
 
     def swap_block(block: pa.Table) -> pa.Table:
-        block = block.combine_chunks()
-        mask = pc.is_in(block["pair_id"], value_set=wanted)
-        swapped = {name: block[name] for name in block.column_names}
-        for left, right in partners.items():
-            swapped[left] = pc.if_else(mask, block[right], block[left])
-            swapped[right] = pc.if_else(mask, block[left], block[right])
-        return pa.table(swapped)
+        return pa.table({name: block[partners.get(name, name)] for name in block.column_names})
 
-    key = digest(dataset._fingerprint, list(flipped))
+    clean = take(dataset, rows)
     with quiet_datasets():
-        noisy = dataset.with_format("arrow").map(
-            swap_block, batched=True, features=dataset.features, new_fingerprint=key
+        swapped = clean.with_format("arrow").map(
+            swap_block, batched=True, features=dataset.features, new_fingerprint=digest(clean._fingerprint, "swapped")
         )
-    return noisy.with_format(None)
+    both = datasets.concatenate_datasets([dataset, swapped.with_format(None)])
+    order = np.arange(len(dataset))
+    order[rows] = len(dataset) + np.arange(len(rows))
+    return take(both, order)
 
 
 def write_manifest(path: str | Path, flipped: Sequence[int], *, rate: float, seed: int, n: int) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.data.digests import digest, rows_digest
+from alignzoo.data.columns import column
+from alignzoo.data.identity import pairs_identity
 from alignzoo.data.noise import flip_labels, write_manifest
 from alignzoo.data.original import OriginalRows
 from alignzoo.data.prepare import Prepared, prepare
@@ -83,7 +84,7 @@ def load_parts(
     """
     prepared = _prepare(settings, settings.data, settings.data_split, settings.data_format, "train", tokenizer)
     describe(prepared.summary, report)
-    summaries, highest_id = {"train": prepared.summary}, _highest_id(prepared.dataset)
+    summaries, highest_id, other = {"train": prepared.summary}, prepared.highest_id, prepared
     original = {"train": prepared.original, "held_out": prepared.original}
     if settings.eval_data is not None or settings.data == SANDBOX:
         other = _prepare(
@@ -95,11 +96,11 @@ def load_parts(
             tokenizer,
         )
         original["held_out"] = other.original
-        summaries["eval"], highest_id = other.summary, max(highest_id, _highest_id(other.dataset))
+        summaries["eval"], highest_id = other.summary, max(highest_id, other.highest_id)
         surplus, held_out = hold_out(other.dataset, 1.0, settings.eval_pairs, "eval")
         if len(surplus):
             report.note(f"held-out pairs: {len(held_out)} of {len(other.dataset)}; --eval-pairs takes more")
-        train, shared = drop_prompts(prepared.dataset, set(other.dataset["prompt_key"][:]))
+        train, shared = drop_prompts(prepared.dataset, column(other.dataset, "prompt_key").unique().to_pylist())
         if shared:
             report.warn(f"{shared} training pairs have prompts of the held-out pairs and were left out")
     else:
@@ -118,7 +119,7 @@ def load_parts(
         _check_columns(needs, held_out, settings.eval_data or settings.data)
     train, flipped = _with_noise(train, settings, report, folder)
     report.note(_division(train, held_out, probe_train, probe_validation))
-    identity = digest(rows_digest(train), rows_digest(held_out))
+    identity = pairs_identity([(train, prepared, flipped), (held_out, other, [])])
     kept = held_out if len(held_out) else None
     return Parts(
         train, kept, probe_train, probe_validation, summaries, identity, highest_id, original, frozenset(flipped)
@@ -162,6 +163,7 @@ def _prepare(
             data_format=data_format,
             max_length=settings.max_length,
             max_prompt_length=settings.max_prompt_length,
+            workers=settings.data_workers,
         )
     from datasets import Dataset
 
@@ -173,6 +175,7 @@ def _prepare(
         tokenizer,
         max_length=settings.max_length,
         max_prompt_length=settings.max_prompt_length,
+        workers=settings.data_workers,
     )
     return replace(prepared, summary=replace(prepared.summary, source=SANDBOX, split=part))
 
@@ -192,13 +195,6 @@ def _with_noise(train: Dataset, settings: Settings, report: Reporter, folder: Pa
                 folder / "label_noise.jsonl", flipped, rate=settings.label_noise, seed=settings.seed, n=len(train)
             )
     return noisy, flipped
-
-
-def _highest_id(pairs: Dataset) -> int:
-    import pyarrow.compute as pc  # type: ignore[import-untyped]
-
-    columns = (pairs.data[f"{side}_ids"] for side in ("prompt", "chosen", "rejected"))
-    return max(pc.max(pc.list_flatten(column)).as_py() for column in columns)
 
 
 def _division(train: Dataset, held_out: Dataset, probe: Dataset | None, validation: Dataset | None) -> str:

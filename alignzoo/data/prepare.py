@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -10,15 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from alignzoo.data.content import file_blocks, loaded_digest
 from alignzoo.data.digests import digest, rows_digest, tokenizer_digest
 from alignzoo.data.formats import Layout, choose_layout, pku_label_column
+from alignzoo.data.kept import Kept
 from alignzoo.data.original import OriginalRows
 from alignzoo.data.quiet import quiet_datasets
 from alignzoo.data.sources import load_rows
 from alignzoo.data.summary import DataSummary
-from alignzoo.data.tokenise_rows import TokeniseRows, columns_of, summarise
+from alignzoo.data.tokenise_rows import TokeniseRows, columns_of
 from alignzoo.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -26,10 +31,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Raise it whenever the same rows would come out differently, or caches keep serving the old outcome.
-CODE_VERSION = 1
+CODE_VERSION = 2
 _MANY_ROWS = 5000
 _MOST_WORKERS = 8
-_SUMMARY_FILE = "summary.json"
+_ROWS_PER_BLOCK = 1000
+_PAIRS_FILE, _CONTENTS_FILE, _SUMMARY_FILE = "pairs.arrow", "contents.npy", "summary.json"
 
 
 @dataclass(frozen=True)
@@ -40,13 +46,17 @@ class Prepared:
     (int32; prompt + reply is the whole sequence), ``prompt_key`` (the same for the same prompt), ``prompt_text``,
     ``chosen_text``, ``rejected_text`` (as tokenised, special tokens of the template included) and, where the data has
     them, ``chosen_safe``, ``rejected_safe``, ``chosen_score``, ``rejected_score``, ``group``.
-    ``fingerprint``: sha256 of the kept pairs' ids and tokens. ``original``: the source's rows, by ``pair_id``.
+    ``fingerprint``: sha256 of the kept pairs, numbers included. ``original``: the source's rows, by ``pair_id``.
+    ``contents``: a hash of each pair that covers everything but its number, ``(N, 32)`` uint8, in the rows' order.
+    ``highest_id``: the largest token id.
     """
 
     dataset: Dataset
     summary: DataSummary
     fingerprint: str
     original: OriginalRows
+    contents: np.ndarray
+    highest_id: int
 
 
 def prepare(
@@ -82,7 +92,7 @@ def prepare(
     rows = load_rows(source, split=split) if isinstance(source, str) else source.with_format(None)
     layout = choose_layout(rows, data_format)
     settings = (CODE_VERSION, layout.name + layout.version, max_length, max_prompt_length)
-    key = digest(rows_digest(rows), tokenizer_digest(tokenizer), *settings)
+    key = digest(_content(rows, name), tokenizer_digest(tokenizer), *settings)
     folder = _cache_root() / key
     original = OriginalRows(rows, layout)
     prepared = _load(folder, original)
@@ -96,6 +106,15 @@ def prepare(
             raise DataError(f"{folder}: the tokenised data cannot be read back", hint="Is the disk full?")
     summary = replace(prepared.summary, source=name or "rows in memory", split=split)
     return replace(prepared, summary=replace(summary, notes=_notes(rows, layout)))
+
+
+def _content(rows: Dataset, name: str | None) -> str:
+    if name is None:
+        return rows_digest(rows)
+    try:
+        return loaded_digest(rows)
+    except ValueError as error:  # Arrow's: bytes that are no text; a file was looked through when it was loaded
+        raise DataError(f"{name}: cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def _notes(rows: Dataset, layout: Layout) -> tuple[str, ...]:
@@ -118,38 +137,52 @@ def _load(folder: Path, original: OriginalRows) -> Prepared | None:
         return None
     try:
         stored = json.loads((folder / _SUMMARY_FILE).read_text(encoding="utf-8"))
-        summary, dataset = DataSummary.from_dict(stored["summary"]), datasets.load_from_disk(str(folder))
-        if len(dataset) != summary.kept:
+        for name, size in stored["sizes"].items():
+            if (folder / name).stat().st_size != size:
+                raise ValueError(f"{name} is not whole")
+        summary = DataSummary.from_dict(stored["summary"])
+        dataset = datasets.Dataset.from_file(str(folder / _PAIRS_FILE))
+        contents = np.load(folder / _CONTENTS_FILE, mmap_mode="r", allow_pickle=False)
+        if not len(dataset) == len(contents) == summary.kept:
             raise ValueError("rows are missing")
-        return Prepared(dataset, summary, stored["fingerprint"], original)
-    except (OSError, ValueError, KeyError, TypeError):
+        return Prepared(dataset, summary, stored["fingerprint"], original, contents, stored["highest_id"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         shutil.rmtree(folder, ignore_errors=True)
         return None
 
 
 def _build(rows: Dataset, task: TokeniseRows, scratch: Path, key: str, workers: int | None) -> None:
-    """Write the kept pairs and their summary to ``scratch/pairs``."""
+    """Write the kept pairs, their content hashes and their summary to ``scratch/pairs``."""
     many = len(rows) > _MANY_ROWS
     processes = workers if workers is not None else (min(os.cpu_count() or 1, _MOST_WORKERS) if many else 1)
-    with quiet_datasets(bars=many), _no_nested_threads(processes):
+    features = columns_of(task.layout, rows.column_names)
+    with quiet_datasets(bars=many), _forking(processes):
         tokenised = rows.map(
             task,
             batched=True,
             with_indices=True,
-            batch_size=200,
+            batch_size=_ROWS_PER_BLOCK,
             remove_columns=rows.column_names,
-            features=columns_of(task.layout, rows.column_names),
+            features=features,
             num_proc=processes if processes > 1 else None,
             cache_file_name=str(scratch / "all.arrow"),
             load_from_cache_file=False,
             new_fingerprint=key[:32],
             desc="tokenising pairs",
         )
-    kept, summary, fingerprint = summarise(tokenised, task)
-    with quiet_datasets():
-        kept.save_to_disk(str(scratch / "pairs"))
-    stored: dict[str, Any] = {"summary": summary.to_dict(), "fingerprint": fingerprint}
-    (scratch / "pairs" / _SUMMARY_FILE).write_text(json.dumps(stored, indent=1), encoding="utf-8")
+    folder, kept = scratch / "pairs", Kept(task)
+    folder.mkdir()
+    blocks = file_blocks(tokenised)
+    assert blocks is not None, "what map has written is read as it is"
+    kept.write(blocks, folder / _PAIRS_FILE, features, key[:32])
+    np.save(folder / _CONTENTS_FILE, kept.contents())
+    stored = {
+        "summary": kept.summary().to_dict(),
+        "fingerprint": kept.fingerprint(),
+        "highest_id": kept.highest_id,
+        "sizes": {name: (folder / name).stat().st_size for name in (_PAIRS_FILE, _CONTENTS_FILE)},
+    }
+    (folder / _SUMMARY_FILE).write_text(json.dumps(stored, indent=1), encoding="utf-8")
 
 
 @contextmanager
@@ -172,15 +205,24 @@ def _publish(built: Path, folder: Path) -> None:
 
 
 @contextmanager
-def _no_nested_threads(processes: int) -> Iterator[None]:
-    """Worker processes fill the cores; the tokenizer's own threads would fight them, and warn about being forked."""
-    before = os.environ.get("TOKENIZERS_PARALLELISM")
-    if processes > 1:
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+def _forking(processes: int) -> Iterator[None]:
+    """What ``map`` needs around it to fork so many workers cheaply; nothing for one, which is this process.
+
+    Workers fill the cores; the tokenizer's own threads would fight them, and warn about being forked. And a collection
+    of garbage in a worker touches every object that it shares with this process, each page of which is then copied:
+    100 MB a worker, where torch is imported.
+    """
+    if processes == 1:
+        yield
+        return
+    threads, frozen = os.environ.get("TOKENIZERS_PARALLELISM"), gc.get_freeze_count()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    gc.freeze()
     try:
         yield
     finally:
-        if processes > 1:
-            os.environ.pop("TOKENIZERS_PARALLELISM", None)
-            if before is not None:
-                os.environ["TOKENIZERS_PARALLELISM"] = before
+        if not frozen:
+            gc.unfreeze()
+        os.environ.pop("TOKENIZERS_PARALLELISM", None)
+        if threads is not None:
+            os.environ["TOKENIZERS_PARALLELISM"] = threads

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from alignzoo.data.columns import column, take
 from alignzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,11 +36,10 @@ def split_by_prompt(dataset: Dataset, shares: dict[str, float], seed: int, salt:
     bounds = list(accumulate(shares.values()))
     # A prompt that hashes to the very top must not fall out through a rounded last bound.
     last = max(part for part, share in enumerate(shares.values()) if share > 0)
-    rows: list[list[int]] = [[] for _ in shares]
-    for row, key in enumerate(dataset["prompt_key"][:]):
-        place = _unit_hash(f"{salt}/{seed}/{key}")
-        rows[next((part for part, bound in enumerate(bounds) if place < bound), last)].append(row)
-    return {name: dataset.select(rows[part]) for part, name in enumerate(shares)}
+    places, prompts = _prompts(dataset, f"{salt}/{seed}/")
+    found = np.searchsorted(bounds, places, side="right")
+    parts = np.where(found < len(bounds), found, last)[prompts]
+    return {name: take(dataset, np.flatnonzero(parts == part)) for part, name in enumerate(shares)}
 
 
 def hold_out(dataset: Dataset, share: float, at_most: int, salt: str) -> tuple[Dataset, Dataset]:
@@ -47,29 +48,34 @@ def hold_out(dataset: Dataset, share: float, at_most: int, salt: str) -> tuple[D
     Takes prompts of at most ``share`` of the hash range until ``at_most`` pairs are reached (the last prompt is taken
     whole), so that a larger share or number holds out a superset.
     """
-    keys = dataset["prompt_key"][:]
-    places = {key: _unit_hash(f"{salt}/{key}") for key in set(keys)}
-    counts = Counter(keys)
-    taken: set[str] = set()
-    pairs = 0
-    for key in sorted(places, key=places.__getitem__):
-        if places[key] >= share or pairs >= at_most:
-            break
-        taken.add(key)
-        pairs += counts[key]
-    held = [row for row, key in enumerate(keys) if key in taken]
-    rest = [row for row, key in enumerate(keys) if key not in taken]
-    return dataset.select(rest), dataset.select(held)
+    places, prompts = _prompts(dataset, f"{salt}/")
+    order = np.argsort(places, kind="stable")
+    counts = np.bincount(prompts, minlength=len(places))[order]
+    pairs_before = np.cumsum(counts) - counts
+    number = min(int((places < share).sum()), int((pairs_before < at_most).sum()))
+    held = np.zeros(len(places), bool)
+    held[order[:number]] = True
+    return take(dataset, np.flatnonzero(~held[prompts])), take(dataset, np.flatnonzero(held[prompts]))
 
 
 def drop_prompts(dataset: Dataset, keys: Collection[str]) -> tuple[Dataset, int]:
     """``dataset`` without the pairs whose ``prompt_key`` is in ``keys``, and how many those were."""
-    unwanted = frozenset(keys)
-    kept = [row for row, key in enumerate(dataset["prompt_key"][:]) if key not in unwanted]
-    dropped = len(dataset) - len(kept)
-    return (dataset.select(kept) if dropped else dataset), dropped
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.compute as pc  # type: ignore[import-untyped]
+
+    unwanted = pc.is_in(column(dataset, "prompt_key"), value_set=pa.array(list(keys), pa.string())).to_numpy()
+    dropped = int(unwanted.sum())
+    return (take(dataset, np.flatnonzero(~unwanted)) if dropped else dataset), dropped
 
 
-def _unit_hash(text: str) -> float:
-    """A number in [0, 1) that looks random and depends on ``text`` only."""
-    return (int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 11) / 2**53
+def _prompts(dataset: Dataset, prefix: str) -> tuple[np.ndarray, np.ndarray]:
+    """Where each of the U different prompts hashes to, ``(U,)`` in [0, 1), and which of them each row has, ``(N,)``."""
+    encoded = column(dataset, "prompt_key").combine_chunks().dictionary_encode()
+    places = _unit_hashes(f"{prefix}{key}" for key in encoded.dictionary.to_pylist())
+    return places, encoded.indices.to_numpy()
+
+
+def _unit_hashes(texts: Iterable[str]) -> np.ndarray:
+    """A number in [0, 1) for each text that looks random and depends on the text only: 53 bits of its sha256."""
+    digests = b"".join(hashlib.sha256(text.encode()).digest() for text in texts)
+    return (np.frombuffer(digests, ">u8")[::4] >> np.uint64(11)) / 2**53

@@ -37,6 +37,10 @@ class PairStream:
         positions = range(start, start + self.batch_size)
         return [int(self._order(position // self.n)[position % self.n]) for position in positions]
 
+    def visited(self, steps: int) -> np.ndarray:
+        """Row numbers that so many steps take, each once, in no particular order."""
+        return self._order(0)[: min(steps * self.batch_size, self.n)]
+
     def _order(self, epoch: int) -> np.ndarray:
         if self._current is None or self._current[0] != epoch:
             # SeedSequence takes no negative numbers; the sign becomes a word of its own.

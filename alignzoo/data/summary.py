@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,13 +52,23 @@ class DataSummary:
         return rows + [("note", "", note) for note in self.notes]
 
 
-def tally(reasons: Sequence[str]) -> dict[str, Dropped]:
-    """Group the row numbers by reason, most frequent first; an empty string means the row was kept."""
-    rows: dict[str, list[int]] = {reason: [] for reason, _ in Counter(reasons).most_common() if reason}
-    for row, reason in enumerate(reasons):
-        if reason:
-            rows[reason].append(row)
-    return {reason: Dropped(len(found), tuple(found[:_EXAMPLES])) for reason, found in rows.items()}
+class Tally:
+    """Rows counted by reason as they come, and the numbers of the first of each."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._rows: dict[str, list[int]] = {}
+
+    def add(self, reason: str, row: int) -> None:
+        """Count one row; rows come in order."""
+        self._counts[reason] += 1
+        first = self._rows.setdefault(reason, [])
+        if len(first) < _EXAMPLES:
+            first.append(row)
+
+    def dropped(self) -> dict[str, Dropped]:
+        """The counts by reason, most frequent first."""
+        return {reason: Dropped(count, tuple(self._rows[reason])) for reason, count in self._counts.most_common()}
 
 
 def _plain(entry: Dropped) -> dict[str, Any]:

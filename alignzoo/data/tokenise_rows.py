@@ -1,31 +1,31 @@
-"""The pass over all rows: what a worker makes of a block of them, and what the outcomes add up to."""
+"""The pass over all rows: what a worker makes of a block of them."""
 
 from __future__ import annotations
 
+import json
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from alignzoo.data.digests import digest
 from alignzoo.data.extras import extra_types
 from alignzoo.data.formats import Layout
 from alignzoo.data.rows import Drop, FieldError, PreferenceRow, prompt_key
 from alignzoo.data.sources import locate
-from alignzoo.data.summary import DataSummary, Dropped, tally
 from alignzoo.data.tokens import PairTokenizer, TokenizedPair
 from alignzoo.errors import DataError, contained
 from alignzoo.plugin.faults import describe_error
 
 if TYPE_CHECKING:
-    from datasets import Dataset, Features
+    from datasets import Features
     from transformers import PreTrainedTokenizerBase
 
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 _TEXTS = ("prompt_text", "chosen_text", "rejected_text")
-_BOOKKEEPING = ("reason", "boundary_moved", "truncated", "digest")
-_PERCENTILES = (5, 50, 95, 100)
+BOOKKEEPING = ("reason", "boundary_moved", "truncated", "tokens", "content")
+"""Columns that only the account of the pass needs; ``tokens`` and ``content`` are hashes of 32 bytes."""
+_NOT_CONTENT = ("pair_id", *_IDS, *BOOKKEEPING)
 
 
 def columns_of(layout: Layout, source_columns: list[str]) -> Features:
@@ -38,7 +38,7 @@ def columns_of(layout: Layout, source_columns: list[str]) -> Features:
         name: Value(kind) for name, kind in extra_types(source_columns, layout.safety_columns, layout.gives).items()
     }
     types |= {"reason": Value("string"), "boundary_moved": Value("bool"), "truncated": Value("bool")}
-    return Features({**types, "digest": Value("string")})
+    return Features({**types, "tokens": Value("binary"), "content": Value("binary")})
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,15 @@ class TokeniseRows:
     max_prompt_length: int
     source: str | None
 
-    def __call__(self, block: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
+    def __call__(self, block: dict[str, list[Any]], indices: list[int]) -> Any:
+        import pyarrow as pa  # type: ignore[import-untyped]
+
         rows = [dict(zip(block, values, strict=True)) for values in zip(*block.values(), strict=True)]
         normal = [self._normalise(row, index) for row, index in zip(rows, indices, strict=True)]
         usable = [row for row in normal if isinstance(row, PreferenceRow)]
         pairs = iter(PairTokenizer(self.tokenizer).tokenize(usable, self.max_length, self.max_prompt_length))
+        columns = columns_of(self.layout, list(block))
+        content = [name for name in columns if name not in _NOT_CONTENT]
         records = []
         for index, row in zip(indices, normal, strict=True):
             record: dict[str, Any] = {"pair_id": index, **{name: [] for name in _IDS}}
@@ -63,10 +67,11 @@ class TokeniseRows:
             if isinstance(row, Drop) or isinstance(outcome, Drop):
                 record["reason"] = outcome.reason if isinstance(outcome, Drop) else ""
             else:
-                record |= _record(row, outcome)
+                record |= _record(row, outcome, content)
             records.append(record)
-        names = columns_of(self.layout, list(block))
-        return {name: [record.get(name) for record in records] for name in names}
+        # As an Arrow table: ``map`` would infer the types of lists of Python numbers anew.
+        schema = columns.arrow_schema
+        return pa.table([_array([r.get(field.name) for r in records], field.type) for field in schema], schema=schema)
 
     def _normalise(self, row: dict[str, Any], index: int) -> PreferenceRow | Drop:
         layout = self.layout
@@ -112,9 +117,21 @@ def _is_conversation(text: Any) -> bool:
     )
 
 
-def _record(row: PreferenceRow, pair: TokenizedPair) -> dict[str, Any]:
+def _array(values: list[Any], kind: Any) -> Any:
+    """The values as a column of a type; what a plugin's layout gives as a number where a name belongs is converted."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array(values).cast(kind)
+
+
+def _record(row: PreferenceRow, pair: TokenizedPair, content: Sequence[str]) -> dict[str, Any]:
+    """A kept row's columns; ``content`` names those that its content hash covers beside the ids."""
     ids = {name: getattr(pair, name) for name in _IDS}
-    return {
+    tokens = sha256(b"".join(len(side).to_bytes(4, "little") + array("i", side).tobytes() for side in ids.values()))
+    record = {
         **vars(row),
         **{name: getattr(pair, name) for name in _TEXTS},
         **ids,
@@ -122,44 +139,7 @@ def _record(row: PreferenceRow, pair: TokenizedPair) -> dict[str, Any]:
         "reason": "",
         "boundary_moved": pair.boundary_moved,
         "truncated": pair.truncated,
-        "digest": digest(*ids.values()),
+        "tokens": tokens.digest(),
     }
-
-
-def summarise(tokenised: Dataset, task: TokeniseRows) -> tuple[Dataset, DataSummary, str]:
-    """The usable pairs, the summary (its ``source`` is left to the caller) and the fingerprint.
-
-    Raises:
-        DataError: no usable pair is left; the message has the reasons.
-    """
-    reasons = tokenised["reason"][:]
-    dropped = tally(reasons)
-    kept = tokenised.select([row for row, reason in enumerate(reasons) if not reason])
-    if len(kept) == 0:
-        raise DataError(f"{task.source or 'The data'}: no usable pair in {len(reasons)} rows", hint=_reasons(dropped))
-    digests = kept["digest"][:]
-    content = sha256(
-        "".join(f"{pair}:{value}\n" for pair, value in zip(kept["pair_id"][:], digests, strict=True)).encode()
-    )
-    counted = {
-        "boundary-moved": sum(kept["boundary_moved"][:]),
-        "response-truncated": sum(kept["truncated"][:]),
-        "duplicate": len(digests) - len(set(digests)),
-    }
-    lengths = {name.removesuffix("_ids"): _percentiles(kept, name) for name in _IDS}
-    summary = DataSummary("", None, task.layout.name, len(reasons), len(kept), dropped, counted, lengths)
-    return kept.remove_columns(list(_BOOKKEEPING)), summary, content.hexdigest()
-
-
-def _reasons(dropped: dict[str, Dropped]) -> str:
-    lines = [f"    {entry.count:>7}  {reason}" for reason, entry in dropped.items()]
-    return "\n".join(["Rows dropped, by reason:", *lines])
-
-
-def _percentiles(pairs: Dataset, column: str) -> dict[str, int]:
-    import pyarrow.compute as pc  # type: ignore[import-untyped]
-
-    blocks = pairs.select_columns([column]).with_format("arrow").iter(batch_size=10_000)
-    sizes = np.concatenate([pc.list_value_length(block[column]).to_numpy() for block in blocks])
-    points = np.percentile(sizes, _PERCENTILES, method="nearest")
-    return {f"p{point}" if point < 100 else "max": int(size) for point, size in zip(_PERCENTILES, points, strict=True)}
+    tokens.update(json.dumps({name: record[name] for name in content}, default=str).encode())
+    return {**record, "content": tokens.digest()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alignzoo.data.rendering import RenderedPair, render_pair, render_prompt, shared_length
 from alignzoo.data.rows import Drop, PreferenceRow, Text
@@ -68,16 +68,35 @@ class PairTokenizer:
             ends |= self.special_ids - others
         return {tokenizer.convert_ids_to_tokens(index): index for index in ends}
 
+    @cached_property
+    def _plain_backend(self) -> Any:
+        """The Rust tokenizer, if calling it is all that calling this tokenizer comes to; else None."""
+        from transformers import PreTrainedTokenizerBase, TokenizersBackend
+
+        kind = type(self.tokenizer)
+        plain = (
+            issubclass(kind, TokenizersBackend)
+            and kind.__call__ is PreTrainedTokenizerBase.__call__
+            and kind._encode_plus is TokenizersBackend._encode_plus
+        )
+        return self.tokenizer.backend_tokenizer if plain else None
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, each with exactly one BOS in front if the tokenizer uses one."""
+        # The call sets the backend's rules, no padding and no truncation; what it builds around the ids costs as much
+        # as a third of them.
+        through = list(texts) if self._plain_backend is None else [""]
         ids = self.tokenizer(
-            list(texts),
+            through,
             add_special_tokens=False,
             padding=False,
             truncation=False,
             return_attention_mask=False,
             verbose=False,
         )["input_ids"]
+        if self._plain_backend is not None:
+            encoded = self._plain_backend.encode_batch_fast(list(texts), add_special_tokens=False)
+            ids = [encoding.ids for encoding in encoded]
         return [self._one_bos(list(sequence)) for sequence in ids]
 
     def encode_prompt(self, prompt: Text, *, transcript: bool = False) -> list[int]:

@@ -59,8 +59,8 @@ class Projection:
         return self._base.bias
 
     def value_vectors(self) -> torch.Tensor:
-        """``(inner, hidden)``, what each input writes: a view of the weight."""
-        return self.by_neuron(self.weight.detach())
+        """``(inner, hidden)``, what each input writes: a view of the weight, or, of one in 4 bits, what it stands for."""
+        return self.by_neuron(dequantised(self.weight))
 
     def by_neuron(self, tensor: torch.Tensor) -> torch.Tensor:
         """``(inner, hidden)``: a view of a tensor of the weight's shape with one row for each neuron."""
@@ -74,6 +74,17 @@ class Projection:
     @property
     def _base(self) -> Any:
         return getattr(self.module, "base_layer", self.module)
+
+
+def dequantised(weight: torch.Tensor) -> torch.Tensor:
+    """A weight's values, detached: the weight itself, unless bitsandbytes holds it in 4 bits."""
+    state = getattr(weight, "quant_state", None)
+    if state is None:
+        return weight.detach()
+    from bitsandbytes.functional import dequantize_4bit  # type: ignore[import-not-found]
+
+    values: torch.Tensor = dequantize_4bit(weight.data, state)
+    return values
 
 
 def find_projections(model: Any, patterns: str = DOWN) -> list[Projection]:

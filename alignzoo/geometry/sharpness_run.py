@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ from alignzoo.reward.scoring import scored
 from alignzoo.run_folder import leave_as_it_was
 from alignzoo.train.assemble import group_indices, objective_of, probe_source
 from alignzoo.train.context import Engine, StepContext
-from alignzoo.train.logps import padded_pair_logps
+from alignzoo.train.forward import choose_forward
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -114,7 +113,9 @@ def _measure(question: Question, report: Reporter) -> dict[str, Any]:
         )
         parts, _ = scored(plan.reward, parts, run, accelerator, which=["held_out"])
     batches = [batch.to(accelerator.device) for batch in _batches(parts, settings.micro_batch_size, tokenizer)]
-    forward = partial(padded_pair_logps, tokens="token-logps" in plan.needs)
+    choice = choose_forward(start, batches[0], packing=settings.packing, tokens="token-logps" in plan.needs)
+    report.note(choice.why)
+    forward = choice.forward
     with torch.no_grad():
         references = [forward(start, batch) if "reference" in plan.needs else None for batch in batches]
     chosen = _chosen_by_probe(start, parts, report, settings.seed) if _probing(question) else None
@@ -122,6 +123,7 @@ def _measure(question: Question, report: Reporter) -> dict[str, Any]:
     if question.run is not None:
         report.note(f"loading {measured}")
         policy = load_policy(find_model(measured), settings).to(accelerator.device).eval()
+        choice.adopt(policy)
     del start
     groups = group_indices(parts) if "groups" in plan.needs else {}
     engine = Engine(policy, forward, objective_of(plan), accelerator, settings.seed, groups)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -20,6 +21,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from alignzoo.errors import ModelError, UsageError
+from alignzoo.model.base import without_adapter
 from alignzoo.plugin.plan import SANDBOX
 from alignzoo.plugin.settings import Settings
 
@@ -165,6 +167,7 @@ def load_policy(source: ModelSource, settings: Settings) -> PreTrainedModel:
         ModelError: not a causal LM, unreadable weights, or no such repository.
         UsageError: ``--lora.r`` or ``--lora.alpha`` against an adapter that was trained with another one.
     """
+    _check_quantisation(settings, source)
     policy: Any = _load_base(source, settings)
     if source.adapter is not None:
         policy = _with_trained_adapter(policy, source.adapter, settings)
@@ -172,7 +175,40 @@ def load_policy(source: ModelSource, settings: Settings) -> PreTrainedModel:
         policy = _with_new_adapter(policy, settings)
     if not settings.dropout:
         disable_dropout(policy)  # after the adapter came in, which may bring dropout of its own
+    if settings.activation_checkpointing:
+        _checkpoint_activations(policy, source)
     return policy
+
+
+def _checkpoint_activations(policy: Any, source: ModelSource) -> None:
+    """Layers that keep their inputs only; they take effect in training mode."""
+    base = without_adapter(policy)
+    if not base.supports_gradient_checkpointing:
+        raise UsageError(
+            f"--activation-checkpointing: {source.path} has no layers that can be computed again",
+            hint="leave it out; a smaller --micro-batch-size or --tokens-per-micro-batch saves memory too",
+        )
+    with quiet():
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def _check_quantisation(settings: Settings, source: ModelSource) -> None:
+    """What a base in 4 bits needs.
+
+    Raises:
+        UsageError: no adapter that trains in its place, no CUDA device, no bitsandbytes, or a .gguf base.
+    """
+    if settings.quantize == "none":
+        return
+    said = f"--quantize {settings.quantize}"
+    if not settings.lora_r and source.adapter is None:
+        raise UsageError(f"{said} needs an adapter to train: weights in 4 bits do not", hint="add --lora.r 16")
+    if source.gguf:
+        raise UsageError(f"{said} does not go with a .gguf model", hint="give the folder or hub id that it was made of")
+    if not torch.cuda.is_available():
+        raise UsageError(f"{said} needs a CUDA device, and there is none", hint="leave it out")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError(f"{said} needs the bitsandbytes package", hint="pip install 'alignzoo[bitsandbytes]'")
 
 
 def _load_base(source: ModelSource, settings: Settings) -> PreTrainedModel:
@@ -182,6 +218,8 @@ def _load_base(source: ModelSource, settings: Settings) -> PreTrainedModel:
         options |= safetensors_only()
     elif hasattr(transformers, "GgufConfig"):
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)  # packed blocks do not train
+    if settings.quantize == "4bit":
+        options |= {"quantization_config": four_bits(settings), "device_map": {"": torch.cuda.current_device()}}
     with explained(source.path, "model"), quiet():
         model, loaded = AutoModelForCausalLM.from_pretrained(
             source.path, dtype=torch.float32, output_loading_info=True, **options
@@ -230,8 +268,8 @@ def _check_whole(model: PreTrainedModel, missing: Collection[str], path: str) ->
 @torch.no_grad()
 def _check_causal(model: PreTrainedModel, path: str) -> None:
     """Encoders load as AutoModelForCausalLM too, and see the tokens that they are to predict."""
-    first = model(input_ids=torch.tensor([[0, 1, 2, 3]])).logits[:, :3]
-    other_end = model(input_ids=torch.tensor([[0, 1, 2, 4]])).logits[:, :3]
+    first = model(input_ids=torch.tensor([[0, 1, 2, 3]], device=model.device)).logits[:, :3]
+    other_end = model(input_ids=torch.tensor([[0, 1, 2, 4]], device=model.device)).logits[:, :3]
     if not torch.allclose(first, other_end, rtol=1e-3, atol=1e-3, equal_nan=True):
         raise ModelError(
             f"{path} is not a causal language model: its predictions depend on later tokens",
@@ -244,6 +282,17 @@ def _where(source: ModelSource, settings: Settings) -> dict[str, Any]:
     if source.gguf:
         where["gguf_file"] = source.gguf
     return where
+
+
+def four_bits(settings: Settings) -> Any:
+    """QLoRA's way to hold a frozen base: NF4, its scales quantised as well, computed in the run's dtype."""
+    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def _with_new_adapter(model: PreTrainedModel, settings: Settings) -> Any:
@@ -261,7 +310,7 @@ def _with_trained_adapter(model: PreTrainedModel, adapter: str, settings: Settin
     """The adapter goes on training; a frozen copy of it is the reference's."""
     from peft import PeftConfig, PeftModel
 
-    from alignzoo.model.reference import REFERENCE_ADAPTER
+    from alignzoo.reference.frozen import REFERENCE_ADAPTER
 
     with explained(adapter, "adapter"):
         config = PeftConfig.from_pretrained(adapter)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from alignzoo.data.digests import digest
 from alignzoo.model.base import without_adapter
 from alignzoo.model.load import quiet
-from alignzoo.model.reference import REFERENCE_ADAPTER
+from alignzoo.reference.frozen import REFERENCE_ADAPTER
 
 _CHUNK = 1 << 22  # elements hashed at a time, which bounds the memory it takes
 _NOT_DECIDING = (
@@ -26,6 +26,8 @@ _NOT_DECIDING = (
     "dtype",
     "torch_dtype",
     "inference_mode",
+    "use_cache",
+    "_attn_implementation",
     "pad_token_id",  # padding is masked; where a head reads it, Scorer.pad_id has it
 )
 
@@ -57,10 +59,15 @@ def fingerprint(weights: torch.nn.Module | Mapping[str, torch.Tensor]) -> str:
     return content.hexdigest()
 
 
-def config_digest(model: Any) -> str:
-    """A hash of what decides a model's outputs beside its weights: its config, and those of its adapters."""
-    adapters = getattr(model, "peft_config", {})
-    configs = [without_adapter(model).config, *(adapters[name] for name in sorted(adapters))]
+def config_digest(model: Any, *, adapters: Collection[str] | None = None) -> str:
+    """A hash of what decides a model's outputs beside its weights: its config, and those of its adapters.
+
+    Args:
+        adapters: count only those of these names.
+    """
+    present = getattr(model, "peft_config", {})
+    counted = [present[name] for name in sorted(present) if adapters is None or name in adapters]
+    configs = [without_adapter(model).config, *counted]
     return digest([_deciding(json.loads(json.dumps(c.to_dict(), default=_plain))) for c in configs])
 
 

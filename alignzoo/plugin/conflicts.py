@@ -154,6 +154,9 @@ def _unused_settings(plan: Plan) -> list[AlignzooError]:
 
     if settings.lora_r == 0:
         unused("lora_alpha", "--lora.r is 0, so there is no adapter", "add --lora.r 8, or leave it out")
+    given = plan.origins.get("micro_batch_size")
+    if settings.tokens_per_micro_batch is not None and given == plan.origins.get("tokens_per_micro_batch"):
+        unused("micro_batch_size", "--tokens-per-micro-batch decides", "leave one of them out")
     if settings.eval_data is not None:
         unused("eval_share", "--eval-data names the held-out pairs", "leave one of them out")
     else:

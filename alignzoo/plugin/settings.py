@@ -50,12 +50,13 @@ class Settings(BaseModel):
     activation_checkpointing: bool = _setting(
         False, "keep each layer's inputs only and compute the layer again in the backward pass"
     )
-    compile: bool = _setting(False, "compile the decoder layers (torch.compile); pays on long runs only")
     reference_cache: bool = _setting(
         True, "compute the reference's log-probs before training, and keep them for other runs"
     )
     lr: float = _setting(1e-6, "peak learning rate", gt=0)
-    optimizer: str = _setting("adamw", "adamw, rmsprop, sgd, or the name of any torch.optim class", metavar="NAME")
+    optimizer: str = _setting(
+        "adamw", "adamw, rmsprop, sgd, any other torch.optim class, or adamw8bit (bitsandbytes)", metavar="NAME"
+    )
     weight_decay: float = _setting(0.0, "weight decay of the optimizer", ge=0)
     schedule: Literal["cosine", "linear", "constant"] = _setting("cosine", "learning rate after the warm-up")
     warmup_steps: int = _setting(10, "steps of linear warm-up", ge=0)

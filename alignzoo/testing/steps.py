@@ -6,7 +6,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,15 +16,17 @@ from alignzoo.data.collate import TokenBatch
 from alignzoo.geometry.probe import Probe
 from alignzoo.geometry.shards import whole
 from alignzoo.interfaces import GeometryController, StepLoss
-from alignzoo.model.reference import Reference
 from alignzoo.pairs import PairBatch
 from alignzoo.plugin.card import Card, Options
+from alignzoo.reference.frozen import Reference
 from alignzoo.report import Reporter
 from alignzoo.testing.sample import GROUPS
 from alignzoo.testing.stages import built
 from alignzoo.testing.tiny import VOCAB, cut, scored_rows, shifted, tiny_model, with_adapter
+from alignzoo.train import attention
 from alignzoo.train.context import Engine, SetupContext, StepContext
-from alignzoo.train.logps import PairForward, padded_pair_logps
+from alignzoo.train.forward import use_packing
+from alignzoo.train.logps import PairForward, innermost, packed_pair_logps, padded_pair_logps
 from alignzoo.train.objective import Objective
 from alignzoo.train.seeds import mixed
 from alignzoo.train.sharding import resharding, shard
@@ -32,7 +34,14 @@ from alignzoo.train.sharding import resharding, shard
 PAIRS = 8
 """Pairs in a step of the :class:`Bench`."""
 
-every_field: PairForward = resharding(partial(padded_pair_logps, tokens=True))
+
+def _either_way(model: torch.nn.Module, batch: TokenBatch) -> PairBatch:
+    packed = innermost(model).config._attn_implementation == attention.NAME
+    return (packed_pair_logps if packed else padded_pair_logps)(model, batch, tokens=True)
+
+
+every_field: PairForward = resharding(_either_way)
+"""All fields of a batch's pairs, packed where the model has packed attention."""
 
 Stage = Callable[[Card, Any], tuple[Objective, GeometryController]]
 """From a method to the objective and the controller of a step in which it takes part."""
@@ -124,7 +133,9 @@ class Bench:
 
 @lru_cache(maxsize=1)
 def _policy() -> Any:
-    return tiny_model()
+    model = tiny_model()
+    use_packing(model)
+    return model
 
 
 @lru_cache(maxsize=1)

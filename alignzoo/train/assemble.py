@@ -8,7 +8,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.data.collate import TokenBatch, batch_columns, batches_of
+from alignzoo.data.collate import TokenBatch, batch_columns, batches_of, grouped_batches
+from alignzoo.data.columns import column
 from alignzoo.data.parts import Parts
 from alignzoo.data.stream import PairStream
 from alignzoo.data.texts import load_texts, training_texts
@@ -17,29 +18,35 @@ from alignzoo.geometry.probe import Probe
 from alignzoo.geometry.probe_run import cached_probe
 from alignzoo.interfaces import GeometryController
 from alignzoo.model.load import check_vocabulary
-from alignzoo.model.reference import Reference
 from alignzoo.model.weights import fingerprint
 from alignzoo.observers import Observers
 from alignzoo.plugin.build import instantiate
 from alignzoo.plugin.plan import Plan
 from alignzoo.plugin.settings import Settings
 from alignzoo.ranks import on_all_ranks
+from alignzoo.reference.cached import cached_reference
+from alignzoo.reference.compute import Filling, Source
+from alignzoo.reference.frozen import Reference, ReferenceForward, as_reference
+from alignzoo.reference.keys import reference_identity
+from alignzoo.reference.store import Store, store_folder
 from alignzoo.report import Reporter
 from alignzoo.reward.context import RewardContext
 from alignzoo.reward.histogram import note_soft_labels
 from alignzoo.reward.scoring import scored
 from alignzoo.reward.soft_labels import SoftLabels
+from alignzoo.train.batches import Sizes, StepBatches, lengths_of
 from alignzoo.train.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
 from alignzoo.train.context import Engine, SetupContext
 from alignzoo.train.controllers import Controllers
 from alignzoo.train.evaluate import HeldOut
-from alignzoo.train.logps import padded_pair_logps
+from alignzoo.train.forward import Choice, choose_forward, leave_packing, worth_trying
 from alignzoo.train.loop import Loop
 from alignzoo.train.objective import Objective
 from alignzoo.train.optim import make_optimizer
-from alignzoo.train.sharding import prepare, resharding
+from alignzoo.train.sharding import is_shard, prepare, resharding
 
 if TYPE_CHECKING:
+    import numpy as np
     from accelerate import Accelerator
     from transformers import PreTrainedTokenizerBase
 
@@ -79,24 +86,47 @@ def assemble(
         _check_identities(checkpoint, identities, {"scores": "the reward"})
     objective = objective_of(plan, controllers)
     _note_soft_labels(objective, parts, folder if main else None, report)
+    cached = "reference" in plan.needs and settings.reference_cache
+    kept = store_folder(reference_identity(policy, settings, identities["weights"])) if cached else None
     texts = partial(_texts, policy, parts, tokenizer, settings, accelerator, report)
     controller.setup(SetupContext(policy, settings.seed, report, probe, folder if main else None, steps, texts))
-    forward = resharding(partial(padded_pair_logps, tokens="token-logps" in plan.needs))
-    reference = None
-    if "reference" in plan.needs:
+    lengths = lengths_of(parts.train)
+    rows = worth_trying(policy, lengths.longest, stream.indices(0))
+    choice = chosen_forward(plan, policy, next(batches_of(parts.train, rows, len(rows), pad_id)), accelerator)
+    report.note(choice.why)
+    forward = resharding(choice.forward)
+    reference: ReferenceForward | None = None
+    if "reference" in plan.needs and kept is None:
         reference = Reference(policy, forward, partial(prepare, accelerator, frozen=True))
     model = prepare(accelerator, policy)
+    if kept is not None:
+        store = Store(kept, tokens="token-logps" in plan.needs, report=report)
+        budget = settings.tokens_per_micro_batch
+        filling = Filling(store, partial(forward, policy), accelerator, report, pad_id, is_shard(policy), budget)
+        with as_reference(policy):  # it still has the weights that training starts from
+            reference = cached_reference(filling, lambda: _sources(parts, stream.visited(steps)))
     optimizer = make_optimizer((p for p in policy.parameters() if p.requires_grad), settings)
     groups = group_indices(parts) if "groups" in plan.needs else {}
     parts = replace(parts, train=batch_columns(parts.train))
+    sizes = Sizes(settings.micro_batch_size, settings.tokens_per_micro_batch, choice.packed)
     engine = Engine(model, forward, objective, accelerator, settings.seed, groups)
     loop = Loop(
         engine=engine,
         controller=controller,
         reference=reference,
         optimizer=optimizer,
-        batches=partial(_step_batches, parts, stream, settings.micro_batch_size, pad_id, accelerator),
-        held_out=_held_out(engine, reference, parts, settings.micro_batch_size, pad_id, report),
+        batches=StepBatches(
+            pairs=parts.train,
+            scores=parts.scores.get("train"),
+            stream=stream,
+            sizes=sizes,
+            lengths=lengths,
+            pad_id=pad_id,
+            rank=accelerator.process_index,
+            world=accelerator.num_processes,
+            ready=TokenBatch.pinned if accelerator.device.type == "cuda" else lambda batch: batch,
+        ),
+        held_out=_held_out(engine, reference, parts, sizes, pad_id, report),
         settings=settings,
         steps=steps,
         folder=folder,
@@ -112,6 +142,12 @@ def assemble(
         loop.restore(checkpoint)
         report.note(f"resuming after step {loop.done} of {loop.steps}")
     return loop
+
+
+def _sources(parts: Parts, rows: np.ndarray) -> list[Source]:
+    """The pairs whose reference log-probs a run needs: these rows of the training pairs, and all that are held out."""
+    held_out = [] if parts.held_out is None else [Source.of(parts.held_out)]
+    return [Source.of(parts.train, rows), *held_out]
 
 
 def objective_of(plan: Plan, controllers: Sequence[GeometryController] | None = None) -> Objective:
@@ -229,36 +265,38 @@ def _texts(
     return found
 
 
-def _step_batches(
-    parts: Parts, stream: PairStream, micro_batch_size: int, pad_id: int, accelerator: Accelerator, step: int
-) -> Sequence[TokenBatch]:
-    """This rank's share of a step, in micro-batches."""
-    indices = stream.indices(step)
-    share = len(indices) // accelerator.num_processes
-    start = accelerator.process_index * share
-    mine = indices[start : start + share]
-    return list(batches_of(parts.train, mine, micro_batch_size, pad_id, scores=parts.scores.get("train")))
-
-
 def _held_out(
-    engine: Engine, reference: Reference | None, parts: Parts, micro_batch_size: int, pad_id: int, report: Reporter
+    engine: Engine, reference: ReferenceForward | None, parts: Parts, sizes: Sizes, pad_id: int, report: Reporter
 ) -> HeldOut | None:
     """The held-out pairs in batches of similar length."""
     pairs = parts.held_out
     if pairs is None:
         return None
-    prompts, chosen, rejected = (pairs[f"{side}_ids"][:] for side in ("prompt", "chosen", "rejected"))
-    lengths = [len(p) + max(len(c), len(r)) for p, c, r in zip(prompts, chosen, rejected, strict=True)]
-    by_length = sorted(range(len(pairs)), key=lambda row: lengths[row])
-    batches = batches_of(pairs, by_length, micro_batch_size, pad_id, scores=parts.scores.get("held_out"))
-    return HeldOut(engine, reference, list(batches), report)
+    lengths = lengths_of(pairs)
+    by_length = sorted(range(len(pairs)), key=lambda row: int(lengths.longest[row]))
+    [groups] = sizes.cut([by_length], lengths)
+    return HeldOut(
+        engine, reference, list(grouped_batches(pairs, groups, pad_id, parts.scores.get("held_out"))), report
+    )
+
+
+def chosen_forward(plan: Plan, policy: Any, sample: TokenBatch, accelerator: Accelerator) -> Choice:
+    """The way to the log-probs that a run takes, the same on all ranks."""
+    sample, tokens = sample.to(accelerator.device), "token-logps" in plan.needs
+    choice = choose_forward(policy, sample, packing=plan.settings.packing, tokens=tokens)
+    told = on_all_ranks(accelerator, lambda: (choice.packed, choice.why))
+    refusals = [why for packed, why in told if not packed]
+    if choice.packed and refusals:
+        leave_packing(policy)
+        return replace(choose_forward(policy, sample, packing=False, tokens=tokens), why=refusals[0])
+    return choice
 
 
 def group_indices(parts: Parts) -> dict[str, int]:
     """Numbers of the groups that the data names, the same whatever the order of the rows."""
     parts_with_groups = [part for part in (parts.train, parts.held_out) if part is not None]
-    names = [name for part in parts_with_groups for name in part["group"][:]]
-    return {name: index for index, name in enumerate(sorted(set(names)))}
+    names = {name for part in parts_with_groups for name in column(part, "group").unique().to_pylist()}
+    return {name: index for index, name in enumerate(sorted(names))}
 
 
 def _flat(plan: Plan) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import torch
 
 from alignzoo.data.collate import TokenBatch
 from alignzoo.errors import NonFiniteLossError
-from alignzoo.model.reference import Reference
 from alignzoo.pairs import PairBatch
+from alignzoo.reference.frozen import ReferenceForward
 from alignzoo.report import Reporter
 from alignzoo.train.context import Engine
 from alignzoo.train.metrics import name_pairs, non_finite, pair_metrics
@@ -28,7 +28,7 @@ class HeldOut:
     """
 
     def __init__(
-        self, engine: Engine, reference: Reference | None, batches: Sequence[TokenBatch], report: Reporter
+        self, engine: Engine, reference: ReferenceForward | None, batches: Sequence[TokenBatch], report: Reporter
     ) -> None:
         self._engine = engine
         self._reference = reference

@@ -1,14 +1,16 @@
 """From a tokenised batch to the log-probs of its pairs: the one place where the model enters the objective.
 
-The padded, concatenated path: chosen and rejected rows in one forward. Everything after the model's logits is fp32
-whatever the compute dtype (a bf16 sum near 300 has spacing 2). The loop knows only :data:`PairForward`, so another
-way to the same numbers (packing, chunked heads) takes this one's place without touching anything else.
+Two ways to the same numbers: packed (each prompt once, no padding) and padded (every sequence a row of its own, chosen
+and rejected in one forward). In both, the head runs on the positions that predict a response token and nowhere else,
+and everything after it is fp32 whatever the compute dtype (a bf16 sum near 300 has spacing 2). The loop knows only
+:data:`PairForward`; :mod:`alignzoo.train.forward` chooses one for a run.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -16,11 +18,46 @@ import torch
 import torch.nn.functional as F
 
 from alignzoo.data.collate import TokenBatch
+from alignzoo.data.pack import Pack, pack_of
 from alignzoo.model.base import without_adapter
 from alignzoo.pairs import PairBatch
+from alignzoo.train.attention import NAME
+from alignzoo.train.head import Shape, token_logps
 
 PairForward = Callable[[torch.nn.Module, TokenBatch], PairBatch]
 """Policy fields of a batch's pairs under a model; reference fields stay None."""
+
+
+def packed_pair_logps(
+    model: torch.nn.Module, batch: TokenBatch, *, tokens: bool = False, masks: bool = False
+) -> PairBatch:
+    """Summed log-probs (nats) and lengths of B pairs from one forward over one row that holds them all.
+
+    Args:
+        model: a causal LM that takes ``position_ids``, possibly wrapped (DDP, FSDP, PEFT). Attention is all that mixes
+            its positions, and it is :func:`alignzoo.train.attention.packed_attention`.
+        tokens: also fill the ``(B, T)`` per-token fields.
+        masks: the model has another attention, which takes a mask of the whole row.
+
+    Raises:
+        ValueError: a row has no response token (it would train on 0/0).
+    """
+    pack = pack_of(batch)
+    for i, segment in enumerate(pack.segments):
+        for side, length in (("chosen", segment.chosen), ("rejected", segment.rejected)):
+            if length == 0:
+                raise _no_response(batch, i, side)
+    inputs: dict[str, Any] = {"input_ids": pack.input_ids, "position_ids": pack.position_ids}
+    if masks:
+        inputs["attention_mask"] = _row_masks(innermost(model), pack)
+    else:
+        if innermost(model).config._attn_implementation != NAME:  # another one would take no notice of the pack
+            raise RuntimeError("the model's attention is not the packed one; see alignzoo.train.forward")
+        # Of the four dimensions that a ready mask has, so that the model makes none.
+        inputs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=pack.input_ids.device)
+        inputs["pack"] = pack
+    values = _token_logps(model, inputs, pack.predicting, pack.targets)
+    return _as_pairs(values, pack.rows, pack.columns, batch.pairs, pack.longest_response, tokens)
 
 
 def padded_pair_logps(model: torch.nn.Module, batch: TokenBatch, *, tokens: bool = False) -> PairBatch:
@@ -38,15 +75,28 @@ def padded_pair_logps(model: torch.nn.Module, batch: TokenBatch, *, tokens: bool
     lengths = kept.sum(-1)
     if not bool((lengths > 0).all()):
         row = int((lengths == 0).nonzero()[0, 0])
-        side = "chosen" if row < batch.pairs else "rejected"
-        raise ValueError(f"pair {int(batch.pair_ids[row % batch.pairs])}: the {side} response has no token")
-    logits, targets, kept = _response_logits(model, batch, kept)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # fp64 models stay fp64
-    token_logps = -F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-    token_logps = token_logps.view(targets.shape).masked_fill(~kept, 0.0)
-    dtype = token_logps.dtype
-    summed, lengths = token_logps.sum(-1), lengths.to(dtype)
-    pairs = batch.pairs
+        raise _no_response(batch, row % batch.pairs, "chosen" if row < batch.pairs else "rejected")
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    if "position_ids" in forward_parameters(innermost(model).__class__):
+        inputs["position_ids"] = (batch.attention_mask.cumsum(-1) - 1).clamp(min=0)
+    rows, places = kept.nonzero(as_tuple=True)
+    columns = (kept.cumsum(-1) - 1)[rows, places]
+    targets = batch.input_ids[:, 1:][rows, places]
+    values = _token_logps(model, inputs, rows * batch.input_ids.shape[1] + places, targets)
+    return _as_pairs(values, rows, columns, batch.pairs, int(lengths.max()), tokens)
+
+
+def _no_response(batch: TokenBatch, i: int, side: str) -> ValueError:
+    return ValueError(f"pair {int(batch.pair_ids[i])}: the {side} response has no token")
+
+
+def _as_pairs(
+    values: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, pairs: int, longest: int, tokens: bool
+) -> PairBatch:
+    """The fields of ``pairs`` pairs from ``(K,)`` values: of which response (chosen ones first), and where in it."""
+    grid = values.new_zeros(2 * pairs, longest).index_put((rows, columns), values)
+    mask = torch.zeros_like(grid).index_put((rows, columns), torch.ones_like(values))
+    summed, lengths = grid.sum(-1), mask.sum(-1)
     fields = {
         "chosen_logps": summed[:pairs],
         "rejected_logps": summed[pairs:],
@@ -54,46 +104,134 @@ def padded_pair_logps(model: torch.nn.Module, batch: TokenBatch, *, tokens: bool
         "rejected_lengths": lengths[pairs:],
     }
     if tokens:
-        rows, mask = _left_align(token_logps, kept)
         fields |= {
-            "chosen_token_logps": rows[:pairs],
-            "rejected_token_logps": rows[pairs:],
+            "chosen_token_logps": grid[:pairs],
+            "rejected_token_logps": grid[pairs:],
             "chosen_token_mask": mask[:pairs],
             "rejected_token_mask": mask[pairs:],
         }
     return PairBatch(**fields)
 
 
-def _response_logits(
-    model: torch.nn.Module, batch: TokenBatch, kept: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits ``(2B, K, V)`` that predict the tokens from the first response token of any row on, those tokens
-    ``(2B, K)``, and which of them count. The head is not run on the positions before where the model allows it."""
-    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    accepted = _forward_parameters(_innermost(model).__class__)
-    if "position_ids" in accepted:
-        inputs["position_ids"] = (batch.attention_mask.cumsum(-1) - 1).clamp(min=0)
-    first = int(kept.any(0).nonzero()[0, 0])
-    count = kept.shape[1] - first
-    if "logits_to_keep" in accepted:
-        logits = model(**inputs, logits_to_keep=count + 1, use_cache=False).logits
-    else:
-        logits = model(**inputs, use_cache=False).logits[:, first:]
-    return logits[:, :-1], batch.input_ids[:, 1 + first :], kept[:, first:]
+def _token_logps(
+    model: torch.nn.Module, inputs: dict[str, Any], positions: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    """``(K,)`` log-probs of ``targets`` by what the model says at flat ``positions`` of its input."""
+    inner = innermost(model)
+    head = inner.get_output_embeddings()
+    with ExitStack() as stack:
+        chosen = stack.enter_context(_only_at(head, positions)) if head is not None else []
+        fused = stack.enter_context(_fused(inner, head, targets)) if type(head) is torch.nn.Linear else []
+        found = model(**inputs, use_cache=False).logits
+    if fused and found.shape == fused[0].shape and _is(found, fused[0]):
+        return found[0, :, 0]
+    if fused:  # something comes after the head that is not among what is undone for it
+        _NOT_FUSED.add(type(inner))
+        return _token_logps(model, inputs, positions, targets)
+    logits = found[0] if chosen else found.flatten(0, 1).index_select(0, positions)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # fp64 models stay fp64
+    return -F.cross_entropy(logits, targets, reduction="none")
 
 
-def _left_align(values: torch.Tensor, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """``(N, K)`` values at kept positions moved to the front of each row: ``(N, T)`` values and their mask."""
-    width = int(kept.sum(-1).max())
-    order = torch.argsort(~kept, dim=-1, stable=True)[:, :width]
-    return values.gather(-1, order), kept.gather(-1, order).to(values.dtype)
+_NOT_FUSED: set[type] = set()
+"""Models that do more to their logits than :data:`_AFTERWARDS` knows."""
 
 
-def _innermost(model: Any) -> Any:
+@contextmanager
+def _only_at(head: torch.nn.Module, positions: torch.Tensor) -> Iterator[list[bool]]:
+    """Inside, the head sees the hidden states at ``positions`` as its only row; what is given says whether it ran."""
+    ran: list[bool] = []
+
+    def select(_head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        ran.append(True)
+        return (inputs[0].flatten(0, 1).index_select(0, positions)[None], *inputs[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield ran
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _fused(inner: Any, head: torch.nn.Linear, targets: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+    """Inside, the head gives log-probs ``(1, K, 1)`` of the targets in place of logits, and nothing is done to them
+    after it; what is given holds them. The model runs whole, so what wraps it (autocast, DDP, FSDP) does not see."""
+    given: list[torch.Tensor] = []
+    if type(inner) in _NOT_FUSED:
+        yield given
+        return
+    with _nothing_afterwards(inner) as shape:
+
+        def logps(input: torch.Tensor) -> torch.Tensor:
+            values, _ = token_logps(input[0], head.weight, targets, bias=head.bias, shape=shape)
+            given.append(values[None, :, None].clone())  # FSDP2 wants no view from what it shards
+            return given[0]
+
+        head.forward = logps  # type: ignore[method-assign]
+        try:
+            yield given
+        finally:
+            del head.forward
+
+
+_AFTERWARDS = {"final_logit_softcapping": None, "logits_scaling": 1.0, "logit_scale": 1.0}
+"""What models do after the head, as their configs or they themselves say it (Gemma; Granite; Cohere), and its value
+where it does nothing."""
+
+
+@contextmanager
+def _nothing_afterwards(inner: Any) -> Iterator[Shape]:
+    """Inside, the model leaves its head's output as it is; what it would do to it is given."""
+    found: dict[str, Any] = {}
+    owners = []
+    for name, nothing in _AFTERWARDS.items():
+        for owner in (inner, inner.config):
+            value = vars(owner).get(name)
+            if isinstance(value, (int, float)) and value != nothing:
+                found[name] = float(value)
+                owners.append((owner, name, value))
+    scale = found.get("logit_scale", 1.0) / found.get("logits_scaling", 1.0)
+    try:
+        for owner, name, _ in owners:
+            setattr(owner, name, _AFTERWARDS[name])
+        yield Shape(scale, found.get("final_logit_softcapping"))
+    finally:
+        for owner, name, value in owners:
+            setattr(owner, name, value)
+
+
+def _is(found: torch.Tensor, given: torch.Tensor) -> bool:
+    return found.data_ptr() == given.data_ptr() or torch.equal(found, given)
+
+
+def _row_masks(inner: Any, pack: Pack) -> Any:
+    """A mask of the whole row as the model takes it: one per kind of layer where it has several."""
+    config = inner.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    additive = config._attn_implementation == "eager"
+    dtype = next(inner.parameters()).dtype
+
+    def mask(window: int | None) -> torch.Tensor:
+        allowed = pack.dense_mask(window)[None, None]
+        if not additive:
+            return allowed
+        return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(
+            ~allowed, torch.finfo(dtype).min
+        )
+
+    if "sliding_attention" in kinds:
+        return {"full_attention": mask(None), "sliding_attention": mask(window)}
+    return mask(None if kinds else window)
+
+
+def innermost(model: Any) -> Any:
     """The transformers model inside DDP and PEFT wrappers."""
     return without_adapter(getattr(model, "module", model))
 
 
 @lru_cache
-def _forward_parameters(kind: Any) -> frozenset[str]:
+def forward_parameters(kind: Any) -> frozenset[str]:
+    """The names that a model class's ``forward`` takes."""
     return frozenset(inspect.signature(kind.forward).parameters)

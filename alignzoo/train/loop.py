@@ -21,11 +21,11 @@ from alignzoo.data.collate import TokenBatch
 from alignzoo.errors import Interrupted, NonFiniteLossError
 from alignzoo.geometry.shards import cut_like, whole, whole_state
 from alignzoo.interfaces import StepLoss
-from alignzoo.model.reference import Reference
 from alignzoo.model.weights import trained_weights
 from alignzoo.observers import Observers
 from alignzoo.plugin.registry import plugin_words
 from alignzoo.plugin.settings import Settings
+from alignzoo.reference.frozen import ReferenceForward
 from alignzoo.report import Reporter
 from alignzoo.train.checkpoint import Checkpoint, plain_state, save_checkpoint, step_of, whole_checkpoints
 from alignzoo.train.context import Engine, StepContext
@@ -52,7 +52,7 @@ class Loop:
 
     engine: Engine
     controller: Controllers
-    reference: Reference | None
+    reference: ReferenceForward | None
     optimizer: torch.optim.Optimizer
     batches: Callable[[int], Sequence[TokenBatch]]
     held_out: HeldOut | None
@@ -118,8 +118,7 @@ class Loop:
         references = [self.reference(batch) if self.reference else None for batch in batches]
         context = StepContext(self.engine, batches, references, step)
         loss = self.controller.step(context)
-        value = float(loss.value)
-        norm = self._clip()
+        value, norm = torch.stack([loss.value, self._clip().to(loss.value)]).tolist()  # one wait for the device
         if not (math.isfinite(value) and math.isfinite(norm)):
             self._stop_at_non_finite(step, loss, value, norm)
         lr = learning_rate(step, self.steps, self.settings)
@@ -145,11 +144,11 @@ class Loop:
             **context.metrics,
         }
 
-    def _clip(self) -> float:
-        """The gradient's norm before clipping."""
+    def _clip(self) -> torch.Tensor:
+        """The gradient's norm ``()`` before clipping."""
         limit = self.settings.max_grad_norm or math.inf
         parameters = [p for p in self.engine.model.parameters() if p.requires_grad]
-        return float(whole(torch.nn.utils.clip_grad_norm_(parameters, limit)))
+        return whole(torch.nn.utils.clip_grad_norm_(parameters, limit))
 
     def _stop_at_non_finite(self, step: int, loss: StepLoss, value: float, norm: float) -> None:
         culprits = non_finite(loss.pairs, loss.pair_ids)

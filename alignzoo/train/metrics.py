@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from alignzoo.pairs import PairBatch
 from alignzoo.train.objective import Objective
 
 METRICS_FILE = "metrics.jsonl"
+_ROUNDING = 5e-7  # of summed log-probs in fp32: twice what other batches of the same pairs were seen to change
 
 
 @torch.no_grad()
@@ -21,15 +23,30 @@ def pair_metrics(loss: PreferenceLoss, pairs: PairBatch) -> dict[str, float]:
     """Means over all pairs: implicit rewards of the loss, their margin and accuracy (a tie counts half), log-probs."""
     chosen, rejected = loss.rewards(pairs)
     margin = chosen - rejected
-    accuracy = (margin > 0).double() + 0.5 * (margin == 0).double()
-    return {
-        "rewards/chosen": float(chosen.mean()),
-        "rewards/rejected": float(rejected.mean()),
-        "rewards/margins": float(margin.mean()),
-        "rewards/accuracies": float(accuracy.mean()),
-        "logps/chosen": float(pairs.chosen_logps.mean()),
-        "logps/rejected": float(pairs.rejected_logps.mean()),
+    better, worse = loss.rewards(_settled(pairs))
+    accuracy = (better > worse).to(margin.dtype) + 0.5 * (better == worse).to(margin.dtype)
+    means = {
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/margins": margin,
+        "rewards/accuracies": accuracy,
+        "logps/chosen": pairs.chosen_logps,
+        "logps/rejected": pairs.rejected_logps,
     }
+    values = torch.stack([value.mean() for value in means.values()]).tolist()  # one wait for the device
+    return dict(zip(means, values, strict=True))
+
+
+def _settled(pairs: PairBatch) -> PairBatch:
+    """The pairs with the reference at the policy where they differ by rounding: which of two responses gained must not
+    be read from the last digit, and an untrained policy ties everywhere, in whatever batches the two were computed."""
+    near: dict[str, torch.Tensor] = {}
+    for name in ("chosen_logps", "rejected_logps"):
+        policy, reference = getattr(pairs, name), getattr(pairs, f"ref_{name}")
+        if reference is not None:
+            same = torch.isclose(policy, reference, rtol=_ROUNDING, atol=0)
+            near[f"ref_{name}"] = torch.where(same, policy, reference)
+    return replace(pairs, **near)
 
 
 def weight_metrics(objective: Objective, pairs: PairBatch) -> dict[str, float]:

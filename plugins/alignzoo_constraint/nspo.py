@@ -92,7 +92,9 @@ class NSPO(GeometryController):
         self.held: list[tuple[Directions, Sequence[Update]]] = []
         while inputs:
             shared = inputs.pop(0)  # its K, which is large, goes with it
-            free = free_directions(shared.moment, options.alpha, shared.readers[0].weight.dtype)
+            weight = shared.readers[0].weight
+            dtype = weight.dtype if weight.is_floating_point() else torch.float32  # a base in 4 bits
+            free = free_directions(shared.moment, options.alpha, dtype)
             self.held.append((free, [updates[reader.name] for reader in shared.readers]))
         self._tell(run)
 

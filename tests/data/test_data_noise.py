@@ -84,6 +84,17 @@ def test_rate_zero_returns_the_same_object() -> None:
     assert flip_labels(data, 0.0, 0)[0] is data
 
 
+@pytest.mark.parametrize(
+    ("rate", "seed", "ids"),
+    [(0.25, 0, [0, 24, 27, 39, 51]), (0.25, 7, [0, 12, 15, 18, 51]), (0.5, -1, [3, 6, 15, 24, 27, 30, 36, 45, 54, 57])],
+)
+def test_the_pairs_are_those_of_earlier_versions(rate: float, seed: int, ids: list[int]) -> None:
+    data = rows(20).map(lambda row: {"pair_id": row["pair_id"] * 3 // 10})
+    noisy, flipped = flip_labels(data, rate, seed)
+    assert flipped == ids
+    assert [row["pair_id"] for row in noisy if row["chosen_score"] == 1.0] == ids
+
+
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
 def test_rate_out_of_bounds(rate: float) -> None:
     with pytest.raises(UsageError, match="between 0 and 1"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from alignzoo.data.parts import Parts, load_parts
+from alignzoo.data.tokenise_rows import TokeniseRows
 from alignzoo.errors import DataError
 from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
@@ -73,12 +76,94 @@ def test_prompts_of_the_held_out_data_are_not_trained_on(tokenizer: Any, tmp_pat
     assert any("held-out pairs: 6 of 20" in text for text in notes.said)
 
 
-@pytest.mark.parametrize("change", [{"eval_pairs": 2}, {"label_noise": 0.5}, {"eval_share": 0.5}], ids=str)
-def test_the_identity_is_that_of_the_pairs_as_used(tokenizer: Any, tmp_path: Path, change: dict[str, Any]) -> None:
-    given = {"data": write(tmp_path / "a.jsonl", 60), "eval_share": 0.2}
-    first = load(tokenizer, **given).fingerprint
-    assert load(tokenizer, **given, lr=1e-2).fingerprint == first
-    assert load(tokenizer, **{**given, **change}).fingerprint != first
+def lines(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def scored(count: int = 60) -> list[dict[str, Any]]:
+    return [
+        {"prompt": f"How far is tower {n}?", "chosen": f"Far {n}.", "rejected": f"No {n}.", "chosen_score": n / 2}
+        | {"rejected_score": 0.5, "group": "ab"[n % 2]}
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"prompt": "Where?"}, {"chosen": "Near."}, {"rejected": "Yes."}),
+        *({"chosen_score": 9.5}, {"rejected_score": 0.0}, {"group": "c"}),
+        *({"eval_pairs": 2}, {"eval_share": 0.5}, {"label_noise": 0.5}, {"label_noise": 0.5, "seed": 4}),
+        {"order": 1},
+    ],
+    ids=str,
+)
+def test_the_identity_changes_with_the_pairs_as_used(tokenizer: Any, tmp_path: Path, change: dict[str, Any]) -> None:
+    rows = scored()
+    first = load(tokenizer, data=lines(tmp_path / "a.jsonl", rows), eval_share=0.2).fingerprint
+    settings = {name: value for name, value in change.items() if name in Settings.model_fields}
+    if change.get("order"):
+        rows = rows[::-1]
+    elif not settings:
+        rows[30] |= change
+    other = load(tokenizer, data=lines(tmp_path / "b.jsonl", rows), **{"eval_share": 0.2, **settings}).fingerprint
+    assert other != first
+    assert load(tokenizer, data=str(tmp_path / "a.jsonl"), eval_share=0.2).fingerprint == first
+
+
+def test_two_seeds_of_noise_are_two_identities(tokenizer: Any, tmp_path: Path) -> None:
+    data = lines(tmp_path / "a.jsonl", scored())
+    assert len({load(tokenizer, data=data, label_noise=0.3, seed=seed).fingerprint for seed in range(3)}) == 3
+
+
+@pytest.mark.parametrize("change", ["settings", "file", "column", "dropped row"])
+def test_the_identity_does_not_change_with_anything_else(tokenizer: Any, tmp_path: Path, change: str) -> None:
+    rows, settings = scored(), {"eval_share": 0.2, "data": str(tmp_path / "a.jsonl")}
+    lines(tmp_path / "a.jsonl", rows)
+    first = load(tokenizer, **settings).fingerprint
+    if change == "settings":
+        settings |= {"lr": 1e-2, "seed": 3, "data_workers": 2, "max_length": 900}
+    elif change == "file":
+        (tmp_path / "folder").mkdir()
+        settings["data"] = str((tmp_path / "a.jsonl").rename(tmp_path / "folder" / "b.jsonl"))
+    elif change == "column":
+        lines(tmp_path / "a.jsonl", [{**row, "note": "n"} for row in rows])
+    else:
+        lines(tmp_path / "a.jsonl", [{**rows[0], "chosen": ""}, *rows])
+    assert load(tokenizer, **settings).fingerprint == first
+
+
+def test_held_out_pairs_that_are_not_used_do_not_count(tokenizer: Any, tmp_path: Path) -> None:
+    given = {"data": write(tmp_path / "a.jsonl", 40), "eval_pairs": 6}
+    first = load(tokenizer, **given, eval_data=write(tmp_path / "b.jsonl", 20, first=100))
+    used = set(first.held_out["prompt_text"][:])
+    rows = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
+    unused = next(row for row in rows if not any(row["prompt"] in text for text in used))
+    unused["chosen"] = "Otherwise."
+    second = load(tokenizer, **given, eval_data=lines(tmp_path / "b.jsonl", rows))
+    assert second.fingerprint == first.fingerprint
+    next(row for row in rows if row is not unused and any(row["prompt"] in text for text in used))["chosen"] = "New."
+    assert load(tokenizer, **given, eval_data=lines(tmp_path / "b.jsonl", rows)).fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_as_many_processes_tokenise_as_are_asked_for(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    call = TokeniseRows.__call__
+
+    def noted(self: TokeniseRows, block: dict[str, list[Any]], indices: list[int]) -> Any:
+        with (tmp_path / "processes").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(0.3)  # or one worker would be through before another has begun
+        return call(self, block, indices)
+
+    monkeypatch.setattr(TokeniseRows, "__call__", noted)
+    load(tokenizer, data=write(tmp_path / "a.jsonl", 60), data_workers=workers)
+    processes = set((tmp_path / "processes").read_text().split())
+    assert len(processes) == workers
+    assert (str(os.getpid()) in processes) == (workers == 1)
 
 
 @pytest.mark.parametrize(("need", "column"), [("scores", "chosen_score"), ("groups", "group")])

@@ -20,6 +20,7 @@ from alignzoo.data.tokenise_rows import TokeniseRows
 from alignzoo.errors import DataError, UsageError
 
 Jsonl = Callable[..., str]
+SIDES = ("prompt", "chosen", "rejected")
 
 
 def made(source: str | Dataset, tokenizer: Any, **settings: Any) -> Prepared:
@@ -119,6 +120,17 @@ def test_malformed_row_is_named_from_a_worker_process_too(jsonl: Jsonl, gpt2: An
         made(jsonl(rows), gpt2, workers=2)
 
 
+def test_bytes_that_are_no_text_in_a_saved_dataset_are_a_data_error(gpt2: Any, tmp_path: Path) -> None:
+    rows = Dataset.from_list(explicit(9))
+    rows.save_to_disk(tmp_path / "saved")
+    (file,) = (tmp_path / "saved").glob("*.arrow")
+    content = file.read_bytes()
+    assert content.count(b"It is 4") == 1
+    file.write_bytes(content.replace(b"It is 4", b"It is \xff"))
+    with pytest.raises(DataError, match=r"saved: cannot be read: .*UTF8"):
+        made(str(tmp_path / "saved"), gpt2)
+
+
 def test_no_usable_pair_lists_the_reasons(jsonl: Jsonl, gpt2: Any) -> None:
     rows = explicit(3)
     rows[0]["chosen"] = rows[1]["chosen"] = ""
@@ -181,16 +193,23 @@ def test_any_setting_that_matters_misses_the_cache(gpt2: Any, passes: list[int],
     assert len(fingerprints) == 4
 
 
-def test_damaged_cache_is_built_again(gpt2: Any, passes: list[int], own_cache: Path) -> None:
-    rows = Dataset.from_list(explicit())
+@pytest.mark.parametrize("name", ["summary.json", "pairs.arrow", "contents.npy"])
+@pytest.mark.parametrize("damage", ["overwritten", "cut", "gone", "emptied"])
+def test_damaged_cache_is_built_again(gpt2: Any, passes: list[int], own_cache: Path, name: str, damage: str) -> None:
+    rows = Dataset.from_list(explicit(300))
     first = made(rows, gpt2)
-    for damage in ("summary.json", "*.arrow"):
-        (file,) = (own_cache / "alignzoo").glob(f"*/{damage}")
-        file.unlink()
-        file.write_bytes(b"damaged")
-        assert made(rows, gpt2).fingerprint == first.fingerprint
-    assert passes == [3, 3, 3]
+    (file,) = (own_cache / "alignzoo").glob(f"*/{name}")
+    whole = file.read_bytes()
+    file.unlink()  # a new file: the first result is still mapped
+    if damage != "gone":
+        file.write_bytes({"overwritten": b"damaged", "cut": whole[:-9], "emptied": b""}[damage])
+    again = made(rows, gpt2)
+    assert again.fingerprint == first.fingerprint
+    assert list(again.dataset) == list(first.dataset)
+    assert passes == [300, 300]
     assert len(list((own_cache / "alignzoo").iterdir())) == 1, "no half-built folder is left"
+    made(rows, gpt2)
+    assert passes == [300, 300]
 
 
 def test_failure_leaves_nothing_half_built(gpt2: Any, own_cache: Path) -> None:
@@ -209,6 +228,20 @@ def test_workers_do_not_change_the_outcome(gpt2: Any, own_cache: Path, tmp_path:
     assert alone.fingerprint == together.fingerprint
     assert list(alone.dataset) == list(together.dataset)
     assert alone.summary == together.summary
+
+
+def test_blocks_and_dropped_rows_do_not_show_in_the_result(jsonl: Jsonl, gpt2: Any, monkeypatch: Any) -> None:
+    rows = explicit(90)
+    for number in (0, 11, 12, 13, 89):
+        rows[number]["chosen"] = ""
+    whole = made(jsonl(rows), gpt2)
+    monkeypatch.setattr(preparing, "_ROWS_PER_BLOCK", 4)
+    monkeypatch.setattr(preparing, "CODE_VERSION", -1)  # so that it is built again
+    in_blocks = made(jsonl(rows), gpt2, workers=2)
+    assert list(in_blocks.dataset) == list(whole.dataset)
+    assert in_blocks.dataset["pair_id"][:] == [n for n in range(90) if n not in (0, 11, 12, 13, 89)]
+    assert (in_blocks.fingerprint, in_blocks.summary) == (whole.fingerprint, whole.summary)
+    assert in_blocks.highest_id == max(max(row[f"{side}_ids"]) for row in whole.dataset for side in SIDES)
 
 
 def test_two_processes_that_build_the_same_agree_on_one_result(

@@ -7,7 +7,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignzoo.data.splits import drop_prompts, split_by_prompt
+from alignzoo.data.splits import drop_prompts, hold_out, split_by_prompt
 from alignzoo.errors import UsageError
 
 SHARES = {"train": 0.7, "dev": 0.2, "test": 0.1}
@@ -43,6 +43,30 @@ def test_shares_seed_and_salt() -> None:
     assert test != set(split_by_prompt(data, SHARES, 1, "main")["test"]["pair_id"][:])
     assert test != set(split_by_prompt(data, SHARES, 0, "other")["test"]["pair_id"][:])
     assert len(split_by_prompt(data, {"all": 1.0, "none": 0.0}, 0, "main")["all"]) == 4000
+
+
+@pytest.mark.parametrize(
+    ("seed", "dev", "test"), [(0, [5, 7, 8, 18, 20, 21], []), (-3, [12, 25], [1, 6, 8, 14, 19, 21, 27])]
+)
+def test_a_prompt_stays_where_it_was_in_earlier_versions(seed: int, dev: list[int], test: list[int]) -> None:
+    parts = split_by_prompt(rows([str(n * 7 % 13) for n in range(30)]), SHARES, seed, "main")
+    assert (parts["dev"]["pair_id"][:], parts["test"]["pair_id"][:]) == (dev, test)
+    assert sorted([*parts["train"]["pair_id"][:], *dev, *test]) == list(range(30))
+
+
+@pytest.mark.parametrize(
+    ("share", "at_most", "held"),
+    [
+        (0.5, 3, [6, 9, 19, 22]),
+        (0.5, 100, [0, 1, 5, 6, 7, 9, 13, 14, 18, 19, 20, 22, 26, 27]),
+        (1.0, 9, [0, 5, 6, 7, 9, 13, 18, 19, 20, 22, 26]),
+        (0.0, 5, []),
+    ],
+)
+def test_what_is_held_out_is_what_it_was_in_earlier_versions(share: float, at_most: int, held: list[int]) -> None:
+    rest, out = hold_out(rows([str(n * 7 % 13) for n in range(30)]), share, at_most, "eval")
+    assert out["pair_id"][:] == held
+    assert rest["pair_id"][:] == [row for row in range(30) if row not in held]
 
 
 @pytest.mark.parametrize("shares", [{}, {"a": 0.5}, {"a": 1.5, "b": -0.5}, {"a": 0.9, "b": 0.2}])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alignzoo.data.collate import batches_of
 from alignzoo.data.stream import PairStream
-from alignzoo.errors import UsageError
+from alignzoo.errors import DataError, UsageError
 
 
 @given(st.integers(1, 30), st.integers(1, 40), st.integers(-3, 3))
@@ -39,6 +42,24 @@ def test_steps_round_up_without_binary_fractions() -> None:
     assert PairStream(10, 1, 0).steps(0.3) == 3
     assert PairStream(100, 1, 0).steps(1.1) == 110
     assert PairStream(3, 8, 0).steps(0.5) == 1
+
+
+@pytest.mark.parametrize("step", [3, 7, 12])
+def test_resuming_reads_no_row_of_an_earlier_step(step: int) -> None:
+    rows = [
+        {"pair_id": n, "prompt_ids": [1, n], "chosen_ids": [n], "rejected_ids": [3] * (n % 4 + 1)} for n in range(40)
+    ]
+    wanted = PairStream(40, 4, 7).indices(step)
+    # A batch refuses a pair without tokens, and so tells of any other row that it was given.
+    only = [row if n in wanted else {**row, "prompt_ids": []} for n, row in enumerate(rows)]
+    with pytest.raises(DataError, match="prompt_ids is empty"):
+        list(batches_of(Dataset.from_list(only), PairStream(40, 4, 7).indices(0), 2, 0))
+    resumed = list(batches_of(Dataset.from_list(only), PairStream(40, 4, 7).indices(step), 2, 0))
+    stream = PairStream(40, 4, 7)
+    steps = [list(batches_of(Dataset.from_list(rows), stream.indices(k), 2, 0)) for k in range(step + 1)]
+    assert [batch.pair_ids.tolist() for batch in resumed] == [batch.pair_ids.tolist() for batch in steps[-1]]
+    for one, other in zip(resumed, steps[-1], strict=True):
+        assert torch.equal(one.input_ids, other.input_ids)
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(0, 1), (1, 0)])

@@ -105,6 +105,7 @@ def test_a_recipe_may_not_let_a_strangers_code_run(tmp_path: Path) -> None:
     ("values", "flag"),
     [
         ({"lora.alpha": 8}, "--lora.alpha"),
+        ({"tokens-per-micro-batch": 512, "micro-batch-size": 2}, "--micro-batch-size"),
         ({"eval-share": 0.2}, "--eval-share"),
         ({"data.split": "test"}, "--data.split"),
         ({"model": "m", "data": "d", "eval-data": "e", "eval-share": 0.2}, "--eval-share"),
@@ -116,6 +117,11 @@ def test_a_setting_that_would_do_nothing_is_refused(values: dict[str, Any], flag
     error = refusal(values)
     assert isinstance(error, UsageError)
     assert error.message.startswith(f"{flag} does nothing here")
+
+
+def test_a_budget_of_tokens_goes_before_the_micro_batch_size_of_a_recipe() -> None:
+    settings = plan({"tokens-per-micro-batch": 512}).settings  # the recipe of the sandbox names --micro-batch-size
+    assert settings.tokens_per_micro_batch == 512
 
 
 def wrapper(name: str, **facts: Any) -> Card:

@@ -80,7 +80,7 @@ def words(pairs: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def train(words: dict[str, Any], tmp_path: Path) -> Train:
-    """``alignzoo.run`` with more or other words; ``plain=True`` leaves the ones above out."""
+    """``alignzoo.run`` with more or other words, None leaves one out; ``plain=True`` leaves the ones above out."""
     count = 0
 
     def run(*, report: Reporter | None = None, plain: bool = False, **given: Any) -> RunFolder:
@@ -88,6 +88,7 @@ def train(words: dict[str, Any], tmp_path: Path) -> Train:
         count += 1
         dashed = {name.replace("_", "-"): value for name, value in given.items()}
         recipe = {"out": str(tmp_path / f"run-{count}"), **({} if plain else words), **dashed}
+        recipe = {name: value for name, value in recipe.items() if value is not None}
         return RunFolder(Path(alignzoo.run(recipe, report=report).folder))
 
     return run

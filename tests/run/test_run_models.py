@@ -23,7 +23,9 @@ def test_step_0_is_ln_2_and_the_neurons_are_found(family: str, train: Train, mak
     run = train(model=str(make_model(family)), geometry="shapo-token", report=heard, **{"geometry.interval": 1})
     first, second = run.metrics
     assert first["loss"] == pytest.approx(LN2, abs=1e-6)
-    assert first["rewards/margins"] == first["rewards/chosen"] == 0
+    # The reference saw the pairs in other batches than the policy does, which moves the last digit.
+    assert first["rewards/margins"] == pytest.approx(0, abs=1e-6)
+    assert first["rewards/chosen"] == pytest.approx(0, abs=1e-6)
     assert first["rewards/accuracies"] == 0.5
     assert second["loss"] != first["loss"]
     for line in run.metrics:

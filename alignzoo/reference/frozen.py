@@ -18,6 +18,8 @@ from alignzoo.pairs import PairBatch
 from alignzoo.train.logps import PairForward
 
 REFERENCE_ADAPTER = "reference"
+ReferenceForward = Callable[[TokenBatch], PairBatch]
+"""The fields ``chosen_logps``, ... of a batch's pairs under the reference: :class:`Reference`, or a table of them."""
 
 
 class Reference:
@@ -45,8 +47,25 @@ class Reference:
         if self._snapshot is not None:
             return self._forward(self._snapshot, batch)
         assert self._adapted is not None
-        with _reference_adapter(self._adapted):
+        with as_reference(self._adapted):
             return self._forward(self._adapted, batch)
+
+
+@contextmanager
+def as_reference(policy: Any) -> Iterator[None]:
+    """Inside, a policy computes as the reference, if training has not changed its weights yet (those of an adapter may
+    have changed); no gradients are kept. All is restored, also after an exception."""
+    with torch.no_grad():
+        if hasattr(policy, "peft_config"):
+            with _reference_adapter(policy):
+                yield
+            return
+        training = policy.training
+        policy.eval()
+        try:
+            yield
+        finally:
+            policy.train(training)
 
 
 @contextmanager

@@ -1,0 +1,316 @@
+"""``alignzoo plan``: what a run would take, from shapes alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from alignzoo.cli.command import command as cli_command
+from alignzoo.cli.command import json_option
+from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table
+from alignzoo.cli.flags import PlanCommand, flag_layer, recipe_option, run_options
+from alignzoo.errors import ModelError, UsageError
+from alignzoo.plugin.plan import SANDBOX
+from alignzoo.plugin.recipe import Layer, read_recipe
+from alignzoo.plugin.resolve import require, resolve
+
+if TYPE_CHECKING:
+    from alignzoo.estimate.advice import Change
+    from alignzoo.estimate.estimate import Estimate, Hardware
+    from alignzoo.estimate.lengths import Data
+    from alignzoo.plugin.plan import Plan
+
+_TOKENS = click.IntRange(min=1)
+_ABOVE_0 = click.FloatRange(min=0, min_open=True)
+
+
+@cli_command("plan", cls=PlanCommand)
+@run_options
+@recipe_option
+@click.option("--gpus", type=click.IntRange(min=1), metavar="N", help="GPUs [default: none, a run on this CPU]")
+@click.option("--gpu-memory", type=_ABOVE_0, metavar="GIB", help="memory of each GPU [of a CPU: this machine's]")
+@click.option("--gpu-flops", type=_ABOVE_0, metavar="TFLOPS", help="rate of each GPU in the run's precision, for times")
+@click.option(
+    "--sharding",
+    type=click.Choice(["none", "ddp", "fsdp"]),
+    help="how several GPUs share the work [default: ddp on several, else none]",
+)
+@click.option("--prompt-tokens", type=_TOKENS, metavar="N", help="mean length of a prompt [default: the data's, or 200]")
+@click.option(
+    "--response-tokens", type=_TOKENS, metavar="N", help="mean length of a response [default: the data's, or 150]"
+)
+@click.option("--longest", type=_TOKENS, metavar="N", help="longest prompt with its response [default: the mean one]")
+@click.option("--steps", type=_TOKENS, metavar="N", help="optimizer steps, for the time of a run")
+@click.option("--measure", is_flag=True, help="measure this CPU's rate of matrix products (2 seconds), for times")
+@json_option
+@click.pass_context
+def command(ctx: click.Context, recipe: tuple[str, ...], as_json: bool, **words: Any) -> None:
+    """Say what a run would take: parameters, memory by part, work and time; and what to change if it does not fit.
+
+    Takes the words of `alignzoo run`. --model may also be a config.json: only shapes are read, never weights. Lengths
+    come from --data, or from --prompt-tokens and --response-tokens.
+
+    alignzoo plan --model Qwen/Qwen3-8B --gpus 8 --gpu-memory 80
+    """
+    sharding = _sharding(words)
+    layers = _layers(ctx, recipe)
+    plan = require(resolve(layers, distributed=sharding))
+    _check_words(plan, words)
+    from alignzoo.estimate.estimate import Model, Situation, estimate
+    from alignzoo.estimate.shapes import read_config
+
+    settings = plan.settings
+    try:
+        model = Model(read_config(settings.model, trust_remote_code=settings.trust_remote_code))
+    except ModelError as error:  # nothing has been run: the words are wrong
+        raise UsageError(error.message, hint=error.hint) from error
+    data = _data(plan, words, named=any("data" in layer.values for layer in layers if layer.origin != _ASSUMED))
+    found = estimate(Situation(plan, model, _hardware(words, sharding, settings.precision == "bf16"), data))
+    from alignzoo.estimate.advice import changes, largest, together
+
+    advice = changes(found, layers) if found.fits is False else []
+    path = together(found, layers) if found.fits is False and not any(one.estimate.fits for one in advice) else []
+    facts = report(found, words["steps"] or settings.max_steps, advice, path, largest(found))
+    if as_json:
+        print_json(facts)
+    else:
+        _show(facts)
+
+
+_ASSUMED = "plan"
+
+
+def _layers(ctx: click.Context, recipes: Sequence[str]) -> list[Layer]:
+    """The words of the line, with data in the place of those that need not be named here."""
+    layers = [*(read_recipe(name) for name in recipes), flag_layer(ctx)]
+    named = {key for layer in layers for key in ("model", "data") if key in layer.values}
+    return [Layer(_ASSUMED, {"data": SANDBOX}), *layers] if named == {"model"} else layers
+
+
+def _sharding(words: dict[str, Any]) -> str:
+    gpus, sharding = words["gpus"] or 1, words["sharding"]
+    if sharding is None:
+        return "ddp" if gpus > 1 else "none"
+    if sharding == "none" and gpus > 1:
+        raise UsageError(f"--sharding none does not go with --gpus {gpus}", hint="use ddp or fsdp")
+    if sharding != "none" and gpus == 1:
+        raise UsageError(f"--sharding {sharding} does nothing on one device", hint="give --gpus, or leave it out")
+    return str(sharding)
+
+
+def _check_words(plan: Plan, words: dict[str, Any]) -> None:
+    if words["gpus"] is None and words["gpu_flops"] is not None:
+        raise UsageError("--gpu-flops does nothing without --gpus", hint="add --gpus 1, or --measure for this CPU")
+    if words["gpus"] is not None and words["measure"]:
+        raise UsageError("--measure measures this CPU, and the plan is for GPUs", hint="give --gpu-flops")
+    if words["gpus"] is not None and plan.settings.batch_size % words["gpus"]:
+        raise UsageError(
+            f"--batch-size {plan.settings.batch_size} cannot be divided over {words['gpus']} GPUs",
+            hint=f"use a multiple of {words['gpus']}",
+        )
+    cuda, settings = words["gpus"] is not None or words["gpu_memory"] is not None, plan.settings
+    if settings.quantize != "none" and not settings.lora_r:
+        raise UsageError(f"--quantize {settings.quantize} needs an adapter to train", hint="add --lora.r 16")
+    if settings.quantize != "none" and not cuda:
+        raise UsageError(f"--quantize {settings.quantize} needs GPUs", hint="add --gpus, or leave it out")
+    from alignzoo.train.optim import EIGHT_BIT, optimizer_class
+
+    if not (cuda and settings.optimizer.lower() == EIGHT_BIT):
+        optimizer_class(settings.optimizer)
+
+
+def _data(plan: Plan, words: dict[str, Any], *, named: bool) -> Data:
+    from alignzoo.estimate.lengths import of_data, stated
+
+    given = [words[name] for name in ("prompt_tokens", "response_tokens", "longest")]
+    if any(value is not None for value in given) or not (named or plan.settings.model == SANDBOX):
+        return stated(plan.settings, *given)
+    try:
+        return of_data(plan.settings, ConsoleReporter())
+    except ModelError as error:
+        raise UsageError(
+            error.message, hint="without the model's tokenizer, state lengths: --prompt-tokens, --response-tokens"
+        ) from error
+
+
+def _hardware(words: dict[str, Any], sharding: Any, bf16: bool) -> Hardware:
+    from alignzoo.estimate.compute import measured_rate
+    from alignzoo.estimate.estimate import GIB, Hardware
+
+    memory = words["gpu_memory"]
+    if words["gpus"] is None and memory is None:
+        own = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return Hardware(1, False, float(own), measured_rate(bf16=bf16) if words["measure"] else None, "none")
+    rate = words["gpu_flops"]
+    return Hardware(
+        words["gpus"] or 1,
+        True,
+        None if memory is None else memory * GIB,
+        None if rate is None else rate * 1e12,
+        sharding,
+    )
+
+
+def report(
+    found: Estimate, steps: int | None, advice: Sequence[Change], path: Sequence[Change], largest: int | None
+) -> dict[str, Any]:
+    """All of an estimate, as ``--json`` prints it; bytes and FLOPs are per device."""
+    s, shapes = found.situation, found.situation.shapes
+    hardware, peak = s.hardware, found.peak
+    return {
+        "model": s.settings.model,
+        "sentence": s.plan.sentence(),
+        "parameters": {
+            "total": shapes.total,
+            "trained": s.trained,
+            "embedding": shapes.embedding,
+            "head": shapes.head,
+            "layers": shapes.layers,
+            "experts": shapes.experts,
+            "other": shapes.other,
+            "active": shapes.active,
+            "tied": shapes.tied,
+        },
+        "devices": {
+            "count": hardware.devices,
+            "kind": "gpu" if hardware.cuda else "cpu",
+            "memory": hardware.memory,
+            "sharding": hardware.sharding,
+        },
+        "data": {
+            "source": s.data.source,
+            "prompt": s.data.mean.prompt,
+            "chosen": s.data.mean.chosen,
+            "rejected": s.data.mean.rejected,
+            "longest": s.data.longest.row,
+            "pairs": s.data.pairs,
+            "percentiles": {str(p): count for p, count in s.data.percentiles},
+        },
+        "step": {
+            "packed": s.packed,
+            "pairs_per_device": s.pairs_per_step,
+            "micro_batches": s.micro_batches,
+            "pairs_per_micro_batch": s.pairs_per_micro_batch,
+            "passes": s.passes,
+        },
+        "memory": {
+            "peak": peak.total,
+            "at": peak.name,
+            "parts": peak.parts,
+            "moments": {moment.name: {"total": moment.total, "parts": moment.parts} for moment in found.moments},
+        },
+        "geometry": {"kept": s.copies.kept, "passing": s.copies.passing, "measured": s.copies.measured},
+        "work": {**vars(found.work), "total": found.work.total},
+        "time": {
+            "rate": hardware.rate,
+            "utilisation": hardware.utilisation,
+            "step": found.seconds,
+            "steps": steps,
+            "run": found.seconds * steps if found.seconds is not None and steps is not None else None,
+        },
+        "fits": found.fits,
+        "largest_micro_batch_tokens": largest,
+        "changes": [_change(one) for one in advice],
+        "together": [_change(one) for one in path],
+    }
+
+
+def _change(one: Change) -> dict[str, Any]:
+    return {"words": one.words, "peak": one.total, "fits": one.estimate.fits}
+
+
+def _show(facts: dict[str, Any]) -> None:
+    from alignzoo.estimate.memory import GIB
+
+    parameters, step, memory = facts["parameters"], facts["step"], facts["memory"]
+    print_lines(f"{facts['model']}: {facts['sentence']}", "")
+    kinds = [(name, parameters[name]) for name in ("embedding", "layers", "experts", "head", "other")]
+    rows = [[name, _count(number)] for name, number in kinds if number]
+    rows += [["total", _count(parameters["total"])]]
+    if parameters["active"] != parameters["total"]:
+        rows += [["active for one token", _count(parameters["active"])]]
+    print_table(["parameters", ""], [*rows, ["trained", _count(parameters["trained"])]])
+    print_lines("")
+    rows = [[name, f"{size / GIB:.2f}", f"{100 * size / memory['peak']:.0f} %"] for name, size in _by_size(memory)]
+    rows.append(["total", f"{memory['peak'] / GIB:.2f}", "100 %"])
+    print_table([f"at the {memory['at']}", "GiB", "share"], rows, f"memory of {_devices(facts)}, at its peak")
+    print_lines("", *_sentences(facts, step))
+    print_lines("", *_verdict(facts))
+
+
+def _by_size(memory: dict[str, Any]) -> list[tuple[str, float]]:
+    return sorted(memory["parts"].items(), key=lambda part: -part[1])
+
+
+def _devices(facts: dict[str, Any]) -> str:
+    devices = facts["devices"]
+    if devices["kind"] == "cpu":
+        return "this CPU"
+    return "the GPU" if devices["count"] == 1 else f"each of {devices['count']} GPUs ({devices['sharding']})"
+
+
+def _sentences(facts: dict[str, Any], step: dict[str, Any]) -> list[str]:
+    data, work, time = facts["data"], facts["work"], facts["time"]
+    lengths = f"{data['prompt']} + {data['chosen']} | {data['rejected']}"
+    way = "packed" if step["packed"] else "padded"
+    lines = [
+        f"pairs: {lengths} tokens ({data['source']}), the longest sequence {data['longest']}; {way}",
+        f"a step: {step['pairs_per_device']} pairs per device in {step['micro_batches']} micro-batches of "
+        f"{step['pairs_per_micro_batch']}; {_passes(step['passes'])}",
+        f"work: {work['total'] / 1e12:.3g} TFLOP per step and device",
+    ]
+    if time["step"] is None:
+        return [*lines, "time: not known without " + ("--measure" if facts["devices"]["kind"] == "cpu" else "--gpu-flops")]
+    assumed = f"at {100 * time['utilisation']:.0f} % (assumed) of {time['rate'] / 1e12:.3g} TFLOP/s"
+    whole = f", {duration(time['run'])} for {time['steps']} steps" if time["run"] is not None else ""
+    return [*lines, f"time: {duration(time['step'])} per step{whole}, {assumed}"]
+
+
+def _passes(number: float) -> str:
+    return "one pass" if number == 1 else f"{number:g} passes{'' if number.is_integer() else ' on average'}"
+
+
+def duration(seconds: float) -> str:
+    """``0.42 s``, ``12 s``, ``3.5 min``, ``2.1 h``, ``4.0 days``."""
+    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.2g} {name}" if seconds / unit < 10 else f"{seconds / unit:.0f} {name}"
+    return f"{seconds / 86400:.1f} days"
+
+
+def _verdict(facts: dict[str, Any]) -> list[str]:
+    from alignzoo.estimate.memory import GIB
+
+    peak, memory = facts["memory"]["peak"] / GIB, facts["devices"]["memory"]
+    most, size = _by_size(facts["memory"])[0]
+    if facts["fits"] is None:
+        return [f"takes {peak:.1f} GiB; --gpu-memory says whether that fits"]
+    has = f"{memory / GIB:.1f} GiB"
+    largest = facts["largest_micro_batch_tokens"]
+    if facts["fits"]:
+        return [
+            f"fits: {peak:.1f} of {has}",
+            f"largest micro-batch that fits: --tokens-per-micro-batch {largest}",
+        ]
+    lines = [f"does not fit: {peak:.1f} GiB of {has}; the largest part is {most}, {size / GIB:.1f} GiB"]
+    if largest is not None:
+        lines.append(f"largest micro-batch that fits: --tokens-per-micro-batch {largest}")
+    for title, listed in (("what to change:", facts["changes"]), ("together, one after the other:", facts["together"])):
+        if listed:
+            width = max(len(one["words"]) for one in listed)
+            lines += ["", title]
+            lines += [
+                f"  {one['words']:{width}}  {one['peak'] / GIB:7.1f} GiB{'  fits' if one['fits'] else ''}"
+                for one in listed
+            ]
+    return lines if facts["changes"] else [*lines, "no change that is known here helps: choose a smaller model"]
+
+
+def _count(number: int) -> str:
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return str(number)

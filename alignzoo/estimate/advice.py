@@ -1,0 +1,136 @@
+"""What to change where a run does not fit: each change is tried on the estimate itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from alignzoo.estimate.compute import tokens
+from alignzoo.estimate.estimate import Estimate, Hardware, Situation, estimate
+from alignzoo.plugin.plan import Plan
+from alignzoo.plugin.recipe import Layer
+from alignzoo.plugin.resolve import resolve
+
+RANK = 8
+_MANY = 64  # pairs in a micro-batch; more of them gain nothing
+
+
+@dataclass(frozen=True)
+class Change:
+    """Words that were added to the run, and what it takes with them."""
+
+    words: str
+    estimate: Estimate
+
+    @property
+    def total(self) -> float:
+        return self.estimate.peak.total
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    words: str
+    values: dict[str, Any]
+    hardware: Hardware
+
+
+def changes(found: Estimate, layers: Sequence[Layer]) -> list[Change]:
+    """Single changes that lower the peak, the largest effect first.
+
+    Args:
+        layers: the words that the plan was resolved from.
+    """
+    tried = []
+    for candidate in _candidates(found.situation):
+        made = _with(found.situation, candidate, layers)
+        if made is not None:
+            tried.append(Change(candidate.words, made))
+    return sorted((one for one in tried if one.total < found.peak.total), key=lambda one: one.total)
+
+
+def together(found: Estimate, layers: Sequence[Layer]) -> list[Change]:
+    """Changes on top of one another, the most effective first, until the run fits or none is left."""
+    path: list[Change] = []
+    now, said = found, list(layers)
+    while not now.fits:
+        best = next(iter(changes(now, said)), None)
+        if best is None:
+            return path
+        candidate = next(one for one in _candidates(now.situation) if one.words == best.words)
+        said.append(Layer("advice", candidate.values))
+        path.append(best)
+        now = best.estimate
+    return path
+
+
+def largest(found: Estimate) -> int | None:
+    """Tokens of the largest micro-batch that fits, by the mean pair; None where not even one pair does, or where the
+    memory is not known."""
+    memory, situation = found.situation.hardware.memory, found.situation
+
+    def total(pairs: int) -> float:
+        """The peak with so many pairs in a micro-batch, and several of these to a step."""
+        update = {"micro_batch_size": pairs, "tokens_per_micro_batch": None}
+        update["batch_size"] = 2 * pairs * situation.hardware.devices
+        settings = situation.settings.model_copy(update=update)
+        return estimate(replace(situation, plan=replace(situation.plan, settings=settings))).peak.total
+
+    if memory is None or total(1) > memory:
+        return None
+    two, four = total(2), total(4)
+    pairs = 2 + int((memory - two) / max((four - two) / 2, 1.0))
+    pairs = max(1, min(pairs, _MANY))
+    while pairs > 1 and total(pairs) > memory:
+        pairs = pairs * 9 // 10
+    return pairs * tokens([situation.data.mean], situation.packed)
+
+
+def _with(situation: Situation, candidate: _Candidate, layers: Sequence[Layer]) -> Estimate | None:
+    """The estimate with a change; None where the run would refuse it."""
+    sharding = candidate.hardware.sharding
+    resolved = resolve([*layers, Layer("advice", candidate.values)], distributed=sharding)
+    if not isinstance(resolved, Plan):
+        return None
+    return estimate(replace(situation, plan=resolved, hardware=candidate.hardware))
+
+
+def _candidates(situation: Situation) -> Iterator[_Candidate]:
+    settings, hardware = situation.settings, situation.hardware
+
+    def with_words(**values: Any) -> _Candidate:
+        flags = {name.replace("__", ".").replace("_", "-"): value for name, value in values.items()}
+        words = " ".join(f"--{name}" if value is True else f"--{name} {value}" for name, value in flags.items())
+        return _Candidate(words, flags, hardware)
+
+    if not settings.activation_checkpointing:
+        yield with_words(activation_checkpointing=True)
+    if situation.pairs_per_micro_batch > 1:
+        fewer = situation.pairs_per_micro_batch // 2
+        if settings.tokens_per_micro_batch is None:
+            for size in dict.fromkeys((fewer, 1)):
+                yield with_words(micro_batch_size=size)
+        else:
+            yield with_words(tokens_per_micro_batch=fewer * tokens([situation.data.mean], situation.packed))
+    if settings.precision == "fp32":
+        yield with_words(precision="bf16")
+    if not settings.packing and situation.model.packable:
+        yield with_words(packing=True)
+    if situation.keeps_reference:
+        yield with_words(reference_cache=True)
+    if not settings.lora_r:
+        yield with_words(lora__r=RANK)
+    if hardware.cuda and settings.quantize == "none":
+        if settings.lora_r:
+            yield with_words(quantize="4bit")
+        else:
+            yield with_words(lora__r=RANK, quantize="4bit")
+    if hardware.cuda and settings.optimizer == "adamw" and not settings.lora_r:
+        yield with_words(optimizer="adamw8bit")
+    if hardware.cuda:
+        if hardware.sharding != "fsdp" and hardware.devices > 1:
+            yield _Candidate("--sharding fsdp", {}, replace(hardware, sharding="fsdp"))
+        more = hardware.devices * 2
+        if settings.batch_size % more == 0:
+            words = f"--gpus {more}" if hardware.sharding == "fsdp" else f"--gpus {more} --sharding fsdp"
+            yield _Candidate(words, {}, replace(hardware, devices=more, sharding="fsdp"))

@@ -1,0 +1,83 @@
+"""Work of an optimizer step on one device, and the time it takes at a given rate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from alignzoo.estimate.simulate import Lengths
+
+if TYPE_CHECKING:
+    from alignzoo.estimate.estimate import Situation
+
+ON_GPU, ON_CPU = 0.4, 0.6
+"""Assumed share of the rate of matrix products that a step reaches."""
+_FLASH_BACKWARD = 2.5
+"""Work of attention's backward relative to its forward: the scores are computed once more."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Floating-point operations of a step on one device, by what they are for."""
+
+    layers: float
+    attention: float
+    head: float
+    reference: float
+    first_pass: float
+
+    @property
+    def total(self) -> float:
+        return self.layers + self.attention + self.head + self.reference + self.first_pass
+
+
+def work(s: Situation) -> Work:
+    """The work of a mean step."""
+    pairs = [s.data.mean] * s.pairs_per_step
+    linear, attention, head = _forward(s, pairs)
+    factor = 2.0 if not s.settings.lora_r else 1.0
+    adapter = 2.0 * s.trained * tokens(pairs, s.packed) if s.settings.lora_r else 0.0
+    again = 1.0 if s.settings.activation_checkpointing else 0.0
+    layers = linear * (1 + factor + again) + adapter * (3 + again)
+    attended = attention * (1 + _FLASH_BACKWARD + again)
+    at_head = head * (1 + factor + (1.0 if factor > 1 and s.recomputes_head else 0.0))
+    once = linear + adapter + attention + head
+    more = s.passes * once if s.coupled and s.micro_batches > 1 else 0.0
+    reference = linear + attention + head if s.computes_reference else 0.0
+    return Work(s.passes * layers, s.passes * attended, s.passes * at_head, reference, more)
+
+
+def tokens(pairs: Sequence[Lengths], packed: bool) -> int:
+    """Tokens that go through the layers, padding included."""
+    return sum(one.packed if packed else 2 * one.row for one in pairs)
+
+
+def _forward(s: Situation, pairs: Sequence[Lengths]) -> tuple[float, float, float]:
+    """Of the layers' linear maps, of attention and of the head."""
+    linear = 2.0 * s.shapes.linear * tokens(pairs, s.packed)
+    scores = sum(_scores(one, s.packed) for one in pairs)
+    responses = sum(one.response for one in pairs)
+    return linear, 4.0 * s.shapes.attention * scores, 2.0 * s.shapes.hidden * s.shapes.vocabulary * responses
+
+
+def _scores(pair: Lengths, packed: bool) -> float:
+    """Scores that attention computes: causality saves half of them where no mask is needed."""
+    if packed:
+        return (pair.prompt + pair.chosen) ** 2 / 2 + pair.rejected * (pair.prompt + pair.rejected)
+    return 2.0 * pair.row**2
+
+
+def measured_rate(*, bf16: bool, seconds: float = 2.0, size: int = 1024) -> float:
+    """FLOP/s of matrix products of this machine's CPU, over about ``seconds``."""
+    import torch
+
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    one, other = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
+    one @ other
+    begin, count = time.perf_counter(), 0
+    while (took := time.perf_counter() - begin) < seconds or count == 0:
+        one @ other
+        count += 1
+    return 2.0 * size**3 * count / took

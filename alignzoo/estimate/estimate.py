@@ -1,0 +1,225 @@
+"""From a plan, a model's shapes, hardware and lengths of pairs to what a step takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from alignzoo.estimate.compute import ON_CPU, ON_GPU, Work, tokens, work
+from alignzoo.estimate.geometry import Copies, copies, passes
+from alignzoo.estimate.lengths import Data
+from alignzoo.estimate.memory import GIB, Moment, moments
+from alignzoo.estimate.optimizers import Moments
+from alignzoo.estimate.optimizers import moments as optimizer_moments
+from alignzoo.estimate.shapes import Shapes, empty_model, shapes_of
+from alignzoo.estimate.simulate import Bytes, Lengths, Simulator, Way
+from alignzoo.plugin.plan import Plan
+from alignzoo.plugin.settings import Settings
+
+Sharding = Literal["none", "ddp", "fsdp"]
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where a run would take place.
+
+    Attributes:
+        devices: GPUs, or 1 for a CPU.
+        memory: of each, in bytes; None where it is not known.
+        rate: FLOP/s of matrix products of each; None where it is not known.
+    """
+
+    devices: int
+    cuda: bool
+    memory: float | None
+    rate: float | None
+    sharding: Sharding
+
+    @property
+    def utilisation(self) -> float:
+        return ON_GPU if self.cuda else ON_CPU
+
+
+class Model:
+    """A model on paper: its shapes, and micro-batches simulated on them."""
+
+    def __init__(self, config: Any) -> None:
+        from alignzoo.train import attention
+
+        attention.register()
+        self.config = config
+        model = empty_model(config)
+        self.shapes: Shapes = shapes_of(model)
+        self.packable = _packable(model)
+        self._simulators: dict[bool, Simulator] = {}
+
+    def held(self, way: Way, pairs: Sequence[Lengths]) -> Bytes:
+        """What a micro-batch of these pairs holds."""
+        return self._simulator(way).run(way, pairs)
+
+    def frozen(self, way: Way, pairs: Sequence[Lengths]) -> float:
+        """What a forward of these pairs without gradients holds, in bytes."""
+        return self._simulator(way).run_frozen(way, pairs)
+
+    def _simulator(self, way: Way) -> Simulator:
+        from alignzoo.train.attention import NAME
+
+        if way.packed not in self._simulators:
+            model = empty_model(self.config, attn_implementation=NAME if way.packed else "sdpa")
+            self._simulators[way.packed] = Simulator(model)
+        return self._simulators[way.packed]
+
+
+def _packable(model: Any) -> bool:
+    """Whether a run would try packing on such a model."""
+    from alignzoo.train.forward import _cannot_be
+
+    return _cannot_be(model) is None
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Everything that the arithmetic reads."""
+
+    plan: Plan
+    model: Model
+    hardware: Hardware
+    data: Data
+
+    @property
+    def settings(self) -> Settings:
+        return self.plan.settings
+
+    @property
+    def shapes(self) -> Shapes:
+        return self.model.shapes
+
+    @property
+    def trained(self) -> int:
+        return self.shapes.adapter(self.settings.lora_r) if self.settings.lora_r else self.shapes.total
+
+    @property
+    def shards(self) -> int:
+        return self.hardware.devices if self.hardware.sharding == "fsdp" else 1
+
+    @property
+    def packed(self) -> bool:
+        return self.settings.packing and self.model.packable
+
+    @property
+    def pairs_per_step(self) -> int:
+        """Pairs of a step on one device."""
+        return -(-self.settings.batch_size // self.hardware.devices)
+
+    @property
+    def pairs_per_micro_batch(self) -> int:
+        budget = self.settings.tokens_per_micro_batch
+        fitting = self.settings.micro_batch_size
+        if budget is not None:
+            fitting = max(1, budget // tokens([self.data.mean], self.packed))
+        return min(fitting, self.pairs_per_step)
+
+    @property
+    def micro_batches(self) -> int:
+        return -(-self.pairs_per_step // self.pairs_per_micro_batch)
+
+    @property
+    def keeps_reference(self) -> bool:
+        """Whether a frozen copy of the weights is held."""
+        return self.computes_reference and not self.settings.lora_r
+
+    @property
+    def computes_reference(self) -> bool:
+        """Whether the reference is computed within steps."""
+        return "reference" in self.plan.needs and not self.settings.reference_cache
+
+    @property
+    def ahead(self) -> tuple[Lengths, ...]:
+        """A batch of pairs whose reference is computed before training; none where that is not done."""
+        from alignzoo.reference.compute import TOKENS_PER_BATCH
+
+        if "reference" not in self.plan.needs or not self.settings.reference_cache:
+            return ()
+        budget = self.settings.tokens_per_micro_batch or TOKENS_PER_BATCH
+        return self.data.micro_batch(max(1, budget // tokens([self.data.mean], self.packed)))
+
+    @property
+    def coupled(self) -> bool:
+        return self.plan.batch_coupled
+
+    @property
+    def passes(self) -> float:
+        return passes(self.plan)
+
+    @property
+    def copies(self) -> Copies:
+        return _copies(self.plan)
+
+    @property
+    def moments(self) -> Moments:
+        return _moments(self.settings.optimizer, self.settings.weight_decay, self.hardware.cuda)
+
+    @property
+    def recomputes_head(self) -> bool:
+        from alignzoo.train.head import KEPT
+
+        return self.pairs_per_micro_batch * self.data.mean.response * self.shapes.vocabulary > KEPT
+
+    @property
+    def way(self) -> Way:
+        settings = self.settings
+        return Way(settings.precision == "bf16", settings.lora_r, settings.activation_checkpointing, self.packed)
+
+
+_KEPT: dict[str, Copies] = {}
+
+
+def _copies(plan: Plan) -> Copies:
+    """As :func:`alignzoo.estimate.geometry.copies`, once for each choice of controllers."""
+    key = repr([(method.card.name, method.distribution, method.options) for method in plan.controllers])
+    if key not in _KEPT:
+        _KEPT[key] = copies(plan)
+    return _KEPT[key]
+
+
+@cache
+def _moments(optimizer: str, weight_decay: float, cuda: bool) -> Moments:
+    return optimizer_moments(Settings(optimizer=optimizer, weight_decay=weight_decay), cuda=cuda)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a step takes on each device."""
+
+    situation: Situation
+    moments: tuple[Moment, ...]
+    work: Work
+
+    @property
+    def peak(self) -> Moment:
+        return max(self.moments, key=lambda moment: moment.total)
+
+    @property
+    def fits(self) -> bool | None:
+        """None where the memory is not known."""
+        memory = self.situation.hardware.memory
+        return None if memory is None else self.peak.total <= memory
+
+    @property
+    def seconds(self) -> float | None:
+        """Of a step, without the exchange between devices; None where no rate is known."""
+        hardware = self.situation.hardware
+        return self.work.total / (hardware.rate * hardware.utilisation) if hardware.rate else None
+
+
+def estimate(situation: Situation) -> Estimate:
+    """The memory and the work of a step."""
+    heaviest = situation.data.micro_batch(situation.pairs_per_micro_batch)
+    held = situation.model.held(situation.way, heaviest)
+    ahead = situation.model.frozen(situation.way, situation.ahead) if situation.ahead else 0.0
+    return Estimate(situation, tuple(moments(situation, held, ahead)), work(situation))
+
+
+__all__ = ["GIB", "Estimate", "Hardware", "Model", "Situation", "estimate"]

@@ -1,0 +1,108 @@
+"""What controllers keep and copy, in units of the trained weights: found by letting them take steps on a tiny model.
+
+So no controller is known by name, and one of a stranger's plugin is measured like the built-in ones.
+"""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass
+from typing import Any
+
+from alignzoo.errors import contained
+from alignzoo.plugin.plan import Method, Plan
+
+_MICRO_BATCH = 4  # pairs; two of them to a step, so that gradients are already there in the second
+_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Bytes per byte of the trained weights.
+
+    Attributes:
+        kept: from step to step.
+        passing: within a step, beyond that and a plain step.
+        measured: False where a controller would not run on the tiny model, and a copy was assumed for each pass beyond
+            the first.
+    """
+
+    kept: float = 0.0
+    passing: float = 0.0
+    measured: bool = True
+
+
+def copies(plan: Plan) -> Copies:
+    """Those of a plan's controllers together."""
+    found = [_copies_of(method) for method in plan.controllers if _does_something(method)]
+    return Copies(
+        sum(one.kept for one in found), max((one.passing for one in found), default=0.0), all(o.measured for o in found)
+    )
+
+
+def passes(plan: Plan) -> float:
+    """Forward-backward passes of a mean step: a controller with an interval takes its further ones in some steps."""
+    options: Any = plan.geometry.options
+    interval = getattr(options, "interval", None) or getattr(options, "every", None) or 1
+    return 1 + (plan.geometry.card.passes - 1) / interval
+
+
+def _does_something(method: Method) -> bool:
+    return bool(method.card.options.model_fields) or method.card.passes > 1 or method.card.companion
+
+
+def _copies_of(method: Method) -> Copies:
+    try:
+        with contained():
+            return _measured(method)
+    except Exception:  # whatever a stranger's controller cannot do on a tiny model, the plan goes on without it
+        beyond = method.card.passes - 1
+        return Copies(float(method.card.averages), float(beyond), measured=False)
+
+
+def _measured(method: Method) -> Copies:
+    from alignzoo.testing.stages import AtTheWeights
+    from alignzoo.plugin.card import Options
+
+    plain_kept, plain_peak, size = _bytes(AtTheWeights(Options()))
+    kept, peak, _ = _bytes(_controller(method), companion=method.card.companion)
+    held = max(0.0, (kept - plain_kept) / size)
+    return Copies(round(held, 2), round(max(0.0, (peak - plain_peak) / size - held), 2))
+
+
+def _controller(method: Method) -> Any:
+    from alignzoo.plugin.build import instantiate
+
+    options, changes = method.options, {}
+    for name in ("interval", "every"):  # so that each of the few steps is one of those
+        if name in method.card.options.model_fields:
+            changes[name] = 1
+    if "start" in method.card.options.model_fields:
+        changes["start"] = 0
+    return instantiate(method.card, options.model_copy(update=changes))
+
+
+def _bytes(controller: Any, *, companion: bool = False) -> tuple[float, float, float]:
+    """Bytes kept after some steps, at their peak, and of the trained weights."""
+    from alignzoo.estimate.simulate import Live
+    from alignzoo.testing.stages import mean_goal
+    from alignzoo.testing.steps import Bench
+
+    bench = Bench()
+    weights = [weight for weight in bench.policy.parameters() if weight.requires_grad]
+    contexts = [bench.context(mean_goal(), step, size=_MICRO_BATCH) for step in range(_STEPS)]
+    with Live(weights) as live:
+        bench.setup(controller)
+        for context in contexts:
+            bench.policy.zero_grad(set_to_none=True)
+            if companion:
+                context.backward()
+            else:
+                controller.step(context)
+            controller.after_step(context)
+        bench.policy.zero_grad(set_to_none=True)
+        gc.collect()
+        kept = live.now
+    return float(kept), float(live.peak), float(sum(weight.nbytes for weight in weights))
+
+

@@ -1,0 +1,120 @@
+"""Memory of one device by part, at each moment of a step that may be the tightest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from alignzoo.estimate.simulate import Bytes
+
+if TYPE_CHECKING:
+    from alignzoo.estimate.estimate import Situation
+
+GIB = 2.0**30
+FP32, BF16 = 4, 2
+FOUR_BIT = 0.5 + 1 / 64 + 4 / 64 / 256
+"""Bytes of a weight in NF4: a scale of a byte for 64 weights, and one of fp32 for 256 of those."""
+CUDA_CONTEXT = 0.6 * GIB
+"""Taken by a process on a GPU before any tensor; assumed."""
+SLACK = 0.05
+"""Share of the tensors' bytes that an allocator takes on top; assumed for GPUs, measured for CPUs."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The parts in bytes that are there at once; ``name`` says when."""
+
+    name: str
+    parts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
+
+
+def moments(s: Situation, step: Bytes, ahead: float) -> list[Moment]:
+    """The moments of an optimizer step, each with its parts.
+
+    Args:
+        step: what the heaviest micro-batch holds, from the simulation.
+        ahead: what a forward of the reference before training holds.
+    """
+    standing = _standing(s)
+    trained = s.trained * FP32 / s.shards
+    embedding = s.shapes.embedding * FP32 * (s.settings.lora_r == 0)
+    before = trained if s.micro_batches > 1 else 0.0
+    head = before or (0.0 if s.shapes.tied else s.shapes.head * FP32 * (s.settings.lora_r == 0) / s.shards)
+    if s.settings.quantize == "4bit":
+        step = _without_copies(step, s)
+    passing = {"geometry": standing["geometry"] + s.copies.passing * trained}
+    copies = {"bf16 copies of weights": step.copies}
+    kept = {"activations": step.kept - step.copies}
+    gathered = {"gathered weights": _gathered(s)}
+    found = [
+        Moment("reference before training", {"weights": standing["weights"], "activations": ahead} | gathered),
+        Moment(
+            "forward",
+            standing | passing | gathered | copies | {"gradients": before, "activations": step.forward - step.copies},
+        ),
+        Moment(
+            "head",
+            standing | passing | gathered | copies | kept | {"gradients": before, "head": step.head - step.kept},
+        ),
+        Moment(
+            "backward",
+            standing | passing | gathered | copies | kept | {"gradients": head, "working": step.layer - step.kept},
+        ),
+        Moment(
+            "end of the backward",
+            standing | passing | gathered | {"gradients": trained, "working": embedding * (before > 0 or s.shapes.tied)},
+        ),
+        Moment("optimizer step", standing | {"gradients": trained, "working": _updating(s)}),
+    ]
+    return [_with_overhead(moment, s) for moment in found]
+
+
+def _without_copies(step: Bytes, s: Situation) -> Bytes:
+    """A base in 4 bits saves no weights for the backward pass; one map at a time is there in the compute dtype."""
+    size = BF16 if s.settings.precision == "bf16" else FP32
+    most = size * max((one.inputs * one.outputs for one in s.shapes.maps), default=0)
+    forward, kept, head, layer = (n - step.copies for n in (step.forward, step.kept, step.head, step.layer))
+    return Bytes(forward=forward + most, kept=kept, copies=0.0, head=head, layer=layer + most)
+
+
+def _standing(s: Situation) -> dict[str, float]:
+    """What is there all the time."""
+    settings, whole = s.settings, s.shapes.total * FP32
+    base = whole
+    if settings.quantize == "4bit":  # linear maps of the layers; the rest stays as it is
+        maps = sum(one.parameters for one in s.shapes.maps)
+        base = whole - maps * FP32 + maps * FOUR_BIT
+    adapter = s.trained * FP32 if settings.lora_r else 0.0
+    standing = {
+        "weights": (base + adapter) / s.shards,
+        "optimizer": s.moments.kept * s.trained * FP32 / s.shards,
+        "reference": whole / s.shards if s.keeps_reference else 0.0,
+        "geometry": s.copies.kept * s.trained * FP32 / s.shards,
+    }
+    if s.hardware.sharding == "ddp":
+        standing["buckets of gradients"] = s.trained * float(FP32)
+    return standing
+
+
+def _gathered(s: Situation) -> float:
+    """FSDP: a layer that computes, the next one on its way, and what belongs to no layer."""
+    if s.shards == 1:
+        return 0.0
+    outside = s.shapes.total - s.shapes.layers - s.shapes.experts
+    return FP32 * (outside + 2.0 * s.shapes.layer)
+
+
+def _updating(s: Situation) -> float:
+    numbers = s.trained if s.moments.at_once else min(s.shapes.largest if not s.settings.lora_r else s.trained, s.trained)
+    return s.moments.working * numbers * FP32 / s.shards
+
+
+def _with_overhead(moment: Moment, s: Situation) -> Moment:
+    slack = SLACK * moment.total
+    fixed = CUDA_CONTEXT if s.hardware.cuda else 0.0
+    parts = moment.parts | {"allocator and context" if s.hardware.cuda else "allocator": slack + fixed}
+    return Moment(moment.name, {name: size for name, size in parts.items() if size > 0})

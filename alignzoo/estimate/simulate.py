@@ -1,0 +1,341 @@
+"""Forward and backward of a micro-batch without numbers: shapes flow through the real modules, and bytes are counted.
+
+The model stands on fake tensors of the device's kind, which choose the same kernels and save the same tensors as real
+ones. Only a few of its decoder layers are run: all figures grow by the same amount with each layer of a kind.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from alignzoo.estimate.shapes import decoder_layers
+
+SEGMENTS, SEGMENTS_FROZEN = 16, 4
+"""Packed pairs up to which each is simulated on its own: with gradients, and without."""
+DEVICE = "cpu"
+"""Whose kernels are assumed: those of another device save the same tensors, or a little less."""
+
+
+class Live(TorchDispatchMode):
+    """Counts the bytes of storages made while it is active and still held; those of ``leaves`` are left out.
+
+    Attributes:
+        now, peak: bytes; ``peak`` may be set back to ``now``.
+        copies: of ``now``, casts of leaves to another dtype.
+    """
+
+    def __init__(self, leaves: Sequence[torch.Tensor] = ()) -> None:
+        super().__init__()
+        self.now = self.peak = self.copies = 0
+        self._leaves = {leaf.untyped_storage()._cdata for leaf in leaves}
+        self._known: dict[int, Any] = dict.fromkeys(self._leaves)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        cast = func is torch.ops.aten._to_copy.default and args[0].untyped_storage()._cdata in self._leaves
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                self._see(tensor.untyped_storage(), cast)
+        return out
+
+    def _see(self, storage: torch.UntypedStorage, cast: bool) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known[key] = weakref.ref(storage, lambda _gone: self._let_go(key, size, cast))
+        self.now += size
+        self.copies += size * cast
+        self.peak = max(self.peak, self.now)
+
+    def _let_go(self, key: int, size: int, cast: bool) -> None:
+        if self._known.pop(key, None) is not None:
+            self.now -= size
+            self.copies -= size * cast
+
+    def restart(self) -> float:
+        """The peak since the last call."""
+        found, self.peak = self.peak, self.now
+        return float(found)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a micro-batch is run.
+
+    Attributes:
+        rank: of a LoRA adapter, 0 for full fine-tuning.
+        packed: pairs in one row, each prompt once; else padded rows.
+    """
+
+    bf16: bool
+    rank: int
+    checkpointing: bool
+    packed: bool
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """What a micro-batch holds beside weights, gradients and the rest of the step.
+
+    Attributes:
+        forward: at the peak of the forward pass.
+        kept: for the backward pass, after the decoder's forward; ``copies`` of it are weights in bf16.
+        head: at the peak of the head's forward and backward.
+        layer: at the peak of the backward pass through the last layer.
+    """
+
+    forward: float
+    kept: float
+    copies: float
+    head: float
+    layer: float
+
+    def plus(self, other: Bytes, times: int) -> Bytes:
+        return Bytes(*(a + times * b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of a pair: its prompt and its two responses."""
+
+    prompt: int
+    chosen: int
+    rejected: int
+
+    @property
+    def packed(self) -> int:
+        return self.prompt + self.chosen + self.rejected
+
+    @property
+    def row(self) -> int:
+        return self.prompt + max(self.chosen, self.rejected)
+
+    @property
+    def response(self) -> int:
+        return self.chosen + self.rejected
+
+    def plus(self, other: Lengths) -> Lengths:
+        return Lengths(self.prompt + other.prompt, self.chosen + other.chosen, self.rejected + other.rejected)
+
+
+def merged(pairs: Sequence[Lengths], most: int) -> tuple[Lengths, ...]:
+    """As many tokens in at most so many segments, which are quicker to simulate.
+
+    All that is saved goes by tokens but the masks of attention, which are small and grow here.
+    """
+    size = -(-len(pairs) // most)
+    groups = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+    return tuple(functools.reduce(Lengths.plus, group) for group in groups)
+
+
+class Simulator:
+    """Runs micro-batches of one model; what was run before is remembered.
+
+    Args:
+        model: on the meta device; of its decoder layers only a few are left afterwards.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        layers = decoder_layers(model)
+        kinds: dict[Any, list[int]] = {}
+        for index, layer in enumerate(layers):
+            kinds.setdefault(_signature(layer), []).append(index)
+        few = 2 if len(kinds) == 1 else 1
+        base = sorted(index for found in kinds.values() for index in found[:few])
+        more = [(found[few], len(found) - few) for found in kinds.values() if len(found) > few]
+        left = sorted([*base, *(index for index, _ in more)])
+        self._base = [left.index(index) for index in base]
+        self._more = [(left.index(index), times) for index, times in more]
+        _keep(layers, left)
+        self._models: dict[Way, tuple[FakeTensorMode, Any]] = {}
+        self._found: dict[tuple[Way, tuple[Lengths, ...]], Bytes] = {}
+
+    def run(self, way: Way, pairs: Sequence[Lengths]) -> Bytes:
+        """The bytes of a micro-batch of these pairs."""
+        key = (way, merged(pairs, SEGMENTS) if way.packed else tuple(pairs))
+        if key not in self._found:
+            mode, model = self._faked(way)
+            found = total = _run(mode, model, self._base, way, key[1])
+            for index, times in self._more:
+                deeper = _run(mode, model, sorted([*self._base, index]), way, key[1])
+                total = total.plus(deeper.plus(found, -1), times)
+            self._found[key] = total
+        return self._found[key]
+
+    def _faked(self, way: Way) -> tuple[FakeTensorMode, Any]:
+        if way not in self._models:
+            self._models[way] = _faked(copy.deepcopy(self._model), way)
+        return self._models[way]
+
+    def run_frozen(self, way: Way, pairs: Sequence[Lengths]) -> float:
+        """Bytes at the peak of a forward without gradients, however deep the model is."""
+        pairs = merged(pairs, SEGMENTS_FROZEN) if way.packed else pairs
+        mode, model = self._faked(way)
+        layers = decoder_layers(model)
+        with _only(layers, self._base), mode, torch.no_grad(), Live(list(model.parameters())) as live:
+            inputs, positions = _packed(pairs) if way.packed else _padded(pairs)
+            _values(model, inputs, positions, way)
+            return float(live.peak)
+
+
+def _signature(layer: nn.Module) -> Any:
+    shapes = tuple((name, tuple(parameter.shape)) for name, parameter in layer.named_parameters())
+    return type(layer), shapes, getattr(layer, "attention_type", None)
+
+
+def _faked(model: Any, way: Way) -> tuple[FakeTensorMode, Any]:
+    """The model with its adapter, on fake tensors of the device."""
+    if way.rank:
+        model = _with_adapter(model, way.rank)
+    if way.checkpointing:
+        _checkpoint(model)
+    mode, made = FakeTensorMode(allow_non_fake_inputs=True), dict[int, torch.Tensor]()
+    with mode:
+        for module in model.modules():
+            for name, old in module._parameters.items():
+                if old is not None:
+                    if id(old) not in made:
+                        data = torch.empty(old.shape, dtype=old.dtype, device=DEVICE)
+                        made[id(old)] = nn.Parameter(data, requires_grad=old.requires_grad)
+                    module._parameters[name] = made[id(old)]  # type: ignore[assignment]
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=DEVICE)
+    return mode, model.train()
+
+
+def _with_adapter(model: Any, rank: int) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    from alignzoo.model.load import quiet
+
+    config = LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    with quiet():
+        return get_peft_model(model, config, low_cpu_mem_usage=True)
+
+
+def _checkpoint(model: Any) -> None:
+    from alignzoo.model.load import quiet
+
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    with quiet():
+        inner.gradient_checkpointing_enable(
+            gradient_checkpointing_kwargs={"use_reentrant": False, "preserve_rng_state": False}
+        )
+
+
+def _keep(layers: nn.ModuleList, indices: Sequence[int]) -> None:
+    """Leave these layers only, numbered anew."""
+    kept = [layers[index] for index in indices]
+    layers._modules.clear()
+    layers._modules.update({str(i): layer for i, layer in enumerate(kept)})
+
+
+@contextmanager
+def _only(layers: nn.ModuleList, indices: Sequence[int]) -> Iterator[None]:
+    """Inside, the model has these layers only."""
+    everything = dict(layers._modules)
+    _keep(layers, indices)
+    try:
+        yield
+    finally:
+        layers._modules.clear()
+        layers._modules.update(everything)
+
+
+def _run(mode: FakeTensorMode, model: Any, indices: Sequence[int], way: Way, pairs: Sequence[Lengths]) -> Bytes:
+    """The bytes at the moments of :class:`Bytes`, of a model with these layers only."""
+    layers, marks = decoder_layers(model), dict[str, float]()
+    with _only(layers, indices), mode:
+        inputs, positions = _packed(pairs) if way.packed else _padded(pairs)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        for parameter in trained:
+            parameter.grad = torch.empty_like(parameter)
+        leaves = [*model.parameters(), *(parameter.grad for parameter in trained)]
+        with Live(leaves) as live:
+
+            def mark(name: str) -> Callable[[torch.Tensor], None]:
+                def note(_grad: torch.Tensor) -> None:
+                    marks[name] = live.restart()
+
+                return note
+
+            def watch(_module: Any, given: tuple[Any, ...], words: Any) -> None:
+                hidden = given[0] if given else words["hidden_states"]
+                if hidden.requires_grad:
+                    hidden.register_hook(mark("layer"))
+
+            handle = layers[-1].register_forward_pre_hook(watch, with_kwargs=True)
+            state: dict[str, float] = {}
+
+            def between(hidden: torch.Tensor) -> None:
+                state.update(forward=live.restart(), kept=float(live.now), copies=float(live.copies))
+                if hidden.requires_grad:
+                    hidden.register_hook(mark("head"))
+
+            values = _values(model, inputs, positions, way, between)
+            handle.remove()
+            values.sum().backward()
+            last = live.restart()
+    return Bytes(**state, head=marks.get("head", last), layer=marks.get("layer", last))
+
+
+def _values(
+    model: Any,
+    inputs: dict[str, Any],
+    positions: torch.Tensor,
+    way: Way,
+    between: Callable[[torch.Tensor], None] = lambda hidden: None,
+) -> torch.Tensor:
+    """Log-probs as :mod:`alignzoo.train.logps` computes them; ``between`` gets the hidden states before the head."""
+    from alignzoo.train.head import token_logps
+
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head = inner.get_output_embeddings()
+    with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=way.bf16):
+        hidden = inner.base_model(**inputs, use_cache=False).last_hidden_state
+        between(hidden)
+        chosen = hidden.flatten(0, 1).index_select(0, positions)
+        targets = torch.zeros(len(positions), dtype=torch.int64)
+        return token_logps(chosen, head.weight, targets, bias=getattr(head, "bias", None))[0]
+
+
+def _packed(pairs: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
+    """A row of pairs as :func:`alignzoo.train.logps.packed_pair_logps` gives it to the model."""
+    from alignzoo.data.pack import pack
+
+    made = pack(
+        [[0] * one.prompt for one in pairs], [[0] * one.chosen for one in pairs], [[0] * one.rejected for one in pairs]
+    )
+    inputs = {
+        "input_ids": torch.zeros(made.input_ids.shape, dtype=torch.int64),
+        "position_ids": torch.zeros(made.position_ids.shape, dtype=torch.int64),
+        "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool),
+        "pack": made,
+    }
+    return inputs, torch.zeros(len(made.predicting), dtype=torch.int64)
+
+
+def _padded(pairs: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
+    """Chosen and rejected rows of the longest one's length."""
+    width = max(pair.row for pair in pairs)
+    shape = (2 * len(pairs), width)
+    inputs = {
+        "input_ids": torch.zeros(shape, dtype=torch.int64),
+        "attention_mask": torch.ones(shape, dtype=torch.int64),
+        "position_ids": torch.zeros(shape, dtype=torch.int64),
+    }
+    return inputs, torch.zeros(sum(pair.response for pair in pairs), dtype=torch.int64)

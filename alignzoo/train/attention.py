@@ -1,0 +1,124 @@
+"""Attention over packed pairs, as transformers' models call it.
+
+Registered with transformers under :data:`NAME`. Called without a pack it is ``sdpa``. With one, each pair is computed
+on its own: prompt and chosen as one causal sequence (no mask; the kernel skips what lies ahead), then the rejected
+response against the prompt and itself. So the work and the memory are those of the pairs, not of the square of a whole
+row, and a pair's numbers do not depend on what else is in the row.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from alignzoo.data.pack import Pack
+
+NAME = "alignzoo_packed"
+_UNSUPPORTED = ("softcap", "s_aux", "position_bias", "cache")
+
+
+class CannotPack(Exception):
+    """The model's attention asks for something that packed attention does not do."""
+
+
+def register() -> None:
+    """Make :data:`NAME` known to transformers; once is enough, twice does no harm."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(NAME, packed_attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    pack: Pack | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """``(1, T, heads, width)`` from ``query`` ``(1, heads, T, width)`` and ``key``, ``value`` with as many heads or
+    fewer.
+
+    Raises:
+        CannotPack: the layer caps its scores, has sinks or position biases.
+    """
+    if pack is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
+        )
+    for name in _UNSUPPORTED:
+        if options.get(name) is not None:
+            raise CannotPack(f"its attention has {name}, which packed attention does not know")
+    window = options.get("sliding_window") or getattr(module, "sliding_window", None)
+    if query.is_cuda and not dropout:
+        return _flex(query, key, value, pack, window, scaling), None
+    return _by_segments(query, key, value, pack, window, scaling, dropout), None
+
+
+def _by_segments(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    pack: Pack,
+    window: int | None,
+    scaling: float | None,
+    dropout: float,
+) -> torch.Tensor:
+    grouped = key.shape[1] != query.shape[1]
+    settings: dict[str, Any] = {"scale": scaling, "dropout_p": dropout, "enable_gqa": grouped}
+    found = []
+    for i, segment in enumerate(pack.segments):
+        prompt, first, second = segment.places()
+        mask = pack.first_mask(i, window)
+        found.append(
+            F.scaled_dot_product_attention(
+                query[:, :, first],
+                key[:, :, first],
+                value[:, :, first],
+                attn_mask=mask,
+                is_causal=mask is None,
+                **settings,
+            )
+        )
+        keys = torch.cat([key[:, :, prompt], key[:, :, second]], 2)
+        values = torch.cat([value[:, :, prompt], value[:, :, second]], 2)
+        mask = pack.second_mask(i, window)
+        found.append(F.scaled_dot_product_attention(query[:, :, second], keys, values, attn_mask=mask, **settings))
+    return torch.cat([part.transpose(1, 2) for part in found], 1)
+
+
+def _flex(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    pack: Pack,
+    window: int | None,
+    scaling: float | None,
+) -> torch.Tensor:
+    """The whole row in one call of FlexAttention, whose block mask leaves out what no pair needs."""
+    attend = _compiled() if query.is_cuda else _plain()
+    grouped = key.shape[1] != query.shape[1]
+    mask = pack.block_mask(window)
+    found = attend(query, key, value, block_mask=mask, scale=scaling, enable_gqa=grouped)
+    return found.transpose(1, 2).contiguous()
+
+
+def _plain() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return flex_attention
+
+
+@cache
+def _compiled() -> Any:
+    return torch.compile(_plain(), dynamic=True)

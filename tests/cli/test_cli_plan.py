@@ -1,0 +1,151 @@
+"""``alignzoo plan``: shapes in, a verdict out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_helpers import Az
+
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 1000,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": False,
+}
+MAPS = 4 * (2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 256)
+TOTAL = MAPS + 4 * 2 * 128 + 128 + 2 * 1000 * 128
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    """A folder with a config and nothing else."""
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    return str(tmp_path)
+
+
+def _facts(az: Az, *words: str) -> dict[str, Any]:
+    ended = az("plan", *words, "--json")
+    assert ended.returncode == 0, ended.stderr
+    facts: dict[str, Any] = json.loads(ended.stdout)
+    return facts
+
+
+def test_a_config_without_weights_is_enough(az_here: Az, model: str) -> None:
+    facts = _facts(az_here, "--model", model, "--prompt-tokens", "50", "--response-tokens", "20")
+    assert facts["parameters"]["total"] == facts["parameters"]["trained"] == TOTAL
+    assert facts["parameters"]["embedding"] == facts["parameters"]["head"] == 128_000
+    assert facts["memory"]["parts"]["weights"] == 4 * TOTAL
+    assert facts["memory"]["peak"] == pytest.approx(sum(facts["memory"]["parts"].values()))
+    assert facts["data"] | {"pairs": None} == {
+        "source": "given",
+        "prompt": 50,
+        "chosen": 20,
+        "rejected": 20,
+        "longest": 70,
+        "pairs": None,
+        "percentiles": {},
+    }
+    assert facts["fits"] is True
+    assert facts["time"]["step"] is None
+    assert [path.name for path in Path(model).iterdir()] == ["config.json"]
+
+
+def test_words_of_a_run_change_the_plan(az_here: Az, model: str) -> None:
+    words = ["--model", f"{model}/config.json", "--gpus", "2", "--gpu-memory", "80"]
+    plain = _facts(az_here, *words, "--gpu-flops", "100", "--steps", "10")
+    assert plain["devices"]["sharding"] == "ddp"
+    assert plain["time"]["run"] == pytest.approx(10 * plain["work"]["total"] / (100e12 * plain["time"]["utilisation"]))
+    changed = ["--lora.r", "4", "--robust", "drdpo", "--geometry", "sam", "--micro-batch-size", "2", "--no-packing"]
+    other = _facts(az_here, *words, *changed, "--activation-checkpointing", "--precision", "bf16")
+    assert other["sentence"] == "--loss dpo --robust drdpo --geometry sam"
+    assert other["parameters"]["trained"] < 0.1 * TOTAL
+    assert (other["step"]["packed"], other["step"]["passes"], other["step"]["micro_batches"]) == (False, 2, 8)
+    assert other["work"]["first_pass"] > 0
+    assert other["memory"]["parts"]["geometry"] > 0
+
+
+def test_what_does_not_fit_is_told_what_to_change(az_here: Az, model: str) -> None:
+    words = ["--model", model, "--gpu-memory", "0.7", "--batch-size", "64", "--micro-batch-size", "64"]
+    facts = _facts(az_here, *words)
+    assert facts["fits"] is False
+    peaks = [change["peak"] for change in facts["changes"]]
+    assert peaks == sorted(peaks)
+    assert max(peaks) < facts["memory"]["peak"]
+    for change in facts["changes"]:
+        if not change["words"].startswith("--gpus"):
+            again = _facts(az_here, *words, *change["words"].split())
+            assert again["memory"]["peak"] == pytest.approx(change["peak"])
+    text = az_here("plan", *words).stdout
+    assert "does not fit:" in text
+    assert "the largest part is activations" in text
+    assert all(len(line) <= 80 for line in text.splitlines() if model not in line)
+
+
+def test_the_words_that_fit_do_fit(az_here: Az, model: str) -> None:
+    words = ["--model", model, "--gpu-memory", "0.7", "--batch-size", "64"]
+    largest = _facts(az_here, *words, "--micro-batch-size", "64")["largest_micro_batch_tokens"]
+    assert _facts(az_here, *words, "--tokens-per-micro-batch", str(largest))["fits"] is True
+
+
+def test_lengths_come_from_the_data(az_here: Az) -> None:
+    facts = _facts(az_here)
+    assert facts["model"] == "sandbox"
+    assert facts["data"]["source"] == "sandbox"
+    assert facts["data"]["pairs"] > 100
+    marks = facts["data"]["percentiles"]
+    assert marks["50"] <= marks["90"] <= marks["99"]
+    assert facts["data"]["longest"] >= facts["data"]["prompt"] + facts["data"]["chosen"]
+
+
+def test_a_rate_is_measured_on_request(az_here: Az, model: str) -> None:
+    facts = _facts(az_here, "--model", model, "--measure", "--max-steps", "3")
+    assert facts["time"]["rate"] > 1e8
+    assert facts["time"]["run"] == pytest.approx(3 * facts["time"]["step"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--gpus", "0"], "0 is not in the range"),
+        (["--gpu-memory", "-1"], "-1"),
+        (["--prompt-tokens", "-5"], "-5"),
+        (["--batch-size", "-4"], "--batch-size"),
+        (["--longest", "10"], "less than the mean"),
+        (["--gpus", "3"], "cannot be divided over 3 GPUs"),
+        (["--gpus", "2", "--sharding", "none"], "does not go with --gpus 2"),
+        (["--sharding", "fsdp"], "does nothing on one device"),
+        (["--gpu-flops", "10"], "does nothing without --gpus"),
+        (["--gpus", "1", "--measure"], "measures this CPU"),
+        (["--optimizer", "adamx"], "no such optimizer"),
+        (["--quantize", "4bit"], "needs an adapter"),
+        (["--model", "./nowhere/at/all"], "no such folder"),
+        (["--loss.gamma", "1"], "--loss.gamma"),
+    ],
+)
+def test_wrong_words_are_usage_errors(az_here: Az, model: str, words: list[str], said: str) -> None:
+    ended = az_here("plan", "--model", model, *words)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+
+
+def test_a_model_that_is_no_language_model_is_refused(az_here: Az, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"model_type": "vit"}')
+    ended = az_here("plan", "--model", str(path))
+    assert ended.returncode == 2
+    assert "not a causal language model" in ended.stderr
+
+
+def test_combinations_that_a_run_refuses_are_refused(az_here: Az, model: str) -> None:
+    assert az_here("plan", "--model", model, "--geometry", "sam", "--geometry", "gsam").returncode == 3
+    sharded = ["--optimizer", "adafactor", "--gpus", "2", "--sharding", "fsdp"]
+    ended = az_here("plan", "--model", model, *sharded)
+    assert ended.returncode == 3
+    assert "sharded weights" in ended.stderr

@@ -1,0 +1,124 @@
+"""Simulated bytes against tensors that a real forward saves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from alignzoo.data.pack import pack
+from alignzoo.estimate.shapes import decoder_layers, empty_model
+from alignzoo.estimate.simulate import Lengths, Live, Simulator, Way, _run, merged
+from alignzoo.train import attention
+from alignzoo.train.attention import NAME
+
+PAIRS = (Lengths(30, 24, 24), Lengths(20, 12, 16), Lengths(26, 9, 20))
+SIZES = {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 160, "num_attention_heads": 4}
+LLAMA = transformers.LlamaConfig(**SIZES, num_key_value_heads=2, num_hidden_layers=5, tie_word_embeddings=True)
+WAYS = [Way(bf16, rank, checkpointing, True) for bf16 in (False, True) for rank in (0, 4) for checkpointing in (False, True)]
+
+
+def _simulator(packed: bool, config: Any = LLAMA) -> Simulator:
+    attention.register()
+    return Simulator(empty_model(config, attn_implementation=NAME if packed else "sdpa"))
+
+
+def _saved(model: Any, inputs: dict[str, Any], *, bf16: bool) -> float:
+    """Bytes of the storages that autograd keeps of the decoder's forward, weights left out."""
+    held: dict[int, torch.UntypedStorage] = {}
+    weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
+    weights |= {buffer.untyped_storage()._cdata for buffer in model.buffers()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            held[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            model.base_model(**inputs, use_cache=False)
+    return float(sum(storage.nbytes() for storage in held.values()))
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_activations_of_packed_pairs_are_those_that_autograd_saves(bf16: bool) -> None:
+    simulated = _simulator(True).run(Way(bf16, 0, False, True), PAIRS)
+    real = transformers.AutoModelForCausalLM.from_config(LLAMA, attn_implementation=NAME).train()
+    made = pack(*([[1] * getattr(pair, side) for pair in PAIRS] for side in ("prompt", "chosen", "rejected")))
+    inputs = {"input_ids": made.input_ids, "position_ids": made.position_ids, "pack": made}
+    inputs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+    assert simulated.kept == pytest.approx(_saved(real, inputs, bf16=bf16), rel=0.03)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_activations_of_padded_pairs_are_those_that_autograd_saves(bf16: bool) -> None:
+    simulated = _simulator(False).run(Way(bf16, 0, False, False), PAIRS)
+    real = transformers.AutoModelForCausalLM.from_config(LLAMA, attn_implementation="sdpa").train()
+    mask = torch.ones(6, 54, dtype=torch.int64)
+    mask[1, 40:] = 0
+    inputs = {"input_ids": torch.ones(6, 54, dtype=torch.int64), "attention_mask": mask}
+    assert simulated.kept == pytest.approx(_saved(real, inputs, bf16=bf16), rel=0.03)
+
+
+def test_copies_of_weights_are_those_of_all_maps_in_bf16() -> None:
+    simulated = _simulator(True).run(Way(True, 0, False, True), PAIRS)
+    maps = [w for w in empty_model(LLAMA).model.layers.parameters() if w.dim() == 2]
+    assert simulated.copies == 2 * sum(weight.numel() for weight in maps)
+    assert _simulator(True).run(Way(False, 0, False, True), PAIRS).copies == 0
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_a_few_layers_say_what_all_of_them_take(way: Way) -> None:
+    deep = _simulator(True)
+    assert len(decoder_layers(deep._model)) == 3
+    whole = _simulator(True, _with_layers(3))
+    found, exact = deep.run(way, PAIRS), whole.run(way, PAIRS)
+    shallower = _simulator(True, _with_layers(4)).run(way, PAIRS)
+    assert vars(found) == pytest.approx(vars(shallower.plus(shallower.plus(exact, -1), 1)))
+
+
+def _with_layers(count: int) -> transformers.LlamaConfig:
+    return transformers.LlamaConfig(**{**LLAMA.to_dict(), "num_hidden_layers": count})
+
+
+def test_layers_of_several_kinds() -> None:
+    kinds = ["sliding_attention", "sliding_attention", "full_attention"]
+    sizes = {**SIZES, "num_key_value_heads": 2, "head_dim": 16, "sliding_window": 16}
+    config = transformers.Gemma3TextConfig(**sizes, num_hidden_layers=6, layer_types=kinds * 2)
+    short = transformers.Gemma3TextConfig(**sizes, num_hidden_layers=3, layer_types=kinds)
+    way = Way(False, 0, False, True)
+    twice, once = _simulator(True, config).run(way, PAIRS), _simulator(True, short).run(way, PAIRS)
+    assert 1.5 < twice.kept / once.kept < 2
+
+
+def test_checkpointing_an_adapter_and_packing_each_take_less() -> None:
+    packed, padded = _simulator(True), _simulator(False)
+    plain = packed.run(Way(False, 0, False, True), PAIRS)
+    assert packed.run(Way(False, 0, True, True), PAIRS).kept < 0.25 * plain.kept
+    assert packed.run(Way(False, 2, False, True), PAIRS).layer < plain.layer
+    assert padded.run(Way(False, 0, False, False), PAIRS).kept > 1.3 * plain.kept
+
+
+def test_live_counts_what_is_held() -> None:
+    weight = torch.zeros(8)
+    with Live([weight]) as live:
+        one = torch.ones(1000)
+        view, cast = one[:10], weight.to(torch.bfloat16)
+        assert (live.now, live.copies) == (4016, 16)
+        del one
+        assert live.now == 4016
+        del view, cast
+        assert (live.now, live.copies, live.peak) == (0, 0, 4016)
+
+
+def test_merged_pairs_have_the_same_tokens() -> None:
+    assert merged(PAIRS, 3) == PAIRS
+    assert merged(PAIRS, 2) == (Lengths(50, 36, 40), Lengths(26, 9, 20))
+    one_by_one = _simulator(True)._faked(Way(False, 0, False, True))
+    apart, together = (
+        _run(*one_by_one, [0, 1], Way(False, 0, False, True), pairs) for pairs in (PAIRS * 4, merged(PAIRS * 4, 6))
+    )
+    assert vars(together) == pytest.approx(vars(apart), rel=0.03)
