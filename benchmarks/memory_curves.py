@@ -106,6 +106,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     """Memory and time, on a white ground so that it can be read on a dark page."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     colours = {"alignzoo": "#3949ab", "TRL": "#e65100"}
     with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
@@ -121,6 +122,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
             axes.set_xlim(left=0)
             axes.set_ylim(bottom=0)
             axes.grid(alpha=0.3)
+            axes.xaxis.set_major_locator(MaxNLocator(4))
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         left.legend(frameon=False)
         figure.savefig(path, dpi=110)

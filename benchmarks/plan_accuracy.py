@@ -69,7 +69,9 @@ def main() -> None:
     errors = []
     with tempfile.TemporaryDirectory() as folder:
         data = write_data(Path(folder) / "pairs.jsonl")
-        models = {name: write_model(Path(folder) / f"model{i}", shape) for i, (name, shape) in enumerate(SHAPES.items())}
+        models = {
+            name: write_model(Path(folder) / f"model{i}", shape) for i, (name, shape) in enumerate(SHAPES.items())
+        }
         for number, (name, settings) in enumerate(CASES):
             words = " ".join(f"{key}={value}" for key, value in settings.items()) or "defaults"
             if arguments.only not in f"{name} {words}":
@@ -78,10 +80,13 @@ def main() -> None:
             predicted, measured = predict(recipe), run_apart(recipe, give_back=arguments.give_back)
             errors.append((predicted - measured) / measured)
             print(
-                f"{name:10} {words:52} {predicted / GIB:9.3f} {measured / GIB:9.3f} {100 * errors[-1]:+6.1f}%", flush=True
+                f"{name:10} {words:52} {predicted / GIB:9.3f} {measured / GIB:9.3f} {100 * errors[-1]:+6.1f}%",
+                flush=True,
             )
     if errors:
-        print(f"largest error {100 * max(map(abs, errors)):.1f} %, mean {100 * sum(map(abs, errors)) / len(errors):.1f} %")
+        print(
+            f"largest error {100 * max(map(abs, errors)):.1f} %, mean {100 * sum(map(abs, errors)) / len(errors):.1f} %"
+        )
 
 
 def recipe_of(model: Path, data: Path, settings: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -133,7 +138,7 @@ def measure(recipe: dict[str, Any]) -> float:
     import transformers  # noqa: F401
 
     import alignzoo
-    import alignzoo.train.assemble  # noqa: F401
+    import alignzoo.train.assemble
 
     torch.set_num_threads(1)
     before = _resident()

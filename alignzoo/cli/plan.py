@@ -38,7 +38,9 @@ _ABOVE_0 = click.FloatRange(min=0, min_open=True)
     type=click.Choice(["none", "ddp", "fsdp"]),
     help="how several GPUs share the work [default: ddp on several, else none]",
 )
-@click.option("--prompt-tokens", type=_TOKENS, metavar="N", help="mean length of a prompt [default: the data's, or 200]")
+@click.option(
+    "--prompt-tokens", type=_TOKENS, metavar="N", help="mean length of a prompt [default: the data's, or 200]"
+)
 @click.option(
     "--response-tokens", type=_TOKENS, metavar="N", help="mean length of a response [default: the data's, or 150]"
 )
@@ -263,7 +265,10 @@ def _sentences(facts: dict[str, Any], step: dict[str, Any]) -> list[str]:
         f"work: {work['total'] / 1e12:.3g} TFLOP per step and device",
     ]
     if time["step"] is None:
-        return [*lines, "time: not known without " + ("--measure" if facts["devices"]["kind"] == "cpu" else "--gpu-flops")]
+        return [
+            *lines,
+            "time: not known without " + ("--measure" if facts["devices"]["kind"] == "cpu" else "--gpu-flops"),
+        ]
     assumed = f"at {100 * time['utilisation']:.0f} % (assumed) of {time['rate'] / 1e12:.3g} TFLOP/s"
     whole = f", {duration(time['run'])} for {time['steps']} steps" if time["run"] is not None else ""
     return [*lines, f"time: {duration(time['step'])} per step{whole}, {assumed}"]

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+_KEYS = 50_000
+"""Prompts that are Python objects at one time."""
+
+
 def split_by_prompt(dataset: Dataset, shares: dict[str, float], seed: int, salt: str) -> dict[str, Dataset]:
     """Partition a prepared dataset by the hash of each pair's ``prompt_key``.
 
@@ -70,12 +74,15 @@ def drop_prompts(dataset: Dataset, keys: Collection[str]) -> tuple[Dataset, int]
 
 def _prompts(dataset: Dataset, prefix: str) -> tuple[np.ndarray, np.ndarray]:
     """Where each of the U different prompts hashes to, ``(U,)`` in [0, 1), and which of them each row has, ``(N,)``."""
+    import pyarrow as pa
+
     encoded = column(dataset, "prompt_key").combine_chunks().dictionary_encode()
-    places = _unit_hashes(f"{prefix}{key}" for key in encoded.dictionary.to_pylist())
-    return places, encoded.indices.to_numpy()
+    keys, start = encoded.dictionary.cast(pa.binary()), prefix.encode()
+    blocks = [_unit_hashes(start, keys[at : at + _KEYS].to_pylist()) for at in range(0, len(keys), _KEYS)]
+    return np.concatenate([np.empty(0), *blocks]), encoded.indices.to_numpy()
 
 
-def _unit_hashes(texts: Iterable[str]) -> np.ndarray:
-    """A number in [0, 1) for each text that looks random and depends on the text only: 53 bits of its sha256."""
-    digests = b"".join(hashlib.sha256(text.encode()).digest() for text in texts)
+def _unit_hashes(prefix: bytes, keys: Iterable[bytes]) -> np.ndarray:
+    """A number in [0, 1) for each key that looks random and depends on prefix + key only: 53 bits of their sha256."""
+    digests = b"".join([hashlib.sha256(prefix + key).digest() for key in keys])
     return (np.frombuffer(digests, ">u8")[::4] >> np.uint64(11)) / 2**53

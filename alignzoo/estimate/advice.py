@@ -76,14 +76,27 @@ def largest(found: Estimate) -> int | None:
         settings = situation.settings.model_copy(update=update)
         return estimate(replace(situation, plan=replace(situation.plan, settings=settings))).peak.total
 
-    if memory is None or total(1) > memory:
+    if memory is None:
         return None
-    two, four = total(2), total(4)
-    pairs = 2 + int((memory - two) / max((four - two) / 2, 1.0))
-    pairs = max(1, min(pairs, _MANY))
-    while pairs > 1 and total(pairs) > memory:
-        pairs = pairs * 9 // 10
-    return pairs * tokens([situation.data.mean], situation.packed)
+    low, under = 2, total(2)
+    if under > memory:
+        low, under = 1, total(1)
+        return tokens([situation.data.mean], situation.packed) if under <= memory else None
+    high, over = 2 * low, total(2 * low)
+    while over <= memory and high < _MANY:  # what a pair adds changes little from here on
+        low, under = high, over
+        high = min(_MANY, max(low + 1, int(low + (memory - under) / max((over - total(2)) / (high - 2), 1.0)) + 1))
+        over = total(high)
+    if over <= memory:
+        low = high
+    while high - low > max(1, low // 20) and over > memory:
+        middle = min(high - 1, max(low + 1, int(low + (high - low) * (memory - under) / (over - under))))
+        found_there = total(middle)
+        if found_there <= memory:
+            low, under = middle, found_there
+        else:
+            high, over = middle, found_there
+    return low * tokens([situation.data.mean], situation.packed)
 
 
 def _with(situation: Situation, candidate: _Candidate, layers: Sequence[Layer]) -> Estimate | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+from alignzoo.errors import ModelError
 from alignzoo.estimate.compute import ON_CPU, ON_GPU, Work, tokens, work
 from alignzoo.estimate.geometry import Copies, copies, passes
 from alignzoo.estimate.lengths import Data
@@ -17,6 +19,8 @@ from alignzoo.estimate.shapes import Shapes, empty_model, shapes_of
 from alignzoo.estimate.simulate import Bytes, Lengths, Simulator, Way
 from alignzoo.plugin.plan import Plan
 from alignzoo.plugin.settings import Settings
+from alignzoo.train import attention
+from alignzoo.train.attention import NAME, CannotPack
 
 Sharding = Literal["none", "ddp", "fsdp"]
 
@@ -46,14 +50,29 @@ class Model:
     """A model on paper: its shapes, and micro-batches simulated on them."""
 
     def __init__(self, config: Any) -> None:
-        from alignzoo.train import attention
-
         attention.register()
         self.config = config
         model = empty_model(config)
         self.shapes: Shapes = shapes_of(model)
-        self.packable = _packable(model)
         self._simulators: dict[bool, Simulator] = {}
+        self.packable = _packable(model) and self._runs(packed=True)
+        if not self.packable and not self._runs(packed=False):
+            raise ModelError(
+                f"{config.model_type} models cannot be planned: their forward pass depends on more than shapes",
+                hint="start a short run and watch its memory",
+            )
+
+    def _runs(self, *, packed: bool) -> bool:
+        """Whether a micro-batch can be simulated so, tried on a tiny one."""
+        log = logging.getLogger("torch._subclasses.fake_tensor")
+        before, log.disabled = log.disabled, True  # it prints what is caught here
+        try:
+            self.held(Way(False, 0, False, packed), [Lengths(3, 2, 2)] * 2)
+        except (CannotPack, RuntimeError, TypeError, ValueError, IndexError, AttributeError, NotImplementedError):
+            return False
+        finally:
+            log.disabled = before
+        return True
 
     def held(self, way: Way, pairs: Sequence[Lengths]) -> Bytes:
         """What a micro-batch of these pairs holds."""
@@ -64,10 +83,8 @@ class Model:
         return self._simulator(way).run_frozen(way, pairs)
 
     def _simulator(self, way: Way) -> Simulator:
-        from alignzoo.train.attention import NAME
-
         if way.packed not in self._simulators:
-            model = empty_model(self.config, attn_implementation=NAME if way.packed else "sdpa")
+            model = empty_model(self.config, **({"attn_implementation": NAME} if way.packed else {}))
             self._simulators[way.packed] = Simulator(model)
         return self._simulators[way.packed]
 
@@ -76,7 +93,7 @@ def _packable(model: Any) -> bool:
     """Whether a run would try packing on such a model."""
     from alignzoo.train.forward import _cannot_be
 
-    return _cannot_be(model) is None
+    return model.config._attn_implementation == "sdpa" and _cannot_be(model) is None
 
 
 @dataclass(frozen=True)

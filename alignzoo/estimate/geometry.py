@@ -61,8 +61,8 @@ def _copies_of(method: Method) -> Copies:
 
 
 def _measured(method: Method) -> Copies:
-    from alignzoo.testing.stages import AtTheWeights
     from alignzoo.plugin.card import Options
+    from alignzoo.testing.stages import AtTheWeights
 
     plain_kept, plain_peak, size = _bytes(AtTheWeights(Options()))
     kept, peak, _ = _bytes(_controller(method), companion=method.card.companion)
@@ -104,5 +104,3 @@ def _bytes(controller: Any, *, companion: bool = False) -> tuple[float, float, f
         gc.collect()
         kept = live.now
     return float(kept), float(live.peak), float(sum(weight.nbytes for weight in weights))
-
-

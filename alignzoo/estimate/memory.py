@@ -16,8 +16,10 @@ FOUR_BIT = 0.5 + 1 / 64 + 4 / 64 / 256
 """Bytes of a weight in NF4: a scale of a byte for 64 weights, and one of fp32 for 256 of those."""
 CUDA_CONTEXT = 0.6 * GIB
 """Taken by a process on a GPU before any tensor; assumed."""
+CPU_KERNELS = 0.1 * GIB
+"""Kept by the kernels of bf16 products on a CPU, over many shapes; measured."""
 SLACK = 0.05
-"""Share of the tensors' bytes that an allocator takes on top; assumed for GPUs, measured for CPUs."""
+"""Share of the tensors' bytes that an allocator takes on top; assumed."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,10 @@ def moments(s: Situation, step: Bytes, ahead: float) -> list[Moment]:
         ),
         Moment(
             "end of the backward",
-            standing | passing | gathered | {"gradients": trained, "working": embedding * (before > 0 or s.shapes.tied)},
+            standing
+            | passing
+            | gathered
+            | {"gradients": trained, "working": embedding * (before > 0 or s.shapes.tied)},
         ),
         Moment("optimizer step", standing | {"gradients": trained, "working": _updating(s)}),
     ]
@@ -109,12 +114,14 @@ def _gathered(s: Situation) -> float:
 
 
 def _updating(s: Situation) -> float:
-    numbers = s.trained if s.moments.at_once else min(s.shapes.largest if not s.settings.lora_r else s.trained, s.trained)
+    numbers = s.trained if s.moments.at_once or s.settings.lora_r else s.shapes.largest
     return s.moments.working * numbers * FP32 / s.shards
 
 
 def _with_overhead(moment: Moment, s: Situation) -> Moment:
     slack = SLACK * moment.total
-    fixed = CUDA_CONTEXT if s.hardware.cuda else 0.0
-    parts = moment.parts | {"allocator and context" if s.hardware.cuda else "allocator": slack + fixed}
-    return Moment(moment.name, {name: size for name, size in parts.items() if size > 0})
+    if s.hardware.cuda:
+        over = {"allocator and context": slack + CUDA_CONTEXT}
+    else:
+        over = {"allocator": slack, "kernels": CPU_KERNELS * (s.settings.precision == "bf16")}
+    return Moment(moment.name, {name: size for name, size in (moment.parts | over).items() if size > 0})

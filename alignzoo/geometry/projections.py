@@ -59,7 +59,7 @@ class Projection:
         return self._base.bias
 
     def value_vectors(self) -> torch.Tensor:
-        """``(inner, hidden)``, what each input writes: a view of the weight, or, of one in 4 bits, what it stands for."""
+        """``(inner, hidden)``, what each input writes: a view of the weight, or what a weight in 4 bits stands for."""
         return self.by_neuron(dequantised(self.weight))
 
     def by_neuron(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-CHUNK = 1 << 25
-"""Logits that exist at a time: 128 MiB in fp32."""
+CHUNK = 1 << 24
+"""Logits that exist at a time, 64 MiB in fp32, and as many log-probs beside them."""
 KEPT = 1 << 25
-"""Logits up to which their gradient is kept for the backward pass; above, it is computed again."""
+"""Logits up to which their gradient is kept for the backward pass (128 MiB); above, it is computed again."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,11 @@ class _TokenLogps(torch.autograd.Function):
         ctx.keeps = of_head and not way.entropy and count * vocabulary <= way.kept
         ctx.taken = of_hidden and not of_head and not way.entropy
         rows, inputs = hidden.to(way.dtype), weight.to(way.dtype)
-        gradients = []
+        kept = None
+        if ctx.keeps or ctx.taken:
+            kept = torch.empty(
+                count, vocabulary if ctx.keeps else hidden.shape[1], dtype=way.dtype, device=hidden.device
+            )
         for part in _parts(count, vocabulary, way.chunk):
             logits, slope = _logits(rows[part], inputs, bias, way, wide)
             logps = torch.log_softmax(logits, -1)
@@ -105,10 +109,13 @@ class _TokenLogps(torch.autograd.Function):
                 entropies[part] = -(logps.exp() * logps).sum(-1)
             if ctx.keeps or ctx.taken:
                 gradient = _less_softmax(logps, targets[part], slope, way)
-                gradients.append(gradient if ctx.keeps else gradient @ inputs)
+                if kept is None:
+                    kept = gradient
+                else:
+                    kept[part] = gradient if ctx.keeps else gradient @ inputs
+                del gradient
             del logps
         ctx.way, ctx.vocabulary = way, vocabulary
-        kept = torch.cat(gradients) if len(gradients) > 1 else gradients[0] if gradients else None
         ctx.save_for_backward(hidden, weight, bias, targets, kept)
         return values, entropies
 
@@ -132,12 +139,17 @@ class _TokenLogps(torch.autograd.Function):
             if of_hidden is not None:
                 of_hidden[part] = (gradient @ inputs).to(hidden.dtype) * factor
             if ctx.needs_input_grad[1]:
-                added = (gradient.t() @ (rows[part] * factor).to(way.dtype)).to(weight.dtype)
-                of_weight = added if of_weight is None else of_weight.add_(added)
+                of_weight = _added(of_weight, gradient.t(), (rows[part] * factor).to(way.dtype), weight.dtype)
             if bias is not None and ctx.needs_input_grad[2]:
-                added = (gradient.to(factor.dtype) * factor).sum(0).to(bias.dtype)
-                of_bias = added if of_bias is None else of_bias.add_(added)
-        return of_hidden, of_weight, of_bias, None, None
+                of_bias = _added(of_bias, gradient.t(), factor.to(way.dtype), bias.dtype)
+        return of_hidden, of_weight, None if of_bias is None else of_bias[:, 0], None, None
+
+
+def _added(total: torch.Tensor | None, left: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """``total + left @ right``, in place where the product has its dtype: it is as large as the head."""
+    if total is None:
+        return (left @ right).to(dtype)
+    return total.addmm_(left, right) if left.dtype == dtype else total.add_(left @ right)
 
 
 def _parts(count: int, vocabulary: int, chunk: int) -> list[slice]:

@@ -14,7 +14,6 @@ from alignzoo.errors import UsageError
 from alignzoo.geometry.shards import cut_like, is_sharded
 from alignzoo.plugin.settings import Settings
 
-
 EIGHT_BIT = "adamw8bit"
 
 

@@ -39,9 +39,7 @@ def test_counts_are_those_of_the_real_model(family: str, tied: bool) -> None:
 def test_an_adapter_has_as_many_weights_as_pefts(family: str) -> None:
     from peft import LoraConfig, get_peft_model
 
-    adapted = get_peft_model(
-        tiny_model(family), LoraConfig(r=3, target_modules="all-linear", task_type="CAUSAL_LM")
-    )
+    adapted = get_peft_model(tiny_model(family), LoraConfig(r=3, target_modules="all-linear", task_type="CAUSAL_LM"))
     trained = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
     assert _shapes(CONFIGS[family]()).adapter(3) == trained
 

@@ -17,7 +17,9 @@ from alignzoo.train.attention import NAME
 PAIRS = (Lengths(30, 24, 24), Lengths(20, 12, 16), Lengths(26, 9, 20))
 SIZES = {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 160, "num_attention_heads": 4}
 LLAMA = transformers.LlamaConfig(**SIZES, num_key_value_heads=2, num_hidden_layers=5, tie_word_embeddings=True)
-WAYS = [Way(bf16, rank, checkpointing, True) for bf16 in (False, True) for rank in (0, 4) for checkpointing in (False, True)]
+WAYS = [
+    Way(bf16, rank, checkpointing, True) for bf16 in (False, True) for rank in (0, 4) for checkpointing in (False, True)
+]
 
 
 def _simulator(packed: bool, config: Any = LLAMA) -> Simulator:
@@ -37,9 +39,9 @@ def _saved(model: Any, inputs: dict[str, Any], *, bf16: bool) -> float:
             held[storage._cdata] = storage
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            model.base_model(**inputs, use_cache=False)
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        model.base_model(**inputs, use_cache=False)
     return float(sum(storage.nbytes() for storage in held.values()))
 
 
