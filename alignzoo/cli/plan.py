@@ -290,7 +290,7 @@ def _verdict(facts: dict[str, Any]) -> list[str]:
     from alignzoo.estimate.memory import GIB
 
     peak, memory = facts["memory"]["peak"] / GIB, facts["devices"]["memory"]
-    most, size = _by_size(facts["memory"])[0]
+    most, size = next(part for part in _by_size(facts["memory"]) if not part[0].startswith("allocator"))
     if facts["fits"] is None:
         return [f"takes {peak:.1f} GiB; --gpu-memory says whether that fits"]
     has = f"{memory / GIB:.1f} GiB"

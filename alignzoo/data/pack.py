@@ -146,6 +146,10 @@ class Pack:
 
         return self._made(("blocks", window), made)
 
+    def forget_masks(self) -> None:
+        """Let go of the masks that were made; they are made anew when they are asked for."""
+        self._masks.clear()
+
     def _made(self, key: object, make: Callable[[Tensor], Any]) -> Any:
         """What ``make`` gives of the positions, once per pack."""
         if key not in self._masks:

@@ -73,7 +73,7 @@ def _measured(method: Method) -> Copies:
 def _controller(method: Method) -> Any:
     from alignzoo.plugin.build import instantiate
 
-    options, changes = method.options, {}
+    options, changes = method.options, dict[str, Any]()
     for name in ("interval", "every"):  # so that each of the few steps is one of those
         if name in method.card.options.model_fields:
             changes[name] = 1

@@ -88,7 +88,7 @@ def _without_copies(step: Bytes, s: Situation) -> Bytes:
 
 def _standing(s: Situation) -> dict[str, float]:
     """What is there all the time."""
-    settings, whole = s.settings, s.shapes.total * FP32
+    settings, whole = s.settings, s.shapes.total * float(FP32)
     base = whole
     if settings.quantize == "4bit":  # linear maps of the layers; the rest stays as it is
         maps = sum(one.parameters for one in s.shapes.maps)

@@ -226,7 +226,7 @@ def _faked(model: Any, way: Way) -> tuple[FakeTensorMode, Any]:
                     if id(old) not in made:
                         data = torch.empty(old.shape, dtype=old.dtype, device=DEVICE)
                         made[id(old)] = nn.Parameter(data, requires_grad=old.requires_grad)
-                    module._parameters[name] = made[id(old)]  # type: ignore[assignment]
+                    module._parameters[name] = made[id(old)]
             for name, buffer in module._buffers.items():
                 if buffer is not None:
                     module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=DEVICE)

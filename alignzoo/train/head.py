@@ -69,7 +69,8 @@ def token_logps(
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     with torch.autocast(device, enabled=False):
-        values, entropies = _TokenLogps.apply(hidden, weight, bias, targets, _Way(dtype, shape, entropy, chunk, kept))
+        way = _Way(dtype, shape, entropy, chunk, kept, torch.is_grad_enabled())
+        values, entropies = _TokenLogps.apply(hidden, weight, bias, targets, way)
     return values, entropies if entropy else None
 
 
@@ -82,6 +83,7 @@ class _Way:
     entropy: bool
     chunk: int
     kept: int
+    differentiated: bool  # needs_input_grad says it whether or not anything records
 
 
 class _TokenLogps(torch.autograd.Function):
@@ -91,7 +93,8 @@ class _TokenLogps(torch.autograd.Function):
         count, vocabulary = len(targets), len(weight)
         values = torch.empty(count, dtype=wide, device=hidden.device)
         entropies = torch.empty(count if way.entropy else 0, dtype=wide, device=hidden.device)
-        of_hidden, of_head = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
+        of_hidden = way.differentiated and ctx.needs_input_grad[0]
+        of_head = way.differentiated and any(ctx.needs_input_grad[1:3])
         ctx.keeps = of_head and not way.entropy and count * vocabulary <= way.kept
         ctx.taken = of_hidden and not of_head and not way.entropy
         rows, inputs = hidden.to(way.dtype), weight.to(way.dtype)

@@ -57,6 +57,7 @@ def packed_pair_logps(
         inputs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=pack.input_ids.device)
         inputs["pack"] = pack
     values = _token_logps(model, inputs, pack.predicting, pack.targets)
+    pack.forget_masks()
     return _as_pairs(values, pack.rows, pack.columns, batch.pairs, pack.longest_response, tokens)
 
 

@@ -96,6 +96,26 @@ def test_the_logits_never_exist_whole() -> None:
     assert 15 * V <= max(largest) <= 20 * V
 
 
+def test_nothing_is_prepared_for_a_backward_that_cannot_come() -> None:
+    hidden, weight, bias, targets = inputs()
+    with torch.no_grad(), Counting() as counted:
+        token_logps(hidden, weight, targets, bias=bias)
+    assert not counted.names & {"aten.exp_.default", "aten.neg_.default"}
+    with Counting() as counted:
+        token_logps(hidden, weight, targets, bias=bias)
+    assert counted.names >= {"aten.exp_.default", "aten.neg_.default"}
+
+
+class Counting(torch.utils._python_dispatch.TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
 def test_an_unlikely_token_has_a_finite_log_prob_and_gradient() -> None:
     hidden = torch.tensor([[500.0, 0.0]], requires_grad=True)
     weight = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]], requires_grad=True)
