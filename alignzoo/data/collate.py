@@ -61,6 +61,15 @@ class TokenBatch:
         moved: dict[str, Any] = {name: v.to(device, non_blocking=aside) for name, v in movable.items()}
         return replace(self, **moved)
 
+    def pair(self, i: int) -> TokenBatch:
+        """Pair ``i`` alone, its tokens only."""
+        both, one = torch.tensor([i, self.pairs + i], device=self.input_ids.device), slice(i, i + 1)
+        found: dict[str, Any] = {n: getattr(self, n)[both] for n in ("input_ids", "attention_mask", "response_mask")}
+        found |= {
+            n: getattr(self, n)[one] for n in ("pair_ids", "prompt_lengths", "chosen_lengths", "rejected_lengths")
+        }
+        return TokenBatch(**found)
+
     def pinned(self) -> TokenBatch:
         """The same batch in memory that a GPU fetches from while the host goes on."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from alignzoo.data.collate import TokenBatch
 
 Ids = Sequence[int] | np.ndarray
+BLOCK = 128
+"""Positions in a block of FlexAttention."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,8 @@ class Pack:
         return self._made(("dense", window), made)
 
     def block_mask(self, window: int | None = None) -> BlockMask:
-        """The same for FlexAttention."""
-        from torch.nn.attention.flex_attention import create_block_mask
+        """The same for FlexAttention, which looks at the blocks of keys that a block of queries reaches into."""
+        from torch.nn.attention.flex_attention import BlockMask
 
         def made(_at: Tensor) -> BlockMask:
             device, size = self.input_ids.device, self.input_ids.shape[1]
@@ -142,9 +144,24 @@ class Pack:
                 seen = seen & ((part[key] == 0) | (part[query] == part[key]))
                 return seen if window is None else seen & (distance < window)
 
-            return create_block_mask(sees, None, None, size, size, device=str(device))
+            count, indices = self._blocks(BLOCK)
+            return BlockMask.from_kv_blocks(
+                count.to(device), indices.to(device), BLOCK_SIZE=BLOCK, mask_mod=sees, seq_lengths=(size, size)
+            )
 
         return self._made(("blocks", window), made)
+
+    def _blocks(self, block: int) -> tuple[Tensor, Tensor]:
+        """For each block of queries, how many blocks of keys its pairs reach into ``(1, 1, Q)``, and which, the others
+        after them ``(1, 1, Q, Q)``; made on the host from the segments, without a mask of the whole row."""
+        blocks = -(-self.input_ids.shape[1] // block)
+        reached: list[set[int]] = [set() for _ in range(blocks)]
+        for s in self.segments:
+            for query in range(s.start // block, (s.end - 1) // block + 1):
+                reached[query] |= set(range(s.start // block, query + 1))
+        rows = [[*sorted(seen), *(key for key in range(blocks) if key not in seen)] for seen in reached]
+        counts = torch.tensor([len(seen) for seen in reached], dtype=torch.int32)
+        return counts[None, None], torch.tensor(rows, dtype=torch.int32)[None, None]
 
     def forget_masks(self) -> None:
         """Let go of the masks that were made; they are made anew when they are asked for."""

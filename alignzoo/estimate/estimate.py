@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+import torch
+
 from alignzoo.errors import ModelError
 from alignzoo.estimate.compute import ON_CPU, ON_GPU, Work, tokens, work
 from alignzoo.estimate.geometry import Copies, copies, passes
@@ -73,6 +75,12 @@ class Model:
         finally:
             log.disabled = before
         return True
+
+    @property
+    def stored(self) -> float:
+        """Bytes of the weights as files hold them, in the dtype that the config names (fp32 if it names none)."""
+        dtype = getattr(self.config, "dtype", None)
+        return float(self.shapes.total * (dtype.itemsize if isinstance(dtype, torch.dtype) else 4))
 
     def held(self, way: Way, pairs: Sequence[Lengths]) -> Bytes:
         """What a micro-batch of these pairs holds."""

@@ -29,8 +29,9 @@ from alignzoo.reward.context import RewardContext
 from alignzoo.reward.scoring import scored
 from alignzoo.run_folder import leave_as_it_was
 from alignzoo.train.assemble import group_indices, objective_of, probe_source
+from alignzoo.train.batches import lengths_of
 from alignzoo.train.context import Engine, StepContext
-from alignzoo.train.forward import choose_forward
+from alignzoo.train.forward import choose_forward, worth_trying
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -113,7 +114,9 @@ def _measure(question: Question, report: Reporter) -> dict[str, Any]:
         )
         parts, _ = scored(plan.reward, parts, run, accelerator, which=["held_out"])
     batches = [batch.to(accelerator.device) for batch in _batches(parts, settings.micro_batch_size, tokenizer)]
-    choice = choose_forward(start, batches[0], packing=settings.packing, tokens="token-logps" in plan.needs)
+    rows = worth_trying(start, lengths_of(parts.held_out), range(len(parts.held_out)))
+    sample = next(batches_of(parts.held_out, rows, len(rows), tokenizer.pad_token_id)).to(accelerator.device)
+    choice = choose_forward(start, sample, packing=settings.packing, tokens="token-logps" in plan.needs)
     report.note(choice.why)
     forward = choice.forward
     with torch.no_grad():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import transformers
 
 from alignzoo.data.collate import TokenBatch
 from alignzoo.data.digests import digest
@@ -43,7 +44,7 @@ def reference_identity(policy: Any, settings: Settings, weights: str) -> str:
     if adapters is not None:
         weights = fingerprint(_reference_weights(policy, set(adapters)))
     base, active = without_adapter(policy), {REFERENCE_ADAPTER} & set(adapters or ())
-    code = f"{type(base).__module__}.{type(base).__qualname__}"
+    code = f"{type(base).__module__}.{type(base).__qualname__} of transformers {transformers.__version__}"
     return digest(
         _VERSION, weights, config_digest(policy, adapters=active), code, settings.precision, settings.quantize
     )[:32]

@@ -107,7 +107,9 @@ def read_shards(folder: Path, *, tokens: bool, report: Reporter) -> Iterator[Val
             yield read_shard(path, tokens=tokens)
         except FileNotFoundError:
             continue  # cleared by somebody else since it was listed
-        except (OSError, SafetensorError, ValueError) as error:
+        except OSError as error:
+            report.warn(f"the reference log-probs kept in {path} cannot be read ({error}); computing them again")
+        except (SafetensorError, ValueError) as error:
             report.warn(f"the reference log-probs kept in {path} are damaged ({error}); computing them again")
             with contextlib.suppress(OSError):
                 path.unlink()

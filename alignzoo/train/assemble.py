@@ -8,6 +8,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from alignzoo.data.collate import TokenBatch, batch_columns, batches_of, grouped_batches
 from alignzoo.data.columns import column
 from alignzoo.data.parts import Parts
@@ -34,12 +36,12 @@ from alignzoo.reward.context import RewardContext
 from alignzoo.reward.histogram import note_soft_labels
 from alignzoo.reward.scoring import scored
 from alignzoo.reward.soft_labels import SoftLabels
-from alignzoo.train.batches import Sizes, StepBatches, lengths_of
+from alignzoo.train.batches import Lengths, Sizes, StepBatches, lengths_of
 from alignzoo.train.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
 from alignzoo.train.context import Engine, SetupContext
 from alignzoo.train.controllers import Controllers
 from alignzoo.train.evaluate import HeldOut
-from alignzoo.train.forward import Choice, choose_forward, leave_packing, worth_trying
+from alignzoo.train.forward import Choice, choose_forward, goes_by_batch, leave_packing, worth_trying
 from alignzoo.train.loop import Loop
 from alignzoo.train.objective import Objective
 from alignzoo.train.optim import make_optimizer
@@ -86,12 +88,12 @@ def assemble(
         _check_identities(checkpoint, identities, {"scores": "the reward"})
     objective = objective_of(plan, controllers)
     _note_soft_labels(objective, parts, folder if main else None, report)
-    cached = "reference" in plan.needs and settings.reference_cache
+    lengths = lengths_of(parts.train)
+    cached = "reference" in plan.needs and settings.reference_cache and _by_pair(policy, parts, lengths, report)
     kept = store_folder(reference_identity(policy, settings, identities["weights"])) if cached else None
     texts = partial(_texts, policy, parts, tokenizer, settings, accelerator, report)
     controller.setup(SetupContext(policy, settings.seed, report, probe, folder if main else None, steps, texts))
-    lengths = lengths_of(parts.train)
-    rows = worth_trying(policy, lengths.longest, stream.indices(0))
+    rows = worth_trying(policy, lengths, stream.indices(0))
     choice = chosen_forward(plan, policy, next(batches_of(parts.train, rows, len(rows), pad_id)), accelerator)
     report.note(choice.why)
     forward = resharding(choice.forward)
@@ -280,10 +282,25 @@ def _held_out(
     )
 
 
+def _by_pair(policy: Any, parts: Parts, lengths: Lengths, report: Reporter) -> bool:
+    """Whether a pair's log-probs are its own, so that they can be computed in other batches than the policy's."""
+    longest = int(lengths.longest.max())
+    if parts.held_out is not None:
+        longest = max(longest, int(lengths_of(parts.held_out).longest.max()))
+    kind = goes_by_batch(policy, longest)
+    if kind is not None:
+        report.warn(
+            f"the model's positions ({kind}) depend on the longest sequence of a batch, so results depend on "
+            "--micro-batch-size, and the reference is computed in every step, in the policy's batches"
+        )
+    return kind is None
+
+
 def chosen_forward(plan: Plan, policy: Any, sample: TokenBatch, accelerator: Accelerator) -> Choice:
     """The way to the log-probs that a run takes, the same on all ranks."""
     sample, tokens = sample.to(accelerator.device), "token-logps" in plan.needs
-    choice = choose_forward(policy, sample, packing=plan.settings.packing, tokens=tokens)
+    autocast = torch.bfloat16 if plan.settings.precision == "bf16" else None
+    choice = choose_forward(policy, sample, packing=plan.settings.packing, tokens=tokens, autocast=autocast)
     told = on_all_ranks(accelerator, lambda: (choice.packed, choice.why))
     refusals = [why for packed, why in told if not packed]
     if choice.packed and refusals:

@@ -3,7 +3,7 @@
 Registered with transformers under :data:`NAME`. Called without a pack it is ``sdpa``. With one, each pair is computed
 on its own: prompt and chosen as one causal sequence (no mask; the kernel skips what lies ahead), then the rejected
 response against the prompt and itself. So the work and the memory are those of the pairs, not of the square of a whole
-row, and a pair's numbers do not depend on what else is in the row.
+row, and a pair's numbers do not depend on what else is in the row. On a GPU, FlexAttention does the same in one call.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def packed_attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     pack: Pack | None = None,
+    flex: bool = False,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """``(1, T, heads, width)`` from ``query`` ``(1, heads, T, width)`` and ``key``, ``value`` with as many heads or
@@ -60,7 +61,7 @@ def packed_attention(
         if options.get(name) is not None:
             raise CannotPack(f"its attention has {name}, which packed attention does not know")
     window = options.get("sliding_window") or getattr(module, "sliding_window", None)
-    if query.is_cuda and not dropout:
+    if flex and not dropout:
         return _flex(query, key, value, pack, window, scaling), None
     return _by_segments(query, key, value, pack, window, scaling, dropout), None
 
@@ -107,6 +108,9 @@ def _flex(
 ) -> torch.Tensor:
     """The whole row in one call of FlexAttention, whose block mask leaves out what no pair needs."""
     attend = _compiled() if query.is_cuda else _plain()
+    kind = query.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
+    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)  # rotations leave them of several
     grouped = key.shape[1] != query.shape[1]
     mask = pack.block_mask(window)
     found = attend(query, key, value, block_mask=mask, scale=scaling, enable_gqa=grouped)

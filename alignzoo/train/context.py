@@ -296,18 +296,19 @@ class StepContext:
         """This rank's place among those that share the objective."""
         return int(self.engine.accelerator.process_index) if self._part is None else 0
 
-    def _rows(self, i: int, rank: int | None = None) -> slice:
-        """Where the pairs of a rank's micro-batch ``i`` lie among those of the whole step; of this rank by default."""
-        rank = self._rank if rank is None else rank
-        start = rank * count_pairs(self.batches) + count_pairs(self.batches[:i])
+    def _rows(self, i: int) -> slice:
+        """Where the pairs of this rank's micro-batch ``i`` lie among those of the whole step."""
+        start = self._rank * count_pairs(self.batches) + count_pairs(self.batches[:i])
         return slice(start, start + self.batches[i].pairs)
 
     def _wanted(self, i: int) -> bool:
         """Whether a pair of micro-batch ``i`` counts; on sharded weights, on any rank: they take the same passes."""
         if self._kept is None:
             return True
-        ranks = range(self._world) if self.engine.sharded else (self._rank,)
-        return any(bool(self._kept[self._rows(i, rank)].any()) for rank in ranks)
+        wanted = self._kept[self._rows(i)].any()
+        if self.engine.sharded:  # the ranks cut their shares into as many micro-batches, and not at the same pairs
+            wanted = self.engine.accelerator.reduce(wanted.float(), reduction="sum") > 0
+        return bool(wanted)
 
     def _counted(self, pairs: PairBatch) -> PairBatch:
         """Those of the whole step's pairs that count."""

@@ -6,18 +6,20 @@ but tried, once per run, before the first step: the log-probs of every token of 
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from alignzoo.data.collate import TokenBatch
 from alignzoo.train import attention
 from alignzoo.train.attention import CannotPack
+from alignzoo.train.batches import Lengths
 from alignzoo.train.logps import PairForward, forward_parameters, innermost, packed_pair_logps, padded_pair_logps
 
 TOLERANCE = 1e-4
@@ -39,31 +41,39 @@ class Choice:
             use_packing(model)
 
 
-def choose_forward(policy: Any, sample: TokenBatch, *, packing: bool = True, tokens: bool = False) -> Choice:
+def choose_forward(
+    policy: Any, sample: TokenBatch, *, packing: bool = True, tokens: bool = False, autocast: torch.dtype | None = None
+) -> Choice:
     """The quickest way that gives the padded path's log-probs.
 
     Args:
         policy: unwrapped, whole, on its device. Its attention becomes the packed one where that is chosen; without a
             pack to work on it is what it was before.
-        sample: two pairs or more to try it on; one with a sequence longer than the model's window, if the data has any.
+        sample: pairs to try it on, see :func:`worth_trying`.
         packing: whether packing is wanted at all.
         tokens: whether the per-token fields are.
+        autocast: the dtype that the run computes in, where it is not the weights'.
     """
     padded = partial(padded_pair_logps, tokens=tokens)
+    alone = partial(padded_pair_logps, tokens=True)
+    _tried(policy, alone, sample.pair(0))  # here, and not in a step, the head is tried
     if not packing:
         return Choice(padded, False, "every response with its own prompt, padded (--no-packing)")
     reason = _cannot_be(innermost(policy))
     if reason is not None:
         return Choice(padded, False, f"packing is off: {reason}")
-    expected = _tried(policy, partial(padded_pair_logps, tokens=True), sample)
+    expected = _tried(policy, alone, sample)
     failures = []
-    for way in ("pairs", "masks"):
+    on_a_gpu = sample.input_ids.is_cuda
+    for way in ("flex", "pairs", "masks"):
         with _attention(innermost(policy), way) as attempt:
-            if not attempt.possible:
+            if not attempt.possible or (way == "flex" and not on_a_gpu):
                 continue
-            forward = partial(packed_pair_logps, masks=way == "masks")
+            forward = partial(packed_pair_logps, way=way)
             try:
                 gap = _gap(_tried(policy, partial(forward, tokens=True), sample), expected)
+                if on_a_gpu:
+                    _try_backward(policy, forward, sample, autocast)
             except (CannotPack, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
                 failures.append(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
                 continue
@@ -71,11 +81,16 @@ def choose_forward(policy: Any, sample: TokenBatch, *, packing: bool = True, tok
                 failures.append(f"its log-probs come out differently, by up to {gap:.1e}")
                 continue
             attempt.keep = True
-            how = "" if way == "pairs" else ", by one mask over all pairs"
+            how = {"flex": ", by FlexAttention", "pairs": "", "masks": ", by one mask over all pairs"}[way]
             why = f"packing: each prompt once, no padding{how} (largest difference from the padded path {gap:.0e})"
-            set_to = attention.NAME if way == "pairs" else None
+            set_to = None if way == "masks" else attention.NAME
             return Choice(partial(forward, tokens=tokens), True, why, set_to)
     return Choice(padded, False, f"packing is off: {failures[-1] if failures else 'its attention takes no masks'}")
+
+
+_BY_ROW = ("attn_temperature_tuning", "index_topk")
+_REACHES = re.compile("window|chunk|block|local|stride|sparse|topk")
+"""Words in the names of settings that make a layer treat what is far apart in another way."""
 
 
 def _cannot_be(model: Any) -> str | None:
@@ -87,6 +102,9 @@ def _cannot_be(model: Any) -> str | None:
         return "the model measures positions within the row (ALiBi)"
     if hasattr(model.config, "vision_config"):
         return "the model takes images"
+    for name in _BY_ROW:
+        if getattr(config, name, None):
+            return f"the model's {name} goes by a token's place in the row"
     if "position_ids" not in forward_parameters(model.__class__):
         return "the model takes no position_ids"
     return None
@@ -114,7 +132,7 @@ class _Attempt:
 def _attention(model: Any, way: str) -> Iterator[_Attempt]:
     """The model with packed attention, or with its own for a mask of the whole row; as it was before, if not kept."""
     attempt, before = _Attempt(), model.config._attn_implementation
-    if way == "pairs":
+    if way != "masks":
         attempt.possible = before in ("sdpa", attention.NAME) and model._can_set_attn_implementation()
         if attempt.possible:
             use_packing(model)
@@ -123,7 +141,7 @@ def _attention(model: Any, way: str) -> Iterator[_Attempt]:
     try:
         yield attempt
     finally:
-        if way == "pairs" and attempt.possible and not attempt.keep:
+        if way != "masks" and attempt.possible and not attempt.keep:
             leave_packing(model)
 
 
@@ -140,22 +158,58 @@ def _tried(policy: torch.nn.Module, forward: PairForward, sample: TokenBatch) ->
     return torch.cat([side for side in both if side is not None])
 
 
+def _try_backward(
+    policy: torch.nn.Module, forward: PairForward, sample: TokenBatch, autocast: torch.dtype | None
+) -> None:
+    """A backward pass in the run's dtype: kernels that a GPU compiles can lack one. No gradient is left."""
+    with torch.enable_grad(), torch.autocast("cuda", autocast, enabled=autocast is not None):
+        pairs = forward(policy, sample)
+    asking = [weight for weight in policy.parameters() if weight.requires_grad]
+    torch.autograd.grad((pairs.chosen_logps - pairs.rejected_logps).sum(), asking, allow_unused=True)
+
+
 def _gap(found: torch.Tensor, expected: torch.Tensor) -> float:
     """The largest difference, relative for log-probs beyond 1 nat; infinite where one side alone is not finite."""
     gap = (found - expected).abs() / expected.abs().clamp(min=1.0)
     return float(torch.nan_to_num(gap, nan=torch.inf).max()) if not torch.equal(found, expected) else 0.0
 
 
-def worth_trying(policy: Any, longest: np.ndarray, first: Sequence[int]) -> list[int]:
-    """Rows to try packing on: the shortest and the longest of the first step's pairs; where the model's layers see a
-    window only, the longest of all pairs as well.
+def worth_trying(policy: Any, lengths: Lengths, first: Sequence[int]) -> list[int]:
+    """Rows to try packing on: the shortest and the longest of the first step's pairs; and those that are longest of all
+    where the model has layers that may treat what is far apart in another way.
 
     Args:
-        longest: tokens of each pair's longer sequence.
+        lengths: of the pairs.
         first: rows of the first step.
     """
-    by_length = sorted(first, key=lambda row: int(longest[row]))
+    by_length = sorted(first, key=lambda row: int(lengths.longest[row]))
     rows = [by_length[0], by_length[-1]]
-    if getattr(innermost(policy).config.get_text_config(), "sliding_window", None) is not None:
-        rows.append(int(longest.argmax()))
+    if _reaches(policy) < int(lengths.packed.max()):
+        rows += [int(lengths.longest.argmax()), int(lengths.packed.argmax())]
     return list(dict.fromkeys(rows))
+
+
+def _reaches(policy: Any) -> float:
+    """Tokens up to which a model's layers look alike at all that came before, as far as its config tells."""
+    model = innermost(policy)
+    if not model._can_set_attn_implementation():  # its attention is its own, and may be anything
+        return 0
+    values = vars(model.config.get_text_config()).items()
+    found = [v for name, v in values if type(v) is int and v > 0 and _REACHES.search(name)]
+    return min(found, default=math.inf)
+
+
+def goes_by_batch(policy: Any, longest: int) -> str | None:
+    """The kind of rotary embedding that makes a sequence's log-probs depend on what else is in its batch, if the model
+    has such a one and sequences of ``longest`` tokens make it do so."""
+    config = innermost(policy).config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]
+    for kind in kinds:
+        if kind.get("rope_type") in ("dynamic", "longrope"):
+            original = kind.get("original_max_position_embeddings") or getattr(
+                config, "original_max_position_embeddings", config.max_position_embeddings
+            )
+            if longest > original:
+                return str(kind["rope_type"])
+    return None

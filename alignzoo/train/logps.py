@@ -29,7 +29,7 @@ PairForward = Callable[[torch.nn.Module, TokenBatch], PairBatch]
 
 
 def packed_pair_logps(
-    model: torch.nn.Module, batch: TokenBatch, *, tokens: bool = False, masks: bool = False
+    model: torch.nn.Module, batch: TokenBatch, *, tokens: bool = False, way: str = "pairs"
 ) -> PairBatch:
     """Summed log-probs (nats) and lengths of B pairs from one forward over one row that holds them all.
 
@@ -37,7 +37,8 @@ def packed_pair_logps(
         model: a causal LM that takes ``position_ids``, possibly wrapped (DDP, FSDP, PEFT). Attention is all that mixes
             its positions, and it is :func:`alignzoo.train.attention.packed_attention`.
         tokens: also fill the ``(B, T)`` per-token fields.
-        masks: the model has another attention, which takes a mask of the whole row.
+        way: ``pairs`` for that attention pair by pair, ``flex`` for FlexAttention (both are it); ``masks`` where the
+            model has another attention, which takes a mask of the whole row.
 
     Raises:
         ValueError: a row has no response token (it would train on 0/0).
@@ -48,14 +49,14 @@ def packed_pair_logps(
             if length == 0:
                 raise _no_response(batch, i, side)
     inputs: dict[str, Any] = {"input_ids": pack.input_ids, "position_ids": pack.position_ids}
-    if masks:
+    if way == "masks":
         inputs["attention_mask"] = _row_masks(innermost(model), pack)
     else:
         if innermost(model).config._attn_implementation != NAME:  # another one would take no notice of the pack
             raise RuntimeError("the model's attention is not the packed one; see alignzoo.train.forward")
         # Of the four dimensions that a ready mask has, so that the model makes none.
         inputs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=pack.input_ids.device)
-        inputs["pack"] = pack
+        inputs |= {"pack": pack, "flex": way == "flex"}
     values = _token_logps(model, inputs, pack.predicting, pack.targets)
     pack.forget_masks()
     return _as_pairs(values, pack.rows, pack.columns, batch.pairs, pack.longest_response, tokens)
@@ -119,23 +120,58 @@ def _token_logps(
 ) -> torch.Tensor:
     """``(K,)`` log-probs of ``targets`` by what the model says at flat ``positions`` of its input."""
     inner = innermost(model)
+    if _fusible(inner) and _fuses(model, inputs, positions, targets):
+        return _by_fused_head(model, inputs, positions, targets)
+    return _by_logits(model, inputs, positions, targets)
+
+
+def _by_fused_head(
+    model: torch.nn.Module, inputs: dict[str, Any], positions: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    inner = innermost(model)
     head = inner.get_output_embeddings()
+    with _only_at(head, positions), _fused(inner, head, targets):
+        values: torch.Tensor = model(**inputs, use_cache=False).logits
+    return values.reshape(-1)
+
+
+def _by_logits(
+    model: torch.nn.Module, inputs: dict[str, Any], positions: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    head = innermost(model).get_output_embeddings()
     with ExitStack() as stack:
-        chosen = stack.enter_context(_only_at(head, positions)) if head is not None else []
-        fused = stack.enter_context(_fused(inner, head, targets)) if type(head) is torch.nn.Linear else []
+        ran = stack.enter_context(_only_at(head, positions)) if head is not None else []
         found = model(**inputs, use_cache=False).logits
-    if fused and found.shape == fused[0].shape and _is(found, fused[0]):
-        return found[0, :, 0]
-    if fused:  # something comes after the head that is not among what is undone for it
-        _NOT_FUSED.add(type(inner))
-        return _token_logps(model, inputs, positions, targets)
-    logits = found[0] if chosen else found.flatten(0, 1).index_select(0, positions)
+    logits = found[0] if ran else found.flatten(0, 1).index_select(0, positions)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # fp64 models stay fp64
     return -F.cross_entropy(logits, targets, reduction="none")
 
 
-_NOT_FUSED: set[type] = set()
-"""Models that do more to their logits than :data:`_AFTERWARDS` knows."""
+def _fusible(inner: Any) -> bool:
+    """Whether the head is a plain linear map that is called as one."""
+    head = inner.get_output_embeddings()
+    return type(head) is torch.nn.Linear and "forward" not in vars(head)
+
+
+_TRIED: dict[object, bool] = {}
+"""By model class and by what it does after the head: whether the fused head gives the log-probs of its own logits."""
+
+
+def _fuses(model: torch.nn.Module, inputs: dict[str, Any], positions: torch.Tensor, targets: torch.Tensor) -> bool:
+    """Whether a model of this kind means by its attributes what :data:`_AFTERWARDS` takes them for: tried once, by the
+    first batch (of a run: by the few pairs that packing is tried on), so that ranks do the same after."""
+    inner = innermost(model)
+    kind = (type(inner), tuple(sorted(_afterwards(inner).items())))
+    if kind not in _TRIED:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            expected = _by_logits(model, inputs, positions, targets)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            found = _by_fused_head(model, inputs, positions, targets)
+        narrow = torch.is_autocast_enabled(expected.device.type) or next(inner.parameters()).dtype.itemsize < 4
+        near = 0.05 if narrow else 1e-4
+        same = found.shape == expected.shape
+        _TRIED[kind] = same and torch.allclose(found, expected, rtol=near, atol=near, equal_nan=True)
+    return _TRIED[kind]
 
 
 @contextmanager
@@ -155,23 +191,18 @@ def _only_at(head: torch.nn.Module, positions: torch.Tensor) -> Iterator[list[bo
 
 
 @contextmanager
-def _fused(inner: Any, head: torch.nn.Linear, targets: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+def _fused(inner: Any, head: torch.nn.Linear, targets: torch.Tensor) -> Iterator[None]:
     """Inside, the head gives log-probs ``(1, K, 1)`` of the targets in place of logits, and nothing is done to them
-    after it; what is given holds them. The model runs whole, so what wraps it (autocast, DDP, FSDP) does not see."""
-    given: list[torch.Tensor] = []
-    if type(inner) in _NOT_FUSED:
-        yield given
-        return
+    after it. The model runs whole, so what wraps it (autocast, DDP, FSDP) does not see."""
     with _nothing_afterwards(inner) as shape:
 
         def logps(input: torch.Tensor) -> torch.Tensor:
             values, _ = token_logps(input[0], head.weight, targets, bias=head.bias, shape=shape)
-            given.append(values[None, :, None].clone())  # FSDP2 wants no view from what it shards
-            return given[0]
+            return values[None, :, None].clone()  # FSDP2 wants no view from what it shards
 
         head.forward = logps  # type: ignore[method-assign]
         try:
-            yield given
+            yield
         finally:
             del head.forward
 
@@ -181,17 +212,22 @@ _AFTERWARDS = {"final_logit_softcapping": None, "logits_scaling": 1.0, "logit_sc
 where it does nothing."""
 
 
-@contextmanager
-def _nothing_afterwards(inner: Any) -> Iterator[Shape]:
-    """Inside, the model leaves its head's output as it is; what it would do to it is given."""
-    found: dict[str, Any] = {}
-    owners = []
+def _afterwards(inner: Any) -> dict[str, float]:
+    """What the model does after its head, by name."""
+    found = {}
     for name, nothing in _AFTERWARDS.items():
         for owner in (inner, inner.config):
             value = vars(owner).get(name)
             if isinstance(value, (int, float)) and value != nothing:
                 found[name] = float(value)
-                owners.append((owner, name, value))
+    return found
+
+
+@contextmanager
+def _nothing_afterwards(inner: Any) -> Iterator[Shape]:
+    """Inside, the model leaves its head's output as it is; what it would do to it is given."""
+    found = _afterwards(inner)
+    owners = [(o, name, vars(o)[name]) for name in found for o in (inner, inner.config) if name in vars(o)]
     scale = found.get("logit_scale", 1.0) / found.get("logits_scaling", 1.0)
     try:
         for owner, name, _ in owners:
@@ -200,10 +236,6 @@ def _nothing_afterwards(inner: Any) -> Iterator[Shape]:
     finally:
         for owner, name, value in owners:
             setattr(owner, name, value)
-
-
-def _is(found: torch.Tensor, given: torch.Tensor) -> bool:
-    return found.data_ptr() == given.data_ptr() or torch.equal(found, given)
 
 
 def _row_masks(inner: Any, pack: Pack) -> Any:

@@ -25,6 +25,7 @@ from alignzoo.model.weights import trained_weights
 from alignzoo.observers import Observers
 from alignzoo.plugin.registry import plugin_words
 from alignzoo.plugin.settings import Settings
+from alignzoo.reference.cached import CachedReference
 from alignzoo.reference.frozen import ReferenceForward
 from alignzoo.report import Reporter
 from alignzoo.train.checkpoint import Checkpoint, plain_state, save_checkpoint, step_of, whole_checkpoints
@@ -114,8 +115,10 @@ class Loop:
         """One optimizer step; returns its line of metrics."""
         begin = time.perf_counter()
         device = self.engine.accelerator.device
-        batches = [batch.to(device) for batch in self.batches(step)]
-        references = [self.reference(batch) if self.reference else None for batch in batches]
+        made = self.batches(step)
+        batches = [batch.to(device) for batch in made]
+        asked = made if isinstance(self.reference, CachedReference) else batches  # a table is asked on the host
+        references = [self.reference(batch) if self.reference else None for batch in asked]
         context = StepContext(self.engine, batches, references, step)
         loss = self.controller.step(context)
         value, norm = torch.stack([loss.value, self._clip().to(loss.value)]).tolist()  # one wait for the device

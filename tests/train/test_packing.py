@@ -6,8 +6,10 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -22,7 +24,7 @@ from alignzoo.testing.tiny import CONFIGS, SMALL, VOCAB, batch_of, pair_rows, ti
 from alignzoo.train import attention
 from alignzoo.train.batches import Lengths, Sizes
 from alignzoo.train.context import SetupContext
-from alignzoo.train.forward import choose_forward, use_packing
+from alignzoo.train.forward import choose_forward, goes_by_batch, use_packing, worth_trying
 from alignzoo.train.logps import packed_pair_logps, padded_pair_logps
 
 WINDOW = 6
@@ -53,7 +55,12 @@ UNPACKED: dict[str, Any] = {
     "bloom": lambda: transformers.BloomConfig(vocab_size=VOCAB, hidden_size=32, n_layer=2, n_head=4),
     "mamba": lambda: transformers.MambaConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2),
     "llama4": lambda: transformers.Llama4TextConfig(
-        **SMALL, head_dim=8, intermediate_size_mlp=48, num_local_experts=2, attention_chunk_size=4
+        **SMALL,
+        head_dim=8,
+        intermediate_size_mlp=48,
+        num_local_experts=2,
+        attention_chunk_size=4,
+        attn_temperature_tuning=False,
     ),
 }
 ROWS = pair_rows(5, seed=3)
@@ -199,6 +206,20 @@ def test_flex_attention_gives_the_same_numbers() -> None:
     torch.testing.assert_close(attention._flex(query, key, value, made, 4, 0.3), expected)
 
 
+def test_flex_attention_reaches_every_block_that_holds_something_to_see() -> None:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    made = pack_of(batch_of(pair_rows(40, seed=1)))
+    size = made.input_ids.shape[1]
+    assert size > 3 * 128
+    mask = made.block_mask(None)
+    reached = mask.to_dense()[0, 0].bool()
+    needed = create_block_mask(mask.mask_mod, None, None, size, size, device="cpu").to_dense()[0, 0].bool()
+    assert torch.equal(reached & needed, needed)
+    assert not reached.triu(1).any()
+    assert not reached.tril(-2).any(), "the pairs are short: a block sees itself and the one before"
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_flex_attention_is_taken_and_gives_the_padded_numbers() -> None:
     model, batch = tiny_model(dtype=torch.float32).cuda(), batch_of(ROWS).to("cuda")
@@ -276,6 +297,102 @@ def test_bf16_autocast_differs_from_fp32_by_its_rounding_only() -> None:
     assert rounded.chosen_logps.dtype == torch.float32
     torch.testing.assert_close(rounded.chosen_logps, exact.chosen_logps, rtol=1e-2, atol=0)
     torch.testing.assert_close(rounded.chosen_logps, padded.chosen_logps, rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "why"),
+    [
+        ("llama4", {"attention_chunk_size": 16, "attn_temperature_tuning": False}, "come out differently"),
+        ("llama4", {"attn_temperature_tuning": True}, "attn_temperature_tuning"),
+        ("gpt-neo", {}, "come out differently"),
+    ],
+)
+def test_what_goes_wrong_with_long_pairs_only_is_tried_on_a_long_one(
+    family: str, change: dict[str, Any], why: str
+) -> None:
+    short = pair_rows(4, seed=3)
+    draw = torch.Generator().manual_seed(5)
+    long = {"pair_id": 9, **{f"{part}_ids": torch.randint(3, VOCAB, (30,), generator=draw).tolist() for part in PARTS}}
+    if family == "gpt-neo":
+        config = transformers.GPTNeoConfig(
+            vocab_size=VOCAB, hidden_size=32, num_layers=2, num_heads=4, max_position_embeddings=128,
+            intermediate_size=48, attention_types=[[["global", "local"], 1]], window_size=24,
+        )  # fmt: skip
+    else:
+        config = UNPACKED["llama4"]()
+    for name, value in change.items():
+        setattr(config, name, value)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() == 2:
+                weight.normal_(std=0.3)
+    rows = [*short, long]
+    lengths = Lengths(*(np.array([f(row) for row in rows]) for f in (packed_tokens, longest_tokens)))
+    tried = [rows[i] for i in worth_trying(model, lengths, range(4))]
+    choice = choose_forward(model, batch_of(tried))
+    assert not choice.packed
+    assert why in choice.why
+
+
+PARTS = ("prompt", "chosen", "rejected")
+
+
+def packed_tokens(row: dict[str, Any]) -> int:
+    return sum(len(row[f"{part}_ids"]) for part in PARTS)
+
+
+def longest_tokens(row: dict[str, Any]) -> int:
+    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+
+
+def test_a_plain_model_is_tried_on_two_pairs_of_the_first_step() -> None:
+    lengths = Lengths(np.array([10, 30, 20, 99]), np.array([8, 20, 15, 60]))
+    assert worth_trying(tiny_model(), lengths, [0, 1, 2]) == [0, 1]
+
+
+def test_a_model_that_scales_its_logits_in_its_own_way_gets_its_own_logits() -> None:
+    """HyperCLOVA X multiplies where Granite divides."""
+    model = model_of("llama")
+    model.config.logits_scaling = 0.25
+    plain = type(model)
+
+    class Multiplying(plain):  # type: ignore[misc, valid-type]
+        @wraps(plain.forward)
+        def forward(self, *given: Any, **named: Any) -> Any:
+            found = plain.forward(self, *given, **named)
+            found.logits = found.logits * self.config.logits_scaling
+            return found
+
+    model.__class__ = Multiplying
+    row = ROWS[0]
+    ids = torch.tensor([[*row["prompt_ids"], *row["chosen_ids"]]])
+    with torch.no_grad():
+        logps = model(input_ids=ids).logits[0, :-1].log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
+    expected = logps[len(row["prompt_ids"]) - 1 :].sum()
+    batch = batch_of(ROWS)
+    torch.testing.assert_close(padded_pair_logps(model, batch).chosen_logps[0], expected, rtol=1e-5, atol=1e-5)
+    choice = choose_forward(model, batch)
+    assert choice.packed
+    torch.testing.assert_close(choice.forward(model, batch).chosen_logps[0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "longest", "found"),
+    [("longrope", 20, None), ("longrope", 80, "longrope"), ("dynamic", 200, "dynamic"), ("default", 500, None)],
+)
+def test_positions_that_go_by_the_batch_are_known(kind: str, longest: int, found: str | None) -> None:
+    rope: dict[str, Any] = {"rope_type": kind, "rope_theta": 1e4}
+    if kind == "longrope":
+        rope |= {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "original_max_position_embeddings": 64}
+    if kind == "dynamic":
+        rope |= {"factor": 2.0}
+    family = transformers.Phi3Config if kind == "longrope" else transformers.LlamaConfig
+    original = {"original_max_position_embeddings": 64} if kind == "longrope" else {}
+    config = family(**SMALL, rope_parameters=rope, **original)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    assert goes_by_batch(model, longest) == found
 
 
 @contextmanager
