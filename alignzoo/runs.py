@@ -168,7 +168,7 @@ class _Run:
         """Everything before the first step; what cannot work fails here, the cheap checks first."""
         from alignzoo.data.parts import load_parts
         from alignzoo.environment import describe_environment
-        from alignzoo.model.load import check_vocabulary, find_model, load_policy, load_tokenizer
+        from alignzoo.model.load import check_quantisation, check_vocabulary, find_model, load_policy, load_tokenizer
         from alignzoo.train.assemble import assemble
         from alignzoo.train.optim import optimizer_class
 
@@ -178,6 +178,7 @@ class _Run:
         optimizer_class(settings.optimizer)
         self._check_batch()
         source = find_model(settings.model)
+        check_quantisation(settings, source)
         tokenizer = load_tokenizer(source, settings)
         if self.main and not self.resuming:
             open_folder(self.folder, self.plan)

@@ -139,15 +139,16 @@ def main() -> None:
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put all results into a page, too")
     parser.add_argument("--pictures", type=Path, help="folder for the pictures [default: docs/assets]")
     arguments = parser.parse_args()
-    pythons = {"alignzoo": sys.executable, "TRL": trl_python(arguments.env)}
-    folder = folder_of(arguments.env, "sandbox", "random tokens")
     file = arguments.json or report.default_file(arguments.env)
     pictures = arguments.pictures or Path(__file__).parent.parent / "docs" / "assets"
-    names = arguments.curve or list(CURVES)
-    sizes = {VOCABULARY, *(CURVES["vocabulary"].points if "vocabulary" in names else ())}
-    say("models")
-    shapes = [f"vocabulary-{size}=" + json.dumps({**BODY, "vocab_size": size}) for size in sorted(sizes)]
-    prepare(folder, "--model", "sandbox", "--random", *shapes)
+    names = list(CURVES) if arguments.curve is None else arguments.curve  # `--curve` alone: show what is there
+    if names:
+        pythons = {"alignzoo": sys.executable, "TRL": trl_python(arguments.env)}
+        folder = folder_of(arguments.env, "sandbox", "random tokens")
+        sizes = {VOCABULARY, *(CURVES["vocabulary"].points if "vocabulary" in names else ())}
+        say("models")
+        shapes = [f"vocabulary-{size}=" + json.dumps({**BODY, "vocab_size": size}) for size in sorted(sizes)]
+        prepare(folder, "--model", "sandbox", "--random", *shapes)
     for name in names:
         found = take(name, arguments, pythons, folder)
         report.keep(file, "curves", name, found)

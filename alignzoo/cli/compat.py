@@ -22,7 +22,7 @@ from alignzoo.plugin.registry import registry
 from alignzoo.plugin.resolve import resolve
 
 NEEDS: dict[Need, str] = {
-    "reference": "log-probs of the reference model: a second forward per pair, without gradients",
+    "reference": "log-probs of the reference model: computed once before training, without gradients (or in each step)",
     "token-logps": "the log-prob of every response token, not only their sum",
     "scores": "a score for each side: the data's columns, or those of another --reward",
     "reward": "a score for each side, from the run's reward: each response is scored once, before training",

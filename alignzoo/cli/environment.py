@@ -27,6 +27,7 @@ EXTRAS = {
     "wandb": ("--track wandb", ("wandb",)),
     "trackio": ("--track trackio", ("trackio",)),
     "plots": ("pictures of probe and sharpness", ("matplotlib",)),
+    "bitsandbytes": ("--quantize 4bit, --optimizer adamw8bit (CUDA)", ("bitsandbytes",)),
 }
 """Extra → what it is for, and the modules any of which will do."""
 

@@ -31,7 +31,7 @@ _ABOVE_0 = click.FloatRange(min=0, min_open=True)
 @run_options
 @recipe_option
 @click.option("--gpus", type=click.IntRange(min=1), metavar="N", help="GPUs [default: none, a run on this CPU]")
-@click.option("--gpu-memory", type=_ABOVE_0, metavar="GIB", help="memory of each GPU [of a CPU: this machine's]")
+@click.option("--gpu-memory", type=_ABOVE_0, metavar="GIB", help="memory of each GPU, of one without --gpus")
 @click.option("--gpu-flops", type=_ABOVE_0, metavar="TFLOPS", help="rate of each GPU in the run's precision, for times")
 @click.option(
     "--sharding",
@@ -104,20 +104,24 @@ def _sharding(words: dict[str, Any]) -> str:
 
 
 def _check_words(plan: Plan, words: dict[str, Any]) -> None:
-    if words["gpus"] is None and words["gpu_flops"] is not None:
+    cuda, settings = words["gpus"] is not None or words["gpu_memory"] is not None, plan.settings
+    if not cuda and words["gpu_flops"] is not None:
         raise UsageError("--gpu-flops does nothing without --gpus", hint="add --gpus 1, or --measure for this CPU")
-    if words["gpus"] is not None and words["measure"]:
+    if cuda and words["measure"]:
         raise UsageError("--measure measures this CPU, and the plan is for GPUs", hint="give --gpu-flops")
     if words["gpus"] is not None and plan.settings.batch_size % words["gpus"]:
         raise UsageError(
             f"--batch-size {plan.settings.batch_size} cannot be divided over {words['gpus']} GPUs",
             hint=f"use a multiple of {words['gpus']}",
         )
-    cuda, settings = words["gpus"] is not None or words["gpu_memory"] is not None, plan.settings
     if settings.quantize != "none" and not settings.lora_r:
         raise UsageError(f"--quantize {settings.quantize} needs an adapter to train", hint="add --lora.r 16")
     if settings.quantize != "none" and not cuda:
         raise UsageError(f"--quantize {settings.quantize} needs GPUs", hint="add --gpus, or leave it out")
+    if settings.quantize != "none" and settings.model.endswith(".gguf"):
+        raise UsageError(
+            f"--quantize {settings.quantize} does not go with a .gguf model", hint="give what it was made of"
+        )
     from alignzoo.train.optim import EIGHT_BIT, optimizer_class
 
     if not (cuda and settings.optimizer.lower() == EIGHT_BIT):
@@ -128,7 +132,13 @@ def _data(plan: Plan, words: dict[str, Any], *, named: bool) -> Data:
     from alignzoo.estimate.lengths import of_data, stated
 
     given = [words[name] for name in ("prompt_tokens", "response_tokens", "longest")]
-    if any(value is not None for value in given) or not (named or plan.settings.model == SANDBOX):
+    said = [value is not None for value in given]
+    if any(said) and named and not (said[0] and said[1]):
+        raise UsageError(
+            "the data says how long its pairs are: --longest, or one of two means, does not go with it",
+            hint="give both --prompt-tokens and --response-tokens in its place, or none",
+        )
+    if any(said) or not (named or plan.settings.model == SANDBOX):
         return stated(plan.settings, *given)
     try:
         return of_data(plan.settings, ConsoleReporter())
@@ -311,6 +321,8 @@ def _verdict(facts: dict[str, Any]) -> list[str]:
                 f"  {one['words']:{width}}  {one['peak'] / GIB:7.1f} GiB{'  fits' if one['fits'] else ''}"
                 for one in listed
             ]
+    if facts["together"] and not any(one["fits"] for one in (*facts["changes"], *facts["together"])):
+        lines += ["", "even together they do not fit: more or larger GPUs, or a smaller model"]
     return lines if facts["changes"] else [*lines, "no change that is known here helps: choose a smaller model"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,13 +13,22 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def packed_lengths(dataset: Dataset) -> np.ndarray:
-    """Tokens of each pair with its prompt counted once, prompt + chosen + rejected: ``(N,)`` int64, by row."""
-    prompt, chosen, rejected = (list_lengths(dataset, f"{side}_ids") for side in ("prompt", "chosen", "rejected"))
-    return (prompt + chosen + rejected).astype(np.int64)
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of a dataset's pairs, ``(N,)`` int64 each, by row.
+
+    Attributes:
+        packed: prompt (counted once) and both responses.
+        longest: the longer sequence, prompt and response.
+    """
+
+    packed: np.ndarray
+    longest: np.ndarray
 
 
-def padded_lengths(dataset: Dataset) -> np.ndarray:
-    """Tokens of each pair's longer side, prompt + reply: ``(N,)`` int64, by row."""
+def lengths_of(dataset: Dataset) -> Lengths:
+    """The lengths of a prepared dataset's pairs."""
     prompt, chosen, rejected = (list_lengths(dataset, f"{side}_ids") for side in ("prompt", "chosen", "rejected"))
-    return (prompt + np.maximum(chosen, rejected)).astype(np.int64)
+    return Lengths(
+        (prompt + chosen + rejected).astype(np.int64), (prompt + np.maximum(chosen, rejected)).astype(np.int64)
+    )

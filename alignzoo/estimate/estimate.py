@@ -99,9 +99,9 @@ class Model:
 
 def _packable(model: Any) -> bool:
     """Whether a run would try packing on such a model."""
-    from alignzoo.train.forward import _cannot_be
+    from alignzoo.train.forward import why_not_packed
 
-    return model.config._attn_implementation == "sdpa" and _cannot_be(model) is None
+    return model.config._attn_implementation == "sdpa" and why_not_packed(model) is None
 
 
 @dataclass(frozen=True)
@@ -163,12 +163,14 @@ class Situation:
     @property
     def ahead(self) -> tuple[Lengths, ...]:
         """A batch of pairs whose reference is computed before training; none where that is not done."""
-        from alignzoo.reference.compute import TOKENS_PER_BATCH
+        from alignzoo.reference.compute import TOKENS_ON_CPU, TOKENS_PER_BATCH
 
         if "reference" not in self.plan.needs or not self.settings.reference_cache:
             return ()
-        budget = self.settings.tokens_per_micro_batch or TOKENS_PER_BATCH
-        return self.data.micro_batch(max(1, budget // tokens([self.data.mean], self.packed)))
+        usual = TOKENS_PER_BATCH if self.hardware.cuda else TOKENS_ON_CPU
+        budget = self.settings.tokens_per_micro_batch or usual
+        pairs = max(1, budget // tokens([self.data.mean], self.packed))
+        return self.data.micro_batch(pairs, packed=self.packed)
 
     @property
     def coupled(self) -> bool:
@@ -241,7 +243,7 @@ class Estimate:
 
 def estimate(situation: Situation) -> Estimate:
     """The memory and the work of a step."""
-    heaviest = situation.data.micro_batch(situation.pairs_per_micro_batch)
+    heaviest = situation.data.micro_batch(situation.pairs_per_micro_batch, packed=situation.packed)
     held = situation.model.held(situation.way, heaviest)
     ahead = situation.model.frozen(situation.way, situation.ahead) if situation.ahead else 0.0
     return Estimate(situation, tuple(moments(situation, held, ahead)), work(situation))

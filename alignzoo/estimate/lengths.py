@@ -22,7 +22,8 @@ class Data:
 
     Attributes:
         mean: the mean pair, in whole tokens.
-        longest: the longest pair: what the heaviest micro-batch holds once.
+        longest: the pair with the longest sequence: what the heaviest padded micro-batch holds once.
+        most: the pair with the most tokens, its prompt counted once: the same for a packed one.
         source: ``given``, ``assumed`` or the data's name.
         pairs: training pairs; None where no data was read.
         percentiles: of tokens of a packed pair; empty where no data was read.
@@ -30,36 +31,56 @@ class Data:
 
     mean: Lengths
     longest: Lengths
+    most: Lengths
     source: str
     pairs: int | None = None
     percentiles: tuple[tuple[int, int], ...] = ()
 
-    def micro_batch(self, pairs: int) -> tuple[Lengths, ...]:
+    def micro_batch(self, pairs: int, *, packed: bool) -> tuple[Lengths, ...]:
         """The heaviest one of so many pairs: the longest pair, and mean ones."""
-        return (self.longest, *[self.mean] * (pairs - 1))
+        return (self.most if packed else self.longest, *[self.mean] * (pairs - 1))
 
 
 def stated(settings: Settings, prompt: int | None, response: int | None, longest: int | None) -> Data:
     """From the means of prompt and response, and the longest prompt with response, in tokens.
 
     Raises:
-        UsageError: the longest is shorter than the mean.
+        UsageError: longer than a run takes or cuts, or the longest is shorter than the mean.
     """
-    source = "assumed" if prompt is None and response is None else "given"
-    prompt, response = prompt or PROMPT, response or RESPONSE
-    prompt = min(prompt, settings.max_prompt_length)
-    response = min(response, settings.max_length - prompt)
+    told = sum(value is not None for value in (prompt, response))
+    source = ("assumed", "partly assumed", "given")[told]
+    _check_limits(settings, prompt, response, longest)
+    prompt = prompt or min(PROMPT, settings.max_prompt_length)
+    response = response or min(RESPONSE, settings.max_length - prompt)
     mean = Lengths(prompt, response, response)
     if longest is None:
-        return Data(mean, mean, source)
+        return Data(mean, mean, mean, source)
     if longest < mean.row:
         raise UsageError(
             f"--longest {longest} is less than the mean prompt and response together, {mean.row}",
             hint="give the tokens of the longest prompt with its response",
         )
-    top = min(longest, settings.max_length)
-    head = max(1, min(top * prompt // mean.row, settings.max_prompt_length))
-    return Data(mean, Lengths(head, top - head, top - head), source)
+    head = max(1, min(longest * prompt // mean.row, settings.max_prompt_length))
+    top = Lengths(head, longest - head, longest - head)
+    return Data(mean, top, top, source)
+
+
+def _check_limits(settings: Settings, prompt: int | None, response: int | None, longest: int | None) -> None:
+    if prompt is not None and prompt > settings.max_prompt_length:
+        raise UsageError(
+            f"--prompt-tokens {prompt} is more than --max-prompt-length {settings.max_prompt_length}: "
+            "a run drops such pairs",
+            hint="raise --max-prompt-length (and --max-length)",
+        )
+    for flag, value in (
+        ("--longest", longest),
+        ("--prompt-tokens and --response-tokens", (prompt or 0) + (response or 0)),
+    ):
+        if value is not None and value > settings.max_length:
+            raise UsageError(
+                f"{flag}: {value} tokens are more than --max-length {settings.max_length}: a run cuts such responses",
+                hint="raise --max-length",
+            )
 
 
 def of_data(settings: Settings, report: Reporter) -> Data:
@@ -79,7 +100,8 @@ def of_data(settings: Settings, report: Reporter) -> Data:
     mean = Lengths(*(max(1, round(sum(side) / len(side))) for side in sides))
     totals = sorted(one.packed for one in found)
     marks = tuple((p, totals[min(len(totals) - 1, len(totals) * p // 100)]) for p in _PERCENTILES)
-    return Data(mean, max(found, key=lambda one: (one.row, one.packed)), settings.data, len(found), marks)
+    longest, most = max(found, key=lambda one: one.row), max(found, key=lambda one: one.packed)
+    return Data(mean, longest, most, settings.data, len(found), marks)
 
 
 def _counts(dataset: Any, column: str) -> list[int]:

@@ -53,7 +53,11 @@ def moments(s: Situation, step: Bytes, ahead: float) -> list[Moment]:
     kept = {"activations": step.kept - step.copies}
     gathered = {"gathered weights": _gathered(s)}
     found = [
-        Moment("loading", {"weights": standing["weights"], "working": 0.0 if s.hardware.cuda else s.model.stored}),
+        # Every rank loads all of them, and shards them after.
+        Moment(
+            "loading",
+            {"weights": standing["weights"] * s.shards, "working": 0.0 if s.hardware.cuda else s.model.stored},
+        ),
         Moment("reference before training", {"weights": standing["weights"], "activations": ahead} | gathered),
         Moment(
             "forward",

@@ -30,6 +30,11 @@ def read_config(name: str, *, trust_remote_code: bool = False) -> Any:
     if path.is_file() and path.suffix == ".json":
         return _config_file(path, trust_remote_code)
     source = find_model(name)
+    if source.adapter is not None:
+        raise ModelError(
+            f"{name} is an adapter, and a plan is made for the model under it",
+            hint=f"give --model {source.path} and the adapter's rank as --lora.r",
+        )
     with explained(source.path, "config"), quiet():
         options: dict[str, Any] = {"gguf_file": source.gguf} if source.gguf else {}
         return AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code, **options)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignzoo.data.collate import batches_of
+from alignzoo.data.lengths import lengths_of
 from alignzoo.data.parts import Parts, load_parts
 from alignzoo.errors import AlignzooError, DataError, UsageError
 from alignzoo.geometry.plots import draw_slices, drawn_or_told
@@ -29,7 +30,7 @@ from alignzoo.reward.context import RewardContext
 from alignzoo.reward.scoring import scored
 from alignzoo.run_folder import leave_as_it_was
 from alignzoo.train.assemble import group_indices, objective_of, probe_source
-from alignzoo.train.batches import lengths_of
+from alignzoo.train.batches import Sizes, by_length
 from alignzoo.train.context import Engine, StepContext
 from alignzoo.train.forward import choose_forward, worth_trying
 
@@ -113,12 +114,15 @@ def _measure(question: Question, report: Reporter) -> dict[str, Any]:
             start, weights, accelerator.device, settings.seed, report, probe, settings.trust_remote_code
         )
         parts, _ = scored(plan.reward, parts, run, accelerator, which=["held_out"])
-    batches = [batch.to(accelerator.device) for batch in _batches(parts, settings.micro_batch_size, tokenizer)]
-    rows = worth_trying(start, lengths_of(parts.held_out), range(len(parts.held_out)))
-    sample = next(batches_of(parts.held_out, rows, len(rows), tokenizer.pad_token_id)).to(accelerator.device)
+    held_out: Any = parts.held_out
+    rows = worth_trying(start, lengths_of(held_out), range(len(held_out)))
+    sample = next(batches_of(held_out, rows, len(rows), tokenizer.pad_token_id)).to(accelerator.device)
     choice = choose_forward(start, sample, packing=settings.packing, tokens="token-logps" in plan.needs)
     report.note(choice.why)
     forward = choice.forward
+    sizes = Sizes(settings.micro_batch_size, settings.tokens_per_micro_batch, choice.packed)
+    cut = by_length(held_out, sizes, tokenizer.pad_token_id, parts.scores.get("held_out"))
+    batches = [batch.to(accelerator.device) for batch in cut]
     with torch.no_grad():
         references = [forward(start, batch) if "reference" in plan.needs else None for batch in batches]
     chosen = _chosen_by_probe(start, parts, report, settings.seed) if _probing(question) else None
@@ -148,8 +152,7 @@ def _measure(question: Question, report: Reporter) -> dict[str, Any]:
     around = [*(method for method in plan.controllers if method.card.relabels), *plan.robust]
     loss, names = plan.loss.card.name, [method.card.name for method in around]
     facts = {"model": measured, "reference": settings.model, "objective": " under ".join([loss, *names])}
-    held_out = len(parts.held_out) if parts.held_out is not None else 0
-    return {**facts, "pairs": held_out, "directions": question.directions, "seed": settings.seed, **found}
+    return {**facts, "pairs": len(held_out), "directions": question.directions, "seed": settings.seed, **found}
 
 
 def _one_process() -> Accelerator:
@@ -161,14 +164,6 @@ def _one_process() -> Accelerator:
             "alignzoo sharpness works in one process", hint="start it without torchrun or accelerate launch"
         )
     return accelerator
-
-
-def _batches(parts: Parts, size: int, tokenizer: Any) -> Iterator[Any]:
-    assert parts.held_out is not None
-    lengths = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in parts.held_out]
-    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
-    scores = parts.scores.get("held_out")
-    return batches_of(parts.held_out, by_length, size, tokenizer.pad_token_id, scores=scores)
 
 
 def _saved(question: Question) -> Path | None:

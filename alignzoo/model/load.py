@@ -21,7 +21,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from alignzoo.errors import ModelError, UsageError
-from alignzoo.model.base import without_adapter
+from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
 from alignzoo.plugin.plan import SANDBOX
 from alignzoo.plugin.settings import Settings
 
@@ -167,7 +167,7 @@ def load_policy(source: ModelSource, settings: Settings) -> PreTrainedModel:
         ModelError: not a causal LM, unreadable weights, or no such repository.
         UsageError: ``--lora.r`` or ``--lora.alpha`` against an adapter that was trained with another one.
     """
-    _check_quantisation(settings, source)
+    check_quantisation(settings, source)
     policy: Any = _load_base(source, settings)
     if source.adapter is not None:
         policy = _with_trained_adapter(policy, source.adapter, settings)
@@ -192,7 +192,7 @@ def _checkpoint_activations(policy: Any, source: ModelSource) -> None:
         base.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def _check_quantisation(settings: Settings, source: ModelSource) -> None:
+def check_quantisation(settings: Settings, source: ModelSource) -> None:
     """What a base in 4 bits needs.
 
     Raises:
@@ -309,8 +309,6 @@ def _with_new_adapter(model: PreTrainedModel, settings: Settings) -> Any:
 def _with_trained_adapter(model: PreTrainedModel, adapter: str, settings: Settings) -> Any:
     """The adapter goes on training; a frozen copy of it is the reference's."""
     from peft import PeftConfig, PeftModel
-
-    from alignzoo.reference.frozen import REFERENCE_ADAPTER
 
     with explained(adapter, "adapter"):
         config = PeftConfig.from_pretrained(adapter)

@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from alignzoo.data.digests import digest
-from alignzoo.model.base import without_adapter
+from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
 from alignzoo.model.load import quiet
-from alignzoo.reference.frozen import REFERENCE_ADAPTER
 
 _CHUNK = 1 << 22  # elements hashed at a time, which bounds the memory it takes
 _NOT_DECIDING = (

@@ -13,8 +13,8 @@ UNSUPPORTED = {
     "deepspeed": ("DeepSpeed", "its backward pass steps the optimizer, and a controller takes several"),
 }
 """Launches that no method runs under, with their names and why."""
-WHOLE_WEIGHTS_ONLY = ("adafactor", "rprop")
-"""Optimizers of torch that fail on the shards of FSDP2."""
+WHOLE_WEIGHTS_ONLY = ("adafactor", "rprop", "adamw8bit")
+"""Optimizers that fail on the shards of FSDP2, or were not tried on them."""
 
 
 def missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooError]:
@@ -133,6 +133,13 @@ def _launch(plan: Plan, distributed: str) -> list[AlignzooError]:
         for method in plan.controllers
         if not method.card.sharded
     ]
+    if plan.settings.quantize != "none":
+        problems.append(
+            IncompatibleError(
+                f"--quantize {plan.settings.quantize} was not tried on sharded weights",
+                hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or leave it out",
+            )
+        )
     optimizer = plan.settings.optimizer.lower()
     if optimizer in WHOLE_WEIGHTS_ONLY:
         problems.append(

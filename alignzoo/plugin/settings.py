@@ -43,7 +43,7 @@ class Settings(BaseModel):
     micro_batch_size: int = _setting(4, "pairs per forward pass", ge=1)
     tokens_per_micro_batch: int | None = _setting(
         None,
-        "tokens per forward pass at the most, in place of --micro-batch-size; pairs are put together by length",
+        "tokens per forward pass at the most, padding included, in place of --micro-batch-size; longer pairs run alone",
         ge=1,
     )
     packing: bool = _setting(True, "compute each prompt once and no padding, where the model allows it")

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 TOKENS_PER_BATCH, TOKENS_ON_CPU = 4096, 1024
-"""Tokens of a batch at the most, prompts counted once; one pair at the least. On a CPU, long packed rows of short pairs
-cost more attention than they save elsewhere."""
+"""Tokens of a batch at the most, one pair at the least. On a CPU larger ones were no faster."""
 PAIRS_PER_SHARD, SECONDS_PER_SHARD = 8192, 20.0
 """Values are kept whenever so many pairs are done or so much time has passed: what is lost when a run is killed."""
 _BATCHES_AT_A_TIME = 4  # of each rank, before the ranks tell each other
@@ -42,7 +41,7 @@ class Source:
     Attributes:
         rows: ``(n,)`` their numbers in the dataset, ascending.
         keys: ``(n, 2, 2)`` keys of the two responses of each.
-        lengths: ``(n,)`` tokens, the prompt counted once.
+        lengths: ``(n,)`` tokens of a forward pass over each.
     """
 
     pairs: Dataset
@@ -51,12 +50,13 @@ class Source:
     lengths: np.ndarray
 
     @classmethod
-    def of(cls, pairs: Dataset, rows: np.ndarray | None = None) -> Source:
-        """The given rows, by default all."""
+    def of(cls, pairs: Dataset, rows: np.ndarray | None = None, *, packed: bool = True) -> Source:
+        """The given rows, by default all; ``packed``: forward passes compute each prompt once."""
         pairs = pairs.select_columns(["pair_id", "prompt_ids", "chosen_ids", "rejected_ids"])
         rows = np.arange(len(pairs)) if rows is None else np.sort(rows)
         keys, lengths = dataset_keys(pairs, rows)
-        return cls(pairs, rows, keys, lengths.sum(-1))
+        padded = 2 * (lengths[:, 0] + lengths[:, 1:].max(-1))
+        return cls(pairs, rows, keys, lengths.sum(-1) if packed else padded)
 
     def missing(self, store: Store) -> np.ndarray:
         """``(n,)`` bool: pairs of which a response is not in the store."""

@@ -17,10 +17,9 @@ import transformers
 
 from alignzoo.data.collate import TokenBatch
 from alignzoo.data.digests import digest
-from alignzoo.model.base import without_adapter
+from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
 from alignzoo.model.weights import config_digest, fingerprint
 from alignzoo.plugin.settings import Settings
-from alignzoo.reference.frozen import REFERENCE_ADAPTER
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from alignzoo.data.collate import TokenBatch, batch_columns, batches_of, grouped_batches
+from alignzoo.data.collate import TokenBatch, batch_columns, batches_of
 from alignzoo.data.columns import column
+from alignzoo.data.lengths import Lengths, lengths_of
 from alignzoo.data.parts import Parts
 from alignzoo.data.stream import PairStream
 from alignzoo.data.texts import load_texts, training_texts
@@ -36,7 +37,7 @@ from alignzoo.reward.context import RewardContext
 from alignzoo.reward.histogram import note_soft_labels
 from alignzoo.reward.scoring import scored
 from alignzoo.reward.soft_labels import SoftLabels
-from alignzoo.train.batches import Lengths, Sizes, StepBatches, lengths_of
+from alignzoo.train.batches import Sizes, StepBatches, by_length
 from alignzoo.train.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
 from alignzoo.train.context import Engine, SetupContext
 from alignzoo.train.controllers import Controllers
@@ -106,7 +107,7 @@ def assemble(
         budget = settings.tokens_per_micro_batch
         filling = Filling(store, partial(forward, policy), accelerator, report, pad_id, is_shard(policy), budget)
         with as_reference(policy):  # it still has the weights that training starts from
-            reference = cached_reference(filling, lambda: _sources(parts, stream.visited(steps)))
+            reference = cached_reference(filling, lambda: _sources(parts, stream.visited(steps), choice.packed))
     optimizer = make_optimizer((p for p in policy.parameters() if p.requires_grad), settings)
     groups = group_indices(parts) if "groups" in plan.needs else {}
     parts = replace(parts, train=batch_columns(parts.train))
@@ -146,10 +147,10 @@ def assemble(
     return loop
 
 
-def _sources(parts: Parts, rows: np.ndarray) -> list[Source]:
+def _sources(parts: Parts, rows: np.ndarray, packed: bool) -> list[Source]:
     """The pairs whose reference log-probs a run needs: these rows of the training pairs, and all that are held out."""
-    held_out = [] if parts.held_out is None else [Source.of(parts.held_out)]
-    return [Source.of(parts.train, rows), *held_out]
+    held_out = [] if parts.held_out is None else [Source.of(parts.held_out, packed=packed)]
+    return [Source.of(parts.train, rows, packed=packed), *held_out]
 
 
 def objective_of(plan: Plan, controllers: Sequence[GeometryController] | None = None) -> Objective:
@@ -274,12 +275,8 @@ def _held_out(
     pairs = parts.held_out
     if pairs is None:
         return None
-    lengths = lengths_of(pairs)
-    by_length = sorted(range(len(pairs)), key=lambda row: int(lengths.longest[row]))
-    [groups] = sizes.cut([by_length], lengths)
-    return HeldOut(
-        engine, reference, list(grouped_batches(pairs, groups, pad_id, parts.scores.get("held_out"))), report
-    )
+    batches = by_length(pairs, sizes, pad_id, parts.scores.get("held_out"))
+    return HeldOut(engine, reference, batches, report)
 
 
 def _by_pair(policy: Any, parts: Parts, lengths: Lengths, report: Reporter) -> bool:

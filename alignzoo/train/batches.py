@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alignzoo.data.collate import TokenBatch, grouped_batches
-from alignzoo.data.lengths import packed_lengths, padded_lengths
+from alignzoo.data.lengths import Lengths, lengths_of
 from alignzoo.data.stream import PairStream
 
 if TYPE_CHECKING:
@@ -60,27 +60,27 @@ class Sizes:
     def _within_budget(self, share: Sequence[int], lengths: Lengths) -> list[list[int]]:
         assert self.tokens is not None
         groups: list[list[int]] = []
-        for row in sorted(share, key=lambda row: -int(lengths.packed[row])):
-            for group in groups:
-                if self.cost([*group, row], lengths) <= self.tokens:
+        taken: list[int] = []  # tokens of each group
+        for row in sorted(share, key=lambda row: -int((lengths.packed if self.packed else lengths.longest)[row])):
+            for i, group in enumerate(groups):
+                # Padded, the first one of a group is its longest.
+                more = int(lengths.packed[row]) if self.packed else 2 * int(lengths.longest[group[0]])
+                if taken[i] + more <= self.tokens:
                     group.append(row)
+                    taken[i] += more
                     break
             else:
                 groups.append([row])
+                taken.append(self.cost([row], lengths))
         return groups
 
 
-@dataclass(frozen=True)
-class Lengths:
-    """Tokens of a dataset's rows, ``(N,)`` each: of prompt and both responses, and of prompt and longer response."""
-
-    packed: np.ndarray
-    longest: np.ndarray
-
-
-def lengths_of(pairs: Dataset) -> Lengths:
-    """The lengths of a prepared dataset's rows."""
-    return Lengths(packed_lengths(pairs), padded_lengths(pairs))
+def by_length(pairs: Dataset, sizes: Sizes, pad_id: int, scores: Scores | None = None) -> list[TokenBatch]:
+    """All of a dataset's pairs, in batches of similar length."""
+    lengths = lengths_of(pairs)
+    order = [int(row) for row in np.argsort(lengths.longest, kind="stable")]
+    [groups] = sizes.cut([order], lengths)
+    return list(grouped_batches(pairs, groups, pad_id, scores))
 
 
 @dataclass

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from alignzoo.data.collate import TokenBatch
+from alignzoo.data.lengths import Lengths
+from alignzoo.errors import ModelError
 from alignzoo.train import attention
 from alignzoo.train.attention import CannotPack
-from alignzoo.train.batches import Lengths
 from alignzoo.train.logps import PairForward, forward_parameters, innermost, packed_pair_logps, padded_pair_logps
 
 TOLERANCE = 1e-4
@@ -59,7 +60,7 @@ def choose_forward(
     _tried(policy, alone, sample.pair(0))  # here, and not in a step, the head is tried
     if not packing:
         return Choice(padded, False, "every response with its own prompt, padded (--no-packing)")
-    reason = _cannot_be(innermost(policy))
+    reason = why_not_packed(innermost(policy))
     if reason is not None:
         return Choice(padded, False, f"packing is off: {reason}")
     expected = _tried(policy, alone, sample)
@@ -74,6 +75,11 @@ def choose_forward(
                 gap = _gap(_tried(policy, partial(forward, tokens=True), sample), expected)
                 if on_a_gpu:
                     _try_backward(policy, forward, sample, autocast)
+            except torch.OutOfMemoryError as error:
+                raise ModelError(
+                    f"there is no memory for the few pairs that packing is tried on, {sample.tokens} tokens",
+                    hint="give a lower --max-length, or see what `alignzoo plan` advises",
+                ) from error
             except (CannotPack, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
                 failures.append(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
                 continue
@@ -93,7 +99,7 @@ _REACHES = re.compile("window|chunk|block|local|stride|sparse|topk")
 """Words in the names of settings that make a layer treat what is far apart in another way."""
 
 
-def _cannot_be(model: Any) -> str | None:
+def why_not_packed(model: Any) -> str | None:
     """Why a model need not be tried."""
     config = model.config.get_text_config()
     if getattr(model, "_is_stateful", False):
@@ -165,7 +171,8 @@ def _try_backward(
     with torch.enable_grad(), torch.autocast("cuda", autocast, enabled=autocast is not None):
         pairs = forward(policy, sample)
     asking = [weight for weight in policy.parameters() if weight.requires_grad]
-    torch.autograd.grad((pairs.chosen_logps - pairs.rejected_logps).sum(), asking, allow_unused=True)
+    least = min(asking[:20], key=lambda weight: weight.numel())  # a small one of the first layer: all layers above it
+    torch.autograd.grad((pairs.chosen_logps - pairs.rejected_logps).sum(), least, allow_unused=True)
 
 
 def _gap(found: torch.Tensor, expected: torch.Tensor) -> float:

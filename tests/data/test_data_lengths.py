@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset, concatenate_datasets
 
 from alignzoo.data.columns import column, take
-from alignzoo.data.lengths import packed_lengths, padded_lengths
+from alignzoo.data.lengths import lengths_of
 
 
 def rows(count: int) -> Dataset:
@@ -35,9 +35,10 @@ SELECTIONS = {
 def test_lengths_are_those_of_the_rows(selection: str) -> None:
     data = SELECTIONS[selection](rows(40))
     listed = [[len(row[f"{side}_ids"]) for side in ("prompt", "chosen", "rejected")] for row in data]
-    assert packed_lengths(data).tolist() == [p + c + r for p, c, r in listed]
-    assert padded_lengths(data).tolist() == [p + max(c, r) for p, c, r in listed]
-    assert packed_lengths(data).dtype == padded_lengths(data).dtype == np.int64
+    lengths = lengths_of(data)
+    assert lengths.packed.tolist() == [p + c + r for p, c, r in listed]
+    assert lengths.longest.tolist() == [p + max(c, r) for p, c, r in listed]
+    assert lengths.packed.dtype == lengths.longest.dtype == np.int64
     assert column(data, "pair_id").to_pylist() == data["pair_id"][:]
 
 

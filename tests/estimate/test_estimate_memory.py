@@ -31,7 +31,7 @@ CONFIG = transformers.LlamaConfig(
 )
 MODEL = Model(CONFIG)
 PAIR = Lengths(20, 12, 12)
-DATA = Data(PAIR, PAIR, "given")
+DATA = Data(PAIR, PAIR, PAIR, "given")
 CPU = Hardware(1, False, None, None, "none")
 
 
@@ -165,7 +165,11 @@ def test_lengths_that_are_stated() -> None:
     assert stated(settings, None, None, None).source == "assumed"
     given = stated(settings, 100, 50, 300)
     assert (given.mean, given.longest, given.source) == (Lengths(100, 50, 50), Lengths(200, 100, 100), "given")
-    assert stated(settings, 500, 500, None).mean == Lengths(200, 100, 100)
+    assert stated(settings, 100, None, None).source == "partly assumed"
+    with pytest.raises(UsageError, match="--prompt-tokens 500 is more than --max-prompt-length"):
+        stated(settings, 500, 50, None)
+    with pytest.raises(UsageError, match="tokens are more than --max-length"):
+        stated(settings, 100, 50, 5000)
     with pytest.raises(UsageError, match="less than the mean"):
         stated(settings, 100, 50, 120)
 

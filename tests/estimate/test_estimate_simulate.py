@@ -10,7 +10,7 @@ import transformers
 
 from alignzoo.data.pack import pack
 from alignzoo.estimate.shapes import decoder_layers, empty_model
-from alignzoo.estimate.simulate import Lengths, Live, Simulator, Way, _run, merged
+from alignzoo.estimate.simulate import Lengths, Live, Simulator, Way, _faked, _run, merged
 from alignzoo.train import attention
 from alignzoo.train.attention import NAME
 
@@ -76,14 +76,9 @@ def test_copies_of_weights_are_those_of_all_maps_in_bf16() -> None:
 def test_a_few_layers_say_what_all_of_them_take(way: Way) -> None:
     deep = _simulator(True)
     assert len(decoder_layers(deep._model)) == 3
-    whole = _simulator(True, _with_layers(3))
-    found, exact = deep.run(way, PAIRS), whole.run(way, PAIRS)
-    shallower = _simulator(True, _with_layers(4)).run(way, PAIRS)
-    assert vars(found) == pytest.approx(vars(shallower.plus(shallower.plus(exact, -1), 1)))
-
-
-def _with_layers(count: int) -> transformers.LlamaConfig:
-    return transformers.LlamaConfig(**{**LLAMA.to_dict(), "num_hidden_layers": count})
+    mode, model = _faked(empty_model(LLAMA, attn_implementation=NAME), way)
+    exact = _run(mode, model, range(5), way, PAIRS)  # all layers, none left out
+    assert vars(deep.run(way, PAIRS)) == pytest.approx(vars(exact))
 
 
 def test_layers_of_several_kinds() -> None:

@@ -13,9 +13,9 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from reference_helpers import SIDES, dataset_of, swapped
 
+from alignzoo.model.base import REFERENCE_ADAPTER
 from alignzoo.model.weights import fingerprint
 from alignzoo.plugin.settings import Settings
-from alignzoo.reference.frozen import REFERENCE_ADAPTER
 from alignzoo.reference.keys import batch_keys, dataset_keys, in_bytes, reference_identity, response_keys
 from alignzoo.testing.tiny import batch_of, pair_rows, tiny_model, with_adapter
 

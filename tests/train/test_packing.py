@@ -17,12 +17,13 @@ from steps import objective
 
 from alignzoo import load_method
 from alignzoo.data.collate import TokenBatch
+from alignzoo.data.lengths import Lengths
 from alignzoo.data.pack import Pack, pack_of
 from alignzoo.report import Reporter
 from alignzoo.testing.steps import context, gradients
 from alignzoo.testing.tiny import CONFIGS, SMALL, VOCAB, batch_of, pair_rows, tiny_model, with_adapter
 from alignzoo.train import attention
-from alignzoo.train.batches import Lengths, Sizes
+from alignzoo.train.batches import Sizes
 from alignzoo.train.context import SetupContext
 from alignzoo.train.forward import choose_forward, goes_by_batch, use_packing, worth_trying
 from alignzoo.train.logps import packed_pair_logps, padded_pair_logps
