@@ -121,7 +121,8 @@ def _scenarios(results: dict[str, Any]) -> list[str]:
 def _size(found: dict[str, Any]) -> str:
     steps = len(found["alignzoo"][0]["seconds"])
     tokens = statistics.mean(found["tokens"])
-    return f"{len(found['alignzoo'])} rounds of {steps} steps, {found['pairs']} pairs and {tokens:.0f} tokens a step"
+    rounds = f"{len(found['alignzoo'])} round" + ("s" if len(found["alignzoo"]) > 1 else "")
+    return f"{rounds} of {steps} steps, {found['pairs']} pairs and {tokens:.0f} tokens a step"
 
 
 def _notes(results: Iterable[dict[str, Any]]) -> list[str]:
