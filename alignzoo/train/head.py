@@ -98,12 +98,10 @@ class _TokenLogps(torch.autograd.Function):
         ctx.keeps = of_head and not way.entropy and count * vocabulary <= way.kept
         ctx.taken = of_hidden and not of_head and not way.entropy
         rows, inputs = hidden.to(way.dtype), weight.to(way.dtype)
-        kept = None
-        if ctx.keeps or ctx.taken:
-            kept = torch.empty(
-                count, vocabulary if ctx.keeps else hidden.shape[1], dtype=way.dtype, device=hidden.device
-            )
-        for part in _parts(count, vocabulary, way.chunk):
+        parts, kept = _parts(count, vocabulary, way.chunk), None
+        if (ctx.keeps and len(parts) > 1) or ctx.taken:  # one part's gradient is kept as it is
+            kept = rows.new_empty(count, vocabulary if ctx.keeps else rows.shape[1])
+        for part in parts:
             logits, slope = _logits(rows[part], inputs, bias, way, wide)
             logps = torch.log_softmax(logits, -1)
             del logits
@@ -137,7 +135,8 @@ class _TokenLogps(torch.autograd.Function):
             if ctx.keeps:
                 gradient = kept
             else:
-                gradient = _again(rows[part], inputs, bias, targets[part], way, of_values[part], of_entropies, part)
+                cotangents = (of_values[part], of_entropies[part])
+                gradient = _again(rows[part], inputs, bias, targets[part], way, *cotangents)
                 factor = torch.ones_like(factor) if way.entropy else factor
             if of_hidden is not None:
                 of_hidden[part] = (gradient @ inputs).to(hidden.dtype) * factor
@@ -188,7 +187,6 @@ def _again(
     way: _Way,
     of_values: torch.Tensor,
     of_entropies: torch.Tensor,
-    part: slice,
 ) -> torch.Tensor:
     """The gradient by the raw logits of a part, whose logits are computed once more: of the log-probs, each by a
     cotangent of 1; or, where there are entropies, of both under their cotangents."""
@@ -199,7 +197,7 @@ def _again(
         return _less_softmax(logps, targets, slope, way)
     probabilities = logps.exp()
     entropies = -(probabilities * logps).sum(-1, keepdim=True)
-    of_both = probabilities * (-of_values[:, None] - of_entropies[part, None] * (logps + entropies))
+    of_both = probabilities * (-of_values[:, None] - of_entropies[:, None] * (logps + entropies))
     of_both[torch.arange(len(targets), device=targets.device), targets] += of_values
     of_both.mul_(slope if slope is not None else way.shape.scale)
     return of_both.to(way.dtype)

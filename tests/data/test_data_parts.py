@@ -9,25 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from heard import Heard
 from transformers import AutoTokenizer
 
 from alignzoo.data.parts import Parts, load_parts
 from alignzoo.data.tokenise_rows import TokeniseRows
 from alignzoo.errors import DataError
 from alignzoo.plugin.settings import Settings
-from alignzoo.report import Reporter
 from alignzoo.sandbox import MODEL_PATH
-
-
-class Notes(Reporter):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +33,8 @@ def write(path: Path, count: int, *, first: int = 0) -> str:
     return str(path)
 
 
-def load(tokenizer: Any, notes: Notes | None = None, needs: frozenset[Any] = frozenset(), **settings: Any) -> Parts:
-    return load_parts(Settings(model="m", **settings), tokenizer, needs=needs, report=notes or Notes())
+def load(tokenizer: Any, notes: Heard | None = None, needs: frozenset[Any] = frozenset(), **settings: Any) -> Parts:
+    return load_parts(Settings(model="m", **settings), tokenizer, needs=needs, report=notes or Heard())
 
 
 def test_every_pair_is_in_one_part_and_no_prompt_in_two(tokenizer: Any, tmp_path: Path) -> None:
@@ -68,7 +57,7 @@ def test_what_is_held_out_does_not_depend_on_seed_noise_or_order(tokenizer: Any,
 
 
 def test_prompts_of_the_held_out_data_are_not_trained_on(tokenizer: Any, tmp_path: Path) -> None:
-    notes = Notes()
+    notes = Heard()
     data, other = write(tmp_path / "a.jsonl", 40), write(tmp_path / "b.jsonl", 20, first=15)
     parts = load(tokenizer, notes, data=data, eval_data=other, eval_pairs=6)
     assert (len(parts.train), len(parts.held_out)) == (30, 6)

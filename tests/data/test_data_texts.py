@@ -8,26 +8,16 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
+from heard import Heard
 from transformers import PreTrainedTokenizerFast
 
 from alignzoo.data.rows import PreferenceRow
 from alignzoo.data.texts import load_texts, training_texts
 from alignzoo.data.tokens import tokenize_pair
 from alignzoo.errors import DataError, ModelError
-from alignzoo.report import Reporter
 
 ASK, ANSWER = "What is the capital of France?", "It is Paris."
 TURNS = [{"role": "user", "content": ASK}, {"role": "assistant", "content": ANSWER}]
-
-
-class Notes(Reporter):
-    """Remembers what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.said.append(text)
 
 
 def _write(path: Path, rows: list[Any]) -> str:
@@ -36,7 +26,7 @@ def _write(path: Path, rows: list[Any]) -> str:
 
 
 def _load(source: str, tokenizer: Any, count: int = 9, seed: int = 0) -> tuple[list[list[int]], list[str]]:
-    notes = Notes()
+    notes = Heard()
     return load_texts(source, count, tokenizer=tokenizer, seed=seed, report=notes), notes.said
 
 
@@ -128,7 +118,7 @@ def test_files_that_hold_nothing(chatml: PreTrainedTokenizerFast, tmp_path: Path
 
 def test_training_texts_are_prompts_with_their_chosen_responses() -> None:
     pairs = Dataset.from_list([{"prompt_ids": [n], "chosen_ids": [n, 7], "rejected_ids": [9]} for n in range(20)])
-    notes = Notes()
+    notes = Heard()
     some = training_texts(pairs, 3, seed=0, report=notes)
     assert len(some) == 3
     assert all(text == [text[0], text[0], 7] for text in some)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from heard import Heard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -17,24 +18,9 @@ from alignzoo import load_method
 from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
 from alignzoo.geometry.null_space import free_directions, read_inputs
 from alignzoo.geometry.projections import find_projections
-from alignzoo.report import Progress, Reporter
+from alignzoo.report import Progress
 from alignzoo.testing.tiny import CONFIGS, tiny_model, with_adapter
 from alignzoo.train.context import SetupContext
-
-
-class Heard(Reporter):
-    """Remembers what a controller says."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
 
 SHORT = [[5, 9, 31], [7, 8, 44, 12, 3], [11, 60]]
 Inputs = dict[str, Tensor]

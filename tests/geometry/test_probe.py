@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from heard import Heard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -178,19 +179,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
             Probe.load(tmp_path, hidden=12)
 
 
-class Warned(Reporter):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-        self.notes: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-Cached = Callable[[], tuple[Probe, Warned]]
+Cached = Callable[[], tuple[Probe, Heard]]
 
 
 @pytest.fixture
@@ -207,8 +196,8 @@ def cached(cache: Path) -> Cached:
     model = tiny_model(dtype=torch.float32)
     parts = [Dataset.from_list(pair_rows(12, seed=seed)) for seed in (0, 1)]
 
-    def probe() -> tuple[Probe, Warned]:
-        report = Warned()
+    def probe() -> tuple[Probe, Heard]:
+        report = Heard()
         return cached_probe(model, parts[0], parts[1], report=report), report
 
     return probe

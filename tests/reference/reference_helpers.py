@@ -23,20 +23,6 @@ from alignzoo.train.logps import padded_pair_logps
 SIDES = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
-class Heard(Reporter):
-    """Remembers what was said."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-
 class Counting:
     """The padded forward of a model, which counts the pairs it is asked for, and fails at batch ``at``."""
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reference_helpers import Counting, Heard, dataset_of, filling, swapped
+from heard import Heard
+from reference_helpers import Counting, dataset_of, filling, swapped
 
 from alignzoo.errors import AlignzooError
 from alignzoo.reference import compute

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reference_helpers import Heard, some_values
+from heard import Heard
+from reference_helpers import some_values
 
 from alignzoo.reference.shards import Values
 from alignzoo.reference.store import Store

@@ -7,17 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from heard import Heard
 
-from alignzoo.report import Reporter
 from alignzoo.reward.histogram import note_soft_labels
-
-
-class Heard(Reporter):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from heard import Heard
 from reward_helpers import by_hand, save_classifier
 from safetensors.torch import load_file
 
@@ -32,14 +33,6 @@ GIVEN = [
 
 def no_probe(given: str | None) -> Probe:
     raise AssertionError("this reward needs no probe")
-
-
-class Heard(Reporter):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def ready(

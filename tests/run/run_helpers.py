@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,6 @@ from typing import Any
 import torch
 import yaml
 from safetensors.torch import load_file
-
-from alignzoo.report import Progress, Reporter
 
 LN2 = math.log(2)
 STEP_KEYS = {
@@ -72,28 +69,6 @@ Az = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[str]"]
 OnTwoRanks = Callable[..., "subprocess.CompletedProcess[str]"]
 MakeModel = Callable[..., Path]
-
-
-class Heard(Reporter):
-    """Remembers what a run says."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-        self.tables: dict[str, list[Sequence[str]]] = {}
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        self.tables[title] = list(rows)
-
-    @contextmanager
-    def progress(self, total: int, description: str, *, unit: str = "it", done: int = 0) -> Iterator[Progress]:
-        yield Progress()
 
 
 def strict_json(text: str) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
-from run_helpers import EVAL_KEYS, LN2, Heard, MakeModel, RunFolder, Train, plain_rows, same, write_rows
+from heard import Heard
+from run_helpers import EVAL_KEYS, LN2, MakeModel, RunFolder, Train, plain_rows, same, write_rows
 
 from alignzoo.sandbox import preference_rows
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from run_helpers import EVAL_KEYS, LN2, STEP_KEYS, Heard, RunFolder, Start, Train
+from heard import Heard
+from run_helpers import EVAL_KEYS, LN2, STEP_KEYS, RunFolder, Start, Train
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

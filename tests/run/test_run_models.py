@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from run_helpers import LN2, Heard, MakeModel, Train, same
+from heard import Heard
+from run_helpers import LN2, MakeModel, Train, same
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignzoo.sandbox import MODEL_PATH

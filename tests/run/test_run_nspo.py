@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from run_helpers import Az, Heard, MakeModel, RunFolder, Start, Train, same
+from heard import Heard
+from run_helpers import Az, MakeModel, RunFolder, Start, Train, same
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer

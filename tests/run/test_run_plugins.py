@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from heard import Heard
 from in_process import call_main
 from run_helpers import RunFolder, Train, write_rows
 
@@ -16,7 +17,6 @@ import alignzoo
 from alignzoo.errors import BrokenPluginError, DataError, MethodError, UsageError
 from alignzoo.plugin import plugins_from
 from alignzoo.plugin.card import OLDEST_PLUGIN_API
-from alignzoo.report import Reporter
 
 OLD = Path(__file__).parents[1] / "plugin" / "api_1" / "plugin_of_api_1.py"
 HEAD = (
@@ -26,16 +26,6 @@ HEAD = (
     "from alignzoo.data.rows import PreferenceRow\n"
 )
 MakePlugin = Callable[[str], Path]
-
-
-class Remembers(Reporter):
-    """Keeps the warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 @pytest.fixture
@@ -94,7 +84,7 @@ def test_observers_that_fail_and_meddle_change_nothing(train: Train, make_plugin
         "        raise SystemExit('enough') if step == 2 else None or (_ for _ in ()).throw(ValueError('no'))\n"
         "    def on_end(self, result, error):\n        raise AssertionError('it was switched off')\n"
     )
-    report = Remembers()
+    report = Heard()
     with plugins_from(make_plugin(observer(body))):
         observed = train(report=report, loss="dpo", observe="eye")
     assert observed.result["weights"] == plain.result["weights"]

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import transformers
-from run_helpers import Az, Heard, MakeModel, OnTwoRanks, RunFolder, Start, Train, same
+from heard import Heard
+from run_helpers import Az, MakeModel, OnTwoRanks, RunFolder, Start, Train, same
 
 from alignzoo.plugin.recipe import Layer, flatten
 from alignzoo.plugin.resolve import require, resolve

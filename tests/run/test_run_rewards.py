@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from heard import Heard
 from reward_helpers import save_classifier
-from run_helpers import Az, Heard, MakeModel, OnTwoRanks, RunFolder, Start, Train, write_rows
+from run_helpers import Az, MakeModel, OnTwoRanks, RunFolder, Start, Train, write_rows
 
 import alignzoo
 from alignzoo.cache import cache_root

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from run_helpers import EVAL_KEYS, Heard, MakeModel, Train, same
+from heard import Heard
+from run_helpers import EVAL_KEYS, MakeModel, Train, same
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "RMSprop", "sgd", "nadam", "adafactor"])

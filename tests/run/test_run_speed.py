@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from run_helpers import Az, Heard, MakeModel, OnTwoRanks, RunFolder, Train
+from heard import Heard
+from run_helpers import Az, MakeModel, OnTwoRanks, RunFolder, Train
 
 METHODS: dict[str, Any] = {"robust": ["drdpo"], "geometry": "shapo-token", "geometry.interval": 1}
 WAYS: dict[str, dict[str, Any]] = {
