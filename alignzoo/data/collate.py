@@ -61,14 +61,21 @@ class TokenBatch:
         moved: dict[str, Any] = {name: v.to(device, non_blocking=aside) for name, v in movable.items()}
         return replace(self, **moved)
 
-    def pair(self, i: int) -> TokenBatch:
-        """Pair ``i`` alone, its tokens only."""
-        both, one = torch.tensor([i, self.pairs + i], device=self.input_ids.device), slice(i, i + 1)
-        found: dict[str, Any] = {n: getattr(self, n)[both] for n in ("input_ids", "attention_mask", "response_mask")}
-        found |= {
-            n: getattr(self, n)[one] for n in ("pair_ids", "prompt_lengths", "chosen_lengths", "rejected_lengths")
-        }
-        return TokenBatch(**found)
+    def pair(self, i: int, most: int | None = None) -> TokenBatch:
+        """Pair ``i`` alone, its tokens only: all, or at ``most`` so many of the prompt's end and of each response."""
+        prompt = int(self.prompt_lengths[i])
+        longest = int(torch.maximum(self.chosen_lengths[i], self.rejected_lengths[i]))
+        before, after = (prompt, longest) if most is None else (min(prompt, most), min(longest, most))
+        rows, tokens = [i, self.pairs + i], slice(prompt - before, prompt + after)
+        return TokenBatch(
+            input_ids=self.input_ids[rows, tokens],
+            attention_mask=self.attention_mask[rows, tokens],
+            response_mask=self.response_mask[rows, tokens],
+            pair_ids=self.pair_ids[i : i + 1],
+            prompt_lengths=self.prompt_lengths[i : i + 1].clamp(max=before),
+            chosen_lengths=self.chosen_lengths[i : i + 1].clamp(max=after),
+            rejected_lengths=self.rejected_lengths[i : i + 1].clamp(max=after),
+        )
 
     def pinned(self) -> TokenBatch:
         """The same batch in memory that a GPU fetches from while the host goes on."""

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from alignzoo.data.collate import batches_of
-from alignzoo.data.lengths import lengths_of
 from alignzoo.data.parts import Parts, load_parts
 from alignzoo.errors import AlignzooError, DataError, UsageError
 from alignzoo.geometry.plots import draw_slices, drawn_or_told
@@ -32,7 +30,7 @@ from alignzoo.run_folder import leave_as_it_was
 from alignzoo.train.assemble import group_indices, objective_of, probe_source
 from alignzoo.train.batches import Sizes, by_length
 from alignzoo.train.context import Engine, StepContext
-from alignzoo.train.forward import choose_forward, worth_trying
+from alignzoo.train.forward import forward_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -115,9 +113,7 @@ def _measure(question: Question, report: Reporter) -> dict[str, Any]:
         )
         parts, _ = scored(plan.reward, parts, run, accelerator, which=["held_out"])
     held_out: Any = parts.held_out
-    rows = worth_trying(start, lengths_of(held_out), range(len(held_out)))
-    sample = next(batches_of(held_out, rows, len(rows), tokenizer.pad_token_id)).to(accelerator.device)
-    choice = choose_forward(start, sample, packing=settings.packing, tokens="token-logps" in plan.needs)
+    choice = forward_of(plan, start, held_out, range(len(held_out)), tokenizer.pad_token_id, accelerator)
     report.note(choice.why)
     forward = choice.forward
     sizes = Sizes(settings.micro_batch_size, settings.tokens_per_micro_batch, choice.packed)

@@ -8,9 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from alignzoo.data.collate import TokenBatch, batch_columns, batches_of
+from alignzoo.data.collate import TokenBatch, batch_columns
 from alignzoo.data.columns import column
 from alignzoo.data.lengths import Lengths, lengths_of
 from alignzoo.data.parts import Parts
@@ -42,7 +40,7 @@ from alignzoo.train.checkpoint import Checkpoint, latest_checkpoint, load_checkp
 from alignzoo.train.context import Engine, SetupContext
 from alignzoo.train.controllers import Controllers
 from alignzoo.train.evaluate import HeldOut
-from alignzoo.train.forward import Choice, choose_forward, goes_by_batch, leave_packing, worth_trying
+from alignzoo.train.forward import forward_of, goes_by_batch
 from alignzoo.train.loop import Loop
 from alignzoo.train.objective import Objective
 from alignzoo.train.optim import make_optimizer
@@ -94,8 +92,7 @@ def assemble(
     kept = store_folder(reference_identity(policy, settings, identities["weights"])) if cached else None
     texts = partial(_texts, policy, parts, tokenizer, settings, accelerator, report)
     controller.setup(SetupContext(policy, settings.seed, report, probe, folder if main else None, steps, texts))
-    rows = worth_trying(policy, lengths, stream.indices(0))
-    choice = chosen_forward(plan, policy, next(batches_of(parts.train, rows, len(rows), pad_id)), accelerator)
+    choice = forward_of(plan, policy, parts.train, stream.indices(0), pad_id, accelerator)
     report.note(choice.why)
     forward = resharding(choice.forward)
     reference: ReferenceForward | None = None
@@ -122,6 +119,7 @@ def assemble(
             pairs=parts.train,
             scores=parts.scores.get("train"),
             stream=stream,
+            steps=steps,
             sizes=sizes,
             lengths=lengths,
             pad_id=pad_id,
@@ -291,19 +289,6 @@ def _by_pair(policy: Any, parts: Parts, lengths: Lengths, report: Reporter) -> b
             "--micro-batch-size, and the reference is computed in every step, in the policy's batches"
         )
     return kind is None
-
-
-def chosen_forward(plan: Plan, policy: Any, sample: TokenBatch, accelerator: Accelerator) -> Choice:
-    """The way to the log-probs that a run takes, the same on all ranks."""
-    sample, tokens = sample.to(accelerator.device), "token-logps" in plan.needs
-    autocast = torch.bfloat16 if plan.settings.precision == "bf16" else None
-    choice = choose_forward(policy, sample, packing=plan.settings.packing, tokens=tokens, autocast=autocast)
-    told = on_all_ranks(accelerator, lambda: (choice.packed, choice.why))
-    refusals = [why for packed, why in told if not packed]
-    if choice.packed and refusals:
-        leave_packing(policy)
-        return replace(choose_forward(policy, sample, packing=False, tokens=tokens), why=refusals[0])
-    return choice
 
 
 def group_indices(parts: Parts) -> dict[str, int]:

@@ -88,12 +88,14 @@ class StepBatches:
     """A rank's micro-batches by the 0-based step, made ahead in a thread of their own.
 
     Attributes:
+        steps: how many the run takes.
         ready: what is done to a batch there: moved to where the device fetches it from.
     """
 
     pairs: Dataset
     scores: Scores | None
     stream: PairStream
+    steps: int
     sizes: Sizes
     lengths: Lengths
     pad_id: int
@@ -106,7 +108,8 @@ class StepBatches:
     def __call__(self, step: int) -> list[TokenBatch]:
         ahead, self._ahead = self._ahead, None
         made = ahead[1].result() if ahead is not None and ahead[0] == step else self._make(step)
-        self._ahead = (step + 1, self._thread.submit(self._make, step + 1))
+        if step + 1 < self.steps:
+            self._ahead = (step + 1, self._thread.submit(self._make, step + 1))
         return made
 
     def _make(self, step: int) -> list[TokenBatch]:

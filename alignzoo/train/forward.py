@@ -8,23 +8,32 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from alignzoo.data.collate import TokenBatch
-from alignzoo.data.lengths import Lengths
+from alignzoo.data.collate import TokenBatch, batches_of
+from alignzoo.data.lengths import Lengths, lengths_of
 from alignzoo.errors import ModelError
+from alignzoo.pairs import PairBatch
+from alignzoo.plugin.plan import Plan
+from alignzoo.ranks import on_all_ranks
 from alignzoo.train import attention
 from alignzoo.train.attention import CannotPack
 from alignzoo.train.logps import PairForward, forward_parameters, innermost, packed_pair_logps, padded_pair_logps
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from datasets import Dataset
+
 TOLERANCE = 1e-4
 """Largest difference of a token's log-prob, in nats per nat (or per nat of 1), that counts as rounding in fp32."""
+TOLERANCE_NARROW = 0.05
+"""The same where some layers compute in 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +43,34 @@ class Choice:
     forward: PairForward
     packed: bool
     why: str
-    attention: str | None = None  # what the model's attention was set to
+    by_pair: bool = False  # by packed attention, which the model now has
 
     def adopt(self, model: Any) -> None:
         """Make another model with the same architecture ready for :attr:`forward`."""
-        if self.attention is not None:
+        if self.by_pair:
             use_packing(model)
+
+
+def forward_of(
+    plan: Plan, policy: Any, pairs: Dataset, first: Sequence[int], pad_id: int, accelerator: Accelerator
+) -> Choice:
+    """The way that a run takes, the same on all ranks.
+
+    Args:
+        policy: see :func:`choose_forward`.
+        first: rows of ``pairs`` that the run begins with.
+    """
+    rows = worth_trying(policy, lengths_of(pairs), first)
+    sample = next(batches_of(pairs, rows, len(rows), pad_id)).to(accelerator.device)
+    settings, tokens = plan.settings, "token-logps" in plan.needs
+    autocast = torch.bfloat16 if settings.precision == "bf16" else None
+    choice = choose_forward(policy, sample, packing=settings.packing, tokens=tokens, autocast=autocast)
+    told = on_all_ranks(accelerator, lambda: (choice.packed, choice.why))
+    refusals = [why for packed, why in told if not packed]
+    if choice.packed and refusals:
+        leave_packing(policy)
+        return Choice(partial(padded_pair_logps, tokens=tokens), False, refusals[0])
+    return choice
 
 
 def choose_forward(
@@ -56,23 +87,24 @@ def choose_forward(
         autocast: the dtype that the run computes in, where it is not the weights'.
     """
     padded = partial(padded_pair_logps, tokens=tokens)
-    alone = partial(padded_pair_logps, tokens=True)
-    _tried(policy, alone, sample.pair(0))  # here, and not in a step, the head is tried
+    _tried(policy, sample.pair(0, most=8), padded_pair_logps)  # here, and not in a step, the head is tried
     if not packing:
         return Choice(padded, False, "every response with its own prompt, padded (--no-packing)")
     reason = why_not_packed(innermost(policy))
     if reason is not None:
         return Choice(padded, False, f"packing is off: {reason}")
-    expected = _tried(policy, alone, sample)
+    expected = torch.cat([_tried(policy, sample.pair(i), padded_pair_logps) for i in range(sample.pairs)])
     failures = []
     on_a_gpu = sample.input_ids.is_cuda
+    narrow = any(weight.element_size() < 4 for weight in policy.parameters())  # layers in 4 bits compute in bf16
+    tolerance = TOLERANCE_NARROW if narrow else TOLERANCE
     for way in ("flex", "pairs", "masks"):
         with _attention(innermost(policy), way) as attempt:
             if not attempt.possible or (way == "flex" and not on_a_gpu):
                 continue
             forward = partial(packed_pair_logps, way=way)
             try:
-                gap = _gap(_tried(policy, partial(forward, tokens=True), sample), expected)
+                gap = _gap(_tried(policy, sample, forward), expected)
                 if on_a_gpu:
                     _try_backward(policy, forward, sample, autocast)
             except torch.OutOfMemoryError as error:
@@ -83,14 +115,13 @@ def choose_forward(
             except (CannotPack, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
                 failures.append(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
                 continue
-            if gap > TOLERANCE:
+            if gap > tolerance:
                 failures.append(f"its log-probs come out differently, by up to {gap:.1e}")
                 continue
             attempt.keep = True
             how = {"flex": ", by FlexAttention", "pairs": "", "masks": ", by one mask over all pairs"}[way]
             why = f"packing: each prompt once, no padding{how} (largest difference from the padded path {gap:.0e})"
-            set_to = None if way == "masks" else attention.NAME
-            return Choice(partial(forward, tokens=tokens), True, why, set_to)
+            return Choice(partial(forward, tokens=tokens), True, why, way != "masks")
     return Choice(padded, False, f"packing is off: {failures[-1] if failures else 'its attention takes no masks'}")
 
 
@@ -152,16 +183,17 @@ def _attention(model: Any, way: str) -> Iterator[_Attempt]:
 
 
 @torch.no_grad()
-def _tried(policy: torch.nn.Module, forward: PairForward, sample: TokenBatch) -> torch.Tensor:
-    """``(2B, T)`` log-probs of every token, without dropout."""
+def _tried(policy: torch.nn.Module, sample: TokenBatch, forward: Callable[..., PairBatch]) -> torch.Tensor:
+    """``(K,)`` log-probs of every response token, pair after pair, the chosen response first; without dropout."""
     training = policy.training
     policy.eval()
     try:
-        pairs = forward(policy, sample)
+        pairs = forward(policy, sample, tokens=True)
     finally:
         policy.train(training)
-    both = (pairs.chosen_token_logps, pairs.rejected_token_logps)
-    return torch.cat([side for side in both if side is not None])
+    sides: Any = ("chosen", "rejected")
+    rows = [(getattr(pairs, f"{side}_token_logps"), getattr(pairs, f"{side}_token_mask").bool()) for side in sides]
+    return torch.cat([values[i][mask[i]] for i in range(len(pairs)) for values, mask in rows])
 
 
 def _try_backward(

@@ -73,3 +73,17 @@ def test_only_collating_imports_torch() -> None:
         "assert not {'torch', 'datasets', 'transformers', 'pyarrow'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_one_pair_of_a_batch_is_the_pair_collated_alone() -> None:
+    rows = [
+        {"pair_id": 3, "prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4, 5]},
+        {"pair_id": 7, "prompt_ids": [6, 7, 8], "chosen_ids": [9, 10, 11], "rejected_ids": [12]},
+    ]
+    short = {"pair_id": 7, "prompt_ids": [7, 8], "chosen_ids": [9, 10], "rejected_ids": [12]}
+    whole = collate(rows, pad_id=0)
+    for found, expected in ((whole.pair(0), rows[0]), (whole.pair(1), rows[1]), (whole.pair(1, most=2), short)):
+        alone = collate([expected], pad_id=0)
+        for name, value in vars(alone).items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(getattr(found, name), value), name
