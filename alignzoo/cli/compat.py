@@ -66,7 +66,7 @@ def _show_works(plan: Plan, as_json: bool) -> None:
             "needs": sorted(plan.needs),
             "batch_coupled": plan.batch_coupled,
             "passes": plan.geometry.card.passes,
-            "micro_batches": _micro_batches(plan),
+            "micro_batches": _micro_batches(plan),  # None: the budget of tokens decides
             "reasons": reasons,
         }
         print_json(facts)
@@ -90,7 +90,9 @@ def _demands(method: Method) -> list[str]:
     return [f"{name} needs {NEEDS[need]}" for need in needs] or [f"{name} needs nothing{beyond}"]
 
 
-def _micro_batches(plan: Plan) -> int:
+def _micro_batches(plan: Plan) -> int | None:
+    if plan.settings.tokens_per_micro_batch is not None:
+        return None
     return -(-plan.settings.batch_size // plan.settings.micro_batch_size)
 
 
@@ -102,8 +104,14 @@ def _costs(plan: Plan) -> list[str]:
     if plan.reward is not None:
         costs.append(f"scores come from reward {plan.reward.card.name}, once before training")
     if not plan.batch_coupled:
-        return [*costs, "pairs do not depend on each other: any micro-batch size gives the same step"]
+        return [*costs, "pairs do not depend on each other: micro-batches of any size give the same step"]
     coupled = " and ".join(method.card.name for method in (plan.loss, *plan.robust) if method.card.batch_coupled)
+    if parts is None:
+        return [
+            *costs,
+            f"{coupled} couples the pairs of a step: where --tokens-per-micro-batch cuts it, one more forward without "
+            "gradients per pass keeps the result exact",
+        ]
     if parts == 1:
         return [*costs, f"{coupled} couples the pairs of a step; they fit one micro-batch, so that costs nothing"]
     return [

@@ -18,8 +18,7 @@ from alignzoo.plugin.recipe import Layer, read_recipe
 from alignzoo.plugin.resolve import require, resolve
 
 if TYPE_CHECKING:
-    from alignzoo.estimate.advice import Change
-    from alignzoo.estimate.estimate import Estimate, Hardware
+    from alignzoo.estimate.estimate import Hardware
     from alignzoo.estimate.lengths import Data
     from alignzoo.plugin.plan import Plan
 
@@ -75,6 +74,8 @@ def command(ctx: click.Context, recipe: tuple[str, ...], as_json: bool, **words:
 
     advice = changes(found, layers) if found.fits is False else []
     path = together(found, layers) if found.fits is False and not any(one.estimate.fits for one in advice) else []
+    from alignzoo.estimate.report import report
+
     facts = report(found, words["steps"] or settings.max_steps, advice, path, largest(found))
     if as_json:
         print_json(facts)
@@ -164,74 +165,6 @@ def _hardware(words: dict[str, Any], sharding: Any, bf16: bool) -> Hardware:
         None if rate is None else rate * 1e12,
         sharding,
     )
-
-
-def report(
-    found: Estimate, steps: int | None, advice: Sequence[Change], path: Sequence[Change], largest: int | None
-) -> dict[str, Any]:
-    """All of an estimate, as ``--json`` prints it; bytes and FLOPs are per device."""
-    s, shapes = found.situation, found.situation.shapes
-    hardware, peak = s.hardware, found.peak
-    return {
-        "model": s.settings.model,
-        "sentence": s.plan.sentence(),
-        "parameters": {
-            "total": shapes.total,
-            "trained": s.trained,
-            "embedding": shapes.embedding,
-            "head": shapes.head,
-            "layers": shapes.layers,
-            "experts": shapes.experts,
-            "other": shapes.other,
-            "active": shapes.active,
-            "tied": shapes.tied,
-        },
-        "devices": {
-            "count": hardware.devices,
-            "kind": "gpu" if hardware.cuda else "cpu",
-            "memory": hardware.memory,
-            "sharding": hardware.sharding,
-        },
-        "data": {
-            "source": s.data.source,
-            "prompt": s.data.mean.prompt,
-            "chosen": s.data.mean.chosen,
-            "rejected": s.data.mean.rejected,
-            "longest": s.data.longest.row,
-            "pairs": s.data.pairs,
-            "percentiles": {str(p): count for p, count in s.data.percentiles},
-        },
-        "step": {
-            "packed": s.packed,
-            "pairs_per_device": s.pairs_per_step,
-            "micro_batches": s.micro_batches,
-            "pairs_per_micro_batch": s.pairs_per_micro_batch,
-            "passes": s.passes,
-        },
-        "memory": {
-            "peak": peak.total,
-            "at": peak.name,
-            "parts": peak.parts,
-            "moments": {moment.name: {"total": moment.total, "parts": moment.parts} for moment in found.moments},
-        },
-        "geometry": {"kept": s.copies.kept, "passing": s.copies.passing, "measured": s.copies.measured},
-        "work": {**vars(found.work), "total": found.work.total},
-        "time": {
-            "rate": hardware.rate,
-            "utilisation": hardware.utilisation,
-            "step": found.seconds,
-            "steps": steps,
-            "run": found.seconds * steps if found.seconds is not None and steps is not None else None,
-        },
-        "fits": found.fits,
-        "largest_micro_batch_tokens": largest,
-        "changes": [_change(one) for one in advice],
-        "together": [_change(one) for one in path],
-    }
-
-
-def _change(one: Change) -> dict[str, Any]:
-    return {"words": one.words, "peak": one.total, "fits": one.estimate.fits}
 
 
 def _show(facts: dict[str, Any]) -> None:

@@ -35,10 +35,12 @@ class Segment:
 
     @property
     def middle(self) -> int:
+        """Where the rejected response begins."""
         return self.start + self.prompt + self.chosen
 
     @property
     def end(self) -> int:
+        """Where the next pair begins."""
         return self.middle + self.rejected
 
     def places(self) -> tuple[slice, slice, slice]:
@@ -75,6 +77,7 @@ class Pack:
 
     @property
     def longest_response(self) -> int:
+        """Tokens of the longest response."""
         return max(max(s.chosen, s.rejected) for s in self.segments)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Pack:

@@ -25,6 +25,7 @@ class Change:
 
     @property
     def total(self) -> float:
+        """Bytes of one device at the peak."""
         return self.estimate.peak.total
 
 

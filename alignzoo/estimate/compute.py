@@ -30,6 +30,7 @@ class Work:
 
     @property
     def total(self) -> float:
+        """FLOPs of a step on one device."""
         return self.layers + self.attention + self.head + self.reference + self.first_pass
 
 

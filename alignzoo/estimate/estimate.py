@@ -15,8 +15,7 @@ from alignzoo.estimate.compute import ON_CPU, ON_GPU, Work, tokens, work
 from alignzoo.estimate.geometry import Copies, copies, passes
 from alignzoo.estimate.lengths import Data
 from alignzoo.estimate.memory import GIB, Moment, moments
-from alignzoo.estimate.optimizers import Moments
-from alignzoo.estimate.optimizers import moments as optimizer_moments
+from alignzoo.estimate.optimizers import OptimizerBytes, optimizer_bytes
 from alignzoo.estimate.shapes import Shapes, empty_model, shapes_of
 from alignzoo.estimate.simulate import Bytes, Lengths, Simulator, Way
 from alignzoo.plugin.plan import Plan
@@ -45,6 +44,7 @@ class Hardware:
 
     @property
     def utilisation(self) -> float:
+        """Share of :attr:`rate` that a step is assumed to reach."""
         return ON_GPU if self.cuda else ON_CPU
 
 
@@ -115,22 +115,27 @@ class Situation:
 
     @property
     def settings(self) -> Settings:
+        """The settings of the run."""
         return self.plan.settings
 
     @property
     def shapes(self) -> Shapes:
+        """The model's parameters by kind."""
         return self.model.shapes
 
     @property
     def trained(self) -> int:
+        """Parameters that train."""
         return self.shapes.adapter(self.settings.lora_r) if self.settings.lora_r else self.shapes.total
 
     @property
     def shards(self) -> int:
+        """Ranks that a weight is cut over."""
         return self.hardware.devices if self.hardware.sharding == "fsdp" else 1
 
     @property
     def packed(self) -> bool:
+        """Whether each prompt is computed once."""
         return self.settings.packing and self.model.packable
 
     @property
@@ -140,6 +145,7 @@ class Situation:
 
     @property
     def pairs_per_micro_batch(self) -> int:
+        """Pairs of a forward pass on one device, of mean length under a budget of tokens."""
         budget = self.settings.tokens_per_micro_batch
         fitting = self.settings.micro_batch_size
         if budget is not None:
@@ -148,6 +154,7 @@ class Situation:
 
     @property
     def micro_batches(self) -> int:
+        """Forward passes of a step on one device."""
         return -(-self.pairs_per_step // self.pairs_per_micro_batch)
 
     @property
@@ -174,28 +181,34 @@ class Situation:
 
     @property
     def coupled(self) -> bool:
+        """Whether the objective couples the pairs of a step."""
         return self.plan.batch_coupled
 
     @property
     def passes(self) -> float:
+        """Forward-backward passes of a step, on average."""
         return passes(self.plan)
 
     @property
     def copies(self) -> Copies:
+        """What the controllers keep, in copies of the trained weights."""
         return _copies(self.plan)
 
     @property
-    def moments(self) -> Moments:
-        return _moments(self.settings.optimizer, self.settings.weight_decay, self.hardware.cuda)
+    def optimizer(self) -> OptimizerBytes:
+        """What the optimizer takes."""
+        return _optimizer(self.settings.optimizer, self.settings.weight_decay, self.hardware.cuda)
 
     @property
     def recomputes_head(self) -> bool:
+        """Whether the head computes its logits again in the backward pass."""
         from alignzoo.train.head import KEPT
 
         return self.pairs_per_micro_batch * self.data.mean.response * self.shapes.vocabulary > KEPT
 
     @property
     def way(self) -> Way:
+        """How a micro-batch is simulated."""
         settings = self.settings
         return Way(settings.precision == "bf16", settings.lora_r, settings.activation_checkpointing, self.packed)
 
@@ -212,8 +225,8 @@ def _copies(plan: Plan) -> Copies:
 
 
 @cache
-def _moments(optimizer: str, weight_decay: float, cuda: bool) -> Moments:
-    return optimizer_moments(Settings(optimizer=optimizer, weight_decay=weight_decay), cuda=cuda)
+def _optimizer(optimizer: str, weight_decay: float, cuda: bool) -> OptimizerBytes:
+    return optimizer_bytes(Settings(optimizer=optimizer, weight_decay=weight_decay), cuda=cuda)
 
 
 @dataclass(frozen=True)
@@ -226,6 +239,7 @@ class Estimate:
 
     @property
     def peak(self) -> Moment:
+        """The tightest moment."""
         return max(self.moments, key=lambda moment: moment.total)
 
     @property

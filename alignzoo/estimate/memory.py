@@ -31,6 +31,7 @@ class Moment:
 
     @property
     def total(self) -> float:
+        """Bytes of all parts."""
         return sum(self.parts.values())
 
 
@@ -101,7 +102,7 @@ def _standing(s: Situation) -> dict[str, float]:
     adapter = s.trained * FP32 if settings.lora_r else 0.0
     standing = {
         "weights": (base + adapter) / s.shards,
-        "optimizer": s.moments.kept * s.trained * FP32 / s.shards,
+        "optimizer": s.optimizer.kept * s.trained * FP32 / s.shards,
         "reference": whole / s.shards if s.keeps_reference else 0.0,
         "geometry": s.copies.kept * s.trained * FP32 / s.shards,
     }
@@ -119,8 +120,8 @@ def _gathered(s: Situation) -> float:
 
 
 def _updating(s: Situation) -> float:
-    numbers = s.trained if s.moments.at_once or s.settings.lora_r else s.shapes.largest
-    return s.moments.working * numbers * FP32 / s.shards
+    numbers = s.trained if s.optimizer.at_once or s.settings.lora_r else s.shapes.largest
+    return s.optimizer.working * numbers * FP32 / s.shards
 
 
 def _with_overhead(moment: Moment, s: Situation) -> Moment:

@@ -13,7 +13,7 @@ _SIDE = 512
 
 
 @dataclass(frozen=True)
-class Moments:
+class OptimizerBytes:
     """Bytes per byte of a trained weight.
 
     Attributes:
@@ -27,7 +27,7 @@ class Moments:
     at_once: bool = False
 
 
-def moments(settings: Settings, *, cuda: bool) -> Moments:
+def optimizer_bytes(settings: Settings, *, cuda: bool) -> OptimizerBytes:
     """What ``--optimizer`` takes.
 
     Raises:
@@ -36,7 +36,7 @@ def moments(settings: Settings, *, cuda: bool) -> Moments:
     from alignzoo.train.optim import EIGHT_BIT, make_optimizer
 
     if settings.optimizer.lower() == EIGHT_BIT:  # two moments of a byte, and a scale per block of 256
-        return Moments(0.5 + 2 / 256, 0.0)
+        return OptimizerBytes(0.5 + 2 / 256, 0.0)
     weight = torch.nn.Parameter(torch.zeros(_SIDE, _SIDE))
     weight.grad, size = torch.ones_like(weight), float(weight.nbytes)
     with Live([weight, weight.grad]) as live:
@@ -49,4 +49,4 @@ def moments(settings: Settings, *, cuda: bool) -> Moments:
         live.restart()
         optimizer.step()
         working = live.peak - kept
-    return Moments(round(kept / size, 3), round(working / size, 3), at_once)
+    return OptimizerBytes(round(kept / size, 3), round(working / size, 3), at_once)

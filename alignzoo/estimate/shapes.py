@@ -24,7 +24,8 @@ def read_config(name: str, *, trust_remote_code: bool = False) -> Any:
     """
     from transformers import AutoConfig
 
-    from alignzoo.model.load import explained, find_model, quiet
+    from alignzoo.model.explained import explained, quiet
+    from alignzoo.model.load import find_model
 
     path = Path(name).expanduser()
     if path.is_file() and path.suffix == ".json":
@@ -43,7 +44,7 @@ def read_config(name: str, *, trust_remote_code: bool = False) -> Any:
 def _config_file(path: Path, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig
 
-    from alignzoo.model.load import explained, quiet
+    from alignzoo.model.explained import explained, quiet
 
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -70,6 +71,7 @@ class Map:
 
     @property
     def parameters(self) -> int:
+        """Of all of them."""
         return self.inputs * self.outputs * self.count
 
 
@@ -105,6 +107,7 @@ class Shapes:
 
     @property
     def other(self) -> int:
+        """Parameters that are of none of the kinds."""
         return self.total - self.embedding - self.head - self.experts - self.layers
 
     def adapter(self, rank: int) -> int:
@@ -125,7 +128,7 @@ def empty_model(config: Any, **options: Any) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    from alignzoo.model.load import explained, quiet
+    from alignzoo.model.explained import explained, quiet
 
     name = config.name_or_path or config.model_type
     with explained(name, "architecture"), quiet(), torch.device("meta"):

@@ -1,14 +1,13 @@
 """Forward and backward of a micro-batch without numbers: shapes flow through the real modules, and bytes are counted.
 
-The model stands on fake tensors of the device's kind, which choose the same kernels and save the same tensors as real
-ones. Only a few of its decoder layers are run: all figures grow by the same amount with each layer of a kind.
+The model stands on fake tensors, which choose the kernels of a CPU and save the tensors that real ones save. Only a few
+of its decoder layers are run: all figures grow by the same amount with each layer of a kind.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
@@ -16,68 +15,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from alignzoo.estimate.live import Live
 from alignzoo.estimate.shapes import decoder_layers
 
 SEGMENTS, SEGMENTS_FROZEN = 8, 4
 """Packed pairs up to which each is simulated on its own: with gradients, and without."""
 DEVICE = "cpu"
 """Whose kernels are assumed: those of another device save the same tensors, or a little less."""
-
-
-class Live(TorchDispatchMode):
-    """Counts the bytes of storages made while it is active and still held; those of ``leaves`` are left out.
-
-    Attributes:
-        now, peak: bytes; ``peak`` may be set back to ``now``.
-        copies: of ``now``, casts of leaves to another dtype.
-    """
-
-    def __init__(self, leaves: Sequence[torch.Tensor] = ()) -> None:
-        super().__init__()
-        self.now = self.peak = self.copies = 0
-        self._leaves = {leaf.untyped_storage()._cdata for leaf in leaves}
-        self._known: dict[int, Any] = dict.fromkeys(self._leaves)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten._grouped_mm.default and isinstance(args[0], FakeTensor):
-            out: Any = _grouped(*args, **(kwargs or {}))
-        else:
-            out = func(*args, **(kwargs or {}))
-        cast = func is torch.ops.aten._to_copy.default and args[0].untyped_storage()._cdata in self._leaves
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor):
-                self._see(tensor.untyped_storage(), cast)
-        return out
-
-    def _see(self, storage: torch.UntypedStorage, cast: bool) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
-            return
-        self._known[key] = weakref.ref(storage, lambda _gone: self._let_go(key, size, cast))
-        self.now += size
-        self.copies += size * cast
-        self.peak = max(self.peak, self.now)
-
-    def _let_go(self, key: int, size: int, cast: bool) -> None:
-        if self._known.pop(key, None) is not None:
-            self.now -= size
-            self.copies -= size * cast
-
-    def restart(self) -> float:
-        """The peak since the last call."""
-        found, self.peak = self.peak, self.now
-        return float(found)
-
-
-def _grouped(one: torch.Tensor, other: torch.Tensor, offs: torch.Tensor, *_: Any, **_words: Any) -> torch.Tensor:
-    """The product of experts' maps in any dtype; torch describes that of bf16 only."""
-    if one.dim() == other.dim() == 2:
-        return one.new_empty(len(offs), one.shape[0], other.shape[1])
-    return one.new_empty(one.shape[-2], other.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -126,14 +72,17 @@ class Lengths:
 
     @property
     def packed(self) -> int:
+        """Tokens of the pair, the prompt counted once."""
         return self.prompt + self.chosen + self.rejected
 
     @property
     def row(self) -> int:
+        """Tokens of the longer sequence."""
         return self.prompt + max(self.chosen, self.rejected)
 
     @property
     def response(self) -> int:
+        """Tokens of both responses."""
         return self.chosen + self.rejected
 
     def plus(self, other: Lengths) -> Lengths:
@@ -236,7 +185,7 @@ def _faked(model: Any, way: Way) -> tuple[FakeTensorMode, Any]:
 def _with_adapter(model: Any, rank: int) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    from alignzoo.model.load import quiet
+    from alignzoo.model.explained import quiet
 
     config = LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM")
     with quiet():
@@ -244,7 +193,7 @@ def _with_adapter(model: Any, rank: int) -> Any:
 
 
 def _checkpoint(model: Any) -> None:
-    from alignzoo.model.load import quiet
+    from alignzoo.model.explained import quiet
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     with quiet():

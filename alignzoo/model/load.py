@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import io
 import json
 import os
-import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
-from transformers.utils import logging as transformers_logging
 
 from alignzoo.errors import ModelError, UsageError
 from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
+from alignzoo.model.explained import SAFETENSORS_ONLY, explained, quiet
 from alignzoo.plugin.plan import SANDBOX
 from alignzoo.plugin.settings import Settings
 
 _ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_SAFETENSORS_ONLY = "alignzoo reads weights from safetensors only: load .bin weights with {} and save them again"
 
 
 @dataclass(frozen=True)
@@ -316,7 +312,7 @@ def _with_trained_adapter(model: PreTrainedModel, adapter: str, settings: Settin
     if _file_of(adapter, _ADAPTER_WEIGHTS) is None:
         raise ModelError(
             f"cannot load the adapter of {adapter}: it holds no {_ADAPTER_WEIGHTS}",
-            hint=_SAFETENSORS_ONLY.format("peft"),
+            hint=SAFETENSORS_ONLY.format("peft"),
         )
     with explained(adapter, "adapter"):
         policy = PeftModel.from_pretrained(model, adapter, is_trainable=True)
@@ -348,55 +344,3 @@ def disable_dropout(model: torch.nn.Module) -> None:
         for name, value in vars(module).items():
             if "dropout" in name and isinstance(value, float):
                 setattr(module, name, 0.0)
-
-
-@contextlib.contextmanager
-def explained(
-    path: str,
-    what: str,
-    *,
-    expected: str = "a causal language model",
-    hint: str = "alignzoo trains models of AutoModelForCausalLM",
-) -> Iterator[None]:
-    """Loading errors of transformers and peft in the user's terms.
-
-    Args:
-        what: what is loaded.
-        expected, hint: the kind of model that it should be, and what to say where it is none.
-    """
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        first = _first_sentence(error)
-        if "Unrecognized configuration class" in first or "Unrecognized model" in first:
-            raise ModelError(f"{path} is not {expected}", hint=hint) from error
-        if "no file named model.safetensors" in first or "cannot be loaded with `safetensors`" in first:
-            raise ModelError(
-                f"cannot load the {what} of {path}: it holds no model.safetensors",
-                hint=_SAFETENSORS_ONLY.format("transformers"),
-            ) from error
-        raise ModelError(
-            f"cannot load the {what} of {path}: {first}",
-            hint="check the path or hub id, and that the files are complete (`alignzoo doctor`)",
-        ) from error
-
-
-def _first_sentence(error: Exception) -> str:
-    """The first line of an error's text; all of them where it only announces a list."""
-    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
-    return " ".join(lines) if lines[0].endswith(":") else lines[0]
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """transformers' loading report and bars go to stderr in a format of their own; ours says what matters."""
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # libraries telling each other about renamed arguments
-            yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        transformers_logging.enable_progress_bar()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from alignzoo.data.digests import digest
 from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
-from alignzoo.model.load import quiet
+from alignzoo.model.explained import quiet
 
 _CHUNK = 1 << 22  # elements hashed at a time, which bounds the memory it takes
 _NOT_DECIDING = (

@@ -103,8 +103,9 @@ def assemble(
         store = Store(kept, tokens="token-logps" in plan.needs, report=report)
         budget = settings.tokens_per_micro_batch
         filling = Filling(store, partial(forward, policy), accelerator, report, pad_id, is_shard(policy), budget)
+        sources = partial(_sources, parts, stream.visited(steps), choice.packed)
         with as_reference(policy):  # it still has the weights that training starts from
-            reference = cached_reference(filling, lambda: _sources(parts, stream.visited(steps), choice.packed))
+            reference = cached_reference(filling, sources)
     optimizer = make_optimizer((p for p in policy.parameters() if p.requires_grad), settings)
     groups = group_indices(parts) if "groups" in plan.needs else {}
     parts = replace(parts, train=batch_columns(parts.train))
@@ -115,18 +116,7 @@ def assemble(
         controller=controller,
         reference=reference,
         optimizer=optimizer,
-        batches=StepBatches(
-            pairs=parts.train,
-            scores=parts.scores.get("train"),
-            stream=stream,
-            steps=steps,
-            sizes=sizes,
-            lengths=lengths,
-            pad_id=pad_id,
-            rank=accelerator.process_index,
-            world=accelerator.num_processes,
-            ready=TokenBatch.pinned if accelerator.device.type == "cuda" else lambda batch: batch,
-        ),
+        batches=_step_batches(parts, stream, steps, sizes, lengths, pad_id, accelerator),
         held_out=_held_out(engine, reference, parts, sizes, pad_id, report),
         settings=settings,
         steps=steps,
@@ -264,6 +254,30 @@ def _texts(
         found = load_texts(given, count, tokenizer=tokenizer, seed=settings.seed, report=report)
     check_vocabulary(policy, max(map(max, found)), settings.model)
     return found
+
+
+def _step_batches(
+    parts: Parts,
+    stream: PairStream,
+    steps: int,
+    sizes: Sizes,
+    lengths: Lengths,
+    pad_id: int,
+    accelerator: Accelerator,
+) -> StepBatches:
+    """This rank's micro-batches of every step; on a GPU in memory that it fetches from while the host goes on."""
+    return StepBatches(
+        pairs=parts.train,
+        scores=parts.scores.get("train"),
+        stream=stream,
+        steps=steps,
+        sizes=sizes,
+        lengths=lengths,
+        pad_id=pad_id,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        ready=TokenBatch.pinned if accelerator.device.type == "cuda" else lambda batch: batch,
+    )
 
 
 def _held_out(

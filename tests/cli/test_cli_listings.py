@@ -96,6 +96,7 @@ def test_compat_says_why_and_what_it_costs(az_here: Az) -> None:
     assert "loss dpo needs log-probs of the reference" in text
     assert "4 micro-batches" in text
     assert "2 forward-backward passes" in text
+    assert "where --tokens-per-micro-batch cuts it" in az_here(*words, "--tokens-per-micro-batch", "900").stdout
     facts = json.loads(az_here(*words, "--batch-size", "8", "--micro-batch-size", "8", "--json").stdout)
     assert facts["ok"]
     assert facts["needs"] == ["probe", "reference"]

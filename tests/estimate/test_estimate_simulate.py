@@ -9,8 +9,9 @@ import torch
 import transformers
 
 from alignzoo.data.pack import pack
+from alignzoo.estimate.live import Live
 from alignzoo.estimate.shapes import decoder_layers, empty_model
-from alignzoo.estimate.simulate import Lengths, Live, Simulator, Way, _faked, _run, merged
+from alignzoo.estimate.simulate import Lengths, Simulator, Way, _faked, _run, merged
 from alignzoo.train import attention
 from alignzoo.train.attention import NAME
 
