@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ def _content(path: Path) -> str:
     """The file's text. Raises ``DataError`` for damaged compression and for bytes that are no UTF-8."""
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: not a whole gzip file: {error}") from error
     try:
         return raw.decode("utf-8")
@@ -48,13 +50,34 @@ def _content(path: Path) -> str:
 
 
 def _scan_array(path: Path, content: str) -> None:
-    try:
-        rows = json.loads(content)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})") from error
-    for index, row in enumerate(rows):
+    for index, row in enumerate(_parsed(content, path, 1)):
         if not isinstance(row, dict):
             raise DataError(f"{path}, row {index} (counted from 0): is {kind_of(row)}, expected an object")
+        _check_unicode(row, f"{path}, row {index} (counted from 0)")
+
+
+def _parsed(text: str, path: Path, line: int) -> Any:
+    """The JSON value of a text that begins in a line of the file."""
+    try:
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except json.JSONDecodeError as error:
+        at = line + error.lineno - 1
+        raise DataError(f"{path}:{at}: not valid JSON: {error.msg} (column {error.colno})") from error
+    except (ValueError, RecursionError) as error:  # a number that is none, or of thousands of digits
+        raise DataError(f"{path}:{line}: not valid JSON: {error}") from error
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(float(number)):
+        raise ValueError(f"the number {number[:20]} is not finite")
+    return float(number)
+
+
+def _check_unicode(row: dict[str, Any], place: str) -> None:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{place}: holds half of a surrogate pair, which is no Unicode text") from error
 
 
 def _scan_lines(path: Path, content: str) -> None:
@@ -62,12 +85,10 @@ def _scan_lines(path: Path, content: str) -> None:
     for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: not valid JSON: {error.msg} (column {error.colno})") from error
+        row = _parsed(line, path, number)
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: is {kind_of(row)}, expected an object with named fields")
+        _check_unicode(row, f"{path}:{number}")
         _compare_kinds(path, number, row, first_seen)
 
 

@@ -39,6 +39,15 @@ def text(row: Row, field: str) -> str:
     value = required(row, field)
     if not isinstance(value, str):
         raise FieldError(field, f"is {kind_of(value)}, expected text")
+    return _unicode(value, field)
+
+
+def _unicode(value: str, field: str) -> str:
+    """The text, if a tokenizer can take it."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise FieldError(field, "holds half of a surrogate pair, which is no Unicode text") from None
     return value
 
 
@@ -53,10 +62,15 @@ def flag(row: Row, field: str) -> bool:
 def number(row: Row, field: str) -> float:
     """The field as a finite float."""
     value = required(row, field)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        shown = value if isinstance(value, float) else kind_of(value)
-        raise FieldError(field, f"is {shown}, expected a finite number")
-    return float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise FieldError(field, f"is {kind_of(value)}, expected a finite number")
+    try:
+        found = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        found = math.inf
+    if not math.isfinite(found):
+        raise FieldError(field, f"is {found}, expected a finite number")
+    return found
 
 
 def label(row: Row, field: str) -> str:
@@ -71,7 +85,7 @@ def choice(row: Row, field: str) -> int:
     """The field as the index of one of two responses."""
     value = required(row, field)
     if isinstance(value, bool) or value not in (0, 1):
-        raise FieldError(field, f"is {value!r}, expected 0 or 1")
+        raise FieldError(field, f"is {str(value)[:40]!r}, expected 0 or 1")
     return int(value)
 
 
@@ -90,4 +104,5 @@ def _message(entry: Any, field: str) -> Message:
         if not isinstance(entry.get(key), str):
             found = "is missing" if entry.get(key) is None else f"is {kind_of(entry[key])}, expected text"
             raise FieldError(f"{field}.{key}", found)
+        _unicode(entry[key], f"{field}.{key}")
     return {key: value for key, value in entry.items() if value is not None}

@@ -12,7 +12,6 @@ import numpy as np
 
 from alignzoo.data.summary import DataSummary, Dropped, Tally
 from alignzoo.data.tokenise_rows import BOOKKEEPING, TokeniseRows
-from alignzoo.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -40,9 +39,6 @@ class Kept:
         Args:
             features: the columns of the pass.
             fingerprint: that of the dataset that the file is read as.
-
-        Raises:
-            DataError: no usable pair is left; the message has the reasons.
         """
         import pyarrow as pa  # type: ignore[import-untyped]
 
@@ -54,9 +50,6 @@ class Kept:
                 usable = self._count(block)
                 if usable.num_rows:
                     writer.write_table(usable.select(schema.names).cast(schema).combine_chunks())
-        if self.pairs == 0:
-            name = self.task.source or "The data"
-            raise DataError(f"{name}: no usable pair in {self.rows} rows", hint=_reasons(self._tally.dropped()))
 
     def _count(self, block: Any) -> Any:
         """The usable pairs of a block, counted."""
@@ -83,6 +76,10 @@ class Kept:
             self.highest_id = max(self.highest_id, pc.max(pc.list_flatten(ids)).as_py() or 0)
         return block
 
+    def dropped(self) -> dict[str, Dropped]:
+        """The rows that were not usable, by reason."""
+        return self._tally.dropped()
+
     def contents(self) -> np.ndarray:
         """The content hash of each usable pair, which covers all of it but its number: ``(N, 32)`` uint8."""
         return np.frombuffer(b"".join(self._contents), np.uint8).reshape(-1, 32)
@@ -104,13 +101,7 @@ class Kept:
             "duplicate": self.pairs - different,
         }
         lengths = {side: _percentiles(np.concatenate(sizes)) for side, sizes in self._lengths.items()}
-        dropped = self._tally.dropped()
-        return DataSummary("", None, self.task.layout.name, self.rows, self.pairs, dropped, counted, lengths)
-
-
-def _reasons(dropped: dict[str, Dropped]) -> str:
-    lines = [f"    {entry.count:>7}  {reason}" for reason, entry in dropped.items()]
-    return "\n".join(["Rows dropped, by reason:", *lines])
+        return DataSummary("", None, self.task.layout.name, self.rows, self.pairs, self.dropped(), counted, lengths)
 
 
 def _percentiles(sizes: np.ndarray) -> dict[str, int]:

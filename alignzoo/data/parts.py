@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignzoo.data.columns import column
 from alignzoo.data.identity import pairs_identity
+from alignzoo.data.malformed import malformed_warning, refuse_malformed
 from alignzoo.data.noise import flip_labels, write_manifest
 from alignzoo.data.original import OriginalRows
 from alignzoo.data.prepare import Prepared, prepare
@@ -83,7 +84,7 @@ def load_parts(
         DataError: unreadable or malformed data, columns that a method needs are missing, or no pair left to train on.
     """
     prepared = _prepare(settings, settings.data, settings.data_split, settings.data_format, "train", tokenizer)
-    describe(prepared.summary, report)
+    describe(prepared, report)
     summaries, highest_id, other = {"train": prepared.summary}, prepared.highest_id, prepared
     original = {"train": prepared.original, "held_out": prepared.original}
     if settings.eval_data is not None or settings.data == SANDBOX:
@@ -96,6 +97,7 @@ def load_parts(
             tokenizer,
         )
         original["held_out"] = other.original
+        _warn_of_malformed(other, report)
         summaries["eval"], highest_id = other.summary, max(highest_id, other.highest_id)
         surplus, held_out = hold_out(other.dataset, 1.0, settings.eval_pairs, "eval")
         if len(surplus):
@@ -156,7 +158,7 @@ def _prepare(
     settings: Settings, source: str, split: str | None, data_format: str | None, part: str, tokenizer: Any
 ) -> Prepared:
     if source != SANDBOX:
-        return prepare(
+        prepared = prepare(
             source,
             tokenizer,
             split=split,
@@ -165,6 +167,9 @@ def _prepare(
             max_prompt_length=settings.max_prompt_length,
             workers=settings.data_workers,
         )
+        if settings.data_strict:
+            refuse_malformed(prepared)
+        return prepared
     from datasets import Dataset
 
     from alignzoo.sandbox import TRAIN_PAIRS, VALIDATION_PAIRS, preference_rows
@@ -180,9 +185,17 @@ def _prepare(
     return replace(prepared, summary=replace(prepared.summary, source=SANDBOX, split=part))
 
 
-def describe(summary: DataSummary, report: Reporter) -> None:
+def describe(prepared: Prepared, report: Reporter) -> None:
     """Say how rows became pairs."""
+    summary = prepared.summary
     report.table(f"data: {summary.source}", ("what", "count", "detail"), summary.table())
+    _warn_of_malformed(prepared, report)
+
+
+def _warn_of_malformed(prepared: Prepared, report: Reporter) -> None:
+    warning = malformed_warning(prepared)
+    if warning is not None:
+        report.warn(warning)
 
 
 def _with_noise(train: Dataset, settings: Settings, report: Reporter, folder: Path | None) -> tuple[Dataset, list[int]]:

@@ -19,10 +19,11 @@ from alignzoo.data.content import file_blocks, loaded_digest
 from alignzoo.data.digests import digest, rows_digest, tokenizer_digest
 from alignzoo.data.formats import Layout, choose_layout, pku_label_column
 from alignzoo.data.kept import Kept
+from alignzoo.data.malformed import describe_rows, malformed_rows
 from alignzoo.data.original import OriginalRows
 from alignzoo.data.quiet import quiet_datasets
 from alignzoo.data.sources import load_rows
-from alignzoo.data.summary import DataSummary
+from alignzoo.data.summary import DataSummary, Dropped
 from alignzoo.data.tokenise_rows import TokeniseRows, columns_of
 from alignzoo.errors import DataError, UsageError
 
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Raise it whenever the same rows would come out differently, or caches keep serving the old outcome.
-CODE_VERSION = 2
+CODE_VERSION = 3
 _MANY_ROWS = 5000
 _MOST_WORKERS = 8
 _ROWS_PER_BLOCK = 1000
+_SHOWN_ROWS = 3
 _PAIRS_FILE, _CONTENTS_FILE, _SUMMARY_FILE = "pairs.arrow", "contents.npy", "summary.json"
 
 
@@ -175,6 +177,11 @@ def _build(rows: Dataset, task: TokeniseRows, scratch: Path, key: str, workers: 
     blocks = file_blocks(tokenised)
     assert blocks is not None, "what map has written is read as it is"
     kept.write(blocks, folder / _PAIRS_FILE, features, key[:32])
+    if kept.pairs == 0:
+        raise DataError(
+            f"{task.source or 'The data'}: no usable pair in {kept.rows} rows",
+            hint=_reasons(rows, task, kept.dropped()),
+        )
     np.save(folder / _CONTENTS_FILE, kept.contents())
     stored = {
         "summary": kept.summary().to_dict(),
@@ -183,6 +190,16 @@ def _build(rows: Dataset, task: TokeniseRows, scratch: Path, key: str, workers: 
         "sizes": {name: (folder / name).stat().st_size for name in (_PAIRS_FILE, _CONTENTS_FILE)},
     }
     (folder / _SUMMARY_FILE).write_text(json.dumps(stored, indent=1), encoding="utf-8")
+
+
+def _reasons(rows: Dataset, task: TokeniseRows, dropped: dict[str, Dropped]) -> str:
+    """Why no row is left, with the first malformed ones spelled out."""
+    lines = [f"    {entry.count:>7}  {reason}" for reason, entry in dropped.items()]
+    count, numbers = malformed_rows(dropped)
+    if count:
+        lines += [f"Layout {task.layout.name}: {task.layout.columns}"]
+        lines += describe_rows(rows, task.layout, task.source, numbers[:_SHOWN_ROWS])
+    return "\n".join(["Rows dropped, by reason:", *lines])
 
 
 @contextmanager

@@ -40,11 +40,10 @@ def render_prompt(prompt: Text, tokenizer: PreTrainedTokenizerBase, *, transcrip
     """The text a model continues: the prompt, and the header of the assistant's turn.
 
     Raises:
-        ModelError: chat messages, and the tokenizer has no chat template.
+        ModelError: chat messages, and the tokenizer has no chat template, or one that fails.
     """
     if tokenizer.chat_template:
-        messages = as_messages(prompt, "user")
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return _apply_template(tokenizer, as_messages(prompt, "user"), add_generation_prompt=True)
     if isinstance(prompt, str):
         return prompt
     return write_transcript(_plain(prompt, transcript)) + "\n\nAssistant:"
@@ -73,14 +72,34 @@ def render_whole(row: PreferenceRow, reply: Text, tokenizer: PreTrainedTokenizer
     """The text of the row's prompt and a reply to it, with what the template writes after the last turn.
 
     Raises:
-        ModelError: chat messages, and the tokenizer has no chat template.
+        ModelError: chat messages, and the tokenizer has no chat template, or one that fails.
     """
     if tokenizer.chat_template:
         messages = as_messages(row.prompt, "user") + as_messages(reply, "assistant")
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
+        return _apply_template(tokenizer, messages, add_generation_prompt=False)
     if isinstance(row.prompt, str) and isinstance(reply, str):
         return row.prompt + reply
     return write_transcript(_plain(as_messages(row.prompt, "user") + as_messages(reply, "assistant"), row.transcript))
+
+
+def _apply_template(tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, add_generation_prompt: bool) -> str:
+    """The messages as the chat template writes them.
+
+    Raises:
+        jinja2.TemplateError: the template refuses these messages.
+        ModelError: the template itself fails.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
+    except TemplateError:
+        raise
+    except Exception as error:  # whatever a template's expressions raise: a division by zero, a range without bound
+        raise ModelError(
+            f"the tokenizer's chat template fails: {type(error).__name__}: {error}",
+            hint="repair chat_template (chat_template.jinja or tokenizer_config.json), or name another model",
+        ) from error
 
 
 def _plain(messages: list[Message], transcript: bool) -> list[Message]:

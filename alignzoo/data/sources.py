@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import gzip
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignzoo.data.bounds import look_through
 from alignzoo.data.content import loaded_digest
 from alignzoo.data.digests import digest
 from alignzoo.data.faults import find_fault
@@ -53,17 +55,18 @@ def is_path(source: str) -> bool:
     return bool(looks) or Path(source).exists() or not _HUB_ID.fullmatch(source)
 
 
-def locate(source: str | None, row: int) -> str:
-    """Where row ``row`` (from 0) of ``source`` is, for an error message: ``file:line`` if each line is a row."""
+def locate(source: str | None, rows: Sequence[int]) -> list[str]:
+    """Where rows (numbers from 0) of ``source`` are, for an error message: ``file:line`` if each line is a row."""
     path = Path(source).expanduser() if source is not None else None
     if path is None or _suffix(path) not in (".jsonl", ".jsonl.gz") or not path.is_file():
-        return f"row {row} (counted from 0)" if source is None else f"{source}, row {row} (counted from 0)"
+        name = "" if source is None else f"{source}, "
+        return [f"{name}row {row} (counted from 0)" for row in rows]
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        # Blank lines are no rows, so the line number is found by counting.
+    with opener(path, "rb") as lines:
+        # Blank lines are no rows, so line numbers are found by counting.
         filled = (number for number, line in enumerate(lines, start=1) if line.strip())
-        line = next((number for index, number in enumerate(filled) if index == row), row + 1)
-    return f"{source}:{line}"
+        at = dict(zip(range(max(rows, default=-1) + 1), filled, strict=False))
+    return [f"{source}:{at.get(row, row + 1)}" for row in rows]
 
 
 def _suffix(path: Path) -> str:
@@ -113,6 +116,8 @@ def _read(path: Path, files: list[Path]) -> DatasetDict:
     reader = _READERS[_suffix(files[0])]
     # A response that says "None" or "NA" is text, not a missing value.
     options = {"keep_default_na": False} if reader == "csv" else {}
+    for file in files:
+        look_through(file, reader)
     try:
         with quiet_datasets():
             if path.is_file():

@@ -95,7 +95,7 @@ def _render(row: Row, source: str, index: int, tokenizer: PreTrainedTokenizerBas
 
 
 def _place(source: str, index: int) -> str:
-    return locate(source, index) if is_path(source) else f"{source}, row {index} (counted from 0)"
+    return locate(source, [index])[0] if is_path(source) else f"{source}, row {index} (counted from 0)"
 
 
 def _text(row: Row, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignzoo.data.extras import extra_types
 from alignzoo.data.formats import Layout
+from alignzoo.data.malformed import malformed
 from alignzoo.data.rows import Drop, FieldError, PreferenceRow, prompt_key
 from alignzoo.data.sources import locate
 from alignzoo.data.tokens import PairTokenizer, TokenizedPair
@@ -80,18 +81,17 @@ class TokeniseRows:
             with contained():
                 normal = layout.normalise(row)
         except FieldError as error:
-            place = locate(self.source, index)
-            raise DataError(f"{place}: field {error.field!r} {error.problem}", hint=hint) from error
+            return malformed(error)
         except Exception as error:
             if not layout.version:
                 raise
-            place = locate(self.source, index)  # a plugin's code: anything can come out of it
+            (place,) = locate(self.source, [index])  # a plugin's code: anything can come out of it
             raise DataError(
                 f"{place}: layout {layout.name} of {layout.version} failed: {describe_error(error)}", hint=hint
             ) from error
         fault = _fault(normal) if layout.version else None
         if fault is not None:
-            place = locate(self.source, index)
+            (place,) = locate(self.source, [index])
             raise DataError(f"{place}: layout {layout.name} of {layout.version} gave {fault}", hint=hint)
         return normal
 

@@ -8,7 +8,7 @@ across it.)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -112,18 +112,38 @@ class PairTokenizer:
             max_length: tokens of prompt + reply; longer replies are cut.
             max_prompt_length: tokens of the prompt; pairs with a longer one are dropped, never cut.
         """
-        rendered = [render_pair(row, self.tokenizer, tuple(self.end_tokens)) for row in rows]
+        within = [self._bounded(row, max_length, max_prompt_length) for row in rows]
+        rendered = [
+            row if isinstance(row, Drop) else render_pair(row, self.tokenizer, tuple(self.end_tokens)) for row in within
+        ]
         usable = [pair for pair in rendered if isinstance(pair, RenderedPair)]
         texts = [text for pair in usable for text in (pair.prompt, pair.chosen, pair.rejected)]
         encoded = iter(self.encode(texts) if texts else [])
         pairs: list[TokenizedPair | Drop] = []
-        for pair in rendered:
+        for row, bounded, pair in zip(rows, within, rendered, strict=True):
             if isinstance(pair, Drop):
                 pairs.append(pair)
-            else:
-                ids = (next(encoded), next(encoded), next(encoded))
-                pairs.append(self._cut(pair, ids, max_length, max_prompt_length))
+                continue
+            ids = (next(encoded), next(encoded), next(encoded))
+            outcome = self._cut(pair, ids, max_length, max_prompt_length)
+            if bounded is not row and isinstance(outcome, TokenizedPair) and not outcome.truncated:
+                outcome = Drop("response-too-long")  # its end is missing, and the tokens do not show it
+            pairs.append(outcome)
         return pairs
+
+    @cached_property
+    def _longest_token(self) -> int:
+        """Characters that one token stands for at most."""
+        return max(map(len, self.tokenizer.get_vocab()), default=1)
+
+    def _bounded(self, row: PreferenceRow, max_length: int, max_prompt_length: int) -> PreferenceRow | Drop:
+        """The row without text that lies beyond its last token for sure: tokenising it would take gigabytes."""
+        if _characters(row.prompt) > max_prompt_length * self._longest_token:
+            return Drop("prompt-too-long")
+        most = (max_length + 1) * self._longest_token
+        if max(_characters(row.chosen), _characters(row.rejected)) <= most:
+            return row
+        return replace(row, chosen=_shortened(row.chosen, most), rejected=_shortened(row.rejected, most))
 
     def _cut(
         self, pair: RenderedPair, ids: tuple[list[int], list[int], list[int]], max_length: int, max_prompt_length: int
@@ -164,6 +184,16 @@ class PairTokenizer:
         eos = self.tokenizer.eos_token_id
         ended = bool(reply) and reply[-1] in self.end_tokens.values()
         return reply if ended or eos is None else [*reply, eos]
+
+
+def _characters(text: Text) -> int:
+    return len(text) if isinstance(text, str) else sum(len(message["content"]) for message in text)
+
+
+def _shortened(text: Text, most: int) -> Text:
+    if isinstance(text, str):
+        return text[:most]
+    return [{**message, "content": message["content"][:most]} for message in text]
 
 
 def tokenize_pair(

@@ -225,7 +225,7 @@ def _probe_of(
     seed = settings.seed
     source = find_model(settings.model)
     prepared = prepare_pairs(settings, load_tokenizer(source, settings))
-    describe(prepared.summary, reporter)
+    describe(prepared, reporter)
     pairs = prepared.dataset
     if max_pairs is not None and max_pairs < len(pairs):
         pairs = pairs.shuffle(seed=seed).select(range(max_pairs))

@@ -29,6 +29,9 @@ class Settings(BaseModel):
     eval_data_format: str | None = _setting(
         None, "layout of the held-out data [default: that of --data.format]", flag="eval-data.format", metavar="FORMAT"
     )
+    data_strict: bool = _setting(
+        False, "refuse data with malformed rows instead of dropping and counting them", flag="data.strict"
+    )
     data_workers: int | None = _setting(
         None, "processes that tokenise [default: one for little data, else up to 8]", flag="data.workers", ge=1
     )

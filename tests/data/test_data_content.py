@@ -107,13 +107,14 @@ def test_a_damaged_note_is_ignored_and_a_cache_that_cannot_be_written_too(
 ) -> None:
     path = jsonl(explicit(30))
     first = loaded_digest(load_rows(path))
-    (note,) = (own_cache / "alignzoo-digests").iterdir()
-    for damage in ("", "{", "[]", json.dumps({"digest": 3})):
-        note.write_text(damage)
+    notes = list((own_cache / "alignzoo-digests").iterdir())
+    for damage in ("", "{", "[]", json.dumps({"digest": 3}), "[" * 100_000):
+        for note in notes:
+            note.write_text(damage)
         assert loaded_digest(load_rows(path)) == first
-    assert len(hashed) == 5
-    shutil.rmtree(note.parent)
-    note.parent.write_text("a file where the folder would be")
+    assert len(hashed) == 6
+    shutil.rmtree(own_cache / "alignzoo-digests")
+    (own_cache / "alignzoo-digests").write_text("a file where the folder would be")
     assert loaded_digest(load_rows(path)) == first
 
 

@@ -98,28 +98,6 @@ def test_at_most_twenty_examples_per_reason(gpt2: Any) -> None:
     assert entry.rows == tuple(range(20))
 
 
-def test_malformed_row_names_file_line_and_field(jsonl: Jsonl, gpt2: Any, tmp_path: Path) -> None:
-    rows = explicit()
-    path = jsonl([rows[0], "", {**rows[1], "chosen": None}, rows[2]])
-    with pytest.raises(DataError, match=r"pairs\.jsonl:3: field 'chosen' is missing") as error:
-        made(path, gpt2)
-    assert "explicit" in (error.value.hint or "")
-    path = jsonl([rows[0], {**rows[1], "rejected": 5}])
-    with pytest.raises(DataError, match=r"pairs\.jsonl:2: field 'rejected' is a number, expected text"):
-        made(path, gpt2)
-    parquet = tmp_path / "pairs.parquet"
-    Dataset.from_list([rows[0], {**rows[1], "prompt": None}]).to_parquet(parquet)
-    with pytest.raises(DataError, match=r"pairs\.parquet, row 1 .*: field 'prompt' is missing"):
-        made(str(parquet), gpt2)
-
-
-def test_malformed_row_is_named_from_a_worker_process_too(jsonl: Jsonl, gpt2: Any) -> None:
-    rows = explicit(6)
-    del rows[4]["rejected"]
-    with pytest.raises(DataError, match=r"pairs\.jsonl:5: field 'rejected' is missing"):
-        made(jsonl(rows), gpt2, workers=2)
-
-
 def test_bytes_that_are_no_text_in_a_saved_dataset_are_a_data_error(gpt2: Any, tmp_path: Path) -> None:
     rows = Dataset.from_list(explicit(9))
     rows.save_to_disk(tmp_path / "saved")
@@ -129,6 +107,14 @@ def test_bytes_that_are_no_text_in_a_saved_dataset_are_a_data_error(gpt2: Any, t
     file.write_bytes(content.replace(b"It is 4", b"It is \xff"))
     with pytest.raises(DataError, match=r"saved: cannot be read: .*UTF8"):
         made(str(tmp_path / "saved"), gpt2)
+
+
+def test_data_of_malformed_rows_only_names_file_line_and_field(jsonl: Jsonl, gpt2: Any) -> None:
+    path = jsonl([{**row, "score_chosen": None, "score_rejected": 1.0} for row in explicit(30)])
+    with pytest.raises(DataError, match="no usable pair in 30 rows") as error:
+        made(path, gpt2)
+    assert "30  malformed-score_chosen" in str(error.value)
+    assert "pairs.jsonl:1: field 'score_chosen' is missing" in str(error.value)
 
 
 def test_no_usable_pair_lists_the_reasons(jsonl: Jsonl, gpt2: Any) -> None:

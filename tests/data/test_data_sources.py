@@ -187,7 +187,6 @@ def test_a_folder_that_exists_wins_over_a_hub_id(tmp_path: Path, monkeypatch: py
 def test_blank_lines_do_not_shift_the_line_of_a_row(jsonl: Jsonl) -> None:
     path = jsonl([ROWS[0], "", "", ROWS[1]])
     assert len(load_rows(path)) == 2
-    assert locate(path, 0) == f"{path}:1"
-    assert locate(path, 1) == f"{path}:4"
-    assert locate("org/name", 7) == "org/name, row 7 (counted from 0)"
-    assert locate(None, 7) == "row 7 (counted from 0)"
+    assert locate(path, [0, 1]) == [f"{path}:1", f"{path}:4"]
+    assert locate("org/name", [7]) == ["org/name, row 7 (counted from 0)"]
+    assert locate(None, [7]) == ["row 7 (counted from 0)"]

@@ -109,7 +109,7 @@ def test_data(
 ) -> None:
     file = write_rows(tmp_path / "bad.jsonl", rows)
     refused(
-        az(*command(out, "--json", data=file)),
+        az(*command(out, "--data.strict", "--json", data=file)),
         1,
         *(part.replace("FILE", str(file)) for part in parts),
     )

@@ -1,0 +1,103 @@
+"""A file is looked through before a reader takes it: a damaged, endless or hostile one is refused, not loaded.
+
+The JSON readers hold a whole line (or array) in memory several times over, and their parser recurses once per level of
+nesting until the process dies. Each state of a file is looked through once.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from alignzoo.data.content import remember, remembered, settled
+from alignzoo.errors import DataError
+
+MAX_LINE = 32 * 2**20
+"""Bytes of one line of JSON lines or CSV."""
+MAX_ARRAY = 512 * 2**20
+"""Bytes of a file that is one JSON array: its reader holds all of it at once."""
+MAX_NESTING = 500
+"""Levels of lists and objects in one row."""
+MAX_EXPANSION = 200
+"""How many times its own size a gzip file may unpack to, once that is more than ``MAX_ARRAY``; text reaches 3 to 20."""
+_JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+
+
+def look_through(path: Path, reader: str) -> None:
+    """Refuse a file that its reader could not survive.
+
+    Args:
+        reader: ``json``, ``csv`` or ``parquet`` (which is bounded by its own format).
+
+    Raises:
+        DataError: names the file and, where there is one, the line.
+    """
+    if reader == "parquet" or remembered("bounds", [path]) is not None:
+        return
+    try:
+        if reader == "json" and _first_byte(path) == b"[":
+            _check_array(path)
+        else:
+            for number, line in enumerate(_lines(path), start=1):
+                if reader == "json":
+                    _check_nesting(line, f"{path}:{number}")
+    except (OSError, EOFError, zlib.error) as error:
+        what = "not a whole gzip file" if path.suffix == ".gz" else "cannot be read"
+        raise DataError(f"{path}: {what}: {error}", hint="fetch or write the file again") from error
+    if settled([path]):
+        remember("bounds", [path], "within")
+
+
+def _first_byte(path: Path) -> bytes:
+    with _open(path) as file:
+        return file.read(4096).lstrip()[:1]
+
+
+def _open(path: Path) -> gzip.GzipFile:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _check_array(path: Path) -> None:
+    with _open(path) as file:
+        content = file.read(MAX_ARRAY + 1)
+    if len(content) > MAX_ARRAY:
+        raise DataError(
+            f"{path}: one JSON array of more than {MAX_ARRAY >> 20} MiB", hint="convert it to JSON lines (.jsonl)"
+        )
+    _check_nesting(content, str(path))
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The file's lines; raises ``DataError`` at one that is too long, or where a gzip file unpacks without end."""
+    most = path.stat().st_size * MAX_EXPANSION if path.suffix == ".gz" else None
+    size = 0
+    with _open(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
+            size += len(line)
+            if len(line) > MAX_LINE:
+                raise DataError(
+                    f"{path}:{number}: a line of more than {MAX_LINE >> 20} MiB",
+                    hint="put each row on a line of its own, and take out this one if it is damaged",
+                )
+            if most is not None and size > max(most, MAX_ARRAY):
+                raise DataError(
+                    f"{path}: unpacks to more than {MAX_EXPANSION} times its size", hint="unpack it and look at it"
+                )
+            yield line
+
+
+def _check_nesting(content: bytes, place: str) -> None:
+    if content.count(b"[") + content.count(b"{") <= MAX_NESTING:
+        return
+    depth = 0
+    for token in _JSON_TOKEN.finditer(content):
+        start = content[token.start()]
+        if start in b"[{":
+            depth += 1
+        elif start in b"]}":
+            depth -= 1
+        if depth > MAX_NESTING:
+            raise DataError(f"{place}: lists or objects nested more than {MAX_NESTING} deep", hint="take the row out")
