@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import resource
+import sys
 import time
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -26,6 +27,8 @@ class Job:
         pairs: of a step, all of them in one forward pass.
         steps: timed ones; one more goes first.
         scratch: an empty folder.
+        packing: of alignzoo's side.
+        checkpointing: activations are computed again in the backward pass.
     """
 
     model: str
@@ -40,6 +43,8 @@ class Job:
     scratch: str
     lr: float = 1e-6
     seed: int = 0
+    packing: bool = True
+    checkpointing: bool = False
 
     @classmethod
     def from_command_line(cls) -> tuple[Job, float]:
@@ -62,7 +67,7 @@ class Clock:
         imported: bytes held after the imports.
         start: seconds from the start of the process to the first step.
         ends: when each step was over; the first one is for warming up.
-        peak: bytes at the most, up to the end of the last step.
+        peak: bytes held at most, up to the end of the last step: of the process, or on the GPU where it uses one.
     """
 
     began: float
@@ -79,8 +84,13 @@ class Clock:
         self.start = self.start or time.time() - self.began
 
     def step_done(self) -> None:
+        torch = sys.modules.get("torch")
+        on_a_gpu = torch is not None and torch.cuda.is_initialized()
+        if torch is not None and on_a_gpu:
+            torch.cuda.synchronize()
         self.ends.append(time.perf_counter())
-        self.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        self.peak = torch.cuda.max_memory_allocated() if torch is not None and on_a_gpu else peak
 
     def show(self, **figures: Any) -> None:
         """Print what was measured, and ``figures`` with it, as the last line of stdout."""

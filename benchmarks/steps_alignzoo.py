@@ -7,7 +7,7 @@ held-out pairs and checkpoints are left out.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +15,23 @@ from typing import TYPE_CHECKING, Any
 from measured import Clock, Job
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from alignzoo.observers import RunObserver
     from alignzoo.train.loop import Loop
 
 
-def loop_of(job: Job, observer: RunObserver | None = None) -> Loop:
-    """The run's loop, ready for its first step."""
+def loop_of(job: Job, observer: RunObserver | None = None, model: PreTrainedModel | None = None) -> Loop:
+    """The run's loop, ready for its first step.
+
+    Args:
+        model: trained in place of the weights in the job's folder, which then gives the tokenizer alone; where it is,
+            the run takes place.
+    """
     import torch
     from accelerate import Accelerator
 
-    from alignzoo.model.load import find_model, load_policy, load_tokenizer
+    from alignzoo.model.load import as_policy, find_model, load_policy, load_tokenizer
     from alignzoo.observers import Observers
     from alignzoo.plugin.recipe import Layer, flatten
     from alignzoo.plugin.resolve import require, resolve
@@ -33,9 +40,12 @@ def loop_of(job: Job, observer: RunObserver | None = None) -> Loop:
 
     torch.set_num_threads(job.threads)
     plan = require(resolve([Layer("python", flatten(_recipe(job), "the benchmark"))]))
-    accelerator = Accelerator(cpu=True, mixed_precision="bf16" if job.precision == "bf16" else "no")
+    on_a_cpu = model is None or model.device.type == "cpu"
+    accelerator = Accelerator(cpu=on_a_cpu, mixed_precision="bf16" if job.precision == "bf16" else "no")
     source = find_model(job.model)
-    tokenizer, policy = load_tokenizer(source, plan.settings), load_policy(source, plan.settings)
+    tokenizer = load_tokenizer(source, plan.settings)
+    policy = load_policy(source, plan.settings) if model is None else as_policy(model, source, plan.settings)
+    policy.to(accelerator.device)
     report = Reporter()
     observers = Observers({"benchmark": observer} if observer else {}, report)
     folder = Path(job.scratch)
@@ -62,6 +72,8 @@ def _recipe(job: Job) -> dict[str, Any]:
         "max-length": job.max_length,
         "precision": job.precision,
         "reference-cache": job.cached,
+        "packing": job.packing,
+        "activation-checkpointing": job.checkpointing,
         "lr": job.lr,
         "schedule": "constant",
         "warmup-steps": 0,
@@ -91,6 +103,15 @@ def _parts(job: Job) -> Any:
 
 def main() -> None:
     job, began = Job.from_command_line()
+    take_steps(job, began)
+
+
+def take_steps(job: Job, began: float, make_model: Callable[[], PreTrainedModel] | None = None) -> None:
+    """Time the steps and print what was measured.
+
+    Args:
+        make_model: see ``model`` of :func:`loop_of`.
+    """
     clock = Clock(began)
     import alignzoo.train.assemble  # noqa: F401
     from alignzoo.observers import RunObserver
@@ -103,7 +124,7 @@ def main() -> None:
             clock.step_done()
             seen.append(metrics)
 
-    loop = loop_of(job, Watch())
+    loop = loop_of(job, Watch(), make_model() if make_model else None)
     clock.first_step()
     loop.run()
     clock.show(

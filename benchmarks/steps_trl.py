@@ -7,6 +7,7 @@ logging, saving, evaluation, progress bars; activation checkpointing, which is o
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,16 @@ from measured import Clock, Job
 
 def main() -> None:
     job, began = Job.from_command_line()
+    take_steps(job, began)
+
+
+def take_steps(job: Job, began: float, make_model: Callable[[], Any] | None = None) -> None:
+    """Time the steps and print what was measured.
+
+    Args:
+        make_model: makes the model that is trained in place of the job's, whose folder then gives the tokenizer alone;
+            where it is, the run takes place.
+    """
     clock = Clock(began)
     import torch
     from datasets import Dataset
@@ -47,11 +58,12 @@ def main() -> None:
 
     columns = json.loads(Path(job.tokens).read_text())
     count = (job.steps + 1) * job.pairs
+    model = make_model() if make_model else job.model
     trainer = Trainer(
-        model=job.model,
+        model=model,
         args=DPOConfig(
             output_dir=job.scratch,
-            use_cpu=True,
+            use_cpu=make_model is None or model.device.type == "cpu",
             beta=0.1,
             per_device_train_batch_size=job.pairs,
             max_steps=job.steps + 1,
@@ -64,7 +76,7 @@ def main() -> None:
             max_grad_norm=1.0,
             seed=job.seed,
             train_sampling_strategy="sequential",
-            gradient_checkpointing=False,
+            gradient_checkpointing=job.checkpointing,
             dataloader_pin_memory=False,
             logging_strategy="no",
             save_strategy="no",

@@ -164,7 +164,12 @@ def load_policy(source: ModelSource, settings: Settings) -> PreTrainedModel:
         UsageError: ``--lora.r`` or ``--lora.alpha`` against an adapter that was trained with another one.
     """
     check_quantisation(settings, source)
-    policy: Any = _load_base(source, settings)
+    return as_policy(_load_base(source, settings), source, settings)
+
+
+def as_policy(model: PreTrainedModel, source: ModelSource, settings: Settings) -> PreTrainedModel:
+    """A model in memory made ready to train by the settings, as :func:`load_policy` does it."""
+    policy: Any = model
     if source.adapter is not None:
         policy = _with_trained_adapter(policy, source.adapter, settings)
     elif settings.lora_r:
