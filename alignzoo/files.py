@@ -31,11 +31,17 @@ def scratch(folder: Path) -> Iterator[Path]:
         OSError: it cannot be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f"{PARTIAL}{Owner.this().token}.", dir=folder))
+    with _beside(folder) as made:
+        yield made
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    made = Path(tempfile.mkdtemp(prefix=f"{PARTIAL}{Owner.this().token}.", dir=folder))
     try:
-        yield beside
+        yield made
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
 
 
 @contextmanager
@@ -45,9 +51,9 @@ def whole(target: Path) -> Iterator[Path]:
     What was there before stays until then, and for good if the body fails.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written, or the folder it belongs in is not there.
     """
-    with scratch(target.parent) as beside:
+    with _beside(target.parent) as beside:
         path = beside / target.name
         yield path
         for written in [*path.rglob("*"), path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from alignzoo.errors import AlignzooError, UsageError
+from alignzoo.files import write_json
 from alignzoo.plugin.plan import Plan
 from alignzoo.plugin.planfile import PLAN_FILE, write_plan
 
@@ -76,4 +76,4 @@ def check_free(folder: Path) -> None:
 def write_once(path: Path, content: Any) -> None:
     """A fact of the run's start, which a resume does not change."""
     if not path.is_file():
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(path, content)

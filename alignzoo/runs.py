@@ -7,13 +7,13 @@ result = run({"loss": "dpo", "geometry": "shapo-token", "max-steps": 20})
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError, contained
+from alignzoo.files import whole
 from alignzoo.launch import distributed_backend, take_over_sharding
 from alignzoo.observers import Observers
 from alignzoo.outcome import RunResult, read_before, report_outcome, write_evaluation
@@ -272,14 +272,11 @@ class _Run:
     def _write_model(self, model: Any, tokenizer: Any, state: dict[str, Any]) -> None:
         from alignzoo.model.weights import save_model
 
-        target, partial_folder = self.folder / "model", self.folder / ".model.partial"
+        target = self.folder / "model"
         try:
-            for leftover in (partial_folder, target):
-                shutil.rmtree(leftover, ignore_errors=True)
-            save_model(model, tokenizer, partial_folder, state)
-            partial_folder.rename(target)
+            with whole(target) as path:
+                save_model(model, tokenizer, path, state)
         except Exception as error:
-            shutil.rmtree(partial_folder, ignore_errors=True)
             raise AlignzooError(
                 f"could not save the model in {target}: {error}",
                 hint="the last checkpoint is whole; free some space and finish with "

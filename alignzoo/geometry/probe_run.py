@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
-from alignzoo.cache import cache_root
+from alignzoo.cache import cache_folder
 from alignzoo.errors import AlignzooError, DataError, ModelError
+from alignzoo.files import scratch
 from alignzoo.geometry.plots import draw_probe, drawn_or_told
 from alignzoo.geometry.probe import Pooling, Probe, fit_probe, hidden_features, layer_indices
 from alignzoo.geometry.projections import find_down_projections
@@ -39,7 +40,7 @@ def cached_probe(
     weights = weights or fingerprint(model)
     data = {"probe_train": _digest(train), "probe_validation": _digest(validation)}
     key = hashlib.sha256(json.dumps([PROBE_VERSION, weights, data]).encode()).hexdigest()[:32]
-    folder = cache_root() / "probes" / key
+    folder = cache_folder("probes") / key
     hidden = model.config.get_text_config().hidden_size
     kept = _kept(folder, hidden, report)
     if kept is not None:
@@ -59,8 +60,8 @@ def _kept(folder: Path, hidden: int, report: Reporter) -> Probe | None:
         what = error.message if isinstance(error, AlignzooError) else f"the facts of the probe in {folder} are damaged"
         report.warn(f"{what}; training another one")
         # Moved before it is deleted: no other run sees half of it, and none deletes what another has just published.
-        with contextlib.suppress(OSError), tempfile.TemporaryDirectory(prefix=".damaged-", dir=folder.parent) as away:
-            folder.rename(Path(away) / folder.name)
+        with contextlib.suppress(OSError), scratch(folder.parent) as away:
+            folder.rename(away / folder.name)
         return None
     return probe
 
@@ -68,9 +69,8 @@ def _kept(folder: Path, hidden: int, report: Reporter) -> Probe | None:
 def _publish(probe: Probe, folder: Path, hidden: int, report: Reporter) -> Probe:
     """Keep a probe for later runs, whole or not at all; where another run was faster, its probe is returned."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder.parent) as partial:
-            whole = Path(partial) / folder.name
+        with scratch(folder.parent) as beside:
+            whole = beside / folder.name
             probe.save(whole)
             whole.rename(folder)
     except (OSError, SafetensorError) as error:

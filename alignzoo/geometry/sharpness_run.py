@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 
 from alignzoo.data.parts import Parts, load_parts
 from alignzoo.errors import AlignzooError, DataError, UsageError
+from alignzoo.files import write_json
 from alignzoo.geometry.plots import draw_slices, drawn_or_told
 from alignzoo.geometry.probe_run import cached_probe, open_out
 from alignzoo.geometry.projections import Projection, find_down_projections
@@ -78,7 +78,7 @@ def sharpness_command(question: Question, *, out: str | None, reporter: Reporter
     existed = open_out(folder)
     try:
         found = _measure(question, reporter)
-        (folder / "sharpness.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "sharpness.json", found)
     except BaseException:
         leave_as_it_was(folder, existed)
         raise

@@ -13,6 +13,7 @@ import yaml
 
 from alignzoo import __version__
 from alignzoo.errors import AlignzooError, UsageError
+from alignzoo.files import write_text
 from alignzoo.launch import distributed_backend
 from alignzoo.plugin.card import ExtensionKind, is_path
 from alignzoo.plugin.plan import SANDBOX, Method, Plan
@@ -85,9 +86,7 @@ def write_plan(plan: Plan, folder: Path) -> None:
     for method, stated in zip(plan.methods, _methods(content), strict=True):
         _anchor_options(method, stated["options"])
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
-    partial = folder / f".{PLAN_FILE}.partial"
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(folder / PLAN_FILE)
+    write_text(folder / PLAN_FILE, text)
 
 
 def read_plan(folder: Path) -> Plan:
