@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from alignzoo.model.base import without_adapter
 from alignzoo.model.weights import fingerprint
 from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
-from alignzoo.run_folder import check_free, leave_as_it_was
+from alignzoo.run_folder import new_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -157,15 +156,10 @@ def probe_command(
         UsageError: ``out`` exists and is not empty, or a layer or a number of neurons that the model does not have.
         AlignzooError: ``out`` cannot be written.
     """
-    folder = Path(out)
-    existed = open_out(folder)
-    try:
+    with new_folder(Path(out), reporter) as folder:
         policy, probe = _probe_of(settings, max_pairs, layers, pooling, reporter)
         selection = _save_selection(folder, policy, probe, select, share, count, reporter)
         probe.save(folder)
-    except BaseException:
-        leave_as_it_was(folder, existed)
-        raise
     plot = folder / "probe.png"
     drawn = drawn_or_told(lambda: draw_probe(plot, probe.facts, selection), plot, reporter)
     return {"out": str(folder), **probe.facts, "selection": selection, "plot": str(plot) if drawn else None}
@@ -198,20 +192,6 @@ def _save_selection(
         "of": sum(projection.inner for projection in projections),
         "neurons_by_layer": {name: len(index) for name, index in zip(names, selected, strict=True)},
     }
-
-
-def open_out(folder: Path) -> bool:
-    """Make the ``--out`` folder, before anything is computed for it; returns whether it was there already."""
-    try:
-        check_free(folder)
-        existed = folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return existed
-    except OSError as error:
-        raise AlignzooError(
-            f"--out {folder} cannot be written: {error.strerror}", hint="name a folder in a place that you may write to"
-        ) from error
 
 
 def _probe_of(

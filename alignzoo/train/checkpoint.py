@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from alignzoo.errors import AlignzooError, MethodError
 from alignzoo.files import whole
 from alignzoo.geometry.shards import whole_state
+from alignzoo.run_folder import remedy
 
 STATE_FILE = "state.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -59,7 +60,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
         last = latest_checkpoint(folder)
         raise AlignzooError(
             f"could not save the checkpoint of step {checkpoint.step} in {target.parent}: {error}",
-            hint=f"free some space and continue with --resume {folder}"
+            hint=f"{remedy(error)} and continue with --resume {folder}"
             + (f" from step {step_of(last)}" if last else " from the start"),
         ) from error
     for old in whole_checkpoints(folder)[:-keep]:
