@@ -68,14 +68,17 @@ def execute(plan: Plan, *, reporter: Reporter) -> RunResult:
         return _Run(plan, reporter, None).go()
 
 
-def resume(folder: str | Path, *, reporter: Reporter) -> RunResult:
+def resume(folder: str | Path, *, reporter: Reporter, trust_remote_code: bool = False) -> RunResult:
     """Continue a run from its last whole checkpoint; its plan stays as it is.
+
+    Args:
+        trust_remote_code: to be stated again for a run that was started with it.
 
     Raises:
         AlignzooError: not a run folder, or the model or data it started from have changed.
     """
     path = Path(folder)
-    plan = read_plan(path)
+    plan = read_plan(path, trust_remote_code=trust_remote_code)
     finished = RunResult.load(path)
     if finished is not None:
         reporter.note(f"{path} has finished all its {finished.steps} steps; nothing to do")
