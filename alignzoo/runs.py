@@ -29,6 +29,7 @@ from alignzoo.report import Reporter
 from alignzoo.run_folder import (
     Claim,
     check_free,
+    check_there,
     claim_default,
     claim_new,
     claim_run,
@@ -315,6 +316,7 @@ class _Run:
             with whole(target) as path:
                 save_model(model, tokenizer, path, state)
         except Exception as error:
+            check_there(self.folder)
             raise AlignzooError(
                 f"could not save the model in {target}: {error}",
                 hint=f"the last checkpoint is whole; {remedy(error)} and finish with "

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from alignzoo.errors import AlignzooError, MethodError
 from alignzoo.files import whole
 from alignzoo.geometry.shards import whole_state
-from alignzoo.run_folder import remedy
+from alignzoo.run_folder import check_there, remedy
 
 STATE_FILE = "state.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -57,6 +57,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
             state = {"step": checkpoint.step, "sizes": sizes, **checkpoint.facts}
             (partial / STATE_FILE).write_text(json.dumps(state, indent=2), encoding="utf-8")
     except (OSError, RuntimeError, SafetensorError) as error:
+        check_there(folder)
         last = latest_checkpoint(folder)
         raise AlignzooError(
             f"could not save the checkpoint of step {checkpoint.step} in {target.parent}: {error}",
