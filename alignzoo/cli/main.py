@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import itertools
 import os
@@ -23,6 +24,7 @@ from alignzoo.plugin.declared import OWN_COMMANDS
 from alignzoo.plugin.faults import describe_error
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import plugins_from, registry
+from alignzoo.stop import interruptible, keep_exit_code
 
 COMMANDS = OWN_COMMANDS
 """Each is the attribute ``command`` of the module of its name."""
@@ -132,12 +134,13 @@ def main(args: Sequence[str] | None = None) -> None:
     code = _exit_code(words)
     silence_closed_pipe(sys.stdout)
     silence_closed_pipe(sys.stderr)
+    atexit.register(keep_exit_code, code)
     sys.exit(code)
 
 
 def _exit_code(words: list[str]) -> int:
     try:
-        with plugins_from(*_plugin_files(words), third_party="--no-plugins" not in words):
+        with interruptible(), plugins_from(*_plugin_files(words), third_party="--no-plugins" not in words):
             code: Any = cli.main(args=words, prog_name="alignzoo", standalone_mode=False)
     except SystemExit as ended:
         if "_ALIGNZOO_COMPLETE" in os.environ:  # click ends so when the shell has asked for completions

@@ -6,7 +6,6 @@ import gc
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from alignzoo.data.sources import load_rows
 from alignzoo.data.summary import DataSummary, Dropped
 from alignzoo.data.tokenise_rows import TokeniseRows, columns_of
 from alignzoo.errors import DataError, UsageError
+from alignzoo.files import clear_leftovers, scratch
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -100,9 +100,9 @@ def prepare(
     prepared = _load(folder, original)
     if prepared is None:
         task = TokeniseRows(layout, tokenizer, max_length, max_prompt_length, name)
-        with _scratch(folder) as scratch:
-            _build(rows, task, scratch, key, workers)
-            _publish(scratch / "pairs", folder)
+        with scratch(folder.parent) as beside:
+            _build(rows, task, beside, key, workers)
+            _publish(beside / "pairs", folder)
         prepared = _load(folder, original)
         if prepared is None:
             raise DataError(f"{folder}: the tokenised data cannot be read back", hint="Is the disk full?")
@@ -128,7 +128,9 @@ def _notes(rows: Dataset, layout: Layout) -> tuple[str, ...]:
 def _cache_root() -> Path:
     import datasets
 
-    return Path(datasets.config.HF_DATASETS_CACHE) / "alignzoo"
+    root = Path(datasets.config.HF_DATASETS_CACHE) / "alignzoo"
+    clear_leftovers(root)
+    return root
 
 
 def _load(folder: Path, original: OriginalRows) -> Prepared | None:
@@ -153,8 +155,8 @@ def _load(folder: Path, original: OriginalRows) -> Prepared | None:
         return None
 
 
-def _build(rows: Dataset, task: TokeniseRows, scratch: Path, key: str, workers: int | None) -> None:
-    """Write the kept pairs, their content hashes and their summary to ``scratch/pairs``."""
+def _build(rows: Dataset, task: TokeniseRows, beside: Path, key: str, workers: int | None) -> None:
+    """Write the kept pairs, their content hashes and their summary to ``beside/pairs``."""
     many = len(rows) > _MANY_ROWS
     processes = workers if workers is not None else (min(os.cpu_count() or 1, _MOST_WORKERS) if many else 1)
     features = columns_of(task.layout, rows.column_names)
@@ -167,12 +169,12 @@ def _build(rows: Dataset, task: TokeniseRows, scratch: Path, key: str, workers: 
             remove_columns=rows.column_names,
             features=features,
             num_proc=processes if processes > 1 else None,
-            cache_file_name=str(scratch / "all.arrow"),
+            cache_file_name=str(beside / "all.arrow"),
             load_from_cache_file=False,
             new_fingerprint=key[:32],
             desc="tokenising pairs",
         )
-    folder, kept = scratch / "pairs", Kept(task)
+    folder, kept = beside / "pairs", Kept(task)
     folder.mkdir()
     blocks = file_blocks(tokenised)
     assert blocks is not None, "what map has written is read as it is"
@@ -200,16 +202,6 @@ def _reasons(rows: Dataset, task: TokeniseRows, dropped: dict[str, Dropped]) -> 
         lines += [f"Layout {task.layout.name}: {task.layout.columns}"]
         lines += describe_rows(rows, task.layout, task.source, numbers[:_SHOWN_ROWS])
     return "\n".join(["Rows dropped, by reason:", *lines])
-
-
-@contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = Path(tempfile.mkdtemp(prefix="building-", dir=folder.parent))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _publish(built: Path, folder: Path) -> None:

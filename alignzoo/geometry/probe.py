@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from alignzoo.data.collate import padded_texts
 from alignzoo.errors import AlignzooError, DataError, ModelError, UsageError
+from alignzoo.files import whole, write_json
 from alignzoo.report import Progress
 
 Pooling = Literal["mean", "last", "max"]
@@ -48,9 +49,10 @@ class Probe:
 
     def save(self, folder: Path) -> None:
         """Write ``probe.safetensors`` and ``probe.json``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({"weight": self.weight, "bias": self.bias}, folder / "probe.safetensors")
-        (folder / "probe.json").write_text(json.dumps(self.facts, indent=2) + "\n", encoding="utf-8")
+        folder.mkdir(exist_ok=True)
+        with whole(folder / "probe.safetensors") as path:
+            save_file({"weight": self.weight, "bias": self.bias}, path)
+        write_json(folder / "probe.json", self.facts)
 
     @classmethod
     def load(cls, folder: Path, *, hidden: int) -> Probe:

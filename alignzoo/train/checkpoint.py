@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from alignzoo.errors import AlignzooError, MethodError
+from alignzoo.files import whole
 from alignzoo.geometry.shards import whole_state
+from alignzoo.run_folder import check_there, remedy
 
 STATE_FILE = "state.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -47,25 +47,21 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     target = folder / "checkpoints" / f"step-{checkpoint.step:08d}"
     if target.is_dir() and _is_whole(target):
         return target
-    partial = target.with_name(f".{target.name}.partial")
     try:
-        for leftover in (partial, target):
-            shutil.rmtree(leftover, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file(checkpoint.weights, partial / WEIGHTS_FILE)
-        torch.save(checkpoint.tensors, partial / TENSORS_FILE)
-        sizes = {name: (partial / name).stat().st_size for name in (WEIGHTS_FILE, TENSORS_FILE)}
-        state = {"step": checkpoint.step, "sizes": sizes, **checkpoint.facts}
-        (partial / STATE_FILE).write_text(json.dumps(state, indent=2), encoding="utf-8")
-        _flush(partial.iterdir())
-        partial.rename(target)
-        _flush([target.parent])
+        target.parent.mkdir(exist_ok=True)
+        with whole(target) as partial:
+            partial.mkdir()
+            save_file(checkpoint.weights, partial / WEIGHTS_FILE)
+            torch.save(checkpoint.tensors, partial / TENSORS_FILE)
+            sizes = {name: (partial / name).stat().st_size for name in (WEIGHTS_FILE, TENSORS_FILE)}
+            state = {"step": checkpoint.step, "sizes": sizes, **checkpoint.facts}
+            (partial / STATE_FILE).write_text(json.dumps(state, indent=2), encoding="utf-8")
     except (OSError, RuntimeError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        check_there(folder)
         last = latest_checkpoint(folder)
         raise AlignzooError(
             f"could not save the checkpoint of step {checkpoint.step} in {target.parent}: {error}",
-            hint=f"free some space and continue with --resume {folder}"
+            hint=f"{remedy(error)} and continue with --resume {folder}"
             + (f" from step {step_of(last)}" if last else " from the start"),
         ) from error
     for old in whole_checkpoints(folder)[:-keep]:
@@ -140,12 +136,3 @@ def _is_whole(path: Path) -> bool:
         return all((path / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, KeyError):
         return False
-
-
-def _flush(paths: Iterable[Path]) -> None:
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

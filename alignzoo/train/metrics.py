@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from alignzoo.files import append_text, write_text
 from alignzoo.interfaces import PreferenceLoss
 from alignzoo.pairs import PairBatch
 from alignzoo.train.objective import Objective
@@ -79,8 +80,7 @@ class MetricsFile:
             self._forget_after(resume_at)
 
     def append(self, line: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_text(self.path, json.dumps(line) + "\n")
 
     def _forget_after(self, step: int) -> None:
         """Drop the lines of steps that a resumed run takes again, and a half-written last one."""
@@ -93,6 +93,4 @@ class MetricsFile:
                     kept.append(text + "\n")
             except (json.JSONDecodeError, KeyError):
                 continue
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        partial.replace(self.path)
+        write_text(self.path, "".join(kept))
