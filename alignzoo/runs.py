@@ -13,17 +13,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError, contained
+from alignzoo.errors import AlignzooError, BrokenPluginError, DamagedError, UsageError, contained
 from alignzoo.launch import distributed_backend, take_over_sharding
 from alignzoo.observers import Observers
 from alignzoo.outcome import RunResult, read_before, report_outcome, write_evaluation
 from alignzoo.plugin.build import import_target
 from alignzoo.plugin.faults import describe_error
 from alignzoo.plugin.plan import SANDBOX, Plan
-from alignzoo.plugin.planfile import PLAN_FILE, changed_plugins, plan_to_dict, read_plan
+from alignzoo.plugin.planfile import changed_plugins, plan_to_dict, read_plan
 from alignzoo.plugin.recipe import Layer, flatten, read_recipe
-from alignzoo.plugin.registry import plugin_words, registry
+from alignzoo.plugin.registry import registry, resume_words
 from alignzoo.plugin.resolve import require, resolve
+from alignzoo.plugin.started import PLAN_FILE, plain_values, plan_as_started
 from alignzoo.report import Reporter
 from alignzoo.run_folder import check_free, default_folder, is_disk_full, leave_as_it_was, open_folder, write_once
 
@@ -63,13 +64,22 @@ def resume(folder: str | Path, *, reporter: Reporter) -> RunResult:
     """
     path = Path(folder)
     plan = read_plan(path)
-    finished = RunResult.load(path)
+    finished = _finished(path, reporter)
     if finished is not None:
         reporter.note(f"{path} has finished all its {finished.steps} steps; nothing to do")
         return finished
     for remark in changed_plugins(path, plan):
         reporter.warn(remark)
     return _Run(plan, reporter, path).go()
+
+
+def _finished(folder: Path, reporter: Reporter) -> RunResult | None:
+    """The result of a run that has finished; one that is damaged is made again from the last checkpoint."""
+    try:
+        return RunResult.load(folder)
+    except DamagedError as error:
+        reporter.warn(f"{error.message}; finishing the run again")
+        return None
 
 
 class _Run:
@@ -135,9 +145,7 @@ class _Run:
             if not isinstance(error, Exception) or not is_disk_full(error):
                 raise
             again = (
-                f"continue with --resume {self.folder}{plugin_words()}"
-                if (self.folder / PLAN_FILE).is_file()
-                else "run it again"
+                f"continue with: {resume_words(self.folder)}" if (self.folder / PLAN_FILE).is_file() else "run it again"
             )
             raise AlignzooError(
                 f"cannot write {getattr(error, 'filename', None) or self.folder}: {error}",
@@ -210,6 +218,7 @@ class _Run:
             report=self.report,
             resuming=self.resuming,
             observers=self.observers,
+            planned=plain_values(plan_as_started(self.folder)) if self.main else None,
         )
         return loop, parts, tokenizer
 
@@ -222,9 +231,14 @@ class _Run:
             )
 
     def _before(self, loop: Loop, tokenizer: Any) -> dict[str, float]:
-        kept = read_before(self.folder) if self.resuming else None
-        if kept is not None:
-            return kept
+        try:
+            before = read_before(self.folder) if self.resuming else None
+        except DamagedError as error:
+            fate = "lost" if loop.done > 0 else "computed again"
+            self.report.warn(f"{error.message}; the figures before training are {fate}")
+            before = None
+        if before is not None:
+            return before
         if loop.done > 0:
             return {}
         before = self._figures(loop, tokenizer)
@@ -282,8 +296,7 @@ class _Run:
             shutil.rmtree(partial_folder, ignore_errors=True)
             raise AlignzooError(
                 f"could not save the model in {target}: {error}",
-                hint="the last checkpoint is whole; free some space and finish with "
-                f"--resume {self.folder}{plugin_words()}",
+                hint=f"the last checkpoint is whole; free some space and finish with: {resume_words(self.folder)}",
             ) from error
 
     def _finish(

@@ -178,6 +178,11 @@ def plugin_words() -> str:
     return "".join(f" --plugin {shlex.quote(str(file))}" for file in sources().files)
 
 
+def resume_words(folder: Path) -> str:
+    """The command line that resumes the run in a folder."""
+    return f"alignzoo run --resume {shlex.quote(str(folder))}{plugin_words()}"
+
+
 @contextlib.contextmanager
 def plugins_from(*files: str | Path, third_party: bool = True) -> Iterator[None]:
     """Inside, :func:`registry` also knows the plugins in ``files``; without ``third_party`` it knows nothing else but

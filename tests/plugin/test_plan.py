@@ -16,6 +16,7 @@ from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.recipe import Layer, flatten, read_recipe
 from alignzoo.plugin.registry import Registry, registry
 from alignzoo.plugin.resolve import require, resolve
+from alignzoo.stored import sealed
 
 OWN = {"model": "sandbox", "data": "sandbox"}
 
@@ -78,7 +79,8 @@ def test_a_default_that_has_changed_since_stops_a_resume(section: str, name: str
     content = yaml.safe_load((tmp_path / "plan.yaml").read_text())
     values = content["settings"] if section == "settings" else content[section]["options"]
     values[name]["value"] = 0.77
-    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(content))
+    del content["digest"]
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(sealed(content)))
     with pytest.raises(AlignzooError, match=rf"{name} was 0.77 when the run was started"):
         read_plan(tmp_path)
 
