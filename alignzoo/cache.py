@@ -5,7 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from alignzoo.files import clear_leftovers
+
 
 def cache_root() -> Path:
     """``$ALIGNZOO_CACHE``, or ``~/.cache/alignzoo``."""
     return Path(os.environ.get("ALIGNZOO_CACHE") or "~/.cache/alignzoo").expanduser()
+
+
+def cache_folder(name: str) -> Path:
+    """One of the caches inside :func:`cache_root`, cleared of what killed processes left unfinished there."""
+    folder = cache_root() / name
+    clear_leftovers(folder)
+    return folder

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignzoo.files import write_json
 from alignzoo.report import Reporter
 from alignzoo.stored import read_as, sealed
 
@@ -50,7 +50,7 @@ class RunResult:
 
     def save(self) -> None:
         """Write ``result.json`` into the run folder."""
-        _write_whole(Path(self.folder) / RESULT_FILE, sealed(self.to_dict()))
+        write_json(Path(self.folder) / RESULT_FILE, sealed(self.to_dict()))
 
     @classmethod
     def load(cls, folder: Path) -> RunResult | None:
@@ -83,13 +83,7 @@ def read_before(folder: Path) -> dict[str, float] | None:
 
 def write_evaluation(folder: Path, **figures: dict[str, float]) -> None:
     """Write ``evaluation.json`` (``before``, and ``after`` at the end), whole or not at all."""
-    _write_whole(folder / EVALUATION_FILE, sealed(figures))
-
-
-def _write_whole(path: Path, content: Any) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(folder / EVALUATION_FILE, sealed(figures))
 
 
 def report_outcome(before: Mapping[str, float], after: Mapping[str, float], report: Reporter) -> None:

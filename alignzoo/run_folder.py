@@ -1,79 +1,241 @@
-"""The run folder: found free, opened, left as it was by a start that failed; and what a full disk looks like."""
+"""A folder for results: found free, claimed for one process, left as it was by a start that failed."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import json
+import itertools
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
+from alignzoo.cache import cache_root
 from alignzoo.errors import AlignzooError, UsageError
+from alignzoo.files import check_links, clear_leftovers, write_json
+from alignzoo.lock import LOCK_FILE, check_unlocked, lock, unlock
 from alignzoo.plugin.plan import Plan
-from alignzoo.plugin.planfile import PLAN_FILE, write_plan
+from alignzoo.plugin.planfile import PLAN_FILE
+from alignzoo.report import Reporter
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENAMETOOLONG)
 
 
-def default_folder(plan: Plan) -> str:
+def default_folder(plan: Plan) -> Path:
     """Where a run without ``--out`` goes: by its methods and the time."""
     names = "-".join(method.card.name for method in plan.methods)
-    return f"runs/{names}-{datetime.now():%Y%m%d-%H%M%S}"
+    return Path(f"runs/{names}-{datetime.now():%Y%m%d-%H%M%S}")
 
 
-def open_folder(folder: Path, plan: Plan) -> None:
-    """Make the run folder with its plan, so that a run that is killed from here on can be resumed.
+@dataclass(frozen=True)
+class Claim:
+    """A folder that this process alone writes in.
+
+    Attributes:
+        made: whether this process made it; else it was there, empty or with a run to resume.
+    """
+
+    folder: Path
+    made: bool
+
+    def take(self, report: Reporter) -> None:
+        """Keep others from writing in it.
+
+        Raises:
+            UsageError: another process was faster.
+            OSError: it cannot be written.
+        """
+        try:
+            lock(self.folder, report)
+        except BaseException:
+            if self.made:
+                with contextlib.suppress(OSError):  # it is the other process's now
+                    self.folder.rmdir()
+            raise
+
+    def undo(self) -> None:
+        """Remove what a new folder holds, and the folder itself where it was not there before."""
+        with contextlib.suppress(FileNotFoundError):
+            for entry in self.folder.iterdir():
+                if entry.name != LOCK_FILE:
+                    _remove(entry)
+        self.release()
+        if self.made:
+            with contextlib.suppress(OSError):  # another process has claimed it since
+                self.folder.rmdir()
+
+    def release(self) -> None:
+        """Let others write in it."""
+        unlock(self.folder)
+
+
+def claim_new(folder: Path, report: Reporter) -> Claim:
+    """Make a folder, or take an empty one.
+
+    Raises:
+        UsageError: it holds something, is a file, or another process uses it.
+        AlignzooError: it cannot be written.
+    """
+    check_free(folder)
+    with _stating(folder, "--out "):
+        try:
+            folder.mkdir(parents=True)
+            claim = Claim(folder, made=True)
+        except FileExistsError:
+            claim = Claim(folder, made=False)
+        claim.take(report)
+    try:
+        check_free(folder, own=True)  # another run may have come and gone since
+    except BaseException:
+        claim.release()
+        raise
+    return claim
+
+
+def claim_default(plan: Plan, report: Reporter) -> Claim:
+    """Make the folder of a run without ``--out``; where another one has that name, a number follows it.
 
     Raises:
         AlignzooError: it cannot be written.
     """
+    name = default_folder(plan)
+    with _stating(name.parent, ""):
+        name.parent.mkdir(parents=True, exist_ok=True)
+        for count in itertools.count(1):
+            folder = name if count == 1 else name.with_name(f"{name.name}-{count}")
+            with contextlib.suppress(FileExistsError, UsageError):  # made, or even locked, by another process
+                folder.mkdir()
+                claim = Claim(folder, made=True)
+                claim.take(report)
+                return claim
+    raise AssertionError("there is always another number")
+
+
+def claim_run(folder: Path, report: Reporter) -> Claim:
+    """Take the folder of a run that is to be resumed.
+
+    Raises:
+        UsageError: that run is running.
+        AlignzooError: it cannot be written, or a part of it leads elsewhere.
+    """
+    check_links(folder)
+    claim = Claim(folder, made=False)
+    with _stating(folder, ""):
+        claim.take(report)
+    clear_leftovers(folder)
+    return claim
+
+
+@contextmanager
+def new_folder(folder: Path, report: Reporter) -> Iterator[Path]:
+    """A new folder for what is made inside; a failure leaves it as it was.
+
+    Raises:
+        UsageError, AlignzooError: as :func:`claim_new`.
+    """
+    claim = claim_new(folder, report)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_plan(plan, folder)
+        yield folder
+    except BaseException:
+        claim.undo()
+        raise
+    finally:
+        claim.release()
+
+
+def check_free(folder: Path, *, own: bool = False) -> None:
+    """Refuse a folder that holds something.
+
+    Args:
+        own: this process has its lock.
+
+    Raises:
+        UsageError: it does, it is a file, or another process uses it.
+        AlignzooError: it cannot be looked into.
+    """
+    with _stating(folder, "--out "):
+        if not folder.exists():
+            return
+        if folder.is_dir() and not own:
+            check_unlocked(folder)
+        if folder.is_dir() and all(entry.name == LOCK_FILE for entry in folder.iterdir()):
+            return
+        is_run = (folder / PLAN_FILE).is_file()
+    raise UsageError(
+        f"--out {folder} exists and is not empty",
+        hint=f"name another folder, or continue that run with --resume {folder}" if is_run else "name another folder",
+    )
+
+
+@contextmanager
+def _stating(folder: Path, flag: str) -> Iterator[None]:
+    """A refusal of the file system in words."""
+    try:
+        yield
     except OSError as error:
-        if is_disk_full(error):
-            raise
-        raise AlignzooError(
-            f"--out {folder} cannot be written: {error.strerror}", hint="name a folder in a place that you may write to"
+        kind = UsageError if error.errno == errno.ENAMETOOLONG else AlignzooError
+        raise kind(
+            f"{flag}{folder} cannot be written: {error.strerror}", hint="name a folder in a place that you may write to"
         ) from error
 
 
-def leave_as_it_was(folder: Path, existed: bool) -> None:
-    """Undo a start that failed, so that the same command works once its mistake is repaired."""
-    for entry in list(folder.iterdir()) if existed else [folder]:
-        if entry.is_file():
-            entry.unlink(missing_ok=True)
-        else:
-            shutil.rmtree(entry, ignore_errors=True)
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        entry.unlink(missing_ok=True)
 
 
 def is_disk_full(error: Exception) -> bool:
-    """No space left, over quota, or over the largest file allowed; safetensors gives the number in its text only."""
-    if isinstance(error, OSError):
-        return error.errno in _DISK_FULL
-    return isinstance(error, SafetensorError) and any(f"(os error {number})" in str(error) for number in _DISK_FULL)
+    """No space left, over quota, or over the largest file allowed."""
+    return _number(error) in _DISK_FULL
 
 
-def check_free(folder: Path) -> None:
-    """Refuse a folder that holds something.
+def remedy(error: Exception) -> str:
+    """What to do about a file that could not be written, as the beginning of a sentence."""
+    known = _number(error) is not None
+    return "repair that" if known and not is_disk_full(error) else "free some space"
 
-    Raises:
-        UsageError: it does, or it is a file.
+
+def file_problem(error: Exception, folder: Path, again: str) -> AlignzooError | None:
+    """What to say of a refusal of the file system in the middle of a run; None for an error of another kind.
+
+    Args:
+        folder: the run's.
+        again: how the run is continued or started again, as words of a sentence.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        is_run = (folder / PLAN_FILE).is_file()
-        raise UsageError(
-            f"--out {folder} exists and is not empty",
-            hint=f"name another folder, or continue that run with --resume {folder}"
-            if is_run
-            else "name another folder",
-        )
+    number, place = _number(error), getattr(error, "filename", None) or folder
+    if number is not None and not folder.is_dir():
+        return AlignzooError(f"{folder} was deleted or moved while the run was writing there", hint="run it again")
+    if number in (*_DISK_FULL, *_REFUSED):
+        return AlignzooError(f"cannot write {place}: {error}", hint=f"{remedy(error)} and {again}")
+    if number == errno.ENOENT and any(Path(str(place)).is_relative_to(cache) for cache in _caches()):
+        return AlignzooError(f"{place} was deleted while the run was using it", hint=again)
+    return None
+
+
+def _number(error: Exception) -> int | None:
+    """The number of a system's error; safetensors gives it in its text only."""
+    if isinstance(error, OSError):
+        return error.errno
+    match = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
+    return None if match is None else int(match[1])
+
+
+def _caches() -> list[Path]:
+    import datasets
+
+    return [cache_root(), Path(datasets.config.HF_DATASETS_CACHE)]
 
 
 def write_once(path: Path, content: Any) -> None:
     """A fact of the run's start, which a resume does not change."""
     if not path.is_file():
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(path, content)

@@ -7,26 +7,38 @@ result = run({"loss": "dpo", "geometry": "shapo-token", "max-steps": 20})
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.errors import AlignzooError, BrokenPluginError, DamagedError, UsageError, contained
+from alignzoo.errors import AlignzooError, BrokenPluginError, DamagedError, Interrupted, UsageError, contained
+from alignzoo.files import whole
 from alignzoo.launch import distributed_backend, take_over_sharding
 from alignzoo.observers import Observers
 from alignzoo.outcome import RunResult, read_before, report_outcome, write_evaluation
 from alignzoo.plugin.build import import_target
 from alignzoo.plugin.faults import describe_error
 from alignzoo.plugin.plan import SANDBOX, Plan
-from alignzoo.plugin.planfile import changed_plugins, plan_to_dict, read_plan
+from alignzoo.plugin.planfile import changed_plugins, plan_to_dict, read_plan, write_plan
 from alignzoo.plugin.recipe import Layer, flatten, read_recipe
 from alignzoo.plugin.registry import registry, resume_words
 from alignzoo.plugin.resolve import require, resolve
-from alignzoo.plugin.started import PLAN_FILE, plain_values, plan_as_started
+from alignzoo.plugin.started import plain_values, plan_as_started
+from alignzoo.ranks import on_all_ranks
 from alignzoo.report import Reporter
-from alignzoo.run_folder import check_free, default_folder, is_disk_full, leave_as_it_was, open_folder, write_once
+from alignzoo.run_folder import (
+    Claim,
+    check_free,
+    claim_default,
+    claim_new,
+    claim_run,
+    default_folder,
+    file_problem,
+    remedy,
+    write_once,
+)
+from alignzoo.stop import interruptible
 
 if TYPE_CHECKING:
     from alignzoo.data.parts import Parts
@@ -53,7 +65,8 @@ def run(recipe: str | Path | Mapping[str, Any] | Plan | None = None, *, report: 
 
 def execute(plan: Plan, *, reporter: Reporter) -> RunResult:
     """Train by a plan into a new run folder."""
-    return _Run(plan, reporter, None).go()
+    with interruptible():
+        return _Run(plan, reporter, None).go()
 
 
 def resume(folder: str | Path, *, reporter: Reporter) -> RunResult:
@@ -70,7 +83,8 @@ def resume(folder: str | Path, *, reporter: Reporter) -> RunResult:
         return finished
     for remark in changed_plugins(path, plan):
         reporter.warn(remark)
-    return _Run(plan, reporter, path).go()
+    with interruptible():
+        return _Run(plan, reporter, path).go()
 
 
 def _finished(folder: Path, reporter: Reporter) -> RunResult | None:
@@ -85,14 +99,16 @@ def _finished(folder: Path, reporter: Reporter) -> RunResult | None:
 class _Run:
     def __init__(self, plan: Plan, report: Reporter, folder: Path | None) -> None:
         from accelerate import Accelerator
-        from accelerate.utils import broadcast_object_list
 
         take_over_sharding()
         self.began = time.perf_counter()
         self.plan, self.settings, self.report = plan, plan.settings, report
         self.resuming = folder is not None
         _check_trackers(self.settings.track)
-        folder = folder or Path(self.settings.out or default_folder(plan))
+        self.folder = folder or (Path(self.settings.out) if self.settings.out else default_folder(plan))
+        self.claim: Claim | None = None
+        self.claimed = False
+        self.lasting = self.resuming  # a new folder stays once training has begun; before, a failure leaves nothing
         precision = "bf16" if self.settings.precision == "bf16" else "no"
         _forget_other_precision(precision)
         self.accelerator = Accelerator(
@@ -100,15 +116,10 @@ class _Run:
             gradient_accumulation_steps=1,
             mixed_precision=precision,
             log_with=list(self.settings.track) or None,
-            project_dir=str(folder) if self.settings.track else None,
+            project_dir=str(self.folder) if self.settings.track else None,
         )
-        name = [str(folder)]
-        if self.accelerator.num_processes > 1:
-            broadcast_object_list(name)
-        self.folder = Path(name[0])
-        if self.accelerator.is_main_process and not self.resuming:
-            check_free(self.folder)
-        self.accelerator.wait_for_everyone()
+        if self.settings.out and not self.resuming:
+            on_all_ranks(self.accelerator, lambda: check_free(self.folder) if self.main else None)
         self.observers = Observers(self._observers() if self.main else {}, report)
         self.judge = import_target(registry().find_extension("judge", self.settings.judge))
 
@@ -142,28 +153,32 @@ class _Run:
             result = self._go()
         except BaseException as error:
             self.observers.tell("end", None, error)
-            if not isinstance(error, Exception) or not is_disk_full(error):
+            problem = self._explained(error)
+            if self.claim is not None and not self.lasting:
+                self.claim.undo()
+            if problem is None:
                 raise
-            again = (
-                f"continue with: {resume_words(self.folder)}" if (self.folder / PLAN_FILE).is_file() else "run it again"
-            )
-            raise AlignzooError(
-                f"cannot write {getattr(error, 'filename', None) or self.folder}: {error}",
-                hint=f"free some space and {again}",
-            ) from error
+            raise problem from error
+        finally:
+            if self.claim is not None:
+                self.claim.release()
         self.observers.tell("end", result, None)
         return result
 
+    def _explained(self, error: BaseException) -> AlignzooError | None:
+        """What to say of a failure that is not the program's, and how the run is continued; None for others."""
+        resume = f"continue with: {resume_words(self.folder)}"
+        if isinstance(error, KeyboardInterrupt) and self.lasting:
+            return Interrupted("interrupted", hint=resume)
+        if not isinstance(error, Exception) or not self.claimed:
+            return None
+        return file_problem(error, self.folder, resume if self.lasting else "run it again")
+
     def _go(self) -> RunResult:
-        existed = self.folder.exists()
-        try:
-            loop, parts, tokenizer = self._prepare()
-            self.observers.tell("start", self.folder, plan_to_dict(self.plan), loop.steps)
-            before = self._before(loop, tokenizer)
-        except BaseException:
-            if self.main and not self.resuming:
-                leave_as_it_was(self.folder, existed)
-            raise
+        loop, parts, tokenizer = self._prepare()
+        self.observers.tell("start", self.folder, plan_to_dict(self.plan), loop.steps)
+        before = self._before(loop, tokenizer)
+        self.lasting = True
         loop.run()
         after = self._figures(loop, tokenizer)
         with loop.controller.for_evaluation():
@@ -188,8 +203,7 @@ class _Run:
         source = find_model(settings.model)
         check_quantisation(settings, source)
         tokenizer = load_tokenizer(source, settings)
-        if self.main and not self.resuming:
-            open_folder(self.folder, self.plan)
+        self._take_folder()
         with self.accelerator.main_process_first():
             parts = load_parts(
                 settings,
@@ -221,6 +235,29 @@ class _Run:
             planned=plain_values(plan_as_started(self.folder)) if self.main else None,
         )
         return loop, parts, tokenizer
+
+    def _take_folder(self) -> None:
+        """Claim the run folder, on the first rank; a new one gets its plan, so that a run killed from here on can be
+        resumed.
+
+        Raises:
+            AlignzooError: another process uses it, it is not free, or it cannot be written.
+        """
+        self.folder = on_all_ranks(self.accelerator, self._claim)[0]
+        self.claimed = True
+        if self.settings.track:
+            where = self.accelerator.project_configuration
+            where.project_dir = where.logging_dir = str(self.folder)
+
+    def _claim(self) -> Path:
+        if not self.main:
+            return self.folder
+        if self.resuming:
+            self.claim = claim_run(self.folder, self.report)
+            return self.folder
+        self.claim = claim_new(self.folder, self.report) if self.settings.out else claim_default(self.plan, self.report)
+        write_plan(self.plan, self.claim.folder)
+        return self.claim.folder
 
     def _check_batch(self) -> None:
         world = self.accelerator.num_processes
@@ -286,17 +323,14 @@ class _Run:
     def _write_model(self, model: Any, tokenizer: Any, state: dict[str, Any]) -> None:
         from alignzoo.model.weights import save_model
 
-        target, partial_folder = self.folder / "model", self.folder / ".model.partial"
+        target = self.folder / "model"
         try:
-            for leftover in (partial_folder, target):
-                shutil.rmtree(leftover, ignore_errors=True)
-            save_model(model, tokenizer, partial_folder, state)
-            partial_folder.rename(target)
+            with whole(target) as path:
+                save_model(model, tokenizer, path, state)
         except Exception as error:
-            shutil.rmtree(partial_folder, ignore_errors=True)
             raise AlignzooError(
                 f"could not save the model in {target}: {error}",
-                hint=f"the last checkpoint is whole; free some space and finish with: {resume_words(self.folder)}",
+                hint=f"the last checkpoint is whole; {remedy(error)} and finish with: {resume_words(self.folder)}",
             ) from error
 
     def _finish(

@@ -23,6 +23,7 @@ from alignzoo.plugin.declared import OWN_COMMANDS
 from alignzoo.plugin.faults import describe_error
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import plugins_from, registry
+from alignzoo.stop import interruptible
 
 COMMANDS = OWN_COMMANDS
 """Each is the attribute ``command`` of the module of its name."""
@@ -137,7 +138,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _exit_code(words: list[str]) -> int:
     try:
-        with plugins_from(*_plugin_files(words), third_party="--no-plugins" not in words):
+        with interruptible(), plugins_from(*_plugin_files(words), third_party="--no-plugins" not in words):
             code: Any = cli.main(args=words, prog_name="alignzoo", standalone_mode=False)
     except SystemExit as ended:
         if "_ALIGNZOO_COMPLETE" in os.environ:  # click ends so when the shell has asked for completions

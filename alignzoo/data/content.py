@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.data.digests import digest, rows_digest, tables_digest
+from alignzoo.files import clear_leftovers, scratch
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -113,9 +113,8 @@ def _remembered(memo: Path) -> str | None:
 
 def _remember(memo: Path, found: str) -> None:
     """Write whole or not at all; where nothing can be written the rows are hashed again next time."""
-    with contextlib.suppress(OSError):
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=memo.parent) as folder:
-            whole = Path(folder) / memo.name
-            whole.write_text(json.dumps({"digest": found}), encoding="utf-8")
-            whole.replace(memo)
+    clear_leftovers(memo.parent)
+    with contextlib.suppress(OSError), scratch(memo.parent) as beside:
+        whole = beside / memo.name
+        whole.write_text(json.dumps({"digest": found}), encoding="utf-8")
+        whole.replace(memo)

@@ -14,6 +14,7 @@ from alignzoo.data.columns import column, take
 from alignzoo.data.digests import digest
 from alignzoo.data.quiet import quiet_datasets
 from alignzoo.errors import UsageError
+from alignzoo.files import write_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -74,8 +75,4 @@ def write_manifest(path: str | Path, flipped: Sequence[int], *, rate: float, see
     """
     header: dict[str, Any] = {"rate": rate, "seed": seed, "n": n, "flipped": len(flipped)}
     lines = [header, *({"pair_id": pair} for pair in flipped)]
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.partial")
-    partial.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
-    partial.replace(target)
+    write_text(Path(path), "".join(f"{json.dumps(line)}\n" for line in lines))

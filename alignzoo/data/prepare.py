@@ -6,7 +6,6 @@ import gc
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from alignzoo.data.sources import load_rows
 from alignzoo.data.summary import DataSummary
 from alignzoo.data.tokenise_rows import TokeniseRows, columns_of
 from alignzoo.errors import AlignzooError, DamagedError, DataError, UsageError
+from alignzoo.files import clear_leftovers, scratch
 from alignzoo.stored import file_digest, read_sealed, sealed
 
 if TYPE_CHECKING:
@@ -99,9 +99,9 @@ def prepare(
     prepared, damage = _kept(folder, original)
     if prepared is None:
         task = TokeniseRows(layout, tokenizer, max_length, max_prompt_length, name)
-        with _scratch(folder) as scratch:
-            _build(rows, task, scratch, key, workers)
-            _publish(scratch / "pairs", folder)
+        with scratch(folder.parent) as beside:
+            _build(rows, task, beside, key, workers)
+            _publish(beside / "pairs", folder)
         prepared, unreadable = _kept(folder, original)
         if prepared is None:
             raise DataError(
@@ -129,7 +129,9 @@ def _notes(rows: Dataset, layout: Layout) -> tuple[str, ...]:
 def _cache_root() -> Path:
     import datasets
 
-    return Path(datasets.config.HF_DATASETS_CACHE) / "alignzoo"
+    root = Path(datasets.config.HF_DATASETS_CACHE) / "alignzoo"
+    clear_leftovers(root)
+    return root
 
 
 def _kept(folder: Path, original: OriginalRows) -> tuple[Prepared | None, list[str]]:
@@ -161,8 +163,8 @@ def _load(folder: Path, original: OriginalRows) -> Prepared:
     return Prepared(dataset, summary, stored["fingerprint"], original, contents, stored["highest_id"])
 
 
-def _build(rows: Dataset, task: TokeniseRows, scratch: Path, key: str, workers: int | None) -> None:
-    """Write the kept pairs, their content hashes and their summary to ``scratch/pairs``."""
+def _build(rows: Dataset, task: TokeniseRows, beside: Path, key: str, workers: int | None) -> None:
+    """Write the kept pairs, their content hashes and their summary to ``beside/pairs``."""
     many = len(rows) > _MANY_ROWS
     processes = workers if workers is not None else (min(os.cpu_count() or 1, _MOST_WORKERS) if many else 1)
     features = columns_of(task.layout, rows.column_names)
@@ -175,12 +177,12 @@ def _build(rows: Dataset, task: TokeniseRows, scratch: Path, key: str, workers: 
             remove_columns=rows.column_names,
             features=features,
             num_proc=processes if processes > 1 else None,
-            cache_file_name=str(scratch / "all.arrow"),
+            cache_file_name=str(beside / "all.arrow"),
             load_from_cache_file=False,
             new_fingerprint=key[:32],
             desc="tokenising pairs",
         )
-    folder, kept = scratch / "pairs", Kept(task)
+    folder, kept = beside / "pairs", Kept(task)
     folder.mkdir()
     blocks = file_blocks(tokenised)
     assert blocks is not None, "what map has written is read as it is"
@@ -193,16 +195,6 @@ def _build(rows: Dataset, task: TokeniseRows, scratch: Path, key: str, workers: 
         "files": {name: file_digest(folder / name) for name in (_PAIRS_FILE, _CONTENTS_FILE)},
     }
     (folder / _SUMMARY_FILE).write_text(json.dumps(sealed(stored), indent=1), encoding="utf-8")
-
-
-@contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = Path(tempfile.mkdtemp(prefix="building-", dir=folder.parent))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _publish(built: Path, folder: Path) -> None:

@@ -8,7 +8,6 @@ chosen by validation AUC.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from alignzoo.data.collate import padded_texts
 from alignzoo.errors import AlignzooError, DamagedError, DataError, ModelError, UsageError
+from alignzoo.files import whole, write_json
 from alignzoo.report import Progress
 from alignzoo.stored import file_digest, read_sealed, sealed
 
@@ -50,10 +50,10 @@ class Probe:
 
     def save(self, folder: Path) -> None:
         """Write ``probe.safetensors`` and ``probe.json``, which has the digest of both."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({"weight": self.weight, "bias": self.bias}, folder / TENSORS_FILE)
-        facts = sealed({**self.facts, TENSORS_FILE: file_digest(folder / TENSORS_FILE)})
-        (folder / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        folder.mkdir(exist_ok=True)
+        with whole(folder / TENSORS_FILE) as path:
+            save_file({"weight": self.weight, "bias": self.bias}, path)
+        write_json(folder / FACTS_FILE, sealed({**self.facts, TENSORS_FILE: file_digest(folder / TENSORS_FILE)}))
 
     @classmethod
     def load(cls, folder: Path, *, hidden: int) -> Probe:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 
-from alignzoo.cache import cache_root
+from alignzoo.cache import cache_folder
 from alignzoo.errors import AlignzooError, DataError, ModelError
+from alignzoo.files import scratch
 from alignzoo.geometry.plots import draw_probe, drawn_or_told
 from alignzoo.geometry.probe import Pooling, Probe, fit_probe, hidden_features, layer_indices
 from alignzoo.geometry.projections import find_down_projections
@@ -22,7 +22,7 @@ from alignzoo.model.base import without_adapter
 from alignzoo.model.weights import fingerprint
 from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
-from alignzoo.run_folder import check_free, leave_as_it_was
+from alignzoo.run_folder import new_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,7 +39,7 @@ def cached_probe(
     weights = weights or fingerprint(model)
     data = {"probe_train": _digest(train), "probe_validation": _digest(validation)}
     key = hashlib.sha256(json.dumps([PROBE_VERSION, weights, data]).encode()).hexdigest()[:32]
-    folder = cache_root() / "probes" / key
+    folder = cache_folder("probes") / key
     hidden = model.config.get_text_config().hidden_size
     kept = _kept(folder, hidden, report)
     if kept is not None:
@@ -58,8 +58,8 @@ def _kept(folder: Path, hidden: int, report: Reporter) -> Probe | None:
     except AlignzooError as error:
         report.warn(f"{error.message}; training another one")
         # Moved before it is deleted: no other run sees half of it, and none deletes what another has just published.
-        with contextlib.suppress(OSError), tempfile.TemporaryDirectory(prefix=".damaged-", dir=folder.parent) as away:
-            folder.rename(Path(away) / folder.name)
+        with contextlib.suppress(OSError), scratch(folder.parent) as away:
+            folder.rename(away / folder.name)
         return None
     return probe
 
@@ -67,9 +67,8 @@ def _kept(folder: Path, hidden: int, report: Reporter) -> Probe | None:
 def _publish(probe: Probe, folder: Path, hidden: int, report: Reporter) -> Probe:
     """Keep a probe for later runs, whole or not at all; where another run was faster, its probe is returned."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder.parent) as partial:
-            whole = Path(partial) / folder.name
+        with scratch(folder.parent) as beside:
+            whole = beside / folder.name
             probe.save(whole)
             whole.rename(folder)
     except (OSError, SafetensorError) as error:
@@ -156,15 +155,10 @@ def probe_command(
         UsageError: ``out`` exists and is not empty, or a layer or a number of neurons that the model does not have.
         AlignzooError: ``out`` cannot be written.
     """
-    folder = Path(out)
-    existed = open_out(folder)
-    try:
+    with new_folder(Path(out), reporter) as folder:
         policy, probe = _probe_of(settings, max_pairs, layers, pooling, reporter)
         selection = _save_selection(folder, policy, probe, select, share, count, reporter)
         probe.save(folder)
-    except BaseException:
-        leave_as_it_was(folder, existed)
-        raise
     plot = folder / "probe.png"
     drawn = drawn_or_told(lambda: draw_probe(plot, probe.facts, selection), plot, reporter)
     return {"out": str(folder), **probe.facts, "selection": selection, "plot": str(plot) if drawn else None}
@@ -197,20 +191,6 @@ def _save_selection(
         "of": sum(projection.inner for projection in projections),
         "neurons_by_layer": {name: len(index) for name, index in zip(names, selected, strict=True)},
     }
-
-
-def open_out(folder: Path) -> bool:
-    """Make the ``--out`` folder, before anything is computed for it; returns whether it was there already."""
-    try:
-        check_free(folder)
-        existed = folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return existed
-    except OSError as error:
-        raise AlignzooError(
-            f"--out {folder} cannot be written: {error.strerror}", hint="name a folder in a place that you may write to"
-        ) from error
 
 
 def _probe_of(

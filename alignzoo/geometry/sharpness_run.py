@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ import torch
 
 from alignzoo.data.parts import Parts, load_parts
 from alignzoo.errors import AlignzooError, DataError, UsageError
+from alignzoo.files import write_json
 from alignzoo.geometry.plots import draw_slices, drawn_or_told
-from alignzoo.geometry.probe_run import cached_probe, open_out
+from alignzoo.geometry.probe_run import cached_probe
 from alignzoo.geometry.projections import Projection, find_down_projections
 from alignzoo.geometry.sharpness import Subspace, measure
 from alignzoo.geometry.subspace import SavedSelection, select_neurons, selection_file
@@ -27,7 +27,7 @@ from alignzoo.plugin.registry import resume_words
 from alignzoo.report import Reporter
 from alignzoo.reward.context import RewardContext
 from alignzoo.reward.scoring import scored
-from alignzoo.run_folder import leave_as_it_was
+from alignzoo.run_folder import new_folder
 from alignzoo.train.assemble import group_indices, objective_of, probe_source
 from alignzoo.train.batches import Sizes, by_length
 from alignzoo.train.context import Engine, StepContext
@@ -75,14 +75,9 @@ def sharpness_command(question: Question, *, out: str | None, reporter: Reporter
     """
     if out is None:
         return _measure(question, reporter)
-    folder = Path(out)
-    existed = open_out(folder)
-    try:
+    with new_folder(Path(out), reporter) as folder:
         found = _measure(question, reporter)
-        (folder / "sharpness.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    except BaseException:
-        leave_as_it_was(folder, existed)
-        raise
+        write_json(folder / "sharpness.json", found)
     plot = folder / "sharpness.png"
     title = f"{found['model']}: {found['objective']} on {found['pairs']} held-out pairs"
     drawn_or_told(lambda: draw_slices(plot, found["subspaces"], title), plot, reporter)

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from alignzoo.errors import AlignzooError, DamagedError, UsageError
+from alignzoo.files import whole, write_json
 from alignzoo.geometry.projections import Projection, linear_maps
 from alignzoo.stored import DIGEST, value_digest
 
@@ -85,17 +86,14 @@ def save_selection(
     folder: Path, projections: Sequence[Projection], selected: Sequence[torch.Tensor], facts: Mapping[str, object]
 ) -> None:
     """``selection.safetensors`` (indices by map's name) and ``selection.json`` (what they were chosen by)."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     names = [projection.name for projection in projections]
     widths = {projection.name: projection.inner for projection in projections}
-    save_file(
-        {name: index.contiguous() for name, index in zip(names, selected, strict=True)},
-        folder / FILE,
-        metadata={_WIDTHS: json.dumps(widths), DIGEST: _digest(dict(zip(names, selected, strict=True)), widths)},
-    )
+    indices = {name: index.contiguous() for name, index in zip(names, selected, strict=True)}
+    with whole(folder / FILE) as path:
+        save_file(indices, path, metadata={_WIDTHS: json.dumps(widths), DIGEST: _digest(indices, widths)})
     counts = {name: len(index) for name, index in zip(names, selected, strict=True)}
-    text = json.dumps({**facts, "neurons": sum(counts.values()), "neurons_by_layer": counts}, indent=2)
-    (folder / "selection.json").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "selection.json", {**facts, "neurons": sum(counts.values()), "neurons_by_layer": counts})
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from alignzoo import __version__
 from alignzoo.cache import cache_root
+from alignzoo.files import clear_leftovers, write_text
 from alignzoo.plugin.card import Card
 from alignzoo.plugin.plugin import Plugin
 
@@ -61,9 +61,8 @@ def save_record(plugin: Plugin, card: Card, *, failed: list[str], expected: list
     )
     path = _file_of(plugin, card)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".partial-{os.getpid()}")
-    partial.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    clear_leftovers(path.parent)
+    write_text(path, record.model_dump_json(indent=2) + "\n")
 
 
 def read_record(plugin: Plugin, card: Card) -> ContractRecord | None:

@@ -12,6 +12,7 @@ import yaml
 
 from alignzoo import __version__
 from alignzoo.errors import AlignzooError, DamagedError, UsageError
+from alignzoo.files import write_text
 from alignzoo.launch import distributed_backend
 from alignzoo.plugin.card import ExtensionKind, is_path
 from alignzoo.plugin.plan import SANDBOX, Method, Plan
@@ -86,9 +87,7 @@ def write_plan(plan: Plan, folder: Path) -> None:
         _anchor_options(method, stated["options"])
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
     text += yaml.safe_dump({DIGEST: value_digest(yaml.safe_load(text))})
-    partial = folder / f".{PLAN_FILE}.partial"
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(folder / PLAN_FILE)
+    write_text(folder / PLAN_FILE, text)
 
 
 def read_plan(folder: Path) -> Plan:

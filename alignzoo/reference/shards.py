@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from alignzoo.files import scratch
 from alignzoo.report import Reporter
 
 _TOKENS_AT_A_TIME = 1 << 20
@@ -92,9 +92,8 @@ def write_shard(folder: Path, values: Values) -> None:
     if values.token_logps is not None:
         tensors["token_logps"] = values.token_logps
         stated["tokens"] = _tokens_content(values)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as beside:
-        whole = Path(beside) / path.name
+    with scratch(folder) as beside:
+        whole = beside / path.name
         save_file(tensors, whole, metadata=stated)
         whole.replace(path)
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError
 
-from alignzoo.cache import cache_root
+from alignzoo.cache import cache_folder
 from alignzoo.reference.shards import Values, read_shard, read_shards, shard_path, write_shard
 from alignzoo.report import Reporter
 
 
 def store_folder(identity: str) -> Path:
     """Where the log-probs of a reference are kept."""
-    return cache_root() / "reference" / identity
+    return cache_folder("reference") / identity
 
 
 class Store:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 
+from alignzoo.files import write_json
 from alignzoo.report import Reporter
 
 BINS = 10
@@ -47,4 +47,4 @@ def note_soft_labels(labels: torch.Tensor, folder: Path | None, report: Reporter
             "--robust.temperature) of the method that makes them"
         )
     if folder is not None:
-        (folder / SOFT_LABELS_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / SOFT_LABELS_FILE, facts)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import tempfile
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from alignzoo.cache import cache_root
+from alignzoo.cache import cache_folder
 from alignzoo.data.parts import Scores
+from alignzoo.files import scratch
 from alignzoo.report import Reporter
 
 
@@ -40,9 +40,8 @@ def keep(key: str, scores: Scores, report: Reporter) -> None:
     path = _file(key)
     tensors = {"chosen": scores.chosen, "rejected": scores.rejected}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent) as folder:
-            whole = Path(folder) / path.name
+        with scratch(path.parent) as beside:
+            whole = beside / path.name
             save_file(tensors, whole, metadata={"content": _content(scores)})
             whole.replace(path)
     except (OSError, SafetensorError) as error:
@@ -50,7 +49,7 @@ def keep(key: str, scores: Scores, report: Reporter) -> None:
 
 
 def _file(key: str) -> Path:
-    return cache_root() / "scores" / f"{key}.safetensors"
+    return cache_folder("scores") / f"{key}.safetensors"
 
 
 def _content(scores: Scores) -> str:

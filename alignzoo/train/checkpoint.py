@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from alignzoo.errors import AlignzooError, DamagedError, MethodError
+from alignzoo.files import whole
 from alignzoo.geometry.shards import whole_state
 from alignzoo.plugin.registry import resume_words
 from alignzoo.report import Reporter
+from alignzoo.run_folder import remedy
 from alignzoo.stored import file_digest, read_sealed, sealed
 
 STATE_FILE = "state.json"
@@ -52,25 +52,20 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
         AlignzooError: it could not be written (disk full, ...); what was there before is untouched.
     """
     target = folder / "checkpoints" / f"step-{checkpoint.step:08d}"
-    partial = target.with_name(f".{target.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file(checkpoint.weights, partial / WEIGHTS_FILE)
-        torch.save(checkpoint.tensors, partial / TENSORS_FILE)
-        files = {name: _identity(partial / name) for name in _FILES}
-        state = sealed({"step": checkpoint.step, "files": files, **checkpoint.facts})
-        (partial / STATE_FILE).write_text(json.dumps(state, indent=2), encoding="utf-8")
-        _flush(partial.iterdir())
-        shutil.rmtree(target, ignore_errors=True)  # a damaged one, whose step was taken again
-        partial.rename(target)
-        _flush([target.parent])
+        target.parent.mkdir(exist_ok=True)
+        with whole(target) as partial:
+            partial.mkdir()
+            save_file(checkpoint.weights, partial / WEIGHTS_FILE)
+            torch.save(checkpoint.tensors, partial / TENSORS_FILE)
+            files = {name: _identity(partial / name) for name in _FILES}
+            state = sealed({"step": checkpoint.step, "files": files, **checkpoint.facts})
+            (partial / STATE_FILE).write_text(json.dumps(state, indent=2), encoding="utf-8")
     except (OSError, RuntimeError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
         last = latest_checkpoint(folder)
         raise AlignzooError(
             f"could not save the checkpoint of step {checkpoint.step} in {target.parent}: {error}",
-            hint=f"free some space and continue with: {resume_words(folder)}"
+            hint=f"{remedy(error)} and continue with: {resume_words(folder)}"
             + (f" (from step {step_of(last)})" if last else " (from the first step)"),
         ) from error
     # Those of later steps are left: a resume found them damaged, and they must not count as the newest.
@@ -209,12 +204,3 @@ def _is_whole(path: Path) -> bool:
     except DamagedError:
         return False
     return True
-
-
-def _flush(paths: Iterable[Path]) -> None:
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -6,12 +6,10 @@ for each step: reference log-probs -> controller.step(ctx) -> clip -> optimizer 
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from alignzoo.plugin.settings import Settings
 from alignzoo.reference.cached import CachedReference
 from alignzoo.reference.frozen import ReferenceForward
 from alignzoo.report import Reporter
+from alignzoo.stop import stop_requests
 from alignzoo.train.checkpoint import Checkpoint, plain_state, save_checkpoint, step_of, whole_checkpoints
 from alignzoo.train.context import Engine, StepContext
 from alignzoo.train.controllers import Controllers
@@ -75,12 +74,14 @@ class Loop:
 
         Raises:
             NonFiniteLossError: names the step, the pairs and the last good checkpoint; nothing is updated.
-            Interrupted: Ctrl-C or SIGTERM, after saving a checkpoint.
+            Interrupted: Ctrl-C, SIGTERM or SIGHUP, after saving a checkpoint.
         """
         settings = self.settings
         metrics = MetricsFile(self.folder, self.report, done=self.done, digest=self.metrics) if self._writes else None
         self.engine.model.train()
-        with _stop_requests() as stop, self.report.progress(self.steps, "training", unit="step", done=self.done) as bar:
+        say = partial(self.report.note, "finishing this step, saving; Ctrl-C again stops at once")
+        progress = self.report.progress(self.steps, "training", unit="step", done=self.done)
+        with stop_requests(say) as stop, progress as bar:
             while self.done < self.steps:
                 line, figures = self._step(self.done), dict[str, float]()
                 self.done += 1
@@ -221,24 +222,3 @@ class Loop:
             return stop
         flag = torch.tensor(int(stop), device=self.engine.accelerator.device)
         return bool(self.engine.accelerator.reduce(flag, reduction="sum") > 0)
-
-
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; the second one interrupts at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def request(number: int, _frame: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from alignzoo.files import append_text, write_text
 from alignzoo.interfaces import PreferenceLoss
 from alignzoo.pairs import PairBatch
 from alignzoo.report import Reporter
@@ -86,8 +87,7 @@ class MetricsFile:
         self._repair(done, digest, report)
 
     def append(self, line: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_text(self.path, json.dumps(line) + "\n")
 
     def _repair(self, done: int, digest: str | None, report: Reporter) -> None:
         """Drop the lines of steps that a resumed run takes again, and all that is no line of its own step."""
@@ -114,9 +114,7 @@ class MetricsFile:
         if digest is not None and not missing and bytes_digest(whole) != digest:
             report.warn(f"{self.path}: the figures of steps 1 to {done} are not those that were written")
         if whole != content:
-            partial = self.path.with_suffix(".partial")
-            partial.write_bytes(whole)
-            partial.replace(self.path)
+            write_text(self.path, whole.decode())
 
 
 def metrics_digest(folder: Path) -> str | None:

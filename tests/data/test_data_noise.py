@@ -103,6 +103,7 @@ def test_rate_out_of_bounds(rate: float) -> None:
 
 def test_manifest_has_a_header_and_one_line_per_flip(tmp_path: Path) -> None:
     path = tmp_path / "run" / "flips.jsonl"
+    path.parent.mkdir()
     write_manifest(path, [30, 70], rate=0.2, seed=3, n=10)
     header, *pairs = map(json.loads, path.read_text().splitlines())
     assert header == {"rate": 0.2, "seed": 3, "n": 10, "flipped": 2}

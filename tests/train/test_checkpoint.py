@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,9 @@ import torch
 from heard import Heard
 
 from alignzoo.errors import AlignzooError, MethodError
+from alignzoo.files import PARTIAL, clear_leftovers
 from alignzoo.model.weights import fingerprint
+from alignzoo.owner import Owner
 from alignzoo.stored import file_digest, read_sealed, sealed
 from alignzoo.testing.tiny import tiny_model
 from alignzoo.train import checkpoint as checkpoints
@@ -114,12 +117,13 @@ def test_a_damaged_later_one_does_not_count_as_the_newest_and_is_written_again(t
 
 
 def test_what_a_killed_save_left_is_not_picked_and_goes_away(tmp_path: Path) -> None:
-    left = tmp_path / "checkpoints" / ".step-00000005.partial"
+    killed = Owner(Owner.this().host, os.getpid(), "0-0")
+    left = tmp_path / "checkpoints" / f"{PARTIAL}{killed.token}.x" / "step-00000005"
     left.mkdir(parents=True)
     (left / "weights.safetensors").write_bytes(b"half")
     assert latest_checkpoint(tmp_path) is None
-    save_checkpoint(tmp_path, state(5), keep=1)
-    assert not left.exists()
+    clear_leftovers(tmp_path)
+    assert not left.parent.exists()
 
 
 def test_a_full_disk_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

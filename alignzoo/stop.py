@@ -1,0 +1,89 @@
+"""Requests to stop: Ctrl-C, SIGTERM (a scheduler's) and SIGHUP (the terminal has gone)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_SAME_REQUEST = 0.5
+"""Seconds in which a second signal is the same request: launchers and shells pass one on that arrived by itself."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """All of them raise ``KeyboardInterrupt``, so that what runs inside can clean up."""
+
+    def interrupt(_first: bool) -> None:
+        raise KeyboardInterrupt
+
+    with _on_request(interrupt):
+        yield
+
+
+@contextmanager
+def stop_requests(notify: Callable[[], None]) -> Iterator[threading.Event]:
+    """An event that the first request sets, after which ``notify`` is called; a second one interrupts at once."""
+    event = threading.Event()
+
+    def request(first: bool) -> None:
+        if not first:
+            raise KeyboardInterrupt
+        event.set()
+        with contextlib.suppress(RuntimeError, OSError):  # the signal came while a line was being printed
+            notify()
+
+    with _on_request(request):
+        yield event
+
+
+@contextmanager
+def _on_request(act: Callable[[bool], None]) -> Iterator[None]:
+    """Calls ``act`` with whether it is the first request; in the main thread only, where signals arrive."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+    latest: float | None = None
+
+    def handle(number: int, _frame: Any) -> None:
+        nonlocal latest
+        if os.getpid() != process:  # a forked worker, which has nothing to finish
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        if number == signal.SIGHUP:
+            _leave_lost_terminal()
+        now, before = time.monotonic(), latest
+        if before is not None and (number == signal.SIGHUP or now - before < _SAME_REQUEST):
+            return
+        latest = now
+        act(before is None)
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
+        numbers.append(signal.SIGHUP)
+    found = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in found.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _leave_lost_terminal() -> None:
+    """Where output went to a terminal that is gone, it goes nowhere: the next line would fail."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            number = stream.fileno()
+            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, number)
+                os.close(nowhere)

@@ -1,0 +1,107 @@
+"""What a request to stop does, whichever signal it comes by."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from alignzoo import stop
+from alignzoo.stop import interruptible, stop_requests
+
+NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Requests that follow each other shortly are told apart sooner; afterwards the handlers are those of before."""
+    monkeypatch.setattr(stop, "_SAME_REQUEST", 0.1)
+    before = [signal.getsignal(number) for number in NUMBERS]
+    yield
+    assert [signal.getsignal(number) for number in NUMBERS] == before
+
+
+def ask(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(0.001)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_each_interrupts(number: signal.Signals) -> None:
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        ask(number)
+
+
+def test_the_first_asks_to_finish_a_later_one_interrupts() -> None:
+    notes: list[str] = []
+    with stop_requests(lambda: notes.append("saving")) as asked:
+        assert not asked.is_set()
+        ask(signal.SIGTERM)
+        ask(signal.SIGINT)  # the same request, passed on by a launcher
+        assert asked.is_set()
+        assert notes == ["saving"]
+        time.sleep(0.12)
+        ask(signal.SIGHUP)  # a shell sends it after the terminal has
+        with pytest.raises(KeyboardInterrupt):
+            ask(signal.SIGINT)
+    assert notes == ["saving"]
+
+
+def test_a_line_that_cannot_be_printed_just_then_does_no_harm() -> None:
+    def reentrant() -> None:
+        raise RuntimeError("reentrant call inside a buffered writer")
+
+    with stop_requests(reentrant) as asked:
+        ask(signal.SIGTERM)
+    assert asked.is_set()
+
+
+def test_under_nohup_a_lost_terminal_is_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible():
+            ask(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_forked_worker_ends_by_the_signal_as_ever() -> None:
+    with interruptible():
+        worker = os.fork()
+        if worker == 0:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5)
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(worker, 0)
+    assert os.WTERMSIG(status) == signal.SIGTERM
+
+
+HANGING_UP = """
+import sys, time
+from pathlib import Path
+from alignzoo.stop import stop_requests
+with stop_requests(lambda: print("finishing", file=sys.stderr)) as asked:
+    print("ready", flush=True)
+    asked.wait(20)
+print("saved", file=sys.stderr, flush=True)
+Path(sys.argv[1]).write_text(str(asked.is_set()))
+"""
+
+
+def test_when_the_terminal_is_closed_there_is_time_to_save(tmp_path: Path) -> None:
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-c", HANGING_UP, str(tmp_path / "saved")])
+    assert b"ready" in os.read(terminal, 100)
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert (tmp_path / "saved").read_text() == "True"
