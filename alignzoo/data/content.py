@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignzoo.data.digests import digest, rows_digest, tables_digest
 from alignzoo.files import clear_leftovers, scratch
+from alignzoo.stored import file_digest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -62,8 +63,10 @@ def loaded_digest(rows: Dataset) -> str:
     Raises:
         pyarrow.ArrowInvalid: the rows hold bytes that are no UTF-8.
     """
-    memo = _memo(rows)
-    if memo is not None and (known := _remembered(memo)) is not None:
+    files = [Path(entry["filename"]).resolve() for entry in rows.cache_files]
+    # The fingerprint tells apart the slices of one file that a loader may give.
+    what = digest(rows._fingerprint, len(rows), str(rows.features))
+    if files and (known := remembered(what, files)) is not None:
         return known
     blocks = file_blocks(rows)
     if blocks is None:
@@ -71,9 +74,23 @@ def loaded_digest(rows: Dataset) -> str:
         found = rows_digest(rows)
     else:
         found = tables_digest(_validated(blocks))
-    if memo is not None and _settled(rows):
-        _remember(memo, found)
+    if files and settled(files):
+        remember(what, files, found)
     return found
+
+
+def known_digest(file: Path) -> str:
+    """The digest of a file's bytes, remembered like that of rows.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    known = remembered("bytes", [file])
+    if known is None:
+        known = file_digest(file)
+        if settled([file]):
+            remember("bytes", [file], known)
+    return known
 
 
 def _validated(blocks: Iterable[Any]) -> Iterator[Any]:
@@ -82,39 +99,38 @@ def _validated(blocks: Iterable[Any]) -> Iterator[Any]:
         yield block
 
 
-def _memo(rows: Dataset) -> Path | None:
-    """The file that remembers the digest of these rows in the present state of their files; None for rows in memory."""
-    import datasets
-
-    states = []
-    for entry in rows.cache_files:
-        path = Path(entry["filename"]).resolve()
-        state = path.stat()
-        states.append([str(path), state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns])
-    if not states:
-        return None
-    # The fingerprint tells apart the slices of one file that a loader may give.
-    key = digest(states, rows._fingerprint, len(rows), str(rows.features))
-    return Path(datasets.config.HF_DATASETS_CACHE) / "alignzoo-digests" / f"{key}.json"
-
-
-def _settled(rows: Dataset) -> bool:
-    latest = max(Path(entry["filename"]).stat().st_ctime for entry in rows.cache_files)
-    return time.time() - latest > _SETTLED
-
-
-def _remembered(memo: Path) -> str | None:
+def remembered(what: str, files: Iterable[Path]) -> str | None:
+    """What was found out about the files in their present state, None if nothing was."""
     try:
-        found = json.loads(memo.read_text(encoding="utf-8"))["digest"]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = json.loads(_memo(what, files).read_text(encoding="utf-8"))["digest"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return found if isinstance(found, str) else None
 
 
-def _remember(memo: Path, found: str) -> None:
-    """Write whole or not at all; where nothing can be written the rows are hashed again next time."""
-    clear_leftovers(memo.parent)
-    with contextlib.suppress(OSError), scratch(memo.parent) as beside:
-        whole = beside / memo.name
-        whole.write_text(json.dumps({"digest": found}), encoding="utf-8")
-        whole.replace(memo)
+def remember(what: str, files: Iterable[Path], found: str) -> None:
+    """Write whole or not at all; where nothing can be written it is found out again next time."""
+    with contextlib.suppress(OSError):
+        memo = _memo(what, files)
+        clear_leftovers(memo.parent)
+        with scratch(memo.parent) as beside:
+            whole = beside / memo.name
+            whole.write_text(json.dumps({"digest": found}), encoding="utf-8")
+            whole.replace(memo)
+
+
+def settled(files: Iterable[Path]) -> bool:
+    """Whether the next change of any of the files will show in its time stamp."""
+    return time.time() - max(file.stat().st_ctime for file in files) > _SETTLED
+
+
+def _memo(what: str, files: Iterable[Path]) -> Path:
+    """The file that remembers something about files in their present state."""
+    import datasets
+
+    states = []
+    for file in files:
+        path = file.resolve()
+        state = path.stat()
+        states.append([str(path), state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns])
+    return Path(datasets.config.HF_DATASETS_CACHE) / "alignzoo-digests" / f"{digest(states, what)}.json"

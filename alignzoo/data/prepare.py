@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alignzoo.data.content import file_blocks, loaded_digest
+from alignzoo.data.content import file_blocks, known_digest, loaded_digest
 from alignzoo.data.digests import digest, rows_digest, tokenizer_digest
 from alignzoo.data.formats import Layout, choose_layout, pku_label_column
 from alignzoo.data.kept import Kept
@@ -155,7 +155,7 @@ def _load(folder: Path, original: OriginalRows) -> Prepared:
 
     stored = read_sealed(folder / _SUMMARY_FILE)
     for name in (_PAIRS_FILE, _CONTENTS_FILE):
-        if file_digest(folder / name) != stored["files"][name]:
+        if known_digest(folder / name) != stored["files"][name]:
             raise DamagedError(folder / name, "its content is not what was written")
     dataset = datasets.Dataset.from_file(str(folder / _PAIRS_FILE))
     contents = np.load(folder / _CONTENTS_FILE, mmap_mode="r", allow_pickle=False)
