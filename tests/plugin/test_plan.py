@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from alignzoo.plugin.plan import Plan
 from alignzoo.plugin.planfile import plan_to_dict, read_plan, write_plan
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.recipe import Layer, flatten, read_recipe
-from alignzoo.plugin.registry import Registry, registry
+from alignzoo.plugin.registry import Registry, plugins_from, registry, resume_words
 from alignzoo.plugin.resolve import require, resolve
 from alignzoo.plugin.started import plain_values, plan_as_started
 from alignzoo.stored import sealed
@@ -276,3 +277,11 @@ def test_only_the_content_of_a_plan_counts(tmp_path: Path) -> None:
     content = yaml.safe_load((tmp_path / "plan.yaml").read_text())
     (tmp_path / "plan.yaml").write_text(f"# in another layout\n{yaml.safe_dump(content, default_flow_style=True)}")
     assert plan_to_dict(read_plan(tmp_path)) == plan_to_dict(before)
+
+
+def test_the_line_that_resumes_a_run_can_be_typed_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "my loss.py"
+    file.write_text("")
+    with plugins_from(file):
+        words = shlex.split(resume_words(tmp_path / "my run"))
+    assert words == ["alignzoo", "run", "--resume", str(tmp_path / "my run"), "--plugin", str(file)]
