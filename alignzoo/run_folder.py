@@ -204,16 +204,29 @@ def remedy(error: Exception) -> str:
     return "repair that" if known and not is_disk_full(error) else "free some space"
 
 
+def check_there(folder: Path) -> None:
+    """After a failure to write.
+
+    Raises:
+        AlignzooError: the run folder is not there any more.
+    """
+    if not folder.is_dir():
+        raise AlignzooError(f"{folder} was deleted or moved while the run was writing there", hint="run it again")
+
+
 def file_problem(error: Exception, folder: Path, again: str) -> AlignzooError | None:
     """What to say of a refusal of the file system in the middle of a run; None for an error of another kind.
 
     Args:
         folder: the run's.
         again: how the run is continued or started again, as words of a sentence.
+
+    Raises:
+        AlignzooError: the run folder is not there any more.
     """
     number, place = _number(error), getattr(error, "filename", None) or folder
-    if number is not None and not folder.is_dir():
-        return AlignzooError(f"{folder} was deleted or moved while the run was writing there", hint="run it again")
+    if number is not None:
+        check_there(folder)
     if number in (*_DISK_FULL, *_REFUSED):
         return AlignzooError(f"cannot write {place}: {error}", hint=f"{remedy(error)} and {again}")
     if number == errno.ENOENT and any(Path(str(place)).is_relative_to(cache) for cache in _caches()):

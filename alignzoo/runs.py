@@ -30,6 +30,7 @@ from alignzoo.report import Reporter
 from alignzoo.run_folder import (
     Claim,
     check_free,
+    check_there,
     claim_default,
     claim_new,
     claim_run,
@@ -69,14 +70,17 @@ def execute(plan: Plan, *, reporter: Reporter) -> RunResult:
         return _Run(plan, reporter, None).go()
 
 
-def resume(folder: str | Path, *, reporter: Reporter) -> RunResult:
+def resume(folder: str | Path, *, reporter: Reporter, trust_remote_code: bool = False) -> RunResult:
     """Continue a run from its last whole checkpoint; its plan stays as it is.
+
+    Args:
+        trust_remote_code: to be stated again for a run that was started with it.
 
     Raises:
         AlignzooError: not a run folder, or the model or data it started from have changed.
     """
     path = Path(folder)
-    plan = read_plan(path)
+    plan = read_plan(path, trust_remote_code=trust_remote_code)
     finished = _finished(path, reporter)
     if finished is not None:
         reporter.note(f"{path} has finished all its {finished.steps} steps; nothing to do")
@@ -165,9 +169,12 @@ class _Run:
         self.observers.tell("end", result, None)
         return result
 
+    def _resume_words(self) -> str:
+        return resume_words(self.folder, trusting=self.settings.trust_remote_code)
+
     def _explained(self, error: BaseException) -> AlignzooError | None:
         """What to say of a failure that is not the program's, and how the run is continued; None for others."""
-        resume = f"continue with: {resume_words(self.folder)}"
+        resume = f"continue with: {self._resume_words()}"
         if isinstance(error, KeyboardInterrupt) and self.lasting:
             return Interrupted("interrupted", hint=resume)
         if not isinstance(error, Exception) or not self.claimed:
@@ -328,9 +335,10 @@ class _Run:
             with whole(target) as path:
                 save_model(model, tokenizer, path, state)
         except Exception as error:
+            check_there(self.folder)
             raise AlignzooError(
                 f"could not save the model in {target}: {error}",
-                hint=f"the last checkpoint is whole; {remedy(error)} and finish with: {resume_words(self.folder)}",
+                hint=f"the last checkpoint is whole; {remedy(error)} and finish with: {self._resume_words()}",
             ) from error
 
     def _finish(

@@ -122,6 +122,13 @@ def given_options(ctx: click.Context) -> Iterator[tuple[LayerOption, Any]]:
                 yield param, list(value) if isinstance(value, tuple) else value
 
 
+def split_trust(ctx: click.Context) -> tuple[bool, list[str]]:
+    """Whether ``--trust-remote-code`` was typed, which a run folder cannot state for itself; and the other options."""
+    given = {option.key: value for option, value in given_options(ctx)}
+    trusting = given.get("trust-remote-code") is True
+    return trusting, [key for key in given if not (trusting and key == "trust-remote-code")]
+
+
 def method_options(cards: Sequence[Card]) -> list[LayerOption]:
     """``--KIND.X``; and, to tell several wrappers or controllers apart, ``--robust.NAME.X``, ``--geometry.NAME.X``."""
     count = Counter(card.kind for card in cards)
@@ -187,8 +194,8 @@ def recipe_option(function: Function) -> Function:
     option = click.option(
         "--recipe",
         multiple=True,
-        metavar="NAME|FILE",
-        help="recipe to start from; later ones win, flags win over all (repeatable)",
+        metavar="NAME|FILE|RUN",
+        help="recipe, or earlier run, to start from; later ones win, flags win over all (repeatable)",
         shell_complete=lambda ctx, param, incomplete: [
             CompletionItem(name) for name in recipe_names() if name.startswith(incomplete)
         ],

@@ -10,7 +10,7 @@ import click
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table, results_only
-from alignzoo.cli.flags import PlanCommand, flag_layer, given_options, recipe_option, run_options
+from alignzoo.cli.flags import PlanCommand, flag_layer, recipe_option, run_options, split_trust
 from alignzoo.errors import UsageError
 from alignzoo.launch import distributed_backend, is_first_rank
 from alignzoo.plugin.plan import Plan
@@ -40,12 +40,13 @@ def command(
     Name methods beside --help to see their options: alignzoo run --loss ipo --help
     """
     if resume is not None:
-        _refuse_others(ctx, [*(["--recipe"] if recipe else []), *(["--dry-run"] if dry_run else [])])
+        trusting, others = split_trust(ctx)
+        _refuse([*(f"--{key}" for key in others), *(["--recipe"] * bool(recipe)), *(["--dry-run"] * dry_run)])
         from alignzoo.runs import resume as resume_run
 
         reporter = _reporter()
         with results_only():
-            resumed = resume_run(resume, reporter=reporter)
+            resumed = resume_run(resume, reporter=reporter, trust_remote_code=trusting)
         _finish(resumed, as_json)
         return
     layers = [*(read_recipe(name) for name in recipe), flag_layer(ctx)]
@@ -65,8 +66,7 @@ def _reporter() -> Reporter:
     return ConsoleReporter() if is_first_rank() else Reporter()
 
 
-def _refuse_others(ctx: click.Context, others: Sequence[str]) -> None:
-    given = [*(f"--{option.key}" for option, _ in given_options(ctx)), *others]
+def _refuse(given: Sequence[str]) -> None:
     if given:
         raise UsageError(
             f"--resume does not go with {', '.join(given)}: a resumed run keeps its plan",

@@ -11,7 +11,7 @@ import click
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table
-from alignzoo.cli.flags import given_options, setting_options
+from alignzoo.cli.flags import given_options, setting_options, split_trust
 from alignzoo.errors import UsageError
 from alignzoo.plugin.plan import Plan
 from alignzoo.plugin.planfile import PLAN_FILE, read_plan
@@ -32,6 +32,7 @@ SETTINGS = (
     "micro_batch_size",
     "probe_share",
     "seed",
+    "trust_remote_code",
 )
 COLUMNS = ["subspace", "weights", "radius", "worst case", "average", "+-"]
 
@@ -96,13 +97,14 @@ def command(
 
 
 def _plan_of_run(ctx: click.Context, run: Path) -> Plan:
-    typed = [f"--{option.key}" for option, _ in given_options(ctx)]
+    trusting, others = split_trust(ctx)
+    typed = [f"--{key}" for key in others]
     if typed:
         raise UsageError(
             f"a run is measured by its own plan, which {', '.join(typed)} would change",
             hint=f"leave it out, or measure the model alone: alignzoo sharpness {run / 'model'} --data DATA",
         )
-    return read_plan(run)
+    return read_plan(run, trust_remote_code=trusting, command="sharpness")
 
 
 def _plan_of_model(ctx: click.Context, model: str) -> Plan:

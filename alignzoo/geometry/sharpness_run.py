@@ -90,7 +90,8 @@ def _measure(question: Question, report: Reporter) -> dict[str, Any]:
     measured = settings.model if question.run is None else str(question.run / "model")
     if question.run is not None and not Path(measured).is_dir():
         raise AlignzooError(
-            f"{question.run} holds no trained model", hint=f"finish it with: {resume_words(question.run)}"
+            f"{question.run} holds no trained model",
+            hint=f"finish it with: {resume_words(question.run, trusting=settings.trust_remote_code)}",
         )
     source = find_model(settings.model)
     tokenizer = load_tokenizer(source, settings)

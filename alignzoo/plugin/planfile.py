@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -90,11 +90,16 @@ def write_plan(plan: Plan, folder: Path) -> None:
     write_text(folder / PLAN_FILE, text)
 
 
-def read_plan(folder: Path) -> Plan:
+def read_plan(folder: Path, *, trust_remote_code: bool = False, command: str = "run --resume") -> Plan:
     """The plan of a run folder.
+
+    Args:
+        trust_remote_code: the user allows its model to run code; a plan alone may not ask for that.
+        command: what reads it, for messages.
 
     Raises:
         AlignzooError: the folder is not a run of alignzoo, or its plan is damaged.
+        UsageError: it needs a plugin file or a trust that the user has to state again.
     """
     path = folder / PLAN_FILE
     if not path.is_file():
@@ -105,16 +110,52 @@ def read_plan(folder: Path) -> Plan:
     content = plan_as_started(folder)
     layers = _layers(content)
     files = [plugin["file"] for plugin in content["plugins"] if plugin.get("file")]
+    _check_plugin_files(files, folder, f"alignzoo {command} {shlex.quote(str(folder))}")
+    plan = require(resolve(layers, distributed=distributed_backend()))
+    if plan.settings.trust_remote_code and not trust_remote_code:
+        raise UsageError(
+            f"the run in {folder} lets its model run code, and a run folder may not ask for that by itself",
+            hint=f"if you trust the model: alignzoo {command} {shlex.quote(str(folder))} --trust-remote-code",
+        )
+    if trust_remote_code and not plan.settings.trust_remote_code:
+        raise UsageError(
+            f"the run in {folder} was started without --trust-remote-code, and its plan stays as it is",
+            hint="leave it out",
+        )
+    _check_unchanged(content, plan, path)
+    return plan
+
+
+def plan_layer(content: dict[str, Any], name: str) -> Layer:
+    """What a run was given, as a recipe for another one: all but its folder, and its trust in code.
+
+    Args:
+        name: the run folder or its ``plan.yaml``, as the user named it.
+
+    Raises:
+        AlignzooError: the plan is damaged.
+        UsageError: it needs a plugin file that the user has to name again.
+    """
+    try:
+        values = {key: value for layer in _layers(content) for key, value in layer.values.items()}
+        files = [plugin["file"] for plugin in content.get("plugins") or () if plugin.get("file")]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise AlignzooError(f"{name} is damaged: {error}", hint="write a recipe with the words of that run") from error
+    _check_plugin_files(files, name, f"alignzoo run --recipe {shlex.quote(name)}")
+    values.pop("out", None)
+    trusting = values.pop("trust-remote-code", None) in (True, "true")
+    note = f"{name}: --trust-remote-code is not taken from it; give it yourself if you trust the model"
+    return Layer(f"recipe:{name}", values, (note,) if trusting else ())
+
+
+def _check_plugin_files(files: Sequence[str], where: Path | str, command: str) -> None:
+    """Refuse a plan whose plugin files were not named on this command line."""
     absent = [file for file in files if Path(file) not in [given.resolve() for given in sources().files]]
     if absent:
         raise UsageError(
-            f"the run in {folder} uses the plugin file {absent[0]}, and a run folder may not make code run by itself",
-            hint=f"name it again: alignzoo run --resume {shlex.quote(str(folder))}"
-            + "".join(f" --plugin {shlex.quote(file)}" for file in files),
+            f"the run in {where} uses the plugin file {absent[0]}, and a run folder may not make code run by itself",
+            hint=f"name it again: {command}" + "".join(f" --plugin {shlex.quote(file)}" for file in files),
         )
-    plan = require(resolve(layers, distributed=distributed_backend()))
-    _check_unchanged(content, plan, path)
-    return plan
 
 
 def changed_plugins(folder: Path, plan: Plan) -> list[str]:

@@ -31,10 +31,11 @@ METHOD_KINDS = ("loss", "robust", "geometry", "reward")
 
 @dataclass(frozen=True)
 class Layer:
-    """Values from one place. ``origin`` is ``recipe:NAME`` or ``flag``."""
+    """Values from one place. ``origin`` is ``recipe:NAME`` or ``flag``; ``notes`` is what to say when it is used."""
 
     origin: str
     values: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def recipe_names() -> list[str]:
@@ -43,7 +44,7 @@ def recipe_names() -> list[str]:
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe given by name (or ``distribution:name``) or by path.
+    """The file of a recipe given by name (or ``distribution:name``) or by path; of a run folder its plan.
 
     Raises:
         UsageError: neither, with the nearest names; or two plugins bring that name.
@@ -51,9 +52,11 @@ def find_recipe(name: str) -> Path:
     named = registry().find_recipe(name)
     if named is not None:
         return named
-    path = Path(name)
-    if is_file(path):
-        return path
+    from alignzoo.plugin.planfile import PLAN_FILE
+
+    for path in (Path(name), Path(name) / PLAN_FILE):
+        if is_file(path):
+            return path
     near = difflib.get_close_matches(name, recipe_names(), n=3, cutoff=0.5)
     raise UsageError(
         f"no recipe {name!r}: neither an installed one nor a file",
@@ -62,7 +65,7 @@ def find_recipe(name: str) -> Path:
 
 
 def read_recipe(name: str) -> Layer:
-    """A recipe by name or path, as a flat layer.
+    """A recipe by name or path, as a flat layer; a run's plan serves as one, too.
 
     Raises:
         UsageError: not found, not YAML, or not a mapping.
@@ -79,8 +82,17 @@ def read_recipe(name: str) -> Layer:
         ) from error
     if not isinstance(content, dict):
         raise UsageError(f"{path}: a recipe is a mapping of settings, this is a {type(content).__name__}")
+    if is_plan(content):
+        from alignzoo.plugin.planfile import plan_layer
+
+        return plan_layer(content, name)
     bare = name.rpartition(":")[2]
     return Layer(origin=f"recipe:{path.stem if path.stem == bare else name}", values=flatten(content, str(path)))
+
+
+def is_plan(content: dict[str, Any]) -> bool:
+    """Whether this is what a run has written down of itself, which states an origin for each value."""
+    return {"alignzoo", "sentence", "settings"} <= content.keys()
 
 
 def flatten(content: dict[str, Any], where: str) -> dict[str, Any]:

@@ -178,9 +178,14 @@ def plugin_words() -> str:
     return "".join(f" --plugin {shlex.quote(str(file))}" for file in sources().files)
 
 
-def resume_words(folder: Path) -> str:
-    """The command line that resumes the run in a folder."""
-    return f"alignzoo run --resume {shlex.quote(str(folder))}{plugin_words()}"
+def resume_words(folder: Path, *, trusting: bool) -> str:
+    """The command line that resumes the run in a folder.
+
+    Args:
+        trusting: it was started with ``--trust-remote-code``.
+    """
+    trust = " --trust-remote-code" if trusting else ""
+    return f"alignzoo run --resume {shlex.quote(str(folder))}{plugin_words()}{trust}"
 
 
 @contextlib.contextmanager

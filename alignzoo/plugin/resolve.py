@@ -53,6 +53,7 @@ def resolve(
             )
         )
     names, notes = _expand(_names(layers), methods, problems)
+    notes = [*(note for layer in layers for note in layer.notes), *notes]
     loss = _choose("loss", names["loss"], layers, methods, problems)
     robust = [_choose("robust", name, layers, methods, problems) for name in names["robust"]]
     controllers = [_choose("geometry", name, layers, methods, problems) for name in names["geometry"]]

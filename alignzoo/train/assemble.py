@@ -167,7 +167,7 @@ def _steps(stream: PairStream, settings: Settings) -> int:
 
 def _checkpoint(folder: Path, identities: dict[str, str], settings: Settings, report: Reporter) -> Checkpoint | None:
     """The checkpoint to continue from, None to start over; what the run started from must not have changed."""
-    checkpoint = load_latest(folder, report)
+    checkpoint = load_latest(folder, report, trusting=settings.trust_remote_code)
     if checkpoint is None:
         report.warn(f"{folder} holds no checkpoint; starting from the first step")
         return None

@@ -19,7 +19,7 @@ from alignzoo.files import whole
 from alignzoo.geometry.shards import whole_state
 from alignzoo.plugin.registry import resume_words
 from alignzoo.report import Reporter
-from alignzoo.run_folder import remedy
+from alignzoo.run_folder import check_there, remedy
 from alignzoo.stored import file_digest, read_sealed, sealed
 
 STATE_FILE = "state.json"
@@ -45,8 +45,11 @@ class Checkpoint:
     facts: dict[str, Any]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int, trusting: bool = False) -> Path:
     """Write ``checkpoints/step-…`` under the run folder and drop all but the newest ``keep``.
+
+    Args:
+        trusting: the run was started with ``--trust-remote-code``: for the line that resumes it.
 
     Raises:
         AlignzooError: it could not be written (disk full, ...); what was there before is untouched.
@@ -62,10 +65,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
             state = sealed({"step": checkpoint.step, "files": files, **checkpoint.facts})
             (partial / STATE_FILE).write_text(json.dumps(state, indent=2), encoding="utf-8")
     except (OSError, RuntimeError, SafetensorError) as error:
+        check_there(folder)
         last = latest_checkpoint(folder)
         raise AlignzooError(
             f"could not save the checkpoint of step {checkpoint.step} in {target.parent}: {error}",
-            hint=f"{remedy(error)} and continue with: {resume_words(folder)}"
+            hint=f"{remedy(error)} and continue with: {resume_words(folder, trusting=trusting)}"
             + (f" (from step {step_of(last)})" if last else " (from the first step)"),
         ) from error
     # Those of later steps are left: a resume found them damaged, and they must not count as the newest.
@@ -137,8 +141,11 @@ def planned_values(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def load_latest(folder: Path, report: Reporter) -> Checkpoint | None:
+def load_latest(folder: Path, report: Reporter, *, trusting: bool = False) -> Checkpoint | None:
     """The newest checkpoint of a run folder that is undamaged, None if it has none at all; says which are damaged.
+
+    Args:
+        trusting: the run was started with ``--trust-remote-code``: for the line that resumes it.
 
     Raises:
         AlignzooError: all are damaged.
@@ -152,7 +159,7 @@ def load_latest(folder: Path, report: Reporter) -> Checkpoint | None:
     if paths:
         raise AlignzooError(
             f"none of the {len(paths)} checkpoints in {folder / 'checkpoints'} can be read",
-            hint=f"delete that folder to start from the first step with: {resume_words(folder)}",
+            hint=f"delete that folder to start from the first step with: {resume_words(folder, trusting=trusting)}",
         )
     return None
 

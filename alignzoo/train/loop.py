@@ -104,7 +104,7 @@ class Loop:
                     self.save()
                     raise Interrupted(
                         f"stopped after step {self.done} of {self.steps}; the state is saved",
-                        hint=f"continue with: {resume_words(self.folder)}",
+                        hint=f"continue with: {resume_words(self.folder, trusting=settings.trust_remote_code)}",
                     )
                 if self.done == self.steps or (settings.save_every and self.done % settings.save_every == 0):
                     self.save()
@@ -191,7 +191,12 @@ class Loop:
                 "metrics": metrics_digest(self.folder),
             }
             checkpoint = Checkpoint(self.done, weights, tensors, facts)
-            path = save_checkpoint(self.folder, checkpoint, keep=self.settings.keep_checkpoints)
+            path = save_checkpoint(
+                self.folder,
+                checkpoint,
+                keep=self.settings.keep_checkpoints,
+                trusting=self.settings.trust_remote_code,
+            )
             self.observers.tell("checkpoint", self.done, path)
         accelerator.wait_for_everyone()
 

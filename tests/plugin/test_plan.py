@@ -283,5 +283,50 @@ def test_the_line_that_resumes_a_run_can_be_typed_as_it_is(tmp_path: Path) -> No
     file = tmp_path / "my loss.py"
     file.write_text("")
     with plugins_from(file):
-        words = shlex.split(resume_words(tmp_path / "my run"))
-    assert words == ["alignzoo", "run", "--resume", str(tmp_path / "my run"), "--plugin", str(file)]
+        words = shlex.split(resume_words(tmp_path / "my run", trusting=True))
+    run = ["alignzoo", "run", "--resume", str(tmp_path / "my run")]
+    assert words == [*run, "--plugin", str(file), "--trust-remote-code"]
+
+
+def test_a_run_folder_may_not_let_a_strangers_code_run(tmp_path: Path) -> None:
+    write_plan(plan({**OWN, "trust-remote-code": True}), tmp_path)
+    with pytest.raises(UsageError, match="may not ask for that by itself") as refusal:
+        read_plan(tmp_path)
+    assert refusal.value.hint == f"if you trust the model: alignzoo run --resume {tmp_path} --trust-remote-code"
+    assert read_plan(tmp_path, trust_remote_code=True).settings.trust_remote_code
+
+
+def test_trust_that_a_run_did_not_have_does_not_go_into_its_plan(tmp_path: Path) -> None:
+    write_plan(plan(OWN), tmp_path)
+    with pytest.raises(UsageError, match="was started without --trust-remote-code"):
+        read_plan(tmp_path, trust_remote_code=True)
+
+
+@pytest.mark.parametrize("as_file", [True, False], ids=["plan.yaml", "folder"])
+def test_a_run_is_a_recipe_for_another_one(as_file: bool, tmp_path: Path) -> None:
+    given = {"loss": "dpo", "loss.beta": 0.3, "robust": ["drdpo"], "robust.drdpo.beta_prime": 2.0, "lr": 1e-5}
+    before = plan({**OWN, **given, "geometry": ["shapo-token", "ema"], "lora.r": 4, "out": str(tmp_path / "old")})
+    write_plan(before, tmp_path)
+    layer = read_recipe(str(tmp_path / "plan.yaml" if as_file else tmp_path))
+    assert layer.notes == ()
+    again = resolve([layer])
+    assert isinstance(again, Plan)
+    assert again.settings == before.settings.model_copy(update={"out": None})
+    assert [(m.card, m.options, m.origins.keys()) for m in again.methods] == [
+        (m.card, m.options, m.origins.keys()) for m in before.methods
+    ]
+    assert again.origins.keys() == before.origins.keys() - {"out"}, "what was a default is not stated"
+    assert set(again.origins.values()) == {layer.origin}
+    changed = resolve([layer, Layer("flag", {"loss": "ipo", "lr": 1e-4, "geometry": ["sam"]})])
+    assert isinstance(changed, Plan)
+    assert (changed.sentence(), changed.settings.lr) == ("--loss ipo --robust drdpo --geometry sam", 1e-4)
+
+
+def test_the_trust_of_a_run_is_not_taken_by_a_recipe(tmp_path: Path) -> None:
+    write_plan(plan({**OWN, "trust-remote-code": True}), tmp_path)
+    again = resolve([read_recipe(str(tmp_path))])
+    assert isinstance(again, Plan)
+    assert not again.settings.trust_remote_code
+    assert again.notes == (
+        f"{tmp_path}: --trust-remote-code is not taken from it; give it yourself if you trust the model",
+    )

@@ -101,6 +101,7 @@ def test_asked_to_stop_it_saves_and_exits_130(
     stopped = RunFolder(folder)
     done = len(stopped.metrics)
     assert 3 <= done < 14
+    assert "finishing this step, saving" in stderr
     assert f"stopped after step {done} of 14" in stderr
     assert f"alignzoo run --resume {folder}" in stderr
     assert "Traceback" not in stderr

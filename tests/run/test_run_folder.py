@@ -1,0 +1,207 @@
+"""The folder of a run: nobody else's while it runs, nothing outside it is written, and it is what a stop leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_helpers import Az, MakeModel, RunFolder, Start
+
+from alignzoo.files import PARTIAL
+from alignzoo.owner import Owner
+from alignzoo.train.checkpoint import latest_checkpoint, step_of
+
+Command = Callable[..., list[str]]
+
+ACTING = """
+import os
+from alignzoo.observers import RunObserver
+from alignzoo.plugin import Extension, hookimpl
+
+class Acting(RunObserver):
+    def on_start(self, folder, plan, steps):
+        self.folder, self.steps = folder, steps
+
+    def on_step_end(self, step, metrics):
+        if step == 1 and os.environ["DURING"] == "hang-up":
+            os.kill(os.getpid(), 1)
+        elif step == 1 and os.environ["DURING"] == "move":
+            self.folder.rename(self.folder.with_name("moved"))
+
+    def on_evaluation(self, step, figures):
+        if step == self.steps and os.environ["DURING"] == "end":
+            os.kill(os.getpid(), 15)
+
+@hookimpl
+def alignzoo_observers():
+    return [Extension(kind="observer", name="acting", target=f"{__name__}:Acting", summary="acts in the middle")]
+"""
+
+
+@pytest.fixture
+def acting(tmp_path: Path) -> list[str]:
+    """The words for an observer that does, in the middle of a run, what the variable ``DURING`` says."""
+    plugin = tmp_path / f"acting_{tmp_path.name}.py"
+    plugin.write_text(ACTING)
+    return ["--plugin", str(plugin)]
+
+
+@pytest.fixture(autouse=True)
+def _tiny(words: dict[str, Any], make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(words, "model", str(make_model()))
+
+
+def _interrupted(finished: RunFolder, folder: Path) -> Path:
+    """A finished run as a crash after its last checkpoint leaves it."""
+    shutil.copytree(finished.path, folder)
+    shutil.rmtree(folder / "model")
+    (folder / "result.json").unlink()
+    return folder
+
+
+def test_a_start_that_comes_second_leaves_the_first_alone(
+    az: Az, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one makes its folder after the second has found it free."""
+    from alignzoo.model import load
+
+    folder, load_tokenizer = tmp_path / "run", load.load_tokenizer
+
+    def meanwhile(*arguments: Any) -> Any:
+        folder.mkdir()
+        (folder / "plan.yaml").write_text("of the first")
+        return load_tokenizer(*arguments)
+
+    monkeypatch.setattr(load, "load_tokenizer", meanwhile)
+    ended = az(*command(folder, data=tmp_path / "absent.jsonl"))
+    assert ended.returncode == 2, ended.stderr
+    assert f"--out {folder} exists and is not empty" in ended.stderr
+    assert (folder / "plan.yaml").read_text() == "of the first"
+
+
+def test_one_run_is_resumed_once_at_a_time(az: Az, command: Command, start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = start(*command(folder, **{"max-steps": 60}))
+    while process.poll() is None and not (folder / "metrics.jsonl").is_file():
+        time.sleep(0.01)
+    second = az("run", "--resume", str(folder))
+    assert second.returncode == 2, second.stderr
+    assert f"{folder} is in use by process {process.pid}" in second.stderr
+    assert f"kill {process.pid}" in second.stderr
+    again = az(*command(folder))
+    assert again.returncode == 2
+    assert f"{folder} is in use by process {process.pid}" in again.stderr
+    process.kill()
+    process.communicate()
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    left = folder / "checkpoints" / f"{PARTIAL}{Owner(Owner.this().host, process.pid, '0-0').token}.x"
+    left.mkdir()
+    plan = (folder / "plan.yaml").read_text().replace("max-steps:\n    value: 60", "max-steps:\n    value: 2")
+    (folder / "plan.yaml").write_text(plan)
+    resumed = az("run", "--resume", str(folder))
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"process {process.pid} has ended without releasing its lock; taking it over" in resumed.stderr
+    assert not left.exists()
+    assert not (folder / ".lock").exists()
+
+
+def test_nothing_is_written_through_a_strangers_links(az: Az, command: Command, tmp_path: Path) -> None:
+    made = az(*command(tmp_path / "made", geometry="shapo-token", **{"label-noise": 0.2}))
+    assert made.returncode == 0, made.stderr
+    folder = _interrupted(RunFolder(tmp_path / "made"), tmp_path / "strange")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    names = ["metrics.partial", ".evaluation.json.partial", "label_noise.jsonl.partial", ".result.json.partial"]
+    for name in [*names, "geometry/selection.json", "probe/probe.json", "geometry/selection.safetensors"]:
+        (outside / Path(name).name).write_text("precious")
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(outside / Path(name).name)
+    for name in ("env.json", "data.json", "result.json"):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(outside / name)
+    (outside / "model").mkdir()
+    (outside / "model" / "config.json").write_text("precious")
+    for name in (".model.partial", "model"):
+        (folder / name).symlink_to(outside / "model")
+    before = {path: path.read_text() for path in outside.rglob("*") if path.is_file()}
+    refused = az("run", "--resume", str(folder))
+    assert refused.returncode == 1, refused.stderr
+    assert "model is a link to" in refused.stderr
+    for name in (".model.partial", "model"):
+        (folder / name).unlink()
+    resumed = az("run", "--resume", str(folder))
+    assert resumed.returncode == 0, resumed.stderr
+    assert {path: path.read_text() for path in outside.rglob("*") if path.is_file()} == before
+    assert json.loads((folder / "result.json").read_text())["steps"] == 2
+    assert not (folder / "probe" / "probe.json").is_symlink()
+
+
+def test_a_stop_before_the_first_step_leaves_nothing(
+    az: Az, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alignzoo.model import load
+
+    folder, seen = tmp_path / "run", []
+
+    def asked_to_stop(*_arguments: Any) -> None:
+        seen.extend(path.name for path in folder.iterdir())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(load, "load_policy", asked_to_stop)
+    ended = az(*command(folder, "--json"))
+    assert ended.returncode == 130, ended.stderr
+    assert {"plan.yaml", ".lock"} <= set(seen)
+    assert json.loads(ended.stdout)["error"]["kind"] == "Interrupted"
+    assert not folder.exists()
+
+
+def test_a_stop_after_the_last_step_can_be_resumed(
+    az: Az, command: Command, acting: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    monkeypatch.setenv("DURING", "end")
+    ended = az(*command(folder, *acting, "--observe", "acting"))
+    assert ended.returncode == 130, ended.stderr
+    assert f"continue with: alignzoo run --resume {folder} --plugin" in ended.stderr
+    newest = latest_checkpoint(folder)
+    assert newest is not None
+    assert step_of(newest) == 2
+    assert {path.name for path in folder.iterdir()}.isdisjoint({"model", "result.json", ".lock"})
+    monkeypatch.setenv("DURING", "nothing")
+    resumed = az("run", "--resume", str(folder), *acting)
+    assert resumed.returncode == 0, resumed.stderr
+    assert RunFolder(folder).result["steps"] == 2
+
+
+def test_when_the_terminal_is_closed_the_step_is_finished_and_saved(
+    az: Az, command: Command, acting: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DURING", "hang-up")
+    ended = az(*command(tmp_path / "run", *acting, "--observe", "acting"))
+    assert ended.returncode == 130, ended.stderr
+    assert "finishing this step, saving" in ended.stderr
+    assert "stopped after step 1 of 2; the state is saved" in ended.stderr
+    newest = latest_checkpoint(tmp_path / "run")
+    assert newest is not None
+    assert step_of(newest) == 1
+
+
+@pytest.mark.parametrize("save_every", [1, 0], ids=["in a checkpoint", "in the metrics"])
+def test_a_folder_moved_from_under_a_run(
+    save_every: int, az: Az, command: Command, acting: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    monkeypatch.setenv("DURING", "move")
+    ended = az(*command(folder, *acting, "--observe", "acting", **{"save-every": save_every}))
+    assert ended.returncode == 1, ended.stderr
+    assert f"{folder} was deleted or moved while the run was writing there" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not folder.exists()
+    assert (tmp_path / "moved" / "plan.yaml").is_file()
