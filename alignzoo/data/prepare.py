@@ -142,7 +142,7 @@ def _kept(folder: Path, original: OriginalRows) -> tuple[Prepared | None, list[s
         return _load(folder, original), []
     except (AlignzooError, OSError) as error:
         shutil.rmtree(folder, ignore_errors=True)
-        return None, [f"the tokenised pairs of an earlier run were damaged and are made again: {error}"]
+        return None, [f"the tokenised pairs of an earlier run were damaged and are computed again: {error}"]
 
 
 def _load(folder: Path, original: OriginalRows) -> Prepared:
