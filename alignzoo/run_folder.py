@@ -25,7 +25,7 @@ from alignzoo.plugin.planfile import PLAN_FILE
 from alignzoo.report import Reporter
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENAMETOOLONG)
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENODEV)
 
 
 def default_folder(plan: Plan) -> Path:
@@ -180,10 +180,10 @@ def _stating(folder: Path, flag: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kind = UsageError if error.errno == errno.ENAMETOOLONG else AlignzooError
-        raise kind(
-            f"{flag}{folder} cannot be written: {error.strerror}", hint="name a folder in a place that you may write to"
-        ) from error
+        what = f"{flag}{folder} cannot be written: {error.strerror}"
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(what, hint="use a shorter name") from error
+        raise AlignzooError(what, hint="name a folder in a place that you may write to") from error
 
 
 def _remove(entry: Path) -> None:

@@ -44,6 +44,16 @@ def stop_requests(notify: Callable[[], None]) -> Iterator[threading.Event]:
         yield event
 
 
+def keep_exit_code(code: int) -> None:
+    """At the exit of the process, when all is done: a request to stop ends it at once, and the outcome stands."""
+
+    def end(_number: int, _frame: Any) -> None:
+        os._exit(code)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+
+
 @contextmanager
 def _on_request(act: Callable[[bool], None]) -> Iterator[None]:
     """Calls ``act`` with whether it is the first request; in the main thread only, where signals arrive."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from typing import Any
@@ -53,6 +54,9 @@ def _facts(error: BaseException) -> dict[str, Any]:
         context = getattr(error, "ctx", None)
         hint = f"`{context.command_path} --help` shows how it is called" if context else None
         return {"message": _sentence(error), "hint": hint, "exit_code": error.exit_code, "kind": "UsageError"}
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        message = f"{error.filename} is too long for the name of a file or folder"
+        return {"message": message, "hint": "check what is given as a path", "exit_code": 2, "kind": "UsageError"}
     message = f"internal error: {type(error).__name__}: {error}"
     return {"message": message, "hint": None, "exit_code": 1, "kind": "InternalError"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import itertools
 import os
@@ -23,7 +24,7 @@ from alignzoo.plugin.declared import OWN_COMMANDS
 from alignzoo.plugin.faults import describe_error
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import plugins_from, registry
-from alignzoo.stop import interruptible
+from alignzoo.stop import interruptible, keep_exit_code
 
 COMMANDS = OWN_COMMANDS
 """Each is the attribute ``command`` of the module of its name."""
@@ -133,6 +134,7 @@ def main(args: Sequence[str] | None = None) -> None:
     code = _exit_code(words)
     silence_closed_pipe(sys.stdout)
     silence_closed_pipe(sys.stderr)
+    atexit.register(keep_exit_code, code)
     sys.exit(code)
 
 

@@ -37,7 +37,10 @@ class Settings(BaseModel):
     out: str | None = _setting(None, "run folder [default: runs/<methods>-<time>]", metavar="DIR")
     max_steps: int | None = _setting(None, "optimizer steps at the most", ge=1)
     epochs: float | None = _setting(
-        None, "passes over the training pairs at the most [default: 1, or as many as --max-steps takes]", gt=0
+        None,
+        "passes over the training pairs at the most [default: 1, or as many as --max-steps takes]",
+        gt=0,
+        allow_inf_nan=False,
     )
     batch_size: int = _setting(32, "pairs per optimizer step, over all ranks", ge=1)
     micro_batch_size: int = _setting(4, "pairs per forward pass", ge=1)

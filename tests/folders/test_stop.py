@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -105,3 +106,20 @@ def test_when_the_terminal_is_closed_there_is_time_to_save(tmp_path: Path) -> No
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert (tmp_path / "saved").read_text() == "True"
+
+
+ENDING = """
+import atexit, time
+from alignzoo.cli.main import main
+atexit.register(lambda: (print("ending", flush=True), time.sleep(20)))
+main(["--version"])
+"""
+
+
+def test_a_stop_while_the_process_ends_does_not_change_its_outcome() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ENDING], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    while process.stdout.readline() != "ending\n":
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=15) == 0

@@ -330,3 +330,8 @@ def test_the_trust_of_a_run_is_not_taken_by_a_recipe(tmp_path: Path) -> None:
     assert again.notes == (
         f"{tmp_path}: --trust-remote-code is not taken from it; give it yourself if you trust the model",
     )
+
+
+@pytest.mark.parametrize("epochs", ["inf", "nan", float("inf")])
+def test_epochs_come_to_an_end(epochs: object) -> None:
+    assert "--epochs: input should be" in refusal({**OWN, "epochs": epochs}).message

@@ -72,6 +72,20 @@ def test_the_process_itself_ends_so(start: Start, command: Command, out: Path, t
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    "line", ["run --resume {}", "sharpness {}", "run --model {} --data sandbox", "run --model sandbox --data {}"]
+)
+def test_names_too_long(line: str, az: Az, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(az(*line.format("x" * 300).split(), "--json"), 2, "x is too long for the name of a file or folder")
+    assert list(tmp_path.rglob("*")) in ([], [tmp_path / "runs"])
+
+
+def test_an_out_that_is_too_long(az: Az, command: Command, out: Path) -> None:
+    refused(az(*command(out / ("x" * 300), "--json")), 2, "cannot be written: File name too long", "a shorter name")
+    assert not out.exists()
+
+
 GOOD = plain_rows(40)
 BLANK = {"prompt": "How?", "chosen": " ", "rejected": "So."}
 SAME = {"prompt": "How?", "chosen": "So.", "rejected": "So."}
