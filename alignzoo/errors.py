@@ -93,6 +93,6 @@ class BrokenPluginError(AlignzooError):
 
 
 class Interrupted(AlignzooError):
-    """Ctrl-C or SIGTERM, after the state was saved (exit code 130)."""
+    """A request to stop (Ctrl-C, SIGTERM, SIGHUP), after the state was saved (exit code 130)."""
 
     exit_code = 130

@@ -84,7 +84,7 @@ def claim_new(folder: Path, report: Reporter) -> Claim:
         AlignzooError: it cannot be written.
     """
     check_free(folder)
-    with _stating(folder, "--out "):
+    with _stating(f"--out {folder}", "name a folder in a place that you may write to"):
         try:
             folder.mkdir(parents=True)
             claim = Claim(folder, made=True)
@@ -106,7 +106,7 @@ def claim_default(plan: Plan, report: Reporter) -> Claim:
         AlignzooError: it cannot be written.
     """
     name = default_folder(plan)
-    with _stating(name.parent, ""):
+    with _stating(name.parent, "name another place with --out"):
         name.parent.mkdir(parents=True, exist_ok=True)
         for count in itertools.count(1):
             folder = name if count == 1 else name.with_name(f"{name.name}-{count}")
@@ -127,7 +127,7 @@ def claim_run(folder: Path, report: Reporter) -> Claim:
     """
     check_links(folder)
     claim = Claim(folder, made=False)
-    with _stating(folder, ""):
+    with _stating(folder, "allow writing there, or copy it to a place that you may write to"):
         claim.take(report)
     clear_leftovers(folder)
     return claim
@@ -160,7 +160,7 @@ def check_free(folder: Path, *, own: bool = False) -> None:
         UsageError: it does, it is a file, or another process uses it.
         AlignzooError: it cannot be looked into.
     """
-    with _stating(folder, "--out "):
+    with _stating(f"--out {folder}", "name a folder in a place that you may write to"):
         if not folder.exists():
             return
         if folder.is_dir() and not own:
@@ -175,15 +175,15 @@ def check_free(folder: Path, *, own: bool = False) -> None:
 
 
 @contextmanager
-def _stating(folder: Path, flag: str) -> Iterator[None]:
+def _stating(what: Path | str, hint: str) -> Iterator[None]:
     """A refusal of the file system in words."""
     try:
         yield
     except OSError as error:
-        what = f"{flag}{folder} cannot be written: {error.strerror}"
+        message = f"{what} cannot be written: {error.strerror}"
         if error.errno == errno.ENAMETOOLONG:
-            raise UsageError(what, hint="use a shorter name") from error
-        raise AlignzooError(what, hint="name a folder in a place that you may write to") from error
+            raise UsageError(message, hint="use a shorter name") from error
+        raise AlignzooError(message, hint=hint) from error
 
 
 def _remove(entry: Path) -> None:

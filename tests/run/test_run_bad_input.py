@@ -77,13 +77,13 @@ def test_the_process_itself_ends_so(start: Start, command: Command, out: Path, t
 )
 def test_names_too_long(line: str, az: Az, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    refused(az(*line.format("x" * 300).split(), "--json"), 2, "x is too long for the name of a file or folder")
+    refused(az(*line.format("x" * 300).split(), "--json"), 2, "is too long for the name of a file or folder")
     assert list(tmp_path.rglob("*")) in ([], [tmp_path / "runs"])
 
 
 def test_an_out_that_is_too_long(az: Az, command: Command, out: Path) -> None:
-    refused(az(*command(out / ("x" * 300), "--json")), 2, "cannot be written: File name too long", "a shorter name")
-    assert not out.exists()
+    words = command(out.with_name("x" * 300), "--json")
+    refused(az(*words), 2, "cannot be written: File name too long", "use a shorter name")
 
 
 GOOD = plain_rows(40)
