@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class AlignzooError(Exception):
@@ -34,6 +35,20 @@ class ModelError(AlignzooError):
 
 class MethodError(AlignzooError):
     """A method broke its contract or failed on its own: names the method's class."""
+
+
+class DamagedError(AlignzooError):
+    """A file of alignzoo's own that is not what was written.
+
+    Attributes:
+        path: the file.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: Path, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{path} is damaged: {reason}", hint=hint)
+        self.path = path
+        self.reason = reason
 
 
 class NonFiniteLossError(AlignzooError):

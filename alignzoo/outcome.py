@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from alignzoo.files import write_json
 from alignzoo.report import Reporter
+from alignzoo.stored import read_as, sealed
 
 RESULT_FILE = "result.json"
 EVALUATION_FILE = "evaluation.json"
@@ -50,27 +50,40 @@ class RunResult:
 
     def save(self) -> None:
         """Write ``result.json`` into the run folder."""
-        write_json(Path(self.folder) / RESULT_FILE, self.to_dict())
+        write_json(Path(self.folder) / RESULT_FILE, sealed(self.to_dict()))
 
     @classmethod
     def load(cls, folder: Path) -> RunResult | None:
-        """The result of a run folder, None if the run has not finished."""
+        """The result of a run folder, None if the run has not finished.
+
+        Raises:
+            DamagedError: it is not what was written.
+        """
         path = folder / RESULT_FILE
-        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        return read_as(path, cls) if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """The content of ``evaluation.json``."""
+
+    before: dict[str, float]
+    after: dict[str, float] = field(default_factory=dict)
 
 
 def read_before(folder: Path) -> dict[str, float] | None:
-    """The figures before training that an interrupted run left in its folder."""
+    """The figures before training that an interrupted run left in its folder.
+
+    Raises:
+        DamagedError: they are not what was written.
+    """
     path = folder / EVALUATION_FILE
-    if not path.is_file():
-        return None
-    figures: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))["before"]
-    return figures
+    return read_as(path, _Evaluation).before if path.is_file() else None
 
 
 def write_evaluation(folder: Path, **figures: dict[str, float]) -> None:
     """Write ``evaluation.json`` (``before``, and ``after`` at the end), whole or not at all."""
-    write_json(folder / EVALUATION_FILE, figures)
+    write_json(folder / EVALUATION_FILE, sealed(figures))
 
 
 def report_outcome(before: Mapping[str, float], after: Mapping[str, float], report: Reporter) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.errors import AlignzooError, BrokenPluginError, Interrupted, UsageError, contained
+from alignzoo.errors import AlignzooError, BrokenPluginError, DamagedError, Interrupted, UsageError, contained
 from alignzoo.files import whole
 from alignzoo.launch import distributed_backend, take_over_sharding
 from alignzoo.observers import Observers
@@ -22,8 +22,9 @@ from alignzoo.plugin.faults import describe_error
 from alignzoo.plugin.plan import SANDBOX, Plan
 from alignzoo.plugin.planfile import changed_plugins, plan_to_dict, read_plan, write_plan
 from alignzoo.plugin.recipe import Layer, flatten, read_recipe
-from alignzoo.plugin.registry import plugin_words, registry
+from alignzoo.plugin.registry import registry, resume_words
 from alignzoo.plugin.resolve import require, resolve
+from alignzoo.plugin.started import plain_values, plan_as_started
 from alignzoo.ranks import on_all_ranks
 from alignzoo.report import Reporter
 from alignzoo.run_folder import (
@@ -80,7 +81,7 @@ def resume(folder: str | Path, *, reporter: Reporter, trust_remote_code: bool = 
     """
     path = Path(folder)
     plan = read_plan(path, trust_remote_code=trust_remote_code)
-    finished = RunResult.load(path)
+    finished = _finished(path, reporter)
     if finished is not None:
         reporter.note(f"{path} has finished all its {finished.steps} steps; nothing to do")
         return finished
@@ -88,6 +89,15 @@ def resume(folder: str | Path, *, reporter: Reporter, trust_remote_code: bool = 
         reporter.warn(remark)
     with interruptible():
         return _Run(plan, reporter, path).go()
+
+
+def _finished(folder: Path, reporter: Reporter) -> RunResult | None:
+    """The result of a run that has finished; one that is damaged is made again from the last checkpoint."""
+    try:
+        return RunResult.load(folder)
+    except DamagedError as error:
+        reporter.warn(f"{error.message}; finishing the run again")
+        return None
 
 
 class _Run:
@@ -159,14 +169,17 @@ class _Run:
         self.observers.tell("end", result, None)
         return result
 
+    def _resume_words(self) -> str:
+        return resume_words(self.folder, trusting=self.settings.trust_remote_code)
+
     def _explained(self, error: BaseException) -> AlignzooError | None:
         """What to say of a failure that is not the program's, and how the run is continued; None for others."""
-        resume = f"--resume {self.folder}{plugin_words()}"
+        resume = f"continue with: {self._resume_words()}"
         if isinstance(error, KeyboardInterrupt) and self.lasting:
-            return Interrupted("interrupted", hint=f"continue with: alignzoo run {resume}")
+            return Interrupted("interrupted", hint=resume)
         if not isinstance(error, Exception) or not self.claimed:
             return None
-        return file_problem(error, self.folder, f"continue with {resume}" if self.lasting else "run it again")
+        return file_problem(error, self.folder, resume if self.lasting else "run it again")
 
     def _go(self) -> RunResult:
         loop, parts, tokenizer = self._prepare()
@@ -226,6 +239,7 @@ class _Run:
             report=self.report,
             resuming=self.resuming,
             observers=self.observers,
+            planned=plain_values(plan_as_started(self.folder)) if self.main else None,
         )
         return loop, parts, tokenizer
 
@@ -261,9 +275,14 @@ class _Run:
             )
 
     def _before(self, loop: Loop, tokenizer: Any) -> dict[str, float]:
-        kept = read_before(self.folder) if self.resuming else None
-        if kept is not None:
-            return kept
+        try:
+            before = read_before(self.folder) if self.resuming else None
+        except DamagedError as error:
+            fate = "lost" if loop.done > 0 else "computed again"
+            self.report.warn(f"{error.message}; the figures before training are {fate}")
+            before = None
+        if before is not None:
+            return before
         if loop.done > 0:
             return {}
         before = self._figures(loop, tokenizer)
@@ -319,8 +338,7 @@ class _Run:
             check_there(self.folder)
             raise AlignzooError(
                 f"could not save the model in {target}: {error}",
-                hint=f"the last checkpoint is whole; {remedy(error)} and finish with "
-                f"--resume {self.folder}{plugin_words()}",
+                hint=f"the last checkpoint is whole; {remedy(error)} and finish with: {self._resume_words()}",
             ) from error
 
     def _finish(

@@ -17,6 +17,7 @@ from alignzoo.plugin.plan import Plan
 from alignzoo.plugin.planfile import plan_to_dict
 from alignzoo.plugin.recipe import read_recipe
 from alignzoo.plugin.resolve import require, resolve
+from alignzoo.plugin.started import stated_values
 from alignzoo.report import Reporter
 
 
@@ -87,23 +88,9 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    rows = [[name, _text(stated["value"]), stated["from"]] for name, stated in _stated(facts)]
+    rows = [[name, _text(stated["value"]), stated["from"]] for name, stated in stated_values(facts).items()]
     print_lines(f"alignzoo run {facts['sentence']}", *facts["notes"], "")
     print_table(["option", "value", "from"], rows)
-
-
-def _stated(facts: dict[str, Any]) -> list[tuple[str, dict[str, str]]]:
-    """Options of the methods, then settings, by the words that set them."""
-    stated = [(f"loss.{name}", value) for name, value in facts["loss"]["options"].items()]
-    for method in facts["robust"]:
-        stated += [(f"robust.{method['name']}.{name}", value) for name, value in method["options"].items()]
-    controllers = [facts["geometry"], *facts["companions"]]
-    for method in controllers:
-        prefix = "geometry" if len(controllers) == 1 else f"geometry.{method['name']}"
-        stated += [(f"{prefix}.{name}", value) for name, value in method["options"].items()]
-    if facts["reward"] is not None:
-        stated += [(f"reward.{name}", value) for name, value in facts["reward"]["options"].items()]
-    return [*stated, *facts["settings"].items()]
 
 
 def _text(value: Any) -> str:

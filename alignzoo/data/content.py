@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignzoo.data.digests import digest, rows_digest, tables_digest
 from alignzoo.files import clear_leftovers, scratch
+from alignzoo.stored import file_digest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -76,6 +77,20 @@ def loaded_digest(rows: Dataset) -> str:
     if files and settled(files):
         remember(what, files, found)
     return found
+
+
+def known_digest(file: Path) -> str:
+    """The digest of a file's bytes, remembered like that of rows.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    known = remembered("bytes", [file])
+    if known is None:
+        known = file_digest(file)
+        if settled([file]):
+            remember("bytes", [file], known)
+    return known
 
 
 def _validated(blocks: Iterable[Any]) -> Iterator[Any]:

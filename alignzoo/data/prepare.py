@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alignzoo.data.content import file_blocks, loaded_digest
+from alignzoo.data.content import file_blocks, known_digest, loaded_digest
 from alignzoo.data.digests import digest, rows_digest, tokenizer_digest
 from alignzoo.data.formats import Layout, choose_layout, pku_label_column
 from alignzoo.data.kept import Kept
@@ -24,8 +24,9 @@ from alignzoo.data.quiet import quiet_datasets
 from alignzoo.data.sources import load_rows
 from alignzoo.data.summary import DataSummary, Dropped
 from alignzoo.data.tokenise_rows import TokeniseRows, columns_of
-from alignzoo.errors import DataError, UsageError
+from alignzoo.errors import AlignzooError, DamagedError, DataError, UsageError
 from alignzoo.files import clear_leftovers, scratch
+from alignzoo.stored import file_digest, read_sealed, sealed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -97,17 +98,19 @@ def prepare(
     key = digest(_content(rows, name), tokenizer_digest(tokenizer), *settings)
     folder = _cache_root() / key
     original = OriginalRows(rows, layout)
-    prepared = _load(folder, original)
+    prepared, damage = _kept(folder, original)
     if prepared is None:
         task = TokeniseRows(layout, tokenizer, max_length, max_prompt_length, name)
         with scratch(folder.parent) as beside:
             _build(rows, task, beside, key, workers)
             _publish(beside / "pairs", folder)
-        prepared = _load(folder, original)
+        prepared, unreadable = _kept(folder, original)
         if prepared is None:
-            raise DataError(f"{folder}: the tokenised data cannot be read back", hint="Is the disk full?")
+            raise DataError(
+                f"{folder}: the tokenised data cannot be read back ({unreadable})", hint="Is the disk full?"
+            )
     summary = replace(prepared.summary, source=name or "rows in memory", split=split)
-    return replace(prepared, summary=replace(summary, notes=_notes(rows, layout)))
+    return replace(prepared, summary=replace(summary, notes=(*_notes(rows, layout), *damage)))
 
 
 def _content(rows: Dataset, name: str | None) -> str:
@@ -133,26 +136,33 @@ def _cache_root() -> Path:
     return root
 
 
-def _load(folder: Path, original: OriginalRows) -> Prepared | None:
-    """What an earlier call left, or None; a damaged entry is removed so that it is built again."""
+def _kept(folder: Path, original: OriginalRows) -> tuple[Prepared | None, list[str]]:
+    """What an earlier call left, None if it left nothing; a damaged entry is removed, and why is told."""
+    if not folder.exists():
+        return None, []
+    try:
+        return _load(folder, original), []
+    except (AlignzooError, OSError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        return None, [f"the tokenised pairs of an earlier run were damaged and are computed again: {error}"]
+
+
+def _load(folder: Path, original: OriginalRows) -> Prepared:
+    """The tokenised pairs in a folder.
+
+    Raises:
+        DamagedError, OSError: they are not what was written.
+    """
     import datasets
 
-    if not folder.exists():
-        return None
-    try:
-        stored = json.loads((folder / _SUMMARY_FILE).read_text(encoding="utf-8"))
-        for name, size in stored["sizes"].items():
-            if (folder / name).stat().st_size != size:
-                raise ValueError(f"{name} is not whole")
-        summary = DataSummary.from_dict(stored["summary"])
-        dataset = datasets.Dataset.from_file(str(folder / _PAIRS_FILE))
-        contents = np.load(folder / _CONTENTS_FILE, mmap_mode="r", allow_pickle=False)
-        if not len(dataset) == len(contents) == summary.kept:
-            raise ValueError("rows are missing")
-        return Prepared(dataset, summary, stored["fingerprint"], original, contents, stored["highest_id"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        shutil.rmtree(folder, ignore_errors=True)
-        return None
+    stored = read_sealed(folder / _SUMMARY_FILE)
+    for name in (_PAIRS_FILE, _CONTENTS_FILE):
+        if known_digest(folder / name) != stored["files"][name]:
+            raise DamagedError(folder / name, "its content is not what was written")
+    dataset = datasets.Dataset.from_file(str(folder / _PAIRS_FILE))
+    contents = np.load(folder / _CONTENTS_FILE, mmap_mode="r", allow_pickle=False)
+    summary = DataSummary.from_dict(stored["summary"])
+    return Prepared(dataset, summary, stored["fingerprint"], original, contents, stored["highest_id"])
 
 
 def _build(rows: Dataset, task: TokeniseRows, beside: Path, key: str, workers: int | None) -> None:
@@ -189,9 +199,9 @@ def _build(rows: Dataset, task: TokeniseRows, beside: Path, key: str, workers: i
         "summary": kept.summary().to_dict(),
         "fingerprint": kept.fingerprint(),
         "highest_id": kept.highest_id,
-        "sizes": {name: (folder / name).stat().st_size for name in (_PAIRS_FILE, _CONTENTS_FILE)},
+        "files": {name: file_digest(folder / name) for name in (_PAIRS_FILE, _CONTENTS_FILE)},
     }
-    (folder / _SUMMARY_FILE).write_text(json.dumps(stored, indent=1), encoding="utf-8")
+    (folder / _SUMMARY_FILE).write_text(json.dumps(sealed(stored), indent=1), encoding="utf-8")
 
 
 def _reasons(rows: Dataset, task: TokeniseRows, dropped: dict[str, Dropped]) -> str:

@@ -8,7 +8,6 @@ chosen by validation AUC.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from alignzoo.data.collate import padded_texts
-from alignzoo.errors import AlignzooError, DataError, ModelError, UsageError
+from alignzoo.errors import AlignzooError, DamagedError, DataError, ModelError, UsageError
 from alignzoo.files import whole, write_json
 from alignzoo.report import Progress
+from alignzoo.stored import file_digest, read_sealed, sealed
 
+TENSORS_FILE, FACTS_FILE = "probe.safetensors", "probe.json"
 Pooling = Literal["mean", "last", "max"]
 L2_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
@@ -48,11 +49,11 @@ class Probe:
         return self.weight[1] - self.weight[0]
 
     def save(self, folder: Path) -> None:
-        """Write ``probe.safetensors`` and ``probe.json``."""
+        """Write ``probe.safetensors`` and ``probe.json``, which has the digest of both."""
         folder.mkdir(exist_ok=True)
-        with whole(folder / "probe.safetensors") as path:
+        with whole(folder / TENSORS_FILE) as path:
             save_file({"weight": self.weight, "bias": self.bias}, path)
-        write_json(folder / "probe.json", self.facts)
+        write_json(folder / FACTS_FILE, sealed({**self.facts, TENSORS_FILE: file_digest(folder / TENSORS_FILE)}))
 
     @classmethod
     def load(cls, folder: Path, *, hidden: int) -> Probe:
@@ -61,23 +62,24 @@ class Probe:
         Raises:
             AlignzooError: there is none, it is damaged, or it is for another hidden size.
         """
+        again = "alignzoo probe --model MODEL --data DATA --out DIR"
+        for name in (TENSORS_FILE, FACTS_FILE):
+            if not (folder / name).is_file():
+                raise AlignzooError(f"no probe in {folder}: {name} is missing", hint=f"train one: {again}")
         try:
-            tensors = load_file(folder / "probe.safetensors")
-            facts = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
+            facts = read_sealed(folder / FACTS_FILE)
+            if facts.pop(TENSORS_FILE, None) != file_digest(folder / TENSORS_FILE):
+                raise DamagedError(folder / TENSORS_FILE, "its content is not what was written")
+            tensors = load_file(folder / TENSORS_FILE)
             probe = cls(tensors["weight"], tensors["bias"], facts)
-        except FileNotFoundError as error:
-            raise AlignzooError(
-                f"no probe in {folder}: {Path(error.filename or folder).name} is missing",
-                hint="train one: alignzoo probe --model MODEL --data DATA --out DIR",
-            ) from error
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise AlignzooError(f"the probe in {folder} is damaged: {error}", hint="train it anew") from error
-        if not isinstance(facts, dict) or probe.weight.shape[:1] != (2,) or probe.weight.dim() != 2:
-            raise AlignzooError(f"the probe in {folder} is damaged: it is not a linear head", hint="train it anew")
+        except DamagedError as error:
+            raise DamagedError(error.path, error.reason, hint=f"train the probe again: {again}") from error
+        except (OSError, SafetensorError, KeyError) as error:
+            raise DamagedError(folder / TENSORS_FILE, str(error), hint=f"train the probe again: {again}") from error
         if probe.weight.shape[1] != hidden:
             raise ModelError(
                 f"the probe in {folder} is for hidden size {probe.weight.shape[1]}, the model has {hidden}",
-                hint="train a probe on this model: alignzoo probe --model MODEL --data DATA --out DIR",
+                hint=f"train a probe on this model: {again}",
             )
         return probe
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CHOSEN_IS_SAFE = "chosen/rejected"
 OF_A_LAYER = ("layer", "held_out_auc", "held_out_accuracy", "held_out_ece", "held_out_brier")
-PROBE_VERSION = 1  # part of the cache key: raise it when the same data would give another probe
+PROBE_VERSION = 2  # part of the cache key: raise it when the same data would give another probe
 
 
 def cached_probe(
@@ -55,9 +55,8 @@ def _kept(folder: Path, hidden: int, report: Reporter) -> Probe | None:
     try:
         probe = Probe.load(folder, hidden=hidden)
         _announce(probe, "reused from an earlier run on the same weights and pairs", report)
-    except (AlignzooError, KeyError, TypeError, ValueError) as error:
-        what = error.message if isinstance(error, AlignzooError) else f"the facts of the probe in {folder} are damaged"
-        report.warn(f"{what}; training another one")
+    except AlignzooError as error:
+        report.warn(f"{error.message}; training another one")
         # Moved before it is deleted: no other run sees half of it, and none deletes what another has just published.
         with contextlib.suppress(OSError), scratch(folder.parent) as away:
             folder.rename(away / folder.name)

@@ -23,6 +23,7 @@ from alignzoo.model.load import check_vocabulary, find_model, load_policy, load_
 from alignzoo.model.weights import fingerprint
 from alignzoo.plugin.card import Need
 from alignzoo.plugin.plan import Plan
+from alignzoo.plugin.registry import resume_words
 from alignzoo.report import Reporter
 from alignzoo.reward.context import RewardContext
 from alignzoo.reward.scoring import scored
@@ -89,7 +90,8 @@ def _measure(question: Question, report: Reporter) -> dict[str, Any]:
     measured = settings.model if question.run is None else str(question.run / "model")
     if question.run is not None and not Path(measured).is_dir():
         raise AlignzooError(
-            f"{question.run} holds no trained model", hint=f"finish it with: alignzoo run --resume {question.run}"
+            f"{question.run} holds no trained model",
+            hint=f"finish it with: {resume_words(question.run, trusting=settings.trust_remote_code)}",
         )
     source = find_model(settings.model)
     tokenizer = load_tokenizer(source, settings)

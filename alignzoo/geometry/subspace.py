@@ -12,9 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from alignzoo.errors import AlignzooError, UsageError
+from alignzoo.errors import AlignzooError, DamagedError, UsageError
 from alignzoo.files import whole, write_json
 from alignzoo.geometry.projections import Projection, linear_maps
+from alignzoo.stored import DIGEST, value_digest
 
 Select = Literal["anti-toxic", "toxic", "abs", "random", "all"]
 FILE = "selection.safetensors"
@@ -90,7 +91,7 @@ def save_selection(
     widths = {projection.name: projection.inner for projection in projections}
     indices = {name: index.contiguous() for name, index in zip(names, selected, strict=True)}
     with whole(folder / FILE) as path:
-        save_file(indices, path, metadata={_WIDTHS: json.dumps(widths)})
+        save_file(indices, path, metadata={_WIDTHS: json.dumps(widths), DIGEST: _digest(indices, widths)})
     counts = {name: len(index) for name, index in zip(names, selected, strict=True)}
     write_json(folder / "selection.json", {**facts, "neurons": sum(counts.values()), "neurons_by_layer": counts})
 
@@ -125,11 +126,12 @@ class SavedSelection:
             )
         try:
             with safe_open(path, "pt") as file:
-                neurons = {name.removeprefix(_PEFT): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                stated = (file.metadata() or {}).get(_WIDTHS)
-            widths = None if stated is None else {str(name): int(width) for name, width in json.loads(stated).items()}
-        except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
-            raise AlignzooError(f"the selection in {path} is damaged: {error}", hint="save it anew") from error
+                neurons = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                stated = file.metadata() or {}
+        except (OSError, SafetensorError) as error:
+            raise DamagedError(path, str(error), hint="save the selection again") from error
+        widths = _widths(path, neurons, stated) if {_WIDTHS, DIGEST} & set(stated) else None
+        neurons = {name.removeprefix(_PEFT): index for name, index in neurons.items()}
         for name, index in neurons.items():
             if (
                 index.dtype != torch.int64
@@ -163,6 +165,26 @@ class SavedSelection:
                 raise UsageError(f"{self.path} selects neuron {int(index[-1])} of {name}, which has {width}", hint=hint)
         projections = [projection for name, projection in maps.items() if name in self.neurons]
         return projections, [self.neurons[projection.name] for projection in projections]
+
+
+def _widths(path: Path, neurons: dict[str, torch.Tensor], stated: dict[str, str]) -> dict[str, int]:
+    """What alignzoo says of a selection that it has saved; one from elsewhere says nothing.
+
+    Raises:
+        DamagedError: it is not what was saved.
+    """
+    try:
+        widths: dict[str, int] = json.loads(stated[_WIDTHS])
+        same = stated[DIGEST] == _digest(neurons, widths)
+    except (KeyError, ValueError, RecursionError) as error:
+        raise DamagedError(path, f"{error} in its header", hint="save the selection again") from error
+    if not same:
+        raise DamagedError(path, "its content is not what was written", hint="save the selection again")
+    return widths
+
+
+def _digest(neurons: Mapping[str, torch.Tensor], widths: Mapping[str, int]) -> str:
+    return value_digest([{name: [str(index.dtype), index.tolist()] for name, index in neurons.items()}, widths])
 
 
 def selection_file(where: str | Path) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 
 from alignzoo import __version__
-from alignzoo.errors import AlignzooError, UsageError
+from alignzoo.errors import AlignzooError, DamagedError, UsageError
 from alignzoo.files import write_text
 from alignzoo.launch import distributed_backend
 from alignzoo.plugin.card import ExtensionKind, is_path
@@ -22,8 +21,9 @@ from alignzoo.plugin.recipe import Layer
 from alignzoo.plugin.registry import registry, sources
 from alignzoo.plugin.resolve import require, resolve
 from alignzoo.plugin.settings import Settings
+from alignzoo.plugin.started import PLAN_FILE, plan_as_started
+from alignzoo.stored import DIGEST, read_object, value_digest
 
-PLAN_FILE = "plan.yaml"
 PATHS = ("model", "data", "eval-data", "out")
 """Settings that may name a file or folder."""
 DEFAULT, PRESET = "default", "preset"
@@ -86,6 +86,7 @@ def write_plan(plan: Plan, folder: Path) -> None:
     for method, stated in zip(plan.methods, _methods(content), strict=True):
         _anchor_options(method, stated["options"])
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+    text += yaml.safe_dump({DIGEST: value_digest(yaml.safe_load(text))})
     write_text(folder / PLAN_FILE, text)
 
 
@@ -106,12 +107,9 @@ def read_plan(folder: Path, *, trust_remote_code: bool = False, command: str = "
         raise AlignzooError(
             f"{folder} is not the folder of an alignzoo run: {reason}", hint="give the --out folder of an earlier run"
         )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        layers = _layers(content)
-        files = [plugin["file"] for plugin in content.get("plugins") or () if plugin.get("file")]
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise AlignzooError(f"{path} is damaged: {error}", hint="start the run anew with another --out") from error
+    content = plan_as_started(folder)
+    layers = _layers(content)
+    files = [plugin["file"] for plugin in content["plugins"] if plugin.get("file")]
     _check_plugin_files(files, folder, f"alignzoo {command} {shlex.quote(str(folder))}")
     plan = require(resolve(layers, distributed=distributed_backend()))
     if plan.settings.trust_remote_code and not trust_remote_code:
@@ -182,10 +180,10 @@ def changed_plugins(folder: Path, plan: Plan) -> list[str]:
 
 def _recorded(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """What the run wrote down of the plugins at its start, by distribution: those it used, and those it saw."""
-    content = yaml.safe_load((folder / PLAN_FILE).read_text(encoding="utf-8"))
-    entries = [entry for entry in content.get("plugins") or () if isinstance(entry, dict)]
-    with contextlib.suppress(OSError, ValueError, KeyError):  # a run that was stopped early has no env.json
-        entries += json.loads((folder / "env.json").read_text(encoding="utf-8"))["plugins"]
+    entries = plan_as_started(folder)["plugins"]
+    with contextlib.suppress(DamagedError):  # a run that was stopped early has no env.json
+        seen = read_object(folder / "env.json").get("plugins")
+        entries += [entry for entry in seen if isinstance(entry, dict)] if isinstance(seen, list) else []
     found: dict[str, list[dict[str, Any]]] = {}
     for entry in entries:
         found.setdefault(str(entry.get("distribution")), []).append(entry)
@@ -196,9 +194,9 @@ def _detected(folder: Path) -> list[Plugin]:
     """The plugins whose layouts the run's data was recognised by."""
     known = registry()
     names: set[str] = set()
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # a run that was stopped early has no data.json
-        facts = json.loads((folder / "data.json").read_text(encoding="utf-8"))
-        names = {summary["format"] for summary in facts.values()}
+    with contextlib.suppress(DamagedError):  # a run that was stopped early has no data.json
+        facts = read_object(folder / "data.json")
+        names = {str(summary.get("format")) for summary in facts.values() if isinstance(summary, dict)}
     return [plugin for plugin, card in known.extensions("format") if card.name in names]
 
 

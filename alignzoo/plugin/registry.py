@@ -178,6 +178,16 @@ def plugin_words() -> str:
     return "".join(f" --plugin {shlex.quote(str(file))}" for file in sources().files)
 
 
+def resume_words(folder: Path, *, trusting: bool) -> str:
+    """The command line that resumes the run in a folder.
+
+    Args:
+        trusting: it was started with ``--trust-remote-code``.
+    """
+    trust = " --trust-remote-code" if trusting else ""
+    return f"alignzoo run --resume {shlex.quote(str(folder))}{plugin_words()}{trust}"
+
+
 @contextlib.contextmanager
 def plugins_from(*files: str | Path, third_party: bool = True) -> Iterator[None]:
     """Inside, :func:`registry` also knows the plugins in ``files``; without ``third_party`` it knows nothing else but

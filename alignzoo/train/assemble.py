@@ -36,7 +36,7 @@ from alignzoo.reward.histogram import note_soft_labels
 from alignzoo.reward.scoring import scored
 from alignzoo.reward.soft_labels import SoftLabels
 from alignzoo.train.batches import Sizes, StepBatches, by_length
-from alignzoo.train.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
+from alignzoo.train.checkpoint import Checkpoint, load_latest
 from alignzoo.train.context import Engine, SetupContext
 from alignzoo.train.controllers import Controllers
 from alignzoo.train.evaluate import HeldOut
@@ -63,11 +63,13 @@ def assemble(
     report: Reporter,
     resuming: bool,
     observers: Observers | None = None,
+    planned: dict[str, Any] | None = None,
 ) -> Loop:
     """Build methods, reference, optimizer and loop; with ``resuming``, restore the last whole checkpoint.
 
     Args:
         policy: the policy with the weights that training starts from, on the accelerator's device, not yet prepared.
+        planned: the values of the plan file, which every checkpoint keeps.
 
     Raises:
         AlignzooError: resuming, but the weights, the data or the reward are not those that the run started from.
@@ -124,6 +126,7 @@ def assemble(
         report=report,
         identities=identities,
         observers=observers or Observers({}, report),
+        plan=planned or {},
     )
     passes = loop.steps * settings.batch_size / len(parts.train)
     report.note(f"{loop.steps} steps of {settings.batch_size} pairs: {passes:.2f} passes over the training pairs")
@@ -164,11 +167,10 @@ def _steps(stream: PairStream, settings: Settings) -> int:
 
 def _checkpoint(folder: Path, identities: dict[str, str], settings: Settings, report: Reporter) -> Checkpoint | None:
     """The checkpoint to continue from, None to start over; what the run started from must not have changed."""
-    path = latest_checkpoint(folder)
-    if path is None:
-        report.warn(f"{folder} holds no whole checkpoint; starting from the first step")
+    checkpoint = load_latest(folder, report, trusting=settings.trust_remote_code)
+    if checkpoint is None:
+        report.warn(f"{folder} holds no checkpoint; starting from the first step")
         return None
-    checkpoint = load_checkpoint(path)
     _check_identities(checkpoint, identities, {"weights": settings.model, "data": settings.data})
     return checkpoint
 

@@ -1,8 +1,10 @@
-"""Checkpoints that are whole or not there: written beside, flushed, then renamed; damaged ones are never picked."""
+"""Checkpoints that are whole or not there: written beside, flushed, then renamed; every byte is checked on reading."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +14,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from alignzoo.errors import AlignzooError, MethodError
+from alignzoo.errors import AlignzooError, DamagedError, MethodError
 from alignzoo.files import whole
 from alignzoo.geometry.shards import whole_state
+from alignzoo.plugin.registry import resume_words
+from alignzoo.report import Reporter
 from alignzoo.run_folder import check_there, remedy
+from alignzoo.stored import file_digest, read_sealed, sealed
 
 STATE_FILE = "state.json"
 WEIGHTS_FILE = "weights.safetensors"
 TENSORS_FILE = "optimizer_and_methods.pt"
+_FILES = (WEIGHTS_FILE, TENSORS_FILE)
+_NAME = re.compile(r"step-\d{8,}")
 
 
 @dataclass(frozen=True)
@@ -38,35 +45,42 @@ class Checkpoint:
     facts: dict[str, Any]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int, trusting: bool = False) -> Path:
     """Write ``checkpoints/step-…`` under the run folder and drop all but the newest ``keep``.
+
+    Args:
+        trusting: the run was started with ``--trust-remote-code``: for the line that resumes it.
 
     Raises:
         AlignzooError: it could not be written (disk full, ...); what was there before is untouched.
     """
     target = folder / "checkpoints" / f"step-{checkpoint.step:08d}"
-    if target.is_dir() and _is_whole(target):
-        return target
     try:
         target.parent.mkdir(exist_ok=True)
         with whole(target) as partial:
             partial.mkdir()
             save_file(checkpoint.weights, partial / WEIGHTS_FILE)
             torch.save(checkpoint.tensors, partial / TENSORS_FILE)
-            sizes = {name: (partial / name).stat().st_size for name in (WEIGHTS_FILE, TENSORS_FILE)}
-            state = {"step": checkpoint.step, "sizes": sizes, **checkpoint.facts}
+            files = {name: _identity(partial / name) for name in _FILES}
+            state = sealed({"step": checkpoint.step, "files": files, **checkpoint.facts})
             (partial / STATE_FILE).write_text(json.dumps(state, indent=2), encoding="utf-8")
     except (OSError, RuntimeError, SafetensorError) as error:
         check_there(folder)
         last = latest_checkpoint(folder)
         raise AlignzooError(
             f"could not save the checkpoint of step {checkpoint.step} in {target.parent}: {error}",
-            hint=f"{remedy(error)} and continue with --resume {folder}"
-            + (f" from step {step_of(last)}" if last else " from the start"),
+            hint=f"{remedy(error)} and continue with: {resume_words(folder, trusting=trusting)}"
+            + (f" (from step {step_of(last)})" if last else " (from the first step)"),
         ) from error
-    for old in whole_checkpoints(folder)[:-keep]:
+    # Those of later steps are left: a resume found them damaged, and they must not count as the newest.
+    done = [path for path in whole_checkpoints(folder) if step_of(path) <= checkpoint.step]
+    for old in done[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "digest": file_digest(path)}
 
 
 def plain_state(method: Any, *, keep: bool = True) -> dict[str, Any]:
@@ -104,8 +118,13 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def whole_checkpoints(folder: Path) -> list[Path]:
-    """All whole checkpoints, oldest first."""
-    return [path for path in sorted((folder / "checkpoints").glob("step-*")) if _is_whole(path)]
+    """All checkpoints whose files have the size that they were written with, oldest first; no content is checked."""
+    return [path for path in _checkpoints(folder) if _is_whole(path)]
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    found = [path for path in (folder / "checkpoints").glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -113,26 +132,82 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
+def planned_values(folder: Path) -> dict[str, Any] | None:
+    """The values of the run's plan as its newest readable checkpoint has them; None before the first."""
+    for path in reversed(_checkpoints(folder)):
+        with contextlib.suppress(DamagedError):
+            planned: dict[str, Any] = read_sealed(path / STATE_FILE)["plan"]
+            return planned
+    return None
+
+
+def load_latest(folder: Path, report: Reporter, *, trusting: bool = False) -> Checkpoint | None:
+    """The newest checkpoint of a run folder that is undamaged, None if it has none at all; says which are damaged.
+
+    Args:
+        trusting: the run was started with ``--trust-remote-code``: for the line that resumes it.
+
+    Raises:
+        AlignzooError: all are damaged.
+    """
+    paths = _checkpoints(folder)
+    for path in reversed(paths):
+        try:
+            return load_checkpoint(path)
+        except DamagedError as error:
+            report.warn(f"{error.message}; trying the checkpoint before it")
+    if paths:
+        raise AlignzooError(
+            f"none of the {len(paths)} checkpoints in {folder / 'checkpoints'} can be read",
+            hint=f"delete that folder to start from the first step with: {resume_words(folder, trusting=trusting)}",
+        )
+    return None
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        AlignzooError: a file in it is damaged.
+        DamagedError: it is not what was saved.
     """
+    facts = _checked_state(path)
     try:
-        facts = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+        for name in _FILES:
+            if facts["files"][name]["digest"] != file_digest(path / name):
+                raise DamagedError(path, f"the content of {name} is not what was written")
         tensors = torch.load(path / TENSORS_FILE, map_location="cpu", weights_only=True)
         return Checkpoint(facts["step"], load_file(path / WEIGHTS_FILE), tensors, facts)
-    except Exception as error:  # torch, safetensors and json each have their own
-        raise AlignzooError(
-            f"checkpoint {path} is damaged: {type(error).__name__}: {error}",
-            hint="delete that folder; --resume then takes the checkpoint before it",
-        ) from error
+    except DamagedError:
+        raise
+    except Exception as error:  # torch and safetensors each have their own
+        raise DamagedError(path, f"{type(error).__name__}: {error}") from error
+
+
+def _checked_state(path: Path) -> dict[str, Any]:
+    """The facts of a checkpoint whose files have the right size and whose step is that of its folder.
+
+    Raises:
+        DamagedError: they have not.
+    """
+    try:
+        facts = read_sealed(path / STATE_FILE)
+    except DamagedError as error:
+        raise DamagedError(path, f"{STATE_FILE}: {error.reason}") from error
+    if facts.get("step") != step_of(path):
+        raise DamagedError(path, f"it holds step {facts.get('step')}")
+    for name in _FILES:
+        file = path / name
+        if not file.is_file():
+            raise DamagedError(path, f"{name} is missing")
+        size, written = file.stat().st_size, facts["files"][name]["size"]
+        if size != written:
+            raise DamagedError(path, f"{name} has {size} bytes, {written} were written")
+    return facts
 
 
 def _is_whole(path: Path) -> bool:
     try:
-        sizes = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))["sizes"]
-        return all((path / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError):
+        _checked_state(path)
+    except DamagedError:
         return False
+    return True

@@ -21,7 +21,7 @@ from alignzoo.geometry.shards import cut_like, whole, whole_state
 from alignzoo.interfaces import StepLoss
 from alignzoo.model.weights import trained_weights
 from alignzoo.observers import Observers
-from alignzoo.plugin.registry import plugin_words
+from alignzoo.plugin.registry import resume_words
 from alignzoo.plugin.settings import Settings
 from alignzoo.reference.cached import CachedReference
 from alignzoo.reference.frozen import ReferenceForward
@@ -31,7 +31,7 @@ from alignzoo.train.checkpoint import Checkpoint, plain_state, save_checkpoint, 
 from alignzoo.train.context import Engine, StepContext
 from alignzoo.train.controllers import Controllers
 from alignzoo.train.evaluate import HeldOut
-from alignzoo.train.metrics import MetricsFile, name_pairs, non_finite, pair_metrics, weight_metrics
+from alignzoo.train.metrics import MetricsFile, metrics_digest, name_pairs, non_finite, pair_metrics, weight_metrics
 from alignzoo.train.optim import learning_rate, load_optimizer
 from alignzoo.train.sharding import full_state
 
@@ -46,8 +46,10 @@ class Loop:
         folder: the run folder, where rank 0 writes metrics and checkpoints.
         identities: hashes that a resume must find again.
         observers: who is told of steps, evaluations and checkpoints.
+        plan: its values by the words that set them, which a resume must find again.
         done: optimizer steps taken so far.
         tokens: tokens trained on so far, padding not counted.
+        metrics: the digest of the metrics that the checkpoint was saved with; None for a new run.
     """
 
     engine: Engine
@@ -62,8 +64,10 @@ class Loop:
     report: Reporter
     identities: dict[str, str]
     observers: Observers
+    plan: dict[str, Any]
     done: int = 0
     tokens: int = 0
+    metrics: str | None = None
 
     def run(self) -> None:
         """Train until :attr:`steps`.
@@ -73,7 +77,7 @@ class Loop:
             Interrupted: Ctrl-C, SIGTERM or SIGHUP, after saving a checkpoint.
         """
         settings = self.settings
-        metrics = MetricsFile(self.folder, resume_at=self.done) if self._writes else None
+        metrics = MetricsFile(self.folder, self.report, done=self.done, digest=self.metrics) if self._writes else None
         self.engine.model.train()
         say = partial(self.report.note, "finishing this step, saving; Ctrl-C again stops at once")
         progress = self.report.progress(self.steps, "training", unit="step", done=self.done)
@@ -100,7 +104,7 @@ class Loop:
                     self.save()
                     raise Interrupted(
                         f"stopped after step {self.done} of {self.steps}; the state is saved",
-                        hint=f"continue with: alignzoo run --resume {self.folder}{plugin_words()}",
+                        hint=f"continue with: {resume_words(self.folder, trusting=settings.trust_remote_code)}",
                     )
                 if self.done == self.steps or (settings.save_every and self.done % settings.save_every == 0):
                     self.save()
@@ -180,9 +184,19 @@ class Loop:
         }
         if self._writes:
             weights = trained_weights(model, state)
-            facts = {"tokens": self.tokens, **self.identities}
+            facts = {
+                "tokens": self.tokens,
+                **self.identities,
+                "plan": self.plan,
+                "metrics": metrics_digest(self.folder),
+            }
             checkpoint = Checkpoint(self.done, weights, tensors, facts)
-            path = save_checkpoint(self.folder, checkpoint, keep=self.settings.keep_checkpoints)
+            path = save_checkpoint(
+                self.folder,
+                checkpoint,
+                keep=self.settings.keep_checkpoints,
+                trusting=self.settings.trust_remote_code,
+            )
             self.observers.tell("checkpoint", self.done, path)
         accelerator.wait_for_everyone()
 
@@ -201,6 +215,7 @@ class Loop:
         self.controller.load_state_dict(checkpoint.tensors["geometry"])
         self.done = checkpoint.step
         self.tokens = checkpoint.facts["tokens"]
+        self.metrics = checkpoint.facts["metrics"]
 
     @property
     def _writes(self) -> bool:

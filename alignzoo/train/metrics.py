@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import torch
 from alignzoo.files import append_text, write_text
 from alignzoo.interfaces import PreferenceLoss
 from alignzoo.pairs import PairBatch
+from alignzoo.report import Reporter
+from alignzoo.stored import bytes_digest, file_digest
 from alignzoo.train.objective import Objective
 
 METRICS_FILE = "metrics.jsonl"
@@ -72,25 +74,74 @@ def name_pairs(ids: Sequence[int]) -> str:
 
 
 class MetricsFile:
-    """``metrics.jsonl``: one object per optimizer step, each whole on the disk when its step is over."""
+    """``metrics.jsonl``: one object per optimizer step, each whole on the disk when its step is over.
 
-    def __init__(self, folder: Path, *, resume_at: int | None = None) -> None:
+    Args:
+        report: hears which lines are missing, doubled or damaged.
+        done: the steps taken so far, whose lines stay.
+        digest: of those lines, where it is known.
+    """
+
+    def __init__(self, folder: Path, report: Reporter, *, done: int = 0, digest: str | None = None) -> None:
         self.path = folder / METRICS_FILE
-        if resume_at is not None:
-            self._forget_after(resume_at)
+        self._repair(done, digest, report)
 
     def append(self, line: dict[str, Any]) -> None:
         append_text(self.path, json.dumps(line) + "\n")
 
-    def _forget_after(self, step: int) -> None:
-        """Drop the lines of steps that a resumed run takes again, and a half-written last one."""
-        if not self.path.is_file():
-            return
-        kept = []
-        for text in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(text)["step"] <= step:
-                    kept.append(text + "\n")
-            except (json.JSONDecodeError, KeyError):
-                continue
-        write_text(self.path, "".join(kept))
+    def _repair(self, done: int, digest: str | None, report: Reporter) -> None:
+        """Drop the lines of steps that a resumed run takes again, and all that is no line of its own step."""
+        content = self.path.read_bytes() if self.path.is_file() else b""
+        lines: dict[int, bytes] = {}
+        doubled: list[int] = []
+        damaged = 0
+        for text in filter(bytes.strip, content.split(b"\n")):
+            step = _step_of(text)
+            if step is None:
+                damaged += 1
+            elif step in lines:
+                doubled.append(step)
+            elif step <= done:
+                lines[step] = text
+        missing = [step for step in range(1, done + 1) if step not in lines]
+        # A process that was killed leaves half a line of a step that is taken again: nothing is lost with it.
+        if missing:
+            why = f" (damaged lines: {damaged})" if damaged else ""
+            report.warn(f"{self.path} has no figures of step {_spans(missing)}{why}; they are lost")
+        if doubled:
+            report.warn(f"{self.path} had more than one line of step {_spans(doubled)}; the first one stays")
+        whole = b"".join(lines[step] + b"\n" for step in sorted(lines))
+        if digest is not None and not missing and bytes_digest(whole) != digest:
+            report.warn(f"{self.path}: the figures of steps 1 to {done} are not those that were written")
+        if whole != content:
+            write_text(self.path, whole.decode())
+
+
+def metrics_digest(folder: Path) -> str | None:
+    """The digest of all lines of a run so far; None where there is none."""
+    path = folder / METRICS_FILE
+    return file_digest(path) if path.is_file() else None
+
+
+def _step_of(text: bytes) -> int | None:
+    """The step of a line of metrics; None for what is no step and its figures."""
+    try:
+        line = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or any(type(value) not in (int, float) for value in line.values()):
+        return None
+    step = line.get("step")
+    return step if isinstance(step, int) and step > 0 else None
+
+
+def _spans(numbers: Iterable[int]) -> str:
+    """Numbers for a message: ``3-5, 9``."""
+    spans: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if spans and number == spans[-1][-1] + 1:
+            spans[-1] = [spans[-1][0], number]
+        else:
+            spans.append([number])
+    shown = ["-".join(map(str, span)) for span in spans[:10]]
+    return ", ".join(shown) + (", ..." if len(spans) > 10 else "")

@@ -14,10 +14,11 @@ from data_examples import explicit
 from datasets import Dataset
 
 from alignzoo.data import content
-from alignzoo.data.content import file_blocks, loaded_digest
+from alignzoo.data.content import file_blocks, known_digest, loaded_digest
 from alignzoo.data.digests import rows_digest
 from alignzoo.data.sources import load_rows
 from alignzoo.errors import DataError
+from alignzoo.stored import file_digest
 
 Jsonl = Callable[..., str]
 
@@ -130,3 +131,22 @@ def test_rows_that_are_no_text_are_found_when_they_are_hashed(jsonl: Jsonl, tmp_
     for _ in range(2):
         with pytest.raises(DataError, match=r"pairs\.jsonl:2: not UTF-8"):
             load_rows(str(path))
+
+
+def test_the_bytes_of_a_file_are_hashed_again_only_when_it_has_changed(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(content, "_SETTLED", -1.0)
+    monkeypatch.setattr(content, "file_digest", lambda path: read.append(path) or file_digest(path))
+    file = tmp_path / "pairs.arrow"
+    file.write_bytes(b"some tokens")
+    first = known_digest(file)
+    assert known_digest(file) == first
+    assert len(read) == 1
+    stamps = file.stat()
+    with file.open("r+b") as opened:
+        opened.write(b"S")
+    os.utime(file, ns=(stamps.st_atime_ns, stamps.st_mtime_ns))
+    assert known_digest(file) != first
+    assert len(read) == 2

@@ -180,7 +180,7 @@ def test_any_setting_that_matters_misses_the_cache(gpt2: Any, passes: list[int],
 
 
 @pytest.mark.parametrize("name", ["summary.json", "pairs.arrow", "contents.npy"])
-@pytest.mark.parametrize("damage", ["overwritten", "cut", "gone", "emptied"])
+@pytest.mark.parametrize("damage", ["overwritten", "cut", "gone", "emptied", "one-bit"])
 def test_damaged_cache_is_built_again(gpt2: Any, passes: list[int], own_cache: Path, name: str, damage: str) -> None:
     rows = Dataset.from_list(explicit(300))
     first = made(rows, gpt2)
@@ -188,13 +188,18 @@ def test_damaged_cache_is_built_again(gpt2: Any, passes: list[int], own_cache: P
     whole = file.read_bytes()
     file.unlink()  # a new file: the first result is still mapped
     if damage != "gone":
-        file.write_bytes({"overwritten": b"damaged", "cut": whole[:-9], "emptied": b""}[damage])
+        half = len(whole) // 2
+        one_bit = whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :]
+        content = {"overwritten": b"damaged", "cut": whole[:-9], "emptied": b"", "one-bit": one_bit}
+        file.write_bytes(content[damage])
     again = made(rows, gpt2)
+    [note] = again.summary.notes
+    assert str(file) in note
     assert again.fingerprint == first.fingerprint
     assert list(again.dataset) == list(first.dataset)
     assert passes == [300, 300]
     assert len(list((own_cache / "alignzoo").iterdir())) == 1, "no half-built folder is left"
-    made(rows, gpt2)
+    assert made(rows, gpt2).summary == first.summary
     assert passes == [300, 300]
 
 

@@ -67,6 +67,7 @@ def test_selections_of_other_widths_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "b").mkdir()
     one, other = saved(tmp_path / "a", 0), saved(tmp_path / "b" / "geometry", 1)
     words = ["probe", "--compare", str(tmp_path / "a"), str(tmp_path / "b")]
     said = call_main([*words, "--json"], capfd)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from alignzoo.plugin.plan import Plan
 from alignzoo.plugin.planfile import plan_to_dict, read_plan, write_plan
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.recipe import Layer, flatten, read_recipe
-from alignzoo.plugin.registry import Registry, registry
+from alignzoo.plugin.registry import Registry, plugins_from, registry, resume_words
 from alignzoo.plugin.resolve import require, resolve
+from alignzoo.plugin.started import plain_values, plan_as_started
+from alignzoo.stored import sealed
 
 OWN = {"model": "sandbox", "data": "sandbox"}
 
@@ -78,7 +82,8 @@ def test_a_default_that_has_changed_since_stops_a_resume(section: str, name: str
     content = yaml.safe_load((tmp_path / "plan.yaml").read_text())
     values = content["settings"] if section == "settings" else content[section]["options"]
     values[name]["value"] = 0.77
-    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(content))
+    del content["digest"]
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(sealed(content)))
     with pytest.raises(AlignzooError, match=rf"{name} was 0.77 when the run was started"):
         read_plan(tmp_path)
 
@@ -220,6 +225,67 @@ def test_optimizers_that_need_whole_weights_are_refused_on_shards(optimizer: str
     [problem] = resolve(given, distributed="fsdp")  # type: ignore[misc]
     assert problem.exit_code == 3
     assert "does not work on sharded weights" in problem.message
+
+
+def edit(folder: Path, *values: tuple[str, Any]) -> None:
+    """Change settings in a plan file by hand."""
+    content = yaml.safe_load((folder / "plan.yaml").read_text())
+    for name, value in values:
+        content["settings"][name]["value"] = value
+    (folder / "plan.yaml").write_text(yaml.safe_dump(content))
+
+
+def a_checkpoint(folder: Path) -> None:
+    """What a checkpoint says of the plan in the folder."""
+    step = folder / "checkpoints" / "step-00000004"
+    step.mkdir(parents=True)
+    (step / "state.json").write_text(json.dumps(sealed({"step": 4, "plan": plain_values(plan_as_started(folder))})))
+
+
+def test_a_hand_edited_plan_is_refused_and_its_edits_are_named(tmp_path: Path) -> None:
+    write_plan(plan({**OWN, "lr": 1e-3}), tmp_path)
+    a_checkpoint(tmp_path)
+    assert read_plan(tmp_path).settings.lr == 1e-3
+    edit(tmp_path, ("lr", 0.5), ("max-steps", 3))
+    with pytest.raises(AlignzooError) as refusal:
+        read_plan(tmp_path)
+    said = str(refusal.value)
+    assert "plan.yaml was edited after the run was started" in said
+    assert "max-steps was None and is 3, lr was 0.001 and is 0.5" in said
+    assert f"alignzoo run --recipe {tmp_path} --max-steps 3 --lr 0.5" in said
+
+
+def test_another_runs_plan_is_refused(tmp_path: Path) -> None:
+    write_plan(plan(OWN), tmp_path)
+    a_checkpoint(tmp_path)
+    write_plan(plan({**OWN, "loss": "ipo"}), tmp_path)
+    with pytest.raises(AlignzooError, match="loss was 'dpo' and is 'ipo'"):
+        read_plan(tmp_path)
+
+
+def test_before_the_first_checkpoint_an_edit_is_refused_too(tmp_path: Path) -> None:
+    write_plan(plan(OWN), tmp_path)
+    edit(tmp_path, ("lr", 0.5))
+    with pytest.raises(AlignzooError, match="its content is not what was written") as refusal:
+        read_plan(tmp_path)
+    assert "restore it, or start a new run" in str(refusal.value)
+
+
+def test_only_the_content_of_a_plan_counts(tmp_path: Path) -> None:
+    write_plan(plan(OWN), tmp_path)
+    before = read_plan(tmp_path)
+    content = yaml.safe_load((tmp_path / "plan.yaml").read_text())
+    (tmp_path / "plan.yaml").write_text(f"# in another layout\n{yaml.safe_dump(content, default_flow_style=True)}")
+    assert plan_to_dict(read_plan(tmp_path)) == plan_to_dict(before)
+
+
+def test_the_line_that_resumes_a_run_can_be_typed_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "my loss.py"
+    file.write_text("")
+    with plugins_from(file):
+        words = shlex.split(resume_words(tmp_path / "my run", trusting=True))
+    run = ["alignzoo", "run", "--resume", str(tmp_path / "my run")]
+    assert words == [*run, "--plugin", str(file), "--trust-remote-code"]
 
 
 def test_a_run_folder_may_not_let_a_strangers_code_run(tmp_path: Path) -> None:

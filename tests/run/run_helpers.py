@@ -44,7 +44,9 @@ class RunFolder:
 
     @property
     def result(self) -> dict[str, Any]:
-        return strict_json((self.path / "result.json").read_text())
+        result = strict_json((self.path / "result.json").read_text())
+        del result["digest"]
+        return result
 
     @property
     def plan(self) -> dict[str, Any]:

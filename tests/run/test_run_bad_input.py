@@ -326,7 +326,7 @@ def test_resume_of_something_else(az: Az, command: Command, out: Path, tmp_path:
     assert az(*command(out)).returncode == 0
     (out / "result.json").unlink()
     plan = (out / "plan.yaml").read_text()
-    for damage in ("[", "just: words", plan.replace("loss:", "lost:")):
+    for damage in ("[", "just: words", plan.replace("loss:", "lost:"), plan.replace("digest:", "digits:")):
         (out / "plan.yaml").write_text(damage)
         refused(az("run", "--resume", str(out), "--json"), 1, f"{out / 'plan.yaml'} is damaged", "another --out")
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from run_helpers import Az, MakeModel, RunFolder, Start
 
 from alignzoo.files import PARTIAL
 from alignzoo.owner import Owner
+from alignzoo.stored import sealed, unsealed
 from alignzoo.train.checkpoint import latest_checkpoint, step_of
 
 Command = Callable[..., list[str]]
@@ -103,8 +105,9 @@ def test_one_run_is_resumed_once_at_a_time(az: Az, command: Command, start: Star
     (folder / "checkpoints").mkdir(exist_ok=True)
     left = folder / "checkpoints" / f"{PARTIAL}{Owner(Owner.this().host, process.pid, '0-0').token}.x"
     left.mkdir()
-    plan = (folder / "plan.yaml").read_text().replace("max-steps:\n    value: 60", "max-steps:\n    value: 2")
-    (folder / "plan.yaml").write_text(plan)
+    plan = unsealed(RunFolder(folder).plan, folder / "plan.yaml")
+    plan["settings"]["max-steps"]["value"] = 2
+    (folder / "plan.yaml").write_text(yaml.safe_dump(sealed(plan)))
     resumed = az("run", "--resume", str(folder))
     assert resumed.returncode == 0, resumed.stderr
     assert f"process {process.pid} has ended without releasing its lock; taking it over" in resumed.stderr

@@ -121,7 +121,7 @@ def test_killed_before_its_first_checkpoint_it_starts_over(command: Command, az:
     shutil.copy(whole.path / "plan.yaml", folder)  # written first of all
     ended = az("run", "--resume", str(folder))
     assert ended.returncode == 0, ended.stderr
-    assert f"warning: {folder} holds no whole checkpoint; starting from the first step" in ended.stderr
+    assert f"warning: {folder} holds no checkpoint; starting from the first step" in ended.stderr
     _assert_equal(RunFolder(folder), whole)
     assert {path.name for path in folder.iterdir()} == {path.name for path in whole.path.iterdir()}
 
@@ -177,7 +177,7 @@ def test_disk_full_while_saving_a_checkpoint(half_done: HalfDone, az: Az) -> Non
         ended = az("run", "--resume", str(half.path), "--json")
     assert ended.returncode == 1, ended.stderr
     assert f"could not save the checkpoint of step 4 in {half.path / 'checkpoints'}" in ended.stderr
-    assert f"free some space and continue with --resume {half.path} from step 2" in ended.stderr
+    assert f"free some space and continue with: alignzoo run --resume {half.path} (from step 2)" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert strict_json(ended.stdout)["error"]["exit_code"] == 1
     assert [path.name for path in (half.path / "checkpoints").iterdir()] == ["step-00000002"]
@@ -196,7 +196,7 @@ def test_disk_full_while_writing_metrics(half_done: HalfDone, az: Az, start: Sta
     _, stderr = process.communicate(timeout=200)
     assert process.returncode == 1, stderr
     assert f"cannot write {half.path}: [Errno 27] File too large" in stderr
-    assert f"free some space and continue with --resume {half.path}" in stderr
+    assert f"free some space and continue with: alignzoo run --resume {half.path}" in stderr
     assert "Traceback" not in stderr
     _assert_equal(_finished(az, ["run", "--resume", str(half.path)]), whole)
 
@@ -209,7 +209,7 @@ def test_disk_full_while_saving_the_model(half_done: HalfDone, az: Az) -> None:
         ended = az("run", "--resume", str(half.path))
     assert ended.returncode == 1, ended.stderr
     assert f"could not save the model in {half.path / 'model'}" in ended.stderr
-    assert f"free some space and finish with --resume {half.path}" in ended.stderr
+    assert f"free some space and finish with: alignzoo run --resume {half.path}" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not [path for path in half.path.iterdir() if "model" in path.name]
     _assert_equal(_finished(az, ["run", "--resume", str(half.path)]), whole)

@@ -5,19 +5,31 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from heard import Heard
 
 from alignzoo.errors import AlignzooError, MethodError
 from alignzoo.files import PARTIAL, clear_leftovers
 from alignzoo.model.weights import fingerprint
 from alignzoo.owner import Owner
+from alignzoo.stored import file_digest, read_sealed, sealed
 from alignzoo.testing.tiny import tiny_model
 from alignzoo.train import checkpoint as checkpoints
-from alignzoo.train.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, plain_state, save_checkpoint
+from alignzoo.train.checkpoint import (
+    Checkpoint,
+    latest_checkpoint,
+    load_checkpoint,
+    load_latest,
+    plain_state,
+    save_checkpoint,
+    step_of,
+)
 from alignzoo.train.metrics import MetricsFile
 
 
@@ -37,16 +49,71 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     assert [path.name for path in checkpoints.whole_checkpoints(tmp_path)] == ["step-00000010", "step-00000012"]
 
 
-@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer_and_methods.pt", "state.json"])
-@pytest.mark.parametrize("damage", ["missing", "cut"])
-def test_a_damaged_one_is_never_picked(tmp_path: Path, file: str, damage: str) -> None:
-    good = save_checkpoint(tmp_path, state(1), keep=5)
-    bad = save_checkpoint(tmp_path, state(2), keep=5) / file
-    if damage == "missing":
-        bad.unlink()
-    else:
-        bad.write_bytes(bad.read_bytes()[:-7])
-    assert latest_checkpoint(tmp_path) == good
+FILES = ["weights.safetensors", "optimizer_and_methods.pt", "state.json"]
+
+
+def flipped(content: bytes) -> bytes:
+    return content[: len(content) // 2] + bytes([content[len(content) // 2] ^ 1]) + content[len(content) // 2 + 1 :]
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
+    "missing": lambda content: None,
+    "cut": lambda content: content[:-7],
+    "flipped": flipped,
+    "zeros": lambda content: bytes(len(content)),
+    "header": lambda content: b"\xff" + content[1:],
+    "emptied": lambda content: b"",
+}
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_one_is_named_and_the_one_before_is_taken(tmp_path: Path, file: str, damage: str) -> None:
+    save_checkpoint(tmp_path, state(1), keep=5)
+    bad = save_checkpoint(tmp_path, state(2), keep=5)
+    content = DAMAGE[damage]((bad / file).read_bytes())
+    (bad / file).unlink()
+    if content is not None:
+        (bad / file).write_bytes(content)
+    heard = Heard()
+    found = load_latest(tmp_path, heard)
+    assert found is not None
+    assert found.step == 1
+    [warning] = heard.warnings
+    assert str(bad) in warning
+    assert file in warning
+
+
+def test_a_checkpoint_of_another_step_or_run_is_not_taken_for_its_folders(tmp_path: Path) -> None:
+    shutil.copytree(save_checkpoint(tmp_path, state(1), keep=5), tmp_path / "checkpoints" / "step-00000009")
+    heard = Heard()
+    found = load_latest(tmp_path, heard)
+    assert found is not None
+    assert found.step == 1
+    assert "it holds step 1" in heard.warnings[0]
+
+
+def test_where_all_are_damaged_it_says_how_to_start_over(tmp_path: Path) -> None:
+    for step in (1, 2):
+        (save_checkpoint(tmp_path, state(step), keep=5) / FILES[0]).write_bytes(b"")
+    with pytest.raises(AlignzooError, match="none of the 2 checkpoints") as failure:
+        load_latest(tmp_path, Heard())
+    assert "delete that folder" in str(failure.value)
+    assert load_latest(tmp_path / "elsewhere", Heard()) is None
+
+
+def test_a_damaged_later_one_does_not_count_as_the_newest_and_is_written_again(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        save_checkpoint(tmp_path, state(step), keep=3)
+    weights = tmp_path / "checkpoints" / "step-00000006" / FILES[0]
+    weights.write_bytes(flipped(weights.read_bytes()))
+    save_checkpoint(tmp_path, state(5), keep=2)
+    assert [step_of(path) for path in checkpoints.whole_checkpoints(tmp_path)] == [4, 5, 6]
+    save_checkpoint(tmp_path, state(6), keep=2)
+    heard = Heard()
+    found = load_latest(tmp_path, heard)
+    assert found is not None
+    assert (found.step, heard.warnings) == (6, [])
 
 
 def test_what_a_killed_save_left_is_not_picked_and_goes_away(tmp_path: Path) -> None:
@@ -69,7 +136,7 @@ def test_a_full_disk_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(checkpoints.torch, "save", full)
     with pytest.raises(AlignzooError, match="could not save the checkpoint of step 2") as failure:
         save_checkpoint(tmp_path, state(2), keep=1)
-    assert "from step 1" in str(failure.value)
+    assert f"alignzoo run --resume {tmp_path} (from step 1)" in str(failure.value)
     assert latest_checkpoint(tmp_path) == good
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
 
@@ -83,7 +150,11 @@ def test_a_pickle_that_runs_code_is_not_loaded(tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "owned",))
 
-    (path / "optimizer_and_methods.pt").write_bytes(pickle.dumps(Evil()))
+    evil = path / "optimizer_and_methods.pt"
+    evil.write_bytes(pickle.dumps(Evil()))
+    facts = read_sealed(path / "state.json")
+    facts["files"][evil.name] = {"size": evil.stat().st_size, "digest": file_digest(evil)}
+    (path / "state.json").write_text(json.dumps(sealed(facts)))
     with pytest.raises(AlignzooError, match="damaged"):
         load_checkpoint(path)
     assert not (tmp_path / "owned").exists()
@@ -103,12 +174,14 @@ def test_a_state_that_could_not_be_read_back_is_refused_when_it_is_saved(strange
 
 
 def test_metrics_forget_the_steps_that_are_taken_again(tmp_path: Path) -> None:
-    metrics = MetricsFile(tmp_path)
+    metrics = MetricsFile(tmp_path, Heard())
     for step in range(1, 6):
         metrics.append({"step": step})
     with metrics.path.open("a") as file:
         file.write('{"step": 6, "lo')
-    MetricsFile(tmp_path, resume_at=3).append({"step": 4})
+    heard = Heard()
+    MetricsFile(tmp_path, heard, done=3).append({"step": 4})
+    assert not heard.warnings
     assert [json.loads(line)["step"] for line in metrics.path.read_text().splitlines()] == [1, 2, 3, 4]
 
 
