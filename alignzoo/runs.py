@@ -235,8 +235,7 @@ class _Run:
     def _figures(self, loop: Loop, tokenizer: Any) -> dict[str, float]:
         """Figures at the current weights: on held-out pairs, and for the sandbox from generated answers."""
         figures = loop.evaluate()
-        if self.settings.data == SANDBOX:
-            self.report.note("sandbox: generating answers")
+        if self.settings.data == SANDBOX and self.settings.samples:
             figures |= self._rates(loop, tokenizer)
         self.accelerator.wait_for_everyone()
         self.observers.tell("evaluation", loop.done, figures)
@@ -249,7 +248,7 @@ class _Run:
 
         model = self.accelerator.unwrap_model(loop.engine.model)
         with loop.controller.for_evaluation(), gathered(model):
-            rates = evaluate(model, tokenizer, judge=self.judge) if self.main else {}
+            rates = evaluate(model, tokenizer, judge=self.judge, report=self.report) if self.main else {}
             self.accelerator.wait_for_everyone()
         return {f"sandbox/{name}": value for name, value in rates.items()}
 
