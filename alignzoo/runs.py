@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError, contained
+from alignzoo.introduction import introduction
 from alignzoo.launch import distributed_backend, take_over_sharding
 from alignzoo.observers import Observers
 from alignzoo.outcome import RunResult, read_before, report_outcome, write_evaluation
@@ -74,15 +75,17 @@ def resume(folder: str | Path, *, reporter: Reporter) -> RunResult:
 
 class _Run:
     def __init__(self, plan: Plan, report: Reporter, folder: Path | None) -> None:
-        from accelerate import Accelerator
-        from accelerate.utils import broadcast_object_list
-
         take_over_sharding()
         self.began = time.perf_counter()
         self.plan, self.settings, self.report = plan, plan.settings, report
         self.resuming = folder is not None
         _check_trackers(self.settings.track)
         folder = folder or Path(self.settings.out or default_folder(plan))
+        for line in introduction(plan, folder):  # before the imports that take seconds
+            report.note(line)
+        from accelerate import Accelerator
+        from accelerate.utils import broadcast_object_list
+
         precision = "bf16" if self.settings.precision == "bf16" else "no"
         _forget_other_precision(precision)
         self.accelerator = Accelerator(
