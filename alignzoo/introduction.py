@@ -12,7 +12,8 @@ from alignzoo.plugin.settings import Settings
 WIDTH = 80
 MAIN_OPTIONS = 2
 """So many options of a method are shown at any value: the first ones, which a card's author thought of first."""
-_ELSEWHERE = {"model", "data", "out", "seed", "batch_size", "max_steps", "epochs"}
+_STEPS = {"max_steps", "epochs", "batch_size", "micro_batch_size", "tokens_per_micro_batch"}
+_ELSEWHERE = {"model", "data", "out", "seed"} | _STEPS
 _ALWAYS = ("lr",)
 
 

@@ -21,6 +21,8 @@ PLAIN_SECONDS = 10.0
 """Seconds between two progress lines where there is no terminal."""
 PIPE_WIDTH = 120
 """Columns of a table with a shortened column where there is no terminal."""
+GAP = "  "
+"""Between two columns of a table without lines."""
 SHORTEST = 20
 """A column is not shortened below this."""
 
@@ -72,26 +74,24 @@ def print_table(
 
     The column ``shorten`` is cut with … so that a row is one line of the terminal, or of :data:`PIPE_WIDTH` columns.
     """
+    console = None
     if sys.stdout.isatty():
         from rich.console import Console
 
         console = Console()
-        if shorten is not None:
-            rows = _one_line_each(columns, rows, shorten, console.width, gap=3)
-        console.print(_rich_table(columns, rows, title, style, figures=False))
-        return
     if shorten is not None:
-        rows = _one_line_each(columns, rows, shorten, PIPE_WIDTH, gap=2)
+        rows = _one_line_each(columns, rows, shorten, PIPE_WIDTH if console is None else console.width)
+    if console is not None:
+        console.print(_rich_table(columns, rows, title, style, figures=False, ruled=shorten is None))
+        return
     write(sys.stdout, "\n".join([*([title] if title else []), *plain_table(columns, rows)]))
 
 
-def _one_line_each(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], shorten: str, width: int, gap: int
-) -> list[list[str]]:
-    """The rows, with one column cut so that all fit into ``width`` with ``gap`` columns between two cells."""
+def _one_line_each(columns: Sequence[str], rows: Sequence[Sequence[str]], shorten: str, width: int) -> list[list[str]]:
+    """The rows, with one column cut so that all fit into ``width``."""
     cut = columns.index(shorten)
     widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
-    room = max(SHORTEST, width - (sum(widths) - widths[cut]) - gap * (len(columns) - 1))
+    room = max(SHORTEST, width - (sum(widths) - widths[cut]) - len(GAP) * (len(columns) - 1))
     return [[_shortened(cell, room) if i == cut else cell for i, cell in enumerate(row)] for row in rows]
 
 
@@ -122,7 +122,7 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, figure
             cell.rjust(width) if figures and i else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
-        return "  ".join(cells).rstrip()
+        return GAP.join(cells).rstrip()
 
     return [aligned(line) for line in lines]
 
@@ -134,12 +134,15 @@ def _rich_table(
     style: str | None,
     *,
     figures: bool,
+    ruled: bool = True,
 ) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_header=any(columns), pad_edge=False)
+    if not ruled:
+        table.box, table.padding = None, (0, len(GAP), 0, 0)
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if figures and i else "left", overflow="fold")
     for row in rows:
@@ -272,8 +275,7 @@ def _rich_progress(console: Console) -> RichProgress:
             for absent in ((), (bar,), (bar, figures), (bar, figures, speed)):
                 self.columns = tuple(column for column in columns if column not in absent)
                 table = super().make_tasks_table(listed)
-                unbounded = self.console.options.update(width=1000)
-                if Measurement.get(self.console, unbounded, table).maximum <= self.console.width:
+                if Measurement.get(console, console.options.update(width=1000), table).maximum <= console.width:
                     break
             return table
 
