@@ -18,7 +18,7 @@ _ALWAYS = ("lr",)
 
 
 def introduction(plan: Plan, folder: Path) -> list[str]:
-    """Lines of at most :data:`WIDTH` columns: methods, model, data, steps, what is not a default, seed and folder."""
+    """The plan's notes; methods, model, data, steps, what is not a default, seed and folder, :data:`WIDTH` wide."""
     settings = plan.settings
     facts: list[tuple[str, str]] = [(method.card.kind, _in_words(method)) for method in plan.methods]
     facts += [("model", settings.model), ("data", settings.data), ("steps", _steps(settings))]
@@ -26,7 +26,7 @@ def introduction(plan: Plan, folder: Path) -> list[str]:
     stated = [_stated(Settings.flag(name), getattr(settings, name)) for name in shown if name not in _ELSEWHERE]
     facts += [("settings", ", ".join(stated)), ("seed", str(settings.seed)), ("folder", str(folder))]
     width = max(len(name) for name, _ in facts) + 2
-    return [line for name, text in facts for line in _wrapped(name.ljust(width), text)]
+    return [*plan.notes, *(line for name, text in facts for line in _wrapped(name.ljust(width), text))]
 
 
 def _wrapped(name: str, text: str) -> list[str]:

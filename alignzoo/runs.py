@@ -175,8 +175,6 @@ class _Run:
         from alignzoo.train.assemble import assemble
         from alignzoo.train.optim import optimizer_class
 
-        for note in self.plan.notes:
-            self.report.note(note)
         settings = self.settings
         optimizer_class(settings.optimizer)
         self._check_batch()
