@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignzoo.errors import AlignzooError, BrokenPluginError, DamagedError, Interrupted, UsageError, contained
 from alignzoo.files import whole
+from alignzoo.introduction import introduction
 from alignzoo.launch import distributed_backend, take_over_sharding
 from alignzoo.observers import Observers
 from alignzoo.outcome import RunResult, read_before, report_outcome, write_evaluation
@@ -102,8 +103,6 @@ def _finished(folder: Path, reporter: Reporter) -> RunResult | None:
 
 class _Run:
     def __init__(self, plan: Plan, report: Reporter, folder: Path | None) -> None:
-        from accelerate import Accelerator
-
         take_over_sharding()
         self.began = time.perf_counter()
         self.plan, self.settings, self.report = plan, plan.settings, report
@@ -113,6 +112,10 @@ class _Run:
         self.claim: Claim | None = None
         self.claimed = False
         self.lasting = self.resuming  # a new folder stays once training has begun; before, a failure leaves nothing
+        for line in introduction(plan, self.folder):  # before the imports that take seconds
+            report.note(line)
+        from accelerate import Accelerator
+
         precision = "bf16" if self.settings.precision == "bf16" else "no"
         _forget_other_precision(precision)
         self.accelerator = Accelerator(
@@ -202,8 +205,6 @@ class _Run:
         from alignzoo.train.assemble import assemble
         from alignzoo.train.optim import optimizer_class
 
-        for note in self.plan.notes:
-            self.report.note(note)
         settings = self.settings
         optimizer_class(settings.optimizer)
         self._check_batch()
@@ -250,7 +251,9 @@ class _Run:
         Raises:
             AlignzooError: another process uses it, it is not free, or it cannot be written.
         """
-        self.folder = on_all_ranks(self.accelerator, self._claim)[0]
+        introduced, self.folder = self.folder, on_all_ranks(self.accelerator, self._claim)[0]
+        if self.folder != introduced:
+            self.report.note(f"another run has that folder; this one takes {self.folder}")
         self.claimed = True
         if self.settings.track:
             where = self.accelerator.project_configuration
@@ -293,8 +296,7 @@ class _Run:
     def _figures(self, loop: Loop, tokenizer: Any) -> dict[str, float]:
         """Figures at the current weights: on held-out pairs, and for the sandbox from generated answers."""
         figures = loop.evaluate()
-        if self.settings.data == SANDBOX:
-            self.report.note("sandbox: generating answers")
+        if self.settings.data == SANDBOX and self.settings.samples:
             figures |= self._rates(loop, tokenizer)
         self.accelerator.wait_for_everyone()
         self.observers.tell("evaluation", loop.done, figures)
@@ -307,7 +309,7 @@ class _Run:
 
         model = self.accelerator.unwrap_model(loop.engine.model)
         with loop.controller.for_evaluation(), gathered(model):
-            rates = evaluate(model, tokenizer, judge=self.judge) if self.main else {}
+            rates = evaluate(model, tokenizer, judge=self.judge, report=self.report) if self.main else {}
             self.accelerator.wait_for_everyone()
         return {f"sandbox/{name}": value for name, value in rates.items()}
 

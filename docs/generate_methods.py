@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from reference_blocks import cell, hook_blocks, interface_blocks, rule_tables, table
+from reference_blocks import cell, escaped, hook_blocks, interface_blocks, rule_tables, table
 
 from alignzoo.cli.compat import NEEDS
 from alignzoo.cli.describe import option_facts, paper_url, sharded_text
@@ -48,7 +48,7 @@ def page_name(method: Entry) -> str:
 
 def method_page(method: Entry) -> str:
     """The page of one method, whole."""
-    lines = [NOTICE, "", f"# {method.name}", "", f"*{method.kind}* · {method.summary}.", ""]
+    lines = [NOTICE, "", f"# {method.name}", "", f"*{method.kind}* · {escaped(method.summary)}.", ""]
     if isinstance(method, Composition):
         lines += [
             f"A name for a combination: `--loss {method.name}` stands for `{method.flags()}`.",
@@ -108,7 +108,7 @@ def _card(card: Card) -> list[str]:
     lines += [f"- **Code:** `{card.target}`", "", "## Verified", ""]
     if card.verified:
         lines += ["| against | test |", "| --- | --- |"]
-        lines += [f"| {source.against} | `{source.test}` |" for source in card.verified]
+        lines += [f"| {cell(source.against)} | `{source.test}` |" for source in card.verified]
     else:
         lines.append("Against nothing yet.")
     return [*lines, ""]
@@ -138,7 +138,7 @@ def _default(facts: FieldFacts) -> str:
 
 
 def _code(text: str) -> str:
-    return f"`{cell(text)}`" if text else "–"
+    return "`{}`".format(text.replace("|", "\\|")) if text else "–"
 
 
 def _type(facts: FieldFacts) -> str:
@@ -149,16 +149,19 @@ def _type(facts: FieldFacts) -> str:
     )
 
 
-def method_table(prefix: str) -> list[str]:
-    """All methods in one table; links start with ``prefix``."""
+def method_table(prefix: str, kind: str | None = None) -> list[str]:
+    """All methods, or those of one kind, in one table; links start with ``prefix``."""
     rows = []
     for method in own_methods():
+        if kind not in (None, method.kind):
+            continue
         paper = method.paper
         link = f"[{paper.arxiv}]({paper_url(paper)})" if paper is not None and paper.arxiv else "–"
-        checks = ", ".join(source.against for source in getattr(method, "verified", ())) or "–"
+        checks = cell(", ".join(source.against for source in getattr(method, "verified", ())))
         summary = f"{method.summary} (= `{method.flags()}`)" if isinstance(method, Composition) else method.summary
-        rows.append((method.kind, f"[`{method.name}`]({prefix}{page_name(method)})", cell(summary), link, checks))
-    return table(("kind", "name", "what it is", "arXiv", "verified against"), rows)
+        named = f"[`{method.name}`]({prefix}{page_name(method)})"
+        rows.append(([] if kind else [method.kind]) + [named, cell(summary), link, checks])
+    return table([*([] if kind else ["kind"]), "name", "what it is", "arXiv", "verified against"], rows)
 
 
 def index_page() -> str:
@@ -171,9 +174,7 @@ def index_page() -> str:
         "",
     ]
     for kind, words in KIND_WORDS.items():
-        lines += [f"## {words}", ""]
-        lines += [f"- [{m.name}]({page_name(m)}): {m.summary}" for m in own_methods() if m.kind == kind]
-        lines.append("")
+        lines += [f"## {words}", "", *method_table("", kind), ""]
     return "\n".join(lines)
 
 
@@ -184,10 +185,10 @@ def settings_table() -> list[str]:
         facts = field_facts(name, info)
         flag = f"--{Settings.flag(name)}"
         stated = re.search(r" \[default: (.*)]$", facts.help)
-        default = stated[1] if stated else _code(facts.default_text())
+        default = cell(stated[1]) if stated else _code(facts.default_text())
         meaning = facts.help[: stated.start()] if stated else facts.help
         shown = f"`{flag}`, `--no-{flag[2:]}`" if facts.is_bool else f"`{flag}`"
-        rows.append((shown, _type(facts), default.replace("<", "\\<"), cell(facts.bounds_text()), cell(meaning)))
+        rows.append((shown, _type(facts), default, cell(facts.bounds_text()), cell(meaning)))
     return table(("flag", "type", "default", "bounds", "meaning"), rows)
 
 

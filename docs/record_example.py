@@ -18,7 +18,7 @@ from alignzoo.plugin.recipe import find_recipe
 from alignzoo.sandbox import MODEL_PATH
 
 WORDS = ["run", "--loss", "dpo", "--geometry", "shapo-token", "--robust", "drdpo", "--out", "runs/demo"]
-PROGRESS = ("training ", "evaluating ", "reading ")
+PROGRESS = ("training ", "evaluating ", "reading ", "answering ")
 
 
 def stamp() -> str:

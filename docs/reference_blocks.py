@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from skeletons import class_skeleton, methods_of, prose, signature_of
@@ -28,7 +29,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 def cell(text: str) -> str:
     """A cell's text; a dash where there is none."""
-    return text.replace("|", "\\|") or "–"
+    return escaped(text).replace("|", "\\|") or "–"
+
+
+def escaped(text: str) -> str:
+    """Text that no Markdown reader takes for a tag; code between backticks stays as it is."""
+    return "`".join(part if i % 2 else re.sub(r"<(?=[\w/!?])", "&lt;", part) for i, part in enumerate(text.split("`")))
 
 
 def needs_table() -> list[str]:

@@ -52,6 +52,13 @@ def nearest(name: str, known: Iterable[str], otherwise: str | None = None) -> st
     return f"did you mean {' or '.join(near)}?" if near else otherwise
 
 
+def write_commands(formatter: click.HelpFormatter, commands: Iterable[click.Command]) -> None:
+    """The section of a group's help with its commands; their summaries wrap, and lose nothing."""
+    whole = 1000  # characters: click cuts what is longer
+    with formatter.section("Commands"):
+        formatter.write_dl([(str(one.name), one.get_short_help_str(whole)) for one in commands])
+
+
 class Command(click.Command):
     """A command whose errors are alignzoo's."""
 

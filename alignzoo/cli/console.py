@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import IO, TYPE_CHECKING, Any
 
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 10.0
 """Seconds between two progress lines where there is no terminal."""
+PIPE_WIDTH = 120
+"""Columns of a table with a shortened column where there is no terminal."""
+GAP = "  "
+"""Between two columns of a table without lines."""
+SHORTEST = 20
+"""A column is not shortened below this."""
 
 
 def write(stream: IO[str], text: str) -> None:
@@ -57,15 +63,43 @@ def print_json(value: Any) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None, style: str | None = None
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    title: str | None = None,
+    style: str | None = None,
+    *,
+    shorten: str | None = None,
 ) -> None:
-    """Data as a table on stdout: ``style`` colours it on a terminal; elsewhere columns are aligned and whole."""
+    """Data as a table on stdout: ``style`` colours it on a terminal; elsewhere columns are aligned and whole.
+
+    The column ``shorten`` is cut with … so that a row is one line of the terminal, or of :data:`PIPE_WIDTH` columns.
+    """
+    console = None
     if sys.stdout.isatty():
         from rich.console import Console
 
-        Console().print(_rich_table(columns, rows, title, style, figures=False))
+        console = Console()
+    if shorten is not None:
+        rows = _one_line_each(columns, rows, shorten, PIPE_WIDTH if console is None else console.width)
+    if console is not None:
+        console.print(_rich_table(columns, rows, title, style, figures=False, ruled=shorten is None))
         return
     write(sys.stdout, "\n".join([*([title] if title else []), *plain_table(columns, rows)]))
+
+
+def _one_line_each(columns: Sequence[str], rows: Sequence[Sequence[str]], shorten: str, width: int) -> list[list[str]]:
+    """The rows, with one column cut so that all fit into ``width``."""
+    cut = columns.index(shorten)
+    widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
+    room = max(SHORTEST, width - (sum(widths) - widths[cut]) - len(GAP) * (len(columns) - 1))
+    return [[_shortened(cell, room) if i == cut else cell for i, cell in enumerate(row)] for row in rows]
+
+
+def _shortened(text: str, room: int) -> str:
+    if len(text) <= room:
+        return text
+    whole_words = text[:room].rpartition(" ")[0].rstrip(" ,;:(")
+    return f"{whole_words or text[: room - 1]}…"
 
 
 def print_lines(*lines: str) -> None:
@@ -88,7 +122,7 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, figure
             cell.rjust(width) if figures and i else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
-        return "  ".join(cells).rstrip()
+        return GAP.join(cells).rstrip()
 
     return [aligned(line) for line in lines]
 
@@ -100,12 +134,15 @@ def _rich_table(
     style: str | None,
     *,
     figures: bool,
+    ruled: bool = True,
 ) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_header=any(columns), pad_edge=False)
+    if not ruled:
+        table.box, table.padding = None, (0, len(GAP), 0, 0)
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if figures and i else "left", overflow="fold")
     for row in rows:
@@ -211,18 +248,38 @@ class _PlainProgress(Progress):
 
 
 def _rich_progress(console: Console) -> RichProgress:
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.measure import Measurement
+    from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
-    return RichProgress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
+    def text(field: str) -> TextColumn:
+        return TextColumn(field, markup=False)
+
+    bar, speed, figures = BarColumn(bar_width=24), text("{task.fields[speed]}"), text("{task.fields[figures]}")
+    left = TimeRemainingColumn(compact=True, elapsed_when_finished=True)
+    columns = [
+        text("{task.description}"),
+        bar,
         MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}", markup=False),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        TextColumn("{task.fields[figures]}", markup=False),
-        console=console,
-    )
+        speed,
+        left,
+        text("{task.fields[first]}"),
+        figures,
+    ]
+
+    class Fitting(RichProgress):
+        """Leaves out columns where the terminal is narrow: never the step, the time left and the first figure."""
+
+        def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
+            listed = list(tasks)
+            for absent in ((), (bar,), (bar, figures), (bar, figures, speed)):
+                self.columns = tuple(column for column in columns if column not in absent)
+                table = super().make_tasks_table(listed)
+                if Measurement.get(console, console.options.update(width=1000), table).maximum <= console.width:
+                    break
+            return table
+
+    return Fitting(*columns, console=console)
 
 
 class _RichBar(Progress):
@@ -231,13 +288,15 @@ class _RichBar(Progress):
     ) -> None:
         self._bars, self._clock, self._unit = bars, clock, unit
         self._began, self._count = clock(), 0
-        self.task = bars.add_task(description, total=total, completed=done, speed="", figures="")
+        self.task = bars.add_task(description, total=total, completed=done, speed="", first="", figures="")
 
     def advance(self, **figures: str) -> None:
         self._count += 1
+        shown = [f"{name} {value}" for name, value in figures.items()]
         self._bars.update(
             self.task,
             advance=1,
             speed=speed(self._count, self._clock() - self._began, self._unit),
-            figures="  ".join(f"{name} {value}" for name, value in figures.items()),
+            first="".join(shown[:1]),
+            figures="  ".join(shown[1:]),
         )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from alignzoo.cli.fields import FieldFacts, field_facts
+from alignzoo.errors import AlignzooError
 from alignzoo.plugin.build import default_needs
-from alignzoo.plugin.card import Card, Composition, Paper
+from alignzoo.plugin.card import Card, Composition, Kind, Paper
 from alignzoo.plugin.contract_records import read_record
 from alignzoo.plugin.plugin import Plugin
+from alignzoo.plugin.registry import registry
 
 
 def option_facts(card: Card) -> list[FieldFacts]:
@@ -16,14 +19,29 @@ def option_facts(card: Card) -> list[FieldFacts]:
     return [field_facts(name, info) for name, info in card.options.model_fields.items()]
 
 
-def needs_text(card: Card) -> str:
-    """What a method needs with its default options, for a table cell."""
-    return ", ".join(sorted(default_needs(card))) or "-"
+def parts_of(plugin: Plugin, method: Card | Composition) -> list[Card]:
+    """The method itself, or the parts of a composition that are installed."""
+    if isinstance(method, Card):
+        return [method]
+    named: list[tuple[Kind, str | None]] = [("loss", method.loss), *(("robust", name) for name in method.robust)]
+    parts = []
+    for kind, name in [*named, ("geometry", method.geometry)]:
+        with contextlib.suppress(AlignzooError):  # a run that asks for the composition says what is missing
+            if name is not None:
+                part = registry().find(kind, registry().at_home(kind, name, plugin.distribution))
+                parts += [part] if isinstance(part, Card) else []
+    return parts
 
 
-def verified_text(card: Card) -> str:
-    """What a method was checked against, for a table cell."""
-    return ", ".join(source.against for source in card.verified) or "-"
+def needs_of(plugin: Plugin, method: Card | Composition) -> list[str]:
+    """What a method, or all parts of a composition, need with their default options."""
+    return sorted({need for part in parts_of(plugin, method) for need in default_needs(part)})
+
+
+def verified_text(plugin: Plugin, method: Card | Composition) -> str:
+    """What a method, or all parts of a composition, were checked against, for a table cell."""
+    checked = [[source.against for source in part.verified] for part in parts_of(plugin, method)]
+    return ", ".join(dict.fromkeys(against for sources in checked for against in sources)) if all(checked) else ""
 
 
 def paper_url(paper: Paper) -> str | None:
@@ -75,12 +93,12 @@ def method_dict(plugin: Plugin, method: Card | Composition) -> dict[str, Any]:
     }
     if isinstance(method, Composition):
         parts = {"loss": method.loss, "robust": list(method.robust), "geometry": method.geometry}
-        return {**facts, "stands_for": method.flags(), "parts": parts}
+        return {**facts, "stands_for": method.flags(), "parts": parts, "needs": needs_of(plugin, method)}
     return {
         **facts,
         "target": method.target,
         "formula": method.formula,
-        "needs": sorted(default_needs(method)),
+        "needs": needs_of(plugin, method),
         **(_of_a_step(method) if method.kind != "reward" else {}),
         "options": [{**option.to_dict(), "flag": f"--{method.kind}.{option.name}"} for option in option_facts(method)],
         "expected_failures": dict(method.expected_failures),

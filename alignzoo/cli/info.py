@@ -13,7 +13,7 @@ from alignzoo.cli.describe import (
     contract_dict,
     contract_text,
     method_dict,
-    needs_text,
+    needs_of,
     option_facts,
     paper_url,
     sharded_text,
@@ -72,7 +72,7 @@ def _find(name: str, kind: Kind | None) -> list[Entry]:
 
 def _show(plugin: Plugin, method: Card | Composition) -> None:
     print_lines(f"{method.kind} {method.name}: {method.summary}")
-    facts = _composition_facts(method) if isinstance(method, Composition) else _card_facts(method)
+    facts = _composition_facts(plugin, method) if isinstance(method, Composition) else _card_facts(plugin, method)
     if method.paper is not None:
         facts.append(("paper", str(method.paper)))
         facts.append(("", paper_url(method.paper) or ""))
@@ -88,16 +88,20 @@ def _show(plugin: Plugin, method: Card | Composition) -> None:
         _show_options(method)
 
 
-def _composition_facts(method: Composition) -> list[tuple[str, str]]:
-    return [("stands for", method.flags())]
+def _composition_facts(plugin: Plugin, method: Composition) -> list[tuple[str, str]]:
+    return [("stands for", method.flags()), ("needs", _needs(plugin, method))]
 
 
-def _card_facts(card: Card) -> list[tuple[str, str]]:
+def _needs(plugin: Plugin, method: Card | Composition) -> str:
+    return ", ".join(needs_of(plugin, method)) or "-"
+
+
+def _card_facts(plugin: Plugin, card: Card) -> list[tuple[str, str]]:
     coupled = "yes: a pair's weight depends on the other pairs of the step" if card.batch_coupled else "no"
     of_a_step = [("batch-coupled", coupled), ("passes", str(card.passes))] if card.kind != "reward" else []
     facts = [
         ("formula", card.formula),
-        ("needs", needs_text(card)),
+        ("needs", _needs(plugin, card)),
         *of_a_step,
         ("sharded weights", sharded_text(card)),
         ("opposite label", "" if card.swaps else "has no meaning: no method may swap its pairs"),

@@ -9,22 +9,26 @@ import click
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option, nearest
 from alignzoo.cli.console import print_json, print_lines, print_table
-from alignzoo.cli.describe import contract_dict, contract_text, method_dict, needs_text, verified_text
+from alignzoo.cli.describe import contract_dict, contract_text, method_dict, needs_of, verified_text
 from alignzoo.errors import UsageError
 from alignzoo.plugin.card import EXTENSION_KINDS, KINDS, Card, Composition, ExtensionKind
 from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import registry
 
+VERIFIED = "✓"
+
 
 @cli_command("ls")
 @click.argument("kind", required=False)
+@click.option("--wide", is_flag=True, help="whole summaries, needs, what methods were verified against, their contract")
 @json_option
-def command(kind: str | None, as_json: bool) -> None:
+def command(kind: str | None, wide: bool, as_json: bool) -> None:
     """List the methods, of one KIND (loss, robust, geometry, reward) or all of them.
 
-    KIND may also be what else plugins bring: recipe, command, observer, format, judge. The column `contract` says when
-    a method passed `alignzoo check` on this machine.
+    KIND may also be what else plugins bring: recipe, command, observer, format, judge. A ✓ marks methods that were
+    verified against another source. With --wide, the column `contract` says when a method passed `alignzoo check` on
+    this machine.
     """
     if kind is not None and kind not in (*KINDS, *EXTENSION_KINDS):
         kinds = [*KINDS, *EXTENSION_KINDS]
@@ -37,12 +41,13 @@ def command(kind: str | None, as_json: bool) -> None:
         print_json(_facts(entries, extensions))
         return
     if entries:
-        _show_methods(entries)
+        _show_methods(entries, wide)
     if extensions or kind in EXTENSION_KINDS:
         if entries:
             print_lines("")
         names = ("kind", "name", "summary", "from")
-        print_table(names, [[row[name] for name in names] for row in extensions])
+        rows = [[row[name] for name in names] for row in extensions]
+        print_table(names, rows, shorten=None if wide else "summary")
     _show_faults()
 
 
@@ -83,10 +88,15 @@ def _extensions(kind: ExtensionKind) -> list[dict[str, str]]:
     return found
 
 
-def _show_methods(entries: list[tuple[Plugin, Card | Composition]]) -> None:
-    foreign = any(plugin.distribution != OWN_DISTRIBUTION for plugin, _ in entries)
-    columns = ["kind", "name", "summary", "needs", "verified against", "contract", *(["from"] if foreign else [])]
-    print_table(columns, [_row(plugin, method)[: len(columns)] for plugin, method in entries])
+def _show_methods(entries: list[tuple[Plugin, Card | Composition]], wide: bool) -> None:
+    """One line per method; with ``wide``, all that fits into a table."""
+    columns = ["kind", "name", *([] if wide else [VERIFIED]), "summary"]
+    columns += ["needs", "verified against", "contract"] if wide else []
+    if any(plugin.distribution != OWN_DISTRIBUTION for plugin, _ in entries):
+        columns.append("from")
+    facts = [_facts_of(plugin, method) for plugin, method in entries]
+    rows = [[row[name] for name in columns] for row in facts]
+    print_table([{VERIFIED: ""}.get(name, name) for name in columns], rows, shorten=None if wide else "summary")
 
 
 def _show_faults() -> None:
@@ -109,9 +119,17 @@ def _show_faults() -> None:
         print_table(["plugin", "warning"], remarks, style="yellow")
 
 
-def _row(plugin: Plugin, method: Card | Composition) -> list[str]:
-    if isinstance(method, Composition):
-        facts = [f"{method.summary} (= {method.flags()})", "-", "-"]
-    else:
-        facts = [method.summary, needs_text(method), verified_text(method)]
-    return [method.kind, method.name, *facts, contract_text(plugin, method), plugin.label]
+def _facts_of(plugin: Plugin, method: Card | Composition) -> dict[str, str]:
+    """The cells of a method's row by column."""
+    verified = verified_text(plugin, method)
+    also = f" (= {method.flags()})" if isinstance(method, Composition) else ""
+    return {
+        "kind": method.kind,
+        "name": method.name,
+        VERIFIED: VERIFIED if verified else "",
+        "summary": f"{method.summary}{also}",
+        "needs": ", ".join(needs_of(plugin, method)) or "-",
+        "verified against": verified or "-",
+        "contract": contract_text(plugin, method),
+        "from": plugin.label,
+    }

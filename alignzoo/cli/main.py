@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from alignzoo import __version__
-from alignzoo.cli.command import WIDE, nearest, with_shared_options
+from alignzoo.cli.command import WIDE, nearest, with_shared_options, write_commands
 from alignzoo.cli.console import silence_closed_pipe, write
 from alignzoo.cli.failures import report_failure
 from alignzoo.errors import AlignzooError, BrokenPluginError, UnknownNameError, UsageError
@@ -57,9 +57,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Names and what they do; a plugin's command is not imported for that."""
-        rows = [(name, self._own(ctx, name).get_short_help_str(100)) for name in COMMANDS]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        write_commands(formatter, [self._own(ctx, name) for name in COMMANDS])
         brought = [(card.name, f"{card.summary} ({plugin.label})") for plugin, card in registry().extensions("command")]
         if brought:
             with formatter.section("Commands of plugins"):

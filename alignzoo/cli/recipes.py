@@ -9,12 +9,12 @@ from typing import Any
 import click
 import yaml
 
-from alignzoo.cli.command import WIDE, json_option, nearest, with_shared_options
+from alignzoo.cli.command import WIDE, json_option, nearest, with_shared_options, write_commands
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.errors import UsageError
 from alignzoo.plugin.discover import OWN_DISTRIBUTION
-from alignzoo.plugin.recipe import find_recipe
+from alignzoo.plugin.recipe import find_recipe, recipe_names
 from alignzoo.plugin.registry import registry
 
 
@@ -22,23 +22,31 @@ class _Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in self.commands and not args[0].startswith("-"):
-            known = list(self.commands)
-            raise UsageError(f"unknown command 'recipes {args[0]}'", hint=nearest(args[0], known, ", ".join(known)))
-        return super().resolve_command(ctx, args)
+        """``recipes NAME`` is ``recipes show NAME``."""
+        name = args[0]
+        if name in self.commands or name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        if name not in recipe_names():
+            hint = nearest(name, [*self.commands, *recipe_names()])
+            if hint is not None:
+                raise UsageError(f"'recipes {name}' is neither a command nor a recipe", hint=hint)
+        return "show", show, args
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_commands(formatter, self.commands.values())
 
 
 @click.group("recipes", cls=_Group, context_settings=WIDE, invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """List, show and copy the installed recipes."""
+    """List, show and copy the installed recipes. Without a command, list them; NAME alone shows that one."""
     if ctx.invoked_subcommand is None:
-        print_lines(ctx.get_help())
+        ctx.invoke(list_recipes)
 
 
 @cli_command("list")
 @json_option
-def list_recipes(as_json: bool) -> None:
+def list_recipes(as_json: bool = False) -> None:
     """Names and what they do."""
     recipes = [
         {"name": name, "description": _description(path), "distribution": plugin.distribution}

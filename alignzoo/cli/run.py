@@ -16,7 +16,7 @@ from alignzoo.launch import distributed_backend, is_first_rank
 from alignzoo.plugin.plan import Plan
 from alignzoo.plugin.planfile import plan_to_dict
 from alignzoo.plugin.recipe import read_recipe
-from alignzoo.plugin.resolve import require, resolve
+from alignzoo.plugin.resolve import raise_first, require, resolve
 from alignzoo.plugin.started import stated_values
 from alignzoo.report import Reporter
 
@@ -25,7 +25,7 @@ from alignzoo.report import Reporter
 @run_options
 @recipe_option
 @click.option("--resume", metavar="RUN", help="go on with the run in this folder, by its own plan")
-@click.option("--dry-run", is_flag=True, help="show the plan and stop")
+@click.option("--dry-run", is_flag=True, help="check that all is there, show the plan and stop")
 @json_option
 @click.pass_context
 def command(
@@ -52,6 +52,7 @@ def command(
     layers = [*(read_recipe(name) for name in recipe), flag_layer(ctx)]
     plan = require(resolve(layers, distributed=distributed_backend()))
     if dry_run:
+        _check(plan)
         _show_plan(plan, as_json)
         return
     from alignzoo.runs import execute
@@ -81,6 +82,17 @@ def _finish(result: Any, as_json: bool) -> None:
         print_json(result.to_dict())
     else:
         print_lines(str(result.folder))
+
+
+def _check(plan: Plan) -> None:
+    """Refuse a plan whose model, data or optimizer is not there; say what was not looked up."""
+    from alignzoo.cli.existence import check_existence
+
+    problems, unchecked = check_existence(plan)
+    if problems:
+        raise_first(problems)
+    for note in unchecked:
+        _reporter().note(note)
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:

@@ -55,6 +55,15 @@ def is_path(source: str) -> bool:
     return bool(looks) or Path(source).exists() or not _HUB_ID.fullmatch(source)
 
 
+def check_path(path: Path) -> None:
+    """Look whether a file or folder can hold rows, without reading any.
+
+    Raises:
+        DataError: it does not exist, or is of no known kind.
+    """
+    _data_files(path)
+
+
 def locate(source: str | None, rows: Sequence[int]) -> list[str]:
     """Where rows (numbers from 0) of ``source`` are, for an error message: ``file:line`` if each line is a row."""
     path = Path(source).expanduser() if source is not None else None
@@ -75,20 +84,26 @@ def _suffix(path: Path) -> str:
 
 
 def _load_path(path: Path) -> DatasetDict:
+    files = _data_files(path)
+    return _read(path, files) if files else _load_saved(path)
+
+
+def _data_files(path: Path) -> list[Path]:
+    """The file itself, or the files of a folder; none where ``save_to_disk`` wrote it."""
     if not path.exists():
         raise DataError(f"{path}: no such file or folder", hint=_near(path))
     if path.is_file():
         if not _suffix(path):
             raise DataError(f"{path}: unknown kind of file", hint=f"Supported: {_SUPPORTED}")
-        return _read(path, [path])
+        return [path]
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        return _load_saved(path)
+        return []
     files = sorted(file for file in path.rglob("*") if file.is_file() and _suffix(file))
     readers = {_READERS[_suffix(file)] for file in files}
     if len(readers) != 1:
         found = f"files of several kinds ({', '.join(sorted(readers))})" if readers else "no data files"
         raise DataError(f"{path}: holds {found}", hint=f"Name one file. Supported: {_SUPPORTED}")
-    return _read(path, files)
+    return files
 
 
 def _near(path: Path) -> str | None:

@@ -67,7 +67,7 @@ def _adapter_config(name: str) -> Path | None:
 def _file_of(name: str, file: str) -> Path | None:
     """``file`` of a folder or (fetched) of a hub repository; None where there is none."""
     path = Path(name).expanduser()
-    if path.exists() or not _is_hub_id(name):
+    if path.exists() or not is_hub_id(name):
         return path / file if (path / file).is_file() else None
     with contextlib.suppress(Exception), quiet():  # whatever is wrong with the repository, its load says it better
         found = cached_file(
@@ -81,7 +81,8 @@ def _file_of(name: str, file: str) -> Path | None:
     return None
 
 
-def _is_hub_id(name: str) -> bool:
+def is_hub_id(name: str) -> bool:
+    """Whether a name that is no file or folder here can be one of the hub."""
     return not (name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(".gguf"))
 
 
@@ -120,7 +121,7 @@ def full_model(name: str, said: str, *, gguf: bool = True) -> ModelSource:
         raise ModelError(
             f"{said} is a file", hint=f"give a folder saved by transformers{', or a .gguf file' if gguf else ''}"
         )
-    if not _is_hub_id(name):
+    if not is_hub_id(name):
         raise ModelError(
             f"{said}: no such folder", hint=f"give a local folder{', a .gguf file' if gguf else ''} or a hub id"
         )

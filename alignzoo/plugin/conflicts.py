@@ -172,8 +172,11 @@ def _unused_settings(plan: Plan) -> list[AlignzooError]:
     if settings.data == SANDBOX:
         for name in ("data_split", "data_format", "eval_share"):
             unused(name, "the sandbox has its own splits and layout", "name a --data, or leave it out")
+        if not settings.samples:
+            unused("judge", "--no-samples leaves no answers to judge", "leave one of them out")
     else:
-        unused("judge", "only runs on the sandbox generate answers", "leave it out, or run on --data sandbox")
+        for name in ("samples", "judge"):
+            unused(name, "only runs on the sandbox generate answers", "leave it out, or run on --data sandbox")
     if settings.data != SANDBOX and settings.eval_data is None and settings.eval_share == 0:
         for name in ("eval_every", "eval_pairs"):
             unused(name, "no pairs are held out", "raise --eval-share, or name --eval-data")

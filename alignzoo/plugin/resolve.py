@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from pydantic import ValidationError
 
@@ -76,12 +76,15 @@ def resolve(
 
 def require(resolved: Plan | list[AlignzooError]) -> Plan:
     """The plan, or the first problem raised with the others in its message."""
-    if isinstance(resolved, Plan):
-        return resolved
-    first = resolved[0]
-    if len(resolved) == 1:
+    return resolved if isinstance(resolved, Plan) else raise_first(resolved)
+
+
+def raise_first(problems: Sequence[AlignzooError]) -> NoReturn:
+    """The first problem raised, with the others in its message."""
+    first = problems[0]
+    if len(problems) == 1:
         raise first
-    others = "".join(f"\n  also: {problem.message}" for problem in resolved[1:])
+    others = "".join(f"\n  also: {problem.message}" for problem in problems[1:])
     raise type(first)(first.message + others, hint=first.hint)
 
 

@@ -91,6 +91,7 @@ class Settings(BaseModel):
         lt=1,
     )
     track: tuple[str, ...] = _setting((), "trackers, comma-separated: tensorboard, wandb, trackio", metavar="NAMES")
+    samples: bool = _setting(True, "answer the sandbox's prompts before and after training, for its judge")
     judge: str = _setting("alignzoo:sandbox", "judge of the answers that are generated on the sandbox", metavar="NAME")
     observe: tuple[str, ...] = _setting((), "observers of the run, comma-separated", metavar="NAMES")
     trust_remote_code: bool = _setting(False, "allow a model to run code from its repository")

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, get_args
 
 from alignzoo.errors import MethodError, contained
-from alignzoo.lazy import torch
+from alignzoo.lazy import F, torch
 from alignzoo.plugin.faults import describe_error
+from alignzoo.report import Reporter
 from alignzoo.sandbox.generate import (
     ATTACK_SPLITS,
     EVALUATION_PROMPTS,
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 MAX_NEW_TOKENS = 56
+TOKENS_BETWEEN_LOOKS = 16
+"""Tokens that a batch gets before the rows whose answers have ended leave it."""
 Judge = Callable[[Prompt, str], Verdict]
 """What a request and the decoded answer to it come to."""
 
@@ -46,6 +49,7 @@ def generate_answers(
     prompts: Sequence[Prompt],
     max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = 128,
+    report: Reporter | None = None,
 ) -> list[str]:
     """The greedy answer to each prompt, in the order of ``prompts``, without special tokens.
 
@@ -58,7 +62,7 @@ def generate_answers(
     ]
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     answers = [""] * len(texts)
-    with _inference(model):
+    with _inference(model), (report or Reporter()).progress(len(texts), "answering", unit="prompt") as bar:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             batch = tokenizer(
@@ -69,19 +73,42 @@ def generate_answers(
                 return_token_type_ids=False,
                 return_tensors="pt",
             ).to(model.device)
-            tokens = model.generate(
-                **batch,
-                do_sample=False,
-                synced_gpus=False,  # one rank answers, with all weights at hand
-                use_cache=True,
-                max_new_tokens=max_new_tokens,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )
-            new = tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-            for i, answer in zip(rows, new, strict=True):
-                answers[i] = answer
+            for row, tokens in _answers(model, tokenizer, batch, max_new_tokens):
+                answers[rows[row]] = tokenizer.decode(tokens, skip_special_tokens=True)
+                bar.advance()
     return answers
+
+
+def _answers(
+    model: Any, tokenizer: Any, batch: Mapping[str, torch.Tensor], max_new_tokens: int
+) -> Iterator[tuple[int, list[int]]]:
+    """``(row, new tokens)`` of a left-padded batch. A row whose answer has ended leaves the batch, and its cache."""
+    tokens, mask = batch["input_ids"], batch["attention_mask"]
+    width, cache, rows = tokens.shape[1], None, torch.arange(len(tokens), device=tokens.device)
+    while len(rows):
+        made = model.generate(
+            input_ids=tokens,
+            attention_mask=mask,
+            past_key_values=cache,
+            do_sample=False,
+            synced_gpus=False,  # one rank answers, with all weights at hand
+            use_cache=True,
+            max_new_tokens=min(TOKENS_BETWEEN_LOOKS, width + max_new_tokens - tokens.shape[1]),
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            return_dict_in_generate=True,
+        )
+        new = made.sequences[:, width:]
+        ended = (new == tokenizer.eos_token_id).any(dim=1) | (new.shape[1] >= max_new_tokens)
+        yield from zip(rows[ended].tolist(), new[ended].tolist(), strict=True)
+        going = (~ended).nonzero()[:, 0]
+        rows, tokens = rows[going], made.sequences[going]
+        mask = F.pad(mask[going], (0, tokens.shape[1] - mask.shape[1]), value=1)
+        cache = made.get("past_key_values")
+        if hasattr(cache, "batch_select_indices"):
+            cache.batch_select_indices(going)
+        else:  # a model with another kind of cache reads its tokens again
+            cache = None
 
 
 def evaluate(
@@ -91,6 +118,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 128,
     judge: Judge = judge,
+    report: Reporter | None = None,
 ) -> dict[str, float]:
     """Rates in [0, 1] over ``n`` prompts of each evaluation split, from greedy answers.
 
@@ -106,7 +134,7 @@ def evaluate(
     """
     drawn = {split: prompts(split, n, seed) for split in EVALUATION_SPLITS}
     everything = [prompt for split in drawn.values() for prompt in split]
-    answers = iter(generate_answers(model, tokenizer, everything, batch_size=batch_size))
+    answers = iter(generate_answers(model, tokenizer, everything, batch_size=batch_size, report=report))
     rates: dict[str, float] = {}
     for split, asked in drawn.items():
         verdicts = Counter(_verdict(judge, prompt, next(answers)) for prompt in asked)

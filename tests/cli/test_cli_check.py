@@ -65,7 +65,7 @@ def test_a_method_that_keeps_the_contract(az: Az, add_plugin: AddPlugin) -> None
     assert states == {"gap": "passed"}
     module = plugins / "honest.py"
     module.write_text(module.read_text() + "# edited\n")
-    assert "changed since 20" in az("ls", plugins=plugins).stdout
+    assert "changed since 20" in az("ls", "--wide", plugins=plugins).stdout
 
 
 def test_a_lie_is_named_with_its_rule(az: Az, add_plugin: AddPlugin) -> None:
@@ -74,7 +74,7 @@ def test_a_lie_is_named_with_its_rule(az: Az, add_plugin: AddPlugin) -> None:
     assert ended.returncode == 1
     assert "failed: loss 'gap' breaks one-value-per-pair" in ended.stdout
     assert "Traceback" not in ended.stdout + ended.stderr
-    assert "failed 20" in az("ls", plugins=plugins).stdout
+    assert "failed 20" in az("ls", "--wide", plugins=plugins).stdout
     facts = json.loads(az("check", "liar:gap", "--json", plugins=plugins).stdout)
     assert not facts["ok"]
     [checked] = facts["checked"]
@@ -103,7 +103,7 @@ def test_a_file_is_checked(az: Az, tmp_path: Path) -> None:
     file = tmp_path / "gap_in_a_file.py"
     file.write_text(source())
     assert az("check", str(file)).returncode == 0
-    assert "passed 20" in az("ls", "--plugin", str(file)).stdout
+    assert "passed 20" in az("ls", "--wide", "--plugin", str(file)).stdout
     assert az("check", "gap", "--plugin", str(file)).returncode == 0
 
 
@@ -113,7 +113,7 @@ def test_single_rules_are_checked_and_not_remembered(az: Az, add_plugin: AddPlug
     assert one.returncode == 0, one.stdout
     [checked] = json.loads(one.stdout)["checked"]
     assert [outcome["rule"] for outcome in checked["outcomes"]] == ["declared-fields"]
-    assert "passed 20" not in az("ls", plugins=plugins).stdout
+    assert "passed 20" not in az("ls", "--wide", plugins=plugins).stdout
     unknown = az("check", "gap", "--rule", "gradchek", plugins=plugins)
     assert unknown.returncode == 2
     assert "did you mean gradcheck" in unknown.stderr

@@ -3,6 +3,7 @@
 import io
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from alignzoo.cli import main as cli_main
 from alignzoo.cli.console import ConsoleReporter, duration, plain_table, speed
 from alignzoo.errors import DataError, Interrupted
+from alignzoo.plugin import list_methods
 
 
 class Clock:
@@ -64,10 +66,11 @@ def test_figures_of_throughput_and_time() -> None:
     assert plain_table(["", ""], []) == []
 
 
-def in_terminal(command: list[str]) -> str:
+def in_terminal(command: list[str], columns: int = 100) -> str:
     """What a program shows in a terminal."""
     parent, child = pty.openpty()
-    process = subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env={**os.environ, "TERM": "xterm"})
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns)}
+    process = subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env=env)
     os.close(child)
     shown = b""
     try:
@@ -98,6 +101,43 @@ with reporter.progress(1, "again") as bar:
     shown = in_terminal([sys.executable, "-c", nested])
     for part in ("training", "2/2", "evaluating", "half [way]", "[1]", "loss 0.25", "again"):
         assert part in shown
+
+
+def lines_in_terminal(command: list[str], columns: int) -> list[str]:
+    """The lines that a terminal would show, one after the other, without what moves the cursor or colours."""
+    return [
+        re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line).rstrip()
+        for line in re.split(r"[\r\n]+", in_terminal(command, columns))
+    ]
+
+
+TRAINING = """
+from alignzoo.cli.console import ConsoleReporter
+with ConsoleReporter().progress(12000, "training", unit="step", done=4567) as bar:
+    for _ in range(3):
+        bar.advance(loss="0.2510", margin="+3.9415", tokens_per_s="5825")
+"""
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(140, True), (80, False), (60, False)])
+def test_a_narrow_terminal_keeps_step_time_left_and_loss(columns: int, shown: bool) -> None:
+    lines = lines_in_terminal([sys.executable, "-c", TRAINING], columns)
+    assert max(map(len, lines)) <= columns
+    last = [line for line in lines if line.startswith("training")][-1]
+    assert "4570/12000" in last
+    assert re.search(r"\d+:\d\d", last)
+    assert "loss 0.2510" in last
+    assert ("tokens_per_s 5825" in last) == ("━" in last) == shown
+
+
+def test_ls_has_one_line_per_method_in_a_terminal() -> None:
+    known = list_methods()
+    lines = [line for line in lines_in_terminal([sys.executable, "-m", "alignzoo", "ls"], 80) if line]
+    assert len(lines) == 1 + len(known)
+    assert max(map(len, lines)) <= 80
+    assert all(
+        line.split()[:3] == [method.kind, method.name, "✓"] for line, method in zip(lines[1:], known, strict=True)
+    )
 
 
 def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:

@@ -1,15 +1,49 @@
 """``ls``, ``info`` and ``compat``."""
 
 import json
+import re
 
 import pytest
-from cli_helpers import Az
+from cli_helpers import AddPlugin, Az, card_source, plugin_source
 
+from alignzoo.cli.console import print_table
 from alignzoo.plugin import list_methods
 
 
-def test_ls_shows_every_method_with_its_facts(az: Az) -> None:
-    ended = az("ls")
+def test_ls_shows_every_method_in_a_line(az_here: Az) -> None:
+    lines = az_here("ls").stdout.splitlines()
+    assert [tuple(line.split()[:3]) for line in lines[1:]] == [(m.kind, m.name, "✓") for m in list_methods()]
+    assert max(map(len, lines)) <= 120
+    assert not set("│─┃━") & set("".join(lines))
+
+
+def test_ls_shortens_summaries_at_words(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["name", "summary", "from"], [["x", "long " * 40, "here"], ["y", "short", "there"]], shorten="summary")
+    long, short = capsys.readouterr().out.splitlines()[1:]
+    assert re.fullmatch(r"x\s+(long )+long…\s+here", long)
+    assert 110 <= len(long) <= 120
+    assert re.fullmatch(r"y\s+short\s+there", short)
+
+
+def test_the_mark_is_of_methods_that_were_verified(az: Az, add_plugin: AddPlugin) -> None:
+    plugins = add_plugin("some-dist", plugin_source(card_source("loss", "unproven")))
+    rows = {tuple(line.split()[:2]): line for line in az("ls", plugins=plugins).stdout.splitlines()}
+    assert "✓" not in rows["loss", "unproven"]
+    assert rows["loss", "unproven"].endswith("some-dist 1.0")
+    assert "✓" in rows["loss", "dpo"]
+
+
+def test_a_composition_shows_the_needs_of_its_parts(az_here: Az) -> None:
+    [drdpo] = json.loads(az_here("info", "drdpo", "--kind", "loss", "--json").stdout)["methods"]
+    assert drdpo["needs"] == ["reference"]
+    lines = az_here("info", "drdpo", "--kind", "loss").stdout.splitlines()
+    assert ["needs", "reference"] in [line.split() for line in lines]
+    [row] = [line for line in az_here("ls", "loss", "--wide").stdout.splitlines() if line.startswith("loss  drdpo")]
+    assert "reference" in row
+
+
+def test_ls_wide_shows_every_method_with_its_facts(az: Az) -> None:
+    ended = az("ls", "--wide")
     assert (ended.returncode, ended.stderr) == (0, "")
     rows = {tuple(line.split()[:2]): line for line in ended.stdout.splitlines()}
     assert {(method.kind, method.name) for method in list_methods()} < set(rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from cli_helpers import Az
 
@@ -10,7 +12,11 @@ from cli_helpers import Az
     ("words", "missing"),
     [(["--model", "my/model"], "--data"), (["--data", "pairs.jsonl"], "--model")],
 )
-def test_one_without_the_other_is_refused(az_here: Az, words: list[str], missing: str) -> None:
+def test_one_without_the_other_is_refused(
+    az_here: Az, words: list[str], missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("pairs.jsonl").touch()  # --dry-run looks whether it is there
     ended = az_here("run", *words, "--dry-run")
     assert ended.returncode == 2
     assert f"without {missing}" in ended.stderr

@@ -17,7 +17,9 @@ def test_recipes_are_listed_shown_and_copied(az: Az, tmp_path: Path) -> None:
     assert {recipe["name"] for recipe in listed} == set(recipe_names())
     for recipe in listed:
         assert recipe["description"] in text
+    assert az("recipes").stdout == text
     shown = az("recipes", "show", "sandbox").stdout
+    assert az("recipes", "sandbox").stdout == shown
     assert yaml.safe_load(shown)["model"] == "sandbox"
     copied = az("recipes", "copy", "sandbox", cwd=tmp_path)
     assert copied.stdout == "sandbox.yaml\n"

@@ -76,6 +76,46 @@ def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
         assert [url for url in loads.found if re.match(r"(https?:)?//", url)] == []
 
 
+_NAMES = """
+a article aside b body br button code dd del details dialog div dl dt em figcaption figure footer form h1 h2 h3 h4 h5 h6
+head header hr html i img input kbd label li link main meta nav noscript ol p path pre script section small span strong
+style sub summary sup svg table tbody td th thead title tr ul
+"""
+HTML = set(_NAMES.split())
+
+
+class _Tags(HTMLParser):
+    """The names of all tags of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.add(tag)
+
+
+def test_no_page_has_a_tag_that_html_does_not_know(site: Path) -> None:
+    for page in sorted(site.rglob("*.html")):
+        tags = _Tags()
+        tags.feed(page.read_text(encoding="utf-8"))
+        assert tags.found - HTML == set(), f"{page.name}: a word in <> is taken for a tag"
+
+
+def test_no_page_shows_an_escape(site: Path) -> None:
+    for page in sorted(site.rglob("*.html")):
+        code = r"<(script|pre|code).*?</\1>"
+        text = re.sub(code, "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert not re.search(r"\\&lt;|\\<\w|&amp;lt;", text), page.name
+
+
+def test_search_works_from_disk(site: Path) -> None:
+    """Without a server there is neither ``fetch`` nor a worker: the index is a script, the worker a frame."""
+    assert (site / "search" / "search_index.js").is_file()
+    assert 'src="assets/iframe-worker.js"' in (site / "index.html").read_text(encoding="utf-8")
+    assert (site / "assets" / "iframe-worker.js").is_file()
+
+
 def test_no_style_sheet_loads_anything_from_elsewhere(site: Path) -> None:
     sheets = sorted(site.rglob("*.css"))
     assert sheets

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignzoo.errors import MethodError
+from alignzoo.report import Progress, Reporter
 from alignzoo.sandbox import (
     ATTACK_SPLITS,
     EVALUATION_SPLITS,
@@ -83,6 +86,45 @@ def test_answers_do_not_depend_on_batching_and_keep_the_order(model: Any, tokeni
     assert together == generate_answers(model, tokenizer, asked, batch_size=5)
     assert together == generate_answers(model, tokenizer, asked[::-1])[::-1]
     assert generate_answers(model, tokenizer, []) == []
+
+
+def test_answers_are_those_of_plain_generation_and_ended_rows_leave_the_batch(model: Any, tokenizer: Any) -> None:
+    refused = [
+        Prompt(({"role": "user", "content": f"Write a refusal to {p.goal.text}."},), p.goal, p.group)
+        for p in prompts("test", 6)
+    ]  # short answers among the long ones
+    asked = [*prompts("borderline", 6), *refused]
+    texts = [tokenizer.apply_chat_template(list(p.messages), add_generation_prompt=True, tokenize=False) for p in asked]
+    batch = tokenizer(texts, padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt")
+    fields = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    tokens = model.generate(**fields, do_sample=False, max_new_tokens=56, pad_token_id=0, eos_token_id=2)
+    plain = tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    sizes = []
+    watch = model.model.register_forward_pre_hook(
+        lambda _module, _args, given: sizes.append(len(given["input_ids"])), with_kwargs=True
+    )
+    counted = Counted()
+    try:
+        assert generate_answers(model, tokenizer, asked, report=counted) == plain
+    finally:
+        watch.remove()
+    assert (sizes[0], counted.total, counted.done) == (12, 12, 12)
+    assert sizes[-1] <= 6
+    assert sizes == sorted(sizes, reverse=True)
+
+
+class Counted(Reporter):
+    """Counts what its bar is told."""
+
+    total = done = 0
+
+    @contextmanager
+    def progress(self, total: int, description: str, *, unit: str = "it", done: int = 0) -> Iterator[Progress]:
+        self.total = total
+        yield self  # type: ignore[misc]
+
+    def advance(self, **figures: str) -> None:
+        self.done += 1
 
 
 def test_a_policy_wrapped_by_peft_is_evaluated(tokenizer: Any) -> None:

@@ -1,0 +1,63 @@
+"""Whether what a plan names is there, as far as that can be seen without loading weights or asking the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from alignzoo.errors import AlignzooError, UsageError
+from alignzoo.plugin.plan import SANDBOX, Plan
+
+
+def check_existence(plan: Plan) -> tuple[list[AlignzooError], list[str]]:
+    """What a plan's run would not find, and what only the run itself can tell.
+
+    Heavy libraries are imported only for what needs them: not for the sandbox and the default optimizer.
+    """
+    settings = plan.settings
+    problems: list[AlignzooError] = []
+    unchecked: list[str] = []
+
+    def look(check: Callable[[str], str | None], name: str, said: str = "") -> None:
+        try:
+            note = check(name)
+        except AlignzooError as error:  # nothing has been run: the words are wrong
+            problems.append(UsageError(f"{said}{error.message}", hint=error.hint))
+        else:
+            unchecked.extend([f"{said}{note}"] if note else [])
+
+    if settings.model != SANDBOX:
+        look(_model, settings.model)
+    for flag, source in (("data", settings.data), ("eval-data", settings.eval_data)):
+        if source is not None and source != SANDBOX:
+            look(_data, source, said=f"--{flag} ")
+    if "optimizer" in plan.origins:
+        look(_optimizer, settings.optimizer)
+    return problems, unchecked
+
+
+def _model(name: str) -> str | None:
+    from alignzoo.model.load import find_model, is_hub_id
+
+    if is_hub_id(name) and not Path(name).expanduser().exists():
+        return f"--model {name} is taken for a hub id, and was not looked up"
+    find_model(name)
+    return None
+
+
+def _data(name: str) -> str | None:
+    from alignzoo.data.sources import check_path, is_path
+
+    if not is_path(name):
+        return f"{name} is taken for a hub id, and was not looked up"
+    check_path(Path(name).expanduser())
+    return None
+
+
+def _optimizer(name: str) -> str | None:
+    from alignzoo.train.optim import EIGHT_BIT, optimizer_class
+
+    if name.lower() == EIGHT_BIT:
+        return f"--optimizer {name} needs CUDA and bitsandbytes, which were not looked for"
+    optimizer_class(name)
+    return None

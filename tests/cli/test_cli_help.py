@@ -1,0 +1,22 @@
+"""Help at 80 columns, and what completes in Python."""
+
+import subprocess
+
+import pytest
+from cli_helpers import Az
+
+import alignzoo
+from alignzoo.plugin.declared import OWN_COMMANDS
+
+
+@pytest.mark.parametrize("words", [(), *((name,) for name in OWN_COMMANDS), ("recipes", "copy")], ids=" ".join)
+def test_no_help_is_cut_or_too_wide(words: tuple[str, ...], az_here: Az) -> None:
+    ended: subprocess.CompletedProcess[str] = az_here(*words, "--help", COLUMNS="80")
+    lines = ended.stdout.splitlines()
+    assert lines
+    assert [line for line in lines if line.endswith("...") and not line.startswith("Usage: ")] == []
+    assert [line for line in lines if len(line) > 80 and " " in line.strip()] == []
+
+
+def test_dir_lists_what_is_public() -> None:
+    assert set(alignzoo.__all__) <= set(dir(alignzoo))
