@@ -11,7 +11,7 @@ from typing import Any, cast
 import click
 
 from alignzoo.cli.command import command as cli_command
-from alignzoo.cli.command import json_option, nearest
+from alignzoo.cli.command import json_option
 from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table, results_only
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
 from alignzoo.plugin.card import EXTENSION_KINDS, KINDS, Card, Kind
@@ -19,6 +19,7 @@ from alignzoo.plugin.contract_records import save_record
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import plugins_from, registry, sources
 from alignzoo.report import Reporter
+from alignzoo.suggest import suggest
 from alignzoo.testing import Outcome, Report, checks_for
 from alignzoo.testing.extensions import check_extensions
 
@@ -124,7 +125,7 @@ def _methods(name: str, kind: Kind | None) -> list[tuple[Plugin, Card]]:
     everything = [*(m.name for _, m in known.entries(kind)), *(plugin.distribution for plugin in known.plugins)]
     raise UsageError(
         f"no method and no distribution is called {name!r}",
-        hint=nearest(name, everything, "`alignzoo ls` lists the methods"),
+        hint=suggest(name, everything) or "`alignzoo ls` lists the methods",
     )
 
 
@@ -136,7 +137,7 @@ def _run(
     for rule in asked:
         if rule not in known:
             raise UsageError(
-                f"there is no rule {rule!r}", hint=nearest(rule, known, f"rules: {', '.join(sorted(known))}")
+                f"there is no rule {rule!r}", hint=suggest(rule, known) or f"rules: {', '.join(sorted(known))}"
             )
     if asked:
         checks = [(plugin, card, [c for c in rules if c.rule in asked]) for plugin, card, rules in checks]

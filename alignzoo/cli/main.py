@@ -14,7 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from alignzoo import __version__
-from alignzoo.cli.command import WIDE, nearest, with_shared_options
+from alignzoo.cli.command import WIDE, with_shared_options
 from alignzoo.cli.console import silence_closed_pipe, write
 from alignzoo.cli.failures import report_failure
 from alignzoo.errors import AlignzooError, BrokenPluginError, UnknownNameError, UsageError
@@ -23,6 +23,7 @@ from alignzoo.plugin.declared import OWN_COMMANDS
 from alignzoo.plugin.faults import describe_error
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import plugins_from, registry
+from alignzoo.suggest import suggest
 
 COMMANDS = OWN_COMMANDS
 """Each is the attribute ``command`` of the module of its name."""
@@ -78,7 +79,7 @@ class LazyGroup(click.Group):
         except UnknownNameError as error:
             known = self.list_commands(ctx)
             raise UsageError(
-                f"unknown command {args[0]!r}", hint=nearest(args[0], known, "`alignzoo --help` lists the commands")
+                f"unknown command {args[0]!r}", hint=suggest(args[0], known) or "`alignzoo --help` lists the commands"
             ) from error
 
 

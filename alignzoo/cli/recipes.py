@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
-from alignzoo.cli.command import WIDE, json_option, nearest, with_shared_options
+from alignzoo.cli.command import WIDE, json_option, with_shared_options
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.errors import UsageError
 from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.recipe import find_recipe
 from alignzoo.plugin.registry import registry
+from alignzoo.safe_yaml import YAMLFault, read_yaml
+from alignzoo.suggest import suggest
 
 
 class _Group(click.Group):
@@ -24,7 +25,7 @@ class _Group(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in self.commands and not args[0].startswith("-"):
             known = list(self.commands)
-            raise UsageError(f"unknown command 'recipes {args[0]}'", hint=nearest(args[0], known, ", ".join(known)))
+            raise UsageError(f"unknown command 'recipes {args[0]}'", hint=suggest(args[0], known) or ", ".join(known))
         return super().resolve_command(ctx, args)
 
 
@@ -83,9 +84,9 @@ def copy(name: str, dest: Path | None) -> None:
 def _description(path: Path) -> str:
     """What a recipe says of itself; a plugin's may be damaged, which its use reports."""
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content: Any = read_yaml(path)
         return str(content.get("description", "-"))
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
+    except (YAMLFault, AttributeError):
         return "not a valid recipe"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import gzip
 import re
 from pathlib import Path
@@ -13,6 +12,7 @@ from alignzoo.data.digests import digest
 from alignzoo.data.faults import find_fault
 from alignzoo.data.quiet import quiet_datasets
 from alignzoo.errors import DataError
+from alignzoo.suggest import nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -90,7 +90,7 @@ def _load_path(path: Path) -> DatasetDict:
 
 def _near(path: Path) -> str | None:
     names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
+    close = nearest(path.name, names)
     if close:
         return f"Did you mean {' or '.join(str(path.parent / name) for name in close)}?"
     return None if path.parent.is_dir() else f"The folder {path.parent} does not exist either."

@@ -21,6 +21,7 @@ from alignzoo.plugin.recipe import Layer
 from alignzoo.plugin.registry import registry, sources
 from alignzoo.plugin.resolve import require, resolve
 from alignzoo.plugin.settings import Settings
+from alignzoo.safe_yaml import YAMLFault, read_yaml
 
 PLAN_FILE = "plan.yaml"
 PATHS = ("model", "data", "eval-data", "out")
@@ -103,10 +104,10 @@ def read_plan(folder: Path) -> Plan:
             f"{folder} is not the folder of an alignzoo run: {reason}", hint="give the --out folder of an earlier run"
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
         layers = _layers(content)
         files = [plugin["file"] for plugin in content.get("plugins") or () if plugin.get("file")]
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+    except (YAMLFault, KeyError, TypeError, AttributeError) as error:
         raise AlignzooError(f"{path} is damaged: {error}", hint="start the run anew with another --out") from error
     absent = [file for file in files if Path(file) not in [given.resolve() for given in sources().files]]
     if absent:
@@ -142,7 +143,7 @@ def changed_plugins(folder: Path, plan: Plan) -> list[str]:
 
 def _recorded(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """What the run wrote down of the plugins at its start, by distribution: those it used, and those it saw."""
-    content = yaml.safe_load((folder / PLAN_FILE).read_text(encoding="utf-8"))
+    content = read_yaml(folder / PLAN_FILE)
     entries = [entry for entry in content.get("plugins") or () if isinstance(entry, dict)]
     with contextlib.suppress(OSError, ValueError, KeyError):  # a run that was stopped early has no env.json
         entries += json.loads((folder / "env.json").read_text(encoding="utf-8"))["plugins"]

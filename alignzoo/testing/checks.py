@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import time
 from collections.abc import Callable, Collection
@@ -11,6 +10,7 @@ from typing import Any
 from alignzoo.errors import UsageError
 from alignzoo.plugin.card import KINDS, Card, Composition, Kind
 from alignzoo.plugin.registry import registry
+from alignzoo.suggest import suggest
 from alignzoo.testing import common, geometry, losses, rewards, robust
 from alignzoo.testing.outcomes import Check, ContractError, Report, Rule, Violation
 from alignzoo.testing.subject import Subject
@@ -112,17 +112,15 @@ def _find(name: str, kind: Kind | None) -> Card:
 def _check_names(card: Card, asked: Collection[str], known: list[str]) -> None:
     for name in asked:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(known)}"
+            hint = suggest(name, known) or f"it has: {', '.join(known)}"
             raise UsageError(f"{card.kind} {card.name!r} has no rule {name!r}", hint=hint)
 
 
 def _known_expectations(card: Card, known: list[str]) -> None:
     for name in card.expected_failures:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
             raise Violation(
                 expected=f"rules of this {card.kind} in expected_failures",
                 found=repr(name),
-                remedy=f"did you mean {' or '.join(near)}?" if near else f"take it out; there are: {', '.join(known)}",
+                remedy=suggest(name, known) or f"take it out; there are: {', '.join(known)}",
             )
