@@ -94,13 +94,11 @@ def _refuse_repeated(order: list[click.Parameter]) -> None:
     """
     if any(param.is_eager for param in order):  # such as --help, which answers whatever else is typed
         return
-    for param in order:
-        single = isinstance(param, click.Option) and not (param.multiple or param.count)
-        if single and order.count(param) > 1 and not (param.is_flag and not param.secondary_opts):
-            word = param.opts[0]
-            raise UsageError(
-                f"{word} is given {order.count(param)} times, and takes one value", hint="keep one of them"
-            )
+    for option in (param for param in order if isinstance(param, click.Option)):
+        times = order.count(option)
+        repeatable = option.multiple or option.count or (option.is_flag and not option.secondary_opts)
+        if times > 1 and not repeatable:
+            raise UsageError(f"{option.opts[0]} is given {times} times, and takes one value", hint="keep one of them")
 
 
 def command(name: str, *, cls: type[Command] = Command) -> Callable[[Callable[..., Any]], Command]:

@@ -115,8 +115,11 @@ def with_gradient(names: list[str], methods: Registry) -> list[str]:
 def _parted(controllers: list[Method], problems: list[AlignzooError]) -> tuple[Method, tuple[Method, ...]]:
     """The controller that takes the gradient, and its companions."""
     taking = [method for method in controllers if not method.card.companion]
-    if len(taking) > 1:
-        names = [method.card.name for method in taking]
+    names = [method.card.name for method in taking]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        problems.append(IncompatibleError(f"--geometry {repeated[0]} is given twice", hint="name each method once"))
+    elif len(taking) > 1:
         problems.append(
             IncompatibleError(
                 f"{' and '.join(names)} each choose where the gradient is taken, and only one can",
