@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from alignzoo.errors import UsageError
+from alignzoo.shown import printable
 from alignzoo.suggest import suggest
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -71,6 +72,10 @@ class Command(click.Command):
 
         parser.parse_args = parse_once  # type: ignore[method-assign]
         return parser
+
+    def get_help(self, ctx: click.Context) -> str:
+        """The help, whatever the cards of plugins put into it."""
+        return printable(super().get_help(ctx))
 
     def unknown_option_hint(self, ctx: click.Context, name: str) -> str | None:
         """What to say about an option that this command does not have."""

@@ -23,6 +23,7 @@ from alignzoo.plugin.declared import OWN_COMMANDS
 from alignzoo.plugin.faults import describe_error
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import plugins_from, registry
+from alignzoo.shown import printable
 from alignzoo.suggest import suggest
 
 COMMANDS = OWN_COMMANDS
@@ -47,6 +48,10 @@ class LazyGroup(click.Group):
                 hint=f"repair or uninstall {registry().distribution_of(card)}",
             )
         return with_shared_options(_named(made, card.name, registry().plugin_of(card)))
+
+    def get_help(self, ctx: click.Context) -> str:
+        """The help, whatever the cards of plugins put into it."""
+        return printable(super().get_help(ctx))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Names of commands without importing any: one that is broken must not keep the others from being completed."""

@@ -118,9 +118,7 @@ class _Flat:
 
     def put(self, key: str, value: Any) -> None:
         if key in self.values:
-            raise UsageError(
-                f"{self.where}: {shown(key)} is given twice, in two spellings", hint="leave one of them out"
-            )
+            raise UsageError(f"{self.where}: {shown(key)} is given twice", hint="leave one of them out")
         self.values[key] = value
 
     def method(self, value: Any, kind: str, *, qualified: bool) -> str:

@@ -271,8 +271,11 @@ def _unclaimed(parts: list[str], stack: Sequence[Method], plan: Plan) -> UsageEr
     if len(owner) == 1 and owner[0] not in fields:
         return UsageError(f"--{key}: no {noun} {shown(owner[0])} in this run", hint=f"add --{kind} {owner[0]}")
     elsewhere = owners(option, [method.card for method in plan.methods]) if not owner else []
-    near = [f"--{kind}.{name}" for name in nearest(owner[0] if owner else option, sorted(fields))]
+    found = [nearest(word, sorted(fields)) for word in (*owner[::-1], option)]
+    near = [f"--{kind}.{name}" for name in next(filter(None, found), [])]
     hint = f"did you mean {' or '.join(elsewhere or near)}?" if elsewhere or near else None
+    if hint is None and fields:
+        hint = f"there are: {', '.join(f'--{kind}.{name}' for name in sorted(fields))}"
     return UsageError(f"--{key}: no {noun} of this run has that option", hint=hint)
 
 
