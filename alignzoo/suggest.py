@@ -73,19 +73,20 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     """
     spelled: dict[str, str] = {}
     for one in known:
-        spelled.setdefault(_plain(one), one)
+        spelled.setdefault(_dashed(one), one)
     plain = _plain(name)
     for word in (plain, plain.rpartition(".")[2]):
-        if word in spelled:
-            return [spelled[word]]
+        if _dashed(word) in spelled:
+            return [spelled[_dashed(word)]]
         here, _, value = MIGRATION.get(word, "").partition(" ")
-        if _plain(here) in spelled:
-            return [f"{spelled[_plain(here)]} {value}".rstrip()]
+        if _dashed(here) in spelled:
+            return [f"{spelled[_dashed(here)]} {value}".rstrip()]
     if plain in OTHER_METHODS:
         return []
-    parts = [one for key, one in spelled.items() if _dashed(key.partition(".")[2]) == _dashed(plain)]
-    begun = [one for key, one in spelled.items() if len(plain) > 2 and _dashed(key).startswith(_dashed(plain))]
-    alike = difflib.get_close_matches(plain, spelled, n=MOST, cutoff=0.6)
+    sought = _dashed(plain)
+    parts = [one for one in spelled.values() if _dashed(_plain(one).partition(".")[2]) == sought]
+    begun = [one for key, one in spelled.items() if len(sought) > 2 and key.startswith(sought)]
+    alike = difflib.get_close_matches(sought, spelled, n=MOST, cutoff=0.6)
     return (parts or begun or [spelled[key] for key in alike])[:MOST]
 
 
@@ -95,4 +96,4 @@ def _plain(name: str) -> str:
 
 
 def _dashed(name: str) -> str:
-    return name.replace(".", "-")
+    return _plain(name).replace(".", "-")
