@@ -86,7 +86,7 @@ def test_control_characters_are_escaped_on_all_ways_out(capsys: pytest.CaptureFi
     assert "tabs\tand\nline ends stay\n" in out
     for text in (stream.getvalue(), out, err):
         assert not set(text) & set("\x1b\x07\r\x9b\x00\u202e\x7f")
-    assert out.splitlines()[-1].index("1") == out.splitlines()[-2].index("b")
+    assert out.splitlines()[-1].rindex("1") == out.splitlines()[-2].rindex("b")
     print_json({"a": CONTROLS})
     out = capsys.readouterr().out
     assert json.loads(out) == {"a": CONTROLS}
