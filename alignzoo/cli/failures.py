@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from typing import Any
@@ -11,6 +12,8 @@ import click
 from alignzoo.cli.console import print_json, write
 from alignzoo.errors import AlignzooError
 from alignzoo.launch import is_first_rank
+from alignzoo.plugin.blame import blame
+from alignzoo.plugin.faults import describe_error
 
 
 def problem_dict(error: AlignzooError) -> dict[str, Any]:
@@ -53,6 +56,13 @@ def _facts(error: BaseException) -> dict[str, Any]:
         context = getattr(error, "ctx", None)
         hint = f"`{context.command_path} --help` shows how it is called" if context else None
         return {"message": _sentence(error), "hint": hint, "exit_code": error.exit_code, "kind": "UsageError"}
+    culprit = None
+    with contextlib.suppress(Exception):  # plugins are looked up, and those may be what failed
+        culprit = blame(error)
+    if culprit is not None:
+        message = f"{culprit}: {describe_error(error)}"
+        hint = "repair the plugin, or leave it out; --debug shows the traceback"
+        return {"message": message, "hint": hint, "exit_code": 4, "kind": "BrokenPluginError"}
     message = f"internal error: {type(error).__name__}: {error}"
     return {"message": message, "hint": None, "exit_code": 1, "kind": "InternalError"}
 

@@ -142,15 +142,15 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _exit_code(words: list[str]) -> int:
-    try:
-        with plugins_from(*_plugin_files(words), third_party="--no-plugins" not in words):
+    with plugins_from(*_plugin_files(words), third_party="--no-plugins" not in words):
+        try:
             code: Any = cli.main(args=words, prog_name="alignzoo", standalone_mode=False)
-    except SystemExit as ended:
-        if "_ALIGNZOO_COMPLETE" in os.environ:  # click ends so when the shell has asked for completions
-            return ended.code if isinstance(ended.code, int) else 0
-        return report_failure(ended, as_json="--json" in words, debug="--debug" in words)
-    except BaseException as error:  # a stranger's code must not end a command as if all were well
-        return report_failure(error, as_json="--json" in words, debug="--debug" in words)
+        except SystemExit as ended:
+            if "_ALIGNZOO_COMPLETE" in os.environ:  # click ends so when the shell has asked for completions
+                return ended.code if isinstance(ended.code, int) else 0
+            return report_failure(ended, as_json="--json" in words, debug="--debug" in words)
+        except BaseException as error:  # a stranger's code must not end a command as if all were well
+            return report_failure(error, as_json="--json" in words, debug="--debug" in words)
     return code if isinstance(code, int) else 0
 
 

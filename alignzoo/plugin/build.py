@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from alignzoo.errors import BrokenPluginError, UsageError, contained
+from alignzoo.plugin.blame import place_in
 from alignzoo.plugin.card import Card, Composition, Extension, Kind, Need, Options
-from alignzoo.plugin.faults import describe_error
+from alignzoo.plugin.faults import describe_error, package_of
 from alignzoo.plugin.registry import registry
 from alignzoo.shown import shown
 from alignzoo.suggest import suggest
@@ -72,7 +73,8 @@ def import_target(card: Card | Extension) -> Any:
             return getattr(importlib.import_module(module), name)
     except Exception as error:  # a stranger's code: anything can come out of it
         raise BrokenPluginError(
-            f"{card.kind} {card.name!r} does not load from {card.target}: {describe_error(error)}",
+            f"{card.kind} {card.name!r} does not load from {card.target}: {describe_error(error)}"
+            f"{place_in(error, {package_of(module)})}",
             hint="`alignzoo doctor` lists all plugins and where they come from",
         ) from error
 
@@ -89,7 +91,8 @@ def instantiate(card: Card, options: Options) -> Any:
             return target(options)
     except Exception as error:
         raise BrokenPluginError(
-            f"{card.kind} {card.name!r} cannot be built from {card.target}: {describe_error(error)}",
+            f"{card.kind} {card.name!r} cannot be built from {card.target}: {describe_error(error)}"
+            f"{place_in(error, {package_of(card.target)})}",
             hint=f"`alignzoo check {card.name}` says which rule of the contract it breaks",
         ) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from alignzoo.errors import UsageError
@@ -12,7 +12,7 @@ from alignzoo.plugin.card import KINDS, Card, Composition, Kind
 from alignzoo.plugin.registry import registry
 from alignzoo.suggest import suggest
 from alignzoo.testing import common, geometry, losses, rewards, robust
-from alignzoo.testing.outcomes import Check, ContractError, Report, Rule, Violation
+from alignzoo.testing.outcomes import Check, ContractError, Outcome, Report, Rule, Violation
 from alignzoo.testing.subject import Subject
 
 RULES: dict[str, tuple[Rule, ...]] = {
@@ -35,7 +35,12 @@ def checks_for(card: Card) -> list[Check]:
     rules = [rule for rule in RULES[card.kind] if rule.applies(card)]
     checks = [
         Check(
-            card, rule.name, rule.summary, card.expected_failures.get(rule.name), functools.partial(rule.run, subject)
+            card,
+            rule.name,
+            rule.summary,
+            card.expected_failures.get(rule.name),
+            functools.partial(rule.run, subject),
+            rule.ground,
         )
         for rule in rules
     ]
@@ -63,7 +68,18 @@ def check_method(card: Card | str, *, kind: Kind | None = None, rules: Collectio
     if rules is not None:
         _check_names(card, rules, [check.rule for check in checks])
         checks = [check for check in checks if check.rule in rules]
-    return Report(card.kind, card.name, tuple(check.outcome(time.perf_counter) for check in checks))
+    return Report(card.kind, card.name, tuple(outcomes_of(checks)))
+
+
+def outcomes_of(checks: Iterable[Check]) -> Iterator[Outcome]:
+    """What comes of the checks of a method, one after the other; those that a broken rule is the ground of are
+    skipped."""
+    broken: str | None = None
+    for check in checks:
+        outcome = check.outcome(time.perf_counter) if broken is None else check.skipped(broken)
+        if check.ground and outcome.status == "failed":
+            broken = check.rule
+        yield outcome
 
 
 def contract(*methods: Card | str) -> Callable[[Any], Any]:
