@@ -12,6 +12,7 @@ from alignzoo.data.digests import digest
 from alignzoo.data.faults import find_fault
 from alignzoo.data.quiet import quiet_datasets
 from alignzoo.errors import DataError
+from alignzoo.hub import offline_hint
 from alignzoo.suggest import nearest
 
 if TYPE_CHECKING:
@@ -152,7 +153,8 @@ def _load_hub(source: str, split: str | None) -> DatasetDict:
     except Exception as error:
         raise DataError(
             f"{source}: cannot be loaded from the Hugging Face hub: {_first_line(error)}",
-            hint="Check the id (org/name or org/name:config), the split, the network and `hf auth login`; "
+            hint=offline_hint(_first_line(error))
+            or "Check the id (org/name or org/name:config), the split, the network and `hf auth login`; "
             "a local file or folder works too",
         ) from error
     return loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict({str(split): loaded})
