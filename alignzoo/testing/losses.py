@@ -190,13 +190,13 @@ def _coupled(card: Card) -> bool:
 
 
 RULES = (
+    Rule("declared-fields", "only fields of declared needs are read, and every declared need is", declared_fields),
     Rule(
         "one-value-per-pair",
         "values and rewards are finite and (B,), never reduced, also for one pair",
         one_value_per_pair,
         ground=True,
     ),
-    Rule("declared-fields", "only fields of declared needs are read, and every declared need is", declared_fields),
     Rule("no-dead-option", "every option changes a value, a reward or a gradient", no_dead_option),
     Rule("state", "state_dict is plain data, and all that a resumed run needs", state),
     Rule("gradcheck", "gradients are those of the values, in float64", gradcheck),

@@ -228,8 +228,8 @@ def _behaviour(subject: Subject, configuration: Configuration) -> list[torch.Ten
 
 
 RULES = (
-    Rule("shapes", "values are (B,), the objective is a scalar, weights are (N,) and detached", shapes, ground=True),
     Rule("declared-fields", "only fields of declared needs are read, and every declared need is", declared_fields),
+    Rule("shapes", "values are (B,), the objective is a scalar, weights are (N,) and detached", shapes, ground=True),
     Rule("no-dead-option", "every option changes a value, a weight or a gradient", no_dead_option),
     Rule("state", "state_dict is plain data, and all that a resumed run needs", state),
     Rule("gradcheck", "the gradient of the objective is that of its value, in float64", gradcheck),

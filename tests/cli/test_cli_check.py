@@ -83,20 +83,20 @@ def test_a_lie_is_named_with_its_rule(az: Az, add_plugin: AddPlugin) -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "cause"),
+    ("result", "rules", "cause"),
     [
-        ("F.softplus(rejected - chosen) * float('nan')", "found nan among them"),
-        ("F.softplus(rejected - chosen).half()", "found dtype torch.float16"),
-        ("F.softplus(rejected - chosn)", "NameError: name 'chosn' is not defined"),
+        ("F.softplus(rejected - chosen) * float('nan')", "one-value-per-pair", "found nan among them"),
+        ("F.softplus(rejected - chosen).half()", "one-value-per-pair", "found dtype torch.float16"),
+        ("F.softplus(rejected - x)", "declared-fields, one-value-per-pair", "NameError: name 'x' is not defined"),
     ],
 )
-def test_one_cause_is_said_first_and_once(az_here: Az, tmp_path: Path, result: str, cause: str) -> None:
+def test_one_cause_is_said_first_and_once(az_here: Az, tmp_path: Path, result: str, rules: str, cause: str) -> None:
     file = tmp_path / f"lame_{abs(hash(result))}.py"
     file.write_text(source(result=result))
     ended = az_here("check", str(file), "--kind", "loss")
     assert ended.returncode == 1
     [failure] = [line for line in ended.stdout.splitlines() if line.startswith("failed: ")]
-    assert failure.startswith("failed: loss 'gap' breaks one-value-per-pair: ")
+    assert failure.startswith(f"failed: loss 'gap' breaks {rules}: ")
     assert failure.endswith(cause)
     [skipped] = [line for line in ended.stdout.splitlines() if line.startswith("skipped: ")]
     assert "gradcheck, finite, permutation" in skipped
