@@ -8,6 +8,7 @@ from typing import Any
 
 LONGEST = 80
 """Characters of a value in a message."""
+LONGEST_MESSAGE = 4000
 # All that moves a cursor, colours, rings or reverses text: C0, DEL and C1, the bidirectional overrides, and lone
 # surrogates, which no terminal can encode. Line ends and tabs are text.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -21,6 +22,13 @@ def printable(text: str) -> str:
 def printable_json(text: str) -> str:
     """The same for JSON, whose strings are the only place such characters can be in."""
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def clipped(text: str) -> str:
+    """A message without its middle where it is longer than anybody reads."""
+    return (
+        text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE // 2]} ... {text[-LONGEST_MESSAGE // 4 :]}"
+    )
 
 
 def shown(value: Any) -> str:

@@ -14,6 +14,7 @@ from alignzoo.errors import AlignzooError
 from alignzoo.launch import is_first_rank
 from alignzoo.plugin.blame import blame
 from alignzoo.plugin.faults import describe_error
+from alignzoo.shown import clipped
 
 
 def problem_dict(error: AlignzooError) -> dict[str, Any]:
@@ -33,6 +34,7 @@ def report_failure(error: BaseException, *, as_json: bool, debug: bool) -> int:
         The exit code it stands for.
     """
     facts = _facts(error)
+    facts["message"] = clipped(facts["message"])
     if not is_first_rank() and isinstance(error, AlignzooError):
         return int(facts["exit_code"])  # a user's mistake is the same on all ranks; the first one says it
     if debug:

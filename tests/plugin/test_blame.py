@@ -55,6 +55,15 @@ def test_a_plugin_s_failure_is_the_plugin_s_with_its_place(file: Path, capsys: p
     assert blame(error) is None  # nobody asked for that plugin here
 
 
+def test_a_message_without_end_is_clipped(capsys: pytest.CaptureFixture[str]) -> None:
+    report_failure(AlignzooError("begin " + "x" * 10**6 + " end"), as_json=True, debug=False)
+    said = capsys.readouterr()
+    assert len(said.err) < 5000
+    assert len(said.out) < 5000
+    assert said.err.startswith("error: begin x")
+    assert said.err.endswith("x end\n")
+
+
 def test_a_failure_of_no_plugin_is_internal(capsys: pytest.CaptureFixture[str]) -> None:
     error = raised(lambda: nme)  # type: ignore[name-defined]  # noqa: F821
     assert report_failure(error, as_json=False, debug=False) == 1
