@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from alignzoo.errors import UsageError, contained
+from alignzoo.plugin.card import PluginAPIError
 from alignzoo.plugin.declared import ask
 from alignzoo.plugin.faults import describe_error, is_file, package_of, places
 from alignzoo.plugin.plugin import Plugin
@@ -106,7 +107,7 @@ def _place(error: BaseException, plugin: Plugin) -> str:
     """`` (FILE:LINE)`` of the innermost frame in the plugin, where the error does not say it itself."""
     while error.__cause__ is not None:
         error = error.__cause__
-    if isinstance(error, SyntaxError):
+    if isinstance(error, (SyntaxError, PluginAPIError)):
         return ""
     found = (place for package, place in places(error) if package == package_of(plugin.module))
     return next((f" ({place})" for place in found), "")
