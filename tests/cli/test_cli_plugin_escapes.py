@@ -84,7 +84,7 @@ def test_a_panic_at_import_breaks_only_its_plugin(az: Az, add_plugin: AddPlugin)
     ended = az("ls", "--json", plugins=plugins)
     assert ended.returncode == 0, ended.stderr
     [broken] = json.loads(ended.stdout)["broken"]
-    assert broken["error"] == "Panic: rust"
+    assert broken["error"] == f"Panic: rust ({plugins / 'panics.py'}:2)"
 
 
 def test_what_a_method_prints_does_not_spoil_the_result(az: Az, tmp_path: Path, words: list[str]) -> None:
