@@ -34,7 +34,9 @@ class ModelError(AlignzooError):
 
 
 class MethodError(AlignzooError):
-    """A method broke its contract or failed on its own: names the method's class."""
+    """A method broke its contract or failed on its own: names the method's class (exit code 4)."""
+
+    exit_code = 4
 
 
 class DamagedError(AlignzooError):

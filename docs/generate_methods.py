@@ -22,6 +22,7 @@ from alignzoo.plugin.card import Card, Composition
 from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.registry import registry
 from alignzoo.plugin.settings import Settings
+from alignzoo.safe_yaml import read_yaml
 from alignzoo.sandbox import EVALUATION_PROMPTS, MODEL_PATH, TRAIN_PAIRS, VALIDATION_PAIRS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -194,10 +195,8 @@ def settings_table() -> list[str]:
 
 def recipe_table() -> list[str]:
     """The shipped recipes."""
-    import yaml
-
     files = sorted((ROOT / "recipes").glob("*.yaml"))
-    contents = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in files}
+    contents = {path.stem: read_yaml(path) for path in files}
     return table(("recipe", "what it does"), [(f"`{name}`", cell(c["description"])) for name, c in contents.items()])
 
 

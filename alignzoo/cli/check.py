@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, cast
 import click
 
 from alignzoo.cli.command import command as cli_command
-from alignzoo.cli.command import json_option, nearest
+from alignzoo.cli.command import json_option
 from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table, results_only
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
 from alignzoo.plugin.card import EXTENSION_KINDS, KINDS, Card, Kind
@@ -19,7 +18,9 @@ from alignzoo.plugin.contract_records import save_record
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import plugins_from, registry, sources
 from alignzoo.report import Reporter
+from alignzoo.suggest import suggest
 from alignzoo.testing import Outcome, Report, checks_for
+from alignzoo.testing.checks import outcomes_of
 from alignzoo.testing.extensions import check_extensions
 
 
@@ -84,12 +85,28 @@ def _chosen(
         raise BrokenPluginError(
             f"plugin {broken.label} does not load: {broken.error}", hint="repair it; nothing of it can be checked"
         )
+    if not everything:
+        _refuse_empty(plugins, kind)
     cards = [(p, m) for p, m in known.entries(kind) if isinstance(m, Card) and any(p is one for one in plugins)]
     taken = {plugin.distribution for plugin in plugins}
     for name in names:
         if name not in taken:
             cards += [entry for entry in _methods(name, kind) if entry not in cards]
     return cards, plugins if kind is None else []
+
+
+def _refuse_empty(plugins: list[Plugin], kind: Kind | None) -> None:
+    """Refuse a file or distribution that was named and brings nothing that could be checked."""
+    for label in dict.fromkeys(plugin.label for plugin in plugins):
+        own = [plugin for plugin in plugins if plugin.label == label]
+        methods = [method for plugin in own for method in plugin.methods if kind in (None, method.kind)]
+        if methods or (kind is None and any(plugin.extensions or plugin.recipes for plugin in own)):
+            continue
+        remarks = [text for plugin in own for text in plugin.warnings]
+        raise UsageError(
+            f"{label} brings {'nothing' if kind is None else f'no {kind}'} to check",
+            hint=remarks[0] if remarks else "`alignzoo new` writes a plugin to start from",
+        )
 
 
 def _methods(name: str, kind: Kind | None) -> list[tuple[Plugin, Card]]:
@@ -124,7 +141,7 @@ def _methods(name: str, kind: Kind | None) -> list[tuple[Plugin, Card]]:
     everything = [*(m.name for _, m in known.entries(kind)), *(plugin.distribution for plugin in known.plugins)]
     raise UsageError(
         f"no method and no distribution is called {name!r}",
-        hint=nearest(name, everything, "`alignzoo ls` lists the methods"),
+        hint=suggest(name, everything) or "`alignzoo ls` lists the methods",
     )
 
 
@@ -136,7 +153,7 @@ def _run(
     for rule in asked:
         if rule not in known:
             raise UsageError(
-                f"there is no rule {rule!r}", hint=nearest(rule, known, f"rules: {', '.join(sorted(known))}")
+                f"there is no rule {rule!r}", hint=suggest(rule, known) or f"rules: {', '.join(sorted(known))}"
             )
     if asked:
         checks = [(plugin, card, [c for c in rules if c.rule in asked]) for plugin, card, rules in checks]
@@ -144,9 +161,9 @@ def _run(
     with report.progress(sum(len(rules) for _, _, rules in checks), "checking", unit="rule") as bar:
         for plugin, card, rules in checks:
             outcomes: list[Outcome] = []
-            for check in rules:
-                outcomes.append(check.outcome(time.perf_counter))
-                bar.advance(at=f"{card.kind} {card.name} {check.rule}")
+            for outcome in outcomes_of(rules):
+                outcomes.append(outcome)
+                bar.advance(at=f"{card.kind} {card.name} {outcome.rule}")
             done.append(Checked(plugin, Report(card.kind, card.name, tuple(outcomes))))
             if not asked:  # a few rules say nothing about the rest
                 _remember(plugin, card, outcomes, report)
@@ -164,9 +181,8 @@ def _remember(plugin: Plugin, card: Card, outcomes: list[Outcome], report: Repor
 
 def _broken(plugin: Plugin) -> Checked:
     """A plugin of which nothing can be checked, as a report."""
-    detail = f"plugin {plugin.label} breaks loads: {plugin.error}"
-    outcome = Outcome("loads", "the plugin can be loaded", "failed", detail, plugin.seconds)
-    return Checked(plugin, Report("plugin", plugin.entry_point, (outcome,)))
+    outcome = Outcome("loads", "the plugin can be loaded", "failed", str(plugin.error), plugin.seconds)
+    return Checked(plugin, Report("plugin", plugin.label, (outcome,)))
 
 
 def _once(plugins: list[Plugin]) -> list[Plugin]:
@@ -192,19 +208,25 @@ def _show(checked: list[Checked], remarks: list[tuple[Plugin, str]]) -> None:
             rows.append([one.report.kind, one.report.name, *row])
     print_table(["kind", "name", "rule", "result", "time", "what"], rows)
     for one in checked:
-        for outcome in (o for o in one.report.outcomes if o.detail):
-            print_lines("", f"{outcome.status}: {_detail(one, outcome)}")
+        for line in _causes(one.report):
+            print_lines("", line)
     print_lines("", *(f"warning: {plugin.label}: {text}" for plugin, text in remarks))
     for one in checked:
         if one.report.kind in KINDS or not one.report.ok:
             print_lines(f"{one.report.kind} {one.report.name} ({one.plugin.label}): {_tally(one.report)}")
 
 
-def _detail(one: Checked, outcome: Outcome) -> str:
-    """A failure says of what it is; a reason is put behind its rule."""
-    if outcome.status == "failed":
-        return outcome.detail
-    return f"{one.report.kind} {one.report.name!r}, {outcome.rule}: {outcome.detail}"
+def _causes(report: Report) -> list[str]:
+    """What is said of a method, each cause once with the rules that it concerns."""
+    rules: dict[tuple[str, str], list[str]] = {}
+    for outcome in (outcome for outcome in report.outcomes if outcome.detail):
+        cause = outcome.detail.removeprefix(f"{report.kind} {report.name!r} breaks {outcome.rule}: ")
+        rules.setdefault((outcome.status, cause), []).append(outcome.rule)
+    lines = []
+    for (status, cause), names in rules.items():
+        breaks = " breaks " if status == "failed" else ", "
+        lines.append(f"{status}: {report.kind} {report.name!r}{breaks}{', '.join(names)}: {cause}")
+    return lines
 
 
 def _tally(report: Report) -> str:

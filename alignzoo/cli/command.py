@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
 
 from alignzoo.errors import UsageError
+from alignzoo.shown import printable
+from alignzoo.suggest import suggest
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -46,12 +47,6 @@ def with_shared_options(command: click.Command) -> click.Command:
     return command
 
 
-def nearest(name: str, known: Iterable[str], otherwise: str | None = None) -> str | None:
-    """The hint for a name that does not exist."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(near)}?" if near else otherwise
-
-
 def write_commands(formatter: click.HelpFormatter, commands: Iterable[click.Command]) -> None:
     """The section of a group's help with its commands; their summaries wrap, and lose nothing."""
     whole = 1000  # characters: click cuts what is longer
@@ -72,11 +67,28 @@ class Command(click.Command):
             error.ctx = error.ctx or ctx  # click leaves it out of some, and the hint needs the command's name
             raise
 
+    def make_parser(self, ctx: click.Context) -> Any:
+        """click's parser, which takes the last of several values in silence."""
+        parser = super().make_parser(ctx)
+        parse = parser.parse_args
+
+        def parse_once(args: list[str]) -> Any:
+            values, rest, order = parse(args)
+            _refuse_repeated(order)
+            return values, rest, order
+
+        parser.parse_args = parse_once  # type: ignore[method-assign]
+        return parser
+
+    def get_help(self, ctx: click.Context) -> str:
+        """The help, whatever the cards of plugins put into it."""
+        return printable(super().get_help(ctx))
+
     def unknown_option_hint(self, ctx: click.Context, name: str) -> str | None:
         """What to say about an option that this command does not have."""
         visible = [param for param in self.get_params(ctx) if not getattr(param, "hidden", False)]
         known = [word for param in visible for word in (*param.opts, *param.secondary_opts)]
-        return nearest(name, known, f"`{ctx.command_path} --help` lists the options")
+        return suggest(name, known) or f"`{ctx.command_path} --help` lists the options"
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -84,6 +96,21 @@ class Command(click.Command):
         except BrokenPipeError as error:
             # Output to a closed pipe is handled where it is written; click would end quietly on any other one too.
             raise RuntimeError("a pipe inside the command broke") from error
+
+
+def _refuse_repeated(order: list[click.Parameter]) -> None:
+    """Refuse a second value of an option that takes one; a switch that can only be turned on may be repeated.
+
+    Args:
+        order: the parameters as they were typed.
+    """
+    if any(param.is_eager for param in order):  # such as --help, which answers whatever else is typed
+        return
+    for option in (param for param in order if isinstance(param, click.Option)):
+        times = order.count(option)
+        repeatable = option.multiple or option.count or (option.is_flag and not option.secondary_opts)
+        if times > 1 and not repeatable:
+            raise UsageError(f"{option.opts[0]} is given {times} times, and takes one value", hint="keep one of them")
 
 
 def command(name: str, *, cls: type[Command] = Command) -> Callable[[Callable[..., Any]], Command]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import IO, TYPE_CHECKING, Any
 
 from alignzoo.report import Progress, Reporter
+from alignzoo.shown import printable, printable_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,9 +29,9 @@ SHORTEST = 20
 
 
 def write(stream: IO[str], text: str) -> None:
-    """A line of text; a reader who has gone away (``| head``) is no error."""
+    """A line of text, its control characters escaped; a reader who has gone away (``| head``) is no error."""
     try:
-        stream.write(text + "\n")
+        stream.write(printable(text) + "\n")
         stream.flush()
     except BrokenPipeError:
         _to_nowhere(stream)
@@ -59,7 +60,7 @@ def results_only() -> Iterator[None]:
 
 def print_json(value: Any) -> None:
     """A value as JSON on stdout."""
-    write(sys.stdout, json.dumps(value, indent=2, ensure_ascii=False))
+    write(sys.stdout, printable_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def print_table(
@@ -112,7 +113,7 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, figure
 
     Empty columns' headers give a table without a header line.
     """
-    lines = [list(columns), *(list(row) for row in rows)] if any(columns) else [list(row) for row in rows]
+    lines = [[printable(cell) for cell in line] for line in ([columns, *rows] if any(columns) else rows)]
     if not lines:
         return []
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
@@ -140,13 +141,14 @@ def _rich_table(
     from rich.table import Table
     from rich.text import Text
 
+    title = title and printable(title)
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_header=any(columns), pad_edge=False)
     if not ruled:
         table.box, table.padding = None, (0, len(GAP), 0, 0)
     for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if figures and i else "left", overflow="fold")
+        table.add_column(printable(column), justify="right" if figures and i else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row), style=style)
+        table.add_row(*(Text(printable(cell)) for cell in row), style=style)
     return table
 
 
@@ -173,7 +175,7 @@ class ConsoleReporter(Reporter):
         if self._console is None:
             write(self._stream, text)
         else:
-            self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         if self._console is None:
@@ -288,11 +290,11 @@ class _RichBar(Progress):
     ) -> None:
         self._bars, self._clock, self._unit = bars, clock, unit
         self._began, self._count = clock(), 0
-        self.task = bars.add_task(description, total=total, completed=done, speed="", first="", figures="")
+        self.task = bars.add_task(printable(description), total=total, completed=done, speed="", first="", figures="")
 
     def advance(self, **figures: str) -> None:
         self._count += 1
-        shown = [f"{name} {value}" for name, value in figures.items()]
+        shown = [printable(f"{name} {value}") for name, value in figures.items()]
         self._bars.update(
             self.task,
             advance=1,

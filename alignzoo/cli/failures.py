@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sys
 import traceback
@@ -12,6 +13,9 @@ import click
 from alignzoo.cli.console import print_json, write
 from alignzoo.errors import AlignzooError
 from alignzoo.launch import is_first_rank
+from alignzoo.plugin.blame import blame
+from alignzoo.plugin.faults import describe_error
+from alignzoo.shown import clipped
 
 
 def problem_dict(error: AlignzooError) -> dict[str, Any]:
@@ -31,6 +35,7 @@ def report_failure(error: BaseException, *, as_json: bool, debug: bool) -> int:
         The exit code it stands for.
     """
     facts = _facts(error)
+    facts["message"] = clipped(facts["message"])
     if not is_first_rank() and isinstance(error, AlignzooError):
         return int(facts["exit_code"])  # a user's mistake is the same on all ranks; the first one says it
     if debug:
@@ -57,6 +62,13 @@ def _facts(error: BaseException) -> dict[str, Any]:
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         message = f"{error.filename} is too long for the name of a file or folder"
         return {"message": message, "hint": "check what is given as a path", "exit_code": 2, "kind": "UsageError"}
+    culprit = None
+    with contextlib.suppress(Exception):  # plugins are looked up, and those may be what failed
+        culprit = blame(error)
+    if culprit is not None:
+        message = f"{culprit}: {describe_error(error)}"
+        hint = "repair the plugin, or leave it out; --debug shows the traceback"
+        return {"message": message, "hint": hint, "exit_code": 4, "kind": "BrokenPluginError"}
     message = f"internal error: {type(error).__name__}: {error}"
     return {"message": message, "hint": None, "exit_code": 1, "kind": "InternalError"}
 

@@ -7,7 +7,7 @@ from typing import cast
 import click
 
 from alignzoo.cli.command import command as cli_command
-from alignzoo.cli.command import json_option, nearest
+from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.cli.describe import (
     contract_dict,
@@ -22,6 +22,7 @@ from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
 from alignzoo.plugin.card import EXTENSION_KINDS, KINDS, Card, Composition, Kind
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import registry
+from alignzoo.suggest import suggest
 
 Entry = tuple[Plugin, "Card | Composition"]
 
@@ -67,7 +68,7 @@ def _find(name: str, kind: Kind | None) -> list[Entry]:
             raise UsageError(f"{name!r} is a {extension}, not a method", hint=f"`alignzoo ls {extension}` shows it")
     known = {method.name for _, method in registry().entries(kind)}
     what = kind or "method"
-    raise UsageError(f"unknown {what} {name!r}", hint=nearest(name, sorted(known), "`alignzoo ls` lists the methods"))
+    raise UsageError(f"unknown {what} {name!r}", hint=suggest(name, sorted(known)) or "`alignzoo ls` lists the methods")
 
 
 def _show(plugin: Plugin, method: Card | Composition) -> None:

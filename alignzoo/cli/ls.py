@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from alignzoo.cli.command import command as cli_command
-from alignzoo.cli.command import json_option, nearest
+from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.cli.describe import contract_dict, contract_text, method_dict, needs_of, verified_text
 from alignzoo.errors import UsageError
@@ -15,6 +15,7 @@ from alignzoo.plugin.card import EXTENSION_KINDS, KINDS, Card, Composition, Exte
 from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import registry
+from alignzoo.suggest import suggest
 
 VERIFIED = "✓"
 
@@ -32,7 +33,7 @@ def command(kind: str | None, wide: bool, as_json: bool) -> None:
     """
     if kind is not None and kind not in (*KINDS, *EXTENSION_KINDS):
         kinds = [*KINDS, *EXTENSION_KINDS]
-        raise UsageError(f"unknown kind {kind!r}", hint=nearest(kind, kinds, f"kinds: {', '.join(kinds)}"))
+        raise UsageError(f"unknown kind {kind!r}", hint=suggest(kind, kinds) or f"kinds: {', '.join(kinds)}")
     entries = [] if kind in EXTENSION_KINDS else list(registry().entries(kind if kind in KINDS else None))
     extensions = [row for one in EXTENSION_KINDS if kind in (None, one) for row in _extensions(one)]
     if kind is None:

@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from alignzoo import __version__
-from alignzoo.cli.command import WIDE, nearest, with_shared_options, write_commands
+from alignzoo.cli.command import WIDE, with_shared_options, write_commands
 from alignzoo.cli.console import silence_closed_pipe, write
 from alignzoo.cli.failures import report_failure
 from alignzoo.errors import AlignzooError, BrokenPluginError, UnknownNameError, UsageError
@@ -24,7 +24,9 @@ from alignzoo.plugin.declared import OWN_COMMANDS
 from alignzoo.plugin.faults import describe_error
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import plugins_from, registry
+from alignzoo.shown import printable
 from alignzoo.stop import interruptible, keep_exit_code
+from alignzoo.suggest import suggest
 
 COMMANDS = OWN_COMMANDS
 """Each is the attribute ``command`` of the module of its name."""
@@ -48,6 +50,10 @@ class LazyGroup(click.Group):
                 hint=f"repair or uninstall {registry().distribution_of(card)}",
             )
         return with_shared_options(_named(made, card.name, registry().plugin_of(card)))
+
+    def get_help(self, ctx: click.Context) -> str:
+        """The help, whatever the cards of plugins put into it."""
+        return printable(super().get_help(ctx))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Names of commands without importing any: one that is broken must not keep the others from being completed."""
@@ -78,7 +84,7 @@ class LazyGroup(click.Group):
         except UnknownNameError as error:
             known = self.list_commands(ctx)
             raise UsageError(
-                f"unknown command {args[0]!r}", hint=nearest(args[0], known, "`alignzoo --help` lists the commands")
+                f"unknown command {args[0]!r}", hint=suggest(args[0], known) or "`alignzoo --help` lists the commands"
             ) from error
 
 
@@ -137,15 +143,16 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _exit_code(words: list[str]) -> int:
-    try:
-        with interruptible(), plugins_from(*_plugin_files(words), third_party="--no-plugins" not in words):
-            code: Any = cli.main(args=words, prog_name="alignzoo", standalone_mode=False)
-    except SystemExit as ended:
-        if "_ALIGNZOO_COMPLETE" in os.environ:  # click ends so when the shell has asked for completions
-            return ended.code if isinstance(ended.code, int) else 0
-        return report_failure(ended, as_json="--json" in words, debug="--debug" in words)
-    except BaseException as error:  # a stranger's code must not end a command as if all were well
-        return report_failure(error, as_json="--json" in words, debug="--debug" in words)
+    with plugins_from(*_plugin_files(words), third_party="--no-plugins" not in words):
+        try:
+            with interruptible():
+                code: Any = cli.main(args=words, prog_name="alignzoo", standalone_mode=False)
+        except SystemExit as ended:
+            if "_ALIGNZOO_COMPLETE" in os.environ:  # click ends so when the shell has asked for completions
+                return ended.code if isinstance(ended.code, int) else 0
+            return report_failure(ended, as_json="--json" in words, debug="--debug" in words)
+        except BaseException as error:  # a stranger's code must not end a command as if all were well
+            return report_failure(error, as_json="--json" in words, debug="--debug" in words)
     return code if isinstance(code, int) else 0
 
 

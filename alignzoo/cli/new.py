@@ -11,12 +11,13 @@ from pathlib import Path
 import click
 
 from alignzoo.cli.command import command as cli_command
-from alignzoo.cli.command import json_option, nearest
+from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines
 from alignzoo.errors import UsageError
 from alignzoo.plugin.card import KINDS, NO_WRAPPER, Kind
 from alignzoo.plugin.registry import registry
 from alignzoo.scaffold import Scaffold, write_file, write_folder
+from alignzoo.suggest import suggest
 
 LONGEST = 40
 """Characters of a name: what is written then keeps to its own line length."""
@@ -52,7 +53,7 @@ def command(kind: str, name: str, out: Path | None, single: bool, as_json: bool)
 
 def _checked_kind(kind: str) -> Kind:
     if kind not in KINDS:
-        raise UsageError(f"unknown kind {kind!r}", hint=nearest(kind, KINDS, f"kinds: {', '.join(KINDS)}"))
+        raise UsageError(f"unknown kind {kind!r}", hint=suggest(kind, KINDS) or f"kinds: {', '.join(KINDS)}")
     return kind
 
 

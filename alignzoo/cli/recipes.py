@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
-from alignzoo.cli.command import WIDE, json_option, nearest, with_shared_options, write_commands
+from alignzoo.cli.command import WIDE, json_option, with_shared_options, write_commands
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.errors import UsageError
 from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.recipe import find_recipe, recipe_names
 from alignzoo.plugin.registry import registry
+from alignzoo.safe_yaml import YAMLFault, read_yaml
+from alignzoo.suggest import suggest
 
 
 class _Group(click.Group):
@@ -27,7 +28,7 @@ class _Group(click.Group):
         if name in self.commands or name.startswith("-"):
             return super().resolve_command(ctx, args)
         if name not in recipe_names():
-            hint = nearest(name, [*self.commands, *recipe_names()])
+            hint = suggest(name, [*self.commands, *recipe_names()])
             if hint is not None:
                 raise UsageError(f"'recipes {name}' is neither a command nor a recipe", hint=hint)
         return "show", show, args
@@ -91,9 +92,9 @@ def copy(name: str, dest: Path | None) -> None:
 def _description(path: Path) -> str:
     """What a recipe says of itself; a plugin's may be damaged, which its use reports."""
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content: Any = read_yaml(path)
         return str(content.get("description", "-"))
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
+    except (YAMLFault, AttributeError):
         return "not a valid recipe"
 
 

@@ -13,7 +13,7 @@ from alignzoo.cli.command import json_option
 from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table
 from alignzoo.cli.flags import given_options, setting_options, split_trust
 from alignzoo.errors import UsageError
-from alignzoo.plugin.plan import Plan
+from alignzoo.plugin.plan import SANDBOX, Plan
 from alignzoo.plugin.planfile import PLAN_FILE, read_plan
 from alignzoo.plugin.recipe import Layer
 from alignzoo.plugin.resolve import require, resolve
@@ -109,6 +109,11 @@ def _plan_of_run(ctx: click.Context, run: Path) -> Plan:
 
 def _plan_of_model(ctx: click.Context, model: str) -> Plan:
     given = {option.key: value for option, value in given_options(ctx)}
+    if "data" not in given and model != SANDBOX and not Path(model).expanduser().exists():
+        raise UsageError(
+            f"{model}: no such run folder, and no such file or folder",
+            hint="give the folder of a run; a model of the hub needs --data as well",
+        )
     if "data" not in given:
         raise UsageError(
             f"{model} is measured on the held-out pairs of some data",

@@ -7,7 +7,6 @@ A layout is recognised by its columns and by the types in its first rows, or for
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -23,6 +22,7 @@ from alignzoo.plugin.build import import_target
 from alignzoo.plugin.card import Extension
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import registry
+from alignzoo.suggest import nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -66,7 +66,7 @@ def choose_layout(rows: Dataset, name: str | None = None) -> Layout:
     try:
         return _brought_by(known.plugin_of(card := known.find_extension("format", name)), card)
     except UnknownNameError as error:
-        close = difflib.get_close_matches(name, names, n=1)
+        close = nearest(name, names)
         meant = f" Did you mean {close[0]}?" if close else ""
         raise UsageError(
             f"--data.format {name}: no such layout.{meant}", hint=f"Layouts: {', '.join(names)}"

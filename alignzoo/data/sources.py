@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import gzip
 import re
 from collections.abc import Sequence
@@ -15,6 +14,8 @@ from alignzoo.data.digests import digest
 from alignzoo.data.faults import find_fault
 from alignzoo.data.quiet import quiet_datasets
 from alignzoo.errors import DataError
+from alignzoo.hub import offline_hint
+from alignzoo.suggest import nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -108,7 +109,7 @@ def _data_files(path: Path) -> list[Path]:
 
 def _near(path: Path) -> str | None:
     names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
+    close = nearest(path.name, names)
     if close:
         return f"Did you mean {' or '.join(str(path.parent / name) for name in close)}?"
     return None if path.parent.is_dir() else f"The folder {path.parent} does not exist either."
@@ -172,7 +173,8 @@ def _load_hub(source: str, split: str | None) -> DatasetDict:
     except Exception as error:
         raise DataError(
             f"{source}: cannot be loaded from the Hugging Face hub: {_first_line(error)}",
-            hint="Check the id (org/name or org/name:config), the split, the network and `hf auth login`; "
+            hint=offline_hint(_first_line(error))
+            or "Check the id (org/name or org/name:config), the split, the network and `hf auth login`; "
             "a local file or folder works too",
         ) from error
     return loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict({str(split): loaded})

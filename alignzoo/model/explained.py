@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from alignzoo.errors import ModelError
+from alignzoo.hub import offline_hint
 
 SAFETENSORS_ONLY = "alignzoo reads weights from safetensors only: load .bin weights with {} and save them again"
 
@@ -42,7 +43,7 @@ def explained(
             ) from error
         raise ModelError(
             f"cannot load the {what} of {path}: {first}",
-            hint="check the path or hub id, and that the files are complete (`alignzoo doctor`)",
+            hint=offline_hint(first) or "check the path or hub id, and that the files are complete (`alignzoo doctor`)",
         ) from error
 
 

@@ -20,6 +20,7 @@ from alignzoo.errors import ModelError, UsageError
 from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
 from alignzoo.model.explained import SAFETENSORS_ONLY, explained, quiet
 from alignzoo.plugin.plan import SANDBOX
+from alignzoo.plugin.planfile import PLAN_FILE
 from alignzoo.plugin.settings import Settings
 
 _ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -113,7 +114,7 @@ def full_model(name: str, said: str, *, gguf: bool = True) -> ModelSource:
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ModelError(f"{said}: no config.json in that folder", hint="give a folder written by save_pretrained")
+            raise _no_model_in(path, said)
         return ModelSource(str(path))
     if path.suffix == ".gguf":
         return _gguf(path, said)
@@ -128,9 +129,27 @@ def full_model(name: str, said: str, *, gguf: bool = True) -> ModelSource:
     return ModelSource(name)
 
 
+def _no_model_in(folder: Path, said: str) -> ModelError:
+    """A folder without a model; of a run's, where its model is."""
+    if not (folder / PLAN_FILE).is_file():
+        return ModelError(f"{said}: no config.json in that folder", hint="give a folder written by save_pretrained")
+    if not (folder / "model").is_dir():
+        return ModelError(
+            f"{said} is the folder of a run that has not saved its model yet",
+            hint=f"finish it first: alignzoo run --resume {folder}",
+        )
+    return ModelError(f"{said} is the folder of a run", hint=f"did you mean its model, {folder / 'model'}?")
+
+
 def _gguf(path: Path, said: str) -> ModelSource:
     if not path.is_file():
         raise ModelError(f"{said}: no such file", hint="give the path of a .gguf file that exists")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelError(
+                f"{said} is not a GGUF file: it does not begin with GGUF",
+                hint="download it again (a page or a pointer of Git LFS may be in its place), or give a folder",
+            )
     with contextlib.suppress(ImportError):
         import gguf  # noqa: F401
 

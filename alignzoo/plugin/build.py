@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import Any
 
 from pydantic import ValidationError
 
 from alignzoo.errors import BrokenPluginError, UsageError, contained
+from alignzoo.plugin.blame import place_in
 from alignzoo.plugin.card import Card, Composition, Extension, Kind, Need, Options
-from alignzoo.plugin.faults import describe_error
+from alignzoo.plugin.faults import describe_error, package_of
 from alignzoo.plugin.registry import registry
+from alignzoo.shown import shown
+from alignzoo.suggest import suggest
 
 
 def build_options(card: Card, values: dict[str, Any]) -> Options:
@@ -22,10 +24,10 @@ def build_options(card: Card, values: dict[str, Any]) -> Options:
     """
     unknown = [name for name in values if name not in card.options.model_fields]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], list(card.options.model_fields), n=3, cutoff=0.5)
+        fields = card.options.model_fields
         raise UsageError(
-            f"{card.kind} {card.name!r} has no option {unknown[0]!r}",
-            hint=f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(card.options.model_fields)}",
+            f"{card.kind} {card.name!r} has no option {shown(unknown[0])}",
+            hint=suggest(unknown[0], fields) or (f"it has: {', '.join(fields)}" if fields else "it has none"),
         )
     try:
         with contained():
@@ -37,7 +39,7 @@ def build_options(card: Card, values: dict[str, Any]) -> Options:
         ) from error
     except Exception as error:
         raise BrokenPluginError(
-            f"the options of {card.kind} {card.name!r} fail on {values}: {describe_error(error)}",
+            f"the options of {card.kind} {card.name!r} fail on {shown(values)}: {describe_error(error)}",
             hint="a validator raises ValueError for a value that is wrong; repair its plugin",
         ) from error
 
@@ -56,7 +58,7 @@ def _explain(card: Card, problem: Any) -> str:
     if problem["type"] == "missing" and where in card.options.model_fields:
         return f"--{card.kind} {card.name} needs {option}: {card.options.model_fields[where].description}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{option}: {message[0].lower()}{message[1:]}" + (f" (got {problem['input']!r})" if where else "")
+    return f"{option}: {message[0].lower()}{message[1:]}" + (f" (got {shown(problem['input'])})" if where else "")
 
 
 def import_target(card: Card | Extension) -> Any:
@@ -71,7 +73,8 @@ def import_target(card: Card | Extension) -> Any:
             return getattr(importlib.import_module(module), name)
     except Exception as error:  # a stranger's code: anything can come out of it
         raise BrokenPluginError(
-            f"{card.kind} {card.name!r} does not load from {card.target}: {describe_error(error)}",
+            f"{card.kind} {card.name!r} does not load from {card.target}: {describe_error(error)}"
+            f"{place_in(error, {package_of(module)})}",
             hint="`alignzoo doctor` lists all plugins and where they come from",
         ) from error
 
@@ -88,7 +91,8 @@ def instantiate(card: Card, options: Options) -> Any:
             return target(options)
     except Exception as error:
         raise BrokenPluginError(
-            f"{card.kind} {card.name!r} cannot be built from {card.target}: {describe_error(error)}",
+            f"{card.kind} {card.name!r} cannot be built from {card.target}: {describe_error(error)}"
+            f"{place_in(error, {package_of(card.target)})}",
             hint=f"`alignzoo check {card.name}` says which rule of the contract it breaks",
         ) from error
 

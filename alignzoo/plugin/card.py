@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from alignzoo.plugin.values import Values
+
 PLUGIN_API = 1
 """The version of the plugin contract this alignzoo speaks; what it promises is in docs/compatibility.md."""
 OLDEST_PLUGIN_API = 1
@@ -45,13 +47,12 @@ NO_WRAPPER = "none"
 """``--robust none`` takes away the wrappers of a recipe."""
 
 
-class Options(BaseModel):
-    """Base of every options model: unknown names are errors, values are frozen.
+class Options(Values):
+    """Base of every options model: unknown names are errors, values are frozen, numbers are finite.
 
-    Each field carries its type, bounds, default and one line of help (``Field(0.1, gt=0, description=...)``).
+    Each field carries its type, bounds, default and one line of help (``Field(0.1, gt=0, description=...)``); one that
+    may be infinite or NaN says ``allow_inf_nan=True``.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     def needs(self) -> frozenset[Need]:
         """What these particular values need beyond what the card states."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Collection
 from pathlib import Path
@@ -16,6 +15,7 @@ from alignzoo.plugin import hookspecs
 from alignzoo.plugin.card import Card, Composition, Extension, PluginAPIError
 from alignzoo.plugin.faults import describe_error, is_file
 from alignzoo.plugin.plugin import Plugin
+from alignzoo.suggest import suggest
 
 PROJECT = "alignzoo"
 """pluggy's name for the hooks."""
@@ -68,8 +68,7 @@ def _check_hook_names(module: Any) -> None:
             continue
         marked = hasattr(value, f"{PROJECT}_impl")
         if marked and name not in HOOKS:
-            near = difflib.get_close_matches(name, HOOKS, n=1, cutoff=0.5)
-            known = f"did you mean {near[0]}?" if near else f"hooks: {', '.join(HOOKS)}"
+            known = suggest(name, HOOKS) or f"hooks: {', '.join(HOOKS)}"
             raise NameError(f"there is no hook {name!r}; {known}")
         if not marked and name in HOOKS:
             raise NameError(f"{name} is not marked with @hookimpl, so it would never be called")

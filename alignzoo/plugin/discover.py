@@ -18,8 +18,9 @@ from types import ModuleType
 from typing import Any
 
 from alignzoo.errors import UsageError, contained
+from alignzoo.plugin.card import PluginAPIError
 from alignzoo.plugin.declared import ask
-from alignzoo.plugin.faults import describe_error, is_file
+from alignzoo.plugin.faults import describe_error, is_file, package_of, places
 from alignzoo.plugin.plugin import Plugin
 
 ENTRY_POINT_GROUP = "alignzoo"
@@ -90,7 +91,7 @@ def _load(plugin: Plugin, load: Callable[[], Any]) -> Plugin:
         with contained(), contextlib.redirect_stdout(sys.stderr):  # stdout is for data: prints must not spoil it
             ask(plugin, load())
     except Exception as error:  # a stranger's code: anything can come out of it
-        plugin.error = describe_error(error)
+        plugin.error = describe_error(error) + _place(error, plugin)
         plugin.methods, plugin.extensions, plugin.recipes = [], [], {}
     plugin.seconds = time.perf_counter() - began
     heavy = _heavy_imports(set(sys.modules) - before)
@@ -100,6 +101,16 @@ def _load(plugin: Plugin, load: Callable[[], Any]) -> Plugin:
             "or in the module that a card's target names"
         )
     return plugin
+
+
+def _place(error: BaseException, plugin: Plugin) -> str:
+    """`` (FILE:LINE)`` of the innermost frame in the plugin, where the error does not say it itself."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, (SyntaxError, PluginAPIError)):
+        return ""
+    found = (place for package, place in places(error) if package == package_of(plugin.module))
+    return next((f" ({place})" for place in found), "")
 
 
 def _heavy_imports(new: set[str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -18,7 +19,21 @@ def describe_error(error: BaseException) -> str:
         return f"invalid {error.title}: {'; '.join(problems)}"
     if isinstance(error, (PluginAPIError, Escape)):
         return str(error)
+    if isinstance(error, SyntaxError):
+        where = f" ({error.filename}:{error.lineno})" if error.filename else ""
+        return f"{type(error).__name__}: {error.msg}{where}"
     return " ".join(traceback.format_exception_only(error)[-1].split())
+
+
+def places(error: BaseException) -> Iterator[tuple[str, str]]:
+    """``(top-level package, FILE:LINE)`` of the frames that an error came through, innermost first."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        yield package_of(frame.f_globals.get("__name__") or ""), f"{frame.f_code.co_filename}:{line}"
+
+
+def package_of(module: str) -> str:
+    """The top-level package of a module's name."""
+    return module.partition(".")[0]
 
 
 def is_file(path: Path) -> bool:

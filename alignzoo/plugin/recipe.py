@@ -15,16 +15,18 @@ Every layer of a run (recipes, flags) is flattened to dotted keys: ``loss``, ``l
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from alignzoo.errors import UsageError
 from alignzoo.plugin.faults import is_file
 from alignzoo.plugin.registry import registry
+from alignzoo.plugin.started import PLAN_FILE
+from alignzoo.safe_yaml import YAMLFault, read_yaml
+from alignzoo.shown import shown
+from alignzoo.suggest import suggest
 
 METHOD_KINDS = ("loss", "robust", "geometry", "reward")
 
@@ -52,15 +54,12 @@ def find_recipe(name: str) -> Path:
     named = registry().find_recipe(name)
     if named is not None:
         return named
-    from alignzoo.plugin.planfile import PLAN_FILE
-
     for path in (Path(name), Path(name) / PLAN_FILE):
         if is_file(path):
             return path
-    near = difflib.get_close_matches(name, recipe_names(), n=3, cutoff=0.5)
     raise UsageError(
-        f"no recipe {name!r}: neither an installed one nor a file",
-        hint=f"did you mean {' or '.join(near)}?" if near else "`alignzoo recipes list` shows the installed ones",
+        f"no recipe {shown(name)}: neither an installed one nor a file",
+        hint=suggest(name, recipe_names()) or "`alignzoo recipes list` shows the installed ones",
     )
 
 
@@ -72,16 +71,14 @@ def read_recipe(name: str) -> Layer:
     """
     path = find_recipe(name)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        content = read_yaml(path)
+    except YAMLFault as error:
         raise UsageError(
-            f"{where}: not valid YAML ({getattr(error, 'problem', None) or error})",
-            hint="`alignzoo recipes show NAME` prints one that works",
+            f"{error}; not a valid recipe", hint="`alignzoo recipes show NAME` prints one that works"
         ) from error
     if not isinstance(content, dict):
-        raise UsageError(f"{path}: a recipe is a mapping of settings, this is a {type(content).__name__}")
+        found = "empty" if content is None else f"a {type(content).__name__}"
+        raise UsageError(f"{path}: a recipe is a mapping of settings, this is {found}")
     if is_plan(content):
         from alignzoo.plugin.planfile import plan_layer
 
@@ -95,38 +92,57 @@ def is_plan(content: dict[str, Any]) -> bool:
     return {"alignzoo", "sentence", "settings"} <= content.keys()
 
 
-def flatten(content: dict[str, Any], where: str) -> dict[str, Any]:
-    """Nested words to dotted keys; ``description`` is dropped."""
-    flat: dict[str, Any] = {}
+def flatten(content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Nested words to dotted keys; ``description`` is dropped.
+
+    Raises:
+        UsageError: a method without a name, or a word that is given twice (``max_steps`` and ``max-steps``).
+    """
+    flat = _Flat(where)
     for raw, value in content.items():
         key = str(raw)
         if key == "description":
             continue
         if key == "robust" or (key == "geometry" and isinstance(value, list)):
             names = value if isinstance(value, list) else [value]
-            flat[key] = [_method(item, key, where, flat, qualified=True) for item in names]
-        elif key in ("loss", "geometry", "reward"):
-            flat[key] = _method(value, key, where, flat, qualified=False)
-        elif isinstance(value, dict):
-            flat.update({f"{_dashed(key)}.{inner}": item for inner, item in value.items()})
+            flat.put(key, [flat.method(item, key, qualified=True) for item in names])
+        elif key in METHOD_KINDS:
+            flat.put(key, flat.method(value, key, qualified=False))
+        elif isinstance(value, dict) and value:
+            for inner, item in value.items():
+                flat.put(f"{_dashed(key)}.{inner}", item)
         else:
-            flat[key if key.partition(".")[0] in METHOD_KINDS else _dashed(key)] = value
-    return flat
+            flat.put(key if key.partition(".")[0] in METHOD_KINDS else _dashed(key), value)
+    return flat.values
 
 
 def _dashed(key: str) -> str:
     return key.replace("_", "-")
 
 
-def _method(value: Any, kind: str, where: str, flat: dict[str, Any], *, qualified: bool) -> str:
-    """The method's name; its options go into ``flat``."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        raise UsageError(
-            f"{where}: {kind} is a name or a mapping with `name`, not {value!r}",
-            hint=f"write `{kind}: NAME` or `{kind}: {{name: NAME, option: value}}`",
-        )
-    prefix = f"{kind}.{value['name']}" if qualified else kind
-    flat.update({f"{prefix}.{option}": item for option, item in value.items() if option != "name"})
-    return str(value["name"])
+class _Flat:
+    """Dotted keys and their values, none given twice."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.values: dict[str, Any] = {}
+
+    def put(self, key: str, value: Any) -> None:
+        if key in self.values:
+            raise UsageError(f"{self.where}: {shown(key)} is given twice", hint="leave one of them out")
+        self.values[key] = value
+
+    def method(self, value: Any, kind: str, *, qualified: bool) -> str:
+        """The method's name; its options are put beside it."""
+        if isinstance(value, str):
+            return value
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            raise UsageError(
+                f"{self.where}: {kind} is a name or a mapping with `name`, not {shown(value)}",
+                hint=f"write `{kind}: NAME` or `{kind}: {{name: NAME, option: value}}`",
+            )
+        name = str(value["name"])
+        for option, item in value.items():
+            if option != "name":
+                self.put(f"{kind}.{name}.{option}" if qualified else f"{kind}.{option}", item)
+        return name

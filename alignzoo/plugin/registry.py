@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import os
 import shlex
@@ -18,6 +17,8 @@ from alignzoo.plugin.card import KINDS, Card, Composition, Extension, ExtensionK
 from alignzoo.plugin.discover import discover
 from alignzoo.plugin.faults import is_file
 from alignzoo.plugin.plugin import Plugin
+from alignzoo.shown import shown
+from alignzoo.suggest import suggest
 
 T = TypeVar("T")
 _WORDS = {"observer": "--observe", "format": "--data.format", "command": "alignzoo"}
@@ -146,9 +147,11 @@ class Registry:
 
 
 def _not_there(kind: str, name: str, known: list[str]) -> UnknownNameError:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    known = list(dict.fromkeys(known))
     listed = f"known: {', '.join(known)}" if known else f"no plugin brings one: `alignzoo ls {kind}`"
-    return UnknownNameError(f"unknown {kind} {name!r}", hint=f"did you mean {' or '.join(near)}?" if near else listed)
+    if kind in KINDS:
+        listed += f"; `alignzoo new {kind} NAME` writes a new one"
+    return UnknownNameError(f"unknown {kind} {shown(name)}", hint=suggest(name, known) or listed)
 
 
 @dataclass(frozen=True)

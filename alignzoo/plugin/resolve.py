@@ -6,7 +6,6 @@ Values are layered: card default < recipes, left to right < flags; the origin of
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NoReturn, cast
@@ -21,6 +20,8 @@ from alignzoo.plugin.plan import SANDBOX, Method, Plan, default_reward
 from alignzoo.plugin.recipe import METHOD_KINDS, Layer, read_recipe
 from alignzoo.plugin.registry import Registry, registry
 from alignzoo.plugin.settings import Settings
+from alignzoo.shown import shown
+from alignzoo.suggest import nearest, suggest
 
 SANDBOX_RECIPE = "alignzoo:sandbox"
 DEFAULT_LOSS, DEFAULT_GEOMETRY = "alignzoo:dpo", "alignzoo:plain"
@@ -70,7 +71,7 @@ def resolve(
     plan = replace(plan, reward=_reward(plan, names["reward"], layers, methods, problems))
     if problems:
         return problems
-    problems = [*_unclaimed_options(layers, plan), *conflicts(plan, distributed)]
+    problems = [*_unclaimed_options(layers, plan, methods), *conflicts(plan, distributed)]
     return problems or plan
 
 
@@ -118,8 +119,11 @@ def with_gradient(names: list[str], methods: Registry) -> list[str]:
 def _parted(controllers: list[Method], problems: list[AlignzooError]) -> tuple[Method, tuple[Method, ...]]:
     """The controller that takes the gradient, and its companions."""
     taking = [method for method in controllers if not method.card.companion]
-    if len(taking) > 1:
-        names = [method.card.name for method in taking]
+    names = [method.card.name for method in taking]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        problems.append(IncompatibleError(f"--geometry {repeated[0]} is given twice", hint="name each method once"))
+    elif len(taking) > 1:
         problems.append(
             IncompatibleError(
                 f"{' and '.join(names)} each choose where the gradient is taken, and only one can",
@@ -232,35 +236,51 @@ def _owns(card: Card, option: str, prefix: str) -> bool:
     return option in card.options.model_fields or prefix.endswith(f".{card.name}.")
 
 
-def _unclaimed_options(layers: Sequence[Layer], plan: Plan) -> list[AlignzooError]:
-    """Options that no method of a stack has, and options of methods that were not chosen."""
-    problems = _unclaimed("robust", "wrapper", plan.robust, layers, plan)
-    if len(plan.controllers) > 1:
-        problems += _unclaimed("geometry", "controller", plan.controllers, layers, plan)
-    return problems + _unclaimed("reward", "reward", [plan.reward] if plan.reward else [], layers, plan)
-
-
 def owners(option: str, cards: Sequence[Card]) -> list[str]:
     """The flags ``--KIND.option`` of the methods that have it."""
     return list(dict.fromkeys(f"--{card.kind}.{option}" for card in cards if option in card.options.model_fields))
 
 
-def _unclaimed(
-    kind: Kind, noun: str, stack: Sequence[Method], layers: Sequence[Layer], plan: Plan
-) -> list[AlignzooError]:
+_NOUNS = {"loss": "loss", "robust": "wrapper", "geometry": "controller", "reward": "reward"}
+
+
+def _unclaimed_options(layers: Sequence[Layer], plan: Plan, methods: Registry) -> list[AlignzooError]:
+    """Options that no method of a kind has, and options of methods that were not chosen."""
+    stacks: dict[Kind, Sequence[Method]] = {
+        "loss": [plan.loss],
+        "robust": plan.robust,
+        "geometry": plan.controllers,
+        "reward": [plan.reward] if plan.reward else [],
+    }
     problems: list[AlignzooError] = []
-    for key in (key for layer in layers for key in layer.values if key.startswith(f"{kind}.")):
-        parts = key.split(".")[1:]
-        owner = parts[0] if len(parts) > 1 else None
-        if owner is not None and owner not in [method.card.name for method in stack]:
-            problems.append(UsageError(f"--{key}: no {noun} {owner!r} in this run", hint=f"add --{kind} {owner}"))
-        elif owner is None and not any(parts[0] in method.card.options.model_fields for method in stack):
-            options = sorted({name for method in stack for name in method.card.options.model_fields})
-            near = [f"--{kind}.{name}" for name in difflib.get_close_matches(parts[0], options, n=3, cutoff=0.5)]
-            elsewhere = owners(parts[0], [method.card for method in plan.methods])
-            hint = f"did you mean {' or '.join(elsewhere or near)}?" if elsewhere or near else None
-            problems.append(UsageError(f"--{key}: no {noun} of this run has that option", hint=hint))
+    for kind, stack in stacks.items():
+        alone = kind == "loss" or (kind == "geometry" and len(stack) == 1)
+        for layer in layers:
+            if alone and not _speaks_of(kind, stack[0].card.name, stack[0].card, layer, methods):
+                continue
+            words = [key.split(".") for key in layer.values if key.startswith(f"{kind}.")]
+            # Bare options of a method that stands alone were judged when it was built.
+            judged = [parts for parts in words if not (alone and len(parts) == 2)]
+            problems += [problem for parts in judged if (problem := _unclaimed(parts, stack, plan)) is not None]
     return problems
+
+
+def _unclaimed(parts: list[str], stack: Sequence[Method], plan: Plan) -> UsageError | None:
+    """What is wrong with ``[kind, option]`` or ``[kind, owner, ..., option]``, if anything is."""
+    kind, *owner, option = parts
+    key, noun = ".".join(parts), _NOUNS[kind]
+    fields = {name for method in stack for name in method.card.options.model_fields}
+    if owner in [[method.card.name] for method in stack] or (not owner and option in fields):
+        return None
+    if len(owner) == 1 and owner[0] not in fields:
+        return UsageError(f"--{key}: no {noun} {shown(owner[0])} in this run", hint=f"add --{kind} {owner[0]}")
+    elsewhere = owners(option, [method.card for method in plan.methods]) if not owner else []
+    found = [nearest(word, sorted(fields)) for word in (*owner[::-1], option)]
+    near = [f"--{kind}.{name}" for name in next(filter(None, found), [])]
+    hint = f"did you mean {' or '.join(elsewhere or near)}?" if elsewhere or near else None
+    if hint is None and fields:
+        hint = f"there are: {', '.join(f'--{kind}.{name}' for name in sorted(fields))}"
+    return UsageError(f"--{key}: no {noun} of this run has that option", hint=hint)
 
 
 def _settings(layers: Sequence[Layer], problems: list[AlignzooError]) -> tuple[Settings | None, dict[str, str]]:
@@ -272,9 +292,8 @@ def _settings(layers: Sequence[Layer], problems: list[AlignzooError]) -> tuple[S
             if key.partition(".")[0] in METHOD_KINDS:
                 continue
             if key not in flags:
-                near = difflib.get_close_matches(key, list(flags), n=3, cutoff=0.5)
-                hint = f"did you mean {' or '.join(near)}?" if near else "`alignzoo run --help` lists the settings"
-                problems.append(UsageError(f"{layer.origin}: unknown setting {key!r}", hint=hint))
+                hint = suggest(key, [*flags, *METHOD_KINDS]) or "`alignzoo run --help` lists the settings"
+                problems.append(UsageError(f"{layer.origin}: unknown setting {shown(key)}", hint=hint))
                 continue
             if flags[key] == "trust_remote_code" and layer.origin.startswith("recipe:"):
                 problems.append(
@@ -292,6 +311,6 @@ def _settings(layers: Sequence[Layer], problems: list[AlignzooError]) -> tuple[S
         for problem in error.errors():
             where = f"--{Settings.flag(str(problem['loc'][0]))}: " if problem["loc"] else ""
             message = problem["msg"].removeprefix("Value error, ")
-            got = f" (got {problem['input']!r})" if problem["loc"] else ""
+            got = f" (got {shown(problem['input'])})" if problem["loc"] else ""
             problems.append(UsageError(f"{where}{message[0].lower()}{message[1:]}{got}"))
         return None, origins

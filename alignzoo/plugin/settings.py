@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from alignzoo.plugin.values import Values
 
 
 def _setting(default: Any, help: str, *, flag: str | None = None, metavar: str | None = None, **bounds: Any) -> Any:
     return Field(default, description=help, json_schema_extra={"flag": flag, "metavar": metavar}, **bounds)
 
 
-class Settings(BaseModel):
+class Settings(Values):
     """Everything a run needs besides its methods. ``data_split`` is ``--data.split``, ``max_steps`` ``--max-steps``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     model: str = _setting("sandbox", "hub id, local folder, .gguf file, or `sandbox`", metavar="MODEL")
     data: str = _setting("sandbox", "hub id, local file or folder of preference pairs, or `sandbox`", metavar="DATA")

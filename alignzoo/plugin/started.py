@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from alignzoo.errors import AlignzooError, DamagedError
+from alignzoo.safe_yaml import YAMLFault, read_yaml
 from alignzoo.stored import unsealed, value_digest
 
 PLAN_FILE = "plan.yaml"
@@ -50,19 +49,15 @@ def plan_as_started(folder: Path) -> dict[str, Any]:
     path = folder / PLAN_FILE
     hint = "restore it, or start a new run with another --out: a run keeps the plan that it was started with"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
         if not isinstance(content, dict):
             raise DamagedError(path, "it holds no plan")
         _refuse_edits(content, folder)
         return unsealed(content, path)
     except DamagedError as error:
         raise DamagedError(path, error.reason, hint=hint) from error
-    # PyYAML's constructors raise almost anything for a value that does not fit its tag.
-    except (
-        *(yaml.YAMLError, ArithmeticError, AttributeError, LookupError),
-        *(OSError, RecursionError, TypeError, ValueError),
-    ) as error:
-        raise DamagedError(path, str(error), hint=hint) from error
+    except YAMLFault as error:
+        raise DamagedError(path, str(error).removeprefix(str(path)).lstrip(": "), hint=hint) from error
 
 
 def _refuse_edits(content: dict[str, Any], folder: Path) -> None:

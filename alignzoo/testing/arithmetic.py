@@ -12,20 +12,22 @@ from alignzoo.testing.outcomes import Violation
 from alignzoo.testing.sample import leaves
 
 
-def check_vector(value: Any, count: int, what: str) -> None:
-    """Raise unless ``value`` is a floating-point tensor ``(count,)``."""
+def check_vector(value: Any, like: torch.Tensor, what: str) -> None:
+    """Raise unless ``value`` is a finite tensor of the shape and dtype of ``like``, ``(B,)``."""
     if not isinstance(value, torch.Tensor):
         found = f"a {type(value).__name__}"
-    elif value.shape != (count,):
+    elif value.shape != like.shape:
         found = f"shape {tuple(value.shape)}"
-    elif not value.is_floating_point():
+    elif value.dtype != like.dtype:
         found = f"dtype {value.dtype}"
+    elif not bool(torch.isfinite(value).all()):
+        found = f"{float(value[~torch.isfinite(value)][0].detach())} among them"
     else:
         return
     raise Violation(
-        expected=f"{what} to be a floating-point tensor of shape ({count},)",
+        expected=f"{what} to be finite numbers in a tensor of shape {tuple(like.shape)} and dtype {like.dtype}",
         found=found,
-        remedy="return one number per pair; the mean over the step is taken elsewhere",
+        remedy="return one number per pair, in the dtype of the log-probs; the mean over the step is taken elsewhere",
     )
 
 

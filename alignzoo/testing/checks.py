@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from alignzoo.errors import UsageError
 from alignzoo.plugin.card import KINDS, Card, Composition, Kind
 from alignzoo.plugin.registry import registry
+from alignzoo.suggest import suggest
 from alignzoo.testing import common, geometry, losses, rewards, robust
-from alignzoo.testing.outcomes import Check, ContractError, Report, Rule, Violation
+from alignzoo.testing.outcomes import Check, ContractError, Outcome, Report, Rule, Violation
 from alignzoo.testing.subject import Subject
 
 RULES: dict[str, tuple[Rule, ...]] = {
@@ -35,7 +35,12 @@ def checks_for(card: Card) -> list[Check]:
     rules = [rule for rule in RULES[card.kind] if rule.applies(card)]
     checks = [
         Check(
-            card, rule.name, rule.summary, card.expected_failures.get(rule.name), functools.partial(rule.run, subject)
+            card,
+            rule.name,
+            rule.summary,
+            card.expected_failures.get(rule.name),
+            functools.partial(rule.run, subject),
+            rule.ground,
         )
         for rule in rules
     ]
@@ -63,7 +68,18 @@ def check_method(card: Card | str, *, kind: Kind | None = None, rules: Collectio
     if rules is not None:
         _check_names(card, rules, [check.rule for check in checks])
         checks = [check for check in checks if check.rule in rules]
-    return Report(card.kind, card.name, tuple(check.outcome(time.perf_counter) for check in checks))
+    return Report(card.kind, card.name, tuple(outcomes_of(checks)))
+
+
+def outcomes_of(checks: Iterable[Check]) -> Iterator[Outcome]:
+    """What comes of the checks of a method, one after the other; those that a broken rule is the ground of are
+    skipped."""
+    broken: str | None = None
+    for check in checks:
+        outcome = check.outcome(time.perf_counter) if broken is None else check.skipped(broken)
+        if check.ground and outcome.status == "failed":
+            broken = check.rule
+        yield outcome
 
 
 def contract(*methods: Card | str) -> Callable[[Any], Any]:
@@ -112,17 +128,15 @@ def _find(name: str, kind: Kind | None) -> Card:
 def _check_names(card: Card, asked: Collection[str], known: list[str]) -> None:
     for name in asked:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(known)}"
+            hint = suggest(name, known) or f"it has: {', '.join(known)}"
             raise UsageError(f"{card.kind} {card.name!r} has no rule {name!r}", hint=hint)
 
 
 def _known_expectations(card: Card, known: list[str]) -> None:
     for name in card.expected_failures:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
             raise Violation(
                 expected=f"rules of this {card.kind} in expected_failures",
                 found=repr(name),
-                remedy=f"did you mean {' or '.join(near)}?" if near else f"take it out; there are: {', '.join(known)}",
+                remedy=suggest(name, known) or f"take it out; there are: {', '.join(known)}",
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from alignzoo.plugin.faults import describe_error
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.recipe import Layer, read_recipe
 from alignzoo.plugin.resolve import require, resolve
+from alignzoo.suggest import nearest
 from alignzoo.testing.outcomes import Outcome, Report
 
 
@@ -77,7 +77,7 @@ def _wrong_events(observer: type) -> str | None:
     for name in (name for name in dir(observer) if name.startswith("on_")):
         method = getattr(observer, name)
         if name not in events:
-            near = difflib.get_close_matches(name, events, n=1, cutoff=0.5)
+            near = nearest(name, events)
             return f"nothing calls {name}; {f'did you mean {near[0]}?' if near else 'events: ' + ', '.join(events)}"
         if inspect.iscoroutinefunction(method):
             return f"{name} is async, and nothing would await it"

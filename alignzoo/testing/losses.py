@@ -30,7 +30,7 @@ def one_value_per_pair(subject: Subject) -> None:
     for configuration, loss in _warm(subject):
         for count in (8, 1):
             pairs = _pairs(subject, configuration, count=count)
-            check_vector(loss(pairs), count, f"the values {configuration}")
+            check_vector(loss(pairs), pairs.chosen_logps, f"the values {configuration}")
             rewards = loss.rewards(pairs)
             if not (isinstance(rewards, tuple) and len(rewards) == 2):
                 raise Violation(
@@ -39,7 +39,7 @@ def one_value_per_pair(subject: Subject) -> None:
                     remedy="return two tensors (B,)",
                 )
             for side, reward in zip(("chosen", "rejected"), rewards, strict=True):
-                check_vector(reward, count, f"the {side} rewards {configuration}")
+                check_vector(reward, pairs.chosen_logps, f"the {side} rewards {configuration}")
 
 
 def gradcheck(subject: Subject) -> None:
@@ -191,9 +191,14 @@ def _coupled(card: Card) -> bool:
 
 RULES = (
     Rule("declared-fields", "only fields of declared needs are read, and every declared need is", declared_fields),
+    Rule(
+        "one-value-per-pair",
+        "values and rewards are finite and (B,), never reduced, also for one pair",
+        one_value_per_pair,
+        ground=True,
+    ),
     Rule("no-dead-option", "every option changes a value, a reward or a gradient", no_dead_option),
     Rule("state", "state_dict is plain data, and all that a resumed run needs", state),
-    Rule("one-value-per-pair", "values and rewards are (B,), never reduced, also for one pair", one_value_per_pair),
     Rule("gradcheck", "gradients are those of the values, in float64", gradcheck),
     Rule("finite", "values and gradients are finite at margins of ±500 and ±5000 nats, fp32 and bf16", finite),
     Rule("permutation", "permuting the pairs permutes values and rewards", permutation),

@@ -50,12 +50,14 @@ class Rule:
         summary: one line for people.
         run: raises where the subject breaks the rule.
         applies: whether a card has this rule at all.
+        ground: the rules after it take it for kept, and would only repeat what it says.
     """
 
     name: str
     summary: str
     run: Callable[[Subject], None] = field(repr=False)
     applies: Callable[[Card], bool] = field(default=lambda card: True, repr=False)
+    ground: bool = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,6 +73,7 @@ class Check:
     summary: str
     expected: str | None
     _run: Callable[[], None] = field(compare=False)
+    ground: bool = False
 
     def __repr__(self) -> str:
         return f"<{self.rule} of {self.card.kind} {self.card.name!r}>"
@@ -93,6 +96,10 @@ class Check:
             raise ContractError(broken + str(violation)) from violation.__cause__
         except Exception as error:  # a stranger's code: anything can come out of it
             raise ContractError(f"{broken}{describe_error(error)}\n  {_place(error)}") from error
+
+    def skipped(self, broken: str) -> Outcome:
+        """The outcome where a rule that this one stands on is broken."""
+        return Outcome(self.rule, self.summary, "skipped", f"{broken} is broken", 0.0)
 
     def outcome(self, seconds: Callable[[], float]) -> Outcome:
         """Run the check and say what came of it; ``seconds`` is a clock."""

@@ -256,7 +256,7 @@ def _close(found: Sequence[float], expected: Sequence[float]) -> bool:
 
 
 RULES = (
-    Rule("scores", "one finite number per response", one_finite_score),
+    Rule("scores", "one finite number per response", one_finite_score, ground=True),
     Rule("independent-responses", "a score does not depend on order, batch or the other responses", alone_or_together),
     Rule("repeatable", "the same scores when asked again, and from a new object", repeatable),
     Rule(

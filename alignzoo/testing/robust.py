@@ -32,8 +32,9 @@ EXTREMES = (500.0, -500.0, 5000.0, -5000.0)
 def shapes(subject: Subject) -> None:
     for configuration, wrapper in _warm(subject):
         for count in (8, 1):
-            losses = wrapper.per_pair(logistic(), _pairs(subject, configuration, count=count))
-            check_vector(losses, count, f"per_pair() {configuration}")
+            pairs = _pairs(subject, configuration, count=count)
+            losses = wrapper.per_pair(logistic(), pairs)
+            check_vector(losses, pairs.chosen_logps, f"per_pair() {configuration}")
             value, weights = wrapper.objective(losses), wrapper.weights(losses)
             if not isinstance(value, torch.Tensor) or value.shape != ():
                 raise Violation(
@@ -41,7 +42,7 @@ def shapes(subject: Subject) -> None:
                     found=f"{value!r} {configuration}"[:120],
                     remedy="reduce all values to one number, with torch",
                 )
-            check_vector(weights, count, f"weights() {configuration}")
+            check_vector(weights, losses, f"weights() {configuration}")
             if weights.requires_grad:
                 raise Violation(
                     expected="weights() to be detached",
@@ -228,9 +229,9 @@ def _behaviour(subject: Subject, configuration: Configuration) -> list[torch.Ten
 
 RULES = (
     Rule("declared-fields", "only fields of declared needs are read, and every declared need is", declared_fields),
+    Rule("shapes", "values are (B,), the objective is a scalar, weights are (N,) and detached", shapes, ground=True),
     Rule("no-dead-option", "every option changes a value, a weight or a gradient", no_dead_option),
     Rule("state", "state_dict is plain data, and all that a resumed run needs", state),
-    Rule("shapes", "values are (B,), the objective is a scalar, weights are (N,) and detached", shapes),
     Rule("gradcheck", "the gradient of the objective is that of its value, in float64", gradcheck),
     Rule("weights-are-the-gradient", "weights of its own are the objective's gradient", weights_are_the_gradient),
     Rule("finite", "objective, gradient and weights are finite where losses reach ±500 and ±5000", finite),

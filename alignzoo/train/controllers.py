@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from alignzoo.errors import contained
+from alignzoo.errors import MethodError, contained
 from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.plugin.blame import place_of
 from alignzoo.train.checkpoint import plain_state
 from alignzoo.train.context import SetupContext, StepContext
 
@@ -35,7 +36,15 @@ class Controllers:
 
     def step(self, ctx: StepContext) -> StepLoss:
         with contained():
-            return self.gradient.step(ctx)
+            report = self.gradient.step(ctx)
+        if not isinstance(report, StepLoss):
+            given = "None" if report is None else f"a {type(report).__name__}"
+            raise MethodError(
+                f"{type(self.gradient).__name__} gave {given}; step() returns a StepLoss"
+                f"{place_of(type(self.gradient).step)}",
+                hint="`alignzoo check` holds a method to its contract",
+            )
+        return report
 
     def after_step(self, ctx: StepContext) -> None:
         for controller in self._all:

@@ -15,7 +15,7 @@ from alignzoo.interfaces import PreferenceLoss
 from alignzoo.pairs import PairBatch
 from alignzoo.report import Reporter
 from alignzoo.stored import bytes_digest, file_digest
-from alignzoo.train.objective import Objective
+from alignzoo.train.objective import Objective, rewards_of
 
 METRICS_FILE = "metrics.jsonl"
 _ROUNDING = 5e-7  # of summed log-probs in fp32: twice what other batches of the same pairs were seen to change
@@ -24,9 +24,9 @@ _ROUNDING = 5e-7  # of summed log-probs in fp32: twice what other batches of the
 @torch.no_grad()
 def pair_metrics(loss: PreferenceLoss, pairs: PairBatch) -> dict[str, float]:
     """Means over all pairs: implicit rewards of the loss, their margin and accuracy (a tie counts half), log-probs."""
-    chosen, rejected = loss.rewards(pairs)
+    chosen, rejected = rewards_of(loss, pairs)
     margin = chosen - rejected
-    better, worse = loss.rewards(_settled(pairs))
+    better, worse = rewards_of(loss, _settled(pairs))
     accuracy = (better > worse).to(margin.dtype) + 0.5 * (better == worse).to(margin.dtype)
     means = {
         "rewards/chosen": chosen,

@@ -7,15 +7,18 @@ micro-batches one by one gives the gradient of the weights, however the step was
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from alignzoo.errors import AlignzooError, MethodError, contained
 from alignzoo.interfaces import GeometryController, PerPair, PreferenceLoss, RobustWrapper
 from alignzoo.pairs import DIFFERENTIABLE, PairBatch
+from alignzoo.plugin.blame import place_in, place_of
 from alignzoo.plugin.card import Options
-from alignzoo.plugin.faults import describe_error
+from alignzoo.plugin.faults import describe_error, package_of
 
 
 class Objective:
@@ -50,25 +53,11 @@ class Objective:
 
     def per_pair(self, pairs: PairBatch) -> torch.Tensor:
         """``(B,)`` values of the pairs under the loss and every ``per_pair`` around it."""
-        value: PerPair = self.loss
+        value = _checked(self.loss, type(self.loss).__call__, self.loss)
         for layer in self.layers:
-            value = _under(layer, value)
-        try:
-            with contained():
-                losses = value(pairs)
-        except AlignzooError:
-            raise
-        except Exception as error:  # a stranger's mathematics: anything can come out of it
-            raise MethodError(
-                f"{self._names()} failed on {len(pairs)} pairs: {describe_error(error)}",
-                hint="run again with --debug for the traceback",
-            ) from error
-        if losses.shape != pairs.chosen_logps.shape:
-            raise MethodError(
-                f"{self._names()} gave shape {tuple(losses.shape)} for {len(pairs)} pairs; "
-                "a loss returns one value per pair, (B,)"
-            )
-        return losses
+            value = _checked(layer, type(layer).per_pair, _under(layer, value))
+        with blamed((self.loss, *self.layers), f"failed on {len(pairs)} pairs"):
+            return value(pairs)
 
     @property
     def stateful(self) -> bool:
@@ -76,12 +65,14 @@ class Objective:
         watching = type(self.loss).observe is not PreferenceLoss.observe
         return watching or any(type(w).observe is not RobustWrapper.observe for w in self.wrappers)
 
-    def _names(self) -> str:
-        return " under ".join(type(method).__name__ for method in (self.loss, *self.layers))
-
     def value(self, pairs: PairBatch) -> torch.Tensor:
         """The scalar objective of a whole step's pairs."""
-        return self.aggregator.objective(self.per_pair(pairs))
+        losses = self.per_pair(pairs)
+        with blamed((self.aggregator,), f"failed in objective() on {len(losses)} pairs"):
+            value = self.aggregator.objective(losses)
+        if fault := _fault(value, (), differentiable=losses.requires_grad):
+            raise _wrong(self.aggregator, type(self.aggregator).objective, fault, "objective() returns a scalar, ()")
+        return value
 
     def observe(self, pairs: PairBatch) -> None:
         """Let stateful methods see the step's pairs once, before its first evaluation."""
@@ -123,7 +114,89 @@ class Objective:
         """How much each pair of a step counts, ``(N,)``, detached."""
         with torch.no_grad():
             losses = self.per_pair(pairs)
-        return self.aggregator.weights(losses)
+        with blamed((self.aggregator,), f"failed in weights() on {len(losses)} pairs"):
+            weights = self.aggregator.weights(losses)
+        if fault := _fault(weights, losses.shape):
+            raise _wrong(self.aggregator, type(self.aggregator).weights, fault, "weights() returns one per pair, (N,)")
+        return weights
+
+
+def rewards_of(loss: PreferenceLoss, pairs: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss's implicit rewards ``(chosen, rejected)``, each ``(B,)``.
+
+    Raises:
+        MethodError: it fails on them, or gives something else.
+    """
+    with blamed((loss,), f"failed in rewards() on {len(pairs)} pairs"):
+        given = loss.rewards(pairs)
+    shape = pairs.chosen_logps.shape
+    if isinstance(given, tuple) and len(given) == 2:
+        fault = _fault(given[0], shape) or _fault(given[1], shape)
+    else:
+        fault = _a(given)
+    if fault:
+        raise _wrong(loss, type(loss).rewards, fault, "rewards() returns two tensors, (B,) each")
+    return given
+
+
+@contextmanager
+def blamed(methods: Sequence[Any], what: str) -> Iterator[None]:
+    """Around methods' code: what goes wrong there names them, with the file and line; refusals of its own pass.
+
+    Raises:
+        MethodError: anything else came out, but for a lack of memory.
+    """
+    try:
+        with contained():
+            yield
+    except (AlignzooError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a stranger's mathematics: anything can come out of it
+        names = " under ".join(type(method).__name__ for method in methods)
+        place = place_in(error, {package_of(type(method).__module__) for method in methods})
+        raise MethodError(
+            f"{names} {what}: {describe_error(error)}{place}", hint="run again with --debug for the traceback"
+        ) from error
+
+
+def _checked(method: Any, function: Callable[..., Any], value: PerPair) -> PerPair:
+    """``value`` with what it gives checked: a wrapper must not be the one that fails on what a loss has given."""
+
+    def checked(pairs: PairBatch) -> torch.Tensor:
+        values = value(pairs)
+        inputs = (getattr(pairs, name) for name in DIFFERENTIABLE)
+        differentiable = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+        if fault := _fault(values, pairs.chosen_logps.shape, differentiable=differentiable):
+            what = "a loss" if isinstance(method, PreferenceLoss) else "per_pair()"
+            due = f"{what} returns one value per pair, (B,), differentiable in the policy's log-probs"
+            raise _wrong(method, function, f"{fault} for {len(pairs)} pairs", due)
+        return values
+
+    return checked
+
+
+def _fault(value: Any, shape: Sequence[int], *, differentiable: bool = False) -> str | None:
+    """What is wrong with a method's result, which should be a floating-point tensor of this shape."""
+    if not isinstance(value, torch.Tensor):
+        return _a(value)
+    if tuple(value.shape) != tuple(shape):
+        return f"shape {tuple(value.shape)}"
+    if not value.is_floating_point():
+        return f"dtype {str(value.dtype).removeprefix('torch.')}"
+    if differentiable and not value.requires_grad:
+        return "values without a gradient (by detach(), item() or no_grad())"
+    return None
+
+
+def _a(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _wrong(method: Any, function: Callable[..., Any], gave: str, due: str) -> MethodError:
+    return MethodError(
+        f"{type(method).__name__} gave {gave}; {due}{place_of(function)}",
+        hint="`alignzoo check` holds a method to its contract",
+    )
 
 
 def _under(layer: RobustWrapper | GeometryController, inner: PerPair) -> PerPair:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ import torch
 from alignzoo.errors import UsageError
 from alignzoo.geometry.shards import cut_like, is_sharded
 from alignzoo.plugin.settings import Settings
+from alignzoo.suggest import suggest
 
 EIGHT_BIT = "adamw8bit"
 
@@ -34,10 +34,9 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     if name.lower() == EIGHT_BIT:
         return _eight_bit_adamw()
     if name.lower() not in known:
-        near = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
         raise UsageError(
             f"--optimizer {name}: torch.optim has no such optimizer for this loop",
-            hint=f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known))}",
+            hint=suggest(name, known) or f"known: {', '.join(sorted(known))}",
         )
     return known[name.lower()]
 

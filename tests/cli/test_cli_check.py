@@ -82,6 +82,41 @@ def test_a_lie_is_named_with_its_rule(az: Az, add_plugin: AddPlugin) -> None:
     assert "one-value-per-pair" in {o["rule"] for o in checked["outcomes"] if o["status"] == "failed"}
 
 
+@pytest.mark.parametrize(
+    ("result", "rules", "cause"),
+    [
+        ("F.softplus(rejected - chosen) * float('nan')", "one-value-per-pair", "found nan among them"),
+        ("F.softplus(rejected - chosen).half()", "one-value-per-pair", "found dtype torch.float16"),
+        ("F.softplus(rejected - x)", "declared-fields, one-value-per-pair", "NameError: name 'x' is not defined"),
+    ],
+)
+def test_one_cause_is_said_first_and_once(az_here: Az, tmp_path: Path, result: str, rules: str, cause: str) -> None:
+    file = tmp_path / f"lame_{abs(hash(result))}.py"
+    file.write_text(source(result=result))
+    ended = az_here("check", str(file), "--kind", "loss")
+    assert ended.returncode == 1
+    [failure] = [line for line in ended.stdout.splitlines() if line.startswith("failed: ")]
+    assert failure.startswith(f"failed: loss 'gap' breaks {rules}: ")
+    assert failure.endswith(cause)
+    [skipped] = [line for line in ended.stdout.splitlines() if line.startswith("skipped: ")]
+    assert "gradcheck, finite, permutation" in skipped
+    assert skipped.endswith(": one-value-per-pair is broken")
+
+
+def test_a_file_or_distribution_without_methods_is_an_error(az_here: Az, tmp_path: Path) -> None:
+    for name, text in (("nothing_here.py", "x = 1"), ("no_loss.py", source().replace("'loss'", "'robust'"))):
+        (tmp_path / name).write_text(text)
+    for words, said in (
+        (["nothing_here.py"], "brings nothing to check"),
+        (["nothing_here.py", "dpo"], "brings nothing to check"),
+        (["no_loss.py", "--kind", "geometry"], "brings no geometry to check"),
+    ):
+        ended = az_here("check", *(str(tmp_path / word) if word.endswith(".py") else word for word in words))
+        assert ended.returncode == 2
+        assert words[0] in ended.stderr
+        assert said in ended.stderr
+
+
 def test_a_distribution_is_checked_with_all_that_it_brings(az: Az, add_plugin: AddPlugin) -> None:
     plugins = add_plugin("careless", source(wrapper="'absent'", judge="absent"))
     ended = az("check", "careless", plugins=plugins)

@@ -1,6 +1,7 @@
 """How things look: plain lines where there is no terminal, rich where there is one."""
 
 import io
+import json
 import os
 import pty
 import re
@@ -9,10 +10,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli_helpers import AddPlugin, Az, card_source, plugin_source
 
 from alignzoo.cli import main as cli_main
-from alignzoo.cli.console import ConsoleReporter, duration, plain_table, speed
-from alignzoo.errors import DataError, Interrupted
+from alignzoo.cli.console import (
+    ConsoleReporter,
+    duration,
+    plain_table,
+    print_json,
+    print_lines,
+    print_table,
+    speed,
+)
+from alignzoo.cli.failures import report_failure
+from alignzoo.errors import DataError, Interrupted, UsageError
 from alignzoo.plugin import list_methods
 
 
@@ -56,6 +67,47 @@ def test_plain_reports_have_neither_colour_nor_boxes() -> None:
     ]
 
 
+CONTROLS = "a\x1b[31mb\x07c\rd\x9b2Je\x00f\u202eg\x7fh"
+ESCAPED = r"a\x1b[31mb\x07c\rd\x9b2Je\x00f\u202eg\x7fh"
+
+
+def test_control_characters_are_escaped_on_all_ways_out(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    reporter = ConsoleReporter(stream)
+    reporter.note(CONTROLS)
+    reporter.warn(CONTROLS)
+    reporter.table(CONTROLS, ["a", CONTROLS], [[CONTROLS, "1"]])
+    with reporter.progress(1, CONTROLS) as bar:
+        bar.advance(loss=CONTROLS)
+    assert stream.getvalue().count(ESCAPED) == 7
+    print_lines(CONTROLS, "tabs\tand\nline ends stay")
+    print_table([CONTROLS, "b"], [[CONTROLS, "1"]], CONTROLS)
+    report_failure(UsageError(CONTROLS), as_json=False, debug=False)
+    out, err = capsys.readouterr()
+    assert (out.count(ESCAPED), err.count(ESCAPED)) == (4, 1)
+    assert "tabs\tand\nline ends stay\n" in out
+    for text in (stream.getvalue(), out, err):
+        assert not set(text) & set("\x1b\x07\r\x9b\x00\u202e\x7f")
+    assert out.splitlines()[-1].rindex("1") == out.splitlines()[-2].rindex("b")
+    print_json({"a": CONTROLS})
+    out = capsys.readouterr().out
+    assert json.loads(out) == {"a": CONTROLS}
+    assert not set(out) & set("\x1b\x9b\u202e\x7f")
+
+
+def test_help_escapes_what_plugins_say_of_themselves(az_here: Az, add_plugin: AddPlugin, tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(
+        plugin_source(card_source("loss", "loud")).replace("how wide", r"how \x1b[31mwide")
+        + "@hookimpl\ndef alignzoo_commands():\n    from alignzoo.plugin import Extension\n"
+        + '    return [Extension(kind="command", name="shout", target="a:b", summary="\\x1b]0;title\\x07")]\n'
+    )
+    for words in (["--help"], [], ["run", "--loss", "loud", "--help"], ["ls"], ["info", "loud"]):
+        ended = az_here(*words, "--plugin", str(tmp_path / "loud.py"))
+        assert ended.returncode == 0
+        assert "\x1b" not in ended.stdout
+    assert r"\x1b[31mwide" in ended.stdout
+
+
 def test_figures_of_throughput_and_time() -> None:
     assert speed(30, 10, "step") == "3.0 step/s"
     assert speed(5, 20, "step") == "4.0 s/step"
@@ -85,7 +137,7 @@ def in_terminal(command: list[str], columns: int = 100) -> str:
 
 def test_a_terminal_gets_rich_tables_and_bars() -> None:
     assert "───" in in_terminal([sys.executable, "-m", "alignzoo", "recipes", "list"])
-    nested = """
+    nested = r"""
 from alignzoo.cli.console import ConsoleReporter
 reporter = ConsoleReporter()
 with reporter.progress(2, "training", unit="step") as bar:
@@ -93,7 +145,8 @@ with reporter.progress(2, "training", unit="step") as bar:
     with reporter.progress(1, "evaluating") as inner:
         inner.advance()
     reporter.note("half [way]")
-    reporter.table("title", ["a", "b"], [["x", "[1]"]])
+    reporter.table("title", ["a\x1b[41m", "b"], [["x\x1b[42m", "[1]"]])
+    reporter.warn("\x1b[43m")
     bar.advance(loss="0.25")
 with reporter.progress(1, "again") as bar:
     bar.advance()
@@ -101,6 +154,9 @@ with reporter.progress(1, "again") as bar:
     shown = in_terminal([sys.executable, "-c", nested])
     for part in ("training", "2/2", "evaluating", "half [way]", "[1]", "loss 0.25", "again"):
         assert part in shown
+    for colour in ("[41m", "[42m", "[43m"):
+        assert rf"\x1b{colour}" in shown
+        assert f"\x1b{colour}" not in shown
 
 
 def lines_in_terminal(command: list[str], columns: int) -> list[str]:

@@ -73,8 +73,9 @@ def test_a_method_that_ends_the_process_is_a_failure(az: Az, tmp_path: Path, wor
     assert checked.returncode == 1
     assert json.loads(checked.stdout)["ok"] is False
     ended = az("run", "--plugin", file, "--loss", "strange", *words)
-    assert ended.returncode == 1
+    assert ended.returncode == 4
     assert "Strange failed on" in ended.stderr
+    assert f"({file}:" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
@@ -83,7 +84,7 @@ def test_a_panic_at_import_breaks_only_its_plugin(az: Az, add_plugin: AddPlugin)
     ended = az("ls", "--json", plugins=plugins)
     assert ended.returncode == 0, ended.stderr
     [broken] = json.loads(ended.stdout)["broken"]
-    assert broken["error"] == "Panic: rust"
+    assert broken["error"] == f"Panic: rust ({plugins / 'panics.py'}:2)"
 
 
 def test_what_a_method_prints_does_not_spoil_the_result(az: Az, tmp_path: Path, words: list[str]) -> None:
@@ -232,5 +233,5 @@ def test_check_all_goes_on_beside_a_broken_plugin(az_here: Az, add_plugin: AddPl
     plugins = add_plugin("broken-one", "raise RuntimeError('no')")
     ended = az("check", "--all", "--kind", "loss", "--rule", "target", plugins=plugins)
     assert ended.returncode == 1
-    assert "plugin broken-one 1.0 breaks loads: RuntimeError: no" in ended.stdout
+    assert "plugin 'broken-one 1.0' breaks loads: RuntimeError: no" in ended.stdout
     assert "loss dpo (alignzoo 0.1.0): 1 passed" in ended.stdout

@@ -14,11 +14,13 @@ from cli_helpers import AddPlugin, Az, card_source, plugin_source
 HOOK = "from alignzoo.plugin import Card, Extension, hookimpl\n\n"
 GOOD = plugin_source(card_source("loss", "good"))
 FAULTS = {
-    "raises-on-import": ("raise RuntimeError('no luck')", "RuntimeError: no luck"),
+    "raises-on-import": ("\nraise RuntimeError('no luck')", "RuntimeError: no luck (FILE:2)"),
+    "syntax-error": ("x = 1\ny = (", "SyntaxError: '(' was never closed (FILE:2)"),
+    "unknown-name": ("def f():\n    return nme\nf()", "NameError: name 'nme' is not defined (FILE:2)"),
     "exits-on-import": ("import sys\nsys.exit(3)", "SystemExit: 3"),
     "raises-in-hook": (
         f"{HOOK}@hookimpl\ndef alignzoo_methods():\n    raise KeyError('gone')",
-        "alignzoo_methods() failed: KeyError: 'gone'",
+        "alignzoo_methods() failed: KeyError: 'gone' (FILE:5)",
     ),
     "too-new": (
         plugin_source(card_source("loss", "late", api=99, colour="of the future")),
@@ -79,7 +81,7 @@ def test_a_fault_is_listed_with_whose_it_is(az: Az, add_plugin: AddPlugin, name:
     facts = json.loads(listed.stdout)
     [broken] = facts["broken"]
     assert broken["distribution"] == name
-    assert message in broken["error"]
+    assert message.replace("FILE", str(plugins / f"{name.replace('-', '_')}.py")) in broken["error"]
     assert "\n" not in broken["error"]
     assert {"dpo", "good"} <= {method["name"] for method in facts["methods"]}
     assert not {"late", "early", "twice", "other"} & {method["name"] for method in facts["methods"]}

@@ -115,6 +115,18 @@ def test_wrapper_options_reach_the_wrapper_that_is_named(az_here: Az) -> None:
         ("--max-length 8 --max-prompt-length 8", "leaves no room for a response", ""),
         ("--track mlflow", "unknown tracker 'mlflow'", ""),
         ("--recipe sandbx --loss.x 1", "no recipe 'sandbx'", "did you mean sandbox?"),
+        ("--loss DPO", "unknown loss 'DPO'", "did you mean dpo?"),
+        ("--loss kto", "unknown loss 'kto'", "known: dpo, drdpo, ipo, simpo; `alignzoo new loss NAME` writes"),
+        ("--geometry shapo", "unknown geometry 'shapo'", "did you mean shapo-reward or shapo-token?"),
+        ("--output-dir runs/a", "unknown option --output-dir", "did you mean --out?"),
+        ("--learning_rate=1", "unknown option --learning_rate", "did you mean --lr?"),
+        ("--loss dpo --loss ipo", "--loss is given 2 times", "keep one of them"),
+        ("--reward hf --reward=column", "--reward is given 2 times", "keep one of them"),
+        ("--lr 1 --lr 2 --lr=3", "--lr is given 3 times", "keep one of them"),
+        ("--loss.beta 1 --loss.beta 1", "--loss.beta is given 2 times", "keep one of them"),
+        ("--packing --no-packing", "--packing is given 2 times", "keep one of them"),
+        ("--resume here --resume there", "--resume is given 2 times", "keep one of them"),
+        ("--lr nan", "--lr: input should be a finite number", ""),
         ("--lr", "option '--lr' requires an argument", "--help"),
         ("somewhere", "got unexpected extra argument (somewhere)", "--help"),
         (
@@ -140,6 +152,15 @@ def test_wrong_words_exit_2(az_here: Az, words: str, message: str, hint: str) ->
     assert error["exit_code"] == 2
     assert error["kind"] in ("UsageError", "UnknownNameError")
     assert message in error["message"]
+
+
+def test_what_may_be_repeated(az_here: Az) -> None:
+    words = "--robust drdpo --observe a --json --json --lr 1 --lr 2 --help"
+    assert az_here("run", *words.split()).returncode == 0
+    plan = az_here("run", "--geometry", "sam", "--geometry", "ema", "--json", "--json", "--dry-run")
+    assert json.loads(plan.stdout)["companions"][0]["name"] == "ema"
+    twice = az_here("run", "--geometry", "sam", "--geometry", "sam", "--dry-run")
+    assert (twice.returncode, twice.stderr.splitlines()[0]) == (3, "error: --geometry sam is given twice")
 
 
 @pytest.mark.parametrize("words", ["--loss dpi", "--loss.beta 0", "--loss.betta 1", "--lr fast"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from alignzoo.cli.run import command as run_command
 from alignzoo.plugin.card import KINDS, Card
 from alignzoo.plugin.registry import registry
 from alignzoo.plugin.settings import Settings
+from alignzoo.suggest import MIGRATION, nearest
 
 PAGE = text_of("migration")
 
@@ -69,6 +71,29 @@ def test_options_of_older_releases_are_gone() -> None:
     fields = _config("DPOConfig")
     named = [option for row in _table("gone: trl.DPOConfig") for option in _options(row[0])]
     assert [option for option in named if option in fields] == []
+
+
+def _answers() -> Iterator[tuple[str, list[str]]]:
+    """Each word of another trainer with the flags that its row names here."""
+    tables = {"options: trl.DPOConfig": 2, "gone: trl.DPOConfig": 1, "words: trl dpo": 1, "options: trl.CPOConfig": 2}
+    for marker, ours in {**tables, "words: HALOs": 2}.items():
+        for row in _table(marker):
+            flags = [re.sub(r" [A-Z]+$", "", code) for code in codes(row[ours]) if re.match(r"--(?!loss )", code)]
+            if flags and not re.search(r"×|=[\"{]|^`loss=", row[0]):
+                yield from ((code.lstrip("+").partition("=")[0], flags) for code in codes(row[0]))
+
+
+def test_words_of_the_tables_are_answered_with_ours() -> None:
+    known = [f"--{flag}" for flag in _own_flags()]
+    answers = {word: (flags, nearest(f"--{word}", known)) for word, flags in _answers()}
+    assert len(answers) > 50
+    assert {word: (flags, found) for word, (flags, found) in answers.items() if not set(found) <= set(flags)} == {}
+    assert [word for word, (_, found) in answers.items() if not found] == []
+
+
+def test_the_suggestions_are_those_of_the_page() -> None:
+    options = {word.rpartition(".")[2].replace("_", "-") for word, _ in _answers()}
+    assert set(MIGRATION) - options - set(re.findall(r'loss_type="(\w+)"', PAGE)) == set()
 
 
 def _stated(cell: str) -> str | float | None:

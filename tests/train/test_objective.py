@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from alignzoo.interfaces import PreferenceLoss, RobustWrapper
 from alignzoo.plugin import Options
 from alignzoo.testing.steps import context, gradients
 from alignzoo.testing.tiny import batch_of, cut, pair_rows, shifted, tiny_model
-from alignzoo.train.objective import Objective
+from alignzoo.train.objective import Objective, rewards_of
 
 ROWS = pair_rows(8, seed=5)
 
@@ -220,6 +221,55 @@ def test_a_method_that_fails_is_named() -> None:
 
     with pytest.raises(MethodError, match="Broken under DrDPO failed on 4 pairs: ZeroDivisionError"):
         objective(Broken(Options()), "drdpo").value(golden_pairs())
+
+
+@pytest.mark.parametrize(
+    ("give", "words"),
+    [
+        (lambda values: None, "gave None for 4 pairs; a loss returns one value per pair"),
+        (lambda values: values.tolist(), "gave a list for 4 pairs"),
+        (lambda values: values.detach(), "gave values without a gradient"),
+        (lambda values: (values > 0).long(), "gave dtype int64 for 4 pairs"),
+        (lambda values: values[:1], r"gave shape \(1,\) for 4 pairs"),
+        (lambda values: misspelt, "failed on 4 pairs: NameError: name 'misspelt' is not defined"),  # type: ignore[name-defined]  # noqa: F821
+    ],
+)
+def test_what_a_loss_gives_wrong_is_said_of_the_loss(give: Callable[..., Any], words: str) -> None:
+    class Lame(Tokens):
+        def __call__(self, pairs: PairBatch) -> torch.Tensor:
+            return give(pairs.chosen_logps)  # type: ignore[no-any-return]
+
+    with pytest.raises(MethodError, match=rf"^Lame (under DrDPO )?{words}.* \({__file__}:\d+\)") as error:
+        objective(Lame(Options()), "drdpo").cotangents(golden_pairs())
+    assert error.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "give", "words"),
+    [
+        ("objective", lambda losses: None, r"gave None; objective\(\) returns a scalar"),
+        ("objective", lambda losses: losses, r"gave shape \(4,\); objective\(\) returns a scalar"),
+        ("objective", lambda losses: losses.mean().detach(), "gave values without a gradient"),
+        ("objective", lambda losses: 1 // 0, r"failed in objective\(\) on 4 pairs: ZeroDivisionError"),
+        ("weights", lambda losses: losses.mean(), r"gave shape \(\); weights\(\) returns one per pair"),
+    ],
+)
+def test_what_a_wrapper_gives_wrong_is_said_of_it(name: str, give: Callable[..., Any], words: str) -> None:
+    lame = type("Lame", (RobustWrapper,), {"objective": lambda self, losses: losses.mean()})
+    setattr(lame, name, lambda self, losses: give(losses))
+    whole = Objective(objective("dpo").loss, [lame(Options())])
+    with pytest.raises(MethodError, match=f"^Lame {words}.*{__file__}"):
+        (whole.weights if name == "weights" else whole.cotangents)(golden_pairs())
+
+
+@pytest.mark.parametrize("given", [None, torch.zeros(4), (torch.zeros(4), None), (torch.zeros(()), torch.zeros(()))])
+def test_rewards_that_are_none_are_said_of_the_loss(given: Any) -> None:
+    class Lame(Tokens):
+        def rewards(self, pairs: PairBatch) -> Any:
+            return given
+
+    with pytest.raises(MethodError, match=r"^Lame gave .*; rewards\(\) returns two tensors"):
+        rewards_of(Lame(Options()), golden_pairs())
 
 
 def test_two_objectives_do_not_silently_become_one() -> None:
