@@ -44,7 +44,7 @@ Norm = Annotated[
 ]
 Scope = Annotated[
     Literal["step", "microbatch"],
-    Field(description="what the ascent sees: the whole step, or each micro-batch alone"),
+    Field(description="whose objective is meant: the whole step's, or each micro-batch's own"),
 ]
 
 
@@ -131,11 +131,26 @@ def ascend(ctx: StepContext, options: PerturbationOptions, delta: Delta) -> Step
 
     With ``rho`` 0, outside the interval, or where ``delta`` finds nowhere to go, it is the plain step.
     """
-    if plain(ctx, options):
-        return ctx.backward()
+
+    def take(one: StepContext) -> StepLoss:
+        return one.backward() if plain(one, options) else visit(one, options.select, delta)[0]
+
     if isinstance(options, AscentOptions) and options.scope == "microbatch":
-        return _ascend_in_parts(ctx, options, delta)
-    return visit(ctx, options.select, delta)[0]
+        return in_parts(ctx, take)
+    return take(ctx)
+
+
+def in_parts(ctx: StepContext, take: Callable[[StepContext], StepLoss]) -> StepLoss:
+    """The step that ``take`` takes of each micro-batch alone; what it logs is averaged by their number of pairs."""
+    losses: list[StepLoss] = []
+    logged: dict[str, list[tuple[int, float]]] = {}
+    for part in ctx.parts():
+        losses.append(take(part))
+        for name, value in part.metrics.items():
+            logged.setdefault(name.removeprefix("geometry/"), []).append((len(losses[-1].pairs), value))
+    for name, values in logged.items():
+        ctx.log(name, sum(pairs * value for pairs, value in values) / sum(pairs for pairs, _ in values))
+    return ctx.join(losses)
 
 
 def both_gradients(
@@ -285,16 +300,3 @@ def drawn_from(places: Sequence[torch.Tensor], number: int, generator: torch.Gen
         mask[local(place)] = drawn[mine].to(mask.device)
         masks.append(like(mask, place))
     return masks
-
-
-def _ascend_in_parts(ctx: StepContext, options: PerturbationOptions, delta: Delta) -> StepLoss:
-    """One ascent per micro-batch; what they log is averaged."""
-    losses: list[StepLoss] = []
-    logged: dict[str, list[float]] = {}
-    for part in ctx.parts():
-        losses.append(visit(part, options.select, delta)[0])
-        for name, value in part.metrics.items():
-            logged.setdefault(name.removeprefix("geometry/"), []).append(value)
-    for name, values in logged.items():
-        ctx.log(name, sum(values) / len(values))
-    return ctx.join(losses)

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from alignzoo.geometry.ascent import cosine
-from alignzoo.geometry.perturb import norm
+from alignzoo.geometry.ascent import Scope, in_parts
+from alignzoo.geometry.perturb import cosine, norm
 from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Need, Options, Paper, Verified
@@ -57,9 +57,7 @@ class ShaPOTokenOptions(Options):
     gamma_min: float = Field(2e-6, ge=0, description="γ is drawn uniformly from here (radius raw)")
     gamma_max: float = Field(4e-6, ge=0, description="γ is drawn uniformly up to here (radius raw)")
     interval: int = Field(5, ge=1, description="perturb every so many optimizer steps")
-    scope: Literal["step", "microbatch"] = Field(
-        "step", description="what the ascent sees: the whole step, or each micro-batch alone"
-    )
+    scope: Scope = "step"
     select: How | str = Field(
         "anti-toxic",
         description="neurons by cosine with the probe's direction (lowest, highest, absolute), without, "
@@ -193,20 +191,12 @@ class ShaPOToken(GeometryController):
         self.branches = SideBranches(self.projections, self.selected)
 
     def step(self, ctx: StepContext) -> StepLoss:
+        return in_parts(ctx, self._take) if self.options.scope == "microbatch" else self._take(ctx)
+
+    def _take(self, ctx: StepContext) -> StepLoss:
+        """The loss at the weights; its gradient, in every interval-th step at the perturbed point."""
         if (ctx.step + 1) % self.options.interval:
             return ctx.backward()
-        if self.options.scope == "step":
-            loss, figures = self._perturbed(ctx)
-        else:
-            steps = [self._perturbed(part) for part in ctx.parts()]
-            loss = ctx.join([part for part, _ in steps])
-            figures = {name: sum(f[name] for _, f in steps) / len(steps) for name in steps[0][1]}
-        for name, value in figures.items():
-            ctx.log(name, value)
-        return loss
-
-    def _perturbed(self, ctx: StepContext) -> tuple[StepLoss, dict[str, float]]:
-        """The loss at the weights, its gradient taken at the perturbed point, and the figures of the perturbation."""
         with self.branches.attached():
             loss, ascent = ctx.gradient(self.branches.deltas)
             length = norm(ascent)
@@ -220,13 +210,12 @@ class ShaPOToken(GeometryController):
         if not moves:  # without branches: even at Δ = 0 they change how a bf16 layer rounds
             loss = perturbed = ctx.backward()
             survival = turned = 1.0
-        return loss, {
-            "radius": factor * length if moves else 0.0,
-            "ascent_grad_norm": length,
-            "sharpness_gap": float(perturbed.value - loss.value),
-            "survival": survival,
-            "gradient_cosine": turned,
-        }
+        ctx.log("radius", factor * length if moves else 0.0)
+        ctx.log("ascent_grad_norm", length)
+        ctx.log("sharpness_gap", perturbed.value - loss.value)
+        ctx.log("survival", survival)
+        ctx.log("gradient_cosine", turned)
+        return loss
 
     def _factor(self, length: float, ctx: StepContext) -> float:
         options = self.options

@@ -123,7 +123,7 @@ def test_selection_follows_the_cosine() -> None:
         index = select_neurons(projections, select, 0.1, direction=direction, seed=4)  # type: ignore[arg-type]
         return torch.cat([part + layer * SMALL["intermediate_size"] for layer, part in enumerate(index)])
 
-    count = round(0.1 * len(cosines))
+    count = int(0.1 * len(cosines))
     assert set(chosen("anti-toxic").tolist()) == set(cosines.argsort()[:count].tolist())
     assert set(chosen("toxic").tolist()) == set(cosines.argsort(descending=True)[:count].tolist())
     assert set(chosen("abs").tolist()) == set(cosines.abs().argsort(descending=True)[:count].tolist())
@@ -132,6 +132,7 @@ def test_selection_follows_the_cosine() -> None:
     assert len(chosen("all")) == len(cosines)
 
 
-def test_an_empty_selection_is_an_error() -> None:
-    with pytest.raises(UsageError, match="selects none"):
-        select_neurons(find_down_projections(tiny_model()), "random", 1e-4)
+@pytest.mark.parametrize(("share", "count"), [(1e-4, 1), (0.02, 1), (0.0209, 2), (0.99, 95), (1.0, 96)])
+def test_a_share_is_rounded_down_to_at_least_one_neuron(share: float, count: int) -> None:
+    projections = find_down_projections(tiny_model())
+    assert sum(map(len, select_neurons(projections, "random", share))) == count

@@ -313,7 +313,7 @@ def test_the_selection_is_kept_beside_the_run(tmp_path: Path) -> None:
     shapo.setup(SetupContext(model, seed=0, report=Reporter(), probe=no_probe, folder=tmp_path))
     saved = load_file(tmp_path / "geometry" / "selection.safetensors")
     facts = json.loads((tmp_path / "geometry" / "selection.json").read_text())
-    assert facts["neurons"] == sum(len(index) for index in saved.values()) == round(0.1 * 96)
+    assert facts["neurons"] == sum(len(index) for index in saved.values()) == int(0.1 * 96)
     assert facts["select"] == "random"
 
 
