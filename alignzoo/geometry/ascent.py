@@ -96,10 +96,20 @@ class WeightMover(GeometryController):
             UsageError: a pattern names none of them.
         """
         named_by({n: w for n, w in run.model.named_parameters() if w.requires_grad}, self.options.select)
+        warn_if_never(run, getattr(self.options, "interval", 1))
 
     def steepest(self, ctx: StepContext, moved: Moved) -> Sequence[torch.Tensor] | None:
         """ε = ρ·g/‖g‖ by the options ``rho`` and ``norm``; None where there is no gradient."""
         return lengthened(moved.gradients, self.options.rho, self.options.norm)
+
+
+def warn_if_never(run: SetupContext, interval: int) -> None:
+    """Warn of a run that ends before its first perturbed step."""
+    if run.steps is not None and run.steps < interval:
+        run.report.warn(
+            f"no step is perturbed: --geometry.interval is {interval}, and the run takes {run.steps} "
+            f"steps; set --geometry.interval {run.steps} or less, or take more steps"
+        )
 
 
 def chosen(ctx: StepContext, select: str) -> tuple[list[str], list[torch.nn.Parameter]]:

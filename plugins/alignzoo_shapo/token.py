@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from alignzoo.geometry.ascent import Scope, in_parts
+from alignzoo.geometry.ascent import Scope, in_parts, warn_if_never
 from alignzoo.geometry.perturb import cosine, norm
 from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.lazy import torch
@@ -140,6 +140,7 @@ class ShaPOToken(GeometryController):
         from alignzoo.geometry.subspace import SavedSelection, save_selection
 
         options = self.options
+        warn_if_never(run, options.interval)
         facts: dict[str, Any] = {"select": options.select}
         if options.select in get_args(How):
             projections, selected = self._choose(run, facts)
@@ -156,11 +157,13 @@ class ShaPOToken(GeometryController):
 
     def _choose(self, run: SetupContext, facts: dict[str, Any]) -> tuple[Sequence[Any], Sequence[torch.Tensor]]:
         """Maps and indices by the options; what decided goes into ``facts``."""
-        from alignzoo.geometry.projections import find_projections, refuse_outside_residual
+        from alignzoo.geometry.projections import find_projections, names_mlp, out_of_reach, refuse_outside_residual
         from alignzoo.geometry.subspace import select_neurons
 
         options = self.options
         projections = find_projections(run.model, options.projections)
+        if names_mlp(options.projections) and (unreached := out_of_reach(run.model)):
+            run.report.warn(unreached)
         if options.select in BY_PROBE:
             refuse_outside_residual(projections, options.select)
         probe = run.probe(options.probe) if options.select in BY_PROBE else None

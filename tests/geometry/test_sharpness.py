@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from heard import Heard
 from hypothesis import given
 from hypothesis import strategies as st
 from toy import Quadratic, Toy, flat
@@ -16,6 +17,8 @@ from alignzoo.errors import UsageError
 from alignzoo.geometry import ascent
 from alignzoo.geometry.ascent import kth_smallest, lengthened
 from alignzoo.geometry.perturb import norm
+from alignzoo.testing.tiny import tiny_model
+from alignzoo.train.context import SetupContext
 
 RHO = 0.3
 close = torch.testing.assert_close
@@ -351,7 +354,21 @@ MOVERS = [card.name for card in list_methods("geometry") if {"norm", "select"} <
 
 @pytest.mark.parametrize("name", [*MOVERS, "rwp"])
 def test_a_pattern_that_names_no_weight_is_refused_before_the_first_step(name: str) -> None:
-    run = SimpleNamespace(model=torch.nn.Linear(2, 2))
+    run = SimpleNamespace(model=torch.nn.Linear(2, 2), steps=None)
     controller(name, select="weight, bias").setup(run)
     with pytest.raises(UsageError, match="no trainable weight is called 'other'"):
         controller(name, select="weight,other").setup(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("shapo-token", {"select": "random"}), ("sam", {"interval": 5}), ("rwp", {"interval": 5})]
+)
+@pytest.mark.parametrize(("steps", "warned"), [(4, True), (5, False), (None, False)])
+def test_a_run_without_a_perturbed_step_is_warned_of(
+    name: str, options: dict[str, Any], steps: int | None, warned: bool
+) -> None:
+    heard = Heard()
+    perturbing = controller(name, **options)
+    perturbing.setup(SetupContext(tiny_model(), 0, heard, lambda folder: None, steps=steps))  # type: ignore[arg-type, return-value]
+    assert [text.startswith("no step is perturbed") for text in heard.warnings] == [True] * warned
+    assert not warned or "--geometry.interval 4 or less" in heard.warnings[0]
