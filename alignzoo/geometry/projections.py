@@ -191,7 +191,7 @@ def routed_experts(model: Any) -> dict[str, int]:
 
 
 def out_of_reach(model: Any) -> str | None:
-    """What to tell users of a mixture of experts about MLP neurons that are no input of a linear map; None otherwise."""
+    """What to tell users of a mixture of experts about the neurons that no linear map has; None for other models."""
     routed = routed_experts(model)
     if not routed:
         return None

@@ -9,11 +9,16 @@ w_safe is smallest. *Revisiting Robustness for LLM Safety Alignment via Selectiv
 Where this deviates from the released code, and why: the ascent sees the whole step and not one micro-batch, so the
 result does not depend on how the step is cut (``scope``); ε has a set length ρ, because an unnormalised γ·g with γ ≈
 3e-6 mostly vanishes in a bf16 forward (``radius``); side branches carry ε, so weights are never touched.
-``preset=official`` goes back to the released code's arithmetic. ρ and ‖ε‖ are Euclidean norms over the selected
-weights, all layers together, in the weights' unit.
+``preset=official`` goes back to the released code's arithmetic: there, and under ``scope=microbatch``, L is each
+micro-batch's own on each rank, in plain steps as well. ρ and ‖ε‖ are Euclidean norms over the selected weights, all
+layers together, in the weights' unit. A share of the neurons is rounded down, as released.
 
-Every perturbed step logs ``radius`` (‖ε‖), ``ascent_grad_norm`` (‖g‖), ``sharpness_gap`` (L(θ + ε) − L(θ)),
-``survival`` (share of ε that reaches the forward) and ``gradient_cosine`` (between g and ∇_M L(θ + ε)).
+A ρ that is right for all weights does little on one neuron in a hundred: ``radius=gap`` sets ρ in each step so that
+the predicted rise g·ε = ρ·‖g‖ is a share of the loss.
+
+Every perturbed step logs ``radius`` (‖ε‖), ``ascent_grad_norm`` (‖g‖), ``predicted_rise`` (g·ε), ``sharpness_gap``
+(L(θ + ε) − L(θ)), ``survival`` (share of ε that reaches the forward) and ``gradient_cosine`` (between g and
+∇_M L(θ + ε)).
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from alignzoo.geometry.ascent import Scope, in_parts, warn_if_never
+from alignzoo.geometry.ascent import GapShare, Scope, in_parts, refuse_idle_lengths, warn_if_never
 from alignzoo.geometry.perturb import cosine, norm
 from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.lazy import torch
@@ -53,7 +58,11 @@ class ShaPOTokenOptions(Options):
         "default", description="official: raw radius per micro-batch, as in the released code"
     )
     rho: float = Field(0.05, ge=0, description="length of the perturbation (radius normalized)")
-    radius: Literal["normalized", "raw"] = Field("normalized", description="ε = ρ·g/‖g‖, or ε = γ·g")
+    radius: Literal["normalized", "gap", "raw"] = Field(
+        "normalized",
+        description="ε = ρ·g/‖g‖, the same with the length at which g·ε is a share of the loss, or ε = γ·g",
+    )
+    gap_share: GapShare = 0.1
     gamma_min: float = Field(2e-6, ge=0, description="γ is drawn uniformly from here (radius raw)")
     gamma_max: float = Field(4e-6, ge=0, description="γ is drawn uniformly up to here (radius raw)")
     interval: int = Field(5, ge=1, description="perturb every so many optimizer steps")
@@ -100,8 +109,9 @@ class ShaPOTokenOptions(Options):
         given = self.model_fields_set
         if self.radius == "raw" and "rho" in given:
             raise ValueError("rho does nothing with radius raw; set gamma_min and gamma_max, or radius normalized")
-        if self.radius == "normalized" and given & {"gamma_min", "gamma_max"}:
-            raise ValueError("gamma_min and gamma_max do nothing with radius normalized; set rho, or radius raw")
+        if self.radius != "raw" and given & {"gamma_min", "gamma_max"}:
+            raise ValueError(f"gamma_min and gamma_max do nothing with radius {self.radius}; set radius raw")
+        refuse_idle_lengths(self.radius, given)
         if self.gamma_min > self.gamma_max:
             raise ValueError(f"gamma_min {self.gamma_min:g} is above gamma_max {self.gamma_max:g}")
         if "share" in given and self.count is not None:
@@ -203,7 +213,7 @@ class ShaPOToken(GeometryController):
         with self.branches.attached():
             loss, ascent = ctx.gradient(self.branches.deltas)
             length = norm(ascent)
-            factor = self._factor(length, ctx)
+            factor = self._factor(length, float(loss.value), ctx)
             moves = math.isfinite(length) and factor * length > 0
             if moves:
                 self.branches.perturb([factor * g for g in ascent])
@@ -215,15 +225,19 @@ class ShaPOToken(GeometryController):
             survival = turned = 1.0
         ctx.log("radius", factor * length if moves else 0.0)
         ctx.log("ascent_grad_norm", length)
+        ctx.log("predicted_rise", factor * length**2 if moves else 0.0)
         ctx.log("sharpness_gap", perturbed.value - loss.value)
         ctx.log("survival", survival)
         ctx.log("gradient_cosine", turned)
         return loss
 
-    def _factor(self, length: float, ctx: StepContext) -> float:
+    def _factor(self, length: float, value: float, ctx: StepContext) -> float:
+        """ε/g, for a gradient of this length and an objective of this value."""
         options = self.options
         if options.radius == "normalized":
             return options.rho / length if length > 0 else 0.0
+        if options.radius == "gap":
+            return options.gap_share * abs(value) / length**2 if length > 0 else 0.0
         draw = torch.rand((), generator=ctx.generator("gamma", per_rank=options.scope == "microbatch"))
         return options.gamma_min + (options.gamma_max - options.gamma_min) * float(draw)
 

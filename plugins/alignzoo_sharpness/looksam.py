@@ -15,6 +15,7 @@ from pydantic import Field
 
 from alignzoo.geometry.ascent import (
     EVERYTHING,
+    GapOptions,
     Norm,
     Rho,
     Select,
@@ -22,6 +23,7 @@ from alignzoo.geometry.ascent import (
     combine,
     grads,
     visit,
+    with_radius,
 )
 from alignzoo.geometry.perturb import cosine, dot, norm
 from alignzoo.geometry.shards import beside
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from alignzoo.train.context import StepContext
 
 
-class LookSAMOptions(Options):
+class LookSAMOptions(GapOptions):
     """How far, how often in optimizer steps, which weights, and α without unit."""
 
     rho: Rho = 0.05
@@ -62,7 +64,7 @@ class LookSAM(WeightMover):
 
     def _look(self, ctx: StepContext) -> StepLoss:
         weights = ctx.trainable()
-        loss, here = visit(ctx, self.options.select, self.steepest, keep=weights)
+        loss, here = visit(ctx, self.options.select, with_radius(self.options, self.steepest), keep=weights)
         there = grads(weights)
         square = dot(here, here)
         along = dot(there, here) / square if square > 0 else 0.0

@@ -231,5 +231,5 @@ def test_each_rank_draws_a_gamma_of_its_own_only_per_micro_batch(preset: str, pe
             return torch.Generator().manual_seed(0)
 
     shapo = load_method("geometry", "shapo-token", preset=preset, select="random", radius="raw")
-    shapo._factor(1.0, Drawing())
+    shapo._factor(1.0, 1.0, Drawing())
     assert asked == [("gamma", per_rank)]
