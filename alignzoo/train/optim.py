@@ -74,7 +74,7 @@ def _by_decay(weights: Sequence[torch.nn.Parameter]) -> list[dict[str, Any]]:
     """Parameter groups: matrices decay, biases and norms do not. A shard's dimensions are those of the whole tensor."""
     matrices = [weight for weight in weights if weight.dim() > 1]
     vectors = [weight for weight in weights if weight.dim() <= 1]
-    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 

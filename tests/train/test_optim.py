@@ -28,7 +28,7 @@ def test_the_step_after_the_warm_up_is_the_first_at_the_peak(schedule: str) -> N
 
 
 def test_the_warm_up_is_that_of_the_dpo_code() -> None:
-    """HALOs, DPO and ShaPO: ``LambdaLR(optimizer, lambda step: min(1, (step + 1) / (warmup_steps + 1)))``."""
+    """DPO's and ShaPO's: ``LambdaLR(optimizer, lambda step: min(1, (step + 1) / (warmup_steps + 1)))``."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(()))], lr=2.0)
     released = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (5 + 1)))
     for rate in rates("constant"):
