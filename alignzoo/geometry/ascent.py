@@ -73,6 +73,7 @@ class PerturbationOptions(Options):
 class GapOptions(Options):
     """A length that is set, or found in each step; for perturbations along which the objective rises to first order."""
 
+    rho: Rho = 0.05
     radius: Literal["normalized", "gap"] = Field(
         "normalized", description="ε has length ρ, or the length at which g·ε is a share of the loss"
     )

@@ -17,7 +17,6 @@ from alignzoo.geometry.ascent import (
     EVERYTHING,
     GapOptions,
     Norm,
-    Rho,
     Select,
     WeightMover,
     combine,
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 class LookSAMOptions(GapOptions):
     """How far, how often in optimizer steps, which weights, and α without unit."""
 
-    rho: Rho = 0.05
     every: int = Field(5, ge=1, description="k: a SAM step every so many optimizer steps; 1 is sam")
     alpha: float = Field(0.7, ge=0, description="α: how much of g_v is used again in between")
     select: Select = EVERYTHING
