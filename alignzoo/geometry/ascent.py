@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alignzoo.errors import UsageError
-from alignzoo.geometry.perturb import Scaled, cosine, norm, perturbed, widest
+from alignzoo.geometry.perturb import Scaled, cosine, dot, norm, perturbed, widest
 from alignzoo.geometry.shards import Rows, cut_like, like, local, sums
 from alignzoo.interfaces import GeometryController
 from alignzoo.lazy import torch
@@ -44,8 +44,21 @@ Norm = Annotated[
 ]
 Scope = Annotated[
     Literal["step", "microbatch"],
-    Field(description="what the ascent sees: the whole step, or each micro-batch alone"),
+    Field(description="whose objective is meant: the whole step's, or each micro-batch's own"),
 ]
+
+
+GapShare = Annotated[
+    float, Field(gt=0, description="predicted rise of the loss, g·ε, as a share of the loss (radius gap)")
+]
+
+
+def refuse_idle_lengths(radius: str, given: set[str]) -> None:
+    """Raise ValueError where ``rho`` or ``gap_share`` is among the options given and has no effect."""
+    if radius == "gap" and "rho" in given:
+        raise ValueError("rho does nothing with radius gap; set gap_share, or radius normalized")
+    if radius != "gap" and "gap_share" in given:
+        raise ValueError(f"gap_share does nothing with radius {radius}; set radius gap")
 
 
 class PerturbationOptions(Options):
@@ -57,8 +70,27 @@ class PerturbationOptions(Options):
     norm: Norm = "global"
 
 
-class AscentOptions(PerturbationOptions):
-    """The same, with what the ascent sees."""
+class GapOptions(Options):
+    """A length that is set, or found in each step; for perturbations along which the objective rises to first order."""
+
+    rho: Rho = 0.05
+    radius: Literal["normalized", "gap"] = Field(
+        "normalized", description="ε has length ρ, or the length at which g·ε is a share of the loss"
+    )
+    gap_share: GapShare = 0.1
+
+    @model_validator(mode="after")
+    def _no_idle_length(self) -> GapOptions:
+        refuse_idle_lengths(self.radius, self.model_fields_set)
+        return self
+
+
+class ClimbOptions(GapOptions, PerturbationOptions):
+    """How far, when, which weights, and what shares the length; the length set or found."""
+
+
+class AscentOptions(ClimbOptions):
+    """The same, with whose objective is meant."""
 
     scope: Scope = "step"
 
@@ -70,11 +102,13 @@ class Moved:
     Attributes:
         names: of the parameters, as the model calls them.
         weights, gradients: tensors of the same shapes; a gradient is the whole step's, over all ranks.
+        value: of the objective at θ.
     """
 
     names: Sequence[str]
     weights: Sequence[torch.Tensor]
     gradients: Sequence[torch.Tensor]
+    value: float
 
 
 Delta = Callable[["StepContext", Moved], "Sequence[torch.Tensor] | None"]
@@ -96,10 +130,20 @@ class WeightMover(GeometryController):
             UsageError: a pattern names none of them.
         """
         named_by({n: w for n, w in run.model.named_parameters() if w.requires_grad}, self.options.select)
+        warn_if_never(run, getattr(self.options, "interval", 1))
 
     def steepest(self, ctx: StepContext, moved: Moved) -> Sequence[torch.Tensor] | None:
         """ε = ρ·g/‖g‖ by the options ``rho`` and ``norm``; None where there is no gradient."""
         return lengthened(moved.gradients, self.options.rho, self.options.norm)
+
+
+def warn_if_never(run: SetupContext, interval: int) -> None:
+    """Warn of a run that ends before its first perturbed step."""
+    if run.steps is not None and run.steps < interval:
+        run.report.warn(
+            f"no step is perturbed: --geometry.interval is {interval}, and the run takes {run.steps} "
+            f"steps; set --geometry.interval {run.steps} or less, or take more steps"
+        )
 
 
 def chosen(ctx: StepContext, select: str) -> tuple[list[str], list[torch.nn.Parameter]]:
@@ -131,11 +175,26 @@ def ascend(ctx: StepContext, options: PerturbationOptions, delta: Delta) -> Step
 
     With ``rho`` 0, outside the interval, or where ``delta`` finds nowhere to go, it is the plain step.
     """
-    if plain(ctx, options):
-        return ctx.backward()
+
+    def take(one: StepContext) -> StepLoss:
+        return one.backward() if plain(one, options) else visit(one, options.select, with_radius(options, delta))[0]
+
     if isinstance(options, AscentOptions) and options.scope == "microbatch":
-        return _ascend_in_parts(ctx, options, delta)
-    return visit(ctx, options.select, delta)[0]
+        return in_parts(ctx, take)
+    return take(ctx)
+
+
+def in_parts(ctx: StepContext, take: Callable[[StepContext], StepLoss]) -> StepLoss:
+    """The step that ``take`` takes of each micro-batch alone; what it logs is averaged by their number of pairs."""
+    losses: list[StepLoss] = []
+    logged: dict[str, list[tuple[int, float]]] = {}
+    for part in ctx.parts():
+        losses.append(take(part))
+        for name, value in part.metrics.items():
+            logged.setdefault(name.removeprefix("geometry/"), []).append((len(losses[-1].pairs), value))
+    for name, values in logged.items():
+        ctx.log(name, sum(pairs * value for pairs, value in values) / sum(pairs for pairs, _ in values))
+    return ctx.join(losses)
 
 
 def both_gradients(
@@ -148,9 +207,32 @@ def both_gradients(
     if plain(ctx, options):
         return ctx.backward(), None
     weights = ctx.trainable()
-    loss, gradients = visit(ctx, options.select, delta, keep=weights)
+    loss, gradients = visit(ctx, options.select, with_radius(options, delta), keep=weights)
     ctx.log("gradient_cosine", cosine(gradients, grads(weights)))
     return loss, gradients
+
+
+def with_radius(options: Options, delta: Delta) -> Delta:
+    """``delta``; under ``radius gap`` with the length at which the predicted rise is the share of the value."""
+    if not isinstance(options, GapOptions) or options.radius != "gap":
+        return delta
+
+    def scaled(ctx: StepContext, moved: Moved) -> Sequence[torch.Tensor] | None:
+        epsilon = delta(ctx, moved)
+        rise = 0.0 if epsilon is None else predicted_rise(moved, epsilon)
+        if epsilon is None or not rise > 0 or moved.value == 0:
+            return None
+        factor = options.gap_share * abs(moved.value) / rise
+        return epsilon.times(factor) if isinstance(epsilon, Scaled) else Scaled(epsilon, factor, norm(epsilon))
+
+    return scaled
+
+
+def predicted_rise(moved: Moved, epsilon: Sequence[torch.Tensor]) -> float:
+    """g·ε: the rise L(θ + ε) − L(θ) to first order."""
+    if isinstance(epsilon, Scaled) and epsilon.parts is moved.gradients:
+        return epsilon.length * epsilon.length_of_parts
+    return dot(moved.gradients, epsilon)
 
 
 def visit(
@@ -165,13 +247,15 @@ def visit(
     wanted = weights if keep is None else keep
     loss, gradients = ctx.gradient(wanted)
     by_id = {id(weight): gradient for weight, gradient in zip(wanted, gradients, strict=True)}
-    moved = Moved(names, weights, [by_id[id(weight)] for weight in weights])
+    moved = Moved(names, weights, [by_id[id(weight)] for weight in weights], float(loss.value))
     epsilon = delta(ctx, moved)
     if isinstance(epsilon, Scaled) and epsilon.parts is moved.gradients:
         length = epsilon.length_of_parts
     else:
         length = norm(moved.gradients)
     ctx.log("ascent_grad_norm", length)
+    if epsilon is not None:
+        ctx.log("predicted_rise", predicted_rise(moved, epsilon))
     kept = [] if keep is None else gradients
     del gradients, by_id, moved
     if epsilon is None:
@@ -285,16 +369,3 @@ def drawn_from(places: Sequence[torch.Tensor], number: int, generator: torch.Gen
         mask[local(place)] = drawn[mine].to(mask.device)
         masks.append(like(mask, place))
     return masks
-
-
-def _ascend_in_parts(ctx: StepContext, options: PerturbationOptions, delta: Delta) -> StepLoss:
-    """One ascent per micro-batch; what they log is averaged."""
-    losses: list[StepLoss] = []
-    logged: dict[str, list[float]] = {}
-    for part in ctx.parts():
-        losses.append(visit(part, options.select, delta)[0])
-        for name, value in part.metrics.items():
-            logged.setdefault(name.removeprefix("geometry/"), []).append(value)
-    for name, values in logged.items():
-        ctx.log(name, sum(values) / len(values))
-    return ctx.join(losses)

@@ -93,6 +93,10 @@ class Scaled(Sequence["torch.Tensor"]):
         self.parts, self._factor = parts, factor
         self.length_of_parts, self.length = length, abs(factor) * length
 
+    def times(self, factor: float) -> Scaled:
+        """The same tensors times another number."""
+        return Scaled(self.parts, factor * self._factor, self.length_of_parts)
+
     def __len__(self) -> int:
         return len(self.parts)
 

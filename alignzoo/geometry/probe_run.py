@@ -16,7 +16,7 @@ from alignzoo.errors import AlignzooError, DataError, ModelError
 from alignzoo.files import scratch
 from alignzoo.geometry.plots import draw_probe, drawn_or_told
 from alignzoo.geometry.probe import Pooling, Probe, fit_probe, hidden_features, layer_indices
-from alignzoo.geometry.projections import find_down_projections
+from alignzoo.geometry.projections import find_down_projections, out_of_reach
 from alignzoo.geometry.subspace import Select, save_selection, select_neurons
 from alignzoo.model.base import without_adapter
 from alignzoo.model.weights import fingerprint
@@ -173,6 +173,8 @@ def _save_selection(
     except ModelError as error:
         reporter.warn(f"no neurons are selected: {error.message}")
         return None
+    if unreached := out_of_reach(policy):
+        reporter.warn(unreached)
     by_probe = select in ("anti-toxic", "toxic", "abs")
     selected = select_neurons(
         projections,

@@ -21,6 +21,7 @@ DOWN = "down_proj"
 MLP = "mlp"
 """The word for all linear maps of every layer's MLP."""
 _PEFT = "base_model.model."
+_MOVES_EXPERTS = "--geometry sam --geometry.select '*.experts.*'"
 
 _Map = tuple[str, Any, tuple[int, int]]  # name inside its layer, module, (in, out)
 
@@ -101,10 +102,10 @@ def find_projections(model: Any, patterns: str = DOWN) -> list[Projection]:
             MLP.
         UsageError: a pattern names no map.
     """
-    words = [word.strip() for word in patterns.split(",") if word.strip()]
+    words = _words(patterns)
     if not words:
         raise UsageError("--geometry.projections names nothing", hint=f"leave it out for {DOWN}")
-    down = find_down_projections(model) if {DOWN, MLP} & set(words) else []
+    down = find_down_projections(model) if names_mlp(patterns) else []
     found = {projection.name: projection for projection in down} if DOWN in words else {}
     everything = linear_maps(model) if set(words) != {DOWN} else []
     for word in words:
@@ -123,18 +124,28 @@ def find_projections(model: Any, patterns: str = DOWN) -> list[Projection]:
     return sorted(found.values(), key=lambda projection: order.index(projection.name))
 
 
+def names_mlp(patterns: str) -> bool:
+    """Whether one of the two words for the MLP's maps is among the patterns."""
+    return bool({DOWN, MLP} & set(_words(patterns)))
+
+
+def _words(patterns: str) -> list[str]:
+    return [word.strip() for word in patterns.split(",") if word.strip()]
+
+
 def find_down_projections(model: Any) -> list[Projection]:
     """The MLP's down projection of every decoder layer, in order.
 
     In each layer it is the last linear map (by registration: attention comes first) from a wider inner layer onto the
-    hidden size, where a map beside it leads from the hidden size to that inner layer.
+    hidden size, where a map beside it leads from the hidden size to that inner layer. In a mixture of experts that is
+    the shared expert's, and layers that only have routed experts have none.
 
     Raises:
         ModelError: the model has no such stack of layers.
     """
     hidden = _hidden_size(model)
     prefix, layers = _decoder_layers(model)
-    found = []
+    found, experts = [], routed_experts(model)
     for index, layer in enumerate(layers):
         maps = _outermost(layer)
         down = [
@@ -142,15 +153,55 @@ def find_down_projections(model: Any) -> list[Projection]:
             for name, module, shape in maps
             if shape[1] == hidden and shape[0] != hidden and _is_fed(name, shape[0], hidden, maps)
         ]
-        if not down:
+        if down:
+            name, module, (inner, _) = down[-1]
+            found.append(Projection(index, f"{prefix}.{index}.{name}", module, inner, hidden))
+        elif not any(name.startswith(f"{prefix}.{index}.") for name in experts):
             raise ModelError(
                 f"{type(model).__name__}: no MLP down projection in {prefix}.{index}",
                 hint="selective geometry knows dense decoders (Llama, Qwen, Mistral, Gemma, GPT-NeoX, GPT-2, OPT); "
                 "use --geometry plain for this model",
             )
-        name, module, (inner, _) = down[-1]
-        found.append(Projection(index, f"{prefix}.{index}.{name}", module, inner, hidden))
+    if not found:
+        tensor = next(iter(experts))
+        raise ModelError(
+            f"{type(model).__name__}: all MLP neurons are those of routed experts, which share tensors ({tensor}) and "
+            "are no linear maps",
+            hint=f"{_MOVES_EXPERTS} moves whole tensors",
+        )
     return found
+
+
+def routed_experts(model: Any) -> dict[str, int]:
+    """How many neurons the routed experts of each layer have that are stored together, by their tensor's name.
+
+    Such a tensor is ``(experts, hidden, inner)`` or ``(experts, inner, hidden)``; the smallest in its layer, because
+    one for the way in may hold a gate as well.
+    """
+    hidden = _hidden_size(model)
+    prefix, layers = _decoder_layers(model)
+    found = {}
+    for index, layer in enumerate(layers):
+        tensors = [(n, w) for n, w in layer.named_parameters() if w.dim() == 3 and hidden in w.shape[1:]]
+        if tensors:
+            size = min(weight.numel() for _, weight in tensors)
+            name = [name for name, weight in tensors if weight.numel() == size][-1]
+            found[f"{prefix}.{index}.{name}"] = size // hidden
+    return found
+
+
+def out_of_reach(model: Any) -> str | None:
+    """What to tell users of a mixture of experts about the neurons that no linear map has; None for other models."""
+    routed = routed_experts(model)
+    if not routed:
+        return None
+    within = sum(projection.inner for projection in find_down_projections(model))
+    every = within + sum(routed.values())
+    return (
+        f"{within:,} of {every:,} MLP neurons ({within / every:.0%}) are inputs of linear maps and can be "
+        f"selected; the others are those of routed experts, which share tensors ({next(iter(routed))}): "
+        f"{_MOVES_EXPERTS} moves them"
+    )
 
 
 def linear_maps(model: Any) -> list[Projection]:

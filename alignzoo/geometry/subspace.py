@@ -33,27 +33,22 @@ def select_neurons(
 ) -> list[torch.Tensor]:
     """Sorted indices of the selected neurons of each projection.
 
-    Over all maps together, ``count`` neurons (or a ``share`` of them): those with the smallest cosine of value vector
-    and ``direction`` (``anti-toxic``), the largest (``toxic``), the largest absolute one (``abs``), drawn at random
-    (``random``), or all.
+    Over all maps together, ``count`` neurons (or a ``share`` of them, rounded down to at least one): those with the
+    smallest cosine of value vector and ``direction`` (``anti-toxic``), the largest (``toxic``), the largest absolute
+    one (``abs``), drawn at random (``random``), or all.
 
     Args:
         direction: ``(hidden,)``, pointing from safe to unsafe; needed by the three that go by cosine.
 
     Raises:
-        UsageError: the share selects no neuron at all, or the count is more than there are.
+        UsageError: the count is more than there are.
     """
     widths = [projection.inner for projection in projections]
     if select == "all":
         return [torch.arange(width) for width in widths]
     if count is None:
         assert share is not None
-        count = round(share * sum(widths))
-        if count == 0:
-            raise UsageError(
-                f"--geometry.share {share:g} of {sum(widths)} neurons selects none",
-                hint=f"use at least {1 / sum(widths):.1g}, or give --geometry.count",
-            )
+        count = max(1, int(share * sum(widths)))
     if count > sum(widths):
         raise UsageError(
             f"--geometry.count {count} is more than the {sum(widths)} neurons of the {len(widths)} maps",

@@ -63,9 +63,9 @@ class Settings(Values):
     optimizer: str = _setting(
         "adamw", "adamw, rmsprop, sgd, any other torch.optim class, or adamw8bit (bitsandbytes)", metavar="NAME"
     )
-    weight_decay: float = _setting(0.0, "weight decay of the optimizer", ge=0)
+    weight_decay: float = _setting(0.0, "weight decay of the matrices; biases and norms have none", ge=0)
     schedule: Literal["cosine", "linear", "constant"] = _setting("cosine", "learning rate after the warm-up")
-    warmup_steps: int = _setting(10, "steps of linear warm-up", ge=0)
+    warmup_steps: int = _setting(10, "steps of linear warm-up; the next one is the first at the full rate", ge=0)
     max_length: int = _setting(1024, "tokens of prompt and response; longer responses are cut", ge=2)
     max_prompt_length: int = _setting(512, "tokens of the prompt; pairs with longer ones are dropped", ge=1)
     max_grad_norm: float = _setting(1.0, "clip the gradient to this norm (0: never)", ge=0)

@@ -92,6 +92,22 @@ class Engine:
         return pairs.map(over_ranks)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Which micro-batch of a step a context of :meth:`StepContext.parts` is.
+
+    Attributes:
+        last: no other follows.
+        share: its pairs by those of all micro-batches of this rank.
+        of_ranks: its pairs by the mean over ranks of those of the micro-batch with this index.
+    """
+
+    index: int
+    last: bool
+    share: float
+    of_ranks: float
+
+
 class StepContext:
     """One optimizer step, seen by a controller.
 
@@ -111,7 +127,7 @@ class StepContext:
         self.step = step
         self.metrics: dict[str, float] = {}
         self._observed = False
-        self._part: tuple[int, int] | None = None  # (index, count) when this is one micro-batch of a step
+        self._part: Part | None = None  # when this is one micro-batch of a step
         self._anchors: Sequence[PairBatch] | None = None  # per micro-batch, where log-probs are measured from
         self._kept: torch.Tensor | None = None  # (N,) bool, the pairs of the whole step that count
 
@@ -135,12 +151,13 @@ class StepContext:
     def generator(self, purpose: str, *, per_rank: bool = False) -> torch.Generator:
         """A CPU generator for a draw of this step: the same on resume, and the same on all ranks unless asked."""
         rank = self.engine.accelerator.process_index if per_rank else 0
-        return torch.Generator().manual_seed(mixed(self.engine.seed, purpose, self.step, rank, self._part))
+        part = None if self._part is None else self._part.index
+        return torch.Generator().manual_seed(mixed(self.engine.seed, purpose, self.step, rank, part))
 
     def backward(self) -> StepLoss:
         """Add the objective's gradient to ``.grad`` of every trainable parameter, averaged over ranks as needed."""
 
-        scale = float(self._world) if self._part is None else 1.0 / self._part[1]
+        scale = float(self._world) if self._part is None else self._part.share
 
         def push(scalar: torch.Tensor) -> None:
             self.engine.accelerator.backward(scalar * scale)
@@ -153,9 +170,11 @@ class StepContext:
         ``tensors`` are leaves the model reads (weights, or the deltas of side branches), the same on all ranks.
         """
 
+        scale = float(self._world) if self._part is None else self._part.of_ranks
+
         def push(scalar: torch.Tensor) -> None:
             if scalar.requires_grad:  # the model reads any of the tensors
-                (scalar * self._world).backward()
+                (scalar * scale).backward()
 
         with self._apart(tensors):
             loss = self._differentiate(push, exchange=False)
@@ -191,7 +210,8 @@ class StepContext:
             pairs = self._gather(in_float64(PairBatch.cat(parts)))
             self._observe(pairs)
             pairs = self._counted(pairs)
-            return StepLoss(self.engine.objective.value(pairs), pairs, self._pair_ids())
+            value = self._mean_over_ranks(self.engine.objective.value(pairs))
+            return StepLoss(value, pairs, self._pair_ids())
 
     def anchored(self) -> StepContext:
         """This step with every log-prob measured from its value at the weights as they are now.
@@ -219,15 +239,26 @@ class StepContext:
     def parts(self) -> Iterator[StepContext]:
         """One context per micro-batch, whose objective is that micro-batch's alone on each rank.
 
-        Gradients are averaged over ranks; what :meth:`backward` adds up is the mean over micro-batches. The result
-        depends on how the step is cut: it exists to reproduce code that works so. Join the reports with :meth:`join`.
+        Values and gradients are averaged over ranks, and what :meth:`backward` adds up is the average over
+        micro-batches, in both by the number of pairs: of a plain mean over pairs, it is the step's gradient. Of other
+        objectives it depends on how the step is cut; this exists to reproduce code that works so. Join the reports
+        with :meth:`join`.
         """
         self._observe_all()
-        count = len(self.batches)
-        for i in range(count):
+        sizes, every = [batch.pairs for batch in self.batches], self._pairs_of_ranks()
+        for i, size in enumerate(sizes):
             part = StepContext(self.engine, self.batches[i : i + 1], self.references[i : i + 1], self.step)
-            part._part, part._observed = (i, count), True
+            last = i == len(sizes) - 1
+            part._part = Part(i, last, size / sum(sizes), size * self.engine.world / every[i])
+            part._observed = True
             yield part
+
+    def _pairs_of_ranks(self) -> list[int]:
+        """The pairs of each micro-batch, over all ranks."""
+        sizes = torch.tensor([batch.pairs for batch in self.batches], device=self.device)
+        if self.engine.world > 1:
+            sizes = self.engine.accelerator.reduce(sizes, reduction="sum")
+        return [int(size) for size in sizes]
 
     def join(self, losses: Sequence[StepLoss]) -> StepLoss:
         """The report of the whole step from those of its :meth:`parts`."""
@@ -268,7 +299,7 @@ class StepContext:
         if not coupled:
             pairs = self._counted(self._gather(PairBatch.cat(seen)))
             value = self._sum_over_ranks(torch.stack(values).sum())
-        return StepLoss(value, pairs, self._pair_ids())
+        return StepLoss(self._mean_over_ranks(value), pairs, self._pair_ids())
 
     def _part_of_mean(self, pairs: PairBatch, i: int) -> tuple[torch.Tensor, PairBatch]:
         """What micro-batch ``i`` adds to an objective that is a mean over pairs, and its cotangents."""
@@ -327,7 +358,7 @@ class StepContext:
 
     def _forward(self, i: int) -> PairBatch:
         """Pairs of micro-batch ``i`` under the policy, with the reference's fields beside them."""
-        index = i if self._part is None else self._part[0]
+        index = i if self._part is None else self._part.index
         rank = self.engine.accelerator.process_index
         with seeded(mixed(self.engine.seed, "forward", self.step, rank, index), self.device):
             pairs = self.engine.forward(self.engine.model, self.batches[i])
@@ -347,6 +378,12 @@ class StepContext:
             return value
         return self.engine.accelerator.reduce(value, reduction="sum")
 
+    def _mean_over_ranks(self, value: torch.Tensor) -> torch.Tensor:
+        """Of a part's value, by the number of pairs; that of a whole step is the same on all ranks."""
+        if self._part is None or self.engine.world == 1:
+            return value
+        return self.engine.accelerator.reduce(value * self._part.of_ranks, reduction="mean")
+
     def _sync(self, exchange: bool) -> Any:
         """Gradients are exchanged between ranks once, with the last micro-batch of the step.
 
@@ -354,7 +391,7 @@ class StepContext:
         """
         if self.engine.sharded:
             return nullcontext()
-        if self._part is not None and self._part[0] < self._part[1] - 1:
+        if self._part is not None and not self._part.last:
             exchange = False
         return nullcontext() if exchange else self.engine.accelerator.no_sync(self.engine.model)
 

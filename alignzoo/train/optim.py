@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -66,7 +66,15 @@ def make_optimizer(parameters: Iterable[torch.nn.Parameter], settings: Settings)
         options["weight_decay"] = settings.weight_decay
     elif settings.weight_decay:
         raise UsageError(f"--weight-decay does nothing here: --optimizer {settings.optimizer} has none")
-    return kind(weights, **options)
+    return kind(_by_decay(weights) if settings.weight_decay else weights, **options)
+
+
+def _by_decay(weights: Sequence[torch.nn.Parameter]) -> list[dict[str, Any]]:
+    """Parameter groups: matrices decay, biases and norms do not. A shard's dimensions are those of the whole tensor."""
+    matrices = [weight for weight in weights if weight.dim() > 1]
+    vectors = [weight for weight in weights if weight.dim() <= 1]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -85,10 +93,13 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
 
 
 def learning_rate(step: int, steps: int, settings: Settings) -> float:
-    """The learning rate of 0-based ``step`` of ``steps``: linear warm-up, then cosine or linear to 0, or constant."""
-    warmup = min(settings.warmup_steps, steps)
+    """The learning rate of 0-based ``step`` of ``steps``: linear warm-up, then cosine or linear to 0, or constant.
+
+    The warm-up of n steps rises by lr/(n + 1) in each, so that the first step after it is the first one at the peak.
+    """
+    warmup = min(settings.warmup_steps, steps - 1)  # a short run reaches the peak, too
     if step < warmup:
-        return settings.lr * (step + 1) / warmup
+        return settings.lr * (step + 1) / (warmup + 1)
     if settings.schedule == "constant":
         return settings.lr
     done = (step - warmup) / max(1, steps - warmup)

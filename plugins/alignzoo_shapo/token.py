@@ -9,11 +9,16 @@ w_safe is smallest. *Revisiting Robustness for LLM Safety Alignment via Selectiv
 Where this deviates from the released code, and why: the ascent sees the whole step and not one micro-batch, so the
 result does not depend on how the step is cut (``scope``); ε has a set length ρ, because an unnormalised γ·g with γ ≈
 3e-6 mostly vanishes in a bf16 forward (``radius``); side branches carry ε, so weights are never touched.
-``preset=official`` goes back to the released code's arithmetic. ρ and ‖ε‖ are Euclidean norms over the selected
-weights, all layers together, in the weights' unit.
+``preset=official`` goes back to the released code's arithmetic: there, and under ``scope=microbatch``, L is each
+micro-batch's own on each rank, in plain steps as well. ρ and ‖ε‖ are Euclidean norms over the selected weights, all
+layers together, in the weights' unit. A share of the neurons is rounded down, as released.
 
-Every perturbed step logs ``radius`` (‖ε‖), ``ascent_grad_norm`` (‖g‖), ``sharpness_gap`` (L(θ + ε) − L(θ)),
-``survival`` (share of ε that reaches the forward) and ``gradient_cosine`` (between g and ∇_M L(θ + ε)).
+A ρ that is right for all weights does little on one neuron in a hundred: ``radius=gap`` sets ρ in each step so that
+the predicted rise g·ε = ρ·‖g‖ is a share of the loss.
+
+Every perturbed step logs ``radius`` (‖ε‖), ``ascent_grad_norm`` (‖g‖), ``predicted_rise`` (g·ε), ``sharpness_gap``
+(L(θ + ε) − L(θ)), ``survival`` (share of ε that reaches the forward) and ``gradient_cosine`` (between g and
+∇_M L(θ + ε)).
 """
 
 from __future__ import annotations
@@ -24,8 +29,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from alignzoo.geometry.ascent import cosine
-from alignzoo.geometry.perturb import norm
+from alignzoo.geometry.ascent import GapShare, Scope, in_parts, refuse_idle_lengths, warn_if_never
+from alignzoo.geometry.perturb import cosine, norm
 from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Need, Options, Paper, Verified
@@ -53,13 +58,15 @@ class ShaPOTokenOptions(Options):
         "default", description="official: raw radius per micro-batch, as in the released code"
     )
     rho: float = Field(0.05, ge=0, description="length of the perturbation (radius normalized)")
-    radius: Literal["normalized", "raw"] = Field("normalized", description="ε = ρ·g/‖g‖, or ε = γ·g")
+    radius: Literal["normalized", "gap", "raw"] = Field(
+        "normalized",
+        description="ε = ρ·g/‖g‖, the same with the length at which g·ε is a share of the loss, or ε = γ·g",
+    )
+    gap_share: GapShare = 0.1
     gamma_min: float = Field(2e-6, ge=0, description="γ is drawn uniformly from here (radius raw)")
     gamma_max: float = Field(4e-6, ge=0, description="γ is drawn uniformly up to here (radius raw)")
     interval: int = Field(5, ge=1, description="perturb every so many optimizer steps")
-    scope: Literal["step", "microbatch"] = Field(
-        "step", description="what the ascent sees: the whole step, or each micro-batch alone"
-    )
+    scope: Scope = "step"
     select: How | str = Field(
         "anti-toxic",
         description="neurons by cosine with the probe's direction (lowest, highest, absolute), without, "
@@ -102,8 +109,9 @@ class ShaPOTokenOptions(Options):
         given = self.model_fields_set
         if self.radius == "raw" and "rho" in given:
             raise ValueError("rho does nothing with radius raw; set gamma_min and gamma_max, or radius normalized")
-        if self.radius == "normalized" and given & {"gamma_min", "gamma_max"}:
-            raise ValueError("gamma_min and gamma_max do nothing with radius normalized; set rho, or radius raw")
+        if self.radius != "raw" and given & {"gamma_min", "gamma_max"}:
+            raise ValueError(f"gamma_min and gamma_max do nothing with radius {self.radius}; set radius raw")
+        refuse_idle_lengths(self.radius, given)
         if self.gamma_min > self.gamma_max:
             raise ValueError(f"gamma_min {self.gamma_min:g} is above gamma_max {self.gamma_max:g}")
         if "share" in given and self.count is not None:
@@ -142,6 +150,7 @@ class ShaPOToken(GeometryController):
         from alignzoo.geometry.subspace import SavedSelection, save_selection
 
         options = self.options
+        warn_if_never(run, options.interval)
         facts: dict[str, Any] = {"select": options.select}
         if options.select in get_args(How):
             projections, selected = self._choose(run, facts)
@@ -158,11 +167,13 @@ class ShaPOToken(GeometryController):
 
     def _choose(self, run: SetupContext, facts: dict[str, Any]) -> tuple[Sequence[Any], Sequence[torch.Tensor]]:
         """Maps and indices by the options; what decided goes into ``facts``."""
-        from alignzoo.geometry.projections import find_projections, refuse_outside_residual
+        from alignzoo.geometry.projections import find_projections, names_mlp, out_of_reach, refuse_outside_residual
         from alignzoo.geometry.subspace import select_neurons
 
         options = self.options
         projections = find_projections(run.model, options.projections)
+        if names_mlp(options.projections) and (unreached := out_of_reach(run.model)):
+            run.report.warn(unreached)
         if options.select in BY_PROBE:
             refuse_outside_residual(projections, options.select)
         probe = run.probe(options.probe) if options.select in BY_PROBE else None
@@ -193,24 +204,16 @@ class ShaPOToken(GeometryController):
         self.branches = SideBranches(self.projections, self.selected)
 
     def step(self, ctx: StepContext) -> StepLoss:
+        return in_parts(ctx, self._take) if self.options.scope == "microbatch" else self._take(ctx)
+
+    def _take(self, ctx: StepContext) -> StepLoss:
+        """The loss at the weights; its gradient, in every interval-th step at the perturbed point."""
         if (ctx.step + 1) % self.options.interval:
             return ctx.backward()
-        if self.options.scope == "step":
-            loss, figures = self._perturbed(ctx)
-        else:
-            steps = [self._perturbed(part) for part in ctx.parts()]
-            loss = ctx.join([part for part, _ in steps])
-            figures = {name: sum(f[name] for _, f in steps) / len(steps) for name in steps[0][1]}
-        for name, value in figures.items():
-            ctx.log(name, value)
-        return loss
-
-    def _perturbed(self, ctx: StepContext) -> tuple[StepLoss, dict[str, float]]:
-        """The loss at the weights, its gradient taken at the perturbed point, and the figures of the perturbation."""
         with self.branches.attached():
             loss, ascent = ctx.gradient(self.branches.deltas)
             length = norm(ascent)
-            factor = self._factor(length, ctx)
+            factor = self._factor(length, float(loss.value), ctx)
             moves = math.isfinite(length) and factor * length > 0
             if moves:
                 self.branches.perturb([factor * g for g in ascent])
@@ -220,18 +223,21 @@ class ShaPOToken(GeometryController):
         if not moves:  # without branches: even at Δ = 0 they change how a bf16 layer rounds
             loss = perturbed = ctx.backward()
             survival = turned = 1.0
-        return loss, {
-            "radius": factor * length if moves else 0.0,
-            "ascent_grad_norm": length,
-            "sharpness_gap": float(perturbed.value - loss.value),
-            "survival": survival,
-            "gradient_cosine": turned,
-        }
+        ctx.log("radius", factor * length if moves else 0.0)
+        ctx.log("ascent_grad_norm", length)
+        ctx.log("predicted_rise", factor * length**2 if moves else 0.0)
+        ctx.log("sharpness_gap", perturbed.value - loss.value)
+        ctx.log("survival", survival)
+        ctx.log("gradient_cosine", turned)
+        return loss
 
-    def _factor(self, length: float, ctx: StepContext) -> float:
+    def _factor(self, length: float, value: float, ctx: StepContext) -> float:
+        """ε/g, for a gradient of this length and an objective of this value."""
         options = self.options
         if options.radius == "normalized":
             return options.rho / length if length > 0 else 0.0
+        if options.radius == "gap":
+            return options.gap_share * abs(value) / length**2 if length > 0 else 0.0
         draw = torch.rand((), generator=ctx.generator("gamma", per_rank=options.scope == "microbatch"))
         return options.gamma_min + (options.gamma_max - options.gamma_min) * float(draw)
 

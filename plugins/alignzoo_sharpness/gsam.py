@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import PerturbationOptions, WeightMover, both_gradients, combine, grads
+from alignzoo.geometry.ascent import ClimbOptions, WeightMover, both_gradients, combine, grads
 from alignzoo.geometry.perturb import dot
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import Card, Paper, Verified
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from alignzoo.train.context import StepContext
 
 
-class GSAMOptions(PerturbationOptions):
+class GSAMOptions(ClimbOptions):
     """The shared vocabulary, and α without unit."""
 
     alpha: float = Field(0.4, ge=0, description="α: how much of the gradient across g_p is taken away; 0 is sam")

@@ -15,13 +15,14 @@ from pydantic import Field
 
 from alignzoo.geometry.ascent import (
     EVERYTHING,
+    GapOptions,
     Norm,
-    Rho,
     Select,
     WeightMover,
     combine,
     grads,
     visit,
+    with_radius,
 )
 from alignzoo.geometry.perturb import cosine, dot, norm
 from alignzoo.geometry.shards import beside
@@ -34,10 +35,9 @@ if TYPE_CHECKING:
     from alignzoo.train.context import StepContext
 
 
-class LookSAMOptions(Options):
+class LookSAMOptions(GapOptions):
     """How far, how often in optimizer steps, which weights, and α without unit."""
 
-    rho: Rho = 0.05
     every: int = Field(5, ge=1, description="k: a SAM step every so many optimizer steps; 1 is sam")
     alpha: float = Field(0.7, ge=0, description="α: how much of g_v is used again in between")
     select: Select = EVERYTHING
@@ -62,7 +62,7 @@ class LookSAM(WeightMover):
 
     def _look(self, ctx: StepContext) -> StepLoss:
         weights = ctx.trainable()
-        loss, here = visit(ctx, self.options.select, self.steepest, keep=weights)
+        loss, here = visit(ctx, self.options.select, with_radius(self.options, self.steepest), keep=weights)
         there = grads(weights)
         square = dot(here, here)
         along = dot(there, here) / square if square > 0 else 0.0

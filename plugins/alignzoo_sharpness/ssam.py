@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from alignzoo.geometry.ascent import (
+    ClimbOptions,
     Moved,
-    PerturbationOptions,
     WeightMover,
     ascend,
     drawn_from,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from alignzoo.train.context import StepContext
 
 
-class SSAMOptions(PerturbationOptions):
+class SSAMOptions(ClimbOptions):
     """The shared vocabulary, which weights stay still, and for how many perturbed steps."""
 
     mode: Literal["fisher", "dynamic"] = Field("fisher", description="what the mask goes by")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import PerturbationOptions, WeightMover, both_gradients, combine
+from alignzoo.geometry.ascent import ClimbOptions, WeightMover, both_gradients, combine
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import Card, Paper, Verified
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from alignzoo.train.context import StepContext
 
 
-class WSAMOptions(PerturbationOptions):
+class WSAMOptions(ClimbOptions):
     """The shared vocabulary, and γ between 0 and 1."""
 
     gamma: float = Field(0.9, ge=0, lt=1, description="γ: sharpness weighs γ/(1−γ); 0 is plain, 0.5 is sam")

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import transformers
+from heard import Heard
 
+from alignzoo import load_method
 from alignzoo.errors import ModelError, UsageError
-from alignzoo.geometry.projections import find_down_projections, find_projections, linear_maps
+from alignzoo.geometry.ascent import named_by
+from alignzoo.geometry.projections import find_down_projections, find_projections, linear_maps, out_of_reach
 from alignzoo.geometry.subspace import neuron_cosines, select_neurons
 from alignzoo.testing.tiny import CONFIGS, SMALL, tiny_model
+from alignzoo.train.context import SetupContext
+
+
+def no_probe(_folder: str | None) -> Any:
+    raise AssertionError("this selection needs no probe")
+
 
 NAMES = {"gpt-neox": "gpt_neox.layers.{}.mlp.dense_4h_to_h", "gpt2": "transformer.h.{}.mlp.c_proj"}
 
@@ -111,6 +122,63 @@ def test_a_model_without_such_maps_is_refused_with_what_to_do() -> None:
     assert "--geometry plain" in str(refusal.value)
 
 
+MIXTURE = {**SMALL, "moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2}
+
+
+def of_config(config: transformers.PretrainedConfig) -> Any:
+    return transformers.AutoModelForCausalLM.from_config(config)
+
+
+def deepseek() -> transformers.PretrainedConfig:
+    """A dense layer, then one of a shared and 8 routed experts."""
+    experts = {"moe_intermediate_size": 16, "n_routed_experts": 8, "n_group": 2, "topk_group": 1}
+    attention = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 8, "v_head_dim": 8}
+    return transformers.DeepseekV3Config(**SMALL, **experts, **attention, first_k_dense_replace=1)
+
+
+MIXTURES: dict[str, tuple[Any, list[str], str]] = {
+    "qwen2-moe": (
+        lambda: transformers.Qwen2MoeConfig(**MIXTURE, shared_expert_intermediate_size=24),
+        ["0.mlp.shared_expert.down_proj", "1.mlp.shared_expert.down_proj"],
+        "48 of 176 MLP neurons (27%)",
+    ),
+    "qwen3-moe": (
+        lambda: transformers.Qwen3MoeConfig(**MIXTURE, mlp_only_layers=[0]),
+        ["0.mlp.down_proj"],
+        "48 of 112 MLP neurons (43%)",
+    ),
+    "deepseek": (deepseek, ["0.mlp.down_proj", "1.mlp.shared_experts.down_proj"], "64 of 192 MLP neurons (33%)"),
+    "llama4": (
+        lambda: transformers.Llama4TextConfig(**SMALL, intermediate_size_mlp=64, num_local_experts=4, head_dim=8),
+        ["0.feed_forward.shared_expert.down_proj", "1.feed_forward.shared_expert.down_proj"],
+        "96 of 480 MLP neurons (20%)",
+    ),
+}
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_a_mixture_says_how_much_of_its_mlps_can_be_selected(family: str) -> None:
+    config, maps, figures = MIXTURES[family]
+    model, heard = of_config(config()), Heard()
+    assert [p.name for p in find_down_projections(model)] == [f"model.layers.{name}" for name in maps]
+    for projections, warned in (("down_proj", True), ("mlp", True), ("o_proj", False)):
+        heard.warnings.clear()
+        shapo = load_method("geometry", "shapo-token", select="random", projections=projections)
+        shapo.setup(SetupContext(model, seed=0, report=heard, probe=no_probe))
+        assert [text.startswith(figures) for text in heard.warnings] == [True] * warned
+    assert ".experts.down_proj): --geometry sam" in str(out_of_reach(model))
+    assert out_of_reach(tiny_model()) is None
+
+
+@pytest.mark.parametrize("config", [transformers.Qwen3MoeConfig, transformers.MixtralConfig])
+def test_a_mixture_of_routed_experts_alone_is_refused_with_what_reaches_them(config: Any) -> None:
+    model = of_config(config(**MIXTURE))
+    with pytest.raises(ModelError, match="all MLP neurons are those of routed experts") as refusal:
+        find_down_projections(model)
+    assert "--geometry sam --geometry.select '*.experts.*'" in str(refusal.value)
+    assert named_by(dict(model.named_parameters()), "*.experts.*")
+
+
 def test_selection_follows_the_cosine() -> None:
     projections = find_down_projections(tiny_model())
     direction = torch.randn(32, generator=torch.Generator().manual_seed(0))
@@ -123,7 +191,7 @@ def test_selection_follows_the_cosine() -> None:
         index = select_neurons(projections, select, 0.1, direction=direction, seed=4)  # type: ignore[arg-type]
         return torch.cat([part + layer * SMALL["intermediate_size"] for layer, part in enumerate(index)])
 
-    count = round(0.1 * len(cosines))
+    count = int(0.1 * len(cosines))
     assert set(chosen("anti-toxic").tolist()) == set(cosines.argsort()[:count].tolist())
     assert set(chosen("toxic").tolist()) == set(cosines.argsort(descending=True)[:count].tolist())
     assert set(chosen("abs").tolist()) == set(cosines.abs().argsort(descending=True)[:count].tolist())
@@ -132,6 +200,7 @@ def test_selection_follows_the_cosine() -> None:
     assert len(chosen("all")) == len(cosines)
 
 
-def test_an_empty_selection_is_an_error() -> None:
-    with pytest.raises(UsageError, match="selects none"):
-        select_neurons(find_down_projections(tiny_model()), "random", 1e-4)
+@pytest.mark.parametrize(("share", "count"), [(1e-4, 1), (0.02, 1), (0.0209, 2), (0.99, 95), (1.0, 96)])
+def test_a_share_is_rounded_down_to_at_least_one_neuron(share: float, count: int) -> None:
+    projections = find_down_projections(tiny_model())
+    assert sum(map(len, select_neurons(projections, "random", share))) == count

@@ -122,15 +122,17 @@ class Quadratic:
         self.metrics[name] = value
 
 
-def test_perturbed_gradient_on_a_quadratic() -> None:
+@pytest.mark.parametrize("radius", ["normalized", "gap"])
+def test_perturbed_gradient_on_a_quadratic(radius: str) -> None:
     generator = torch.Generator().manual_seed(1)
 
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     linear = torch.nn.Linear(6, 3, bias=False, dtype=torch.float64)
-    inputs, targets, selected, rho = draw(10, 6), draw(10, 3), torch.tensor([1, 4]), 0.7
-    shapo = load_method("geometry", "shapo-token", select="random", interval=1, rho=rho)
+    inputs, targets, selected, share, rho = draw(10, 6), draw(10, 3), torch.tensor([1, 4]), 0.3, 0.7
+    length: dict[str, Any] = {"radius": "gap", "gap_share": share} if radius == "gap" else {"rho": rho}
+    shapo = load_method("geometry", "shapo-token", select="random", interval=1, **length)
     shapo.branches = SideBranches([Projection(0, "map", linear, 6, 3)], [selected])
     ctx: Any = Quadratic(linear, inputs, targets)
     shapo.step(ctx)
@@ -139,11 +141,13 @@ def test_perturbed_gradient_on_a_quadratic() -> None:
     cross = targets.T @ inputs / 10
     mask = torch.zeros(6, dtype=torch.float64).index_fill_(0, selected, 1)
     ascent = (weight @ moment - cross) * mask
-    epsilon = rho * ascent / ascent.norm()
+    value = float(0.5 * ((inputs @ weight.T - targets) ** 2).sum(-1).mean())
+    epsilon = (share * value / ascent.norm() if radius == "gap" else rho) * ascent / ascent.norm()
     torch.testing.assert_close(linear.weight.grad, (weight + epsilon) @ moment - cross)
     gap = 0.5 * torch.trace(epsilon @ moment @ epsilon.T) + (epsilon * (weight @ moment - cross)).sum()
     assert ctx.metrics["sharpness_gap"] == pytest.approx(float(gap))
     assert ctx.metrics["radius"] == pytest.approx(float(epsilon.norm()))
+    assert ctx.metrics["predicted_rise"] == pytest.approx(float((ascent * epsilon).sum()))
     there = (linear.weight.grad * mask).flatten()  # type: ignore[operator]
     turned = torch.nn.functional.cosine_similarity(ascent.flatten(), there, dim=0)
     assert ctx.metrics["gradient_cosine"] == pytest.approx(float(turned))
@@ -187,6 +191,10 @@ def test_official_preset_is_raw_per_micro_batch_and_can_be_overridden() -> None:
     [
         ({"radius": "raw", "rho": 0.1}, "rho does nothing"),
         ({"gamma_max": 1.0}, "gamma_min and gamma_max do nothing"),
+        ({"radius": "gap", "gamma_max": 1.0}, "gamma_min and gamma_max do nothing with radius gap"),
+        ({"radius": "gap", "rho": 0.1}, "rho does nothing with radius gap"),
+        ({"gap_share": 0.1}, "gap_share does nothing with radius normalized"),
+        ({"preset": "official", "gap_share": 0.1}, "gap_share does nothing with radius raw"),
         ({"radius": "raw", "gamma_min": 1.0, "gamma_max": 0.5}, "above"),
         ({"select": "all", "share": 0.5}, "share does nothing"),
         ({"select": "random", "probe": "x"}, "probe does nothing"),
@@ -313,7 +321,7 @@ def test_the_selection_is_kept_beside_the_run(tmp_path: Path) -> None:
     shapo.setup(SetupContext(model, seed=0, report=Reporter(), probe=no_probe, folder=tmp_path))
     saved = load_file(tmp_path / "geometry" / "selection.safetensors")
     facts = json.loads((tmp_path / "geometry" / "selection.json").read_text())
-    assert facts["neurons"] == sum(len(index) for index in saved.values()) == round(0.1 * 96)
+    assert facts["neurons"] == sum(len(index) for index in saved.values()) == int(0.1 * 96)
     assert facts["select"] == "random"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from heard import Heard
 from hypothesis import given
 from hypothesis import strategies as st
 from toy import Quadratic, Toy, flat
@@ -16,6 +17,8 @@ from alignzoo.errors import UsageError
 from alignzoo.geometry import ascent
 from alignzoo.geometry.ascent import kth_smallest, lengthened
 from alignzoo.geometry.perturb import norm
+from alignzoo.testing.tiny import tiny_model
+from alignzoo.train.context import SetupContext
 
 RHO = 0.3
 close = torch.testing.assert_close
@@ -42,6 +45,79 @@ def test_sam_on_a_quadratic() -> None:
     assert toy.metrics["radius"] == pytest.approx(RHO)
     assert toy.metrics["ascent_grad_norm"] == pytest.approx(float(g.norm()))
     assert toy.metrics["sharpness_gap"] == pytest.approx(float(g @ epsilon + 0.5 * epsilon @ toy.hessian @ epsilon))
+
+
+def directions(toy: Quadratic) -> dict[str, torch.Tensor]:
+    """Where ε leads, in any length, by the words of a controller that climbs."""
+    g, t = toy.at(toy.x), torch.cat([toy.x[:12].abs() + 0.01, torch.ones(3, dtype=torch.float64)])
+    layers = torch.cat([unit(g[:12]), unit(g[12:])])
+    return {"sam": g, "gsam": g, "wsam": g, "looksam": g, "asam": t**2 * g, "sam layer": layers}
+
+
+@pytest.mark.parametrize("words", ["sam", "sam layer", "asam", "gsam", "wsam", "looksam"])
+def test_radius_gap_on_a_quadratic(words: str) -> None:
+    """g·ε = s·|L|, in closed form along each controller's own direction; twice the share goes twice as far."""
+    name, _, over = words.partition(" ")
+    over = over or "global"
+    radii = []
+    for share in (0.2, 0.4):
+        toy = Quadratic()
+        x, g, value = toy.x, toy.at(toy.x), float(toy.evaluate().value)
+        toward = directions(toy)[words]
+        epsilon = share * abs(value) / (g @ toward) * toward
+        taken = toy.take(controller(name, radius="gap", gap_share=share, norm=over))
+        if name in ("sam", "asam", "looksam"):
+            close(taken, toy.at(x + epsilon))
+        assert toy.metrics["radius"] == pytest.approx(float(epsilon.norm()))
+        assert toy.metrics["predicted_rise"] == pytest.approx(share * abs(value))
+        rise = float(g @ epsilon + 0.5 * epsilon @ toy.hessian @ epsilon)
+        assert toy.metrics["sharpness_gap"] == pytest.approx(rise)
+        radii.append(toy.metrics["radius"])
+    assert radii[1] == pytest.approx(2 * radii[0])
+
+
+@pytest.mark.parametrize("name", ["ssam", "zsharp"])
+def test_radius_gap_along_a_part_of_the_gradient(name: str) -> None:
+    toy = Quadratic()
+    toy.take(controller(name, radius="gap", gap_share=0.2))
+    assert toy.metrics["predicted_rise"] == pytest.approx(0.2 * abs(float(toy.evaluate().value)))
+    assert toy.metrics["predicted_rise"] < toy.metrics["radius"] * toy.metrics["ascent_grad_norm"]
+
+
+def test_radius_gap_is_the_radius_of_the_same_length() -> None:
+    toy = Quadratic()
+    taken = toy.take(controller("sam", radius="gap", gap_share=0.3))
+    close(toy.take(controller("sam", rho=toy.metrics["radius"])), taken)
+
+
+def test_radius_gap_goes_by_the_size_of_a_negative_loss() -> None:
+    toy = Toy({"w": torch.ones(4, dtype=torch.float64)}, lambda w: w["w"].sum() - 7)
+    toy.take(controller("sam", radius="gap", gap_share=0.2))
+    assert toy.metrics["sharpness_gap"] == pytest.approx(0.2 * 3)
+
+
+def test_radius_gap_has_nowhere_to_go_from_a_loss_of_0_or_a_flat_one() -> None:
+    weights = {"w": torch.ones(3, dtype=torch.float64)}
+    for function in (lambda w: w["w"].sum() - 3, lambda w: (0 * w["w"]).sum() + 3):
+        toy = Toy(weights, function)
+        close(toy.take(controller("sam", radius="gap")), toy.take(controller("plain")))
+        assert "radius" not in toy.metrics
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "complaint"),
+    [
+        ("sam", {"radius": "gap", "rho": 0.1}, "rho does nothing with radius gap"),
+        ("looksam", {"radius": "gap", "rho": 0.1}, "rho does nothing with radius gap"),
+        ("sam", {"gap_share": 0.1}, "gap_share does nothing with radius normalized"),
+        ("gsam", {"radius": "gap", "gap_share": 0}, "greater than 0"),
+        ("random", {"radius": "gap"}, "radius"),
+        ("friendly-sam", {"radius": "gap"}, "radius"),
+    ],
+)
+def test_a_length_that_would_do_nothing_is_refused(name: str, options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        controller(name, **options)
 
 
 def test_asam_on_a_quadratic() -> None:
@@ -351,7 +427,21 @@ MOVERS = [card.name for card in list_methods("geometry") if {"norm", "select"} <
 
 @pytest.mark.parametrize("name", [*MOVERS, "rwp"])
 def test_a_pattern_that_names_no_weight_is_refused_before_the_first_step(name: str) -> None:
-    run = SimpleNamespace(model=torch.nn.Linear(2, 2))
+    run = SimpleNamespace(model=torch.nn.Linear(2, 2), steps=None)
     controller(name, select="weight, bias").setup(run)
     with pytest.raises(UsageError, match="no trainable weight is called 'other'"):
         controller(name, select="weight,other").setup(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("shapo-token", {"select": "random"}), ("sam", {"interval": 5}), ("rwp", {"interval": 5})]
+)
+@pytest.mark.parametrize(("steps", "warned"), [(4, True), (5, False), (None, False)])
+def test_a_run_without_a_perturbed_step_is_warned_of(
+    name: str, options: dict[str, Any], steps: int | None, warned: bool
+) -> None:
+    heard = Heard()
+    perturbing = controller(name, **options)
+    perturbing.setup(SetupContext(tiny_model(), 0, heard, lambda folder: None, steps=steps))  # type: ignore[arg-type, return-value]
+    assert [text.startswith("no step is perturbed") for text in heard.warnings] == [True] * warned
+    assert not warned or "--geometry.interval 4 or less" in heard.warnings[0]

@@ -13,10 +13,11 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from alignzoo import PairBatch, load_method
 from alignzoo.interfaces import PreferenceLoss
 from alignzoo.plugin import Options
+from alignzoo.report import Reporter
 from alignzoo.testing.ranks import on_two_ranks
 from alignzoo.testing.steps import Bench, context, every_field
 from alignzoo.testing.tiny import batch_of, cut, pair_rows, shifted, tiny_model
-from alignzoo.train.context import StepContext
+from alignzoo.train.context import SetupContext, StepContext
 from alignzoo.train.objective import Objective
 
 RHO = 0.2
@@ -239,6 +240,25 @@ def test_scope_microbatch_ascends_in_each_micro_batch(name: str) -> None:
         gaps.append(single.metrics["geometry/sharpness_gap"])
     torch.testing.assert_close(found, mean, rtol=1e-7, atol=1e-10)
     assert ctx.metrics["geometry/sharpness_gap"] == pytest.approx(sum(gaps) / 2)
+
+
+@pytest.mark.parametrize("options", [{"interval": 2}, {"rho": 0.0}])
+@pytest.mark.parametrize("name", ["sam", "shapo-token"])
+def test_scope_microbatch_means_the_objective_of_plain_steps_as_well(name: str, options: dict[str, Any]) -> None:
+    """Under a wrapper that couples pairs, plain and perturbed steps of a run descend on the same objective."""
+    model, goal, reference = tiny_model(), objective("dpo", "drdpo"), shifted(tiny_model())
+    select = {"select": "random"} if name == "shapo-token" else {}
+    controller = load_method("geometry", name, scope="microbatch", **options, **select)
+    controller.setup(SetupContext(model, 0, Reporter(), lambda folder: None))  # type: ignore[arg-type, return-value]
+    batches = [batch_of(ROWS[:5]), batch_of(ROWS[5:])]
+    ctx = context(model, batches, goal, reference=reference)
+    loss = controller.step(ctx)
+    found, expected = flat_grad(model), torch.zeros(())
+    for batch in batches:
+        context(model, [batch], goal, reference=reference).backward()
+        expected = expected + batch.pairs / 8 * flat_grad(model)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)  # norms in fp32, scaled by 5/8
+    assert loss.value == pytest.approx(float(ctx.evaluate().value)), "what is reported is the whole step's"
 
 
 class Counting(PreferenceLoss):

@@ -15,8 +15,10 @@ from alignzoo import PairBatch, load_method
 from alignzoo.errors import MethodError
 from alignzoo.interfaces import PreferenceLoss, RobustWrapper
 from alignzoo.plugin import Options
-from alignzoo.testing.steps import context, gradients
+from alignzoo.testing.ranks import on_two_ranks
+from alignzoo.testing.steps import Bench, context, gradients
 from alignzoo.testing.tiny import batch_of, cut, pair_rows, shifted, tiny_model
+from alignzoo.train.context import StepContext
 from alignzoo.train.objective import Objective, rewards_of
 
 ROWS = pair_rows(8, seed=5)
@@ -196,6 +198,49 @@ def test_parts_add_up_to_the_mean_of_their_own_objectives() -> None:
     joined = ctx.join(parts)
     assert joined.pair_ids.tolist() == [row["pair_id"] for row in ROWS]
     assert len(joined.pairs) == 8
+
+
+def test_parts_of_unequal_size_weigh_by_their_pairs() -> None:
+    model, rows = tiny_model(), pair_rows(10, seed=6)
+    _, expected = context(model, cut(rows, 4), objective()).backward(), gradients(model)
+    ctx = context(model, cut(rows, 4), objective())
+    sizes = [len(part.backward().pairs) for part in ctx.parts()]
+    assert sizes == [4, 4, 2]
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-12)
+
+
+def parts_of_this_rank() -> dict[str, Any]:
+    """A mean over 8 pairs in parts of 3 + 1 on one rank and 1 + 3 on the other: values and gradients, two ways."""
+    bench = Bench()
+    rank = bench.accelerator.process_index
+    rows, first = pair_rows(8, seed=6)[4 * rank : 4 * rank + 4], 1 if rank else 3
+    ctx = StepContext(
+        bench.context(objective("simpo"), 0).engine, [batch_of(rows[:first]), batch_of(rows[first:])], [None, None], 0
+    )
+    weight = bench.policy.model.norm.weight
+    whole = ctx.backward().value, bench.gradient()
+    alone = [(part.gradient([weight]), part.evaluate().value, part.backward().value) for part in ctx.parts()]
+    return {
+        "whole": whole,
+        "added": bench.gradient(),
+        "values": [(float(loss.value), float(there), float(back)) for (loss, _), there, back in alone],
+        "gradients": [gradient for (_, [gradient]), _, _ in alone],
+    }
+
+
+def test_parts_on_two_ranks_weigh_by_their_pairs() -> None:
+    """Each part is the mean over its pairs of both ranks, and the step is the mean over all pairs."""
+    rows, bench = pair_rows(8, seed=6), Bench()
+    engine = bench.context(objective("simpo"), 0).engine
+    weight = bench.policy.model.norm.weight
+    together = [rows[:3] + rows[4:5], rows[3:4] + rows[5:]]
+    expected = [StepContext(engine, [batch_of(half)], [None], 0).gradient([weight]) for half in together]
+    for found in on_two_ranks(parts_of_this_rank, modules=[__name__]):
+        torch.testing.assert_close(found["added"], found["whole"][1], rtol=1e-9, atol=1e-12)
+        for values, gradient, (loss, [alone]) in zip(found["values"], found["gradients"], expected, strict=True):
+            assert values == pytest.approx([float(loss.value)] * 3, rel=1e-9)
+            torch.testing.assert_close(gradient, alone, rtol=1e-9, atol=1e-12)
 
 
 def test_weights_are_the_gradient_of_the_objective_over_losses() -> None:

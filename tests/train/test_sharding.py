@@ -8,12 +8,13 @@ import torch
 
 from alignzoo.geometry.shards import is_sharded, local, whole_state
 from alignzoo.plugin.card import Options
+from alignzoo.plugin.settings import Settings
 from alignzoo.testing.ranks import on_two_ranks
 from alignzoo.testing.stages import AtTheWeights, mean_goal
 from alignzoo.testing.steps import Bench
 from alignzoo.testing.tiny import tiny_model
 from alignzoo.train.checkpoint import plain_state
-from alignzoo.train.optim import load_optimizer
+from alignzoo.train.optim import load_optimizer, make_optimizer
 from alignzoo.train.sharding import full_state, gathered, shard
 
 
@@ -51,16 +52,18 @@ class Remembering(AtTheWeights):
 
 
 def save_states() -> dict[str, Any]:
-    """The sizes of a controller's and an optimizer's saved state on this rank, and whether AdamW goes on from its."""
+    """The sizes of a controller's and an optimizer's saved state on this rank, whether AdamW continues from its own,
+    and which of its weights decay."""
     bench, controller = Bench(sharded=True), Remembering(Options())
     bench.setup(controller)
     weights = list(bench.policy.parameters())
-    optimizer = torch.optim.AdamW(weights, lr=1e-2)
+    settings = Settings(lr=1e-2, weight_decay=0.1)
+    optimizer = make_optimizer(weights, settings)
     controller.step(bench.context(mean_goal(), 0))
     controller.gradient = weights[0].grad
     optimizer.step()
     kept = whole_state(optimizer.state_dict(), keep=True)
-    again = torch.optim.AdamW(weights, lr=1e-2)
+    again = make_optimizer(weights, settings)
     load_optimizer(again, kept)
     moments = zip(optimizer.state.values(), again.state.values(), strict=True)
     left = whole_state(optimizer.state_dict(), keep=False)["state"].values()
@@ -68,10 +71,12 @@ def save_states() -> dict[str, Any]:
         "kept": plain_state(controller, keep=True)["kept"][0].numel() == weights[0].numel(),
         "dropped": plain_state(controller, keep=False)["kept"][0].numel(),
         "moments": all(torch.equal(local(a["exp_avg"]), local(b["exp_avg"])) for a, b in moments),
+        "decay": [(g["weight_decay"], {w.dim() for w in g["params"]}) for g in again.param_groups],
         "none left": sum(state["exp_avg"].numel() for state in left),
     }
 
 
 def test_only_the_rank_that_writes_holds_a_whole_state() -> None:
+    decay = [(0.1, {2}), (0.0, {1})]
     for found in on_two_ranks(save_states, modules=[__name__]):
-        assert found == {"kept": True, "dropped": 0, "moments": True, "none left": 0}
+        assert found == {"kept": True, "dropped": 0, "moments": True, "decay": decay, "none left": 0}
