@@ -238,6 +238,10 @@ CARD = Card(
     companion=True,
     sharded=True,
     verified=(
+        Verified(
+            against="the authors' ivanniu/NSPO@b891fdc",
+            test="test_weights_after_nspos_projection_equal_the_authors",
+        ),
         Verified(against="closed form: inputs of known rank", test="test_outputs_on_the_general_data_stay"),
         Verified(against="K by hand, text by text", test="test_moments_are_those_of_one_text_at_a_time"),
     ),

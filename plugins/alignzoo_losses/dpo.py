@@ -48,6 +48,10 @@ CARD = Card(
     ),
     needs=frozenset({"reference"}),
     verified=(
+        Verified(
+            against="the authors' eric-mitchell/direct-preference-optimization@f8b8c0f",
+            test="test_losses_equal_the_authors",
+        ),
         Verified(against="TRL 1.16", test="test_losses_equal_trl"),
         Verified(against="golden values", test="test_losses_equal_golden_values"),
     ),

@@ -51,6 +51,7 @@ CARD = Card(
     formula="−log σ(β·(log π_w/|y_w| − log π_l/|y_l|) − γ)",
     paper=Paper(title="SimPO: Simple Preference Optimization with a Reference-Free Reward", arxiv="2405.14734"),
     verified=(
+        Verified(against="the authors' princeton-nlp/SimPO@1b3e8f3", test="test_losses_equal_the_authors"),
         Verified(against="TRL 1.16", test="test_simpo_equals_trl"),
         Verified(against="golden values", test="test_losses_equal_golden_values"),
     ),

@@ -55,6 +55,7 @@ CARD = Card(
     batch_coupled=True,
     aggregates=True,
     verified=(
+        Verified(against="the authors' junkangwu/Dr_DPO@3c0678f", test="test_drdpo_equals_the_authors"),
         Verified(against="golden values", test="test_drdpo_equals_golden_value"),
         Verified(against="autograd in float64", test="test_drdpo_weights_are_the_gradient"),
     ),

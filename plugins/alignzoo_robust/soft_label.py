@@ -33,6 +33,7 @@ CARD = Card(
     needs=frozenset({"reward", "swap"}),
     relabels=True,
     verified=(
+        Verified(against="the authors' liujilong0116/ShaPO@dea6efb, the loss", test="test_losses_equal_shapos"),
         Verified(against="closed form for DPO, value and gradient", test="test_soft_labels_under_dpo"),
         Verified(against="limits p = 0 and p = 1: the hard-label loss", test="test_sure_labels_are_hard_labels"),
     ),

@@ -262,6 +262,11 @@ CARD = Card(
     passes=2,
     sharded=True,
     verified=(
+        Verified(
+            against="the authors' liujilong0116/ShaPO@dea6efb, steps of their trainer (preset official)",
+            test="test_steps_equal_shapos",
+        ),
+        Verified(against="the same, its choice of neurons", test="test_neurons_equal_shapos"),
         Verified(against="in-place perturbation of the weights", test="test_side_branch_equals_in_place_perturbation"),
         Verified(against="closed form on a quadratic", test="test_perturbed_gradient_on_a_quadratic"),
         Verified(

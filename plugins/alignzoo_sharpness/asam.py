@@ -65,6 +65,7 @@ CARD = Card(
     passes=2,
     sharded=True,
     verified=(
+        Verified(against="the authors' SamsungLabs/ASAM@f156a68", test="test_a_trajectory_equals_the_authors"),
         Verified(against="closed form on a quadratic", test="test_asam_on_a_quadratic"),
         Verified(against="derivation (flat vectors, tiny llama)", test="test_asam_on_a_llama"),
         Verified(against="invariance under rescaling (paper, theorem 3)", test="test_asam_does_not_see_a_rescaling"),

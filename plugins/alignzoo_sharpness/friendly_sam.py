@@ -73,6 +73,7 @@ CARD = Card(
     passes=2,
     sharded=True,
     verified=(
+        Verified(against="the authors' nblt/F-SAM@2e2f989", test="test_a_trajectory_equals_the_authors"),
         Verified(against="closed form on a quadratic", test="test_friendly_sam_on_a_quadratic"),
         Verified(against="limit σ = 0: sam", test="test_the_limit_is_sam_to_the_bit"),
     ),

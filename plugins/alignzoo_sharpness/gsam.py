@@ -58,6 +58,7 @@ CARD = Card(
     passes=2,
     sharded=True,
     verified=(
+        Verified(against="the authors' juntang-zhuang/GSAM@a770275", test="test_a_trajectory_equals_the_authors"),
         Verified(against="closed form on a quadratic", test="test_gsam_on_a_quadratic"),
         Verified(against="limit α = 0: sam", test="test_the_limit_is_sam_to_the_bit"),
         Verified(against="derivation (flat vectors, tiny llama)", test="test_gsam_on_a_llama"),

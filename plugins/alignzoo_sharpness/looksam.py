@@ -4,7 +4,8 @@
     otherwise:         step with g + α·(‖g‖/‖g_v‖)·g_v
 
 Liu, Mai, Chen, Hsieh, You, *Towards Efficient and Scalable Sharpness-Aware Minimization*, arXiv 2203.02714, algorithm
-1. All lengths and inner products are global, over all trainable weights. The first step of a run is a SAM step.
+1. All lengths and inner products are global, over all trainable weights. The first step of a run is a SAM step. The
+authors' repository holds no code.
 """
 
 from __future__ import annotations
@@ -98,6 +99,10 @@ CARD = Card(
     passes=2,
     sharded=True,
     verified=(
+        Verified(
+            against="MarlonBecker/MSAM@780fa4f, a port (the authors released no code)",
+            test="test_a_trajectory_equals_the_authors",
+        ),
         Verified(against="closed form on a quadratic", test="test_looksam_on_a_quadratic"),
         Verified(against="limit every = 1: sam", test="test_the_limit_is_sam_to_the_bit"),
     ),

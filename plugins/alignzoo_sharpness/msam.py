@@ -79,5 +79,8 @@ CARD = Card(
     paper=Paper(title="Momentum-SAM: Sharpness Aware Minimization without Computational Overhead", arxiv="2401.12033"),
     passes=1,
     sharded=True,
-    verified=(Verified(against="closed form on a quadratic", test="test_msam_on_a_quadratic"),),
+    verified=(
+        Verified(against="the authors' MarlonBecker/MSAM@780fa4f", test="test_a_trajectory_equals_the_authors"),
+        Verified(against="closed form on a quadratic", test="test_msam_on_a_quadratic"),
+    ),
 )

@@ -78,6 +78,7 @@ CARD = Card(
     passes=2,
     sharded=True,
     verified=(
+        Verified(against="the authors' nblt/RWP@cb0acb0", test="test_rwp_equals_the_authors"),
         Verified(against="closed form on a quadratic", test="test_rwp_on_a_quadratic"),
         Verified(against="its definition: standard deviation per row", test="test_rwp_noise_follows_the_rows"),
     ),

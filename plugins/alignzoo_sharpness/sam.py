@@ -40,5 +40,10 @@ CARD = Card(
     paper=Paper(title="Sharpness-Aware Minimization for Efficiently Improving Generalization", arxiv="2010.01412"),
     passes=2,
     sharded=True,
-    verified=(Verified(against="closed form on a quadratic", test="test_sam_on_a_quadratic"),),
+    verified=(
+        Verified(
+            against="davda54/sam@3c3afdb (the authors' own code is JAX)", test="test_a_trajectory_equals_the_authors"
+        ),
+        Verified(against="closed form on a quadratic", test="test_sam_on_a_quadratic"),
+    ),
 )

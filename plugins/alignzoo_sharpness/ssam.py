@@ -3,19 +3,21 @@
     ε = ρ·(g/‖g‖) ⊙ M,     M ∈ {0, 1},  a share s of it 0,     step with ∇L(θ + ε)
 
 Mi, Shen, Ren, Zhou, Sun, Ji, Tao, *Make Sharpness-Aware Minimization Stronger: A Sparsified Perturbation Approach*,
-arXiv 2210.05177. ‖g‖ is that of the whole gradient, so ‖ε‖ is below ρ. M is made anew every ``refresh`` perturbed
+arXiv 2210.05177. ‖g‖ is that of the whole gradient, so ‖ε‖ is below ρ. M is renewed every ``refresh`` perturbed
 steps:
 
 * ``fisher`` (SSAM-F): 0 for the share s of the weights with the least Fisher information F. Here F = Σ g² with the
   gradients of whole steps since the last refresh (the first mask: of the first step): free, and the same however a
   step is cut. The authors square the gradients of single examples, in 1024 extra passes; a step's g averages those
-  first.
+  first. As in their code ⌊(1 − s)·n⌋ of the n weights are perturbed.
 * ``dynamic`` (SSAM-D): at first at random; then, of the perturbed weights, the share ``drop`` with the least |g| goes,
-  and as many of the others, drawn at random, come. The authors let ``drop`` fall to 0 over the run as a cosine.
+  and as many of the others, drawn at random, come. The authors let ``drop`` fall to 0 over the run as a cosine; where
+  more would go than there are others to come, or where the numbers are not whole, their mask shrinks, and ours does
+  not: ⌈s·n⌉ weights stay unperturbed throughout.
 
-Which of equal weights go, as those without a gradient are, is drawn. Above 2²⁴ weights the ranks
-are estimated on that many of them, so the shares are nearly those asked for; the log has ``unperturbed``, the true
-share.
+Which of equal weights go, as those without a gradient are, is drawn. Above 2²⁴ weights the ranks are estimated on that
+many of them, so the shares are nearly those asked for; the log has ``unperturbed``, the true share. A new mask counts
+at once; in the authors' code from the next step on, which leaves their first step under ``fisher`` unperturbed.
 """
 
 from __future__ import annotations
@@ -99,8 +101,9 @@ class SSAM(WeightMover):
         return masks
 
     def _informative(self, generator: torch.Generator) -> list[torch.Tensor]:
-        """All but the share s with the least information."""
-        least = math.floor(self.options.sparsity * _size(self._information))
+        """The ⌊(1 − s)·n⌋ with the most information."""
+        size = _size(self._information)
+        least = size - math.floor(size * (1 - self.options.sparsity))
         return [~mask for mask in _smallest(self._information, least, generator)]
 
     def _drawn(self, like: Sequence[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
@@ -173,6 +176,11 @@ CARD = Card(
     passes=2,
     sharded=True,
     verified=(
+        Verified(
+            against="the authors' Mi-Peng/Sparse-Sharpness-Aware-Minimization@76974fd",
+            test="test_ssam_equals_the_authors_by_fisher_information",
+        ),
+        Verified(against="the same, masks that move", test="test_ssam_equals_the_authors_when_masks_move"),
         Verified(against="closed form on a quadratic", test="test_ssam_on_a_quadratic"),
         Verified(against="limit s = 0: sam", test="test_the_limit_is_sam_to_the_bit"),
         Verified(against="its definition: masks over many refreshes", test="test_ssam_masks_keep_their_share"),

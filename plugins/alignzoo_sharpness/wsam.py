@@ -5,7 +5,8 @@
 Yue, Jiang, Ye, Gao, Liu, Zhang, *Sharpness-Aware Minimization Revisited: Weighted Sharpness as a Regularization Term*,
 arXiv 2305.15817. The gradient, to first order, of L(θ) + γ/(1−γ)·(L(θ + ε) − L(θ)): γ = 0 is plain, ½ is sam. This is
 the coupled form, in which the optimizer sees the whole; the paper also has a decoupled one, which keeps the penalty
-out of the optimizer's statistics as decoupled weight decay does. γ = 0.9 weighs the penalty nine times.
+out of the optimizer's statistics as decoupled weight decay does and is the default of the authors' code (here its
+``decouple=False``; under plain SGD the two are one). γ = 0.9 weighs the penalty nine times.
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ CARD = Card(
     passes=2,
     sharded=True,
     verified=(
+        Verified(
+            against="the authors' intelligent-machine-learning/atorch@7fb7da8",
+            test="test_a_trajectory_equals_the_authors",
+        ),
         Verified(against="closed form on a quadratic", test="test_wsam_on_a_quadratic"),
         Verified(against="limits γ = 0: plain, γ = ½: sam", test="test_wsam_lies_between_plain_and_beyond_sam"),
     ),

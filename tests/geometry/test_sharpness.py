@@ -17,6 +17,7 @@ from alignzoo.errors import UsageError
 from alignzoo.geometry import ascent
 from alignzoo.geometry.ascent import kth_smallest, lengthened
 from alignzoo.geometry.perturb import norm
+from alignzoo.interfaces import StepLoss
 from alignzoo.testing.tiny import tiny_model
 from alignzoo.train.context import SetupContext
 
@@ -30,6 +31,25 @@ def controller(name: str, **options: Any) -> Any:
 
 def unit(vector: torch.Tensor) -> torch.Tensor:
     return vector / vector.norm()
+
+
+class Rising(Toy):
+    """A step of pairs whose losses rise by these amounts between θ and θ + ε."""
+
+    def __init__(self, rises: list[float]) -> None:
+        super().__init__({"w": torch.ones(1, 1, dtype=torch.float64)}, lambda w: w["w"].sum())
+        self.rises = rises
+        self.only_pairs: list[int] = []
+        self.engine = SimpleNamespace(objective=SimpleNamespace(per_pair=lambda pairs: pairs))
+
+    def evaluate(self) -> Any:
+        moved = float(self.weights["w"].detach()) - 1
+        losses = moved * torch.tensor(self.rises, dtype=torch.float64)
+        return StepLoss(losses.mean(), losses, torch.arange(len(losses)))  # type: ignore[arg-type]
+
+    def only(self, kept: torch.Tensor) -> Rising:
+        self.only_pairs = kept.nonzero().flatten().tolist()
+        return self
 
 
 def elsewhere(toy: Quadratic) -> torch.Tensor:
@@ -199,28 +219,64 @@ def test_friendly_sam_on_a_quadratic() -> None:
         toy.move(elsewhere(toy))
 
 
+def outliers(part: torch.Tensor, quantile: float) -> torch.Tensor:
+    scores = (part - part.mean()).abs() / part.std()
+    return torch.where(scores > torch.quantile(scores, quantile), part, 0)
+
+
 @pytest.mark.parametrize("quantile", [0.5, 0.9, 0.33])
 def test_zsharp_on_a_quadratic(quantile: float) -> None:
+    """The matrix moves by ρ along its outliers, the bias as under sam."""
+    toy = Quadratic()
+    x, g = toy.x, toy.at(toy.x)
+    kept = outliers(g[:12], quantile)
+    assert 0 < int((kept != 0).sum()) < 12
+    epsilon = torch.cat([RHO * unit(kept), RHO * unit(g)[12:]])
+    close(toy.take(controller("zsharp", rho=RHO, quantile=quantile)), toy.at(x + epsilon))
+
+
+def test_every_matrix_moves_by_rho_under_zsharp() -> None:
+    draw = torch.Generator().manual_seed(0)
+    shapes = {"a": (4, 5), "b": (6, 3), "c": (7,), "constant": (2, 2)}
+    weights = {name: torch.randn(shape, generator=draw, dtype=torch.float64) for name, shape in shapes.items()}
+    slopes = {name: torch.randn(shape, generator=draw, dtype=torch.float64) for name, shape in shapes.items()}
+    slopes["constant"] = torch.full((2, 2), 0.5, dtype=torch.float64)
+    toy = Toy(weights, lambda w: sum((slopes[n] * w[n]).sum() for n in shapes))  # type: ignore[arg-type,return-value]
+    toy.take(controller("zsharp", rho=RHO, quantile=0.7))
+    length = norm(list(slopes.values()))
+    rest = (float(slopes["c"].square().sum()) + 1.0) / length**2
+    assert toy.metrics["radius"] == pytest.approx(RHO * (2 + rest) ** 0.5)
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.9, 0.33])
+def test_global_zsharp_on_a_quadratic(quantile: float) -> None:
     toy = Quadratic()
     x, g = toy.x, toy.at(toy.x)
     z = torch.cat([(part - part.mean()) / (part.std(unbiased=False) + 1e-8) for part in (g[:12], g[12:])]).abs()
     kept = torch.where(z > torch.quantile(z, quantile), g, 0)
     assert int((kept != 0).sum()) < 15
-    close(toy.take(controller("zsharp", rho=RHO, quantile=quantile)), toy.at(x + RHO * unit(kept)))
+    close(toy.take(controller("zsharp", over="global", rho=RHO, quantile=quantile)), toy.at(x + RHO * unit(kept)))
 
 
 def test_zsharp_at_quantile_0_is_nearly_sam() -> None:
     toy = Quadratic()
     x, g = toy.x, toy.at(toy.x)
     z = torch.cat([(part - part.mean()) / part.std(unbiased=False) for part in (g[:12], g[12:])]).abs()
-    close(toy.take(controller("zsharp", rho=RHO, quantile=0)), toy.at(x + RHO * unit(g * (z > z.min()))))
+    nearly = controller("zsharp", over="global", rho=RHO, quantile=0)
+    close(toy.take(nearly), toy.at(x + RHO * unit(g * (z > z.min()))))
 
 
-def test_zsharp_takes_the_whole_gradient_where_none_stands_out() -> None:
+@pytest.mark.parametrize("over", ["tensor", "global"])
+def test_zsharp_takes_the_whole_gradient_where_none_stands_out(over: str) -> None:
     """In a constant gradient every z-score is 0."""
     toy = Toy({"w": torch.zeros(3, 4, dtype=torch.float64)}, lambda w: w["w"].sum() + (w["w"] ** 2).sum())
-    taken = toy.take(controller("zsharp", rho=RHO))
+    taken = toy.take(controller("zsharp", over=over, rho=RHO))
     close(taken, torch.full((12,), 1 + 2 * RHO / 12**0.5, dtype=torch.float64))
+
+
+def test_a_norm_that_zsharp_ignores_is_an_error() -> None:
+    with pytest.raises(UsageError, match="norm layer does nothing with over tensor"):
+        controller("zsharp", norm="layer")
 
 
 def test_a_quantile_of_many_numbers_is_estimated_on_some(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +316,7 @@ def test_ssam_masks_keep_their_share(mode: str, sparsity: float) -> None:
         g = toy.at(toy.x)
         toy.take(ssam)
         mask = flat(ssam._masks)
-        still = {"fisher": int(sparsity * 15), "dynamic": -int(-sparsity * 15 // 1)}[mode]
+        still = {"fisher": 15 - int(15 * (1 - sparsity)), "dynamic": -int(-sparsity * 15 // 1)}[mode]
         assert int((~mask).sum()) == still
         if mode == "dynamic" and before is not None:
             gone = int((before & ~mask).sum())
@@ -339,11 +395,28 @@ def test_esam_perturbs_the_drawn_tensors_by_more() -> None:
     assert len(seen) == 4
 
 
+@pytest.mark.parametrize(("share", "kept"), [(0.5, 3), (0.375, 2), (0.44, 2), (0.1, 1), (0.985, 6), (0.99, 8)])
+def test_esam_keeps_the_pairs_above_the_cutoff(share: float, kept: int) -> None:
+    """As in the authors' code one less than ⌊γN⌋, at least one, and all of them from 0.99 on."""
+    toy = Rising([3.0, 1.0, 4.0, 1.5, 5.0, 9.0, 2.0, 6.0])
+    controller("esam", keep=1, share=share).step(toy)
+    assert toy.only_pairs == sorted(sorted(range(8), key=lambda i: -toy.rises[i])[:kept])
+
+
+def test_esam_leaves_out_pairs_as_high_as_the_cutoff() -> None:
+    toy = Rising([1.0, 2.0, 2.0, 2.0, 0.0, 3.0])
+    controller("esam", keep=1, share=0.5).step(toy)
+    assert toy.only_pairs == [5]
+    toy = Rising([2.0, 2.0, 2.0, 2.0])
+    controller("esam", keep=1, share=0.5).step(toy)
+    assert toy.only_pairs == [0], "where none is higher than the others, one is kept"
+
+
 @pytest.mark.parametrize("name", ["sam", "gsam", "wsam", "looksam", "friendly-sam", "zsharp", "random"])
 @pytest.mark.parametrize("over", ["global", "layer", "neuron"])
 def test_the_perturbation_is_as_long_as_asked_for(name: str, over: str) -> None:
     toy = Quadratic()
-    toy.take(controller(name, rho=RHO, norm=over))
+    toy.take(controller(name, rho=RHO, norm=over, **({"over": "global"} if name == "zsharp" else {})))
     assert toy.metrics["radius"] == pytest.approx(RHO)
 
 
