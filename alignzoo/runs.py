@@ -304,6 +304,7 @@ class _Run:
             weights=weights,
             before=before,
             after=after,
+            train_identity=parts.train_identity,
         )
         if self.main:
             write_evaluation(self.folder, before=before, after=after)

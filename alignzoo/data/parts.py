@@ -1,7 +1,8 @@
 """The parts of a run's data: training pairs, held-out pairs, and the pairs kept for the safety probe.
 
-They share no prompt. What is held out depends on the prompts alone and not on the run's seed, so that runs with
-different seeds and methods can be compared on the same pairs; label noise touches the training pairs only.
+They share no prompt. Which part a pair is in depends on the prompts and on settings alone, never on the run's seed or
+methods, so that runs which differ in these train on the same pairs and are compared on the same pairs. Label noise
+touches the training pairs only.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from alignzoo.data.identity import pairs_identity
 from alignzoo.data.noise import flip_labels, write_manifest
 from alignzoo.data.original import OriginalRows
 from alignzoo.data.prepare import Prepared, prepare
-from alignzoo.data.splits import drop_prompts, hold_out, split_by_prompt
+from alignzoo.data.probe_pairs import check_probe_pairs, set_aside
+from alignzoo.data.splits import drop_prompts, hold_out
 from alignzoo.data.summary import DataSummary
 from alignzoo.errors import DataError
 from alignzoo.plugin.card import Need
@@ -28,12 +30,11 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
-PROBE_SHARE = 0.1
-"""Share of the training prompts kept for a probe where a method needs one and nothing else was asked for."""
-PROBE_VALIDATION = 0.3
-"""Share of those prompts that validate it."""
 COLUMNS: dict[Need, tuple[str, ...]] = {"scores": ("chosen_score", "rejected_score"), "groups": ("group",)}
 """What a need of a method asks of the data."""
+_MORE_FOR_THE_PROBE = (
+    "give more data, raise --probe.share, or name a saved probe: --geometry.probe DIR (`alignzoo probe` makes one)"
+)
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,11 @@ class Parts:
 
     Attributes:
         held_out: None where nothing was held out.
-        probe_train, probe_validation: None where no probe share was asked for.
+        probe_train, probe_validation: None with ``--probe.share 0``.
         summaries: how the rows became pairs, by part.
         fingerprint: content hash of the training pairs, as trained on, and of the held-out ones.
+        train_identity: short content hash of the training pairs alone, in order: equal for two runs that train on the
+            same tokens with the same labels.
         highest_id: the largest token id of all pairs.
         original: the sources' rows, of ``train`` and of ``held_out``.
         flipped: ids of the training pairs that label noise has swapped.
@@ -69,6 +72,7 @@ class Parts:
     original: dict[str, OriginalRows]
     flipped: frozenset[int] = frozenset()
     scores: dict[str, Scores] = field(default_factory=dict)
+    train_identity: str = ""
 
 
 def load_parts(
@@ -105,10 +109,7 @@ def load_parts(
             report.warn(f"{shared} training pairs have prompts of the held-out pairs and were left out")
     else:
         train, held_out = hold_out(prepared.dataset, settings.eval_share, settings.eval_pairs, "eval")
-    probe_share = settings.probe_share
-    if probe_share is None:
-        probe_share = PROBE_SHARE if "probe" in needs else 0.0
-    train, probe_train, probe_validation = _for_the_probe(train, probe_share)
+    train, probe_train, probe_validation = set_aside(train, settings.probe_share)
     if len(train) == 0:
         raise DataError(
             f"{settings.data}: no pair is left to train on after holding out {len(held_out)} pairs",
@@ -117,22 +118,23 @@ def load_parts(
     _check_columns(needs, train, settings.data)
     if len(held_out):
         _check_columns(needs, held_out, settings.eval_data or settings.data)
+    if "probe" in needs and probe_train is not None and probe_validation is not None:
+        check_probe_pairs(probe_train, probe_validation, hint=_MORE_FOR_THE_PROBE)
     train, flipped = _with_noise(train, settings, report, folder)
     report.note(_division(train, held_out, probe_train, probe_validation))
-    identity = pairs_identity([(train, prepared, flipped), (held_out, other, [])])
-    kept = held_out if len(held_out) else None
+    trained = (train, prepared, flipped)
     return Parts(
-        train, kept, probe_train, probe_validation, summaries, identity, highest_id, original, frozenset(flipped)
+        train,
+        held_out if len(held_out) else None,
+        probe_train,
+        probe_validation,
+        summaries,
+        fingerprint=pairs_identity([trained, (held_out, other, [])]),
+        highest_id=highest_id,
+        original=original,
+        flipped=frozenset(flipped),
+        train_identity=pairs_identity([trained])[:16],
     )
-
-
-def _for_the_probe(train: Dataset, share: float) -> tuple[Dataset, Dataset | None, Dataset | None]:
-    """Training pairs, and the probe's for training and validation."""
-    if share == 0:
-        return train, None, None
-    shares = {"train": 1 - share, "probe": share * (1 - PROBE_VALIDATION), "validation": share * PROBE_VALIDATION}
-    parts = split_by_prompt(train, shares, 0, "probe")
-    return parts["train"], parts["probe"], parts["validation"]
 
 
 def _check_columns(needs: Collection[Need], pairs: Dataset, source: str) -> None:
@@ -198,7 +200,8 @@ def _with_noise(train: Dataset, settings: Settings, report: Reporter, folder: Pa
 
 
 def _division(train: Dataset, held_out: Dataset, probe: Dataset | None, validation: Dataset | None) -> str:
-    text = f"pairs: {len(train)} to train on, {len(held_out)} held out"
-    if probe is not None and validation is not None:
-        text += f", {len(probe)} + {len(validation)} for the probe (training + validation)"
-    return text
+    text = f"pairs: {len(train):,} to train on, {len(held_out):,} held out"
+    if probe is None or validation is None:
+        return f"{text}, none set aside for a safety probe"
+    aside = f"{len(probe):,} + {len(validation):,} set aside for a safety probe (training + validation)"
+    return f"{text}, {aside}; the same whatever the methods"
