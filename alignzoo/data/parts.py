@@ -185,6 +185,13 @@ def _prepare(
 def describe(summary: DataSummary, report: Reporter) -> None:
     """Say how rows became pairs."""
     report.table(f"data: {summary.source}", ("what", "count", "detail"), summary.table())
+    restored, refused = summary.counted["prompt-restored"], summary.dropped.get("prompt-rewritten-by-chat-template")
+    if restored or refused:
+        left_out = refused.count if refused else 0
+        report.warn(
+            f"the chat template rewrites the prompt when a reply is added, in {restored + left_out} of {summary.rows} "
+            f"rows: {restored} pairs are trained on behind the prompt as it is generated from, {left_out} left out"
+        )
 
 
 def _with_noise(train: Dataset, settings: Settings, report: Reporter, folder: Path | None) -> tuple[Dataset, list[int]]:

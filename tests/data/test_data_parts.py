@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from data_examples import MISTRAL, assistant, system, user
 from heard import Heard
 from transformers import AutoTokenizer
 
@@ -98,6 +99,40 @@ def test_the_report_says_which_pairs_train(tokenizer: Any, tmp_path: Path) -> No
     train, held_out, probe, validation = (f"{size:,}" for size in sizes)
     assert f"pairs: {train} to train on, {held_out} held out, {probe} + {validation} set aside" in "".join(notes.said)
     assert "," in train
+
+
+def behind_a_system_text(path: Path, template: str) -> dict[str, Any]:
+    """60 pairs, and the sandbox's tokenizer with another chat template."""
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
+    tokenizer.chat_template = template
+    rows = [
+        {
+            "prompt": [system("You are a careful guide."), user(f"How far is tower {n}?")],
+            "chosen": [assistant(f"Far {n}.")],
+            "rejected": [assistant(f"No {n}.")],
+        }
+        for n in range(60)
+    ]
+    return {"tokenizer": tokenizer, "data": lines(path, rows)}
+
+
+@pytest.mark.parametrize(("template", "restored"), [(MISTRAL, 60), (MISTRAL.replace("loop.last", "loop.first"), 0)])
+def test_a_template_that_rewrites_prompts_is_reported_with_its_share(
+    template: str, restored: int, tmp_path: Path
+) -> None:
+    notes = Heard()
+    summary = load(notes=notes, **behind_a_system_text(tmp_path / "a.jsonl", template)).summaries["train"]
+    assert summary.counted["prompt-restored"] == restored
+    assert summary.lengths["prompt"]["p5"] > 20
+    said = "in 60 of 60 rows: 60 pairs are trained on behind the prompt as it is generated from, 0 left out"
+    assert [said in text for text in notes.warnings] == [True] * bool(restored)
+
+
+def test_pairs_whose_reply_cannot_be_told_from_a_rewritten_prompt_are_left_out(tmp_path: Path) -> None:
+    template = MISTRAL.replace("{{ m.content }}[", "{{ m.content }} {{ loop.last }}[")
+    with pytest.raises(DataError, match="no usable pair in 60 rows") as error:
+        load(**behind_a_system_text(tmp_path / "a.jsonl", template))
+    assert "60  prompt-rewritten-by-chat-template" in str(error.value.hint)
 
 
 def test_too_few_pairs_to_judge_a_probe_are_refused_where_one_is_needed(tokenizer: Any, tmp_path: Path) -> None:
