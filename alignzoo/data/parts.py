@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignzoo.data.columns import column
 from alignzoo.data.identity import pairs_identity
+from alignzoo.data.lengths import lengths_of
 from alignzoo.data.noise import flip_labels, write_manifest
 from alignzoo.data.original import OriginalRows
 from alignzoo.data.prepare import Prepared, prepare
@@ -73,6 +74,10 @@ class Parts:
     flipped: frozenset[int] = frozenset()
     scores: dict[str, Scores] = field(default_factory=dict)
     train_identity: str = ""
+
+    def longest(self) -> int:
+        """Tokens of the longest sequence, prompt and response, that is trained or evaluated on."""
+        return max(int(lengths_of(part).longest.max()) for part in (self.train, self.held_out) if part is not None)
 
 
 def load_parts(
@@ -147,6 +152,17 @@ def _check_columns(needs: Collection[Need], pairs: Dataset, source: str) -> None
                 + (" or another source of scores (--reward probe, --reward hf)" if need == "scores" else "")
                 + "; docs/data.md names the layouts that have them",
             )
+
+
+def warn_of_little(parts: Parts, settings: Settings, report: Reporter) -> None:
+    """Say where the data is too little for what the settings make of it."""
+    if len(parts.train) < settings.batch_size:
+        report.warn(
+            f"a step of {settings.batch_size} pairs is more than the {len(parts.train)} training pairs, so that pairs "
+            "repeat within a step; lower --batch-size, or give more data"
+        )
+    if parts.held_out is None and settings.eval_share > 0:
+        report.warn("nothing is held out, so nothing shows how well it does; raise --eval-share, or name --eval-data")
 
 
 def prepare_pairs(settings: Settings, tokenizer: Any) -> Prepared:

@@ -217,10 +217,12 @@ def _probe_of(
     """The model of the settings, and a probe trained on it and the settings' data."""
     from alignzoo.data.parts import describe, prepare_pairs
     from alignzoo.data.splits import split_by_prompt
-    from alignzoo.model.load import find_model, load_policy, load_tokenizer
+    from alignzoo.model.load import find_model, load_config, load_policy, load_tokenizer
+    from alignzoo.model.positions import within_positions
 
     seed = settings.seed
     source = find_model(settings.model)
+    settings = within_positions(settings, load_config(source, settings), reporter)
     prepared = prepare_pairs(settings, load_tokenizer(source, settings))
     describe(prepared.summary, reporter)
     pairs = prepared.dataset
