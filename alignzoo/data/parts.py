@@ -226,5 +226,5 @@ def _division(train: Dataset, held_out: Dataset, probe: Dataset | None, validati
     text = f"pairs: {len(train):,} to train on, {len(held_out):,} held out"
     if probe is None or validation is None:
         return f"{text}, none set aside for a safety probe"
-    aside = f"{len(probe):,} + {len(validation):,} set aside for a safety probe (training + validation)"
-    return f"{text}, {aside}; the same whatever the methods"
+    aside = f"{len(probe):,} + {len(validation):,} set aside for the safety probe"
+    return f"{text}, {aside}, the same for every method"

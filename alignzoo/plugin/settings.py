@@ -70,7 +70,7 @@ class Settings(BaseModel):
     max_length: int = _setting(
         MAX_LENGTH,
         "tokens of prompt and response; longer responses are cut "
-        f"[default: {MAX_LENGTH}, more for a long --max-prompt-length, less for a model with fewer positions]",
+        f"[default: {MAX_LENGTH}, at least twice --max-prompt-length, at most the model's positions]",
         ge=2,
     )
     max_prompt_length: int = _setting(
