@@ -79,6 +79,8 @@ def test_a_method_and_its_controls_train_on_the_same_pairs_in_the_same_order(tok
         parts = load_parts(plan.settings, tokenizer, needs=plan.needs, report=Heard())
         seen.append((parts.train["pair_id"][:], sorted(parts.flipped), parts.train_identity, parts.fingerprint))
     assert all(other == seen[0] for other in seen), [len(pairs) for pairs, *_ in seen]
+    noisier = load(tokenizer, data=data, label_noise=0.3, eval_share=0.1).train_identity
+    assert noisier != seen[0][2], "other labels are other training pairs"
 
 
 def test_the_default_share_for_the_probe_is_capped_and_an_explicit_one_is_not() -> None:

@@ -80,6 +80,16 @@ def test_every_layout_trains(layout_and_file: tuple[str, Path], train: Train, ma
     assert (said in heard.notes) == (not has_labels)
 
 
+def test_a_method_and_its_control_train_on_the_same_pairs(train: Train, make_model: MakeModel, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"data": str(write_rows(tmp_path / "pairs.jsonl", plain_rows(400))), "probe.share": None}
+    given |= {"model": str(make_model()), "max-steps": 1, "label-noise": 0.2}
+    method, control = (train(geometry=name, **given) for name in ("shapo-token", "plain"))
+    assert method.result["pairs"] == control.result["pairs"]
+    assert method.result["train_identity"] == control.result["train_identity"]
+    assert method.column("logps/chosen") == control.column("logps/chosen")
+    assert (method.path / "label_noise.jsonl").read_bytes() == (control.path / "label_noise.jsonl").read_bytes()
+
+
 def test_a_model_without_chat_template_trains_on_text(train: Train, make_model: MakeModel, tmp_path: Path) -> None:
     model = make_model("gpt2", chat_template=False, name="gpt2-no-template")
     rows = plain_rows(20)
