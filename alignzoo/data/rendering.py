@@ -91,22 +91,22 @@ def _with_prompt(
     Some templates put the system text, or tools, into whichever turn comes last. What a model continues is the prompt
     alone, so that is what its reply must be trained behind. None where the reply cannot be told from what is before it.
     """
-    if not tokenizer.chat_template:
+    if not tokenizer.chat_template or whole.startswith(prompt.rstrip()):
         return whole
     messages = as_messages(row.prompt, "user")
-    last, shared = messages[-1]["content"].strip() if messages else "", shared_length(prompt, whole)
-    start = prompt.rfind(last) if last else -1
-    if 0 <= start <= shared - len(last):
-        return whole
     # Where the last turn closes: what the prompt has after that only announces the reply.
     closed = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False).rstrip()
-    end = shared_length(prompt, closed)
+    shared, end = shared_length(prompt, whole), shared_length(prompt, closed)
+    last = messages[-1]["content"].strip() if messages else ""
+    start = prompt.rfind(last, 0, end) if last else -1
+    if 0 <= start <= shared - len(last):
+        return whole
     if start < 0:
         return whole if shared >= end else None
     turn = prompt[start:end]
     stand_in = [{**as_messages(reply, "assistant")[0], "content": _REPLY}]
     head = render_whole(row, stand_in, tokenizer).rpartition(_REPLY)[0]
-    if len(turn) < len(last) or not prompt.count(turn) == head.count(turn) > 0:
+    if not prompt.count(turn) == head.count(turn) > 0:
         return None
     at = head.rfind(turn)
     same = shared_length(prompt[start:], head[at:])

@@ -167,6 +167,8 @@ def test_templates_that_change_no_more_than_the_announcement_of_the_reply_keep_t
     assert "hm" not in made.prompt_text
     assert made.prompt_text.endswith("And you?<|im_end|>\n<|im_start|>assistant\n")
     assert made.chosen_text == "<think>\nso\n</think>\n\nyes<|im_end|>"
+    word = pair(replace(CHAT, prompt=[user("think")]), chatml)  # it is in the announcement of the reply, too
+    assert word.prompt_text.endswith("think<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_long_prompt_is_dropped_and_never_cut(chatml: Any) -> None:
