@@ -32,6 +32,7 @@ class RunResult:
         sentence: the methods, as the words of a command line.
         before, after: figures of the evaluations: ``eval/…`` on held-out pairs, ``sandbox/…`` from generated answers.
         seconds: wall-clock time of this process, loading included.
+        train_identity: hash of the training pairs in order; runs that share it trained on the same pairs and labels.
     """
 
     folder: str
@@ -44,6 +45,7 @@ class RunResult:
     weights: str
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
+    train_identity: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -199,17 +199,27 @@ class _Run:
 
     def _prepare(self) -> tuple[Loop, Parts, Any]:
         """Everything before the first step; what cannot work fails here, the cheap checks first."""
-        from alignzoo.data.parts import load_parts
+        from alignzoo.data.parts import load_parts, warn_of_little
         from alignzoo.environment import describe_environment
-        from alignzoo.model.load import check_quantisation, check_vocabulary, find_model, load_policy, load_tokenizer
+        from alignzoo.model.load import (
+            check_quantisation,
+            check_vocabulary,
+            find_model,
+            load_config,
+            load_policy,
+            load_tokenizer,
+        )
+        from alignzoo.model.positions import fitted, warn_beyond_positions
         from alignzoo.train.assemble import assemble
         from alignzoo.train.optim import optimizer_class
 
-        settings = self.settings
-        optimizer_class(settings.optimizer)
+        optimizer_class(self.settings.optimizer)
         self._check_batch()
-        source = find_model(settings.model)
-        check_quantisation(settings, source)
+        source = find_model(self.settings.model)
+        check_quantisation(self.settings, source)
+        config = load_config(source, self.settings)
+        self.plan = fitted(self.plan, config, self.report)
+        self.settings = settings = self.plan.settings
         tokenizer = load_tokenizer(source, settings)
         self._take_folder()
         with self.accelerator.main_process_first():
@@ -220,6 +230,8 @@ class _Run:
                 report=self.report,
                 folder=self.folder if self.main else None,
             )
+        warn_of_little(parts, settings, self.report)
+        warn_beyond_positions(config, parts.longest(), self.report)
         self.report.note(f"loading {settings.model}")
         policy = load_policy(source, settings)
         check_vocabulary(policy, max(parts.highest_id, tokenizer.pad_token_id), settings.model)
@@ -361,6 +373,7 @@ class _Run:
             weights=weights,
             before=before,
             after=after,
+            train_identity=parts.train_identity,
         )
         if self.main:
             write_evaluation(self.folder, before=before, after=after)

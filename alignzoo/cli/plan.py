@@ -62,12 +62,15 @@ def command(ctx: click.Context, recipe: tuple[str, ...], as_json: bool, **words:
     _check_words(plan, words)
     from alignzoo.estimate.estimate import Model, Situation, estimate
     from alignzoo.estimate.shapes import read_config
+    from alignzoo.model.positions import fitted
 
-    settings = plan.settings
     try:
-        model = Model(read_config(settings.model, trust_remote_code=settings.trust_remote_code))
+        config = read_config(plan.settings.model, trust_remote_code=plan.settings.trust_remote_code)
+        model = Model(config)
     except ModelError as error:  # nothing has been run: the words are wrong
         raise UsageError(error.message, hint=error.hint) from error
+    plan = fitted(plan, config, ConsoleReporter())
+    settings = plan.settings
     data = _data(plan, words, named=any("data" in layer.values for layer in layers if layer.origin != _ASSUMED))
     found = estimate(Situation(plan, model, _hardware(words, sharding, settings.precision == "bf16"), data))
     from alignzoo.estimate.advice import changes, largest, together

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alignzoo.data.summary import DataSummary, Dropped, Tally
-from alignzoo.data.tokenise_rows import BOOKKEEPING, TokeniseRows
+from alignzoo.data.tokenise_rows import BOOKKEEPING, COUNTED, TokeniseRows
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -25,7 +25,8 @@ class Kept:
 
     def __init__(self, task: TokeniseRows) -> None:
         self.task = task
-        self.rows = self.pairs = self.boundary_moved = self.truncated = 0
+        self.rows = self.pairs = 0
+        self.counted = dict.fromkeys(COUNTED, 0)
         self.highest_id = -1
         self._tally = Tally()
         self._tokens: list[bytes] = []
@@ -64,8 +65,8 @@ class Kept:
         if block.num_rows == 0:
             return block
         self.pairs += block.num_rows
-        self.boundary_moved += pc.sum(block["boundary_moved"]).as_py()
-        self.truncated += pc.sum(block["truncated"]).as_py()
+        for name in COUNTED:
+            self.counted[name] += pc.sum(block[name]).as_py()
         # Copies: an array of a block would hold on to all of the block.
         self._tokens.append(b"".join(block["tokens"].to_pylist()))
         self._contents.append(b"".join(block["content"].to_pylist()))
@@ -96,8 +97,9 @@ class Kept:
         tokens = pa.Array.from_buffers(pa.binary(32), self.pairs, [None, pa.py_buffer(b"".join(self._tokens))])
         different = pc.count_distinct(tokens).as_py()
         counted = {
-            "boundary-moved": self.boundary_moved,
-            "response-truncated": self.truncated,
+            "boundary-moved": self.counted["boundary_moved"],
+            "response-truncated": self.counted["truncated"],
+            "prompt-restored": self.counted["prompt_restored"],
             "duplicate": self.pairs - different,
         }
         lengths = {side: _percentiles(np.concatenate(sizes)) for side, sizes in self._lengths.items()}

@@ -1,7 +1,8 @@
 """The parts of a run's data: training pairs, held-out pairs, and the pairs kept for the safety probe.
 
-They share no prompt. What is held out depends on the prompts alone and not on the run's seed, so that runs with
-different seeds and methods can be compared on the same pairs; label noise touches the training pairs only.
+They share no prompt. Which part a pair is in depends on the prompts and on settings alone, never on the run's seed or
+methods, so that runs which differ in these train on the same pairs and are compared on the same pairs. Label noise
+touches the training pairs only.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from alignzoo.data.columns import column
 from alignzoo.data.identity import pairs_identity
+from alignzoo.data.lengths import lengths_of
 from alignzoo.data.malformed import malformed_warning, refuse_malformed
 from alignzoo.data.noise import flip_labels, write_manifest
 from alignzoo.data.original import OriginalRows
 from alignzoo.data.prepare import Prepared, prepare
-from alignzoo.data.splits import drop_prompts, hold_out, split_by_prompt
+from alignzoo.data.probe_pairs import check_probe_pairs, set_aside
+from alignzoo.data.splits import drop_prompts, hold_out
 from alignzoo.data.summary import DataSummary
 from alignzoo.errors import DataError
 from alignzoo.plugin.card import Need
@@ -29,12 +32,11 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
-PROBE_SHARE = 0.1
-"""Share of the training prompts kept for a probe where a method needs one and nothing else was asked for."""
-PROBE_VALIDATION = 0.3
-"""Share of those prompts that validate it."""
 COLUMNS: dict[Need, tuple[str, ...]] = {"scores": ("chosen_score", "rejected_score"), "groups": ("group",)}
 """What a need of a method asks of the data."""
+_MORE_FOR_THE_PROBE = (
+    "give more data, raise --probe.share, or name a saved probe: --geometry.probe DIR (`alignzoo probe` makes one)"
+)
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,11 @@ class Parts:
 
     Attributes:
         held_out: None where nothing was held out.
-        probe_train, probe_validation: None where no probe share was asked for.
+        probe_train, probe_validation: None with ``--probe.share 0``.
         summaries: how the rows became pairs, by part.
         fingerprint: content hash of the training pairs, as trained on, and of the held-out ones.
+        train_identity: short content hash of the training pairs alone, in order: equal for two runs that train on the
+            same tokens with the same labels.
         highest_id: the largest token id of all pairs.
         original: the sources' rows, of ``train`` and of ``held_out``.
         flipped: ids of the training pairs that label noise has swapped.
@@ -70,6 +74,11 @@ class Parts:
     original: dict[str, OriginalRows]
     flipped: frozenset[int] = frozenset()
     scores: dict[str, Scores] = field(default_factory=dict)
+    train_identity: str = ""
+
+    def longest(self) -> int:
+        """Tokens of the longest sequence, prompt and response, that is trained or evaluated on."""
+        return max(int(lengths_of(part).longest.max()) for part in (self.train, self.held_out) if part is not None)
 
 
 def load_parts(
@@ -107,10 +116,7 @@ def load_parts(
             report.warn(f"{shared} training pairs have prompts of the held-out pairs and were left out")
     else:
         train, held_out = hold_out(prepared.dataset, settings.eval_share, settings.eval_pairs, "eval")
-    probe_share = settings.probe_share
-    if probe_share is None:
-        probe_share = PROBE_SHARE if "probe" in needs else 0.0
-    train, probe_train, probe_validation = _for_the_probe(train, probe_share)
+    train, probe_train, probe_validation = set_aside(train, settings.probe_share)
     if len(train) == 0:
         raise DataError(
             f"{settings.data}: no pair is left to train on after holding out {len(held_out)} pairs",
@@ -119,22 +125,23 @@ def load_parts(
     _check_columns(needs, train, settings.data)
     if len(held_out):
         _check_columns(needs, held_out, settings.eval_data or settings.data)
+    if "probe" in needs and probe_train is not None and probe_validation is not None:
+        check_probe_pairs(probe_train, probe_validation, hint=_MORE_FOR_THE_PROBE)
     train, flipped = _with_noise(train, settings, report, folder)
     report.note(_division(train, held_out, probe_train, probe_validation))
-    identity = pairs_identity([(train, prepared, flipped), (held_out, other, [])])
-    kept = held_out if len(held_out) else None
+    trained = (train, prepared, flipped)
     return Parts(
-        train, kept, probe_train, probe_validation, summaries, identity, highest_id, original, frozenset(flipped)
+        train,
+        held_out if len(held_out) else None,
+        probe_train,
+        probe_validation,
+        summaries,
+        fingerprint=pairs_identity([trained, (held_out, other, [])]),
+        highest_id=highest_id,
+        original=original,
+        flipped=frozenset(flipped),
+        train_identity=pairs_identity([trained])[:16],
     )
-
-
-def _for_the_probe(train: Dataset, share: float) -> tuple[Dataset, Dataset | None, Dataset | None]:
-    """Training pairs, and the probe's for training and validation."""
-    if share == 0:
-        return train, None, None
-    shares = {"train": 1 - share, "probe": share * (1 - PROBE_VALIDATION), "validation": share * PROBE_VALIDATION}
-    parts = split_by_prompt(train, shares, 0, "probe")
-    return parts["train"], parts["probe"], parts["validation"]
 
 
 def _check_columns(needs: Collection[Need], pairs: Dataset, source: str) -> None:
@@ -147,6 +154,17 @@ def _check_columns(needs: Collection[Need], pairs: Dataset, source: str) -> None
                 + (" or another source of scores (--reward probe, --reward hf)" if need == "scores" else "")
                 + "; docs/data.md names the layouts that have them",
             )
+
+
+def warn_of_little(parts: Parts, settings: Settings, report: Reporter) -> None:
+    """Say where the data is too little for what the settings make of it."""
+    if len(parts.train) < settings.batch_size:
+        report.warn(
+            f"a step of {settings.batch_size} pairs is more than the {len(parts.train)} training pairs, so that pairs "
+            "repeat within a step; lower --batch-size, or give more data"
+        )
+    if parts.held_out is None and settings.eval_share > 0:
+        report.warn("nothing is held out, so nothing shows how well it does; raise --eval-share, or name --eval-data")
 
 
 def prepare_pairs(settings: Settings, tokenizer: Any) -> Prepared:
@@ -189,6 +207,13 @@ def describe(prepared: Prepared, report: Reporter) -> None:
     """Say how rows became pairs."""
     summary = prepared.summary
     report.table(f"data: {summary.source}", ("what", "count", "detail"), summary.table())
+    restored, refused = summary.counted["prompt-restored"], summary.dropped.get("prompt-rewritten-by-chat-template")
+    if restored or refused:
+        left_out = refused.count if refused else 0
+        report.warn(
+            f"the chat template rewrites the prompt when a reply is added, in {restored + left_out} of {summary.rows} "
+            f"rows: {restored} pairs are trained on behind the prompt as it is generated from, {left_out} left out"
+        )
     _warn_of_malformed(prepared, report)
 
 
@@ -211,7 +236,8 @@ def _with_noise(train: Dataset, settings: Settings, report: Reporter, folder: Pa
 
 
 def _division(train: Dataset, held_out: Dataset, probe: Dataset | None, validation: Dataset | None) -> str:
-    text = f"pairs: {len(train)} to train on, {len(held_out)} held out"
-    if probe is not None and validation is not None:
-        text += f", {len(probe)} + {len(validation)} for the probe (training + validation)"
-    return text
+    text = f"pairs: {len(train):,} to train on, {len(held_out):,} held out"
+    if probe is None or validation is None:
+        return f"{text}, none set aside for a safety probe"
+    aside = f"{len(probe):,} + {len(validation):,} set aside for the safety probe"
+    return f"{text}, {aside}, the same for every method"

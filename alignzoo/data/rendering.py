@@ -13,6 +13,9 @@ from alignzoo.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_REPLY = "\ue000reply\ue000"
+"""Stands in for a reply, to find where a template writes it: characters for private use, which no template writes."""
+
 
 def shared_length(*sequences: Sequence[Any]) -> int:
     """How many leading items all sequences have in common."""
@@ -24,11 +27,15 @@ def shared_length(*sequences: Sequence[Any]) -> int:
 
 @dataclass(frozen=True)
 class RenderedPair:
-    """Three texts; ``chosen`` and ``rejected`` each hold the prompt as well."""
+    """Three texts; ``chosen`` and ``rejected`` each hold the prompt as well.
+
+    ``prompt_restored``: the template writes the prompt differently before a reply; here it is as for generation.
+    """
 
     prompt: str
     chosen: str
     rejected: str
+    prompt_restored: bool = False
 
     def pieces(self) -> tuple[str, str, str]:
         """Prompt, chosen reply and rejected reply, so that prompt + reply is what was tokenised."""
@@ -61,11 +68,48 @@ def render_pair(
 
     try:
         prompt = render_prompt(row.prompt, tokenizer, transcript=row.transcript)
-        chosen, rejected = (render_whole(row, reply, tokenizer) for reply in (row.chosen, row.rejected))
+        written = [render_whole(row, reply, tokenizer) for reply in (row.chosen, row.rejected)]
+        wholes = [
+            _with_prompt(prompt, whole, row, reply, tokenizer)
+            for whole, reply in zip(written, (row.chosen, row.rejected), strict=True)
+        ]
     except TemplateError:
         # For instance two turns of one speaker in a row, which many templates refuse.
         return Drop("refused-by-chat-template")
-    return RenderedPair(prompt, _end_turn(chosen, end_tokens), _end_turn(rejected, end_tokens))
+    if None in wholes:
+        return Drop("prompt-rewritten-by-chat-template")
+    chosen, rejected = (_end_turn(str(whole), end_tokens) for whole in wholes)
+    return RenderedPair(prompt, chosen, rejected, prompt_restored=wholes != written)
+
+
+def _with_prompt(
+    prompt: str, whole: str, row: PreferenceRow, reply: Text, tokenizer: PreTrainedTokenizerBase
+) -> str | None:
+    """``whole``, with its prompt replaced by ``prompt`` where the template writes another one before a reply.
+
+    Some templates put the system text, or tools, into whichever turn comes last. What a model continues is the prompt
+    alone, so that is what its reply must be trained behind. None where the reply cannot be told from what is before it.
+    """
+    if not tokenizer.chat_template or whole.startswith(prompt.rstrip()):
+        return whole
+    messages = as_messages(row.prompt, "user")
+    # Where the last turn closes: what the prompt has after that only announces the reply.
+    closed = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False).rstrip()
+    shared, end = shared_length(prompt, whole), shared_length(prompt, closed)
+    last = messages[-1]["content"].strip() if messages else ""
+    start = prompt.rfind(last, 0, end) if last else -1
+    if 0 <= start <= shared - len(last):
+        return whole
+    if start < 0:
+        return whole if shared >= end else None
+    turn = prompt[start:end]
+    stand_in = [{**as_messages(reply, "assistant")[0], "content": _REPLY}]
+    head = render_whole(row, stand_in, tokenizer).rpartition(_REPLY)[0]
+    if not prompt.count(turn) == head.count(turn) > 0:
+        return None
+    at = head.rfind(turn)
+    same = shared_length(prompt[start:], head[at:])
+    return prompt[: start + same] + whole[at + same :] if whole.startswith(head[: at + same]) else None
 
 
 def render_whole(row: PreferenceRow, reply: Text, tokenizer: PreTrainedTokenizerBase) -> str:

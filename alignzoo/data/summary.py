@@ -19,7 +19,8 @@ class Dropped:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """``counted``: boundary-moved, response-truncated, duplicate among the kept. ``lengths``: percentiles, tokens."""
+    """``counted``: boundary-moved, response-truncated, prompt-restored, duplicate among the kept. ``lengths``:
+    percentiles, tokens."""
 
     source: str
     split: str | None

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 _TEXTS = ("prompt_text", "chosen_text", "rejected_text")
-BOOKKEEPING = ("reason", "boundary_moved", "truncated", "tokens", "content")
+COUNTED = ("boundary_moved", "truncated", "prompt_restored")
+"""Columns that say what became of a kept pair."""
+BOOKKEEPING = ("reason", *COUNTED, "tokens", "content")
 """Columns that only the account of the pass needs; ``tokens`` and ``content`` are hashes of 32 bytes."""
 _NOT_CONTENT = ("pair_id", *_IDS, *BOOKKEEPING)
 
@@ -38,7 +40,7 @@ def columns_of(layout: Layout, source_columns: list[str]) -> Features:
     types |= {
         name: Value(kind) for name, kind in extra_types(source_columns, layout.safety_columns, layout.gives).items()
     }
-    types |= {"reason": Value("string"), "boundary_moved": Value("bool"), "truncated": Value("bool")}
+    types |= {"reason": Value("string"), **{name: Value("bool") for name in COUNTED}}
     return Features({**types, "tokens": Value("binary"), "content": Value("binary")})
 
 
@@ -137,8 +139,7 @@ def _record(row: PreferenceRow, pair: TokenizedPair, content: Sequence[str]) -> 
         **ids,
         "prompt_key": prompt_key(row.prompt),
         "reason": "",
-        "boundary_moved": pair.boundary_moved,
-        "truncated": pair.truncated,
+        **{name: getattr(pair, name) for name in COUNTED},
         "tokens": tokens.digest(),
     }
     tokens.update(json.dumps({name: record[name] for name in content}, default=str).encode())

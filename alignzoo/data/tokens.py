@@ -24,6 +24,7 @@ class TokenizedPair:
     """Token ids of one pair; prompt + reply is the whole sequence. ``*_text``: what was tokenised, cut by characters.
 
     ``boundary_moved``: the prompt has fewer tokens than it has alone. ``truncated``: a reply was cut, its EOS lost.
+    ``prompt_restored``: see ``RenderedPair``.
     """
 
     prompt_ids: list[int]
@@ -34,6 +35,7 @@ class TokenizedPair:
     rejected_text: str
     boundary_moved: bool
     truncated: bool
+    prompt_restored: bool
 
 
 class PairTokenizer:
@@ -161,7 +163,7 @@ class PairTokenizer:
                 return Drop(f"empty-{side}")
         chosen_ids, rejected_ids = (reply[:room] for reply in replies)
         if chosen_ids == rejected_ids:
-            return Drop("identical-sides")
+            return Drop("identical-sides" if replies[0] == replies[1] else "identical-after-truncation")
         return TokenizedPair(
             prompt,
             chosen_ids,
@@ -169,6 +171,7 @@ class PairTokenizer:
             *pair.pieces(),
             boundary_moved=size < len(alone),
             truncated=max(map(len, replies)) > room,
+            prompt_restored=pair.prompt_restored,
         )
 
     def _one_bos(self, ids: list[int]) -> list[int]:

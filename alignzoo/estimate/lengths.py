@@ -84,17 +84,17 @@ def _check_limits(settings: Settings, prompt: int | None, response: int | None, 
 
 
 def of_data(settings: Settings, report: Reporter) -> Data:
-    """From the data of a run, tokenised as a run would.
+    """From the training pairs of a run, tokenised and divided as a run would.
 
     Raises:
         DataError: it cannot be read.
         ModelError: the model comes without a tokenizer.
     """
-    from alignzoo.data.parts import prepare_pairs
+    from alignzoo.data.parts import load_parts
     from alignzoo.model.load import find_model, load_tokenizer
 
     tokenizer = load_tokenizer(find_model(settings.model), settings)
-    dataset = prepare_pairs(settings, tokenizer).dataset
+    dataset = load_parts(settings, tokenizer, needs=(), report=report).train
     sides: list[Sequence[int]] = [_counts(dataset, f"{side}_ids") for side in ("prompt", "chosen", "rejected")]
     found = [Lengths(*one) for one in zip(*sides, strict=True)]
     mean = Lengths(*(max(1, round(sum(side) / len(side))) for side in sides))

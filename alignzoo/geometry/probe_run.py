@@ -12,7 +12,8 @@ import torch
 from safetensors import SafetensorError
 
 from alignzoo.cache import cache_folder
-from alignzoo.errors import AlignzooError, DataError, ModelError
+from alignzoo.data.probe_pairs import PROBE_VALIDATION, check_probe_pairs
+from alignzoo.errors import AlignzooError, ModelError
 from alignzoo.files import scratch
 from alignzoo.geometry.plots import draw_probe, drawn_or_told
 from alignzoo.geometry.probe import Pooling, Probe, fit_probe, hidden_features, layer_indices
@@ -97,15 +98,11 @@ def train_probe(
         layers, pooling: see :func:`~alignzoo.geometry.probe.layer_indices` and ``hidden_features``.
 
     Raises:
-        DataError: one of the parts is empty or lacks safe or unsafe responses.
+        DataError: too few safe or unsafe responses in one of the parts.
         UsageError: a layer that the model does not have.
     """
     labelled = "chosen_safe" in train.column_names
-    if not len(train) or not len(validation):
-        raise DataError(
-            f"the probe has {len(train)} pairs to train on and {len(validation)} to validate it",
-            hint="give more data, or raise --probe.share",
-        )
+    check_probe_pairs(train, validation, hint="give more data")
     model = without_adapter(model)
     indices = layer_indices(layers, int(model.config.get_text_config().num_hidden_layers))
     training = model.training
@@ -199,12 +196,14 @@ def _probe_of(
     settings: Settings, max_pairs: int | None, layers: str, pooling: Pooling, reporter: Reporter
 ) -> tuple[Any, Probe]:
     """The model of the settings, and a probe trained on it and the settings' data."""
-    from alignzoo.data.parts import PROBE_VALIDATION, describe, prepare_pairs
+    from alignzoo.data.parts import describe, prepare_pairs
     from alignzoo.data.splits import split_by_prompt
-    from alignzoo.model.load import find_model, load_policy, load_tokenizer
+    from alignzoo.model.load import find_model, load_config, load_policy, load_tokenizer
+    from alignzoo.model.positions import within_positions
 
     seed = settings.seed
     source = find_model(settings.model)
+    settings = within_positions(settings, load_config(source, settings), reporter)
     prepared = prepare_pairs(settings, load_tokenizer(source, settings))
     describe(prepared, reporter)
     pairs = prepared.dataset

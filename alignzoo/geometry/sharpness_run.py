@@ -19,7 +19,8 @@ from alignzoo.geometry.probe_run import cached_probe
 from alignzoo.geometry.projections import Projection, find_down_projections
 from alignzoo.geometry.sharpness import Subspace, measure
 from alignzoo.geometry.subspace import SavedSelection, select_neurons, selection_file
-from alignzoo.model.load import check_vocabulary, find_model, load_policy, load_tokenizer
+from alignzoo.model.load import check_vocabulary, find_model, load_config, load_policy, load_tokenizer
+from alignzoo.model.positions import fitted
 from alignzoo.model.weights import fingerprint
 from alignzoo.plugin.card import Need
 from alignzoo.plugin.plan import Plan
@@ -85,15 +86,16 @@ def sharpness_command(question: Question, *, out: str | None, reporter: Reporter
 
 
 def _measure(question: Question, report: Reporter) -> dict[str, Any]:
-    plan, settings = question.plan, question.plan.settings
     accelerator = _one_process()
-    measured = settings.model if question.run is None else str(question.run / "model")
+    measured = question.plan.settings.model if question.run is None else str(question.run / "model")
     if question.run is not None and not Path(measured).is_dir():
         raise AlignzooError(
             f"{question.run} holds no trained model",
-            hint=f"finish it with: {resume_words(question.run, trusting=settings.trust_remote_code)}",
+            hint=f"finish it with: {resume_words(question.run, trusting=question.plan.settings.trust_remote_code)}",
         )
-    source = find_model(settings.model)
+    source = find_model(question.plan.settings.model)
+    plan = fitted(question.plan, load_config(source, question.plan.settings), report)
+    settings = plan.settings
     tokenizer = load_tokenizer(source, settings)
     probing: set[Need] = {"probe"} if _probing(question) else set()
     parts = load_parts(settings, tokenizer, needs=plan.needs | probing, report=report)

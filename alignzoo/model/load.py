@@ -157,6 +157,12 @@ def _gguf(path: Path, said: str) -> ModelSource:
     raise ModelError("a .gguf model needs the gguf package", hint="pip install 'alignzoo[gguf]'")
 
 
+def load_config(source: ModelSource, settings: Settings) -> Any:
+    """The model's config, without its weights."""
+    with explained(source.path, "config"), quiet():
+        return AutoConfig.from_pretrained(source.path, **_where(source, settings))
+
+
 def load_tokenizer(source: ModelSource, settings: Settings) -> PreTrainedTokenizerBase:
     """The model's tokenizer; ``pad`` falls back to ``eos`` (masks come from lengths, never from token ids).
 
@@ -164,8 +170,7 @@ def load_tokenizer(source: ModelSource, settings: Settings) -> PreTrainedTokeniz
     """
     path, options = source.path, _where(source, settings)
     if source.adapter is not None and _file_of(source.adapter, "tokenizer_config.json") is not None:
-        with explained(source.path, "model"), quiet():
-            config = AutoConfig.from_pretrained(source.path, **options)  # adapters come without one
+        config = load_config(source, settings)  # adapters come without one
         path, options = source.adapter, {"trust_remote_code": settings.trust_remote_code, "config": config}
     with explained(path, "tokenizer"), quiet():
         tokenizer = AutoTokenizer.from_pretrained(path, **options)

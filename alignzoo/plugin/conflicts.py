@@ -182,10 +182,11 @@ def _unused_settings(plan: Plan) -> list[AlignzooError]:
             unused(name, "no pairs are held out", "raise --eval-share, or name --eval-data")
     probing = [method.card for method in plan.methods if "probe" in method.needs]
     if settings.probe_share == 0 and probing:
+        kind, named = probing[0].kind, "probe" in probing[0].options.model_fields
         problems.append(
             UsageError(
-                f"{probing[0].kind} {probing[0].name!r} needs a safety probe, and --probe.share 0 leaves it no pairs",
-                hint="raise --probe.share",
+                f"{kind} {probing[0].name!r} needs a safety probe, and --probe.share 0 leaves it no pairs",
+                hint=f"raise --probe.share{f', or name a saved probe: --{kind}.probe DIR' if named else ''}",
             )
         )
     return problems

@@ -8,6 +8,13 @@ from pydantic import Field, field_validator, model_validator
 
 from alignzoo.plugin.values import Values
 
+MAX_LENGTH = 1024
+"""Tokens of prompt and response where nothing else is asked for; half of them may be the prompt's."""
+PROBE_SHARE = 0.1
+"""Share of the training prompts set aside for a safety probe where no other is asked for."""
+PROBE_PAIRS = 1000
+"""About how many pairs that share comes to at most, so that large data loses little."""
+
 
 def _setting(default: Any, help: str, *, flag: str | None = None, metavar: str | None = None, **bounds: Any) -> Any:
     return Field(default, description=help, json_schema_extra={"flag": flag, "metavar": metavar}, **bounds)
@@ -66,8 +73,18 @@ class Settings(Values):
     weight_decay: float = _setting(0.0, "weight decay of the matrices; biases and norms have none", ge=0)
     schedule: Literal["cosine", "linear", "constant"] = _setting("cosine", "learning rate after the warm-up")
     warmup_steps: int = _setting(10, "steps of linear warm-up; the next one is the first at the full rate", ge=0)
-    max_length: int = _setting(1024, "tokens of prompt and response; longer responses are cut", ge=2)
-    max_prompt_length: int = _setting(512, "tokens of the prompt; pairs with longer ones are dropped", ge=1)
+    max_length: int = _setting(
+        MAX_LENGTH,
+        "tokens of prompt and response; longer responses are cut "
+        f"[default: {MAX_LENGTH}, at least twice --max-prompt-length, at most the model's positions]",
+        ge=2,
+    )
+    max_prompt_length: int = _setting(
+        MAX_LENGTH // 2,
+        "tokens of the prompt; pairs with longer ones are dropped "
+        f"[default: {MAX_LENGTH // 2}, at most half of --max-length]",
+        ge=1,
+    )
     max_grad_norm: float = _setting(1.0, "clip the gradient to this norm (0: never)", ge=0)
     precision: Literal["fp32", "bf16"] = _setting("fp32", "compute dtype; weights stay fp32")
     dropout: bool = _setting(False, "keep the model's own dropout while training")
@@ -85,7 +102,8 @@ class Settings(Values):
     )
     probe_share: float | None = _setting(
         None,
-        "share of the training prompts kept for the safety probe [default: 0.1 where a method needs one, else 0]",
+        "share of the training prompts set aside for a safety probe, needed or not, so that all methods train on the "
+        f"same pairs (0: train on all) [default: {PROBE_SHARE:g}, of much data about {PROBE_PAIRS} pairs]",
         flag="probe.share",
         ge=0,
         lt=1,
@@ -110,7 +128,13 @@ class Settings(Values):
         return value
 
     @model_validator(mode="after")
-    def _consistent(self) -> Settings:
+    def _lengths_fit(self) -> Settings:
+        """Of the two lengths, one that was not given yields to the other."""
+        # Set past the frozen model, so that they still count as not given.
+        if "max_prompt_length" not in self.model_fields_set:
+            object.__setattr__(self, "max_prompt_length", min(MAX_LENGTH, self.max_length) // 2)
+        elif "max_length" not in self.model_fields_set:
+            object.__setattr__(self, "max_length", max(MAX_LENGTH, 2 * self.max_prompt_length))
         if self.max_prompt_length >= self.max_length:
             raise ValueError(
                 f"--max-prompt-length {self.max_prompt_length} leaves no room for a response "

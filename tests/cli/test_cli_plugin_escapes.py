@@ -62,7 +62,7 @@ def words(tmp_path: Path) -> list[str]:
     from alignzoo.sandbox import preference_rows
 
     (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in preference_rows("train", 64)))
-    data = ["--model", "sandbox", "--data", str(tmp_path / "pairs.jsonl")]
+    data = ["--model", "sandbox", "--data", str(tmp_path / "pairs.jsonl"), "--probe.share", "0"]
     return [*data, "--max-steps", "1", "--batch-size", "4", "--eval-share", "0", "--out", str(tmp_path / "run")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -9,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from data_examples import MISTRAL, assistant, system, user
 from heard import Heard
 from transformers import AutoTokenizer
 
 from alignzoo.data.parts import Parts, load_parts
+from alignzoo.data.probe_pairs import check_probe_pairs, set_aside
 from alignzoo.data.tokenise_rows import TokeniseRows
 from alignzoo.errors import DataError
+from alignzoo.plugin.recipe import Layer
+from alignzoo.plugin.resolve import require, resolve
 from alignzoo.plugin.settings import Settings
 from alignzoo.sandbox import MODEL_PATH
 
@@ -56,10 +61,105 @@ def test_what_is_held_out_does_not_depend_on_seed_noise_or_order(tokenizer: Any,
     assert set(one.held_out["chosen_text"][:]) == set(other.held_out["chosen_text"][:]), "never noisy"
 
 
+CONTROLS = (
+    {"geometry": "plain"},
+    {"geometry": "sam"},
+    *({"geometry": "shapo-token", "geometry.select": select} for select in ("anti-toxic", "random", "all")),
+    {"geometry": "shapo-token", "geometry.probe": "saved"},
+    {"robust": ["soft-label"], "reward": "probe"},
+)
+
+
+def test_a_method_and_its_controls_train_on_the_same_pairs_in_the_same_order(tokenizer: Any, tmp_path: Path) -> None:
+    data = write(tmp_path / "a.jsonl", 400)
+    seen = []
+    for words in CONTROLS:
+        given = {"model": "m", "data": data, "label-noise": 0.2, "eval-share": 0.1, **words}
+        plan = require(resolve([Layer("flag", given)]))
+        parts = load_parts(plan.settings, tokenizer, needs=plan.needs, report=Heard())
+        seen.append((parts.train["pair_id"][:], sorted(parts.flipped), parts.train_identity, parts.fingerprint))
+    assert all(other == seen[0] for other in seen), [len(pairs) for pairs, *_ in seen]
+    noisier = load(tokenizer, data=data, label_noise=0.3, eval_share=0.1).train_identity
+    assert noisier != seen[0][2], "other labels are other training pairs"
+
+
+def test_the_default_share_for_the_probe_is_capped_and_an_explicit_one_is_not() -> None:
+    from datasets import Dataset
+
+    prompts = Dataset.from_dict({"prompt_key": [str(n) for n in range(30_000)]})
+    few = prompts.select(range(2_000))
+    asked = [(few, None), (prompts, None), (prompts, 0.1)]
+    sizes = [sum(map(len, set_aside(pairs, share)[1:])) for pairs, share in asked]
+    assert sizes == [pytest.approx(size, rel=0.1) for size in (200, 1000, 3000)]
+    assert set_aside(few, 0) == (few, None, None)
+
+
+def test_the_report_says_which_pairs_train(tokenizer: Any, tmp_path: Path) -> None:
+    notes, data = Heard(), write(tmp_path / "a.jsonl", 1300)
+    parts = load(tokenizer, notes, data=data)
+    sizes = [len(part) for part in (parts.train, parts.held_out, parts.probe_train, parts.probe_validation)]
+    train, held_out, probe, validation = (f"{size:,}" for size in sizes)
+    assert f"pairs: {train} to train on, {held_out} held out, {probe} + {validation} set aside" in "".join(notes.said)
+    assert "," in train
+
+
+def behind_a_system_text(path: Path, template: str) -> dict[str, Any]:
+    """60 pairs, and the sandbox's tokenizer with another chat template."""
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
+    tokenizer.chat_template = template
+    rows = [
+        {
+            "prompt": [system("You are a careful guide."), user(f"How far is tower {n}?")],
+            "chosen": [assistant(f"Far {n}.")],
+            "rejected": [assistant(f"No {n}.")],
+        }
+        for n in range(60)
+    ]
+    return {"tokenizer": tokenizer, "data": lines(path, rows)}
+
+
+@pytest.mark.parametrize(("template", "restored"), [(MISTRAL, 60), (MISTRAL.replace("loop.last", "loop.first"), 0)])
+def test_a_template_that_rewrites_prompts_is_reported_with_its_share(
+    template: str, restored: int, tmp_path: Path
+) -> None:
+    notes = Heard()
+    summary = load(notes=notes, **behind_a_system_text(tmp_path / "a.jsonl", template)).summaries["train"]
+    assert summary.counted["prompt-restored"] == restored
+    assert summary.lengths["prompt"]["p5"] > 20
+    said = "in 60 of 60 rows: 60 pairs are trained on behind the prompt as it is generated from, 0 left out"
+    assert [said in text for text in notes.warnings] == [True] * bool(restored)
+
+
+def test_pairs_whose_reply_cannot_be_told_from_a_rewritten_prompt_are_left_out(tmp_path: Path) -> None:
+    template = MISTRAL.replace("{{ m.content }}[", "{{ m.content }} {{ loop.last }}[")
+    with pytest.raises(DataError, match="no usable pair in 60 rows") as error:
+        load(**behind_a_system_text(tmp_path / "a.jsonl", template))
+    assert "60  prompt-rewritten-by-chat-template" in str(error.value.hint)
+
+
+def test_too_few_pairs_to_judge_a_probe_are_refused_where_one_is_needed(tokenizer: Any, tmp_path: Path) -> None:
+    data = write(tmp_path / "a.jsonl", 20)
+    with pytest.raises(DataError, match=r"unsafe responses to be judged on; it needs at least 5 of each") as error:
+        load(tokenizer, data=data, probe_share=0.3, needs=frozenset({"probe"}))
+    assert all(word in str(error.value.hint) for word in ("more data", "--probe.share", "--geometry.probe DIR"))
+    assert len(load(tokenizer, data=data, probe_share=0.3).train) < 20
+
+
+@pytest.mark.parametrize(("unsafe", "enough"), [(0, False), (4, False), (5, True)])
+def test_the_probe_is_judged_on_responses_of_either_class(unsafe: int, enough: bool) -> None:
+    from datasets import Dataset
+
+    def labelled(count: int, unsafe: int) -> Any:
+        return Dataset.from_dict({"chosen_safe": [True] * count, "rejected_safe": [n >= unsafe for n in range(count)]})
+
+    with contextlib.nullcontext() if enough else pytest.raises(DataError, match=f"{unsafe} unsafe"):
+        check_probe_pairs(labelled(30, 1), labelled(30, unsafe), hint="")
+
+
 def test_prompts_of_the_held_out_data_are_not_trained_on(tokenizer: Any, tmp_path: Path) -> None:
     notes = Heard()
     data, other = write(tmp_path / "a.jsonl", 40), write(tmp_path / "b.jsonl", 20, first=15)
-    parts = load(tokenizer, notes, data=data, eval_data=other, eval_pairs=6)
+    parts = load(tokenizer, notes, data=data, eval_data=other, eval_pairs=6, probe_share=0)
     assert (len(parts.train), len(parts.held_out)) == (30, 6)
     assert any("10 training pairs have prompts of the held-out pairs" in text for text in notes.said)
     assert any("held-out pairs: 6 of 20" in text for text in notes.said)

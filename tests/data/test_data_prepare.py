@@ -81,7 +81,8 @@ def test_summary_counts_every_row_once(jsonl: Jsonl, metaspace: Any) -> None:
         "prompt-too-long": (1, (5,)),
     }
     # Row 2 has the tokens of row 0: where the text was cut makes no difference to the model.
-    assert summary.counted == {"boundary-moved": 1, "response-truncated": 1, "duplicate": 2}
+    counted = {"boundary-moved": 1, "response-truncated": 1, "prompt-restored": 0, "duplicate": 2}
+    assert summary.counted == counted
     assert summary.lengths["prompt"] == {"p5": 3, "p50": 3, "p95": 3, "max": 3}
     assert summary.lengths["rejected"]["max"] == 61
     assert DataSummary.from_dict(summary.to_dict()) == summary

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from data_examples import CHATML, assistant, user
+from data_examples import CHATML, MISTRAL, THINKING, assistant, system, user
 
 from alignzoo.data.rows import Drop, PreferenceRow, Text
 from alignzoo.data.tokens import PairTokenizer, TokenizedPair, tokenize_pair
@@ -121,6 +121,56 @@ def test_template_whose_generation_prompt_is_no_prefix_moves_the_boundary(chatml
     assert chatml.decode(made.prompt_ids) == "<|im_start|>user\nHi?<|im_end|>\n<|im_start|>assistant\n"
 
 
+DIALOGUE = [user("Hi?"), assistant("Hello."), user("And you?")]
+
+
+@pytest.mark.parametrize("turns", [[user("Hi?")], DIALOGUE, [user("Hi?"), assistant("Hello."), user("Hi?")]])
+def test_a_prompt_that_the_template_rewrites_before_a_reply_stays_what_is_generated_from(
+    turns: list[dict[str, str]], llama: Any
+) -> None:
+    llama.chat_template = MISTRAL
+    made = pair(replace(CHAT, prompt=[system("Be brief."), *turns]), llama)
+    prompt = PairTokenizer(llama).encode_prompt([system("Be brief."), *turns])
+    assert (made.prompt_ids, made.prompt_restored, made.boundary_moved) == (prompt, True, False)
+    assert made.prompt_text.endswith(f"[INST] Be brief.\n\n{turns[-1]['content']}[/INST]")
+    assert (llama.decode(made.chosen_ids), llama.decode(made.rejected_ids)) == (" yes</s>", " no, never</s>")
+    assert dropped(replace(CHAT, prompt=[system("Be brief."), *turns]), llama, max_prompt_length=len(prompt) - 1)
+    plain = pair(replace(CHAT, prompt=turns), llama)
+    assert (plain.prompt_restored, plain.chosen_ids) == (False, made.chosen_ids)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        MISTRAL.replace("{{ m.content }}[/INST]", "{{ m.content }}{% if loop.last %} Think.{% endif %}[/INST]"),
+        MISTRAL.replace("{{ m.content }}[/INST]", "{{ m.content if loop.last else '...' }}[/INST]"),
+        MISTRAL.replace("{{ m.content }}[/INST]", "{{ m.content | upper }}[/INST]"),
+    ],
+)
+def test_a_rewritten_prompt_whose_last_turn_cannot_be_found_is_dropped(template: str, llama: Any) -> None:
+    llama.chat_template = template
+    for turns in ([user("Hi?")], DIALOGUE, [user("Hi?"), assistant("Hello."), user("Hi?")]):
+        row = replace(CHAT, prompt=[system("Be brief."), *turns])
+        assert dropped(row, llama) == "prompt-rewritten-by-chat-template"
+
+
+def test_templates_that_change_no_more_than_the_announcement_of_the_reply_keep_the_prompt(
+    chatml: Any, llama: Any
+) -> None:
+    llama.chat_template = MISTRAL.replace("loop.last", "loop.first").replace("m.content }}[", "m.content | upper }}[")
+    made = pair(replace(CHAT, prompt=[system("Be brief."), *DIALOGUE]), llama)
+    assert (made.prompt_restored, llama.decode(made.chosen_ids)) == (False, " yes</s>")
+    chatml.chat_template = THINKING
+    thought = [user("Hi?"), assistant("<think>\nhm\n</think>\n\nHello."), user("And you?")]
+    made = pair(replace(CHAT, prompt=thought, chosen=[assistant("<think>\nso\n</think>\n\nyes")]), chatml)
+    assert not made.prompt_restored
+    assert "hm" not in made.prompt_text
+    assert made.prompt_text.endswith("And you?<|im_end|>\n<|im_start|>assistant\n")
+    assert made.chosen_text == "<think>\nso\n</think>\n\nyes<|im_end|>"
+    word = pair(replace(CHAT, prompt=[user("think")]), chatml)  # it is in the announcement of the reply, too
+    assert word.prompt_text.endswith("think<|im_end|>\n<|im_start|>assistant\n")
+
+
 def test_long_prompt_is_dropped_and_never_cut(chatml: Any) -> None:
     size = len(pair(CHAT, chatml).prompt_ids)
     assert pair(CHAT, chatml, max_prompt_length=size).prompt_ids
@@ -143,7 +193,8 @@ def test_sides_that_are_one_after_tokenisation_or_truncation(chatml: Any, gpt2: 
     assert dropped(replace(PLAIN, chosen="yes", rejected=" yes "), chatml) == "identical-sides"
     row = replace(PLAIN, chosen=" yes no", rejected=" yes maybe")
     room = len(pair(row, gpt2).prompt_ids) + 1
-    assert dropped(row, gpt2, max_length=room) == "identical-sides"
+    assert dropped(row, gpt2, max_length=room) == "identical-after-truncation"
+    assert dropped(replace(row, rejected=row.chosen), gpt2, max_length=room) == "identical-sides"
 
 
 @pytest.mark.parametrize("nothing", ["", "<|endoftext|>"])

@@ -88,6 +88,35 @@ def test_a_default_that_has_changed_since_stops_a_resume(section: str, name: str
         read_plan(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("given", "lengths"),
+    [
+        ({}, (1024, 512)),
+        ({"max-length": 384}, (384, 192)),
+        ({"max-length": "512"}, (512, 256)),
+        ({"max-length": 4096}, (4096, 512)),
+        ({"max-length": 2}, (2, 1)),
+        ({"max-prompt-length": 1500}, (3000, 1500)),
+        ({"max-length": 384, "max-prompt-length": 300}, (384, 300)),
+    ],
+)
+def test_a_default_length_yields_to_a_given_one(
+    given: dict[str, Any], lengths: tuple[int, int], tmp_path: Path
+) -> None:
+    found = plan(OWN, given)
+    assert (found.settings.max_length, found.settings.max_prompt_length) == lengths
+    stated = plan_to_dict(found)["settings"]
+    for name, length in zip(("max-length", "max-prompt-length"), lengths, strict=True):
+        assert stated[name] == {"value": length, "from": "layer 1" if name in given else "default"}
+    write_plan(found, tmp_path)
+    assert read_plan(tmp_path).settings == found.settings
+
+
+def test_two_given_lengths_can_conflict() -> None:
+    message = "--max-prompt-length 384 leaves no room for a response in --max-length 384"
+    assert message in refusal({**OWN, "max-length": 384, "max-prompt-length": 384}).message
+
+
 def test_local_paths_are_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pairs.jsonl").write_text("{}")
     (tmp_path / "out").mkdir()

@@ -68,7 +68,7 @@ def words(pairs: Path) -> dict[str, Any]:
     return {
         "model": "sandbox",
         "data": str(pairs),
-        "probe.share": 0.3,
+        "probe.share": 0.5,
         "max-steps": 2,
         "epochs": 9,
         "batch-size": 8,

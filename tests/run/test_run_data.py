@@ -14,6 +14,8 @@ from run_helpers import EVAL_KEYS, LN2, MakeModel, RunFolder, Train, plain_rows,
 
 from alignzoo.sandbox import preference_rows
 
+ROWS = 60
+
 
 def _hh(row: dict[str, Any]) -> dict[str, str]:
     start = f"\n\nHuman: {row['prompt']}\n\nAssistant:"
@@ -38,7 +40,7 @@ def _pku(row: dict[str, Any], n: int) -> dict[str, Any]:
 def layout_and_file(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     """One file kind for each layout: jsonl.gz, csv, json, parquet, and a folder of Arrow files."""
     layout = request.param
-    rows = plain_rows(40) if layout == "hh-rlhf" else plain_rows(80)[40:]
+    rows = plain_rows(ROWS) if layout == "hh-rlhf" else plain_rows(2 * ROWS)[ROWS:]
     if layout == "hh-rlhf":
         file = tmp_path / "pairs.jsonl.gz"
         lines = write_rows(tmp_path / "pairs.txt", [_hh(row) for row in rows]).read_bytes()
@@ -48,7 +50,7 @@ def layout_and_file(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str
         Dataset.from_list(rows).to_csv(file)
     elif layout == "conversational":
         file = tmp_path / "pairs.json"
-        file.write_text(json.dumps(preference_rows("train", 40)))
+        file.write_text(json.dumps(preference_rows("train", ROWS)))
     elif layout == "pku-saferlhf":
         file = tmp_path / "pairs.parquet"
         Dataset.from_list([_pku(row, n) for n, row in enumerate(rows)]).to_parquet(file)
@@ -60,7 +62,7 @@ def layout_and_file(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str
 
 
 def _chats() -> list[dict[str, Any]]:
-    return preference_rows("train", 40)
+    return preference_rows("train", ROWS)
 
 
 def test_every_layout_trains(layout_and_file: tuple[str, Path], train: Train, make_model: MakeModel) -> None:
@@ -70,12 +72,22 @@ def test_every_layout_trains(layout_and_file: tuple[str, Path], train: Train, ma
     assert run.column("loss")[0] == pytest.approx(LN2, abs=1e-6)
     assert ("layout", "", layout) in heard.tables[f"data: {file}"]
     summary = json.loads((run.path / "data.json").read_text())["train"]
-    assert (summary["format"], summary["rows"], summary["kept"]) == (layout, 40, 40)
+    assert (summary["format"], summary["rows"], summary["kept"]) == (layout, ROWS, ROWS)
     labels = json.loads((run.path / "probe" / "probe.json").read_text())["labels"]
     has_labels = layout in ("conversational", "pku-saferlhf")
     assert labels == ("chosen_safe/rejected_safe" if has_labels else "chosen/rejected")
     said = "safety probe: the data has no safety labels; chosen serves as safe, rejected as unsafe"
     assert (said in heard.notes) == (not has_labels)
+
+
+def test_a_method_and_its_control_train_on_the_same_pairs(train: Train, make_model: MakeModel, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"data": str(write_rows(tmp_path / "pairs.jsonl", plain_rows(400))), "probe.share": None}
+    given |= {"model": str(make_model()), "max-steps": 1, "label-noise": 0.2}
+    method, control = (train(geometry=name, **given) for name in ("shapo-token", "plain"))
+    assert method.result["pairs"] == control.result["pairs"]
+    assert method.result["train_identity"] == control.result["train_identity"]
+    assert method.column("logps/chosen") == control.column("logps/chosen")
+    assert (method.path / "label_noise.jsonl").read_bytes() == (control.path / "label_noise.jsonl").read_bytes()
 
 
 def test_a_model_without_chat_template_trains_on_text(train: Train, make_model: MakeModel, tmp_path: Path) -> None:

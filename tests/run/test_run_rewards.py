@@ -385,7 +385,7 @@ def test_two_ranks_hear_of_a_probe_that_cannot_be_trained(
 ) -> None:
     ended = on_two_ranks(*command(tmp_path / "out", **SHAPO, **{"probe.share": 0.05}))
     assert ended.returncode == 1
-    assert "to validate it" in ended.stderr
+    assert "responses to be judged on" in ended.stderr
     assert not (tmp_path / "out").exists()
 
 

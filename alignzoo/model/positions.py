@@ -1,0 +1,92 @@
+"""How long a text a model can read, and the lengths of a run within that."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from alignzoo.errors import UsageError
+from alignzoo.model.explained import quiet
+from alignzoo.plugin.plan import Plan
+from alignzoo.plugin.settings import Settings
+from alignzoo.report import Reporter
+
+_SPARE = 2
+"""Rows that a table of positions may have beside those of the positions (OPT, BART)."""
+
+
+def stated_positions(config: Any) -> int | None:
+    """The positions that a model was made for, by its config; None where that names none."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return positions if isinstance(positions, int) and positions > 0 else None
+
+
+def has_position_table(config: Any, *, trust_remote_code: bool = False) -> bool:
+    """Whether a model looks positions up in a table, as GPT-2 and OPT do, so that it has none beyond it.
+
+    Positions that are computed (RoPE, ALiBi) have no end. The model is built without weights, and its tables other than
+    that of the words are compared with the number of positions.
+    """
+    positions = stated_positions(config)
+    if positions is None:
+        return False
+    with contextlib.suppress(Exception), quiet(), torch.device("meta"):  # its load says better what is wrong with it
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        words = model.get_input_embeddings()
+        learned = [m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding) and m is not words]
+        tables = [table for table in (*learned, *model.buffers()) if table.dim() == 2]
+        return any(positions <= len(table) <= positions + _SPARE for table in tables)
+    return False
+
+
+def within_positions(settings: Settings, config: Any, report: Reporter) -> Settings:
+    """The settings with a ``--max-length`` that the model has positions for: a default one is lowered.
+
+    Raises:
+        UsageError: one of the two lengths was given, and the model has too few positions for it.
+    """
+    positions = stated_positions(config)
+    if positions is None or settings.max_length <= positions:
+        return settings
+    if not has_position_table(config, trust_remote_code=settings.trust_remote_code):
+        return settings
+    given = settings.model_fields_set
+    for name, least in (("max_length", positions), ("max_prompt_length", positions - 1)):
+        value = getattr(settings, name)
+        if name in given and value > least:
+            flag = Settings.flag(name)
+            raise UsageError(
+                f"--{flag} {value}: {settings.model} has {positions} positions, and reads no longer text",
+                hint=f"give --{flag} {least} or less",
+            )
+    report.note(f"--max-length is {positions}: {settings.model} has no more positions")
+    return Settings.model_validate({**settings.model_dump(exclude_unset=True), "max_length": positions})
+
+
+def fitted(plan: Plan, config: Any, report: Reporter) -> Plan:
+    """The plan with its settings :func:`within_positions`."""
+    settings = within_positions(plan.settings, config, report)
+    if settings is plan.settings:
+        return plan
+    return replace(plan, settings=settings, origins={**plan.origins, "max_length": "model"})
+
+
+def warn_beyond_positions(config: Any, longest: int, report: Reporter) -> None:
+    """Say when pairs are longer than the positions that a model was made for.
+
+    Args:
+        longest: tokens of the longest pair, prompt and response.
+    """
+    positions, rope = stated_positions(config), getattr(config.get_text_config(), "rope_parameters", None)
+    if positions is None or longest <= positions or not isinstance(rope, dict):
+        return
+    kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]
+    if {kind["rope_type"] for kind in kinds if "rope_type" in kind} <= {"default"}:
+        report.warn(
+            f"pairs have up to {longest} tokens, and the model was made for {positions}: its log-probs may be poor "
+            f"beyond; --max-length {positions} cuts responses there"
+        )
