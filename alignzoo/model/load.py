@@ -19,6 +19,7 @@ from transformers.utils import cached_file
 from alignzoo.errors import ModelError, UsageError
 from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
 from alignzoo.model.explained import SAFETENSORS_ONLY, explained, quiet
+from alignzoo.model.modes import checkpoint_in_eval_mode, disable_dropout
 from alignzoo.plugin.plan import SANDBOX
 from alignzoo.plugin.settings import Settings
 
@@ -173,6 +174,8 @@ def load_policy(source: ModelSource, settings: Settings) -> PreTrainedModel:
         disable_dropout(policy)  # after the adapter came in, which may bring dropout of its own
     if settings.activation_checkpointing:
         _checkpoint_activations(policy, source)
+        if not settings.dropout:
+            checkpoint_in_eval_mode(policy)
     return policy
 
 
@@ -334,13 +337,3 @@ def _check_lora_settings(config: Any, adapter: str, settings: Settings) -> None:
             f"--lora.alpha {settings.lora_alpha:g} does not fit the adapter in {adapter}, which has alpha {alpha}",
             hint="leave --lora.alpha out to go on training it, or merge it into its base first",
         )
-
-
-def disable_dropout(model: torch.nn.Module) -> None:
-    """Set every dropout probability to 0: modules, and the floats that functional attention dropout reads."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        for name, value in vars(module).items():
-            if "dropout" in name and isinstance(value, float):
-                setattr(module, name, 0.0)
