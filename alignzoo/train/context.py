@@ -17,6 +17,7 @@ import torch
 
 from alignzoo.data.collate import TokenBatch
 from alignzoo.errors import AlignzooError
+from alignzoo.geometry.outputs import Axes, output_axes
 from alignzoo.geometry.shards import is_sharded
 from alignzoo.interfaces import StepLoss
 from alignzoo.pairs import PairBatch
@@ -127,6 +128,10 @@ class StepContext:
         """The same by name, as the unwrapped model calls them."""
         model = self.engine.accelerator.unwrap_model(self.engine.model)
         return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+    def output_axes(self, weights: Sequence[torch.Tensor]) -> list[Axes]:
+        """The dimensions of each of the model's weights that number its module's outputs."""
+        return output_axes(self.engine.accelerator.unwrap_model(self.engine.model), weights)
 
     def log(self, name: str, value: float | torch.Tensor) -> None:
         """Put ``geometry/<name>`` into this step's line of ``metrics.jsonl``."""

@@ -44,7 +44,8 @@ class ESAM(WeightMover):
         if not weights:
             return ctx.backward()
         loss, gradients = ctx.gradient(weights)
-        epsilon = lengthened(gradients, self.options.rho / self.options.keep, self.options.norm)
+        rho = self.options.rho / self.options.keep
+        epsilon = lengthened(gradients, rho, self.options.norm, ctx.output_axes(weights))
         if epsilon is None:
             return ctx.backward()
         with perturbed(weights, epsilon):

@@ -50,7 +50,7 @@ class ZSharp(WeightMover):
         threshold = kth_smallest(scores, rank, ctx.generator("zsharp"))
         outliers = [g * (score > threshold) for g, score in zip(moved.gradients, scores, strict=True)]
         rho, over = self.options.rho, self.options.norm
-        return lengthened(outliers, rho, over) or lengthened(moved.gradients, rho, over)
+        return lengthened(outliers, rho, over, moved.axes) or lengthened(moved.gradients, rho, over, moved.axes)
 
 
 def _z_score(gradient: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,9 @@ class Toy:
 
     def trainable(self) -> list[torch.nn.Parameter]:
         return list(self.weights.values())
+
+    def output_axes(self, weights: Sequence[torch.Tensor]) -> list[tuple[int, ...]]:
+        return [(0,) if weight.dim() > 1 else () for weight in weights]
 
     def generator(self, purpose: str) -> torch.Generator:
         return torch.Generator().manual_seed(self.step)
