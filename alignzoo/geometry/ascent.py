@@ -15,7 +15,7 @@ from pydantic import Field
 
 from alignzoo.errors import UsageError
 from alignzoo.geometry.outputs import Axes, squares_by_output
-from alignzoo.geometry.perturb import Scaled, cosine, norm, perturbed
+from alignzoo.geometry.perturb import Scaled, cosine, norm
 from alignzoo.geometry.shards import Rows, cut_like, like, local, sums
 from alignzoo.interfaces import GeometryController
 from alignzoo.lazy import torch
@@ -137,7 +137,7 @@ def ascend(ctx: StepContext, options: PerturbationOptions, delta: Delta) -> Step
     if plain(ctx, options):
         return ctx.backward()
     if isinstance(options, AscentOptions) and options.scope == "microbatch":
-        return _ascend_in_parts(ctx, options, delta)
+        return ctx.join([visit(part, options.select, delta)[0] for part in ctx.parts()])
     return visit(ctx, options.select, delta)[0]
 
 
@@ -181,7 +181,7 @@ def visit(
         ctx.backward()
         return loss, kept
     ctx.log("radius", norm(epsilon))
-    move = perturbed(weights, epsilon)
+    move = ctx.perturbed(weights, epsilon)
     del epsilon
     with move:
         there = ctx.backward()
@@ -193,7 +193,7 @@ def gradient_at(ctx: StepContext, weights: Sequence[torch.Tensor], epsilon: Sequ
     """The report at θ, from a forward pass alone; the gradient at θ + ε is added to ``.grad``."""
     loss = ctx.evaluate()
     ctx.log("radius", norm(epsilon))
-    with perturbed(weights, epsilon):
+    with ctx.perturbed(weights, epsilon):
         there = ctx.backward()
     ctx.log("sharpness_gap", float(there.value - loss.value))
     return loss
@@ -290,16 +290,3 @@ def drawn_from(places: Sequence[torch.Tensor], number: int, generator: torch.Gen
         mask[local(place)] = drawn[mine].to(mask.device)
         masks.append(like(mask, place))
     return masks
-
-
-def _ascend_in_parts(ctx: StepContext, options: PerturbationOptions, delta: Delta) -> StepLoss:
-    """One ascent per micro-batch; what they log is averaged."""
-    losses: list[StepLoss] = []
-    logged: dict[str, list[float]] = {}
-    for part in ctx.parts():
-        losses.append(visit(part, options.select, delta)[0])
-        for name, value in part.metrics.items():
-            logged.setdefault(name.removeprefix("geometry/"), []).append(value)
-    for name, values in logged.items():
-        ctx.log(name, sum(values) / len(values))
-    return ctx.join(losses)

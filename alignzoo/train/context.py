@@ -18,7 +18,9 @@ import torch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.errors import AlignzooError
 from alignzoo.geometry.outputs import Axes, output_axes
+from alignzoo.geometry.perturb import perturbed
 from alignzoo.geometry.shards import is_sharded
+from alignzoo.geometry.survival import Survival, dtypes_in_forward
 from alignzoo.interfaces import StepLoss
 from alignzoo.pairs import PairBatch
 from alignzoo.report import Reporter
@@ -111,6 +113,7 @@ class StepContext:
         self.references = references
         self.step = step
         self.metrics: dict[str, float] = {}
+        self._logged_by_parts: list[dict[str, float]] = []
         self._observed = False
         self._part: tuple[int, int] | None = None  # (index, count) when this is one micro-batch of a step
         self._anchors: Sequence[PairBatch] | None = None  # per micro-batch, where log-probs are measured from
@@ -128,6 +131,19 @@ class StepContext:
         """The same by name, as the unwrapped model calls them."""
         model = self.engine.accelerator.unwrap_model(self.engine.model)
         return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+    @contextmanager
+    def perturbed(self, weights: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor]) -> Iterator[None]:
+        """Inside, each weight is at its value plus its delta, after, its exact bits again; logs ``survival``, the share
+        of the deltas that a forward sees. See :func:`alignzoo.geometry.perturb.perturbed`."""
+        autocast = {"bf16": torch.bfloat16}.get(self.engine.accelerator.mixed_precision)
+        survival = Survival()
+        dtypes = dtypes_in_forward(self.engine.model, weights, autocast)
+        move = perturbed(weights, deltas, survival=survival, dtypes=dtypes)
+        del deltas
+        with move:
+            self.log("survival", survival.share(weights))
+            yield
 
     def output_axes(self, weights: Sequence[torch.Tensor]) -> list[Axes]:
         """The dimensions of each of the model's weights that number its module's outputs."""
@@ -225,17 +241,23 @@ class StepContext:
         """One context per micro-batch, whose objective is that micro-batch's alone on each rank.
 
         Gradients are averaged over ranks; what :meth:`backward` adds up is the mean over micro-batches. The result
-        depends on how the step is cut: it exists to reproduce code that works so. Join the reports with :meth:`join`.
+        depends on how the step is cut: it exists to reproduce code that works so. Join the reports with :meth:`join`,
+        which also averages what the parts have logged.
         """
         self._observe_all()
         count = len(self.batches)
+        self._logged_by_parts.clear()
         for i in range(count):
             part = StepContext(self.engine, self.batches[i : i + 1], self.references[i : i + 1], self.step)
             part._part, part._observed = (i, count), True
+            self._logged_by_parts.append(part.metrics)
             yield part
 
     def join(self, losses: Sequence[StepLoss]) -> StepLoss:
         """The report of the whole step from those of its :meth:`parts`."""
+        for name in {name: None for logged in self._logged_by_parts for name in logged}:
+            values = [logged[name] for logged in self._logged_by_parts if name in logged]
+            self.metrics[name] = sum(values) / len(values)
         pairs = self.engine.gather(PairBatch.cat([loss.pairs for loss in losses]))
         with torch.no_grad():
             return StepLoss(self.engine.objective.value(pairs), pairs, self._pair_ids())

@@ -9,7 +9,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,9 @@ from alignzoo.train.metrics import MetricsFile, name_pairs, non_finite, pair_met
 from alignzoo.train.optim import learning_rate, load_optimizer
 from alignzoo.train.sharding import full_state
 
+SURVIVES = 0.9
+"""Share of a perturbation that must reach the forward, or the user is warned."""
+
 
 @dataclass
 class Loop:
@@ -48,6 +51,7 @@ class Loop:
         identities: hashes that a resume must find again.
         observers: who is told of steps, evaluations and checkpoints.
         done: optimizer steps taken so far.
+        told_of_rounding: whether the user knows that perturbations are lost to rounding.
         tokens: tokens trained on so far, padding not counted.
     """
 
@@ -65,6 +69,7 @@ class Loop:
     observers: Observers
     done: int = 0
     tokens: int = 0
+    told_of_rounding: bool = False
 
     def run(self) -> None:
         """Train until :attr:`steps`.
@@ -80,6 +85,7 @@ class Loop:
             while self.done < self.steps:
                 line, figures = self._step(self.done), dict[str, float]()
                 self.done += 1
+                self._warn_of_rounding(line)
                 if self.held_out and settings.eval_every and self.done % settings.eval_every == 0:
                     figures = self.evaluate()
                     line |= figures
@@ -103,6 +109,17 @@ class Loop:
                     )
                 if self.done == self.steps or (settings.save_every and self.done % settings.save_every == 0):
                     self.save()
+
+    def _warn_of_rounding(self, line: Mapping[str, Any]) -> None:
+        """Say, once, where a perturbation is lost on its way into the forward."""
+        survival = line.get("geometry/survival")
+        if self.told_of_rounding or survival is None or survival >= SURVIVES:
+            return
+        self.told_of_rounding = True
+        self.report.warn(
+            f"step {line['step']}: {survival:.0%} of the perturbation reaches the forward (geometry/survival) and the "
+            "rest is rounded away, so the radius is shorter than set; give --precision fp32, or a larger radius"
+        )
 
     def evaluate(self) -> dict[str, float]:
         """Figures on the held-out pairs, at the weights that would be saved now; none where none are held out."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from alignzoo.geometry.ascent import EVERYTHING, Norm, Rho, Select, WeightMover, chosen, lengthened
 from alignzoo.geometry.outputs import Axes
-from alignzoo.geometry.perturb import norm, perturbed
+from alignzoo.geometry.perturb import norm
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Options, Paper, Verified
@@ -44,7 +44,7 @@ class GAPO(WeightMover):
         _, weights = chosen(ctx, self.options.select)
         loss, gradients = ctx.gradient(weights)
         epsilon = self._epsilon(weights, gradients, ctx.output_axes(weights))
-        with perturbed(weights, epsilon):
+        with ctx.perturbed(weights, epsilon):
             anchored = ctx.anchored()
         found = anchored.backward()
         ctx.log("radius", norm(epsilon))
