@@ -168,7 +168,14 @@ class _Run:
         """Everything before the first step; what cannot work fails here, the cheap checks first."""
         from alignzoo.data.parts import load_parts
         from alignzoo.environment import describe_environment
-        from alignzoo.model.load import check_quantisation, check_vocabulary, find_model, load_policy, load_tokenizer
+        from alignzoo.model.load import (
+            check_quantisation,
+            check_vocabulary,
+            find_model,
+            how_to_load,
+            load_policy,
+            load_tokenizer,
+        )
         from alignzoo.train.assemble import assemble
         from alignzoo.train.optim import optimizer_class
 
@@ -192,6 +199,8 @@ class _Run:
             )
         self.report.note(f"loading {settings.model}")
         policy = load_policy(source, settings)
+        if source.gguf and hasattr(policy, "peft_config"):
+            self.report.note(how_to_load(source, self.folder / "model"))
         check_vocabulary(policy, max(parts.highest_id, tokenizer.pad_token_id), settings.model)
         policy.to(self.accelerator.device)
         if self.main:

@@ -40,6 +40,15 @@ class ModelSource:
     gguf: str | None = None
     adapter: str | None = None
 
+    @property
+    def base(self) -> str:
+        """What an adapter's config names as its base: found from any working directory, where it is a file or folder
+        here."""
+        path = Path(self.path).expanduser()
+        if not path.exists():
+            return self.path
+        return str((path / self.gguf if self.gguf else path).absolute())
+
 
 def find_model(name: str) -> ModelSource:
     """Resolve ``--model`` without loading weights.
@@ -170,6 +179,8 @@ def load_policy(source: ModelSource, settings: Settings) -> PreTrainedModel:
         policy = _with_trained_adapter(policy, source.adapter, settings)
     elif settings.lora_r:
         policy = _with_new_adapter(policy, settings)
+    for config in getattr(policy, "peft_config", {}).values():
+        config.base_model_name_or_path = source.base
     if not settings.dropout:
         disable_dropout(policy)  # after the adapter came in, which may bring dropout of its own
     if settings.activation_checkpointing:
@@ -189,6 +200,19 @@ def _checkpoint_activations(policy: Any, source: ModelSource) -> None:
         )
     with quiet():
         base.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def how_to_load(source: ModelSource, adapter: Path) -> str:
+    """What loads an adapter on a .gguf file in plain transformers and peft: they find no base in such a file alone."""
+    file = Path(source.base)
+    options = f"{str(file.parent)!r}, gguf_file={file.name!r}"
+    if hasattr(transformers, "GgufConfig"):
+        options += ", quantization_config=transformers.GgufConfig(dequantize=True)"
+    return (
+        "the base of the adapter is a .gguf file; alignzoo finds it again, and in transformers and peft load "
+        f"base = transformers.AutoModelForCausalLM.from_pretrained({options}); "
+        f"model = peft.PeftModel.from_pretrained(base, {str(adapter.absolute())!r})"
+    )
 
 
 def check_quantisation(settings: Settings, source: ModelSource) -> None:
