@@ -205,6 +205,7 @@ class _Run:
             check_quantisation,
             check_vocabulary,
             find_model,
+            how_to_load,
             load_config,
             load_policy,
             load_tokenizer,
@@ -234,6 +235,8 @@ class _Run:
         warn_beyond_positions(config, parts.longest(), self.report)
         self.report.note(f"loading {settings.model}")
         policy = load_policy(source, settings)
+        if source.gguf and hasattr(policy, "peft_config"):
+            self.report.note(how_to_load(source, self.folder / "model"))
         check_vocabulary(policy, max(parts.highest_id, tokenizer.pad_token_id), settings.model)
         policy.to(self.accelerator.device)
         if self.main:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from alignzoo.errors import ModelError
+from alignzoo.geometry.outputs import has_row_per_input
 
 _GGUF_HINT = "give its config.json or a hub id, or install the package: pip install 'alignzoo[gguf]'"
 
@@ -204,7 +205,7 @@ def _maps(layers: nn.ModuleList, experts: set[int], share: float) -> tuple[Map, 
             part = share if id(parameter) in experts else 1.0
             if parameter.dim() == 3 and id(parameter) in experts:  # (experts, outputs, inputs)
                 found[parameter.shape[2], parameter.shape[1], part] += parameter.shape[0]
-            elif parameter.dim() == 2 and type(module).__name__ == "Conv1D":  # GPT-2 holds its maps transposed
+            elif parameter.dim() == 2 and has_row_per_input(module):
                 found[parameter.shape[0], parameter.shape[1], part] += 1
             elif parameter.dim() == 2:
                 found[parameter.shape[1], parameter.shape[0], part] += 1

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from alignzoo.errors import UsageError
-from alignzoo.geometry.perturb import Scaled, cosine, dot, norm, perturbed, widest
+from alignzoo.geometry.outputs import Axes, squares_by_output
+from alignzoo.geometry.perturb import Scaled, cosine, dot, norm
 from alignzoo.geometry.shards import Rows, cut_like, like, local, sums
 from alignzoo.interfaces import GeometryController
 from alignzoo.lazy import torch
@@ -40,7 +41,7 @@ Select = Annotated[
     ),
 ]
 Norm = Annotated[
-    Over, Field(description="what shares the length: all weights, each tensor alike, or each output row alike")
+    Over, Field(description="what shares the length: all weights, each tensor alike, or each output's weights alike")
 ]
 Scope = Annotated[
     Literal["step", "microbatch"],
@@ -102,13 +103,15 @@ class Moved:
     Attributes:
         names: of the parameters, as the model calls them.
         weights, gradients: tensors of the same shapes; a gradient is the whole step's, over all ranks.
-        value: of the objective at θ.
+        value: of the objective at Î¸.
+        axes: the dimensions of each that number the outputs of its module.
     """
 
     names: Sequence[str]
     weights: Sequence[torch.Tensor]
     gradients: Sequence[torch.Tensor]
     value: float
+    axes: Sequence[Axes]
 
 
 Delta = Callable[["StepContext", Moved], "Sequence[torch.Tensor] | None"]
@@ -134,7 +137,7 @@ class WeightMover(GeometryController):
 
     def steepest(self, ctx: StepContext, moved: Moved) -> Sequence[torch.Tensor] | None:
         """ε = ρ·g/‖g‖ by the options ``rho`` and ``norm``; None where there is no gradient."""
-        return lengthened(moved.gradients, self.options.rho, self.options.norm)
+        return lengthened(moved.gradients, self.options.rho, self.options.norm, moved.axes)
 
 
 def warn_if_never(run: SetupContext, interval: int) -> None:
@@ -185,16 +188,8 @@ def ascend(ctx: StepContext, options: PerturbationOptions, delta: Delta) -> Step
 
 
 def in_parts(ctx: StepContext, take: Callable[[StepContext], StepLoss]) -> StepLoss:
-    """The step that ``take`` takes of each micro-batch alone; what it logs is averaged by their number of pairs."""
-    losses: list[StepLoss] = []
-    logged: dict[str, list[tuple[int, float]]] = {}
-    for part in ctx.parts():
-        losses.append(take(part))
-        for name, value in part.metrics.items():
-            logged.setdefault(name.removeprefix("geometry/"), []).append((len(losses[-1].pairs), value))
-    for name, values in logged.items():
-        ctx.log(name, sum(pairs * value for pairs, value in values) / sum(pairs for pairs, _ in values))
-    return ctx.join(losses)
+    """The step that ``take`` takes of each micro-batch alone."""
+    return ctx.join([take(part) for part in ctx.parts()])
 
 
 def both_gradients(
@@ -247,7 +242,8 @@ def visit(
     wanted = weights if keep is None else keep
     loss, gradients = ctx.gradient(wanted)
     by_id = {id(weight): gradient for weight, gradient in zip(wanted, gradients, strict=True)}
-    moved = Moved(names, weights, [by_id[id(weight)] for weight in weights], float(loss.value))
+    found, axes = [by_id[id(weight)] for weight in weights], ctx.output_axes(weights)
+    moved = Moved(names, weights, found, float(loss.value), axes)
     epsilon = delta(ctx, moved)
     if isinstance(epsilon, Scaled) and epsilon.parts is moved.gradients:
         length = epsilon.length_of_parts
@@ -262,7 +258,7 @@ def visit(
         ctx.backward()
         return loss, kept
     ctx.log("radius", norm(epsilon))
-    move = perturbed(weights, epsilon)
+    move = ctx.perturbed(weights, epsilon)
     del epsilon
     with move:
         there = ctx.backward()
@@ -274,7 +270,7 @@ def gradient_at(ctx: StepContext, weights: Sequence[torch.Tensor], epsilon: Sequ
     """The report at θ, from a forward pass alone; the gradient at θ + ε is added to ``.grad``."""
     loss = ctx.evaluate()
     ctx.log("radius", norm(epsilon))
-    with perturbed(weights, epsilon):
+    with ctx.perturbed(weights, epsilon):
         there = ctx.backward()
     ctx.log("sharpness_gap", float(there.value - loss.value))
     return loss
@@ -293,36 +289,38 @@ def grads(weights: Sequence[torch.nn.Parameter]) -> list[torch.Tensor]:
     return [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
 
 
-def lengthened(direction: Sequence[torch.Tensor], rho: float, over: Over = "global") -> Sequence[torch.Tensor] | None:
+def lengthened(
+    direction: Sequence[torch.Tensor], rho: float, over: Over = "global", axes: Sequence[Axes] | None = None
+) -> Sequence[torch.Tensor] | None:
     """The direction with length ρ over all tensors together; None if it has no length.
 
-    ``layer`` and ``neuron`` give every tensor, or every output row of it, the same share of ρ²; those without a
+    ``layer`` and ``neuron`` give every tensor, or every output's part of it, the same share of ρ²; those without a
     direction get none, and the others share what is left.
+
+    Args:
+        axes: the dimensions of each tensor that number outputs (``ctx.output_axes``), for ``neuron``.
     """
     if over == "global":
         length = norm(direction)
         return Scaled(direction, rho / length, length) if length > 0 else None
-    pieces = [local(part) for part in direction]
-    tensorwise = [over == "layer" or part.dim() < 2 for part in direction]
-    rows = [p.reshape(1, -1) if one else p.flatten(1) for p, one in zip(pieces, tensorwise, strict=True)]
-    squares = [torch.linalg.vector_norm(row, dim=1, keepdim=True, dtype=widest(row.device)).square() for row in rows]
-    # A tensor's square is spread over ranks; a row of it lies on one of them.
-    of = [part for part, one in zip(direction, tensorwise, strict=True) if one]
-    summed = iter(sums([square for square, one in zip(squares, tensorwise, strict=True) if one], of))
-    squares = [next(summed) if one else square for square, one in zip(squares, tensorwise, strict=True)]
-    found = [(square > 0).sum() for square in squares]
-    shared = iter(sums(found, direction))
-    number = sum(int(n) if one else int(both) for n, both, one in zip(found, shared, tensorwise, strict=True))
+    if over == "layer":
+        axes = [()] * len(direction)
+    if axes is None:
+        raise ValueError("norm neuron needs the axes of the outputs: give ctx.output_axes(weights)")
+    squares = squares_by_output(direction, axes)
+    number = _positive(squares, direction, axes)
     if number == 0:
         return None
     each = rho / number**0.5
-    scaled = [
-        row * torch.where(square > 0, each / square.sqrt(), torch.zeros_like(square)).to(row.dtype)
-        for row, square in zip(rows, squares, strict=True)
-    ]
-    return [
-        like(part.reshape(piece.shape), whole) for part, piece, whole in zip(scaled, pieces, direction, strict=True)
-    ]
+    scales = [torch.where(square > 0, each / square.sqrt(), torch.zeros_like(square)) for square in squares]
+    return [like(local(part) * scale.to(part.dtype), part) for part, scale in zip(direction, scales, strict=True)]
+
+
+def _positive(squares: Sequence[torch.Tensor], of: Sequence[torch.Tensor], axes: Sequence[Axes]) -> int:
+    """How many of the squares of :func:`squares_by_output` are positive, over all ranks."""
+    found = [(square > 0).sum() for square in squares]
+    shared = sums(found, of)  # where the first dimension numbers outputs, a rank has those of its rows
+    return sum(int(both if 0 in kept else n) for n, both, kept in zip(found, shared, axes, strict=True))
 
 
 def noise_like(weights: Sequence[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:

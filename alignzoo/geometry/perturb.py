@@ -8,16 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignzoo.geometry.shards import local, sums
 from alignzoo.lazy import torch
+
+if TYPE_CHECKING:
+    from alignzoo.geometry.survival import Survival
 
 _PIECE = 1 << 20  # elements: little beside a model, and few enough for a sum in fp32
 
 
 @contextmanager
-def perturbed(parameters: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor]) -> Iterator[None]:
+def perturbed(
+    parameters: Sequence[torch.Tensor],
+    deltas: Sequence[torch.Tensor],
+    *,
+    survival: Survival | None = None,
+    dtypes: Sequence[torch.dtype] | None = None,
+) -> Iterator[None]:
     """Inside, every parameter holds its value plus its delta; after, also after an exception, its exact bits again.
 
     The sum is rounded to the parameter's dtype, so in bf16 a delta far below the weights mostly vanishes. ``.grad`` is
@@ -26,6 +35,8 @@ def perturbed(parameters: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor]
     Args:
         parameters: leaves of any shape and floating-point dtype, sharded or not.
         deltas: as many tensors, each of its parameter's shape, in the weights' unit.
+        survival: counts what of the deltas arrives where the forward uses the parameters in these ``dtypes``, by
+            default their own.
 
     Raises:
         ValueError: the numbers or shapes of parameters and deltas differ; nothing has been changed then.
@@ -38,6 +49,11 @@ def perturbed(parameters: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor]
     try:
         with torch.no_grad():
             _add(parameters, deltas)
+            if survival is not None:
+                seen = dtypes or [parameter.dtype for parameter in parameters]
+                for before, after, delta, dtype in zip(saved, parameters, deltas, seen, strict=True):
+                    survival.add_move(before, after, delta, dtype)
+                    del delta  # not to hold the last one while the block runs
         del deltas
         yield
     finally:
@@ -56,14 +72,14 @@ def norm(tensors: Sequence[torch.Tensor]) -> float:
 def dot(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
     """The inner product over all tensors together, summed as in :func:`norm`."""
     pairs = zip(map(local, one), map(local, other), strict=True)
-    return total([_products(a, b)[1] for a, b in pairs], one)
+    return total([products(a, b)[1] for a, b in pairs], one)
 
 
 def cosine(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
     """Cosine between two lists of tensors of the same shapes; 0 where one has no length."""
     if not one:
         return 0.0
-    found = sums([_products(a, b) for a, b in zip(map(local, one), map(local, other), strict=True)], one)
+    found = sums([products(a, b) for a, b in zip(map(local, one), map(local, other), strict=True)], one)
     square, product, across = torch.stack([part.to(found[0].device) for part in found]).sum(0).tolist()
     lengths = (square * across) ** 0.5
     return float(product / lengths) if lengths > 0 else 0.0
@@ -116,7 +132,7 @@ def _add(parameters: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor]) -> 
         parameter.add_(delta.to(parameter.dtype))
 
 
-def _products(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+def products(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """``(3,)``: one·one, one·other and other·other, in :func:`widest` precision.
 
     Piece by piece, with products in fp32 at least within one: a wide copy of all weights takes long.

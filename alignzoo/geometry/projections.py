@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from alignzoo.errors import ModelError, UsageError
+from alignzoo.geometry.outputs import has_row_per_input
 
 DOWN = "down_proj"
 """The word for the MLP's down projection of every layer, whatever the family calls it."""
@@ -70,7 +71,7 @@ class Projection:
     @property
     def rows_are_neurons(self) -> bool:
         """Whether the weight has a row for each neuron, as in a ``Conv1D``, and not a column."""
-        return type(self._base).__name__ == "Conv1D"
+        return has_row_per_input(self._base)
 
     @property
     def _base(self) -> Any:
@@ -272,7 +273,7 @@ def _linear_shape(module: Any) -> tuple[int, int] | None:
     inside, outside = getattr(module, "in_features", None), getattr(module, "out_features", None)
     if isinstance(inside, int) and isinstance(outside, int):
         return inside, outside
-    if type(module).__name__ == "Conv1D":  # GPT-2's: weight is (in, out)
+    if has_row_per_input(module):
         return int(module.weight.shape[0]), int(module.weight.shape[1])
     return None
 

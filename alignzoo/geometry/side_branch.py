@@ -14,8 +14,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from alignzoo.geometry.perturb import widest
 from alignzoo.geometry.projections import Projection
+from alignzoo.geometry.survival import Survival
 
 
 class SideBranches:
@@ -32,6 +32,7 @@ class SideBranches:
             for projection, index in zip(projections, selected, strict=True)
             if len(index) > 0
         ]
+        self._survival = Survival()
 
     @property
     def deltas(self) -> list[torch.Tensor]:
@@ -42,8 +43,9 @@ class SideBranches:
     def attached(self) -> Iterator[None]:
         """Inside, the model's forward includes the branches, at Δ = 0 and asking for gradients. After, also after
         an exception, nothing of them is left."""
+        self._survival = Survival()
         for branch in self._branches:
-            branch.open()
+            branch.open(self._survival)
         try:
             yield
         finally:
@@ -64,13 +66,9 @@ class SideBranches:
         ]
 
     def survival(self) -> float:
-        """Share of the perturbation that reached the forward since :meth:`perturb`.
-
-        Per layer output, the component of (output with branch − output without), as stored in the output's dtype,
-        along the exact branch output, relative to its length; 1 where nothing is lost to rounding.
-        """
-        exact = sum(float(branch.exact) for branch in self._branches)
-        return sum(float(branch.arrived) for branch in self._branches) / exact if exact > 0 else 1.0
+        """Share of the perturbation that reached the forward since :meth:`perturb`: of what the branches give exactly,
+        what the layers' outputs, as they are stored, have of it."""
+        return self._survival.share()
 
 
 class _Branch:
@@ -84,11 +82,9 @@ class _Branch:
         self.handle: Any = None
         self.moved = False
 
-    def open(self) -> None:
+    def open(self, survival: Survival) -> None:
         self.delta = torch.zeros_like(self.delta).requires_grad_(True)
-        self.moved = False
-        self.arrived = self.delta.new_zeros((), dtype=widest(self.delta.device), requires_grad=False)
-        self.exact = self.arrived.clone()
+        self.moved, self.survival = False, survival
         self.handle = self.module.register_forward_hook(self._add)
 
     def move(self, epsilon: torch.Tensor) -> None:
@@ -108,11 +104,6 @@ class _Branch:
         if not autocast:  # autocast takes any dtype on; rounding back would lose what is below the output's grid
             total = total.to(output.dtype)
         if self.moved:
-            self._measure(branch.detach(), total.detach(), output.detach())
+            arrived = total.detach().to(branch.dtype) - output.detach().to(branch.dtype)
+            self.survival.add(arrived, branch.detach())
         return total
-
-    @torch.no_grad()
-    def _measure(self, branch: torch.Tensor, total: torch.Tensor, output: torch.Tensor) -> None:
-        arrived = total.to(branch.dtype) - output.to(branch.dtype)
-        self.arrived += (arrived * branch).sum(dtype=self.arrived.dtype)
-        self.exact += (branch * branch).sum(dtype=self.exact.dtype)

@@ -19,6 +19,7 @@ from transformers.utils import cached_file
 from alignzoo.errors import ModelError, UsageError
 from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
 from alignzoo.model.explained import SAFETENSORS_ONLY, explained, quiet
+from alignzoo.model.modes import checkpoint_in_eval_mode, disable_dropout
 from alignzoo.plugin.plan import SANDBOX
 from alignzoo.plugin.planfile import PLAN_FILE
 from alignzoo.plugin.settings import Settings
@@ -39,6 +40,15 @@ class ModelSource:
     path: str
     gguf: str | None = None
     adapter: str | None = None
+
+    @property
+    def base(self) -> str:
+        """What an adapter's config names as its base: found from any working directory, where it is a file or folder
+        here."""
+        path = Path(self.path).expanduser()
+        if not path.exists():
+            return self.path
+        return str((path / self.gguf if self.gguf else path).absolute())
 
 
 def find_model(name: str) -> ModelSource:
@@ -199,10 +209,14 @@ def as_policy(model: PreTrainedModel, source: ModelSource, settings: Settings) -
         policy = _with_trained_adapter(policy, source.adapter, settings)
     elif settings.lora_r:
         policy = _with_new_adapter(policy, settings)
+    for config in getattr(policy, "peft_config", {}).values():
+        config.base_model_name_or_path = source.base
     if not settings.dropout:
         disable_dropout(policy)  # after the adapter came in, which may bring dropout of its own
     if settings.activation_checkpointing:
         _checkpoint_activations(policy, source)
+        if not settings.dropout:
+            checkpoint_in_eval_mode(policy)
     return policy
 
 
@@ -216,6 +230,19 @@ def _checkpoint_activations(policy: Any, source: ModelSource) -> None:
         )
     with quiet():
         base.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def how_to_load(source: ModelSource, adapter: Path) -> str:
+    """What loads an adapter on a .gguf file in plain transformers and peft: they find no base in such a file alone."""
+    file = Path(source.base)
+    options = f"{str(file.parent)!r}, gguf_file={file.name!r}"
+    if hasattr(transformers, "GgufConfig"):
+        options += ", quantization_config=transformers.GgufConfig(dequantize=True)"
+    return (
+        "the base of the adapter is a .gguf file; alignzoo finds it again, and in transformers and peft load "
+        f"base = transformers.AutoModelForCausalLM.from_pretrained({options}); "
+        f"model = peft.PeftModel.from_pretrained(base, {str(adapter.absolute())!r})"
+    )
 
 
 def check_quantisation(settings: Settings, source: ModelSource) -> None:
@@ -364,13 +391,3 @@ def _check_lora_settings(config: Any, adapter: str, settings: Settings) -> None:
             f"--lora.alpha {settings.lora_alpha:g} does not fit the adapter in {adapter}, which has alpha {alpha}",
             hint="leave --lora.alpha out to go on training it, or merge it into its base first",
         )
-
-
-def disable_dropout(model: torch.nn.Module) -> None:
-    """Set every dropout probability to 0: modules, and the floats that functional attention dropout reads."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        for name, value in vars(module).items():
-            if "dropout" in name and isinstance(value, float):
-                setattr(module, name, 0.0)

@@ -87,7 +87,7 @@ class Settings(Values):
     )
     max_grad_norm: float = _setting(1.0, "clip the gradient to this norm (0: never)", ge=0)
     precision: Literal["fp32", "bf16"] = _setting("fp32", "compute dtype; weights stay fp32")
-    dropout: bool = _setting(False, "keep the model's own dropout while training")
+    dropout: bool = _setting(False, "keep the model's own dropout, skipped layers and router noise")
     seed: int = _setting(0, "seed of data order, dropout and all draws", ge=0)
     label_noise: float = _setting(
         0.0, "share of training pairs whose two sides are swapped", ge=0, le=1, metavar="RATE"

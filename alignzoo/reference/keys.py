@@ -20,6 +20,7 @@ from alignzoo.data.digests import digest
 from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
 from alignzoo.model.weights import config_digest, fingerprint
 from alignzoo.plugin.settings import Settings
+from alignzoo.train.logps import has_fused_head, innermost
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,7 +30,7 @@ _WIDTH = 4  # bytes of a token id
 _SIDES = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
-def reference_identity(policy: Any, settings: Settings, weights: str) -> str:
+def reference_identity(policy: Any, settings: Settings, weights: str, *, way: str) -> str:
     """A hash of the reference and of how it computes, 32 hex digits.
 
     A new adapter is off in the reference, so that its run shares the base's log-probs; the frozen copy of a trained
@@ -38,15 +39,26 @@ def reference_identity(policy: Any, settings: Settings, weights: str) -> str:
     Args:
         policy: the policy with the weights that training starts from, not sharded.
         weights: its fingerprint.
+        way: how its log-probs are computed (:attr:`alignzoo.train.forward.Choice.way`).
     """
     adapters = getattr(policy, "peft_config", None)
     if adapters is not None:
         weights = fingerprint(_reference_weights(policy, set(adapters)))
     base, active = without_adapter(policy), {REFERENCE_ADAPTER} & set(adapters or ())
     code = f"{type(base).__module__}.{type(base).__qualname__} of transformers {transformers.__version__}"
-    return digest(
-        _VERSION, weights, config_digest(policy, adapters=active), code, settings.precision, settings.quantize
-    )[:32]
+    kind = (settings.precision, settings.quantize)
+    rounding = (
+        _rounding(policy, way) if kind != ("fp32", "none") or torch.get_float32_matmul_precision() != "highest" else ()
+    )
+    return digest(_VERSION, weights, config_digest(policy, adapters=active), code, *kind, *rounding)[:32]
+
+
+def _rounding(policy: Any, way: str) -> tuple[str, ...]:
+    """What moves log-probs by more than fp32's last digits where products are rounded to fewer bits."""
+    model = innermost(policy)
+    implementations = (getattr(model.config, f"_{part}_implementation", None) for part in ("attn", "experts"))
+    head = "fused head" if has_fused_head(policy) else "logits"
+    return (way, head, model.device.type, torch.get_float32_matmul_precision(), *map(str, implementations))
 
 
 def _reference_weights(policy: Any, adapters: set[str]) -> dict[str, torch.Tensor]:

@@ -135,6 +135,17 @@ def passes(subject: Subject) -> None:
                 )
 
 
+def survival(subject: Subject) -> None:
+    for configuration in working(subject):
+        for i, step in enumerate(sweep(subject, configuration)):
+            if step.moved and "geometry/survival" not in step.metrics:
+                raise Violation(
+                    expected="a step that moves weights to log geometry/survival",
+                    found=f"{', '.join(step.metrics) or 'nothing'} in step {i} {configuration}",
+                    remedy="move them with ctx.perturbed(weights, deltas), which logs the share that the forward sees",
+                )
+
+
 def lora(subject: Subject) -> None:
     refusals = 0
     for configuration in working(subject):
@@ -336,6 +347,12 @@ RULES = (
         _declares_sharded,
     ),
     Rule("passes", "a step takes at most the declared number of passes", passes),
+    Rule(
+        "survival",
+        "a step that moves weights logs which share of the perturbation reaches the forward",
+        survival,
+        _takes_the_gradient,
+    ),
     Rule("lora", "works under a LoRA adapter, or refuses it with an error", lora, _takes_the_gradient),
     Rule("declared-probe", "a probe is asked for where it is declared, and only there", declared_probe),
     DECLARED_FIELDS,

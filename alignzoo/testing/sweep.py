@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +31,13 @@ class Forwards:
     Attributes:
         count: forwards so far.
         with_gradient: those of them through which a gradient can be taken.
+        moved: one was at other weights than ``start``.
     """
 
-    def __init__(self, *, fail_at: int | None = None) -> None:
+    def __init__(self, *, fail_at: int | None = None, start: Sequence[torch.Tensor] | None = None) -> None:
         self.count = self.with_gradient = 0
-        self._fail_at = fail_at
+        self.moved = False
+        self._fail_at, self._start = fail_at, start
 
     def __call__(self, model: torch.nn.Module, batch: TokenBatch) -> PairBatch:
         from alignzoo.testing.steps import every_field
@@ -44,16 +46,20 @@ class Forwards:
             raise InjectedFailure("the kit lets this forward fail")
         self.count += 1
         self.with_gradient += torch.is_grad_enabled()
+        if self._start is not None:
+            self.moved |= any(not torch.equal(*both) for both in zip(model.parameters(), self._start, strict=True))
         return every_field(model, batch)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the sweep, in two micro-batches: forward-backward passes, gradient (one vector), logged metrics."""
+    """One step of the sweep, in two micro-batches: forward-backward passes, gradient (one vector), logged metrics, and
+    whether a forward was at other weights."""
 
     passes: float
     gradient: torch.Tensor
     metrics: dict[str, float]
+    moved: bool
 
     def differs(self, other: Step) -> bool:
         return self.metrics != other.metrics or not torch.equal(self.gradient, other.gradient)
@@ -95,11 +101,12 @@ class Sweep:
         try:
             bench.setup(controller)
             before = copy.deepcopy(controller.state_dict())
+            start = [parameter.detach().clone() for parameter in bench.policy.parameters()]
             for step in range(STEPS):
-                forwards = Forwards()
+                forwards = Forwards(start=start)
                 ctx = bench.context(goal, step, size=PAIRS // 2, forward=forwards)
                 controller.step(ctx)
-                yield Step(forwards.with_gradient / 2, bench.gradient(), dict(ctx.metrics))
+                yield Step(forwards.with_gradient / 2, bench.gradient(), dict(ctx.metrics), forwards.moved)
             self.moving = not _same(before, controller.state_dict())
         except AlignzooError as refusal:
             self.refusal = str(refusal)

@@ -91,11 +91,13 @@ def assemble(
     _note_soft_labels(objective, parts, folder if main else None, report)
     lengths = lengths_of(parts.train)
     cached = "reference" in plan.needs and settings.reference_cache and _by_pair(policy, parts, lengths, report)
-    kept = store_folder(reference_identity(policy, settings, identities["weights"])) if cached else None
     texts = partial(_texts, policy, parts, tokenizer, settings, accelerator, report)
     controller.setup(SetupContext(policy, settings.seed, report, probe, folder if main else None, steps, texts))
     choice = forward_of(plan, policy, parts.train, stream.indices(0), pad_id, accelerator)
     report.note(choice.why)
+    kept: Path | None = None
+    if cached:
+        kept = store_folder(reference_identity(policy, settings, identities["weights"], way=choice.way))
     forward = resharding(choice.forward)
     reference: ReferenceForward | None = None
     if "reference" in plan.needs and kept is None:

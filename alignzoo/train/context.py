@@ -17,7 +17,10 @@ import torch
 
 from alignzoo.data.collate import TokenBatch
 from alignzoo.errors import AlignzooError
+from alignzoo.geometry.outputs import Axes, output_axes
+from alignzoo.geometry.perturb import perturbed
 from alignzoo.geometry.shards import is_sharded
+from alignzoo.geometry.survival import Survival, dtypes_in_forward
 from alignzoo.interfaces import StepLoss
 from alignzoo.pairs import PairBatch
 from alignzoo.report import Reporter
@@ -126,6 +129,7 @@ class StepContext:
         self.references = references
         self.step = step
         self.metrics: dict[str, float] = {}
+        self._logged_by_parts: list[tuple[int, dict[str, float]]] = []  # with their numbers of pairs
         self._observed = False
         self._part: Part | None = None  # when this is one micro-batch of a step
         self._anchors: Sequence[PairBatch] | None = None  # per micro-batch, where log-probs are measured from
@@ -143,6 +147,23 @@ class StepContext:
         """The same by name, as the unwrapped model calls them."""
         model = self.engine.accelerator.unwrap_model(self.engine.model)
         return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+    @contextmanager
+    def perturbed(self, weights: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor]) -> Iterator[None]:
+        """Inside, each weight is at its value plus its delta, after, its exact bits again; logs ``survival``, the share
+        of the deltas that a forward sees. See :func:`alignzoo.geometry.perturb.perturbed`."""
+        autocast = {"bf16": torch.bfloat16}.get(self.engine.accelerator.mixed_precision)
+        survival = Survival()
+        dtypes = dtypes_in_forward(self.engine.model, weights, autocast)
+        move = perturbed(weights, deltas, survival=survival, dtypes=dtypes)
+        del deltas
+        with move:
+            self.log("survival", survival.share(weights))
+            yield
+
+    def output_axes(self, weights: Sequence[torch.Tensor]) -> list[Axes]:
+        """The dimensions of each of the model's weights that number its module's outputs."""
+        return output_axes(self.engine.accelerator.unwrap_model(self.engine.model), weights)
 
     def log(self, name: str, value: float | torch.Tensor) -> None:
         """Put ``geometry/<name>`` into this step's line of ``metrics.jsonl``."""
@@ -242,15 +263,17 @@ class StepContext:
         Values and gradients are averaged over ranks, and what :meth:`backward` adds up is the average over
         micro-batches, in both by the number of pairs: of a plain mean over pairs, it is the step's gradient. Of other
         objectives it depends on how the step is cut; this exists to reproduce code that works so. Join the reports
-        with :meth:`join`.
+        with :meth:`join`, which also averages what the parts have logged.
         """
         self._observe_all()
+        self._logged_by_parts.clear()
         sizes, every = [batch.pairs for batch in self.batches], self._pairs_of_ranks()
         for i, size in enumerate(sizes):
             part = StepContext(self.engine, self.batches[i : i + 1], self.references[i : i + 1], self.step)
             last = i == len(sizes) - 1
             part._part = Part(i, last, size / sum(sizes), size * self.engine.world / every[i])
             part._observed = True
+            self._logged_by_parts.append((size, part.metrics))
             yield part
 
     def _pairs_of_ranks(self) -> list[int]:
@@ -262,6 +285,9 @@ class StepContext:
 
     def join(self, losses: Sequence[StepLoss]) -> StepLoss:
         """The report of the whole step from those of its :meth:`parts`."""
+        for name in {name: None for _, logged in self._logged_by_parts for name in logged}:
+            values = [(pairs, logged[name]) for pairs, logged in self._logged_by_parts if name in logged]
+            self.metrics[name] = sum(pairs * value for pairs, value in values) / sum(pairs for pairs, _ in values)
         pairs = self.engine.gather(PairBatch.cat([loss.pairs for loss in losses]))
         with torch.no_grad():
             return StepLoss(self.engine.objective.value(pairs), pairs, self._pair_ids())

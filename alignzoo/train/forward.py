@@ -43,7 +43,12 @@ class Choice:
     forward: PairForward
     packed: bool
     why: str
-    by_pair: bool = False  # by packed attention, which the model now has
+    way: str = "padded"  # or how it is packed: pairs, flex, masks
+
+    @property
+    def by_pair(self) -> bool:
+        """Whether it is packed attention, which the model now has."""
+        return self.way in ("pairs", "flex")
 
     def adopt(self, model: Any) -> None:
         """Make another model with the same architecture ready for :attr:`forward`."""
@@ -121,7 +126,7 @@ def choose_forward(
             attempt.keep = True
             how = {"flex": ", by FlexAttention", "pairs": "", "masks": ", by one mask over all pairs"}[way]
             why = f"packing: each prompt once, no padding{how} (largest difference from the padded path {gap:.0e})"
-            return Choice(partial(forward, tokens=tokens), True, why, way != "masks")
+            return Choice(partial(forward, tokens=tokens), True, why, way)
     return Choice(padded, False, f"packing is off: {failures[-1] if failures else 'its attention takes no masks'}")
 
 

@@ -160,18 +160,27 @@ _TRIED: dict[object, bool] = {}
 def _fuses(model: torch.nn.Module, inputs: dict[str, Any], positions: torch.Tensor, targets: torch.Tensor) -> bool:
     """Whether a model of this kind means by its attributes what :data:`_AFTERWARDS` takes them for: tried once, by the
     first batch (of a run: by the few pairs that packing is tried on), so that ranks do the same after."""
-    inner = innermost(model)
-    kind = (type(inner), tuple(sorted(_afterwards(inner).items())))
+    kind = _kind(innermost(model))
     if kind not in _TRIED:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             expected = _by_logits(model, inputs, positions, targets)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             found = _by_fused_head(model, inputs, positions, targets)
-        narrow = torch.is_autocast_enabled(expected.device.type) or next(inner.parameters()).dtype.itemsize < 4
+        narrow = torch.is_autocast_enabled(expected.device.type) or next(model.parameters()).dtype.itemsize < 4
         near = 0.05 if narrow else 1e-4
         same = found.shape == expected.shape
         _TRIED[kind] = same and torch.allclose(found, expected, rtol=near, atol=near, equal_nan=True)
     return _TRIED[kind]
+
+
+def _kind(inner: Any) -> object:
+    return type(inner), tuple(sorted(_afterwards(inner).items()))
+
+
+def has_fused_head(model: torch.nn.Module) -> bool:
+    """Whether the log-probs of a model come from the fused head, once it has been tried."""
+    inner = innermost(model)
+    return _fusible(inner) and _TRIED.get(_kind(inner), False)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,9 @@ from alignzoo.train.metrics import MetricsFile, metrics_digest, name_pairs, non_
 from alignzoo.train.optim import learning_rate, load_optimizer
 from alignzoo.train.sharding import full_state
 
+SURVIVES = 0.9
+"""Share of a perturbation that must reach the forward, or the user is warned."""
+
 
 @dataclass
 class Loop:
@@ -48,6 +51,7 @@ class Loop:
         observers: who is told of steps, evaluations and checkpoints.
         plan: its values by the words that set them, which a resume must find again.
         done: optimizer steps taken so far.
+        told_of_rounding: whether the user knows that perturbations are lost to rounding.
         tokens: tokens trained on so far, padding not counted.
         metrics: the digest of the metrics that the checkpoint was saved with; None for a new run.
     """
@@ -68,6 +72,7 @@ class Loop:
     done: int = 0
     tokens: int = 0
     metrics: str | None = None
+    told_of_rounding: bool = False
 
     def run(self) -> None:
         """Train until :attr:`steps`.
@@ -85,6 +90,7 @@ class Loop:
             while self.done < self.steps:
                 line, figures = self._step(self.done), dict[str, float]()
                 self.done += 1
+                self._warn_of_rounding(line)
                 if self.held_out and settings.eval_every and self.done % settings.eval_every == 0:
                     figures = self.evaluate()
                     line |= figures
@@ -108,6 +114,17 @@ class Loop:
                     )
                 if self.done == self.steps or (settings.save_every and self.done % settings.save_every == 0):
                     self.save()
+
+    def _warn_of_rounding(self, line: Mapping[str, Any]) -> None:
+        """Say, once, where a perturbation is lost on its way into the forward."""
+        survival = line.get("geometry/survival")
+        if self.told_of_rounding or survival is None or survival >= SURVIVES:
+            return
+        self.told_of_rounding = True
+        self.report.warn(
+            f"step {line['step']}: {survival:.0%} of the perturbation reaches the forward (geometry/survival) and the "
+            "rest is rounded away, so the radius is shorter than set; give --precision fp32, or a larger radius"
+        )
 
     def evaluate(self) -> dict[str, float]:
         """Figures on the held-out pairs, at the weights that would be saved now; none where none are held out."""

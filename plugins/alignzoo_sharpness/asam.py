@@ -42,7 +42,7 @@ class ASAM(WeightMover):
     def _epsilon(self, ctx: StepContext, moved: Moved) -> Sequence[torch.Tensor] | None:
         scales = [self._scale(weight.detach()) for weight in moved.weights]
         scaled = [scale * gradient for scale, gradient in zip(scales, moved.gradients, strict=True)]
-        direction = lengthened(scaled, self.options.rho, self.options.norm)
+        direction = lengthened(scaled, self.options.rho, self.options.norm, moved.axes)
         return direction and [scale * part for scale, part in zip(scales, direction, strict=True)]
 
     def _scale(self, weight: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from alignzoo.geometry.ascent import PerturbationOptions, WeightMover, chosen, lengthened, plain
-from alignzoo.geometry.perturb import norm, perturbed
+from alignzoo.geometry.perturb import norm
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Paper, Verified
@@ -54,10 +54,11 @@ class ESAM(WeightMover):
         if not weights:
             return ctx.backward()
         loss, gradients = ctx.gradient(weights)
-        epsilon = lengthened(gradients, self.options.rho / self.options.keep, self.options.norm)
+        rho = self.options.rho / self.options.keep
+        epsilon = lengthened(gradients, rho, self.options.norm, ctx.output_axes(weights))
         if epsilon is None:
             return ctx.backward()
-        with perturbed(weights, epsilon):
+        with ctx.perturbed(weights, epsilon):
             if self.options.share < 1:
                 self._sharpest(ctx, loss).backward()
             else:

@@ -48,11 +48,11 @@ class FriendlySAM(WeightMover):
         sigma, lam, gradients = self.options.sigma, self.options.lam, moved.gradients
         if not self._mean:
             self._mean = [g.clone() for g in gradients]
-            return lengthened(gradients, self.options.rho, self.options.norm)
+            return lengthened(gradients, self.options.rho, self.options.norm, moved.axes)
         mean = beside(self._mean, gradients)
         direction = [g - sigma * m for g, m in zip(gradients, mean, strict=True)]
         self._mean = [lam * m + (1 - lam) * g for g, m in zip(gradients, mean, strict=True)]
-        return lengthened(direction, self.options.rho, self.options.norm)
+        return lengthened(direction, self.options.rho, self.options.norm, moved.axes)
 
     def state_dict(self) -> dict[str, Any]:
         return {"mean": self._mean}

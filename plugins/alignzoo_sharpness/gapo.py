@@ -17,7 +17,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from alignzoo.geometry.ascent import EVERYTHING, Norm, Rho, Select, WeightMover, chosen, lengthened
-from alignzoo.geometry.perturb import norm, perturbed
+from alignzoo.geometry.outputs import Axes
+from alignzoo.geometry.perturb import norm
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Options, Paper, Verified
@@ -42,8 +43,8 @@ class GAPO(WeightMover):
     def step(self, ctx: StepContext) -> StepLoss:
         _, weights = chosen(ctx, self.options.select)
         loss, gradients = ctx.gradient(weights)
-        epsilon = self._epsilon(weights, gradients)
-        with perturbed(weights, epsilon):
+        epsilon = self._epsilon(weights, gradients, ctx.output_axes(weights))
+        with ctx.perturbed(weights, epsilon):
             anchored = ctx.anchored()
         found = anchored.backward()
         ctx.log("radius", norm(epsilon))
@@ -51,9 +52,11 @@ class GAPO(WeightMover):
         ctx.log("anchored_value", found.value)
         return loss
 
-    def _epsilon(self, weights: list[torch.nn.Parameter], gradients: list[torch.Tensor]) -> list[torch.Tensor]:
+    def _epsilon(
+        self, weights: list[torch.nn.Parameter], gradients: list[torch.Tensor], axes: list[Axes]
+    ) -> list[torch.Tensor]:
         scaled = [weight.detach() * g for weight, g in zip(weights, gradients, strict=True)]
-        direction = lengthened(scaled, self.options.rho, self.options.norm)
+        direction = lengthened(scaled, self.options.rho, self.options.norm, axes)
         if direction is None:
             return [torch.zeros_like(g) for g in gradients]
         return [weight.detach() * part for weight, part in zip(weights, direction, strict=True)]

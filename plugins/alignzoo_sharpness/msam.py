@@ -56,7 +56,7 @@ class MSAM(WeightMover):
         _, weights = chosen(ctx, self.options.select)
         velocity = beside(self._velocity, weights) if self._velocity else [torch.zeros_like(w) for w in weights]
         ahead = None if plain(ctx, self.options) else [-v for v in velocity]
-        epsilon = ahead and lengthened(ahead, self.options.rho, self.options.norm)
+        epsilon = ahead and lengthened(ahead, self.options.rho, self.options.norm, ctx.output_axes(weights))
         loss = ctx.backward() if epsilon is None else gradient_at(ctx, weights, epsilon)
         self._velocity = [self.options.momentum * v + g for v, g in zip(velocity, grads(weights), strict=True)]
         return loss

@@ -36,7 +36,7 @@ class RandomDirection(WeightMover):
             return ctx.backward()
         _, weights = chosen(ctx, self.options.select)
         noise = noise_like(weights, ctx.generator("random"))
-        epsilon = lengthened(noise, self.options.rho, self.options.norm)
+        epsilon = lengthened(noise, self.options.rho, self.options.norm, ctx.output_axes(weights))
         return ctx.backward() if epsilon is None else gradient_at(ctx, weights, epsilon)
 
 

@@ -1,10 +1,10 @@
 """Random weight perturbation, mixed with the plain gradient.
 
-    n_i ~ N(0, (γ·‖w_i‖)²)  in each row i,     step with α·∇L(θ + n) + (1−α)·∇L(θ)
+    n_i ~ N(0, (γ·‖w_i‖)²)  for each output i,     step with α·∇L(θ + n) + (1−α)·∇L(θ)
 
 Li, Tao, Yan, Lei, Wu, Fang, He, Huang, *Revisiting Random Weight Perturbation for Efficiently Improving
-Generalization*, arXiv 2404.00357 (m-RWP). A row is an output's weights; a tensor with one dimension is one row. γ is
-relative to a row's length, so a row of d weights moves about γ·√d of its own length.
+Generalization*, arXiv 2404.00357 (m-RWP). w_i are the weights of an output (a row of a linear map, a column in GPT-2's
+Conv1D); a tensor with one dimension is one output's. γ is relative to their length, so d weights move about γ·√d of it.
 
 The authors take the two gradients on two halves of the batch, to run them side by side. Here both see the whole step:
 the mixture is then the gradient of one objective, and does not depend on how the step is cut.
@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from alignzoo.geometry.ascent import EVERYTHING, Interval, Moved, Select, WeightMover, combine, grads, noise_like, visit
-from alignzoo.geometry.perturb import cosine, norm
+from alignzoo.geometry.outputs import squares_by_output
+from alignzoo.geometry.perturb import cosine
+from alignzoo.geometry.shards import like, local
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import Card, Options, Paper, Verified
 
@@ -29,9 +31,11 @@ if TYPE_CHECKING:
 
 
 class RWPOptions(Options):
-    """γ relative to a row's length, α between 0 and 1, when and which weights."""
+    """γ relative to the length of an output's weights, α between 0 and 1, when and which weights."""
 
-    gamma: float = Field(0.01, ge=0, description="γ: standard deviation of the noise in units of its row's length")
+    gamma: float = Field(
+        0.01, ge=0, description="γ: standard deviation of the noise in units of the length of an output's weights"
+    )
     alpha: float = Field(0.5, ge=0, le=1, description="α: how much the gradient under noise counts")
     interval: Interval = 1
     select: Select = EVERYTHING
@@ -54,14 +58,8 @@ class RWP(WeightMover):
 
     def _noise(self, ctx: StepContext, moved: Moved) -> Sequence[torch.Tensor]:
         noise = noise_like(moved.weights, ctx.generator("rwp"))
-        return [self.options.gamma * _row_lengths(w.detach()) * n for w, n in zip(moved.weights, noise, strict=True)]
-
-
-def _row_lengths(weight: torch.Tensor) -> torch.Tensor | float:
-    """‖row‖ for every row, to be broadcast over the weight."""
-    if weight.dim() < 2:
-        return norm([weight])
-    return weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.dim() - 1))
+        scales = [self.options.gamma * square.sqrt() for square in squares_by_output(moved.weights, moved.axes)]
+        return [like(scale.to(n.dtype) * local(n), n) for scale, n in zip(scales, noise, strict=True)]
 
 
 CARD = Card(
@@ -71,7 +69,7 @@ CARD = Card(
     target=f"{__name__}:RWP",
     options=RWPOptions,
     summary="random weight perturbation, mixed with the plain gradient",
-    formula="n ~ N(0, (γ‖row‖)²); step with α·∇L(θ + n) + (1−α)·∇L(θ)",
+    formula="n_i ~ N(0, (γ‖w_i‖)²) per output i; step with α·∇L(θ + n) + (1−α)·∇L(θ)",
     paper=Paper(
         title="Revisiting Random Weight Perturbation for Efficiently Improving Generalization", arxiv="2404.00357"
     ),
@@ -80,6 +78,6 @@ CARD = Card(
     verified=(
         Verified(against="the authors' nblt/RWP@cb0acb0", test="test_rwp_equals_the_authors"),
         Verified(against="closed form on a quadratic", test="test_rwp_on_a_quadratic"),
-        Verified(against="its definition: standard deviation per row", test="test_rwp_noise_follows_the_rows"),
+        Verified(against="its definition: standard deviation per output", test="test_rwp_noise_follows_the_rows"),
     ),
 )

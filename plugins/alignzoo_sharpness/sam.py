@@ -5,7 +5,7 @@
 Foret, Kleiner, Mobahi, Neyshabur, *Sharpness-Aware Minimization for Efficiently Improving Generalization*, arXiv
 2010.01412, eq. 2-3. L is the whole step's objective over all micro-batches and ranks; the authors' m-sharpness, an
 ascent for each shard of the batch, is ``scope microbatch``. ‖·‖ is Euclidean over all selected weights (``norm
-global``); with ``layer`` or ``neuron`` every tensor or output row moves equally far, and ‖ε‖ is ρ all the same.
+global``); with ``layer`` every tensor moves equally far, with ``neuron`` every output, and ‖ε‖ is ρ all the same.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class SSAM(WeightMover):
     def _epsilon(self, ctx: StepContext, moved: Moved) -> Sequence[torch.Tensor] | None:
         masks = self._masks_of_the_step(ctx, moved.gradients)
         ctx.log("unperturbed", 1 - count(masks) / _size(masks))
-        direction = lengthened(moved.gradients, self.options.rho, self.options.norm)
+        direction = lengthened(moved.gradients, self.options.rho, self.options.norm, moved.axes)
         return direction and [part * mask for part, mask in zip(direction, masks, strict=True)]
 
     def _masks_of_the_step(self, ctx: StepContext, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -76,7 +76,7 @@ class ZSharp(WeightMover):
     def _global(self, ctx: StepContext, moved: Moved) -> Sequence[torch.Tensor] | None:
         outliers = self._outliers(moved.gradients, ctx.generator("zsharp"))
         rho, over = self.options.rho, self.options.norm
-        return lengthened(outliers, rho, over) or lengthened(moved.gradients, rho, over)
+        return lengthened(outliers, rho, over, moved.axes) or lengthened(moved.gradients, rho, over, moved.axes)
 
     def _outliers(self, gradients: Sequence[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
         """ĝ, with one quantile for all of these."""

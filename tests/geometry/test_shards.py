@@ -15,6 +15,7 @@ from alignzoo.geometry.shards import beside, count, cut_like, is_sharded, whole,
 from alignzoo.testing.ranks import on_two_ranks
 
 SHAPES = [(5, 3), (1, 4), (7,), (4, 2, 2), (1,)]  # an uneven share, none at all for rank 1, and even ones
+ROWS, COLUMNS = [(0,), (0,), (), (0,), ()], [(1,), (1,), (), (0, 2), ()]
 
 
 def tensors(seed: int, *, zeros: bool = False) -> list[torch.Tensor]:
@@ -52,10 +53,10 @@ FIGURES: dict[str, Callable[[Callable[[list[torch.Tensor]], list[torch.Tensor]]]
         ascent.kth_smallest(cut(tensors(1)), 4, generator(), among=[part > 0 for part in cut(tensors(1))])
     ],
     **{
-        f"lengthened {over}": lambda cut, over=over: [
-            whole(part) for part in ascent.lengthened(cut(tensors(1, zeros=True)), 0.7, over) or []
+        f"lengthened {over} {axes}": lambda cut, over=over, axes=axes: [
+            whole(part) for part in ascent.lengthened(cut(tensors(1, zeros=True)), 0.7, over, axes) or []
         ]
-        for over in ("global", "layer", "neuron")
+        for over, axes in (("global", None), ("layer", None), ("neuron", ROWS), ("neuron", COLUMNS))
     },
 }
 

@@ -435,7 +435,8 @@ def test_a_direction_is_lengthened_in_equal_shares(
     draw = torch.Generator().manual_seed(seed)
     direction = [torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes]
     direction[0] = torch.zeros_like(direction[0])
-    found = lengthened(direction, rho, over)
+    axes = [(part.dim() - 2,) if part.dim() > 1 else () for part in direction]
+    found = lengthened(direction, rho, over, axes)
     if len(shapes) == 1:
         assert found is None
         return
@@ -450,8 +451,14 @@ def test_a_direction_is_lengthened_in_equal_shares(
             torch.full((len(shapes) - 1,), rho / (len(shapes) - 1) ** 0.5, dtype=torch.float64),
         )
     if over == "neuron":
-        rows = torch.cat([(p if p.dim() > 1 else p.reshape(1, -1)).flatten(1).norm(dim=1) for p in found[1:]])
+        outputs = [p.movedim(kept, 0) if (kept := p.dim() - 2) >= 0 else p.reshape(1, -1) for p in found[1:]]
+        rows = torch.cat([p.flatten(1).norm(dim=1) for p in outputs])
         close(rows, torch.full_like(rows, rho / len(rows) ** 0.5))
+
+
+def test_a_norm_by_output_must_know_the_outputs() -> None:
+    with pytest.raises(ValueError, match="output_axes"):
+        lengthened([torch.ones(2, 3)], 0.1, "neuron")
 
 
 @pytest.mark.parametrize("pattern", ["map.bias", "*bias", " *.bias , map.bi*"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from golden import golden_pairs
 
+from alignzoo.geometry.perturb import perturbed
 from alignzoo.interfaces import StepLoss
 
 Function = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
@@ -27,6 +29,14 @@ class Toy:
 
     def trainable(self) -> list[torch.nn.Parameter]:
         return list(self.weights.values())
+
+    @contextmanager
+    def perturbed(self, weights: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor]) -> Iterator[None]:
+        with perturbed(weights, deltas):
+            yield
+
+    def output_axes(self, weights: Sequence[torch.Tensor]) -> list[tuple[int, ...]]:
+        return [(0,) if weight.dim() > 1 else () for weight in weights]
 
     def generator(self, purpose: str) -> torch.Generator:
         return torch.Generator().manual_seed(self.step)

@@ -18,12 +18,13 @@ from alignzoo.model.weights import fingerprint
 from alignzoo.plugin.settings import Settings
 from alignzoo.reference.keys import batch_keys, dataset_keys, in_bytes, reference_identity, response_keys
 from alignzoo.testing.tiny import batch_of, pair_rows, tiny_model, with_adapter
+from alignzoo.train.logps import padded_pair_logps
 
 ROWS = pair_rows(20)
 
 
-def identity(model: Any, **settings: Any) -> str:
-    return reference_identity(model, Settings(**settings), fingerprint(model))
+def identity(model: Any, way: str = "padded", **settings: Any) -> str:
+    return reference_identity(model, Settings(**settings), fingerprint(model), way=way)
 
 
 def one_element(model: Any) -> Any:
@@ -73,6 +74,29 @@ def test_how_attention_is_implemented_does_not_count() -> None:
     eager.set_attn_implementation("eager")
     eager.config.use_cache = False
     assert identity(eager) == identity(tiny_model())
+
+
+@pytest.mark.parametrize("settings", [{"precision": "bf16"}, {"quantize": "4bit", "lora_r": 4}])
+def test_where_numbers_are_rounded_it_counts_how_they_are_computed(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alignzoo.train.logps._TRIED", {})
+    model, eager, logits = tiny_model(), tiny_model(), tiny_model()
+    eager.set_attn_implementation("eager")
+    batch = batch_of(ROWS[:2])
+    expected = identity(model, **settings)
+    assert identity(tiny_model(), **settings) == expected
+    others = [identity(model, way=way, **settings) for way in ("pairs", "flex", "masks")]
+    padded_pair_logps(logits, batch)  # which tries the fused head
+    others += [identity(eager, **settings), identity(logits, **settings)]
+    assert len({expected, *others}) == 6
+
+
+def test_in_fp32_it_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    assert len({identity(model, way=way) for way in ("padded", "pairs", "flex", "masks")}) == 1
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")  # products in TF32
+    assert len({identity(model, way=way) for way in ("padded", "pairs")}) == 2
 
 
 def test_a_new_adapter_shares_the_reference_of_its_base() -> None:

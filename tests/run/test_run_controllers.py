@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from run_helpers import Train
+import torch
+from heard import Heard
+from run_helpers import MakeModel, Train
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignzoo import list_methods
@@ -43,3 +46,17 @@ def test_every_controller_trains_to_a_lower_objective(
     assert all(math.isfinite(line["loss"]) and math.isfinite(line["grad_norm"]) for line in lines)
     assert after["eval/loss"] < before["eval/loss"]
     assert after["eval/rewards/margins"] > before["eval/rewards/margins"]
+
+
+def test_a_perturbation_that_is_rounded_away_is_told_once(train: Train, make_model: MakeModel, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(make_model("llama"), dtype=torch.bfloat16)
+    shutil.copytree(make_model("llama"), tmp_path / "bf16")
+    model.save_pretrained(tmp_path / "bf16")
+    words: dict[str, Any] = {"model": str(tmp_path / "bf16"), "geometry": "sam", "lr": 1e-9}
+    heard = Heard()
+    rounded = train(**words, precision="bf16", report=heard).column("geometry/survival")
+    assert all(share < 0.9 for share in rounded)
+    assert all(share == pytest.approx(1, abs=1e-3) for share in train(**words).column("geometry/survival"))
+    [warning] = [text for text in heard.warnings if "perturbation" in text]
+    assert warning.startswith(f"step 1: {rounded[0]:.0%} of the perturbation reaches the forward")
+    assert "--precision fp32" in warning

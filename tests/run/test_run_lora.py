@@ -78,6 +78,21 @@ def test_an_adapter_trains_and_loads_on_its_base(adapter: RunFolder, base: Path)
     _generates(AutoPeftModelForCausalLM.from_pretrained(adapter.path / "model"), adapter.path / "model")
 
 
+def test_an_adapter_on_a_relative_base_loads_from_anywhere(
+    train: Train, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copytree(base, tmp_path / "models" / "base")
+    monkeypatch.chdir(tmp_path)
+    run = train(model="models/base", **ADAPTED)
+    monkeypatch.chdir("elsewhere")
+    _generates(AutoPeftModelForCausalLM.from_pretrained(run.path / "model"), run.path / "model")
+    further = train(model=str(run.path / "model"), max_steps=1)
+    assert further.column("loss")[0] == pytest.approx(LN2, abs=1e-6)
+    _generates(AutoPeftModelForCausalLM.from_pretrained(further.path / "model"), further.path / "model")
+
+
 def test_the_base_files_are_not_touched(train: Train, base: Path) -> None:
     before = (base / "model.safetensors").read_bytes()
     train(model=str(base), **ADAPTED, lr=1e-2)

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
+import transformers
 from heard import Heard
 from run_helpers import LN2, MakeModel, Train, same
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -89,6 +91,29 @@ def test_a_gguf_file_trains_and_is_saved_for_transformers(gguf: Path, make_model
     prompt = tokenizer("How do I sweep the tower?", return_tensors="pt", return_token_type_ids=False)
     assert model.generate(**prompt, max_new_tokens=3, do_sample=False).shape[1] > prompt["input_ids"].shape[1]
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(MODEL_PATH).chat_template
+
+
+def test_an_adapter_on_a_gguf_file_is_found_again(
+    gguf: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere, heard = tmp_path / "elsewhere", Heard()
+    elsewhere.mkdir()
+    monkeypatch.chdir(gguf.parent)
+    run = train(model=gguf.name, report=heard, lr=1e-2, **{"lora.r": 4})
+    monkeypatch.chdir(elsewhere)
+    [note] = [text for text in heard.notes if "gguf_file=" in text]
+    names: dict[str, Any] = {"transformers": transformers, "peft": peft}
+    exec(note[note.index("base = ") :], names)  # what the user is told to type
+    adapted, tokenizer = names["model"], AutoTokenizer.from_pretrained(run.path / "model")
+    assert torch.equal(adapted.base_model.model.lm_head.weight, names["base"].lm_head.weight)
+    text = tokenizer("How do I sweep the tower?", return_tensors="pt").input_ids
+    with torch.no_grad(), adapted.disable_adapter():
+        plain = adapted(input_ids=text).logits
+    assert not torch.allclose(adapted(input_ids=text).logits, plain)
+    further = train(model=str(run.path / "model"), max_steps=1)
+    assert further.column("loss")[0] == pytest.approx(LN2, abs=1e-6)
+    assert further.column("logps/chosen")[0] != run.column("logps/chosen")[0]
+    assert (run.path / "model" / "adapter_config.json").read_text().count(str(gguf)) == 1
 
 
 def write_gguf(folder: Path, target: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import transformers
 from heard import Heard
-from run_helpers import Az, MakeModel, OnTwoRanks, RunFolder, Start, Train, same
+from run_helpers import LN2, Az, MakeModel, OnTwoRanks, RunFolder, Start, Train, same
 
 from alignzoo.plugin.recipe import Layer, flatten
 from alignzoo.plugin.resolve import require, resolve
@@ -79,6 +79,7 @@ def test_runs_that_share_a_reference_compute_it_once(train: Train, store: Path) 
         "other methods": {"loss": "ipo", "robust": "drdpo"},
         "batches": {"micro_batch_size": 1, "batch_size": 4, "max_steps": 4},
         "dropout": {"dropout": True},
+        "padding": {"packing": False},
     }
     total = sum(counted(train, max_steps=9))
     for name, given in hits.items():
@@ -90,6 +91,17 @@ def test_runs_that_share_a_reference_compute_it_once(train: Train, store: Path) 
     # Cuts most responses, and drops some pairs.
     shorter, kept = counted(train, max_length=24, max_prompt_length=20)
     assert shorter > kept
+
+
+def test_in_bf16_packed_and_padded_references_are_kept_apart(train: Train, store: Path) -> None:
+    given: dict[str, Any] = {"max_steps": 1, "precision": "bf16"}
+    padded = train(**given, packing=False)
+    total, _ = counted(train, **given)
+    assert total > 0
+    assert counted(train, **given) == counted(train, **given, packing=False) == (0, total)
+    assert train(**given, packing=False).timeless() == padded.timeless()
+    for packing in (False, True):
+        assert train(**given, packing=packing).column("loss")[0] == pytest.approx(LN2, abs=1e-3)
 
 
 def test_a_trained_adapter_is_a_reference_of_its_own(train: Train, store: Path, tmp_path: Path) -> None:

@@ -25,11 +25,18 @@ class Ascent(GeometryController):
         weights = ctx.trainable()
         loss, ascent = ctx.gradient(weights)
         scale = self.options.rho / norm(ascent)
-        with self.moved(weights, [scale * g for g in ascent]):
+        with self.moved(ctx, weights, [scale * g for g in ascent]):
             ctx.backward()
         return loss
 
-    def moved(self, weights: Any, deltas: Any) -> Any:
+    def moved(self, ctx: Any, weights: Any, deltas: Any) -> Any:
+        return ctx.perturbed(weights, deltas)
+
+
+class Silent(Ascent):
+    """Does not say how much of its perturbation reaches the forward."""
+
+    def moved(self, ctx: Any, weights: Any, deltas: Any) -> Any:
         return perturbed(weights, deltas)
 
 
@@ -54,12 +61,12 @@ class _Subtracting:
 
 
 class Subtracts(Ascent):
-    def moved(self, weights: Any, deltas: Any) -> Any:
+    def moved(self, ctx: Any, weights: Any, deltas: Any) -> Any:
         return _Subtracting(weights, deltas, exact=False)
 
 
 class LeavesAfterAnError(Ascent):
-    def moved(self, weights: Any, deltas: Any) -> Any:
+    def moved(self, ctx: Any, weights: Any, deltas: Any) -> Any:
         return _Subtracting(weights, deltas, exact=True)
 
 

@@ -77,6 +77,7 @@ LIES: list[tuple[Card, str, str]] = [
     (card(controllers.LeavesAHook, options=controllers.EveryOther), "restoration", "changed hooks"),
     (sam(controllers.PerMicroBatch), "accumulation", "an option scope='microbatch'"),
     (sam(controllers.OncePerStepOnly, passes=1), "passes", "at most 1 forward-backward pass in a step; found 2"),
+    (sam(controllers.Silent), "survival", "to log geometry/survival; found nothing in step 0"),
     (sam(controllers.ZeroIsNotPlain), "radius-zero", "bit for bit, at rho=0"),
     (card(controllers.ForgetsMomentum), "state", "another gradient in step 3"),
     (card(controllers.RankNoise), "ranks", "the same on all ranks"),

@@ -1,0 +1,78 @@
+"""Training without chance: models that compute in training mode what they compute in eval mode.
+
+Dropout is only one of the things that models draw: layers are skipped, routers jittered, experts sampled. All of it
+asks for training mode, so the modules inside a model stay in eval mode, whichever mode the model is put in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import MethodType
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from alignzoo.model.base import without_adapter
+
+
+def disable_dropout(model: torch.nn.Module) -> None:
+    """Let a model draw nothing in training mode.
+
+    What is inside the model stays in eval mode. The model itself follows :meth:`~torch.nn.Module.train` (some of them
+    rescale their weights in eval mode), with its own probabilities of dropping something set to 0.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+    for module in _inside(without_adapter(model)):
+        module.train = MethodType(_stay_in_eval_mode, module)  # type: ignore[method-assign]
+        module.train(module.training)
+
+
+def checkpoint_in_eval_mode(model: torch.nn.Module) -> None:
+    """Let layers that checkpoint their activations, which they do in training mode only, compute in eval mode."""
+    for layer in _checkpointing(model):
+        given: Any = layer
+        given._gradient_checkpointing_func = partial(_in_eval_mode, layer, given._gradient_checkpointing_func)
+
+
+def _inside(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """The outermost modules in a model that are no models of transformers themselves."""
+    for child in model.children():
+        if isinstance(child, PreTrainedModel):
+            yield from _inside(child)
+        else:
+            yield child
+
+
+def _stay_in_eval_mode(self: torch.nn.Module, mode: bool = True) -> torch.nn.Module:
+    """In place of ``train``: only layers that checkpoint their activations follow."""
+    for module in self.modules():
+        module.training = False
+    for layer in _checkpointing(self):
+        layer.training = mode
+    return self
+
+
+def _checkpointing(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    return (module for module in model.modules() if getattr(module, "gradient_checkpointing", False))
+
+
+def _in_eval_mode(
+    layer: torch.nn.Module, checkpoint: Callable[..., Any], function: Callable[..., Any], *inputs: Any
+) -> Any:
+    """``checkpoint(function, *inputs)``, in which the layer computes in eval mode, also when it computes again."""
+
+    def computed(*inputs: Any) -> Any:
+        mode, layer.training = layer.training, False
+        try:
+            return function(*inputs)
+        finally:
+            layer.training = mode
+
+    return checkpoint(computed, *inputs)
