@@ -1,10 +1,11 @@
 # make demo: install and run the main job on the embedded sandbox.  make test: install and run the tests.
+# make test-slow: the long matrices, fuzzers and kill loops that make test leaves out.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test install docs site clean
+.PHONY: demo test test-slow install docs site clean
 
 install: $(VENV)/.installed
 
@@ -21,7 +22,10 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n $(WORKERS)
+	$(BIN)/pytest -n $(WORKERS) -m "not slow"
+
+test-slow: install
+	$(BIN)/pytest -n $(WORKERS) -m slow
 
 docs: install
 	$(BIN)/python docs/generate_methods.py
