@@ -103,7 +103,7 @@ class Moved:
     Attributes:
         names: of the parameters, as the model calls them.
         weights, gradients: tensors of the same shapes; a gradient is the whole step's, over all ranks.
-        value: of the objective at Î¸.
+        value: of the objective at θ.
         axes: the dimensions of each that number the outputs of its module.
     """
 
