@@ -237,7 +237,7 @@ def _with_noise(train: Dataset, settings: Settings, report: Reporter, folder: Pa
 
 def _division(train: Dataset, held_out: Dataset, probe: Dataset | None, validation: Dataset | None) -> str:
     text = f"pairs: {len(train):,} to train on, {len(held_out):,} held out"
-    if probe is None or validation is None:
+    if not probe or not validation:
         return f"{text}, none set aside for a safety probe"
     aside = f"{len(probe):,} + {len(validation):,} set aside for the safety probe"
     return f"{text}, {aside}, the same for every method"

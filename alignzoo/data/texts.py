@@ -51,7 +51,7 @@ def load_texts(
 
 
 def training_texts(pairs: Dataset, count: int, *, seed: int, report: Reporter) -> list[list[int]]:
-    """Token ids of prompt and chosen response of ``count`` prepared pairs, drawn by ``seed``; of all at the most."""
+    """Token ids of prompt and chosen response of ``count`` prepared pairs, drawn by ``seed``; at most of all."""
     if len(pairs) < count:
         report.note(f"{len(pairs)} training pairs, fewer than the {count} texts that were asked for")
     rows = pairs.select(drawn(len(pairs), count, seed)).select_columns(["prompt_ids", "chosen_ids"])

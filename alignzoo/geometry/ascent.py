@@ -45,7 +45,7 @@ Norm = Annotated[
 ]
 Scope = Annotated[
     Literal["step", "microbatch"],
-    Field(description="whose objective is meant: the whole step's, or each micro-batch's own"),
+    Field(description="the objective: the whole step's, or each micro-batch's own"),
 ]
 
 
@@ -91,7 +91,7 @@ class ClimbOptions(GapOptions, PerturbationOptions):
 
 
 class AscentOptions(ClimbOptions):
-    """The same, with whose objective is meant."""
+    """The same, with the scope of the objective."""
 
     scope: Scope = "step"
 
@@ -183,12 +183,18 @@ def ascend(ctx: StepContext, options: PerturbationOptions, delta: Delta) -> Step
         return one.backward() if plain(one, options) else visit(one, options.select, with_radius(options, delta))[0]
 
     if isinstance(options, AscentOptions) and options.scope == "microbatch":
-        return in_parts(ctx, take)
+        return in_parts(ctx, take, plain=plain(ctx, options))
     return take(ctx)
 
 
-def in_parts(ctx: StepContext, take: Callable[[StepContext], StepLoss]) -> StepLoss:
-    """The step that ``take`` takes of each micro-batch alone."""
+def in_parts(ctx: StepContext, take: Callable[[StepContext], StepLoss], *, plain: bool) -> StepLoss:
+    """The step that ``take`` takes of each micro-batch alone.
+
+    Args:
+        plain: it is a plain step, which is that of the whole where the objective couples no pairs.
+    """
+    if plain and not ctx.engine.objective.coupled:
+        return take(ctx)
     return ctx.join([take(part) for part in ctx.parts()])
 
 
@@ -253,7 +259,7 @@ def visit(
     if epsilon is not None:
         ctx.log("predicted_rise", predicted_rise(moved, epsilon))
     kept = [] if keep is None else gradients
-    del gradients, by_id, moved
+    del gradients, by_id, found, moved
     if epsilon is None:
         ctx.backward()
         return loss, kept

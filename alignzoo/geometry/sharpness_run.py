@@ -130,7 +130,7 @@ def _measure(question: Question, report: Reporter) -> dict[str, Any]:
     groups = group_indices(parts) if "groups" in plan.needs else {}
     engine = Engine(policy, forward, objective_of(plan), accelerator, settings.seed, groups)
     if engine.objective.stateful:
-        report.warn("running statistics of the loss or of a wrapper start anew here: they are not kept in a run folder")
+        report.warn("running statistics of the loss or a wrapper start again here: a run folder does not keep them")
     step = StepContext(engine, batches, references, 0)
     subspaces = _subspaces(question, policy, chosen)
     total = len(subspaces) * len(question.radii) * (1 + question.directions)

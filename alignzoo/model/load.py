@@ -93,7 +93,7 @@ def _file_of(name: str, file: str) -> Path | None:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name that is no file or folder here can be one of the hub."""
+    """Whether a name that is not a file or folder here may be that of a hub repository."""
     return not (name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(".gguf"))
 
 
@@ -140,7 +140,7 @@ def full_model(name: str, said: str, *, gguf: bool = True) -> ModelSource:
 
 
 def _no_model_in(folder: Path, said: str) -> ModelError:
-    """A folder without a model; of a run's, where its model is."""
+    """The error for a folder that holds no model; for a run's folder it says where the model is."""
     if not (folder / PLAN_FILE).is_file():
         return ModelError(f"{said}: no config.json in that folder", hint="give a folder written by save_pretrained")
     if not (folder / "model").is_dir():
@@ -384,10 +384,10 @@ def _check_lora_settings(config: Any, adapter: str, settings: Settings) -> None:
     if settings.lora_r and settings.lora_r != rank:
         raise UsageError(
             f"--lora.r {settings.lora_r} does not fit the adapter in {adapter}, which has rank {rank}",
-            hint="leave --lora.r out to go on training it, or merge it into its base first",
+            hint="leave --lora.r out to continue training it, or merge it into its base first",
         )
     if "lora_alpha" in settings.model_fields_set and settings.lora_alpha != alpha:
         raise UsageError(
             f"--lora.alpha {settings.lora_alpha:g} does not fit the adapter in {adapter}, which has alpha {alpha}",
-            hint="leave --lora.alpha out to go on training it, or merge it into its base first",
+            hint="leave --lora.alpha out to continue training it, or merge it into its base first",
         )

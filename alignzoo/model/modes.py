@@ -1,7 +1,8 @@
-"""Training without chance: models that compute in training mode what they compute in eval mode.
+"""Deterministic training: models that compute in training mode what they compute in eval mode.
 
 Dropout is only one of the things that models draw: layers are skipped, routers jittered, experts sampled. All of it
-asks for training mode, so the modules inside a model stay in eval mode, whichever mode the model is put in.
+asks for training mode, so the modules inside a model stay in eval mode, whichever mode the model is put in. So do the
+few branches of training mode that draw nothing (Gemma3n clips coefficients there).
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from alignzoo.model.base import without_adapter
 
 
 def disable_dropout(model: torch.nn.Module) -> None:
-    """Let a model draw nothing in training mode.
+    """Disable all randomness of training mode.
 
     What is inside the model stays in eval mode. The model itself follows :meth:`~torch.nn.Module.train` (some of them
-    rescale their weights in eval mode), with its own probabilities of dropping something set to 0.
+    rescale their weights in eval mode), with its own probabilities of dropping something set to 0. Of a model whose
+    code is not transformers' the probabilities alone are set: its eval mode may compute without gradients.
     """
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -29,7 +31,10 @@ def disable_dropout(model: torch.nn.Module) -> None:
         for name, value in vars(module).items():
             if "drop" in name and isinstance(value, float):
                 setattr(module, name, 0.0)
-    for module in _inside(without_adapter(model)):
+    base = without_adapter(model)
+    if not all(type(module).__module__.startswith("transformers.") for module in _models(base)):
+        return
+    for module in _inside(base):
         module.train = MethodType(_stay_in_eval_mode, module)  # type: ignore[method-assign]
         module.train(module.training)
 
@@ -39,6 +44,11 @@ def checkpoint_in_eval_mode(model: torch.nn.Module) -> None:
     for layer in _checkpointing(model):
         given: Any = layer
         given._gradient_checkpointing_func = partial(_in_eval_mode, layer, given._gradient_checkpointing_func)
+
+
+def _models(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """The model and those that it is made of."""
+    return (module for module in model.modules() if isinstance(module, PreTrainedModel) or module is model)
 
 
 def _inside(model: torch.nn.Module) -> Iterator[torch.nn.Module]:

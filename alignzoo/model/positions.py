@@ -60,7 +60,7 @@ def within_positions(settings: Settings, config: Any, report: Reporter) -> Setti
         if name in given and value > least:
             flag = Settings.flag(name)
             raise UsageError(
-                f"--{flag} {value}: {settings.model} has {positions} positions, and reads no longer text",
+                f"--{flag} {value}: {settings.model} has {positions} positions, so longer texts do not fit",
                 hint=f"give --{flag} {least} or less",
             )
     report.note(f"--max-length is {positions}: {settings.model} has no more positions")

@@ -126,7 +126,7 @@ class Card(_Declared):
             room for any number of these beside the one that takes the gradient.
         averages: a companion whose weights are evaluated and saved in place of the trained ones; a run has room for
             one.
-        passes: forward-backward passes a step takes at the most.
+        passes: forward-backward passes a step takes at most.
         sharded: a controller that works on weights of which every rank holds some rows (DTensors, under FSDP2).
         swaps: a loss that, on swapped pairs, is that of the opposite label; False where it has no such meaning.
         relabels: a wrapper or controller that puts a label of its own in the place of the data's; a run has room for

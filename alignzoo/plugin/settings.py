@@ -43,12 +43,12 @@ class Settings(Values):
         None, "processes that tokenise [default: one for little data, else up to 8]", flag="data.workers", ge=1
     )
     eval_share: float = _setting(0.05, "share of the prompts held out when there is no --eval-data", ge=0, lt=1)
-    eval_pairs: int = _setting(64, "held-out pairs to evaluate on at the most", ge=1)
+    eval_pairs: int = _setting(64, "most held-out pairs to evaluate on", ge=1)
     out: str | None = _setting(None, "run folder [default: runs/<methods>-<time>]", metavar="DIR")
-    max_steps: int | None = _setting(None, "optimizer steps at the most", ge=1)
+    max_steps: int | None = _setting(None, "most optimizer steps", ge=1)
     epochs: float | None = _setting(
         None,
-        "passes over the training pairs at the most [default: 1, or as many as --max-steps takes]",
+        "most passes over the training pairs [default: 1, or as many as --max-steps takes]",
         gt=0,
         allow_inf_nan=False,
     )
@@ -56,7 +56,7 @@ class Settings(Values):
     micro_batch_size: int = _setting(4, "pairs per forward pass", ge=1)
     tokens_per_micro_batch: int | None = _setting(
         None,
-        "tokens per forward pass at the most, padding included, in place of --micro-batch-size; longer pairs run alone",
+        "most tokens per forward pass, padding included, in place of --micro-batch-size; longer pairs run alone",
         ge=1,
     )
     packing: bool = _setting(True, "compute each prompt once and no padding, where the model allows it")
@@ -70,7 +70,7 @@ class Settings(Values):
     optimizer: str = _setting(
         "adamw", "adamw, rmsprop, sgd, any other torch.optim class, or adamw8bit (bitsandbytes)", metavar="NAME"
     )
-    weight_decay: float = _setting(0.0, "weight decay of the matrices; biases and norms have none", ge=0)
+    weight_decay: float = _setting(0.0, "weight decay of all weights but those of one dimension (biases, norms)", ge=0)
     schedule: Literal["cosine", "linear", "constant"] = _setting("cosine", "learning rate after the warm-up")
     warmup_steps: int = _setting(10, "steps of linear warm-up; the next one is the first at the full rate", ge=0)
     max_length: int = _setting(

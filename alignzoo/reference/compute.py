@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 TOKENS_PER_BATCH, TOKENS_ON_CPU = 4096, 1024
-"""Tokens of a batch at the most, one pair at the least. On a CPU larger ones were no faster."""
+"""Tokens of a batch at most; at least one pair. On a CPU larger ones were no faster."""
 PAIRS_PER_SHARD, SECONDS_PER_SHARD = 8192, 20.0
 """Values are kept whenever so many pairs are done or so much time has passed: what is lost when a run is killed."""
 _BATCHES_AT_A_TIME = 4  # of each rank, before the ranks tell each other
@@ -82,7 +82,7 @@ class Filling:
     Attributes:
         forward: from a batch on the device to its pairs under the reference.
         together: a forward exchanges weights between the ranks: all must run equally many.
-        tokens: of a batch at the most, another number than what suits the device.
+        tokens: of a batch at most, another number than what suits the device.
     """
 
     store: Store

@@ -50,7 +50,7 @@ class Rule:
         summary: one line for people.
         run: raises where the subject breaks the rule.
         applies: whether a card has this rule at all.
-        ground: the rules after it take it for kept, and would only repeat what it says.
+        ground: the rules after it are skipped where it is broken: they would only repeat what it says.
     """
 
     name: str

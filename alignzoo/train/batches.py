@@ -25,7 +25,7 @@ class Sizes:
     """How a share of pairs is cut into forward passes.
 
     Attributes:
-        pairs: pairs at the most, where there is no budget.
+        pairs: at most so many pairs, where there is no budget.
         tokens: the budget, in tokens of a forward pass, padding included.
         packed: whether a pair's prompt counts once and nothing is padded.
     """

@@ -66,11 +66,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int, trusting
             (partial / STATE_FILE).write_text(json.dumps(state, indent=2), encoding="utf-8")
     except (OSError, RuntimeError, SafetensorError) as error:
         check_there(folder)
-        last = latest_checkpoint(folder)
+        last = [path for path in whole_checkpoints(folder) if step_of(path) <= checkpoint.step][-1:]
         raise AlignzooError(
             f"could not save the checkpoint of step {checkpoint.step} in {target.parent}: {error}",
             hint=f"{remedy(error)} and continue with: {resume_words(folder, trusting=trusting)}"
-            + (f" (from step {step_of(last)})" if last else " (from the first step)"),
+            + (f" (from step {step_of(last[0])})" if last else " (from the first step)"),
         ) from error
     # Those of later steps are left: a resume found them damaged, and they must not count as the newest.
     done = [path for path in whole_checkpoints(folder) if step_of(path) <= checkpoint.step]
@@ -155,10 +155,10 @@ def load_latest(folder: Path, report: Reporter, *, trusting: bool = False) -> Ch
         try:
             return load_checkpoint(path)
         except DamagedError as error:
-            report.warn(f"{error.message}; trying the checkpoint before it")
+            report.warn(error.message + ("" if path == paths[0] else "; trying the checkpoint before it"))
     if paths:
         raise AlignzooError(
-            f"none of the {len(paths)} checkpoints in {folder / 'checkpoints'} can be read",
+            f"no checkpoint in {folder / 'checkpoints'} can be read",
             hint=f"delete that folder to start from the first step with: {resume_words(folder, trusting=trusting)}",
         )
     return None

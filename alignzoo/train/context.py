@@ -101,8 +101,8 @@ class Part:
 
     Attributes:
         last: no other follows.
-        share: its pairs by those of all micro-batches of this rank.
-        of_ranks: its pairs by the mean over ranks of those of the micro-batch with this index.
+        share: its pairs, divided by those of all micro-batches of this rank.
+        of_ranks: its pairs, divided by the mean over ranks of those of the micro-batch with this index.
     """
 
     index: int
@@ -273,15 +273,16 @@ class StepContext:
             last = i == len(sizes) - 1
             part._part = Part(i, last, size / sum(sizes), size * self.engine.world / every[i])
             part._observed = True
-            self._logged_by_parts.append((size, part.metrics))
+            self._logged_by_parts.append((every[i], part.metrics))
             yield part
 
     def _pairs_of_ranks(self) -> list[int]:
         """The pairs of each micro-batch, over all ranks."""
-        sizes = torch.tensor([batch.pairs for batch in self.batches], device=self.device)
-        if self.engine.world > 1:
-            sizes = self.engine.accelerator.reduce(sizes, reduction="sum")
-        return [int(size) for size in sizes]
+        sizes = [batch.pairs for batch in self.batches]
+        if self.engine.world == 1:
+            return sizes
+        summed = self.engine.accelerator.reduce(torch.tensor(sizes, device=self.device), reduction="sum")
+        return [int(size) for size in summed.tolist()]
 
     def join(self, losses: Sequence[StepLoss]) -> StepLoss:
         """The report of the whole step from those of its :meth:`parts`."""

@@ -70,12 +70,12 @@ def forward_of(
     settings, tokens = plan.settings, "token-logps" in plan.needs
     autocast = torch.bfloat16 if settings.precision == "bf16" else None
     choice = choose_forward(policy, sample, packing=settings.packing, tokens=tokens, autocast=autocast)
-    told = on_all_ranks(accelerator, lambda: (choice.packed, choice.why))
-    refusals = [why for packed, why in told if not packed]
-    if choice.packed and refusals:
-        leave_packing(policy)
-        return Choice(partial(padded_pair_logps, tokens=tokens), False, refusals[0])
-    return choice
+    ranks = on_all_ranks(accelerator, lambda: (choice.packed, choice.way, choice.why))
+    if len({way for _, way, _ in ranks}) == 1:
+        return choice
+    leave_packing(policy)
+    reasons = [why for packed, _, why in ranks if not packed] or ["packing is off: the ranks disagree on how to pack"]
+    return Choice(partial(padded_pair_logps, tokens=tokens), False, reasons[0])
 
 
 def choose_forward(

@@ -51,7 +51,7 @@ class Loop:
         observers: who is told of steps, evaluations and checkpoints.
         plan: its values by the words that set them, which a resume must find again.
         done: optimizer steps taken so far.
-        told_of_rounding: whether the user knows that perturbations are lost to rounding.
+        warned_of_rounding: whether the user was told that perturbations are lost to rounding.
         tokens: tokens trained on so far, padding not counted.
         metrics: the digest of the metrics that the checkpoint was saved with; None for a new run.
     """
@@ -72,7 +72,7 @@ class Loop:
     done: int = 0
     tokens: int = 0
     metrics: str | None = None
-    told_of_rounding: bool = False
+    warned_of_rounding: bool = False
 
     def run(self) -> None:
         """Train until :attr:`steps`.
@@ -118,9 +118,9 @@ class Loop:
     def _warn_of_rounding(self, line: Mapping[str, Any]) -> None:
         """Say, once, where a perturbation is lost on its way into the forward."""
         survival = line.get("geometry/survival")
-        if self.told_of_rounding or survival is None or survival >= SURVIVES:
+        if self.warned_of_rounding or survival is None or survival >= SURVIVES:
             return
-        self.told_of_rounding = True
+        self.warned_of_rounding = True
         self.report.warn(
             f"step {line['step']}: {survival:.0%} of the perturbation reaches the forward (geometry/survival) and the "
             "rest is rounded away, so the radius is shorter than set; give --precision fp32, or a larger radius"
@@ -180,7 +180,9 @@ class Loop:
         what = f"the loss is {value}" if not math.isfinite(value) else f"the gradient's norm is {norm}"
         # Where no pair has a finite value the weights are to blame, and a checkpoint of just these is not good either.
         blamed = step if len(culprits) == len(loss.pairs) else math.inf
-        good = [path for path in whole_checkpoints(self.folder) if step_of(path) < blamed]
+        good = [
+            path for path in whole_checkpoints(self.folder) if step_of(path) < blamed and step_of(path) <= self.done
+        ]
         raise NonFiniteLossError(
             f"step {step + 1}: {what}; pairs {name_pairs(culprits or loss.pair_ids.tolist())}",
             hint=(f"the last good checkpoint is {good[-1]}" if good else "no good checkpoint was saved before")

@@ -77,7 +77,7 @@ class MetricsFile:
     """``metrics.jsonl``: one object per optimizer step, each whole on the disk when its step is over.
 
     Args:
-        report: hears which lines are missing, doubled or damaged.
+        report: gets warnings about lines that are missing, doubled or damaged.
         done: the steps taken so far, whose lines stay.
         digest: of those lines, where it is known.
     """

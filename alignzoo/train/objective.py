@@ -195,7 +195,7 @@ def _a(value: Any) -> str:
 def _wrong(method: Any, function: Callable[..., Any], gave: str, due: str) -> MethodError:
     return MethodError(
         f"{type(method).__name__} gave {gave}; {due}{place_of(function)}",
-        hint="`alignzoo check` holds a method to its contract",
+        hint="`alignzoo check` runs the contract's tests on a method",
     )
 
 

@@ -4,7 +4,7 @@
 
 f is the one output of a sequence classifier on the conversation as *its own* chat template writes it, whatever the
 policy's looks like; without a template, on prompt and reply as plain text with the special tokens of its tokenizer.
-fp32, eval mode. Texts longer than the model can read, or than ``max_length``, lose their end.
+fp32, eval mode. Texts longer than the model can read, or than ``max_length``, are truncated on the right.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class HFOptions(Options):
         json_schema_extra={"path": True},
     )
     sign: Sign = Field(1, description="1 for a reward model, -1 for a cost model")
-    max_length: int | None = Field(None, ge=1, description="tokens to read at the most (default: what the model can)")
+    max_length: int | None = Field(None, ge=1, description="most tokens to read (default: what the model can)")
     batch_size: int = Field(16, ge=1, description="responses per forward", json_schema_extra={"cost": True})
 
 
@@ -109,7 +109,7 @@ class HF(Reward):
         longest = min(self.options.max_length or scorer.longest, scorer.longest)
         if len(ids) > longest and not self._said_cut:
             self._said_cut = True
-            self.run.report.warn(f"responses longer than {longest} tokens of the reward model lose their end")
+            self.run.report.warn(f"responses longer than {longest} reward-model tokens are truncated on the right")
         return ids[:longest]
 
 

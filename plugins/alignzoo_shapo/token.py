@@ -204,11 +204,16 @@ class ShaPOToken(GeometryController):
         self.branches = SideBranches(self.projections, self.selected)
 
     def step(self, ctx: StepContext) -> StepLoss:
-        return in_parts(ctx, self._take) if self.options.scope == "microbatch" else self._take(ctx)
+        if self.options.scope == "microbatch":
+            return in_parts(ctx, self._take, plain=not self._perturbs(ctx))
+        return self._take(ctx)
+
+    def _perturbs(self, ctx: StepContext) -> bool:
+        return (ctx.step + 1) % self.options.interval == 0
 
     def _take(self, ctx: StepContext) -> StepLoss:
         """The loss at the weights; its gradient, in every interval-th step at the perturbed point."""
-        if (ctx.step + 1) % self.options.interval:
+        if not self._perturbs(ctx):
             return ctx.backward()
         with self.branches.attached():
             loss, ascent = ctx.gradient(self.branches.deltas)

@@ -2,7 +2,7 @@
 
     n ~ N(0, I),     ε = ρ·n/‖n‖,     step with ∇L(θ + ε)
 
-No paper: the control of the others. The direction is drawn anew in every step, the same on all ranks. One
+No paper: the control of the others. Each step draws a new direction, the same on all ranks. One
 forward-backward pass, and a forward pass at θ beside it, because a step reports the loss at θ.
 """
 

@@ -83,7 +83,7 @@ class SSAM(WeightMover):
         return direction and [part * mask for part, mask in zip(direction, masks, strict=True)]
 
     def _masks_of_the_step(self, ctx: StepContext, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """M, made anew where it is due."""
+        """M, recomputed where it is due."""
         if self.options.mode == "fisher":
             squares = [g.to(torch.promote_types(g.dtype, torch.float32)).square() for g in gradients]
             old = beside(self._information, gradients) if self._information else [torch.zeros_like(s) for s in squares]

@@ -42,6 +42,7 @@ def test_a_network_moves_alike_in_conv1d_and_in_linear(name: str, monkeypatch: p
     for module in ("random", "rwp"):  # draws have a weight's shape
         monkeypatch.setattr(f"alignzoo_sharpness.{module}.noise_like", constant_noise)
     options = {"gamma": 0.1, "alpha": 1} if name == "rwp" else {"rho": 0.5, "norm": "neuron"}
+    options |= {"over": "global"} if name == "zsharp" else {}
     models = [tiny_model("gpt2"), in_linear_maps(tiny_model("gpt2"))]
     reference, found = shifted(models[0]), []
     for model in models:

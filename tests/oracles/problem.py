@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -44,12 +43,3 @@ def cross_entropies(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tenso
 
 def flat(tensors: Sequence[torch.Tensor | None]) -> torch.Tensor:
     return torch.cat([tensor.detach().flatten() for tensor in tensors if tensor is not None]).clone()
-
-
-def listed(value: Any) -> Any:
-    """Tensors as lists of Python numbers, which JSON prints with all their digits."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().tolist()
-    if isinstance(value, dict):
-        return {key: listed(item) for key, item in value.items()}
-    return [listed(item) for item in value] if isinstance(value, (list, tuple)) else value

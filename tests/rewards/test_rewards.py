@@ -84,7 +84,7 @@ def test_hf_reads_no_further_than_it_is_told_and_says_so(classifier: Path) -> No
     heard = Heard()
     short = ready("hf", report=heard, model=str(classifier), max_length=4).scores(GIVEN)
     assert short[0] == pytest.approx(short[1], rel=1e-4)  # the first four tokens are those of the prompt
-    assert heard.warnings == ["responses longer than 4 tokens of the reward model lose their end"]
+    assert heard.warnings == ["responses longer than 4 reward-model tokens are truncated on the right"]
 
 
 def test_identity_is_that_of_the_content(classifier: Path, tmp_path: Path) -> None:

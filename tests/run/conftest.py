@@ -96,11 +96,15 @@ def train(words: dict[str, Any], tmp_path: Path) -> Train:
 
 @pytest.fixture
 def command(words: dict[str, Any]) -> Callable[..., list[str]]:
-    """The words of the same run for a command line; None leaves one out."""
+    """The words of the same run for a command line; None leaves one out, and so does another value among ``more``."""
 
     def line(out: Path, *more: str, **given: Any) -> list[str]:
         dashed = {name.replace("_", "-"): value for name, value in given.items()}
-        settings = {name: value for name, value in {**words, "out": out, **dashed}.items() if value is not None}
+        settings = {
+            name: value
+            for name, value in {**words, "out": out, **dashed}.items()
+            if value is not None and f"--{name}" not in more
+        }
         return ["run", *(word for name, value in settings.items() for word in (f"--{name}", str(value))), *more]
 
     return line

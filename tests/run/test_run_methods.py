@@ -23,6 +23,7 @@ GEOMETRY = {
     "geometry/gradient_cosine",
     "geometry/radius",
     "geometry/ascent_grad_norm",
+    "geometry/predicted_rise",
     "geometry/sharpness_gap",
     "geometry/survival",
 }

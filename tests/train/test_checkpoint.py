@@ -96,7 +96,7 @@ def test_a_checkpoint_of_another_step_or_run_is_not_taken_for_its_folders(tmp_pa
 def test_where_all_are_damaged_it_says_how_to_start_over(tmp_path: Path) -> None:
     for step in (1, 2):
         (save_checkpoint(tmp_path, state(step), keep=5) / FILES[0]).write_bytes(b"")
-    with pytest.raises(AlignzooError, match="none of the 2 checkpoints") as failure:
+    with pytest.raises(AlignzooError, match=r"no checkpoint in .* can be read") as failure:
         load_latest(tmp_path, Heard())
     assert "delete that folder" in str(failure.value)
     assert load_latest(tmp_path / "elsewhere", Heard()) is None

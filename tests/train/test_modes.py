@@ -80,6 +80,25 @@ def test_so_it_is_under_an_adapter() -> None:
     assert all(torch.equal(logps(adapted), expected) for _ in range(8))
 
 
+class Foreign(transformers.LlamaForCausalLM):
+    """Code that is not transformers': its eval mode computes without gradients, as DeepSeek's experts do."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.model.training):
+            return super().forward(*args, **kwargs)
+
+
+def test_a_model_of_foreign_code_keeps_its_mode_and_so_its_gradients() -> None:
+    torch.manual_seed(0)
+    model = Foreign(transformers.LlamaConfig(**SMALL, attention_dropout=0.5))
+    disable_dropout(model)
+    model.train()
+    expected = logps(model)
+    assert torch.equal(logps(model), expected)
+    expected.sum().backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
 @pytest.mark.parametrize("kind", DRAWING)
 def test_so_it_is_where_activations_are_computed_again(kind: str, tmp_path: Path) -> None:
     drawing(kind).save_pretrained(tmp_path)
