@@ -23,6 +23,7 @@ MAX_NESTING = 500
 """Levels of lists and objects in one row."""
 MAX_EXPANSION = 200
 """How many times its own size a gzip file may unpack to, once that is more than ``MAX_ARRAY``; text reaches 3 to 20."""
+_BLOCK = 2**20
 _JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
@@ -38,6 +39,8 @@ def look_through(path: Path, reader: str) -> None:
     if reader == "parquet" or remembered("bounds", [path]) is not None:
         return
     try:
+        if path.suffix == ".gz":
+            _check_expansion(path)
         if reader == "json" and _first_byte(path) == b"[":
             _check_array(path)
         else:
@@ -71,22 +74,24 @@ def _check_array(path: Path) -> None:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """The file's lines; raises ``DataError`` at one that is too long, or where a gzip file unpacks without end."""
-    most = path.stat().st_size * MAX_EXPANSION if path.suffix == ".gz" else None
-    size = 0
+    """The file's lines; raises ``DataError`` at one that is too long."""
     with _open(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
-            size += len(line)
             if len(line) > MAX_LINE:
                 raise DataError(
                     f"{path}:{number}: a line of more than {MAX_LINE >> 20} MiB",
                     hint="put each row on a line of its own, and take out this one if it is damaged",
                 )
-            if most is not None and size > max(most, MAX_ARRAY):
-                raise DataError(
-                    f"{path}: unpacks to more than {MAX_EXPANSION} times its size", hint="unpack it and look at it"
-                )
             yield line
+
+
+def _check_expansion(path: Path) -> None:
+    most = max(path.stat().st_size * MAX_EXPANSION, MAX_ARRAY)
+    with _open(path) as file:
+        while file.tell() <= most:
+            if not file.read(_BLOCK):
+                return
+    raise DataError(f"{path}: unpacks to more than {MAX_EXPANSION} times its size", hint="unpack it and look at it")
 
 
 def _check_nesting(content: bytes, place: str) -> None:

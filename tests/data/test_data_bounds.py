@@ -82,13 +82,13 @@ def test_an_endless_line_and_a_gzip_bomb_are_refused_in_bounded_memory(tmp_path:
         for _ in range(40):
             file.write(bytes(2**20))
     feeds = tmp_path / "feeds.jsonl.gz"
-    feeds.write_bytes(gzip.compress(b"\n" * 2**26))
+    feeds.write_bytes(gzip.compress(b"\n" * 2**27))
     code = (
         "import resource, sys\n"
         "from pathlib import Path\n"
         "from alignzoo.data import bounds\n"
         "from alignzoo.errors import DataError\n"
-        "bounds.MAX_ARRAY = 2**24\n"
+        "bounds.MAX_ARRAY = 2**26\n"
         "import datasets\n"
         "most = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize() + 2**28\n"
         "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
