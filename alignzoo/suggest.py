@@ -17,7 +17,7 @@ MIGRATION = {
     "optim": "optimizer",
     "bf16": "precision bf16",
     "gradient-checkpointing": "activation-checkpointing",
-    "disable-dropout": "dropout",
+    "disable-dropout": "no-dropout",
     "eval-strategy": "eval-every",
     "eval-steps": "eval-every",
     "save-steps": "save-every",

@@ -79,7 +79,7 @@ def _warnings() -> list[str]:
     """What is not as it should be in a plugin, but breaks nothing."""
     known = registry()
     said = [f"plugin {plugin.label}: {text}" for plugin in known.plugins for text in plugin.remarks]
-    both = [f"{kind} {name!r} is brought by {', '.join(homes)}" for kind, name, homes in known.duplicates()]
+    both = [f"{kind} {name!r} is provided by {', '.join(homes)}" for kind, name, homes in known.duplicates()]
     return [*said, *both]
 
 

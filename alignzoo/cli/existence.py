@@ -40,7 +40,7 @@ def _model(name: str) -> str | None:
     from alignzoo.model.load import find_model, is_hub_id
 
     if is_hub_id(name) and not Path(name).expanduser().exists():
-        return f"--model {name} is taken for a hub id, and was not looked up"
+        return f"--model {name} is treated as a hub id and was not looked up"
     find_model(name)
     return None
 
@@ -49,7 +49,7 @@ def _data(name: str) -> str | None:
     from alignzoo.data.sources import check_path, is_path
 
     if not is_path(name):
-        return f"{name} is taken for a hub id, and was not looked up"
+        return f"{name} is treated as a hub id and was not looked up"
     check_path(Path(name).expanduser())
     return None
 

@@ -112,7 +112,7 @@ def _show_faults() -> None:
         )
     remarks = [[plugin.label, text] for plugin in known.plugins for text in plugin.remarks]
     remarks += [
-        [", ".join(homes), f"both bring {kind} {name!r}; pick one by distribution:{name}"]
+        [", ".join(homes), f"both provide {kind} {name!r}; pick one by distribution:{name}"]
         for kind, name, homes in known.duplicates()
     ]
     if remarks:

@@ -27,7 +27,7 @@ class _Group(click.Group):
         name = args[0]
         if name in self.commands or name.startswith("-"):
             return super().resolve_command(ctx, args)
-        if name not in recipe_names():
+        if registry().find_recipe(name) is None:
             hint = suggest(name, [*self.commands, *recipe_names()])
             if hint is not None:
                 raise UsageError(f"'recipes {name}' is neither a command nor a recipe", hint=hint)
@@ -68,7 +68,11 @@ def list_recipes(as_json: bool = False) -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Print the YAML of the recipe NAME."""
-    print_lines(find_recipe(name).read_text(encoding="utf-8").rstrip("\n"))
+    path = find_recipe(name)
+    try:
+        print_lines(path.read_text(encoding="utf-8").rstrip("\n"))
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text", hint="a recipe is a YAML file") from error
 
 
 @cli_command("copy")

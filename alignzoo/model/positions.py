@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from alignzoo.errors import UsageError
 from alignzoo.model.explained import quiet
 from alignzoo.plugin.plan import Plan
+from alignzoo.plugin.planfile import FITTED
 from alignzoo.plugin.settings import Settings
 from alignzoo.report import Reporter
 
@@ -72,7 +73,7 @@ def fitted(plan: Plan, config: Any, report: Reporter) -> Plan:
     settings = within_positions(plan.settings, config, report)
     if settings is plan.settings:
         return plan
-    return replace(plan, settings=settings, origins={**plan.origins, "max_length": "model"})
+    return replace(plan, settings=settings, origins={**plan.origins, "max_length": FITTED})
 
 
 def warn_beyond_positions(config: Any, longest: int, report: Reporter) -> None:

@@ -17,13 +17,15 @@ from alignzoo.launch import distributed_backend
 from alignzoo.plugin.card import ExtensionKind, is_path
 from alignzoo.plugin.plan import SANDBOX, Method, Plan
 from alignzoo.plugin.plugin import Plugin
-from alignzoo.plugin.recipe import Layer
+from alignzoo.plugin.recipe import METHOD_KINDS, Layer
 from alignzoo.plugin.registry import registry, sources
 from alignzoo.plugin.resolve import require, resolve
 from alignzoo.plugin.settings import Settings
 from alignzoo.plugin.started import PLAN_FILE, plan_as_started
 from alignzoo.stored import DIGEST, read_object, value_digest
 
+FITTED = "model"
+"""The origin of a setting that the model has decided."""
 PATHS = ("model", "data", "eval-data", "out")
 """Settings that may name a file or folder."""
 DEFAULT, PRESET = "default", "preset"
@@ -137,8 +139,13 @@ def plan_layer(content: dict[str, Any], name: str) -> Layer:
         UsageError: it needs a plugin file that the user has to name again.
     """
     try:
-        values = {key: value for layer in _layers(content) for key, value in layer.values.items()}
-        files = [plugin["file"] for plugin in content.get("plugins") or () if plugin.get("file")]
+        values = {
+            key: value
+            for layer in _layers(content)
+            for key, value in layer.values.items()
+            if layer.origin != FITTED or key in METHOD_KINDS  # another model may have other positions
+        }
+        files = [str(plugin["file"]) for plugin in content.get("plugins") or () if plugin.get("file")]
     except (KeyError, TypeError, AttributeError) as error:
         raise AlignzooError(f"{name} is damaged: {error}", hint="write a recipe with the words of that run") from error
     _check_plugin_files(files, name, f"alignzoo run --recipe {shlex.quote(name)}")

@@ -123,7 +123,7 @@ class Registry:
         if len(hits) > 1:
             owners = [plugin.distribution for plugin, _ in hits]
             raise UsageError(
-                f"{kind} {bare!r} is brought by {len(hits)} plugins: {', '.join(owners)}",
+                f"{kind} {bare!r} is provided by {len(hits)} plugins: {', '.join(owners)}",
                 hint="pick one: " + " or ".join(f"{_WORDS.get(kind, f'--{kind}')} {owner}:{bare}" for owner in owners),
             )
         if hits:
@@ -237,7 +237,7 @@ def _refuse_faults(found: Registry) -> None:
     faults = [
         f"{plugin.label}: {text}" for plugin in found.plugins for text in (plugin.error, *plugin.warnings) if text
     ]
-    faults += [f"{kind} {name!r} is brought by {', '.join(homes)}" for kind, name, homes in found.duplicates()]
+    faults += [f"{kind} {name!r} is provided by {', '.join(homes)}" for kind, name, homes in found.duplicates()]
     if faults:
         raise BrokenPluginError(
             "\n  ".join(["faults in plugins (ALIGNZOO_STRICT_PLUGINS is set):", *faults]),

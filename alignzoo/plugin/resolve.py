@@ -255,12 +255,15 @@ def _unclaimed_options(layers: Sequence[Layer], plan: Plan, methods: Registry) -
     problems: list[AlignzooError] = []
     for kind, stack in stacks.items():
         alone = kind == "loss" or (kind == "geometry" and len(stack) == 1)
-        for layer in layers:
+        for i, layer in enumerate(layers):
             if alone and not _speaks_of(kind, stack[0].card.name, stack[0].card, layer, methods):
                 continue
             words = [key.split(".") for key in layer.values if key.startswith(f"{kind}.")]
             # Bare options of a method that stands alone were judged when it was built.
             judged = [parts for parts in words if not (alone and len(parts) == 2)]
+            if any(kind in later.values for later in layers[i + 1 :]):  # which take away methods with their options
+                here = {method.card.name for method in stack}
+                judged = [parts for parts in judged if len(parts) < 3 or parts[1] in here]
             problems += [problem for parts in judged if (problem := _unclaimed(parts, stack, plan)) is not None]
     return problems
 

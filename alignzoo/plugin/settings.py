@@ -95,7 +95,7 @@ class Settings(Values):
     eval_every: int = _setting(0, "evaluate every so many steps (0: before and after)", ge=0)
     save_every: int = _setting(200, "checkpoint every so many steps (0: only at the end)", ge=0)
     keep_checkpoints: int = _setting(2, "newest checkpoints to keep", ge=1)
-    lora_r: int = _setting(0, "rank of a LoRA adapter (0: full fine-tuning)", flag="lora.r", ge=0)
+    lora_r: int = _setting(0, "rank of a LoRA adapter (0: full fine-tuning)", flag="lora.r", ge=0, le=65536)
     lora_alpha: float = _setting(16.0, "scale of the LoRA adapter", flag="lora.alpha", gt=0)
     quantize: Literal["none", "4bit"] = _setting(
         "none", "hold the frozen base of a LoRA run in 4 bits (CUDA, bitsandbytes)"

@@ -125,7 +125,7 @@ def test_strict_mode_refuses_everything_with_a_fault(az: Az, add_plugin: AddPlug
         "raises-in-hook 1.0:",
         "too-new 1.0:",
         "imports-torch 1.0:",
-        "loss 'ipo' is brought by alignzoo, rival",
+        "loss 'ipo' is provided by alignzoo, rival",
     ):
         assert part in ended.stderr
     assert az("run", "--dry-run", plugins=plugins, ALIGNZOO_STRICT_PLUGINS="0").returncode == 0
@@ -153,7 +153,7 @@ def test_a_plugin_that_takes_a_built_in_name_does_not_get_the_default(az: Az, ad
     plan = json.loads(az("run", "--dry-run", "--json", plugins=plugins).stdout)
     assert (plan["loss"]["from"], plan["geometry"]["from"]) == ("alignzoo", "alignzoo")
     listed = az("ls", plugins=plugins).stdout
-    assert "both bring loss 'dpo'; pick one by distribution:dpo" in listed
+    assert "both provide loss 'dpo'; pick one by distribution:dpo" in listed
     asked = az("run", "--loss", "dpo", "--dry-run", plugins=plugins)
     assert asked.returncode == 2
     assert "--loss alignzoo:dpo or --loss rival:dpo" in asked.stderr

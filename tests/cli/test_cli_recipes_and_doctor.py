@@ -19,7 +19,11 @@ def test_recipes_are_listed_shown_and_copied(az: Az, tmp_path: Path) -> None:
         assert recipe["description"] in text
     assert az("recipes").stdout == text
     shown = az("recipes", "show", "sandbox").stdout
-    assert az("recipes", "sandbox").stdout == shown
+    assert az("recipes", "sandbox").stdout == az("recipes", "alignzoo:sandbox").stdout == shown
+    (tmp_path / "latin.yaml").write_bytes(b"description: caf\xe9\n")
+    latin = az("recipes", "show", str(tmp_path / "latin.yaml"))
+    assert latin.returncode == 2
+    assert "is not UTF-8 text" in latin.stderr
     assert yaml.safe_load(shown)["model"] == "sandbox"
     copied = az("recipes", "copy", "sandbox", cwd=tmp_path)
     assert copied.stdout == "sandbox.yaml\n"

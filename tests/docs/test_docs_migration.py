@@ -27,7 +27,8 @@ def _own_flags() -> set[str]:
         if isinstance(method, Card)
         for name in method.options.model_fields
     }
-    words = {word.removeprefix("--") for parameter in run_command.params for word in parameter.opts}
+    params = run_command.params
+    words = {word.removeprefix("--") for one in params for word in (*one.opts, *one.secondary_opts)}
     return {*Settings.by_flag(), *KINDS, *options, *words}
 
 

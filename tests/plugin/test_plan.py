@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import yaml
 from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
 from alignzoo.plugin.card import Card, Options
 from alignzoo.plugin.plan import Plan
-from alignzoo.plugin.planfile import plan_to_dict, read_plan, write_plan
+from alignzoo.plugin.planfile import FITTED, plan_to_dict, read_plan, write_plan
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.recipe import Layer, flatten, read_recipe
 from alignzoo.plugin.registry import Registry, plugins_from, registry, resume_words
@@ -349,6 +350,46 @@ def test_a_run_is_a_recipe_for_another_one(as_file: bool, tmp_path: Path) -> Non
     changed = resolve([layer, Layer("flag", {"loss": "ipo", "lr": 1e-4, "geometry": ["sam"]})])
     assert isinstance(changed, Plan)
     assert (changed.sentence(), changed.settings.lr) == ("--loss ipo --robust drdpo --geometry sam", 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ({"robust": ["none"]}, "--loss dpo --geometry shapo-token --geometry ema"),
+        ({"geometry": ["ema"]}, "--loss dpo --robust drdpo --geometry plain --geometry ema"),
+    ],
+    ids=["no wrapper", "other controllers"],
+)
+def test_flags_take_methods_of_a_recipe_away_with_their_options(
+    words: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    given = {"robust": ["drdpo"], "robust.drdpo.beta_prime": 2.0, "geometry.shapo-token.interval": 2}
+    write_plan(plan({**OWN, **given, "geometry": ["shapo-token", "ema"]}), tmp_path)
+    layer = read_recipe(str(tmp_path))
+    changed = resolve([layer, Layer("flag", words)])
+    assert isinstance(changed, Plan), changed
+    assert changed.sentence() == sentence
+    asked_for = resolve([layer, Layer("flag", {"robust": ["none"], "robust.drdpo.beta_prime": 3.0})])
+    assert isinstance(asked_for, list)
+    assert "no wrapper 'drdpo' in this run" in asked_for[0].message
+
+
+def test_what_the_model_decided_is_not_taken_by_a_recipe(tmp_path: Path) -> None:
+    before = plan({**OWN, "lr": 1e-5})
+    settings = before.settings.model_copy(update={"max_length": 64, "max_prompt_length": 32})
+    write_plan(replace(before, settings=settings, origins={**before.origins, "max_length": FITTED}), tmp_path)
+    layer = read_recipe(str(tmp_path))
+    assert (layer.values["lr"], "max-length" in layer.values) == (1e-5, False)
+    changed = resolve([layer, Layer("flag", {"max-prompt-length": 512})])
+    assert isinstance(changed, Plan), changed
+
+
+def test_a_plan_with_plugins_that_are_none_is_no_internal_error(tmp_path: Path) -> None:
+    write_plan(plan(OWN), tmp_path)
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "plugins": [{"file": 5}]}))
+    with pytest.raises(AlignzooError, match="uses the plugin file 5"):
+        read_recipe(str(tmp_path))
 
 
 def test_the_trust_of_a_run_is_not_taken_by_a_recipe(tmp_path: Path) -> None:
