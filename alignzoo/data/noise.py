@@ -46,7 +46,7 @@ def flip_labels(dataset: Dataset, rate: float, seed: int) -> tuple[Dataset, list
 
 
 def _swap(dataset: Dataset, rows: np.ndarray) -> Dataset:
-    """The dataset with the sides of these rows swapped; only they are written anew."""
+    """The dataset with the sides of these rows swapped; only they are rewritten."""
     import datasets
     import pyarrow as pa  # type: ignore[import-untyped]
 

@@ -167,7 +167,7 @@ class Pack:
         return counts[None, None], torch.tensor(rows, dtype=torch.int32)[None, None]
 
     def forget_masks(self) -> None:
-        """Let go of the masks that were made; they are made anew when they are asked for."""
+        """Let go of the masks that were made; they are recomputed when asked for."""
         self._masks.clear()
 
     def _made(self, key: object, make: Callable[[Tensor], Any]) -> Any:

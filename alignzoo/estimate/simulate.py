@@ -203,7 +203,7 @@ def _checkpoint(model: Any) -> None:
 
 
 def _keep(layers: nn.ModuleList, indices: Sequence[int]) -> None:
-    """Leave these layers only, numbered anew."""
+    """Keep these layers only, renumbered."""
     kept = [layers[index] for index in indices]
     layers._modules.clear()
     layers._modules.update({str(i): layer for i, layer in enumerate(kept)})

@@ -360,7 +360,7 @@ def _with_new_adapter(model: PreTrainedModel, settings: Settings) -> Any:
 
 
 def _with_trained_adapter(model: PreTrainedModel, adapter: str, settings: Settings) -> Any:
-    """The adapter goes on training; a frozen copy of it is the reference's."""
+    """The adapter continues training; a frozen copy of it is the reference's."""
     from peft import PeftConfig, PeftModel
 
     with explained(adapter, "adapter"):
@@ -379,7 +379,7 @@ def _with_trained_adapter(model: PreTrainedModel, adapter: str, settings: Settin
 
 
 def _check_lora_settings(config: Any, adapter: str, settings: Settings) -> None:
-    """An adapter that goes on training keeps its rank and scale."""
+    """An adapter that continues training keeps its rank and scale."""
     rank, alpha = getattr(config, "r", None), getattr(config, "lora_alpha", None)
     if settings.lora_r and settings.lora_r != rank:
         raise UsageError(

@@ -241,7 +241,7 @@ def _check_unchanged(content: dict[str, Any], plan: Plan, path: Path) -> None:
                 was = repr(then[name]["value"]) if name in then else "not there"
                 raise AlignzooError(
                     f"{path}: {name} was {was} when the run was started, and would now be {stated['value']!r}",
-                    hint=f"resume it with alignzoo {content.get('alignzoo')}, or start it anew with another --out",
+                    hint=f"resume it with alignzoo {content.get('alignzoo')}, or start a new run with another --out",
                 )
 
 

@@ -229,7 +229,7 @@ def _discovered(third_party: bool, files: tuple[tuple[Path, int], ...]) -> Regis
 
 
 def _modified(path: Path) -> int:
-    """So that an edited file is loaded anew within one process, as in a notebook."""
+    """So that an edited file is reloaded within one process, as in a notebook."""
     return path.stat().st_mtime_ns if is_file(path) else 0
 
 

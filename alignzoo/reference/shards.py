@@ -128,7 +128,7 @@ def read_shard(path: Path, *, tokens: bool) -> Values:
             raise ValueError("its content is not what was written")
     if not tokens:
         return values
-    # Opened anew: what was mapped into memory for the check would count as this process's for as long as it runs.
+    # Reopened: what was mapped into memory for the check would count as this process's for as long as it runs.
     return replace(values, token_logps=safe_open(path, "np").get_slice("token_logps"))
 
 

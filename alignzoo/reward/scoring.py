@@ -92,7 +92,7 @@ def _decides(options: Options, name: str) -> bool:
 
 
 def _origin(method: Method) -> list[str]:
-    """Whose code scores: an edited plugin scores anew."""
+    """Whose code scores: an edited plugin scores again."""
     return [method.distribution, method.card.name, registry().plugin_of(method.card).fingerprint()]
 
 

@@ -14,7 +14,7 @@ Source = tuple[str, "str | None"]
 
 
 _LOADED: dict[str, int] = {}
-"""Files loaded here, with the time of their last change: an edited one is loaded anew."""
+"""Files loaded here, with the time of their last change: an edited one is reloaded."""
 
 
 def sources(names: Iterable[str]) -> list[Source]:

@@ -137,7 +137,7 @@ _current: _Ranks | None = None
 
 
 def _ranks() -> _Ranks:
-    """This process's ranks, started when first needed, and anew after a failure."""
+    """This process's ranks, started when first needed, and again after a failure."""
     global _current
     if _current is None or not _current.alive:
         if _current is not None:
