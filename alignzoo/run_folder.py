@@ -99,13 +99,15 @@ def claim_new(folder: Path, report: Reporter) -> Claim:
     return claim
 
 
-def claim_default(plan: Plan, report: Reporter) -> Claim:
+def claim_default(name: Path, report: Reporter) -> Claim:
     """Make the folder of a run without ``--out``; where another one has that name, a number follows it.
+
+    Args:
+        name: as :func:`default_folder` gave it.
 
     Raises:
         AlignzooError: it cannot be written.
     """
-    name = default_folder(plan)
     with _stating(name.parent, "name another place with --out"):
         name.parent.mkdir(parents=True, exist_ok=True)
         for count in itertools.count(1):

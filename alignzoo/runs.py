@@ -280,7 +280,8 @@ class _Run:
         if self.resuming:
             self.claim = claim_run(self.folder, self.report)
             return self.folder
-        self.claim = claim_new(self.folder, self.report) if self.settings.out else claim_default(self.plan, self.report)
+        claim = claim_new if self.settings.out else claim_default
+        self.claim = claim(self.folder, self.report)
         write_plan(self.plan, self.claim.folder)
         return self.claim.folder
 

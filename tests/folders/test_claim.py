@@ -19,6 +19,7 @@ from alignzoo.owner import Owner
 from alignzoo.plugin.resolve import require, resolve
 from alignzoo.report import Reporter
 from alignzoo.run_folder import claim_default, claim_new, claim_run, file_problem, new_folder
+from alignzoo.runs import _Run
 
 CLAIM = """
 import sys
@@ -124,20 +125,33 @@ def test_a_lock_that_says_nothing_is_refused(tmp_path: Path, kind: str) -> None:
     assert os.path.lexists(path)
 
 
-def test_without_a_name_runs_of_one_second_get_folders_of_their_own(
+def test_without_a_name_a_run_gets_the_folder_that_it_introduced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Stopped(datetime):
+    """The clock moves on between the introduction and the claim; a number follows where the name is taken."""
+
+    class Moving(datetime):
+        seconds = 0
+
         @classmethod
-        def now(cls, tz: object = None) -> Stopped:
-            return cls(2026, 1, 2, 3, 4, 5)
+        def now(cls, tz: object = None) -> Moving:
+            cls.seconds += 1
+            return cls(2026, 1, 2, 3, 4, cls.seconds)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_folder, "datetime", Stopped)
+    monkeypatch.setattr(run_folder, "datetime", Moving)
     plan = require(resolve([]))
-    claims = [claim_default(plan, Reporter()) for _ in range(3)]
-    name = "runs/dpo-plain-20260102-030405"
-    assert [str(claim.folder) for claim in claims] == [name, f"{name}-2", f"{name}-3"]
+    heard = Listening()
+    run = _Run(plan, heard, None)
+    run._take_folder()
+    assert str(run.folder) == "runs/dpo-plain-20260102-030401"
+    assert [note for note in heard.notes if note.startswith("folder")] == [f"folder    {run.folder}"]
+    assert not [note for note in heard.notes if "another run" in note]
+    Moving.seconds = 0
+    second = _Run(plan, heard, None)
+    second._take_folder()
+    assert heard.notes[-1] == f"another run has that folder; this one takes {run.folder}-2"
+    assert claim_default(run.folder, heard).folder == Path(f"{run.folder}-3")
 
 
 def test_a_failure_removes_what_was_made_and_no_more(tmp_path: Path) -> None:
