@@ -3,6 +3,7 @@ folder may come from a stranger."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,6 +18,8 @@ from alignzoo.errors import AlignzooError
 from alignzoo.owner import Owner
 
 PARTIAL = ".partial-"
+_BEFORE = ".before-"
+"""In unfinished work, and followed by its name: the folder that was about to be replaced."""
 _ABANDONED = 24 * 3600
 """Seconds without a change after which another machine's unfinished work counts as abandoned."""
 
@@ -41,7 +44,7 @@ def _beside(folder: Path) -> Iterator[Path]:
     try:
         yield made
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        _discard(made)
 
 
 @contextmanager
@@ -59,7 +62,7 @@ def whole(target: Path) -> Iterator[Path]:
         for written in [*path.rglob("*"), path]:
             _flush(written)
         if path.is_dir() and os.path.lexists(target):
-            target.rename(beside / "before")  # a folder takes the place of an empty one only
+            target.rename(beside / f"{_BEFORE}{target.name}")  # a folder takes the place of an empty one only
         path.replace(target)
     _flush(target.parent)
 
@@ -106,11 +109,22 @@ def check_links(folder: Path) -> None:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what killed processes left unfinished in a folder and in the folders inside it."""
+    """Remove what killed processes left unfinished in a folder and in the folders inside it; what they were about to
+    replace is put back."""
     for path in [*folder.glob(f"{PARTIAL}*"), *folder.glob(f"*/{PARTIAL}*")]:
         owner = Owner.parse(path.name.removeprefix(PARTIAL).rpartition(".")[0])
         if (not owner.runs()) if owner is not None and owner.is_here else _is_abandoned(path):
-            shutil.rmtree(path, ignore_errors=True)
+            _discard(path)
+
+
+def _discard(made: Path) -> None:
+    """Remove unfinished work; what it had moved away and not yet replaced goes back to its place."""
+    for before in made.glob(f"{_BEFORE}*"):
+        target = made.parent / before.name.removeprefix(_BEFORE)
+        if not os.path.lexists(target):
+            with contextlib.suppress(OSError):
+                before.rename(target)
+    shutil.rmtree(made, ignore_errors=True)
 
 
 def _is_abandoned(path: Path) -> bool:

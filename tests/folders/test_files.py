@@ -43,6 +43,45 @@ def test_a_folder_takes_the_place_of_a_folder_or_a_link(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "outside"]
 
 
+REPLACING = """
+import os, signal
+from pathlib import Path
+from alignzoo.files import whole
+Path.replace = lambda path, target: os.kill(os.getpid(), signal.SIGKILL)
+with whole(Path(os.sys.argv[1])) as path:
+    path.mkdir()
+"""
+
+
+def test_a_kill_between_two_renames_loses_nothing(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "weights").write_text("before")
+    subprocess.run([sys.executable, "-c", REPLACING, str(model)], check=False)
+    assert not model.exists()
+    clear_leftovers(tmp_path)
+    assert (model / "weights").read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_failure_between_two_renames_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("before")
+
+    def refused(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    def replace() -> None:
+        with whole(tmp_path / "model") as path:
+            path.mkdir()
+
+    monkeypatch.setattr(Path, "replace", refused)
+    with pytest.raises(KeyboardInterrupt):
+        replace()
+    assert (tmp_path / "model" / "weights").read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_what_fails_leaves_what_was_there(tmp_path: Path) -> None:
     write_text(tmp_path / "facts", "before")
 
