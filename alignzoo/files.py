@@ -7,9 +7,10 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,12 +93,22 @@ def _opened_itself(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
-def check_links(folder: Path) -> None:
+def check_links(folder: Path, files: Iterable[str] = ()) -> None:
     """Refuse a folder of which a part is a link to somewhere else: what is written there would land outside.
 
+    Args:
+        files: those of the folder that must be regular files, if they are there: a pipe would be waited for.
+
     Raises:
-        AlignzooError: names the link.
+        AlignzooError: names the part.
     """
+    for path in (folder / name for name in files):
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            kind = "a link" if path.is_symlink() else "not a regular file"
+            raise AlignzooError(
+                f"{path} is {kind}, and a run reads and writes only files of its own",
+                hint="put a real file in its place, or delete it",
+            )
     home = folder.resolve()
     for parent, names, _ in os.walk(folder):
         for path in (Path(parent, name) for name in names):

@@ -118,6 +118,21 @@ def test_a_part_that_leads_out_of_the_folder_is_refused_by_name(tmp_path: Path) 
         check_links(tmp_path / "link")
 
 
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder"])
+def test_a_file_that_is_not_regular_is_refused_by_name(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    (tmp_path / "other").write_text("")
+    check_links(tmp_path, ["metrics.jsonl", "other"])
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / ("other" if kind == "link" else "absent"))
+    with pytest.raises(AlignzooError, match=r"metrics\.jsonl is (a link|not a regular file), and a run"):
+        check_links(tmp_path, ["metrics.jsonl", "other"])
+
+
 def test_leftovers_of_the_dead_are_cleared_those_of_the_living_are_not(tmp_path: Path) -> None:
     killed = "import os, signal; from pathlib import Path; from alignzoo.files import scratch\n"
     killed += f"with scratch(Path({str(tmp_path / 'cache' / 'a')!r})): os.kill(os.getpid(), signal.SIGKILL)"
