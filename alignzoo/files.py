@@ -3,12 +3,14 @@ folder may come from a stranger."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from alignzoo.errors import AlignzooError
 from alignzoo.owner import Owner
 
 PARTIAL = ".partial-"
+_BEFORE = ".before-"
+"""In unfinished work, and followed by its name: the folder that was about to be replaced."""
 _ABANDONED = 24 * 3600
 """Seconds without a change after which another machine's unfinished work counts as abandoned."""
 
@@ -41,7 +45,7 @@ def _beside(folder: Path) -> Iterator[Path]:
     try:
         yield made
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        _discard(made)
 
 
 @contextmanager
@@ -59,7 +63,7 @@ def whole(target: Path) -> Iterator[Path]:
         for written in [*path.rglob("*"), path]:
             _flush(written)
         if path.is_dir() and os.path.lexists(target):
-            target.rename(beside / "before")  # a folder takes the place of an empty one only
+            target.rename(beside / f"{_BEFORE}{target.name}")  # a folder takes the place of an empty one only
         path.replace(target)
     _flush(target.parent)
 
@@ -89,12 +93,22 @@ def _opened_itself(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
-def check_links(folder: Path) -> None:
+def check_links(folder: Path, files: Iterable[str] = ()) -> None:
     """Refuse a folder of which a part is a link to somewhere else: what is written there would land outside.
 
+    Args:
+        files: those of the folder that must be regular files, if they are there: a pipe would be waited for.
+
     Raises:
-        AlignzooError: names the link.
+        AlignzooError: names the part.
     """
+    for path in (folder / name for name in files):
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            kind = "a link" if path.is_symlink() else "not a regular file"
+            raise AlignzooError(
+                f"{path} is {kind}, and a run reads and writes only files of its own",
+                hint="put a real file in its place, or delete it",
+            )
     home = folder.resolve()
     for parent, names, _ in os.walk(folder):
         for path in (Path(parent, name) for name in names):
@@ -106,11 +120,22 @@ def check_links(folder: Path) -> None:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what killed processes left unfinished in a folder and in the folders inside it."""
+    """Remove what killed processes left unfinished in a folder and in the folders inside it; what they were about to
+    replace is put back."""
     for path in [*folder.glob(f"{PARTIAL}*"), *folder.glob(f"*/{PARTIAL}*")]:
         owner = Owner.parse(path.name.removeprefix(PARTIAL).rpartition(".")[0])
         if (not owner.runs()) if owner is not None and owner.is_here else _is_abandoned(path):
-            shutil.rmtree(path, ignore_errors=True)
+            _discard(path)
+
+
+def _discard(made: Path) -> None:
+    """Remove unfinished work; what it had moved away and not yet replaced goes back to its place."""
+    for before in made.glob(f"{_BEFORE}*"):
+        target = made.parent / before.name.removeprefix(_BEFORE)
+        if not os.path.lexists(target):
+            with contextlib.suppress(OSError):
+                before.rename(target)
+    shutil.rmtree(made, ignore_errors=True)
 
 
 def _is_abandoned(path: Path) -> bool:

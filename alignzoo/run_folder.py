@@ -7,23 +7,33 @@ import errno
 import itertools
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from alignzoo.cache import cache_root
 from alignzoo.errors import AlignzooError, UsageError
-from alignzoo.files import check_links, clear_leftovers, write_json
+from alignzoo.files import clear_leftovers, write_json
 from alignzoo.lock import LOCK_FILE, check_unlocked, lock, unlock
 from alignzoo.plugin.plan import Plan
 from alignzoo.plugin.planfile import PLAN_FILE
 from alignzoo.report import Reporter
 
+RUN_FILES = (
+    PLAN_FILE,
+    "data.json",
+    "env.json",
+    "evaluation.json",
+    "label_noise.jsonl",
+    "metrics.jsonl",
+    "result.json",
+    "soft_labels.json",
+)
+RUN_FOLDERS = ("alignzoo", "checkpoints", "geometry", "model", "probe")
+"""What a run writes in its folder; ``alignzoo`` is TensorBoard's."""
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENODEV)
 
@@ -60,15 +70,13 @@ class Claim:
                     self.folder.rmdir()
             raise
 
-    def undo(self) -> None:
-        """Remove what a new folder holds, and the folder itself where it was not there before."""
-        with contextlib.suppress(FileNotFoundError):
-            for entry in self.folder.iterdir():
-                if entry.name != LOCK_FILE:
-                    _remove(entry)
+    def undo(self, written: Iterable[str]) -> None:
+        """Remove what this process may have written, by name, and the folder itself where it was not there before."""
+        for name in written:
+            _remove(self.folder / name)
         self.release()
         if self.made:
-            with contextlib.suppress(OSError):  # another process has claimed it since
+            with contextlib.suppress(OSError):  # another process has claimed it since, or put something there
                 self.folder.rmdir()
 
     def release(self) -> None:
@@ -84,7 +92,7 @@ def claim_new(folder: Path, report: Reporter) -> Claim:
         AlignzooError: it cannot be written.
     """
     check_free(folder)
-    with _stating(f"--out {folder}", "name a folder in a place that you may write to"):
+    with stating(f"--out {folder}", "name a folder in a place that you may write to"):
         try:
             folder.mkdir(parents=True)
             claim = Claim(folder, made=True)
@@ -99,14 +107,16 @@ def claim_new(folder: Path, report: Reporter) -> Claim:
     return claim
 
 
-def claim_default(plan: Plan, report: Reporter) -> Claim:
+def claim_default(name: Path, report: Reporter) -> Claim:
     """Make the folder of a run without ``--out``; where another one has that name, a number follows it.
+
+    Args:
+        name: as :func:`default_folder` gave it.
 
     Raises:
         AlignzooError: it cannot be written.
     """
-    name = default_folder(plan)
-    with _stating(name.parent, "name another place with --out"):
+    with stating(name.parent, "name another place with --out"):
         name.parent.mkdir(parents=True, exist_ok=True)
         for count in itertools.count(1):
             folder = name if count == 1 else name.with_name(f"{name.name}-{count}")
@@ -122,20 +132,23 @@ def claim_run(folder: Path, report: Reporter) -> Claim:
     """Take the folder of a run that is to be resumed.
 
     Raises:
-        UsageError: that run is running.
-        AlignzooError: it cannot be written, or a part of it leads elsewhere.
+        UsageError: that run is running, or the folder's name is not UTF-8.
+        AlignzooError: it cannot be written.
     """
-    check_links(folder)
+    check_name(folder)
     claim = Claim(folder, made=False)
-    with _stating(folder, "allow writing there, or copy it to a place that you may write to"):
+    with stating(folder, "allow writing there, or copy it to a place that you may write to"):
         claim.take(report)
     clear_leftovers(folder)
     return claim
 
 
 @contextmanager
-def new_folder(folder: Path, report: Reporter) -> Iterator[Path]:
+def new_folder(folder: Path, report: Reporter, written: Iterable[str]) -> Iterator[Path]:
     """A new folder for what is made inside; a failure leaves it as it was.
+
+    Args:
+        written: names of the files that are made inside.
 
     Raises:
         UsageError, AlignzooError: as :func:`claim_new`.
@@ -144,10 +157,24 @@ def new_folder(folder: Path, report: Reporter) -> Iterator[Path]:
     try:
         yield folder
     except BaseException:
-        claim.undo()
+        claim.undo(written)
         raise
     finally:
         claim.release()
+
+
+def check_name(folder: Path) -> None:
+    """Refuse a name that the writers of models could not take, before anything is trained.
+
+    Raises:
+        UsageError: it is not UTF-8.
+    """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{str(folder)!r} is not UTF-8, and models cannot be saved there", hint="use a name in UTF-8"
+        ) from error
 
 
 def check_free(folder: Path, *, own: bool = False) -> None:
@@ -157,10 +184,11 @@ def check_free(folder: Path, *, own: bool = False) -> None:
         own: this process has its lock.
 
     Raises:
-        UsageError: it does, it is a file, or another process uses it.
+        UsageError: it does, it is a file, another process uses it, or its name is not UTF-8.
         AlignzooError: it cannot be looked into.
     """
-    with _stating(f"--out {folder}", "name a folder in a place that you may write to"):
+    check_name(folder)
+    with stating(f"--out {folder}", "name a folder in a place that you may write to"):
         if not folder.exists():
             return
         if folder.is_dir() and not own:
@@ -175,7 +203,7 @@ def check_free(folder: Path, *, own: bool = False) -> None:
 
 
 @contextmanager
-def _stating(what: Path | str, hint: str) -> Iterator[None]:
+def stating(what: Path | str, hint: str) -> Iterator[None]:
     """A refusal of the file system in words."""
     try:
         yield
@@ -183,14 +211,15 @@ def _stating(what: Path | str, hint: str) -> Iterator[None]:
         message = f"{what} cannot be written: {error.strerror}"
         if error.errno == errno.ENAMETOOLONG:
             raise UsageError(message, hint="use a shorter name") from error
-        raise AlignzooError(message, hint=hint) from error
+        raise AlignzooError(message, hint=f"free some space, or {hint}" if is_disk_full(error) else hint) from error
 
 
 def _remove(entry: Path) -> None:
     if entry.is_dir() and not entry.is_symlink():
         shutil.rmtree(entry, ignore_errors=True)
     else:
-        entry.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is not there, or the folder has become unwritable
+            entry.unlink()
 
 
 def is_disk_full(error: Exception) -> bool:
@@ -200,8 +229,7 @@ def is_disk_full(error: Exception) -> bool:
 
 def remedy(error: Exception) -> str:
     """What to do about a file that could not be written, as the beginning of a sentence."""
-    known = _number(error) is not None
-    return "repair that" if known and not is_disk_full(error) else "free some space"
+    return "free some space" if is_disk_full(error) else "repair that"
 
 
 def check_there(folder: Path) -> None:
@@ -235,10 +263,12 @@ def file_problem(error: Exception, folder: Path, again: str) -> AlignzooError | 
 
 
 def _number(error: Exception) -> int | None:
-    """The number of a system's error; safetensors gives it in its text only."""
+    """The number of a system's error; safetensors and tokenizers give it in their text only, torch not at all."""
     if isinstance(error, OSError):
         return error.errno
-    match = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
+    if isinstance(error, RuntimeError) and "inline_container" in str(error):  # it could not write a file to its end
+        return errno.ENOSPC
+    match = re.search(r"\(os error (\d+)\)", str(error))
     return None if match is None else int(match[1])
 
 

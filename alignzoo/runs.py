@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.errors import AlignzooError, BrokenPluginError, DamagedError, Interrupted, UsageError, contained
-from alignzoo.files import whole
+from alignzoo.files import check_links, whole
 from alignzoo.introduction import introduction
 from alignzoo.launch import distributed_backend, take_over_sharding
 from alignzoo.observers import Observers
@@ -29,6 +29,8 @@ from alignzoo.plugin.started import plain_values, plan_as_started
 from alignzoo.ranks import on_all_ranks
 from alignzoo.report import Reporter
 from alignzoo.run_folder import (
+    RUN_FILES,
+    RUN_FOLDERS,
     Claim,
     check_free,
     check_there,
@@ -38,6 +40,7 @@ from alignzoo.run_folder import (
     default_folder,
     file_problem,
     remedy,
+    stating,
     write_once,
 )
 from alignzoo.stop import interruptible
@@ -78,7 +81,8 @@ def resume(folder: str | Path, *, reporter: Reporter, trust_remote_code: bool = 
         trust_remote_code: to be stated again for a run that was started with it.
 
     Raises:
-        AlignzooError: not a run folder, or the model or data it started from have changed.
+        AlignzooError: not a run folder, a part of it leads elsewhere, or the model or data it started from have
+            changed.
     """
     path = Path(folder)
     plan = read_plan(path, trust_remote_code=trust_remote_code)
@@ -86,6 +90,7 @@ def resume(folder: str | Path, *, reporter: Reporter, trust_remote_code: bool = 
     if finished is not None:
         reporter.note(f"{path} has finished all its {finished.steps} steps; nothing to do")
         return finished
+    check_links(path, RUN_FILES)
     for remark in changed_plugins(path, plan):
         reporter.warn(remark)
     with interruptible():
@@ -162,7 +167,7 @@ class _Run:
             self.observers.tell("end", None, error)
             problem = self._explained(error)
             if self.claim is not None and not self.lasting:
-                self.claim.undo()
+                self.claim.undo((*RUN_FILES, *RUN_FOLDERS))
             if problem is None:
                 raise
             raise problem from error
@@ -280,8 +285,10 @@ class _Run:
         if self.resuming:
             self.claim = claim_run(self.folder, self.report)
             return self.folder
-        self.claim = claim_new(self.folder, self.report) if self.settings.out else claim_default(self.plan, self.report)
-        write_plan(self.plan, self.claim.folder)
+        claim = claim_new if self.settings.out else claim_default
+        self.claim = claim(self.folder, self.report)
+        with stating(self.claim.folder, "allow writing there, or name another place with --out"):
+            write_plan(self.plan, self.claim.folder)
         return self.claim.folder
 
     def _check_batch(self) -> None:

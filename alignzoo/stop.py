@@ -45,7 +45,7 @@ def stop_requests(notify: Callable[[], None]) -> Iterator[threading.Event]:
 
 
 def keep_exit_code(code: int) -> None:
-    """At the exit of the process, when all is done: a request to stop ends it at once, and the outcome stands."""
+    """When all is done and the process only has to end: a request to stop ends it at once, and the outcome stands."""
 
     def end(_number: int, _frame: Any) -> None:
         os._exit(code)

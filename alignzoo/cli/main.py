@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import importlib
 import itertools
 import os
@@ -130,7 +129,11 @@ with_shared_options(cli)
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run a command line and exit with its code: see :mod:`alignzoo.errors`."""
+    """Run a command line and exit with its code: see :mod:`alignzoo.errors`.
+
+    Args:
+        args: the words, where another program calls this; None for those of this process, which then ends.
+    """
     words = list(sys.argv[1:] if args is None else args)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -138,7 +141,8 @@ def main(args: Sequence[str] | None = None) -> None:
     code = _exit_code(words)
     silence_closed_pipe(sys.stdout)
     silence_closed_pipe(sys.stderr)
-    atexit.register(keep_exit_code, code)
+    if args is None:
+        keep_exit_code(code)
     sys.exit(code)
 
 

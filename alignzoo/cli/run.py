@@ -24,7 +24,7 @@ from alignzoo.report import Reporter
 @cli_command("run", cls=PlanCommand)
 @run_options
 @recipe_option
-@click.option("--resume", metavar="RUN", help="go on with the run in this folder, by its own plan")
+@click.option("--resume", metavar="RUN", help="resume the run in this folder, by its own plan")
 @click.option("--dry-run", is_flag=True, help="check that all is there, show the plan and stop")
 @json_option
 @click.pass_context

@@ -16,8 +16,10 @@ from alignzoo.data.probe_pairs import PROBE_VALIDATION, check_probe_pairs
 from alignzoo.errors import AlignzooError, ModelError
 from alignzoo.files import scratch
 from alignzoo.geometry.plots import draw_probe, drawn_or_told
-from alignzoo.geometry.probe import Pooling, Probe, fit_probe, hidden_features, layer_indices
+from alignzoo.geometry.probe import FACTS_FILE, TENSORS_FILE, Pooling, Probe, fit_probe, hidden_features, layer_indices
 from alignzoo.geometry.projections import find_down_projections, out_of_reach
+from alignzoo.geometry.subspace import FACTS_FILE as SELECTION_FACTS
+from alignzoo.geometry.subspace import FILE as SELECTION_FILE
 from alignzoo.geometry.subspace import Select, save_selection, select_neurons
 from alignzoo.model.base import without_adapter
 from alignzoo.model.weights import fingerprint
@@ -27,6 +29,8 @@ from alignzoo.run_folder import new_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+_FILES = (FACTS_FILE, TENSORS_FILE, SELECTION_FACTS, SELECTION_FILE)
 
 CHOSEN_IS_SAFE = "chosen/rejected"
 OF_A_LAYER = ("layer", "held_out_auc", "held_out_accuracy", "held_out_ece", "held_out_brier")
@@ -152,7 +156,7 @@ def probe_command(
         UsageError: ``out`` exists and is not empty, or a layer or a number of neurons that the model does not have.
         AlignzooError: ``out`` cannot be written.
     """
-    with new_folder(Path(out), reporter) as folder:
+    with new_folder(Path(out), reporter, _FILES) as folder:
         policy, probe = _probe_of(settings, max_pairs, layers, pooling, reporter)
         selection = _save_selection(folder, policy, probe, select, share, count, reporter)
         probe.save(folder)

@@ -76,7 +76,7 @@ def sharpness_command(question: Question, *, out: str | None, reporter: Reporter
     """
     if out is None:
         return _measure(question, reporter)
-    with new_folder(Path(out), reporter) as folder:
+    with new_folder(Path(out), reporter, ["sharpness.json"]) as folder:
         found = _measure(question, reporter)
         write_json(folder / "sharpness.json", found)
     plot = folder / "sharpness.png"

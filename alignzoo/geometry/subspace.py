@@ -18,7 +18,7 @@ from alignzoo.geometry.projections import Projection, linear_maps
 from alignzoo.stored import DIGEST, value_digest
 
 Select = Literal["anti-toxic", "toxic", "abs", "random", "all"]
-FILE = "selection.safetensors"
+FILE, FACTS_FILE = "selection.safetensors", "selection.json"
 _WIDTHS, _PEFT = "widths", "base_model.model."
 
 
@@ -88,7 +88,7 @@ def save_selection(
     with whole(folder / FILE) as path:
         save_file(indices, path, metadata={_WIDTHS: json.dumps(widths), DIGEST: _digest(indices, widths)})
     counts = {name: len(index) for name, index in zip(names, selected, strict=True)}
-    write_json(folder / "selection.json", {**facts, "neurons": sum(counts.values()), "neurons_by_layer": counts})
+    write_json(folder / FACTS_FILE, {**facts, "neurons": sum(counts.values()), "neurons_by_layer": counts})
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -12,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo import run_folder
+from alignzoo import run_folder, runs
 from alignzoo.errors import AlignzooError, UsageError
 from alignzoo.lock import LOCK_FILE
 from alignzoo.owner import Owner
+from alignzoo.plugin.recipe import Layer
 from alignzoo.plugin.resolve import require, resolve
 from alignzoo.report import Reporter
-from alignzoo.run_folder import claim_default, claim_new, claim_run, file_problem, new_folder
+from alignzoo.run_folder import claim_default, claim_new, claim_run, file_problem, new_folder, remedy
 
 CLAIM = """
 import sys
@@ -124,40 +126,78 @@ def test_a_lock_that_says_nothing_is_refused(tmp_path: Path, kind: str) -> None:
     assert os.path.lexists(path)
 
 
-def test_without_a_name_runs_of_one_second_get_folders_of_their_own(
+def test_without_a_name_a_run_gets_the_folder_that_it_introduced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Stopped(datetime):
+    """The clock moves on between the introduction and the claim; a number follows where the name is taken."""
+
+    class Moving(datetime):
+        seconds = 0
+
         @classmethod
-        def now(cls, tz: object = None) -> Stopped:
-            return cls(2026, 1, 2, 3, 4, 5)
+        def now(cls, tz: object = None) -> Moving:
+            cls.seconds += 1
+            return cls(2026, 1, 2, 3, 4, cls.seconds)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_folder, "datetime", Stopped)
+    monkeypatch.setattr(run_folder, "datetime", Moving)
     plan = require(resolve([]))
-    claims = [claim_default(plan, Reporter()) for _ in range(3)]
-    name = "runs/dpo-plain-20260102-030405"
-    assert [str(claim.folder) for claim in claims] == [name, f"{name}-2", f"{name}-3"]
+    heard = Listening()
+    run = runs._Run(plan, heard, None)
+    run._take_folder()
+    assert str(run.folder) == "runs/dpo-plain-20260102-030401"
+    assert [note for note in heard.notes if note.startswith("folder")] == [f"folder    {run.folder}"]
+    assert not [note for note in heard.notes if "another run" in note]
+    Moving.seconds = 0
+    second = runs._Run(plan, heard, None)
+    second._take_folder()
+    assert heard.notes[-1] == f"another run has that folder; this one takes {run.folder}-2"
+    assert claim_default(run.folder, heard).folder == Path(f"{run.folder}-3")
 
 
 def test_a_failure_removes_what_was_made_and_no_more(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
 
     def fail(folder: Path) -> None:
-        with new_folder(folder, Reporter()):
+        with new_folder(folder, Reporter(), ["probe"]):
             (folder / "probe").mkdir()
             (folder / "probe" / "probe.json").touch()
+            if folder.name == "shared":
+                (folder / "foreign").touch()
             raise KeyboardInterrupt
 
-    for name in ("there", "absent"):
+    for name in ("there", "absent", "shared"):
         with pytest.raises(KeyboardInterrupt):
             fail(tmp_path / name)
-    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "shared", tmp_path / "shared" / "foreign", tmp_path / "there"]
 
 
 def test_a_name_too_long_is_a_mistake_of_the_user(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be written: File name too long"):
         claim_new(tmp_path / ("x" * 300), Reporter())
+
+
+def test_a_name_that_models_cannot_be_saved_under_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    for claim in (claim_new, claim_run):
+        with pytest.raises(UsageError, match=r"caf\\udce9' is not UTF-8, and models cannot be saved there"):
+            claim(folder, Reporter())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("when", ["claiming", "writing the plan"])
+def test_a_disk_that_is_full_at_the_start(when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(*{"claiming": (run_folder, "lock"), "writing the plan": (runs, "write_plan")}[when], full)
+    folder = tmp_path / "run"
+    run = runs._Run(require(resolve([Layer("flag", {"out": str(folder)})])), Reporter(), None)
+    monkeypatch.setattr(run, "_go", run._take_folder)
+    with pytest.raises(AlignzooError, match=r"run cannot be written: No space left on device") as failure:
+        run.go()
+    assert str(failure.value.hint).startswith("free some space, or ")
+    assert not folder.exists()
 
 
 def test_refusals_of_the_file_system_in_the_middle(tmp_path: Path) -> None:
@@ -171,6 +211,9 @@ def test_refusals_of_the_file_system_in_the_middle(tmp_path: Path) -> None:
     full = said_of(OSError(28, "No space left on device"))
     assert full is not None
     assert full.hint == "free some space and continue with --resume it"
+    assert remedy(RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos")) == "free some space"
+    assert remedy(Exception("No space left on device (os error 28)")) == "free some space"
+    assert remedy(RuntimeError("this tokenizer cannot be saved")) == "repair that"
     with pytest.raises(AlignzooError, match="gone was deleted or moved while the run was writing there"):
         said_of(FileNotFoundError(2, "No such file", "x"), tmp_path / "gone")
     assert said_of(FileNotFoundError(2, "No such file", "/elsewhere")) is None

@@ -43,6 +43,45 @@ def test_a_folder_takes_the_place_of_a_folder_or_a_link(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "outside"]
 
 
+REPLACING = """
+import os, signal
+from pathlib import Path
+from alignzoo.files import whole
+Path.replace = lambda path, target: os.kill(os.getpid(), signal.SIGKILL)
+with whole(Path(os.sys.argv[1])) as path:
+    path.mkdir()
+"""
+
+
+def test_a_kill_between_two_renames_loses_nothing(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "weights").write_text("before")
+    subprocess.run([sys.executable, "-c", REPLACING, str(model)], check=False)
+    assert not model.exists()
+    clear_leftovers(tmp_path)
+    assert (model / "weights").read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_failure_between_two_renames_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("before")
+
+    def refused(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    def replace() -> None:
+        with whole(tmp_path / "model") as path:
+            path.mkdir()
+
+    monkeypatch.setattr(Path, "replace", refused)
+    with pytest.raises(KeyboardInterrupt):
+        replace()
+    assert (tmp_path / "model" / "weights").read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_what_fails_leaves_what_was_there(tmp_path: Path) -> None:
     write_text(tmp_path / "facts", "before")
 
@@ -77,6 +116,21 @@ def test_a_part_that_leads_out_of_the_folder_is_refused_by_name(tmp_path: Path) 
     (inner / "step-00000001").symlink_to(tmp_path)
     with pytest.raises(AlignzooError, match=r"step-00000001 is a link to .*only inside its own folder"):
         check_links(tmp_path / "link")
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder"])
+def test_a_file_that_is_not_regular_is_refused_by_name(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    (tmp_path / "other").write_text("")
+    check_links(tmp_path, ["metrics.jsonl", "other"])
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / ("other" if kind == "link" else "absent"))
+    with pytest.raises(AlignzooError, match=r"metrics\.jsonl is (a link|not a regular file), and a run"):
+        check_links(tmp_path, ["metrics.jsonl", "other"])
 
 
 def test_leftovers_of_the_dead_are_cleared_those_of_the_living_are_not(tmp_path: Path) -> None:

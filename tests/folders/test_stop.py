@@ -109,10 +109,19 @@ def test_when_the_terminal_is_closed_there_is_time_to_save(tmp_path: Path) -> No
 
 
 ENDING = """
-import atexit, time
+import atexit, sys, time
 from alignzoo.cli.main import main
 atexit.register(lambda: (print("ending", flush=True), time.sleep(20)))
-main(["--version"])
+sys.argv[1:] = ["--version"]
+main()
+"""
+
+DONE = """
+import os, sys
+from alignzoo.cli.main import main
+sys.argv[1:] = ["--version"]
+sys.exit = lambda code: os.kill(os.getpid(), 15)
+main()
 """
 
 
@@ -123,3 +132,9 @@ def test_a_stop_while_the_process_ends_does_not_change_its_outcome() -> None:
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=15) == 0
+
+
+def test_nor_does_one_before_it_begins_to_end() -> None:
+    ended = subprocess.run([sys.executable, "-c", DONE], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("alignzoo ")

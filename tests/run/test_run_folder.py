@@ -17,6 +17,7 @@ from run_helpers import Az, MakeModel, RunFolder, Start
 
 from alignzoo.files import PARTIAL
 from alignzoo.owner import Owner
+from alignzoo.run_folder import RUN_FILES, RUN_FOLDERS
 from alignzoo.stored import sealed, unsealed
 from alignzoo.train.checkpoint import latest_checkpoint, step_of
 
@@ -118,32 +119,48 @@ def test_one_run_is_resumed_once_at_a_time(az: Az, command: Command, start: Star
 def test_nothing_is_written_through_a_strangers_links(az: Az, command: Command, tmp_path: Path) -> None:
     made = az(*command(tmp_path / "made", geometry="shapo-token", **{"label-noise": 0.2}))
     assert made.returncode == 0, made.stderr
+    assert {path.name for path in (tmp_path / "made").iterdir()} <= {*RUN_FILES, *RUN_FOLDERS}
     folder = _interrupted(RunFolder(tmp_path / "made"), tmp_path / "strange")
     outside = tmp_path / "outside"
     outside.mkdir()
-    names = ["metrics.partial", ".evaluation.json.partial", "label_noise.jsonl.partial", ".result.json.partial"]
-    for name in [*names, "geometry/selection.json", "probe/probe.json", "geometry/selection.safetensors"]:
+    for name in ("geometry/selection.json", "probe/probe.json", "geometry/selection.safetensors"):
         (outside / Path(name).name).write_text("precious")
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(outside / Path(name).name)
-    for name in ("env.json", "data.json", "result.json"):
-        (folder / name).unlink(missing_ok=True)
+    for name in ("model", "checkpoints"):
+        (outside / name).mkdir()
+        (outside / name / "config.json").write_text("precious")
+    before = _texts(outside)
+    for name in ("metrics.jsonl", "evaluation.json", "result.json", "env.json", "checkpoints", "model"):
+        hidden = folder / f"hidden-{name}"
+        if (folder / name).exists():
+            (folder / name).rename(hidden)
         (folder / name).symlink_to(outside / name)
-    (outside / "model").mkdir()
-    (outside / "model" / "config.json").write_text("precious")
-    for name in (".model.partial", "model"):
-        (folder / name).symlink_to(outside / "model")
-    before = {path: path.read_text() for path in outside.rglob("*") if path.is_file()}
-    refused = az("run", "--resume", str(folder))
-    assert refused.returncode == 1, refused.stderr
-    assert "model is a link to" in refused.stderr
-    for name in (".model.partial", "model"):
+        refused = az("run", "--resume", str(folder))
+        assert refused.returncode == 1, refused.stderr
+        assert f"{folder / name} is a link" in refused.stderr
         (folder / name).unlink()
+        if hidden.exists():
+            hidden.rename(folder / name)
     resumed = az("run", "--resume", str(folder))
     assert resumed.returncode == 0, resumed.stderr
-    assert {path: path.read_text() for path in outside.rglob("*") if path.is_file()} == before
+    assert _texts(outside) == before
     assert json.loads((folder / "result.json").read_text())["steps"] == 2
     assert not (folder / "probe" / "probe.json").is_symlink()
+
+
+def _texts(folder: Path) -> dict[Path, str]:
+    return {path: path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_trained(
+    az: Az, command: Command, tmp_path: Path
+) -> None:
+    ended = az(*command(tmp_path / os.fsdecode(b"caf\xe9")))
+    assert ended.returncode == 2, ended.stderr
+    assert "is not UTF-8, and models cannot be saved there" in ended.stderr
+    assert "loading" not in ended.stderr
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("caf")]
 
 
 def test_a_stop_before_the_first_step_leaves_nothing(
