@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alignzoo.data.bounds import look_through
+from alignzoo.data.compression import open_bytes
 from alignzoo.data.content import loaded_digest
 from alignzoo.data.digests import digest
 from alignzoo.data.faults import find_fault
@@ -71,8 +71,7 @@ def locate(source: str | None, rows: Sequence[int]) -> list[str]:
     if path is None or _suffix(path) not in (".jsonl", ".jsonl.gz") or not path.is_file():
         name = "" if source is None else f"{source}, "
         return [f"{name}row {row} (counted from 0)" for row in rows]
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as lines:
+    with open_bytes(path) as lines:
         # Blank lines are no rows, so line numbers are found by counting.
         filled = (number for number, line in enumerate(lines, start=1) if line.strip())
         at = dict(zip(range(max(rows, default=-1) + 1), filled, strict=False))
@@ -131,7 +130,9 @@ def _read(path: Path, files: list[Path]) -> DatasetDict:
 
     reader = _READERS[_suffix(files[0])]
     # A response that says "None" or "NA" is text, not a missing value.
-    options = {"keep_default_na": False} if reader == "csv" else {}
+    options: dict[str, Any] = {"keep_default_na": False} if reader == "csv" else {}
+    # What was unpacked from the file in an earlier state is kept under its path.
+    options["download_config"] = datasets.DownloadConfig(force_extract=True)
     for file in files:
         look_through(file, reader)
     try:
