@@ -60,7 +60,7 @@ def _check_compression(path: Path, reader: str) -> None:
     if kind is not None:
         raise DataError(
             f"{path}: its content looks like {kind}, not {reader}",
-            hint="unpack it; gzip is the one compression read here",
+            hint="unpack it; only gzip is read compressed",
         )
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from alignzoo.errors import DataError
 
-
 _MAGIC = {
     b"\x1f\x8b": "gzip",
     b"PK\x03\x04": "zip",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,8 @@ from alignzoo.data.content import loaded_digest
 from alignzoo.data.digests import digest
 from alignzoo.data.faults import find_fault
 from alignzoo.data.quiet import quiet_datasets
-from alignzoo.errors import DataError
+from alignzoo.errors import AlignzooError, DataError
+from alignzoo.files import local_path
 from alignzoo.hub import offline_hint
 from alignzoo.suggest import nearest
 
@@ -42,8 +44,9 @@ def load_rows(source: str, *, split: str | None = None) -> Dataset:
 
     Raises:
         DataError: nothing there, not readable, malformed (names file and line), or no such split.
+        AlignzooError: the cache of ``datasets`` cannot be written.
     """
-    splits = _load_path(Path(source).expanduser()) if is_path(source) else _load_hub(source, split)
+    splits = _load_path(local_path(source)) if is_path(source) else _load_hub(source, split)
     rows = _pick_split(splits, source, split)
     if len(rows) == 0:
         raise DataError(f"{source}: there are no rows in it")
@@ -67,7 +70,7 @@ def check_path(path: Path) -> None:
 
 def locate(source: str | None, rows: Sequence[int]) -> list[str]:
     """Where rows (numbers from 0) of ``source`` are, for an error message: ``file:line`` if each line is a row."""
-    path = Path(source).expanduser() if source is not None else None
+    path = local_path(source) if source is not None else None
     if path is None or _suffix(path) not in (".jsonl", ".jsonl.gz") or not path.is_file():
         name = "" if source is None else f"{source}, "
         return [f"{name}row {row} (counted from 0)" for row in rows]
@@ -147,9 +150,22 @@ def _read(path: Path, files: list[Path]) -> DatasetDict:
             return splits
     except Exception as error:
         cause = error.__cause__ or error
+        if _is_of_the_cache(cause, [path, *files]):
+            raise AlignzooError(
+                f"the dataset cache {datasets.config.HF_DATASETS_CACHE} cannot be used: {_first_line(cause)}",
+                hint="free some space there, or set HF_DATASETS_CACHE (or HF_HOME) to a folder that can be written",
+            ) from error
         for file in files:
             find_fault(file, reader, cause)
         raise DataError(f"{path}: cannot be read as {reader}: {_first_line(cause)}") from error
+
+
+def _is_of_the_cache(cause: BaseException, sources: Sequence[Path]) -> bool:
+    """Whether reading failed at the cache that ``datasets`` writes rows to, and not at the sources."""
+    if not isinstance(cause, OSError):
+        return False
+    elsewhere = isinstance(cause.filename, str) and Path(cause.filename).resolve() not in [s.resolve() for s in sources]
+    return elsewhere or cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def _state(path: Path) -> str:
