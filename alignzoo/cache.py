@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from alignzoo.files import clear_leftovers
+from alignzoo.files import clear_leftovers, local_path
 
 
 def cache_root() -> Path:
     """``$ALIGNZOO_CACHE``, or ``~/.cache/alignzoo``."""
-    return Path(os.environ.get("ALIGNZOO_CACHE") or "~/.cache/alignzoo").expanduser()
+    return local_path(os.environ.get("ALIGNZOO_CACHE") or "~/.cache/alignzoo")
 
 
 def cache_folder(name: str) -> Path:

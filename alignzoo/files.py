@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alignzoo.errors import AlignzooError
+from alignzoo.errors import AlignzooError, UsageError
 from alignzoo.owner import Owner
 
 PARTIAL = ".partial-"
@@ -23,6 +23,18 @@ _BEFORE = ".before-"
 """In unfinished work, and followed by its name: the folder that was about to be replaced."""
 _ABANDONED = 24 * 3600
 """Seconds without a change after which another machine's unfinished work counts as abandoned."""
+
+
+def local_path(name: str | Path) -> Path:
+    """A path that a user typed, with a leading ``~`` or ``~user`` replaced.
+
+    Raises:
+        UsageError: there is no such user, or the user has no home folder.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{name}: there is no such home folder", hint="write the whole path") from error
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignzoo.errors import BrokenPluginError
+from alignzoo.files import local_path
 from alignzoo.plugin.build import import_target
 from alignzoo.plugin.card import Card, Extension
 from alignzoo.plugin.plugin import Plugin
@@ -142,7 +143,7 @@ def _cpu_bf16() -> bool | None:
 def cache_folder() -> Path:
     """Where models from the hub and tokenised data are kept."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
-    return Path(home).expanduser()
+    return local_path(home)
 
 
 def free_gb(folder: Path) -> float:

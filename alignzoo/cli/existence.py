@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from alignzoo.errors import AlignzooError, UsageError
+from alignzoo.files import local_path
 from alignzoo.plugin.plan import SANDBOX, Plan
 
 
@@ -39,7 +39,7 @@ def check_existence(plan: Plan) -> tuple[list[AlignzooError], list[str]]:
 def _model(name: str) -> str | None:
     from alignzoo.model.load import find_model, is_hub_id
 
-    if is_hub_id(name) and not Path(name).expanduser().exists():
+    if is_hub_id(name) and not local_path(name).exists():
         return f"--model {name} is treated as a hub id and was not looked up"
     find_model(name)
     return None
@@ -50,7 +50,7 @@ def _data(name: str) -> str | None:
 
     if not is_path(name):
         return f"{name} is treated as a hub id and was not looked up"
-    check_path(Path(name).expanduser())
+    check_path(local_path(name))
     return None
 
 

@@ -6,12 +6,11 @@ nesting until the process dies. Each state of a file is looked through once.
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from alignzoo.data.compression import archive, compression, open_bytes, readable
 from alignzoo.data.content import remember, remembered, settled
 from alignzoo.errors import DataError
 
@@ -19,11 +18,12 @@ MAX_LINE = 32 * 2**20
 """Bytes of one line of JSON lines or CSV."""
 MAX_ARRAY = 512 * 2**20
 """Bytes of a file that is one JSON array: its reader holds all of it at once."""
-MAX_NESTING = 500
-"""Levels of lists and objects in one row."""
+MAX_NESTING = 60
+"""Levels of lists and objects in one row; from 64 on Arrow gives up, without naming the row."""
 MAX_EXPANSION = 200
 """How many times its own size a gzip file may unpack to, once that is more than ``MAX_ARRAY``; text reaches 3 to 20."""
 _BLOCK = 2**20
+_BLANK = b" \t\r\n\xef\xbb\xbf"  # with the mark that some editors begin UTF-8 with
 _JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
@@ -31,40 +31,48 @@ def look_through(path: Path, reader: str) -> None:
     """Refuse a file that its reader could not survive.
 
     Args:
-        reader: ``json``, ``csv`` or ``parquet`` (which is bounded by its own format).
+        reader: ``json``, ``csv`` or ``parquet`` (which, unpacked, is bounded by its own format).
 
     Raises:
         DataError: names the file and, where there is one, the line.
     """
-    if reader == "parquet" or remembered("bounds", [path]) is not None:
+    what = f"bounds {MAX_LINE} {MAX_ARRAY} {MAX_NESTING} {MAX_EXPANSION}"
+    if remembered(what, [path]) is not None:
         return
-    try:
-        if path.suffix == ".gz":
-            _check_expansion(path)
+    with readable(path):
+        _check_compression(path, reader)
         if reader == "json" and _first_byte(path) == b"[":
             _check_array(path)
-        else:
+        elif reader != "parquet":
             for number, line in enumerate(_lines(path), start=1):
                 if reader == "json":
                     _check_nesting(line, f"{path}:{number}")
-    except (OSError, EOFError, zlib.error) as error:
-        what = "not a whole gzip file" if path.suffix == ".gz" else "cannot be read"
-        raise DataError(f"{path}: {what}: {error}", hint="fetch or write the file again") from error
     if settled([path]):
-        remember("bounds", [path], "within")
+        remember(what, [path], "within")
+
+
+def _check_compression(path: Path, reader: str) -> None:
+    kind = compression(path)
+    if kind == "gzip":
+        _check_expansion(path)
+    if kind in ("gzip", None):
+        kind = archive(path)
+    if kind is not None:
+        raise DataError(
+            f"{path}: its content looks like {kind}, not {reader}",
+            hint="unpack it; only gzip is read compressed",
+        )
 
 
 def _first_byte(path: Path) -> bytes:
-    with _open(path) as file:
-        return file.read(4096).lstrip()[:1]
-
-
-def _open(path: Path) -> gzip.GzipFile:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+    """The first byte that is no white space."""
+    with open_bytes(path) as file:
+        blocks = iter(lambda: file.read(_BLOCK), b"")
+        return next((text[:1] for block in blocks if (text := block.lstrip(_BLANK))), b"")
 
 
 def _check_array(path: Path) -> None:
-    with _open(path) as file:
+    with open_bytes(path) as file:
         content = file.read(MAX_ARRAY + 1)
     if len(content) > MAX_ARRAY:
         raise DataError(
@@ -75,7 +83,7 @@ def _check_array(path: Path) -> None:
 
 def _lines(path: Path) -> Iterator[bytes]:
     """The file's lines; raises ``DataError`` at one that is too long."""
-    with _open(path) as file:
+    with open_bytes(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
             if len(line) > MAX_LINE:
                 raise DataError(
@@ -87,7 +95,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 def _check_expansion(path: Path) -> None:
     most = max(path.stat().st_size * MAX_EXPANSION, MAX_ARRAY)
-    with _open(path) as file:
+    with open_bytes(path) as file:
         while file.tell() <= most:
             if not file.read(_BLOCK):
                 return

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
 import re
-import zlib
 from pathlib import Path
 from typing import Any
 
+from alignzoo.data.compression import open_bytes, readable
 from alignzoo.data.fields import kind_of
 from alignzoo.errors import DataError
 
@@ -38,10 +37,8 @@ def find_fault(path: Path, reader: str, cause: BaseException) -> None:
 
 def _content(path: Path) -> str:
     """The file's text. Raises ``DataError`` for damaged compression and for bytes that are no UTF-8."""
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: not a whole gzip file: {error}") from error
+    with readable(path), open_bytes(path) as file:
+        raw = file.read()
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
+import errno
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alignzoo.data.bounds import look_through
+from alignzoo.data.compression import open_bytes
 from alignzoo.data.content import loaded_digest
 from alignzoo.data.digests import digest
 from alignzoo.data.faults import find_fault
 from alignzoo.data.quiet import quiet_datasets
-from alignzoo.errors import DataError
+from alignzoo.errors import AlignzooError, DataError
+from alignzoo.files import local_path
 from alignzoo.hub import offline_hint
 from alignzoo.suggest import nearest
 
@@ -42,8 +44,9 @@ def load_rows(source: str, *, split: str | None = None) -> Dataset:
 
     Raises:
         DataError: nothing there, not readable, malformed (names file and line), or no such split.
+        AlignzooError: the cache of ``datasets`` cannot be written.
     """
-    splits = _load_path(Path(source).expanduser()) if is_path(source) else _load_hub(source, split)
+    splits = _load_path(local_path(source)) if is_path(source) else _load_hub(source, split)
     rows = _pick_split(splits, source, split)
     if len(rows) == 0:
         raise DataError(f"{source}: there are no rows in it")
@@ -67,12 +70,11 @@ def check_path(path: Path) -> None:
 
 def locate(source: str | None, rows: Sequence[int]) -> list[str]:
     """Where rows (numbers from 0) of ``source`` are, for an error message: ``file:line`` if each line is a row."""
-    path = Path(source).expanduser() if source is not None else None
+    path = local_path(source) if source is not None else None
     if path is None or _suffix(path) not in (".jsonl", ".jsonl.gz") or not path.is_file():
         name = "" if source is None else f"{source}, "
         return [f"{name}row {row} (counted from 0)" for row in rows]
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as lines:
+    with open_bytes(path) as lines:
         # Blank lines are no rows, so line numbers are found by counting.
         filled = (number for number, line in enumerate(lines, start=1) if line.strip())
         at = dict(zip(range(max(rows, default=-1) + 1), filled, strict=False))
@@ -131,7 +133,9 @@ def _read(path: Path, files: list[Path]) -> DatasetDict:
 
     reader = _READERS[_suffix(files[0])]
     # A response that says "None" or "NA" is text, not a missing value.
-    options = {"keep_default_na": False} if reader == "csv" else {}
+    options: dict[str, Any] = {"keep_default_na": False} if reader == "csv" else {}
+    # What was unpacked from the file in an earlier state is kept under its path.
+    options["download_config"] = datasets.DownloadConfig(force_extract=True)
     for file in files:
         look_through(file, reader)
     try:
@@ -146,9 +150,22 @@ def _read(path: Path, files: list[Path]) -> DatasetDict:
             return splits
     except Exception as error:
         cause = error.__cause__ or error
+        if _is_of_the_cache(cause, [path, *files]):
+            raise AlignzooError(
+                f"the dataset cache {datasets.config.HF_DATASETS_CACHE} cannot be used: {_first_line(cause)}",
+                hint="free some space there, or set HF_DATASETS_CACHE (or HF_HOME) to a folder that can be written",
+            ) from error
         for file in files:
             find_fault(file, reader, cause)
         raise DataError(f"{path}: cannot be read as {reader}: {_first_line(cause)}") from error
+
+
+def _is_of_the_cache(cause: BaseException, sources: Sequence[Path]) -> bool:
+    """Whether reading failed at the cache that ``datasets`` writes rows to, and not at the sources."""
+    if not isinstance(cause, OSError):
+        return False
+    elsewhere = isinstance(cause.filename, str) and Path(cause.filename).resolve() not in [s.resolve() for s in sources]
+    return elsewhere or cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def _state(path: Path) -> str:

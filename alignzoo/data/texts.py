@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.data import fields
@@ -18,6 +17,7 @@ from alignzoo.data.rows import FieldError, PreferenceRow
 from alignzoo.data.sources import is_path, load_rows, locate
 from alignzoo.data.tokens import PairTokenizer
 from alignzoo.errors import DataError
+from alignzoo.files import local_path
 from alignzoo.report import Reporter
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def drawn(size: int, count: int, seed: int) -> list[int]:
 
 def _lines(source: str) -> list[Row]:
     """The lines of a text file that are not blank."""
-    path = Path(source).expanduser()
+    path = local_path(source)
     try:
         lines = path.read_bytes().decode("utf-8").split("\n")
     except UnicodeDecodeError as error:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from alignzoo.errors import ModelError
+from alignzoo.files import local_path
 from alignzoo.geometry.outputs import has_row_per_input
 
 _GGUF_HINT = "give its config.json or a hub id, or install the package: pip install 'alignzoo[gguf]'"
@@ -28,7 +29,7 @@ def read_config(name: str, *, trust_remote_code: bool = False) -> Any:
     from alignzoo.model.explained import explained, quiet
     from alignzoo.model.load import find_model
 
-    path = Path(name).expanduser()
+    path = local_path(name)
     if path.is_file() and path.suffix == ".json":
         return _config_file(path, trust_remote_code)
     source = find_model(name)

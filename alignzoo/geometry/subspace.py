@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from alignzoo.errors import AlignzooError, DamagedError, UsageError
-from alignzoo.files import whole, write_json
+from alignzoo.files import local_path, whole, write_json
 from alignzoo.geometry.projections import Projection, linear_maps
 from alignzoo.stored import DIGEST, value_digest
 
@@ -184,5 +184,5 @@ def _digest(neurons: Mapping[str, torch.Tensor], widths: Mapping[str, int]) -> s
 
 def selection_file(where: str | Path) -> Path | None:
     """The selection's file in what was named; None if there is none."""
-    given = Path(where).expanduser()
+    given = local_path(where)
     return next((path for path in (given, given / FILE, given / "geometry" / FILE) if path.is_file()), None)

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import cached_file
 
 from alignzoo.errors import ModelError, UsageError
+from alignzoo.files import local_path
 from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
 from alignzoo.model.explained import SAFETENSORS_ONLY, explained, quiet
 from alignzoo.model.modes import checkpoint_in_eval_mode, disable_dropout
@@ -45,7 +46,7 @@ class ModelSource:
     def base(self) -> str:
         """What an adapter's config names as its base: found from any working directory, where it is a file or folder
         here."""
-        path = Path(self.path).expanduser()
+        path = local_path(self.path)
         if not path.exists():
             return self.path
         return str((path / self.gguf if self.gguf else path).absolute())
@@ -68,7 +69,7 @@ def find_model(name: str) -> ModelSource:
             hint="merge that one into its own base first (merge_and_unload), and name the merged model as the base",
         )
     inner = full_model(base, f"{config}: base model {base}")
-    return ModelSource(inner.path, inner.gguf, adapter=str(config.parent) if Path(name).expanduser().exists() else name)
+    return ModelSource(inner.path, inner.gguf, adapter=str(config.parent) if local_path(name).exists() else name)
 
 
 def _adapter_config(name: str) -> Path | None:
@@ -77,7 +78,7 @@ def _adapter_config(name: str) -> Path | None:
 
 def _file_of(name: str, file: str) -> Path | None:
     """``file`` of a folder or (fetched) of a hub repository; None where there is none."""
-    path = Path(name).expanduser()
+    path = local_path(name)
     if path.exists() or not is_hub_id(name):
         return path / file if (path / file).is_file() else None
     with contextlib.suppress(Exception), quiet():  # whatever is wrong with the repository, its load says it better
@@ -121,7 +122,7 @@ def full_model(name: str, said: str, *, gguf: bool = True) -> ModelSource:
         from alignzoo.sandbox import MODEL_PATH
 
         return ModelSource(str(MODEL_PATH))
-    path = Path(name).expanduser()
+    path = local_path(name)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise _no_model_in(path, said)

@@ -172,6 +172,7 @@ def _unused_settings(plan: Plan) -> list[AlignzooError]:
     if settings.data == SANDBOX:
         for name in ("data_split", "data_format", "eval_share"):
             unused(name, "the sandbox has its own splits and layout", "name a --data, or leave it out")
+        unused("data_strict", "the sandbox has no malformed rows", "name a --data, or leave it out")
         if not settings.samples:
             unused("judge", "--no-samples leaves no answers to judge", "leave one of them out")
     else:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import subprocess
 import sys
+import tarfile
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +21,7 @@ from data_examples import explicit
 from alignzoo.data import bounds
 from alignzoo.data.prepare import prepare
 from alignzoo.data.rows import Drop, PreferenceRow
-from alignzoo.data.sources import load_rows
+from alignzoo.data.sources import load_rows, locate
 from alignzoo.data.tokens import PairTokenizer, tokenize_pair
 from alignzoo.errors import DataError, ModelError
 
@@ -55,7 +59,7 @@ def test_every_flipped_byte_of_a_gzip_is_a_data_error_or_harmless(tmp_path: Path
 def test_nesting_that_would_end_the_process_is_refused(before: int, text: str, tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_bytes(lines(before) + b'{"prompt": ' + text.encode() + b"}\n")
-    with pytest.raises(DataError, match=rf"pairs\.jsonl:{before + 1}: lists or objects nested more than 500 deep"):
+    with pytest.raises(DataError, match=rf"pairs\.jsonl:{before + 1}: lists or objects nested more than 60 deep"):
         load_rows(str(path))
 
 
@@ -68,7 +72,7 @@ def test_brackets_in_texts_are_not_nesting(jsonl: Jsonl) -> None:
 def test_a_json_array_nested_too_deep_or_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "pairs.json"
     path.write_text("[" * 100_000 + "]" * 100_000)
-    with pytest.raises(DataError, match="nested more than 500 deep"):
+    with pytest.raises(DataError, match="nested more than 60 deep"):
         load_rows(str(path))
     monkeypatch.setattr(bounds, "MAX_ARRAY", 1000)
     path.write_text(json.dumps(explicit(100)))
@@ -76,11 +80,70 @@ def test_a_json_array_nested_too_deep_or_too_large(tmp_path: Path, monkeypatch: 
         load_rows(str(path))
 
 
+def test_nesting_up_to_the_bound_is_read_and_beyond_it_the_line_is_named(jsonl: Jsonl) -> None:
+    row = explicit(1)[0]
+
+    def nested(levels: int) -> str:
+        return json.dumps(row | {"extra": 0}).replace("0}", "[" * (levels - 1) + "]" * (levels - 1) + "}")
+
+    assert len(load_rows(jsonl([nested(60)], "within.jsonl"))) == 1
+    with pytest.raises(DataError, match=r"beyond\.jsonl:2: lists or objects nested more than 60 deep"):
+        load_rows(jsonl([row, nested(61)], "beyond.jsonl"))
+
+
+@pytest.mark.parametrize("before", [b" " * 5000, b"\n" * (2**20 + 1), b"\xef\xbb\xbf\n"])
+def test_an_array_is_told_by_its_first_byte_that_is_not_blank(before: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.json"
+    path.write_bytes(before + b"[\n" * 1000 + b"]\n" * 1000)
+    with pytest.raises(DataError, match="nested more than 60 deep"):
+        bounds.look_through(path, "json")
+
+
+@pytest.mark.parametrize("name", ["pairs.jsonl", "pairs.jsonl.GZ"])
+def test_a_gzip_is_bounded_and_read_whatever_its_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(b"\n" + lines(3)))
+    assert len(load_rows(str(path))) == 3
+    assert locate(str(path), [2]) == [f"{path}:4"]
+    path.write_bytes(gzip.compress(lines(3) + b"{\n"))
+    with pytest.raises(DataError, match=f"{name}:4: not valid JSON"):
+        load_rows(str(path))
+    monkeypatch.setattr(bounds, "MAX_ARRAY", 1000)
+    for bomb, problem in (
+        (b"\n" * 2**20, "unpacks to more than"),
+        (json.dumps(explicit(50)).encode(), "one JSON array"),
+    ):
+        path.write_bytes(gzip.compress(bomb))
+        with pytest.raises(DataError, match=problem):
+            bounds.look_through(path, "json")
+
+
+@pytest.mark.parametrize("kind", ["zip", "xz", "bz2", "zstd", "tar", "gzipped tar"])
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_other_compressions_are_refused_by_their_content(kind: str, suffix: str, tmp_path: Path) -> None:
+    path, plain = tmp_path / f"pairs.{suffix}", tmp_path / "plain"
+    plain.write_bytes(lines(3))
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(plain)
+    elif "tar" in kind:
+        with tarfile.open(path, "w:gz" if "gz" in kind else "w") as tar:
+            tar.add(plain, "plain")
+    else:
+        packed = {"xz": lzma.compress(lines(3)), "bz2": bz2.compress(lines(3)), "zstd": b"\x28\xb5\x2f\xfd\x00"}
+        path.write_bytes(packed[kind])
+    with pytest.raises(DataError, match=f"pairs.{suffix}: its content looks like {kind.split()[-1]}, not ") as error:
+        load_rows(str(path))
+    assert "unpack it" in (error.value.hint or "")
+
+
 def test_an_endless_line_and_a_gzip_bomb_are_refused_in_bounded_memory(tmp_path: Path) -> None:
     bomb = tmp_path / "bomb.jsonl.gz"
     with gzip.open(bomb, "wb", compresslevel=1) as file:
         for _ in range(40):
-            file.write(bytes(2**20))
+            file.write(b"x" * 2**20)
     feeds = tmp_path / "feeds.jsonl.gz"
     feeds.write_bytes(gzip.compress(b"\n" * 2**27))
     code = (

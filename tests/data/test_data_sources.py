@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 from collections.abc import Callable
@@ -13,7 +14,8 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from alignzoo.data.sources import is_path, load_rows, locate
-from alignzoo.errors import DataError
+from alignzoo.errors import AlignzooError, DataError, UsageError
+from alignzoo.model.load import find_model
 
 ROWS: list[dict[str, Any]] = [{"chosen": "a x", "rejected": "a y"}, {"chosen": "None", "rejected": "NA"}]
 Jsonl = Callable[..., str]
@@ -141,6 +143,50 @@ def test_damaged_bytes_empty_files_and_ragged_csv(tmp_path: Path) -> None:
     broken.write_text("PAR?")
     with pytest.raises(DataError, match=r"pairs\.parquet: cannot be read as parquet"):
         load_rows(str(broken))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(errno.EPERM, "Operation not permitted", "/nowhere/cache"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        OSError(errno.EROFS, "Read-only file system"),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_cache_that_cannot_be_written_is_not_blamed_on_the_file(
+    error: OSError, wrapped: bool, jsonl: Jsonl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_dataset(*_: Any, **__: Any) -> Dataset:
+        if wrapped:
+            raise ValueError("An error occurred while generating the dataset") from error
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    path = jsonl(ROWS)
+    with pytest.raises(AlignzooError, match=f"the dataset cache .* cannot be used: .*{error.strerror}") as refused:
+        load_rows(path)
+    assert path not in str(refused.value)
+    assert str(datasets.config.HF_DATASETS_CACHE) in refused.value.message
+    assert "HF_DATASETS_CACHE (or HF_HOME)" in (refused.value.hint or "")
+
+
+def test_a_file_that_cannot_be_read_is_itself_to_blame(jsonl: Jsonl, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = jsonl(ROWS)
+
+    def load_dataset(*_: Any, **__: Any) -> Dataset:
+        raise OSError(errno.EIO, "Input/output error", path)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(DataError, match=r"pairs\.jsonl: cannot be read as json: .*Input/output error"):
+        load_rows(path)
+
+
+def test_the_home_folder_of_nobody_is_a_usage_error() -> None:
+    for look in (load_rows, find_model, lambda name: locate(name, [0])):
+        with pytest.raises(UsageError, match=r"~nosuchuser/x: there is no such home folder"):
+            look("~nosuchuser/x")
 
 
 def test_hub_id_without_a_network_is_a_data_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,7 @@ def test_a_recipe_may_not_let_a_strangers_code_run(tmp_path: Path) -> None:
         ({"tokens-per-micro-batch": 512, "micro-batch-size": 2}, "--micro-batch-size"),
         ({"eval-share": 0.2}, "--eval-share"),
         ({"data.split": "test"}, "--data.split"),
+        ({"data.strict": True}, "--data.strict"),
         ({"model": "m", "data": "d", "eval-data": "e", "eval-share": 0.2}, "--eval-share"),
         ({"model": "m", "data": "d", "eval-data.split": "test"}, "--eval-data.split"),
         ({"model": "m", "data": "d", "eval-share": 0, "eval-every": 5}, "--eval-every"),
