@@ -16,6 +16,7 @@ from alignzoo.launch import distributed_backend, is_first_rank
 from alignzoo.plugin.plan import Plan
 from alignzoo.plugin.planfile import plan_to_dict
 from alignzoo.plugin.recipe import read_recipe
+from alignzoo.plugin.registry import registry
 from alignzoo.plugin.resolve import raise_first, require, resolve
 from alignzoo.plugin.started import stated_values
 from alignzoo.report import Reporter
@@ -51,6 +52,7 @@ def command(
         return
     layers = [*(read_recipe(name) for name in recipe), flag_layer(ctx)]
     plan = require(resolve(layers, distributed=distributed_backend()))
+    registry().check_files()
     if dry_run:
         _check(plan)
         _show_plan(plan, as_json)

@@ -30,7 +30,7 @@ def required(row: Row, field: str) -> Any:
     """The field's value; raises ``FieldError`` if the row lacks it."""
     value = row.get(field)
     if value is None:
-        raise FieldError(field, "is missing")
+        raise FieldError(field, "is missing or null")
     return value
 
 
@@ -102,7 +102,7 @@ def _message(entry: Any, field: str) -> Message:
         raise FieldError(field, f"is {kind_of(entry)}, expected a chat message with role and content")
     for key in ("role", "content"):
         if not isinstance(entry.get(key), str):
-            found = "is missing" if entry.get(key) is None else f"is {kind_of(entry[key])}, expected text"
+            found = "is missing or null" if entry.get(key) is None else f"is {kind_of(entry[key])}, expected text"
             raise FieldError(f"{field}.{key}", found)
         _unicode(entry[key], f"{field}.{key}")
     return {key: value for key, value in entry.items() if value is not None}

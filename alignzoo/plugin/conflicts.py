@@ -157,7 +157,9 @@ def _unused_settings(plan: Plan) -> list[AlignzooError]:
 
     def unused(name: str, because: str, hint: str) -> None:
         if name in plan.origins:
-            problems.append(UsageError(f"--{Settings.flag(name)} does nothing here: {because}", hint=hint))
+            negated = "no-" if getattr(settings, name) is False else ""
+            said = f"--{negated}{Settings.flag(name)}"
+            problems.append(UsageError(f"{said} does nothing here: {because}", hint=hint))
 
     if settings.lora_r == 0:
         unused("lora_alpha", "--lora.r is 0, so there is no adapter", "add --lora.r 8, or leave it out")

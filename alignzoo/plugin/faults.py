@@ -36,6 +36,14 @@ def package_of(module: str) -> str:
     return module.partition(".")[0]
 
 
+def exists(path: str) -> bool:
+    """Whether there is anything of that name, likewise."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
+
+
 def is_file(path: Path) -> bool:
     """Whether there is a file; a name that no file can have, or a place one may not look into, is none."""
     try:

@@ -15,6 +15,7 @@ from alignzoo.errors import AlignzooError, DamagedError, UsageError
 from alignzoo.files import write_text
 from alignzoo.launch import distributed_backend
 from alignzoo.plugin.card import ExtensionKind, is_path
+from alignzoo.plugin.faults import exists
 from alignzoo.plugin.plan import SANDBOX, Method, Plan
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.recipe import METHOD_KINDS, Layer
@@ -212,7 +213,7 @@ def _anchored(content: dict[str, Any]) -> dict[str, Any]:
     for flag in PATHS:
         stated = content["settings"][flag]
         value = stated["value"]
-        if isinstance(value, str) and value != SANDBOX and Path(value).exists():
+        if isinstance(value, str) and value != SANDBOX and exists(value):
             stated["value"] = str(Path(value).resolve())
     return content
 
@@ -221,7 +222,7 @@ def _anchor_options(method: Method, stated: dict[str, Any]) -> None:
     """The same for options that are paths: of type ``Path``, or with ``Field(json_schema_extra={"path": True})``."""
     for name, field in method.card.options.model_fields.items():
         value = stated[name]["value"]
-        if is_path(field) and isinstance(value, str) and value not in _words(field.annotation) and Path(value).exists():
+        if is_path(field) and isinstance(value, str) and value not in _words(field.annotation) and exists(value):
             stated[name]["value"] = str(Path(value).resolve())
 
 

@@ -107,6 +107,19 @@ class Registry:
             raise _not_there(kind, name, [card.name for _, card in entries])
         return found
 
+    def check_files(self) -> None:
+        """Refuse files that were asked for with ``--plugin`` and do not load.
+
+        Raises:
+            BrokenPluginError: names the first of them.
+        """
+        for plugin in self.broken:
+            if plugin.file is not None:
+                raise BrokenPluginError(
+                    f"plugin {plugin.label} does not load: {plugin.error}",
+                    hint=f"repair {plugin.file}, or leave it out",
+                )
+
     def find_recipe(self, name: str) -> Path | None:
         """The file of the recipe called ``name`` (or ``distribution:name``), None if there is none.
 

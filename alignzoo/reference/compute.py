@@ -161,6 +161,8 @@ class Filling:
         if not pending:
             return
         values = Values.cat(pending)
+        # A batch holds pairs that are known, too. Two values of one response differ by rounding: the first one stays.
+        values = values.only(~self.store.has(values.keys))
         writes = self.accelerator.is_local_main_process  # one rank of each machine: its disk may be its own
         on_all_ranks(self.accelerator, partial(self.store.write, values) if writes else lambda: None)
         self.store.add(values)

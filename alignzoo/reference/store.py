@@ -95,14 +95,15 @@ class Store:
 
 class _Index:
     """Values sorted by key. 128 bits are two int64 here, and numpy sorts and searches one: the first decides, and
-    where two responses share it, the second."""
+    where two responses share it, the second. Of several values of one response, which concurrent runs can leave, the
+    lowest counts, in whichever order they were read."""
 
     def __init__(self, parts: list[Values]) -> None:
         self._parts = list(parts)
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
         keys = np.concatenate([part.keys for part in parts]) if parts else np.zeros((0, 2), dtype=np.int64)
         self.logps = np.concatenate([part.logps for part in parts]) if parts else np.zeros(0, dtype=np.float32)
-        self._order = np.lexsort((keys[:, 1], keys[:, 0]))
+        self._order = np.lexsort((self.logps, keys[:, 1], keys[:, 0]))
         self._first, self._second = keys[self._order, 0], keys[self._order, 1]
 
     def places(self, keys: np.ndarray) -> np.ndarray:

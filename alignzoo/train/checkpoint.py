@@ -69,8 +69,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int, trusting
         last = [path for path in whole_checkpoints(folder) if step_of(path) <= checkpoint.step][-1:]
         raise AlignzooError(
             f"could not save the checkpoint of step {checkpoint.step} in {target.parent}: {error}",
-            hint=f"{remedy(error)} and continue with: {resume_words(folder, trusting=trusting)}"
-            + (f" (from step {step_of(last[0])})" if last else " (from the first step)"),
+            hint=f"{remedy(error)} and continue from {f'step {step_of(last[0])}' if last else 'the first step'} with: "
+            + resume_words(folder, trusting=trusting),
         ) from error
     # Those of later steps are left: a resume found them damaged, and they must not count as the newest.
     done = [path for path in whole_checkpoints(folder) if step_of(path) <= checkpoint.step]

@@ -121,9 +121,10 @@ class Loop:
         if self.warned_of_rounding or survival is None or survival >= SURVIVES:
             return
         self.warned_of_rounding = True
+        remedy = "give --precision fp32, or a larger radius" if self.settings.precision == "bf16" else "it is too small"
         self.report.warn(
             f"step {line['step']}: {survival:.0%} of the perturbation reaches the forward (geometry/survival) and the "
-            "rest is rounded away, so the radius is shorter than set; give --precision fp32, or a larger radius"
+            f"rest is rounded away, so the radius is shorter than set; {remedy}"
         )
 
     def evaluate(self) -> dict[str, float]:

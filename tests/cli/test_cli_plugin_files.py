@@ -43,6 +43,9 @@ def test_mistakes_with_files_are_named(az: Az, tmp_path: Path) -> None:
     assert asked.returncode == 4
     assert f"repair {tmp_path / 'typo.py'}" in asked.stderr
     assert "Traceback" not in asked.stderr
+    beside = az("run", "--plugin", str(tmp_path / "typo.py"), "--loss", "dpo", "--dry-run")
+    assert beside.returncode == 4
+    assert "plugin typo.py does not load: SyntaxError" in beside.stderr
 
 
 def test_a_recipe_cannot_name_a_file(az: Az, tmp_path: Path) -> None:

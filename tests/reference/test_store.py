@@ -103,6 +103,17 @@ def test_keys_that_share_a_half_are_told_apart(tmp_path: Path) -> None:
     assert not store.has(absent).any()
 
 
+def test_of_several_values_of_one_response_the_same_counts_whatever_the_order(tmp_path: Path) -> None:
+    keys, lengths = np.array([[5, 1], [4, 1]], dtype=np.int64), np.ones(2, dtype=np.int64)
+    values = [Values(keys, np.array(logps, dtype=np.float32), lengths) for logps in ([-2.0, -1.0], [-1.5, -1.25])]
+    for order in (values, values[::-1]):
+        store = Store(tmp_path, tokens=False, report=Heard())
+        for some in order:
+            store.add(some)
+        store.index()
+        np.testing.assert_array_equal(store.logps(store.find(keys)), [-2.0, -1.25])
+
+
 @pytest.mark.parametrize("tokens", [False, True])
 def test_a_folder_that_cannot_be_written_is_told_once(tokens: bool, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")

@@ -177,7 +177,7 @@ def test_disk_full_while_saving_a_checkpoint(half_done: HalfDone, az: Az) -> Non
         ended = az("run", "--resume", str(half.path), "--json")
     assert ended.returncode == 1, ended.stderr
     assert f"could not save the checkpoint of step 4 in {half.path / 'checkpoints'}" in ended.stderr
-    assert f"free some space and continue with: alignzoo run --resume {half.path} (from step 2)" in ended.stderr
+    assert f"free some space and continue from step 2 with: alignzoo run --resume {half.path}" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert strict_json(ended.stdout)["error"]["exit_code"] == 1
     assert [path.name for path in (half.path / "checkpoints").iterdir()] == ["step-00000002"]
