@@ -124,7 +124,9 @@ def test_options_that_fail_are_the_fault_of_their_plugin(az: Az, tmp_path: Path,
     [broken] = json.loads(ended.stdout)["broken"]
     assert said in broken["error"]
     assert az("info", "dpo", "--plugin", file).returncode == 0
-    assert az("run", "--dry-run", "--plugin", file).returncode == 0
+    asked_for = az("run", "--dry-run", "--plugin", file)
+    assert asked_for.returncode == 4
+    assert "plugin strange_plugin.py does not load" in asked_for.stderr
 
 
 def test_a_validator_that_fails_is_named(az: Az, tmp_path: Path) -> None:

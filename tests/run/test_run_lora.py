@@ -60,7 +60,8 @@ def _generates(model: PeftModel, folder: Path) -> None:
 
 def test_an_adapter_trains_and_loads_on_its_base(adapter: RunFolder, base: Path) -> None:
     assert adapter.column("loss")[0] == pytest.approx(LN2, abs=1e-6)
-    assert adapter.column("rewards/margins")[0] == 0
+    # The reference saw the pairs in other batches than the policy does, which moves the last digit.
+    assert adapter.column("rewards/margins")[0] == pytest.approx(0, abs=1e-6)
     assert adapter.column("loss")[-1] < 0.95 * LN2
     assert all(line["geometry/radius"] == pytest.approx(0.05) for line in adapter.metrics)
     files = {path.name for path in (adapter.path / "model").iterdir()}
