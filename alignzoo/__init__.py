@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from alignzoo.pairs import PairBatch as PairBatch
     from alignzoo.plugin.build import load_method as load_method
     from alignzoo.plugin.registry import list_methods as list_methods
-    from alignzoo.runs import RunResult as RunResult
-    from alignzoo.runs import run as run
+    from alignzoo.runs.execute import RunResult as RunResult
+    from alignzoo.runs.execute import run as run
 
 _PUBLIC = {
     "AlignzooError": "alignzoo.errors",
     "PairBatch": "alignzoo.pairs",
-    "RunResult": "alignzoo.runs",
+    "RunResult": "alignzoo.runs.execute",
     "list_methods": "alignzoo.plugin.registry",
     "load_method": "alignzoo.plugin.build",
-    "run": "alignzoo.runs",
+    "run": "alignzoo.runs.execute",
 }
 
 __all__ = ["AlignzooError", "PairBatch", "RunResult", "__version__", "list_methods", "load_method", "run"]

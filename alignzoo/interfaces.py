@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.contract.card import Options
 from alignzoo.lazy import torch
 from alignzoo.pairs import PairBatch
-from alignzoo.plugin.card import Options
 
 if TYPE_CHECKING:
     from alignzoo.reward.context import Response, RewardContext
-    from alignzoo.train.context import SetupContext, StepContext
+    from alignzoo.step.context import SetupContext, StepContext
 
 PerPair = Callable[[PairBatch], "torch.Tensor"]
 

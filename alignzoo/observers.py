@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.errors import contained
-from alignzoo.outcome import RunResult
 from alignzoo.plugin.faults import describe_error
 from alignzoo.report import Reporter
+from alignzoo.runs.outcome import RunResult
 
 
 class RunObserver:

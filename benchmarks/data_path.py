@@ -57,7 +57,7 @@ def one_pass(file: str, model: str, workers: int | None, began: float) -> dict[s
     from alignzoo.data.parts import load_parts
     from alignzoo.data.stream import PairStream
     from alignzoo.model.load import find_model, load_tokenizer
-    from alignzoo.plugin.settings import Settings
+    from alignzoo.plan.settings import Settings
     from alignzoo.report import Reporter
 
     note("imports")

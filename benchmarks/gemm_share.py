@@ -64,7 +64,7 @@ def _triangle(length: int) -> int:
 
 def second_look(model: Any, responses: int) -> int:
     """Operations of the logits that the head computes again in its backward pass, instead of keeping them."""
-    from alignzoo.train.head import KEPT
+    from alignzoo.logprobs.head import KEPT
 
     vocabulary, width = model.get_output_embeddings().weight.shape
     return 2 * responses * vocabulary * width if responses * vocabulary > KEPT else 0
@@ -74,8 +74,8 @@ def in_process(job: Job) -> list[dict[str, float]]:
     """The steps of a loop as :mod:`steps_alignzoo` sets it up."""
     from steps_alignzoo import loop_of
 
-    from alignzoo.train.context import StepContext
-    from alignzoo.train.logps import innermost
+    from alignzoo.logprobs.logps import innermost
+    from alignzoo.step.context import StepContext
 
     loop = loop_of(job)
     model = innermost(loop.engine.model)

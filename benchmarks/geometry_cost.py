@@ -47,11 +47,11 @@ def prepare(model: str, pairs: int, length: int) -> tuple[Any, list[Any], list[A
 
     from alignzoo import load_method
     from alignzoo.data.collate import collate
+    from alignzoo.logprobs.forward import choose_forward
     from alignzoo.model.load import find_model, load_policy, load_tokenizer
-    from alignzoo.plugin.settings import Settings
-    from alignzoo.train.context import Engine
-    from alignzoo.train.forward import choose_forward
-    from alignzoo.train.objective import Objective
+    from alignzoo.objective.objective import Objective
+    from alignzoo.plan.settings import Settings
+    from alignzoo.step.context import Engine
 
     settings = Settings(model=model)
     source = find_model(model)
@@ -81,7 +81,7 @@ def controller_of(name: str, engine: Any) -> Any:
     """The controller, set up on the engine's model."""
     from alignzoo import load_method
     from alignzoo.report import Reporter
-    from alignzoo.train.context import SetupContext
+    from alignzoo.step.context import SetupContext
 
     made = load_method("geometry", CASES[name].method, **CASES[name].options)
     made.setup(SetupContext(engine.model, 0, Reporter(), lambda given: None))
@@ -92,7 +92,7 @@ def take(
     controller: Any, engine: Any, optimizer: Any, batches: Sequence[Any], references: Sequence[Any], steps: int
 ) -> float:
     """Seconds of a whole step, over so many in a row."""
-    from alignzoo.train.context import StepContext
+    from alignzoo.step.context import StepContext
 
     began = time.perf_counter()
     for step in range(steps):

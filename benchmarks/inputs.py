@@ -23,7 +23,7 @@ Columns = dict[str, list[list[int]]]
 def save_given(name: str, folder: Path) -> None:
     """Any model that ``alignzoo run`` takes."""
     from alignzoo.model.load import find_model, load_policy, load_tokenizer
-    from alignzoo.plugin.settings import Settings
+    from alignzoo.plan.settings import Settings
 
     source, settings = find_model(name), Settings(model=name)
     with whole(folder) as partial:
@@ -62,7 +62,7 @@ def tokens_of(data: str, model: str, scenario: str, count: int) -> Columns:
     """``count`` pairs in the scenario's shape."""
     from alignzoo.data.prepare import prepare
     from alignzoo.model.load import find_model, load_tokenizer
-    from alignzoo.plugin.settings import Settings
+    from alignzoo.plan.settings import Settings
 
     settings = Settings(model=model)
     limits = {"max_length": settings.max_length, "max_prompt_length": settings.max_prompt_length}

@@ -107,8 +107,8 @@ def predict(recipe: dict[str, Any]) -> float:
     from alignzoo.estimate.estimate import Hardware, Model, Situation, estimate
     from alignzoo.estimate.lengths import of_data
     from alignzoo.estimate.shapes import read_config
-    from alignzoo.plugin.recipe import Layer, flatten
-    from alignzoo.plugin.resolve import require, resolve
+    from alignzoo.plan.recipe import Layer, flatten
+    from alignzoo.plan.resolve import require, resolve
     from alignzoo.report import Reporter
 
     plan = require(resolve([Layer("python", flatten(recipe, "the case"))]))

@@ -33,8 +33,8 @@ def loop_of(job: Job, observer: RunObserver | None = None, model: PreTrainedMode
 
     from alignzoo.model.load import as_policy, find_model, load_policy, load_tokenizer
     from alignzoo.observers import Observers
-    from alignzoo.plugin.recipe import Layer, flatten
-    from alignzoo.plugin.resolve import require, resolve
+    from alignzoo.plan.recipe import Layer, flatten
+    from alignzoo.plan.resolve import require, resolve
     from alignzoo.report import Reporter
     from alignzoo.train.assemble import assemble
 

@@ -14,15 +14,15 @@ from pathlib import Path
 
 from reference_blocks import cell, escaped, hook_blocks, interface_blocks, rule_tables, table
 
+from alignzoo.base.safe_yaml import read_yaml
 from alignzoo.cli.compat import NEEDS
 from alignzoo.cli.describe import option_facts, paper_url, sharded_text
 from alignzoo.cli.fields import FieldFacts, field_facts
+from alignzoo.contract.card import Card, Composition
+from alignzoo.plan.settings import Settings
 from alignzoo.plugin.build import default_needs
-from alignzoo.plugin.card import Card, Composition
 from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.registry import registry
-from alignzoo.plugin.settings import Settings
-from alignzoo.safe_yaml import read_yaml
 from alignzoo.sandbox import EVALUATION_PROMPTS, MODEL_PATH, TRAIN_PAIRS, VALIDATION_PAIRS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from generate_methods import ROOT, with_block
 
-from alignzoo.plugin.recipe import find_recipe
+from alignzoo.plan.recipe import find_recipe
 from alignzoo.sandbox import MODEL_PATH
 
 WORDS = ["run", "--loss", "dpo", "--geometry", "shapo-token", "--robust", "drdpo", "--out", "runs/demo"]

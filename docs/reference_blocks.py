@@ -9,10 +9,10 @@ from skeletons import class_skeleton, methods_of, prose, signature_of
 
 from alignzoo import interfaces
 from alignzoo.cli.compat import NEEDS
+from alignzoo.contract.card import PROVIDED
 from alignzoo.data.formats import Layout
 from alignzoo.observers import RunObserver
 from alignzoo.plugin import hookspecs
-from alignzoo.plugin.card import PROVIDED
 from alignzoo.plugin.declared import HOOKS
 from alignzoo.reward.context import Response, RewardContext
 from alignzoo.testing import RULES

@@ -9,16 +9,16 @@ from typing import Any, cast
 
 import click
 
+from alignzoo.base.suggest import suggest
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table, results_only
+from alignzoo.contract.card import EXTENSION_KINDS, KINDS, Card, Kind
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
-from alignzoo.plugin.card import EXTENSION_KINDS, KINDS, Card, Kind
 from alignzoo.plugin.contract_records import save_record
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import plugins_from, registry, sources
 from alignzoo.report import Reporter
-from alignzoo.suggest import suggest
 from alignzoo.testing import Outcome, Report, checks_for
 from alignzoo.testing.checks import outcomes_of
 from alignzoo.testing.extensions import check_extensions

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
+from alignzoo.base.shown import printable
+from alignzoo.base.suggest import suggest
 from alignzoo.errors import UsageError
-from alignzoo.shown import printable
-from alignzoo.suggest import suggest
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

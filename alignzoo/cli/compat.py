@@ -13,13 +13,13 @@ from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.cli.failures import problem_dict
 from alignzoo.cli.flags import PlanCommand, flag_layer, recipe_option, run_options
+from alignzoo.contract.card import Card, Kind, Need
+from alignzoo.distributed.launch import distributed_backend
 from alignzoo.errors import AlignzooError
-from alignzoo.launch import distributed_backend
-from alignzoo.plugin.card import Card, Kind, Need
-from alignzoo.plugin.plan import Method, Plan
-from alignzoo.plugin.recipe import METHOD_KINDS, Layer, read_recipe
+from alignzoo.plan.plan import Method, Plan
+from alignzoo.plan.recipe import METHOD_KINDS, Layer, read_recipe
+from alignzoo.plan.resolve import resolve
 from alignzoo.plugin.registry import registry
-from alignzoo.plugin.resolve import resolve
 
 NEEDS: dict[Need, str] = {
     "reference": "log-probs of the reference model: computed once before training, without gradients (or in each step)",

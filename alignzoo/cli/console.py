@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import IO, TYPE_CHECKING, Any
 
+from alignzoo.base.shown import printable, printable_json
 from alignzoo.report import Progress, Reporter
-from alignzoo.shown import printable, printable_json
 
 if TYPE_CHECKING:
     from rich.console import Console

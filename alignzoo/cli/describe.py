@@ -6,9 +6,9 @@ import contextlib
 from typing import Any
 
 from alignzoo.cli.fields import FieldFacts, field_facts
+from alignzoo.contract.card import Card, Composition, Kind, Paper
 from alignzoo.errors import AlignzooError
 from alignzoo.plugin.build import default_needs
-from alignzoo.plugin.card import Card, Composition, Kind, Paper
 from alignzoo.plugin.contract_records import read_record
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import registry

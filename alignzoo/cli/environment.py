@@ -14,10 +14,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignzoo.base.files import local_path
+from alignzoo.contract.card import Card, Extension
 from alignzoo.errors import BrokenPluginError
-from alignzoo.files import local_path
 from alignzoo.plugin.build import import_target
-from alignzoo.plugin.card import Card, Extension
 from alignzoo.plugin.plugin import Plugin
 
 DISTRIBUTION = "alignzoo"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from alignzoo.base.files import local_path
 from alignzoo.errors import AlignzooError, UsageError
-from alignzoo.files import local_path
-from alignzoo.plugin.plan import SANDBOX, Plan
+from alignzoo.plan.plan import SANDBOX, Plan
 
 
 def check_existence(plan: Plan) -> tuple[list[AlignzooError], list[str]]:

@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
+from alignzoo.base.shown import clipped
 from alignzoo.cli.console import print_json, write
+from alignzoo.distributed.launch import is_first_rank
 from alignzoo.errors import AlignzooError
-from alignzoo.launch import is_first_rank
 from alignzoo.plugin.blame import blame
 from alignzoo.plugin.faults import describe_error
-from alignzoo.shown import clipped
 
 
 def problem_dict(error: AlignzooError) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from click.shell_completion import CompletionItem
 from alignzoo.cli.command import Command
 from alignzoo.cli.fields import FieldFacts, field_facts
 from alignzoo.cli.selection import Selection, selected
-from alignzoo.plugin.card import Card
-from alignzoo.plugin.recipe import METHOD_KINDS, Layer, recipe_names
+from alignzoo.contract.card import Card
+from alignzoo.plan.recipe import METHOD_KINDS, Layer, recipe_names
+from alignzoo.plan.resolve import owners
+from alignzoo.plan.settings import Settings
 from alignzoo.plugin.registry import registry
-from alignzoo.plugin.resolve import owners
-from alignzoo.plugin.settings import Settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

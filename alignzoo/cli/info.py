@@ -6,6 +6,7 @@ from typing import cast
 
 import click
 
+from alignzoo.base.suggest import suggest
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines, print_table
@@ -18,11 +19,10 @@ from alignzoo.cli.describe import (
     paper_url,
     sharded_text,
 )
+from alignzoo.contract.card import EXTENSION_KINDS, KINDS, Card, Composition, Kind
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
-from alignzoo.plugin.card import EXTENSION_KINDS, KINDS, Card, Composition, Kind
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import registry
-from alignzoo.suggest import suggest
 
 Entry = tuple[Plugin, "Card | Composition"]
 

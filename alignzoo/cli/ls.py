@@ -6,16 +6,16 @@ from typing import Any
 
 import click
 
+from alignzoo.base.suggest import suggest
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.cli.describe import contract_dict, contract_text, method_dict, needs_of, verified_text
+from alignzoo.contract.card import EXTENSION_KINDS, KINDS, Card, Composition, ExtensionKind
 from alignzoo.errors import UsageError
-from alignzoo.plugin.card import EXTENSION_KINDS, KINDS, Card, Composition, ExtensionKind
 from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import registry
-from alignzoo.suggest import suggest
 
 VERIFIED = "✓"
 

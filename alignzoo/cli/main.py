@@ -14,6 +14,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from alignzoo import __version__
+from alignzoo.base.shown import printable
+from alignzoo.base.stop import interruptible, keep_exit_code
+from alignzoo.base.suggest import suggest
 from alignzoo.cli.command import WIDE, with_shared_options, write_commands
 from alignzoo.cli.console import silence_closed_pipe, write
 from alignzoo.cli.failures import report_failure
@@ -23,9 +26,6 @@ from alignzoo.plugin.declared import OWN_COMMANDS
 from alignzoo.plugin.faults import describe_error
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import plugins_from, registry
-from alignzoo.shown import printable
-from alignzoo.stop import interruptible, keep_exit_code
-from alignzoo.suggest import suggest
 
 COMMANDS = OWN_COMMANDS
 """Each is the attribute ``command`` of the module of its name."""

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import click
 
+from alignzoo.base.suggest import suggest
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines
+from alignzoo.contract.card import KINDS, NO_WRAPPER, Kind
 from alignzoo.errors import UsageError
-from alignzoo.plugin.card import KINDS, NO_WRAPPER, Kind
 from alignzoo.plugin.registry import registry
 from alignzoo.scaffold import Scaffold, write_file, write_folder
-from alignzoo.suggest import suggest
 
 LONGEST = 40
 """Characters of a name: what is written then keeps to its own line length."""

@@ -13,14 +13,14 @@ from alignzoo.cli.command import json_option
 from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table
 from alignzoo.cli.flags import PlanCommand, flag_layer, recipe_option, run_options
 from alignzoo.errors import ModelError, UsageError
-from alignzoo.plugin.plan import SANDBOX
-from alignzoo.plugin.recipe import Layer, read_recipe
-from alignzoo.plugin.resolve import require, resolve
+from alignzoo.plan.plan import SANDBOX
+from alignzoo.plan.recipe import Layer, read_recipe
+from alignzoo.plan.resolve import require, resolve
 
 if TYPE_CHECKING:
     from alignzoo.estimate.estimate import Hardware
     from alignzoo.estimate.lengths import Data
-    from alignzoo.plugin.plan import Plan
+    from alignzoo.plan.plan import Plan
 
 _TOKENS = click.IntRange(min=1)
 _ABOVE_0 = click.FloatRange(min=0, min_open=True)

@@ -11,7 +11,7 @@ from alignzoo.cli.command import json_option
 from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table
 from alignzoo.cli.flags import flag_layer, given_options, setting_options
 from alignzoo.errors import UsageError
-from alignzoo.plugin.resolve import require, resolve
+from alignzoo.plan.resolve import require, resolve
 
 SETTINGS = ("model", "data", "data_split", "data_format", "max_length", "max_prompt_length", "seed")
 LAYER_COLUMNS = ["layer", "AUC", "accuracy", "ECE", "Brier"]
@@ -76,7 +76,7 @@ def command(
         )
     _refuse_idle(select, share, count)
     settings = require(resolve([flag_layer(ctx)])).settings
-    from alignzoo.geometry.probe_run import probe_command
+    from alignzoo.probe.fit import probe_command
 
     result = probe_command(
         settings,

@@ -8,15 +8,15 @@ from typing import Any
 
 import click
 
+from alignzoo.base.safe_yaml import YAMLFault, read_yaml
+from alignzoo.base.suggest import suggest
 from alignzoo.cli.command import WIDE, json_option, with_shared_options, write_commands
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.errors import UsageError
+from alignzoo.plan.recipe import find_recipe, recipe_names
 from alignzoo.plugin.discover import OWN_DISTRIBUTION
-from alignzoo.plugin.recipe import find_recipe, recipe_names
 from alignzoo.plugin.registry import registry
-from alignzoo.safe_yaml import YAMLFault, read_yaml
-from alignzoo.suggest import suggest
 
 
 class _Group(click.Group):

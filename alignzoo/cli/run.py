@@ -11,14 +11,14 @@ from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table, results_only
 from alignzoo.cli.flags import PlanCommand, flag_layer, recipe_option, run_options, split_trust
+from alignzoo.distributed.launch import distributed_backend, is_first_rank
 from alignzoo.errors import UsageError
-from alignzoo.launch import distributed_backend, is_first_rank
-from alignzoo.plugin.plan import Plan
-from alignzoo.plugin.planfile import plan_to_dict
-from alignzoo.plugin.recipe import read_recipe
+from alignzoo.plan.plan import Plan
+from alignzoo.plan.planfile import plan_to_dict
+from alignzoo.plan.recipe import read_recipe
+from alignzoo.plan.resolve import raise_first, require, resolve
+from alignzoo.plan.started import stated_values
 from alignzoo.plugin.registry import registry
-from alignzoo.plugin.resolve import raise_first, require, resolve
-from alignzoo.plugin.started import stated_values
 from alignzoo.report import Reporter
 
 
@@ -43,7 +43,7 @@ def command(
     if resume is not None:
         trusting, others = split_trust(ctx)
         _refuse([*(f"--{key}" for key in others), *(["--recipe"] * bool(recipe)), *(["--dry-run"] * dry_run)])
-        from alignzoo.runs import resume as resume_run
+        from alignzoo.runs.execute import resume as resume_run
 
         reporter = _reporter()
         with results_only():
@@ -57,7 +57,7 @@ def command(
         _check(plan)
         _show_plan(plan, as_json)
         return
-    from alignzoo.runs import execute
+    from alignzoo.runs.execute import execute
 
     reporter = _reporter()
     with results_only():

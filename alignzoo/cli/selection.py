@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from alignzoo.contract.card import NO_WRAPPER, Card, Composition, Kind, Need
 from alignzoo.errors import AlignzooError
+from alignzoo.plan.plan import default_reward
+from alignzoo.plan.recipe import METHOD_KINDS, read_recipe
+from alignzoo.plan.resolve import DEFAULT_LOSS, is_companion, with_gradient
 from alignzoo.plugin.build import build_options, default_needs
-from alignzoo.plugin.card import NO_WRAPPER, Card, Composition, Kind, Need
-from alignzoo.plugin.plan import default_reward
-from alignzoo.plugin.recipe import METHOD_KINDS, read_recipe
 from alignzoo.plugin.registry import registry
-from alignzoo.plugin.resolve import DEFAULT_LOSS, is_companion, with_gradient
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ from typing import Any
 
 import click
 
+from alignzoo.base.files import local_path
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table
 from alignzoo.cli.flags import given_options, setting_options, split_trust
 from alignzoo.errors import UsageError
-from alignzoo.files import local_path
-from alignzoo.plugin.plan import SANDBOX, Plan
-from alignzoo.plugin.planfile import PLAN_FILE, read_plan
-from alignzoo.plugin.recipe import Layer
-from alignzoo.plugin.resolve import require, resolve
+from alignzoo.plan.plan import SANDBOX, Plan
+from alignzoo.plan.planfile import PLAN_FILE, read_plan
+from alignzoo.plan.recipe import Layer
+from alignzoo.plan.resolve import require, resolve
 
 SETTINGS = (
     "data",

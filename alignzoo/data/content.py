@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.base.files import clear_leftovers, scratch
+from alignzoo.base.stored import file_digest
 from alignzoo.data.digests import digest, rows_digest, tables_digest
-from alignzoo.files import clear_leftovers, scratch
-from alignzoo.stored import file_digest
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.base.suggest import nearest
+from alignzoo.contract.card import Extension
 from alignzoo.data import fields
 from alignzoo.data.extras import OPTIONAL_FIELDS, extras
 from alignzoo.data.fields import Row
@@ -19,10 +21,8 @@ from alignzoo.data.rows import Drop, Message, PreferenceRow, is_blank
 from alignzoo.data.transcripts import is_transcript, parse_transcript
 from alignzoo.errors import BrokenPluginError, DataError, UnknownNameError, UsageError, contained
 from alignzoo.plugin.build import import_target
-from alignzoo.plugin.card import Extension
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import registry
-from alignzoo.suggest import nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alignzoo.base.files import write_text
 from alignzoo.data.columns import column, take
 from alignzoo.data.digests import digest
 from alignzoo.data.quiet import quiet_datasets
 from alignzoo.errors import UsageError
-from alignzoo.files import write_text
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.contract.card import Need
 from alignzoo.data.columns import column
 from alignzoo.data.identity import pairs_identity
 from alignzoo.data.lengths import lengths_of
@@ -19,13 +20,12 @@ from alignzoo.data.malformed import malformed_warning, refuse_malformed
 from alignzoo.data.noise import flip_labels, write_manifest
 from alignzoo.data.original import OriginalRows
 from alignzoo.data.prepare import Prepared, prepare
-from alignzoo.data.probe_pairs import check_probe_pairs, set_aside
 from alignzoo.data.splits import drop_prompts, hold_out
 from alignzoo.data.summary import DataSummary
 from alignzoo.errors import DataError
-from alignzoo.plugin.card import Need
-from alignzoo.plugin.plan import SANDBOX
-from alignzoo.plugin.settings import Settings
+from alignzoo.plan.plan import SANDBOX
+from alignzoo.plan.settings import Settings
+from alignzoo.probe.pairs import check_probe_pairs, set_aside
 from alignzoo.report import Reporter
 
 if TYPE_CHECKING:

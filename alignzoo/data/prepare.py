@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from alignzoo.base.files import clear_leftovers, scratch
+from alignzoo.base.stored import file_digest, read_sealed, sealed
 from alignzoo.data.content import file_blocks, known_digest, loaded_digest
 from alignzoo.data.digests import digest, rows_digest, tokenizer_digest
 from alignzoo.data.formats import Layout, choose_layout, pku_label_column
@@ -25,8 +27,6 @@ from alignzoo.data.sources import load_rows
 from alignzoo.data.summary import DataSummary, Dropped
 from alignzoo.data.tokenise_rows import TokeniseRows, columns_of
 from alignzoo.errors import AlignzooError, DamagedError, DataError, UsageError
-from alignzoo.files import clear_leftovers, scratch
-from alignzoo.stored import file_digest, read_sealed, sealed
 
 if TYPE_CHECKING:
     from datasets import Dataset

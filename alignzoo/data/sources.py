@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.base.files import local_path
+from alignzoo.base.hub import offline_hint
+from alignzoo.base.suggest import nearest
 from alignzoo.data.bounds import look_through
 from alignzoo.data.compression import open_bytes
 from alignzoo.data.content import loaded_digest
@@ -15,9 +18,6 @@ from alignzoo.data.digests import digest
 from alignzoo.data.faults import find_fault
 from alignzoo.data.quiet import quiet_datasets
 from alignzoo.errors import AlignzooError, DataError
-from alignzoo.files import local_path
-from alignzoo.hub import offline_hint
-from alignzoo.suggest import nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict

@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.base.files import local_path
 from alignzoo.data import fields
 from alignzoo.data.fields import Row
 from alignzoo.data.rendering import render_whole
@@ -17,7 +18,6 @@ from alignzoo.data.rows import FieldError, PreferenceRow
 from alignzoo.data.sources import is_path, load_rows, locate
 from alignzoo.data.tokens import PairTokenizer
 from alignzoo.errors import DataError
-from alignzoo.files import local_path
 from alignzoo.report import Reporter
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import Any
 
 from alignzoo.estimate.compute import tokens
 from alignzoo.estimate.estimate import Estimate, Hardware, Situation, estimate
-from alignzoo.plugin.plan import Plan
-from alignzoo.plugin.recipe import Layer
-from alignzoo.plugin.resolve import resolve
+from alignzoo.plan.plan import Plan
+from alignzoo.plan.recipe import Layer
+from alignzoo.plan.resolve import resolve
 
 RANK = 8
 _MANY = 64  # pairs in a micro-batch; more of them gain nothing

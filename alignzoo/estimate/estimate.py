@@ -18,10 +18,10 @@ from alignzoo.estimate.memory import GIB, Moment, moments
 from alignzoo.estimate.optimizers import OptimizerBytes, optimizer_bytes
 from alignzoo.estimate.shapes import Shapes, empty_model, shapes_of
 from alignzoo.estimate.simulate import Bytes, Lengths, Simulator, Way
-from alignzoo.plugin.plan import Plan
-from alignzoo.plugin.settings import Settings
-from alignzoo.train import attention
-from alignzoo.train.attention import NAME, CannotPack
+from alignzoo.logprobs import attention
+from alignzoo.logprobs.attention import NAME, CannotPack
+from alignzoo.plan.plan import Plan
+from alignzoo.plan.settings import Settings
 
 Sharding = Literal["none", "ddp", "fsdp"]
 
@@ -99,7 +99,7 @@ class Model:
 
 def _packable(model: Any) -> bool:
     """Whether a run would try packing on such a model."""
-    from alignzoo.train.forward import why_not_packed
+    from alignzoo.logprobs.forward import why_not_packed
 
     return model.config._attn_implementation == "sdpa" and why_not_packed(model) is None
 
@@ -202,7 +202,7 @@ class Situation:
     @property
     def recomputes_head(self) -> bool:
         """Whether the head computes its logits again in the backward pass."""
-        from alignzoo.train.head import KEPT
+        from alignzoo.logprobs.head import KEPT
 
         return self.pairs_per_micro_batch * self.data.mean.response * self.shapes.vocabulary > KEPT
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignzoo.errors import contained
-from alignzoo.plugin.plan import Method, Plan
+from alignzoo.plan.plan import Method, Plan
 
 _MICRO_BATCH = 4  # pairs; two of them to a step, so that gradients are already there in the second
 _STEPS = 2
@@ -61,7 +61,7 @@ def _copies_of(method: Method) -> Copies:
 
 
 def _measured(method: Method) -> Copies:
-    from alignzoo.plugin.card import Options
+    from alignzoo.contract.card import Options
     from alignzoo.testing.stages import AtTheWeights
 
     plain_kept, plain_peak, size = _bytes(AtTheWeights(Options()))

@@ -8,7 +8,7 @@ from typing import Any
 
 from alignzoo.errors import UsageError
 from alignzoo.estimate.simulate import Lengths
-from alignzoo.plugin.settings import Settings
+from alignzoo.plan.settings import Settings
 from alignzoo.report import Reporter
 
 PROMPT, RESPONSE = 200, 150

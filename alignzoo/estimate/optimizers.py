@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from alignzoo.estimate.simulate import Live
-from alignzoo.plugin.settings import Settings
+from alignzoo.plan.settings import Settings
 
 _SIDE = 512
 

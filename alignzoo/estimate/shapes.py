@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from alignzoo.base.files import local_path
 from alignzoo.errors import ModelError
-from alignzoo.files import local_path
 from alignzoo.geometry.outputs import has_row_per_input
 
 _GGUF_HINT = "give its config.json or a hub id, or install the package: pip install 'alignzoo[gguf]'"

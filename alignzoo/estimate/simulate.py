@@ -265,8 +265,8 @@ def _values(
     way: Way,
     between: Callable[[torch.Tensor], None] = lambda hidden: None,
 ) -> torch.Tensor:
-    """Log-probs as :mod:`alignzoo.train.logps` computes them; ``between`` gets the hidden states before the head."""
-    from alignzoo.train.head import token_logps
+    """Log-probs as :mod:`alignzoo.logprobs.logps` computes them; ``between`` gets the hidden states before the head."""
+    from alignzoo.logprobs.head import token_logps
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = inner.get_output_embeddings()
@@ -279,7 +279,7 @@ def _values(
 
 
 def _packed(pairs: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
-    """A row of pairs as :func:`alignzoo.train.logps.packed_pair_logps` gives it to the model."""
+    """A row of pairs as :func:`alignzoo.logprobs.logps.packed_pair_logps` gives it to the model."""
     from alignzoo.data.pack import pack
 
     made = pack(

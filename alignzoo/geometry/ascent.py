@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from alignzoo.contract.card import Options
+from alignzoo.distributed.shards import Rows, cut_like, like, local, sums
 from alignzoo.errors import UsageError
 from alignzoo.geometry.outputs import Axes, squares_by_output
 from alignzoo.geometry.perturb import Scaled, cosine, dot, norm
-from alignzoo.geometry.shards import Rows, cut_like, like, local, sums
 from alignzoo.interfaces import GeometryController
 from alignzoo.lazy import torch
-from alignzoo.plugin.card import Options
 
 if TYPE_CHECKING:
     from alignzoo.interfaces import StepLoss
-    from alignzoo.train.context import SetupContext, StepContext
+    from alignzoo.step.context import SetupContext, StepContext
 
 Over = Literal["global", "layer", "neuron"]
 EVERYTHING = "all"

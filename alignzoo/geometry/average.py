@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.distributed.shards import beside
 from alignzoo.errors import UsageError
 from alignzoo.geometry.perturb import norm
-from alignzoo.geometry.shards import beside
 from alignzoo.interfaces import GeometryController
 from alignzoo.lazy import torch
 
 if TYPE_CHECKING:
-    from alignzoo.train.context import SetupContext, StepContext
+    from alignzoo.step.context import SetupContext, StepContext
 
 
 class WeightAverage:

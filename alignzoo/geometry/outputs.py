@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from alignzoo.distributed.shards import local, sums
 from alignzoo.geometry.perturb import widest
-from alignzoo.geometry.shards import local, sums
 from alignzoo.lazy import torch
 
 Axes = tuple[int, ...]
@@ -48,7 +48,7 @@ def squares_by_output(tensors: Sequence[torch.Tensor], axes: Sequence[Axes]) -> 
     """The squared Euclidean length of each output's part of each tensor, over all ranks that share it.
 
     Returns:
-        Tensors that :func:`~alignzoo.geometry.shards.local` parts broadcast with: for tensors whose first dimension
+        Tensors that :func:`~alignzoo.distributed.shards.local` parts broadcast with: for tensors whose first dimension
         numbers outputs, those of this rank's rows.
     """
     squares = []

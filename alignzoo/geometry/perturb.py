@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.geometry.shards import local, sums
+from alignzoo.distributed.shards import local, sums
 from alignzoo.lazy import torch
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ def draw_probe(path: Path, facts: Mapping[str, Any], selection: Mapping[str, Any
     """Held-out AUC by layer (where several were probed), the calibration curve, and the selected neurons by layer.
 
     Args:
-        facts: of a :class:`~alignzoo.geometry.probe.Probe`.
+        facts: of a :class:`~alignzoo.probe.probe.Probe`.
         selection: ``neurons_by_layer``, ``neurons`` and ``select``; None to leave it out.
 
     Raises:

@@ -11,28 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from alignzoo.base.files import write_json
+from alignzoo.contract.card import Need
 from alignzoo.data.parts import Parts, load_parts
 from alignzoo.errors import AlignzooError, DataError, UsageError
-from alignzoo.files import write_json
 from alignzoo.geometry.plots import draw_slices, drawn_or_told
-from alignzoo.geometry.probe_run import cached_probe
 from alignzoo.geometry.projections import Projection, find_down_projections
 from alignzoo.geometry.sharpness import Subspace, measure
 from alignzoo.geometry.subspace import SavedSelection, select_neurons, selection_file
+from alignzoo.logprobs.forward import forward_of
 from alignzoo.model.load import check_vocabulary, find_model, load_config, load_policy, load_tokenizer
 from alignzoo.model.positions import fitted
 from alignzoo.model.weights import fingerprint
-from alignzoo.plugin.card import Need
-from alignzoo.plugin.plan import Plan
+from alignzoo.plan.plan import Plan
 from alignzoo.plugin.registry import resume_words
+from alignzoo.probe.fit import cached_probe
 from alignzoo.report import Reporter
 from alignzoo.reward.context import RewardContext
 from alignzoo.reward.scoring import scored
-from alignzoo.run_folder import new_folder
+from alignzoo.runs.folder import new_folder
+from alignzoo.step.context import Engine, StepContext
 from alignzoo.train.assemble import group_indices, objective_of, probe_source
 from alignzoo.train.batches import Sizes, by_length
-from alignzoo.train.context import Engine, StepContext
-from alignzoo.train.forward import forward_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

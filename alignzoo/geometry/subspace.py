@@ -12,10 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from alignzoo.base.files import local_path, whole, write_json
+from alignzoo.base.stored import DIGEST, value_digest
 from alignzoo.errors import AlignzooError, DamagedError, UsageError
-from alignzoo.files import local_path, whole, write_json
 from alignzoo.geometry.projections import Projection, linear_maps
-from alignzoo.stored import DIGEST, value_digest
 
 Select = Literal["anti-toxic", "toxic", "abs", "random", "all"]
 FILE, FACTS_FILE = "selection.safetensors", "selection.json"

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from alignzoo.distributed.shards import local, sums
 from alignzoo.geometry.perturb import products
-from alignzoo.geometry.shards import local, sums
 from alignzoo.lazy import torch
 
 _PIECE = 1 << 22  # elements that are cast at a time: few beside a model's

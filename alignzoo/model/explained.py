@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
+from alignzoo.base.hub import offline_hint
 from alignzoo.errors import ModelError
-from alignzoo.hub import offline_hint
 
 SAFETENSORS_ONLY = "alignzoo reads weights from safetensors only: load .bin weights with {} and save them again"
 

@@ -16,14 +16,14 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from alignzoo.base.files import local_path
 from alignzoo.errors import ModelError, UsageError
-from alignzoo.files import local_path
 from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
 from alignzoo.model.explained import SAFETENSORS_ONLY, explained, quiet
 from alignzoo.model.modes import checkpoint_in_eval_mode, disable_dropout
-from alignzoo.plugin.plan import SANDBOX
-from alignzoo.plugin.planfile import PLAN_FILE
-from alignzoo.plugin.settings import Settings
+from alignzoo.plan.plan import SANDBOX
+from alignzoo.plan.planfile import PLAN_FILE
+from alignzoo.plan.settings import Settings
 
 _ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 

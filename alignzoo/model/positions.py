@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM
 
 from alignzoo.errors import UsageError
 from alignzoo.model.explained import quiet
-from alignzoo.plugin.plan import Plan
-from alignzoo.plugin.planfile import FITTED
-from alignzoo.plugin.settings import Settings
+from alignzoo.plan.plan import Plan
+from alignzoo.plan.planfile import FITTED
+from alignzoo.plan.settings import Settings
 from alignzoo.report import Reporter
 
 _SPARE = 2

@@ -1,6 +1,6 @@
 """The plugin contract: cards, hooks, and the registry that finds them."""
 
-from alignzoo.plugin.card import (
+from alignzoo.contract.card import (
     KINDS,
     PLUGIN_API,
     Card,

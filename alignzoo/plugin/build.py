@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from alignzoo.base.shown import shown
+from alignzoo.base.suggest import suggest
+from alignzoo.contract.card import Card, Composition, Extension, Kind, Need, Options
 from alignzoo.errors import BrokenPluginError, UsageError, contained
 from alignzoo.plugin.blame import place_in
-from alignzoo.plugin.card import Card, Composition, Extension, Kind, Need, Options
 from alignzoo.plugin.faults import describe_error, package_of
 from alignzoo.plugin.registry import registry
-from alignzoo.shown import shown
-from alignzoo.suggest import suggest
 
 
 def build_options(card: Card, values: dict[str, Any]) -> Options:

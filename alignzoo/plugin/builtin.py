@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alignzoo.plugin.card import Extension
+from alignzoo.contract.card import Extension
 from alignzoo.plugin.hookspecs import hookimpl
 
 

@@ -10,9 +10,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from alignzoo import __version__
-from alignzoo.cache import cache_root
-from alignzoo.files import clear_leftovers, write_text
-from alignzoo.plugin.card import Card
+from alignzoo.base.cache import cache_root
+from alignzoo.base.files import clear_leftovers, write_text
+from alignzoo.contract.card import Card
 from alignzoo.plugin.plugin import Plugin
 
 State = Literal["passed", "failed", "changed", "unchecked"]

@@ -10,12 +10,12 @@ from typing import Any
 import pluggy
 from pydantic import BaseModel, ValidationError
 
+from alignzoo.base.suggest import suggest
+from alignzoo.contract.card import Card, Composition, Extension, PluginAPIError
 from alignzoo.errors import contained
 from alignzoo.plugin import hookspecs
-from alignzoo.plugin.card import Card, Composition, Extension, PluginAPIError
 from alignzoo.plugin.faults import describe_error, is_file
 from alignzoo.plugin.plugin import Plugin
-from alignzoo.suggest import suggest
 
 PROJECT = "alignzoo"
 """pluggy's name for the hooks."""

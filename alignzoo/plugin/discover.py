@@ -17,8 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from alignzoo.contract.card import PluginAPIError
 from alignzoo.errors import UsageError, contained
-from alignzoo.plugin.card import PluginAPIError
 from alignzoo.plugin.declared import ask
 from alignzoo.plugin.faults import describe_error, is_file, package_of, places
 from alignzoo.plugin.plugin import Plugin

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from alignzoo.contract.card import PluginAPIError
 from alignzoo.errors import Escape
-from alignzoo.plugin.card import PluginAPIError
 
 
 def describe_error(error: BaseException) -> str:

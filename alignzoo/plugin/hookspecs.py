@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pluggy
 
-from alignzoo.plugin.card import Card, Composition, Extension
+from alignzoo.contract.card import Card, Composition, Extension
 
 hookspec = pluggy.HookspecMarker("alignzoo")
 hookimpl = pluggy.HookimplMarker("alignzoo")

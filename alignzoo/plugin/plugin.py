@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignzoo.plugin.card import Card, Composition, Extension
+from alignzoo.contract.card import Card, Composition, Extension
 
 SLOW_SECONDS = 1.0
 """A plugin that takes longer to load is named: every command waits for it."""

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from alignzoo.base.shown import shown
+from alignzoo.base.suggest import suggest
+from alignzoo.contract.card import KINDS, Card, Composition, Extension, ExtensionKind, Kind
 from alignzoo.errors import BrokenPluginError, UnknownNameError, UsageError
-from alignzoo.plugin.card import KINDS, Card, Composition, Extension, ExtensionKind, Kind
 from alignzoo.plugin.discover import discover
 from alignzoo.plugin.faults import is_file
 from alignzoo.plugin.plugin import Plugin
-from alignzoo.shown import shown
-from alignzoo.suggest import suggest
 
 T = TypeVar("T")
 _WORDS = {"observer": "--observe", "format": "--data.format", "command": "alignzoo"}

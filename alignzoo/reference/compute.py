@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from alignzoo.data.collate import TokenBatch, batches_of
+from alignzoo.distributed.ranks import on_all_ranks
 from alignzoo.pairs import PairBatch
-from alignzoo.ranks import on_all_ranks
 from alignzoo.reference.keys import batch_keys, dataset_keys
 from alignzoo.reference.shards import Values
 from alignzoo.reference.store import Store

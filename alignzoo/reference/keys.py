@@ -17,10 +17,10 @@ import transformers
 
 from alignzoo.data.collate import TokenBatch
 from alignzoo.data.digests import digest
+from alignzoo.logprobs.logps import has_fused_head, innermost
 from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
 from alignzoo.model.weights import config_digest, fingerprint
-from alignzoo.plugin.settings import Settings
-from alignzoo.train.logps import has_fused_head, innermost
+from alignzoo.plan.settings import Settings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,7 +39,7 @@ def reference_identity(policy: Any, settings: Settings, weights: str, *, way: st
     Args:
         policy: the policy with the weights that training starts from, not sharded.
         weights: its fingerprint.
-        way: how its log-probs are computed (:attr:`alignzoo.train.forward.Choice.way`).
+        way: how its log-probs are computed (:attr:`alignzoo.logprobs.forward.Choice.way`).
     """
     adapters = getattr(policy, "peft_config", None)
     if adapters is not None:

@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from alignzoo.files import scratch
+from alignzoo.base.files import scratch
 from alignzoo.report import Reporter
 
 _TOKENS_AT_A_TIME = 1 << 20

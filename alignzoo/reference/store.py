@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError
 
-from alignzoo.cache import cache_folder
+from alignzoo.base.cache import cache_folder
 from alignzoo.reference.shards import Values, read_shard, read_shards, shard_path, write_shard
 from alignzoo.report import Reporter
 

@@ -12,7 +12,7 @@ from alignzoo.report import Reporter
 if TYPE_CHECKING:
     import torch
 
-    from alignzoo.geometry.probe import Probe
+    from alignzoo.probe.probe import Probe
 
 
 @dataclass(frozen=True)

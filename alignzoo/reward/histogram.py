@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from alignzoo.files import write_json
+from alignzoo.base.files import write_json
 from alignzoo.report import Reporter
 
 BINS = 10

@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from alignzoo.cache import cache_folder
+from alignzoo.base.cache import cache_folder
+from alignzoo.base.files import scratch
 from alignzoo.data.parts import Scores
-from alignzoo.files import scratch
 from alignzoo.report import Reporter
 
 

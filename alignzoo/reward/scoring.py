@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from alignzoo.contract.card import Options, is_path
 from alignzoo.data.digests import digest
 from alignzoo.data.parts import Parts, Scores
+from alignzoo.distributed.ranks import on_all_ranks
 from alignzoo.errors import AlignzooError, MethodError, contained
 from alignzoo.interfaces import Reward
+from alignzoo.plan.plan import Method
 from alignzoo.plugin.build import instantiate
-from alignzoo.plugin.card import Options, is_path
 from alignzoo.plugin.faults import describe_error
-from alignzoo.plugin.plan import Method
 from alignzoo.plugin.registry import registry
-from alignzoo.ranks import on_all_ranks
 from alignzoo.reward.context import Response, RewardContext
 from alignzoo.reward.keep import keep, kept
 

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from pydantic import Field
 
+from alignzoo.contract.card import Options
 from alignzoo.interfaces import PerPair
 from alignzoo.lazy import torch
 from alignzoo.pairs import DIFFERENTIABLE, PairBatch
-from alignzoo.plugin.card import Options
 
 
 class SoftLabelOptions(Options):

@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignzoo.plugin.card import PLUGIN_API, Kind
+from alignzoo.contract.card import PLUGIN_API, Kind
 
 TEMPLATES = Path(__file__).parent / "templates"
 _NOUNS: dict[Kind, str] = {"robust": "robust wrapper", "geometry": "geometry controller"}

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
+from alignzoo.base.suggest import suggest
+from alignzoo.contract.card import KINDS, Card, Composition, Kind
 from alignzoo.errors import UsageError
-from alignzoo.plugin.card import KINDS, Card, Composition, Kind
 from alignzoo.plugin.registry import registry
-from alignzoo.suggest import suggest
 from alignzoo.testing import common, geometry, losses, rewards, robust
 from alignzoo.testing.outcomes import Check, ContractError, Outcome, Report, Rule, Violation
 from alignzoo.testing.subject import Subject

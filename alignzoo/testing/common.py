@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from alignzoo.contract.card import Need
 from alignzoo.errors import contained
 from alignzoo.interfaces import GeometryController, PreferenceLoss, Reward, RobustWrapper
-from alignzoo.plugin.card import Need
 from alignzoo.plugin.discover import HEAVY
 from alignzoo.plugin.registry import registry
 from alignzoo.testing.modules import Source, environment, sources

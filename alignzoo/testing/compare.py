@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from alignzoo.contract.card import Options
 from alignzoo.lazy import torch
-from alignzoo.plugin.card import Options
 from alignzoo.testing.outcomes import Violation
 from alignzoo.testing.subject import Configuration, Subject
 

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from alignzoo.base.suggest import nearest
+from alignzoo.contract.card import Composition, Extension
 from alignzoo.errors import AlignzooError, contained
+from alignzoo.plan.recipe import Layer, read_recipe
+from alignzoo.plan.resolve import require, resolve
 from alignzoo.plugin.build import import_target
-from alignzoo.plugin.card import Composition, Extension
 from alignzoo.plugin.faults import describe_error
 from alignzoo.plugin.plugin import Plugin
-from alignzoo.plugin.recipe import Layer, read_recipe
-from alignzoo.plugin.resolve import require, resolve
-from alignzoo.suggest import nearest
 from alignzoo.testing.outcomes import Outcome, Report
 
 

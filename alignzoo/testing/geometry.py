@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.contract.card import Card
 from alignzoo.errors import AlignzooError
 from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.lazy import torch
-from alignzoo.plugin.card import Card
 from alignzoo.testing.common import every_option_matters, probed_as_declared
 from alignzoo.testing.compare import EXACT, relative_error, same_however_cut, same_on_two_ranks
 from alignzoo.testing.outcomes import Rule, Skipped, Violation
@@ -19,8 +19,8 @@ from alignzoo.testing.swaps import DECLARED_FIELDS, DECLARED_SWAP
 from alignzoo.testing.sweep import STEPS, Forwards, InjectedFailure, sweep, telling_steps, working
 
 if TYPE_CHECKING:
+    from alignzoo.objective.objective import Objective
     from alignzoo.testing.steps import Bench
-    from alignzoo.train.objective import Objective
 
 _RESTORE = "undo in a `finally`, or perturb with alignzoo.geometry.side_branch, which leaves the weights alone"
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.contract.card import Card
 from alignzoo.interfaces import GeometryController, PreferenceLoss
 from alignzoo.lazy import torch
 from alignzoo.pairs import PairBatch
-from alignzoo.plugin.card import Card
 from alignzoo.testing.arithmetic import check_finite, check_gradient, check_vector, differ
 from alignzoo.testing.common import every_option_matters
 from alignzoo.testing.compare import EXACT, relative_error, same_however_cut, same_on_two_ranks, two_steps
@@ -21,7 +21,7 @@ from alignzoo.testing.stateful import check_state, warm
 from alignzoo.testing.subject import Configuration, Subject
 
 if TYPE_CHECKING:
-    from alignzoo.train.objective import Objective
+    from alignzoo.objective.objective import Objective
 
 MARGINS = (500.0, -500.0, 5000.0, -5000.0)
 
@@ -146,8 +146,8 @@ def ranks(subject: Subject) -> None:
 
 def in_a_step(card: Card, loss: Any) -> tuple[Objective, GeometryController]:
     """The loss as the objective of a plain step."""
-    from alignzoo.plugin.card import Options
-    from alignzoo.train.objective import Objective
+    from alignzoo.contract.card import Options
+    from alignzoo.objective.objective import Objective
 
     return Objective(loss, coupled=card.batch_coupled), AtTheWeights(Options())
 

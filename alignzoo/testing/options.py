@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from alignzoo.plugin.card import Options
+from alignzoo.contract.card import Options
 
 _UNIONS = (Union, types.UnionType)
 

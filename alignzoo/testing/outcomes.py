@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from alignzoo.contract.card import Card
 from alignzoo.errors import contained
-from alignzoo.plugin.card import Card
 from alignzoo.plugin.faults import describe_error
 
 if TYPE_CHECKING:

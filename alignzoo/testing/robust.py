@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.contract.card import Card, Need, Options
 from alignzoo.interfaces import GeometryController, RobustWrapper
 from alignzoo.lazy import torch
 from alignzoo.pairs import PairBatch
-from alignzoo.plugin.card import Card, Need, Options
 from alignzoo.testing.arithmetic import check_finite, check_gradient, check_vector, differ
 from alignzoo.testing.common import every_option_matters
 from alignzoo.testing.compare import EXACT, relative_error, same_however_cut, same_on_two_ranks, two_steps
@@ -21,7 +21,7 @@ from alignzoo.testing.subject import Configuration, Subject
 from alignzoo.testing.swaps import DECLARED_SWAP
 
 if TYPE_CHECKING:
-    from alignzoo.train.objective import Objective
+    from alignzoo.objective.objective import Objective
 
 LENT: frozenset[Need] = frozenset({"reference"})
 """What the loss under the wrapper reads."""
@@ -174,7 +174,7 @@ def ranks(subject: Subject) -> None:
 
 def in_a_step(card: Card, wrapper: Any) -> tuple[Objective, GeometryController]:
     """The wrapper over the kit's loss as the objective of a plain step."""
-    from alignzoo.train.objective import Objective
+    from alignzoo.objective.objective import Objective
 
     return Objective(logistic(), [wrapper], coupled=card.batch_coupled), AtTheWeights(Options())
 

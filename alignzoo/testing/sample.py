@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+from alignzoo.contract.card import Need
 from alignzoo.lazy import torch
 from alignzoo.pairs import DIFFERENTIABLE, PairBatch
-from alignzoo.plugin.card import Need
 
 FIELD_NEEDS: dict[str, frozenset[Need]] = {
     "ref_chosen_logps": frozenset({"reference"}),

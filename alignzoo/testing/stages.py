@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.contract.card import Card, Options
 from alignzoo.interfaces import GeometryController, PerPair, PreferenceLoss, RobustWrapper, StepLoss
 from alignzoo.lazy import F, torch
 from alignzoo.pairs import PairBatch
 from alignzoo.plugin.build import instantiate
-from alignzoo.plugin.card import Card, Options
 
 if TYPE_CHECKING:
-    from alignzoo.train.context import SetupContext, StepContext
-    from alignzoo.train.objective import Objective
+    from alignzoo.objective.objective import Objective
+    from alignzoo.step.context import SetupContext, StepContext
 
 BETA = 0.3
 LEARNING_RATE = 0.1
@@ -100,13 +100,13 @@ def logistic() -> Logistic:
 
 def mean_goal() -> Objective:
     """The mean of :class:`Logistic`."""
-    from alignzoo.train.objective import Objective
+    from alignzoo.objective.objective import Objective
 
     return Objective(logistic())
 
 
 def coupled_goal() -> Objective:
     """:class:`SoftMinimum` of :class:`Logistic`."""
-    from alignzoo.train.objective import Objective
+    from alignzoo.objective.objective import Objective
 
     return Objective(logistic(), [SoftMinimum(Options())], coupled=True)

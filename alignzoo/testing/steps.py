@@ -12,24 +12,24 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from alignzoo.contract.card import Card, Options
 from alignzoo.data.collate import TokenBatch
-from alignzoo.geometry.probe import Probe
-from alignzoo.geometry.shards import whole
+from alignzoo.distributed.seeds import mixed
+from alignzoo.distributed.sharding import resharding, shard
+from alignzoo.distributed.shards import whole
 from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.logprobs import attention
+from alignzoo.logprobs.forward import use_packing
+from alignzoo.logprobs.logps import PairForward, innermost, packed_pair_logps, padded_pair_logps
+from alignzoo.objective.objective import Objective
 from alignzoo.pairs import PairBatch
-from alignzoo.plugin.card import Card, Options
+from alignzoo.probe.probe import Probe
 from alignzoo.reference.frozen import Reference
 from alignzoo.report import Reporter
+from alignzoo.step.context import Engine, SetupContext, StepContext
 from alignzoo.testing.sample import GROUPS
 from alignzoo.testing.stages import built
 from alignzoo.testing.tiny import VOCAB, cut, scored_rows, shifted, tiny_model, with_adapter
-from alignzoo.train import attention
-from alignzoo.train.context import Engine, SetupContext, StepContext
-from alignzoo.train.forward import use_packing
-from alignzoo.train.logps import PairForward, innermost, packed_pair_logps, padded_pair_logps
-from alignzoo.train.objective import Objective
-from alignzoo.train.seeds import mixed
-from alignzoo.train.sharding import resharding, shard
 
 PAIRS = 8
 """Pairs in a step of the :class:`Bench`."""

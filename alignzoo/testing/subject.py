@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from alignzoo.plugin.card import Card, Need, Options
+from alignzoo.contract.card import Card, Need, Options
 from alignzoo.testing.options import candidates, choices, least, validated
 from alignzoo.testing.outcomes import Violation
 from alignzoo.testing.stages import built

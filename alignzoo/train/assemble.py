@@ -14,17 +14,21 @@ from alignzoo.data.lengths import Lengths, lengths_of
 from alignzoo.data.parts import Parts
 from alignzoo.data.stream import PairStream
 from alignzoo.data.texts import load_texts, training_texts
+from alignzoo.distributed.ranks import on_all_ranks
+from alignzoo.distributed.sharding import is_shard, prepare, resharding
 from alignzoo.errors import AlignzooError
-from alignzoo.geometry.probe import Probe
-from alignzoo.geometry.probe_run import cached_probe
+from alignzoo.evaluate.held_out import HeldOut
 from alignzoo.interfaces import GeometryController
+from alignzoo.logprobs.forward import forward_of, goes_by_batch
 from alignzoo.model.load import check_vocabulary
 from alignzoo.model.weights import fingerprint
+from alignzoo.objective.objective import Objective
 from alignzoo.observers import Observers
+from alignzoo.plan.plan import Plan
+from alignzoo.plan.settings import Settings
 from alignzoo.plugin.build import instantiate
-from alignzoo.plugin.plan import Plan
-from alignzoo.plugin.settings import Settings
-from alignzoo.ranks import on_all_ranks
+from alignzoo.probe.fit import cached_probe
+from alignzoo.probe.probe import Probe
 from alignzoo.reference.cached import cached_reference
 from alignzoo.reference.compute import Filling, Source
 from alignzoo.reference.frozen import Reference, ReferenceForward, as_reference
@@ -35,16 +39,12 @@ from alignzoo.reward.context import RewardContext
 from alignzoo.reward.histogram import note_soft_labels
 from alignzoo.reward.scoring import scored
 from alignzoo.reward.soft_labels import SoftLabels
+from alignzoo.step.context import Engine, SetupContext
+from alignzoo.step.controllers import Controllers
 from alignzoo.train.batches import Sizes, StepBatches, by_length
 from alignzoo.train.checkpoint import Checkpoint, load_latest
-from alignzoo.train.context import Engine, SetupContext
-from alignzoo.train.controllers import Controllers
-from alignzoo.train.evaluate import HeldOut
-from alignzoo.train.forward import forward_of, goes_by_batch
 from alignzoo.train.loop import Loop
-from alignzoo.train.objective import Objective
 from alignzoo.train.optim import make_optimizer
-from alignzoo.train.sharding import is_shard, prepare, resharding
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,25 +15,25 @@ from typing import Any
 
 import torch
 
+from alignzoo.base.stop import stop_requests
 from alignzoo.data.collate import TokenBatch
+from alignzoo.distributed.sharding import full_state
+from alignzoo.distributed.shards import cut_like, whole, whole_state
 from alignzoo.errors import Interrupted, NonFiniteLossError
-from alignzoo.geometry.shards import cut_like, whole, whole_state
+from alignzoo.evaluate.held_out import HeldOut
 from alignzoo.interfaces import StepLoss
 from alignzoo.model.weights import trained_weights
 from alignzoo.observers import Observers
+from alignzoo.plan.settings import Settings
 from alignzoo.plugin.registry import resume_words
-from alignzoo.plugin.settings import Settings
 from alignzoo.reference.cached import CachedReference
 from alignzoo.reference.frozen import ReferenceForward
 from alignzoo.report import Reporter
-from alignzoo.stop import stop_requests
+from alignzoo.step.context import Engine, StepContext
+from alignzoo.step.controllers import Controllers
 from alignzoo.train.checkpoint import Checkpoint, plain_state, save_checkpoint, step_of, whole_checkpoints
-from alignzoo.train.context import Engine, StepContext
-from alignzoo.train.controllers import Controllers
-from alignzoo.train.evaluate import HeldOut
 from alignzoo.train.metrics import MetricsFile, metrics_digest, name_pairs, non_finite, pair_metrics, weight_metrics
 from alignzoo.train.optim import learning_rate, load_optimizer
-from alignzoo.train.sharding import full_state
 
 SURVIVES = 0.9
 """Share of a perturbation that must reach the forward, or the user is warned."""

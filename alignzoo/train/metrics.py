@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from alignzoo.files import append_text, write_text
+from alignzoo.base.files import append_text, write_text
+from alignzoo.base.stored import bytes_digest, file_digest
 from alignzoo.interfaces import PreferenceLoss
+from alignzoo.objective.objective import Objective, rewards_of
 from alignzoo.pairs import PairBatch
 from alignzoo.report import Reporter
-from alignzoo.stored import bytes_digest, file_digest
-from alignzoo.train.objective import Objective, rewards_of
 
 METRICS_FILE = "metrics.jsonl"
 _ROUNDING = 5e-7  # of summed log-probs in fp32: twice what other batches of the same pairs were seen to change

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from alignzoo.base.suggest import suggest
+from alignzoo.distributed.shards import cut_like, is_sharded
 from alignzoo.errors import UsageError
-from alignzoo.geometry.shards import cut_like, is_sharded
-from alignzoo.plugin.settings import Settings
-from alignzoo.suggest import suggest
+from alignzoo.plan.settings import Settings
 
 EIGHT_BIT = "adamw8bit"
 

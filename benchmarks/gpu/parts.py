@@ -129,8 +129,8 @@ def packed_against_padded(family: str, precision: str, device: str) -> Figures:
     import torch
     import transformers
 
-    from alignzoo.train.forward import choose_forward, leave_packing
-    from alignzoo.train.logps import padded_pair_logps
+    from alignzoo.logprobs.forward import choose_forward, leave_packing
+    from alignzoo.logprobs.logps import padded_pair_logps
 
     kind, shape = FAMILIES[family]
     torch.manual_seed(0)
@@ -180,7 +180,7 @@ def batch_of(pairs: Sequence[Any], device: str) -> TokenBatch:
 def methods(*, cpu: bool) -> Figures:
     """Two steps of every geometry and every wrapper; with --cpu, of two of each."""
     import alignzoo
-    from alignzoo.plugin.card import Card
+    from alignzoo.contract.card import Card
 
     device_of(cpu)
     lines: list[tuple[str, Figures]] = []
@@ -209,7 +209,7 @@ def methods(*, cpu: bool) -> Figures:
 def needs_of(name: str) -> Figures:
     """What a method cannot run without."""
     import alignzoo
-    from alignzoo.plugin.card import Card
+    from alignzoo.contract.card import Card
 
     cards = [card for card in alignzoo.list_methods() if isinstance(card, Card) and card.name == name]
     return {"reward": "probe"} if any("reward" in card.needs for card in cards) else {}
@@ -252,8 +252,8 @@ def memory(which: str, *, cpu: bool) -> Figures:
     from alignzoo.estimate.estimate import Hardware, Model, Situation, estimate
     from alignzoo.estimate.lengths import of_data
     from alignzoo.estimate.shapes import read_config
-    from alignzoo.plugin.recipe import Layer, flatten
-    from alignzoo.plugin.resolve import require, resolve
+    from alignzoo.plan.recipe import Layer, flatten
+    from alignzoo.plan.resolve import require, resolve
     from alignzoo.report import Reporter
 
     device_of(cpu)

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from alignzoo.distributed.shards import beside, cut_like, like, local, whole
 from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
 from alignzoo.geometry.perturb import norm
-from alignzoo.geometry.shards import beside, cut_like, like, local, whole
 from alignzoo.interfaces import GeometryController
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Options, Paper, Verified
@@ -37,7 +37,7 @@ from alignzoo.plugin import Card, Options, Paper, Verified
 if TYPE_CHECKING:
     from alignzoo.geometry.null_space import Directions
     from alignzoo.geometry.projections import Projection
-    from alignzoo.train.context import SetupContext, StepContext
+    from alignzoo.step.context import SetupContext, StepContext
 
 
 class NSPOOptions(Options):

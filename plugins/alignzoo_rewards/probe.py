@@ -61,8 +61,8 @@ class ProbeReward(Reward):
         return digest(policy, how, self.probe.weight.tolist(), self.probe.bias.tolist())
 
     def scores(self, responses: Sequence[Response]) -> Sequence[float]:
-        from alignzoo.geometry.probe import hidden_features
         from alignzoo.model.base import without_adapter
+        from alignzoo.probe.probe import hidden_features
         from alignzoo.report import Progress
 
         model = without_adapter(self.run.model)

@@ -24,7 +24,7 @@ from alignzoo.reward.soft_labels import SoftLabelOptions, SoftLabels
 from alignzoo_shapo.token import ShaPOToken, ShaPOTokenOptions
 
 if TYPE_CHECKING:
-    from alignzoo.train.context import StepContext
+    from alignzoo.step.context import StepContext
 
 
 class ShaPORewardOptions(SoftLabelOptions, ShaPOTokenOptions):

@@ -29,7 +29,7 @@ from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Paper, Verified
 
 if TYPE_CHECKING:
-    from alignzoo.train.context import StepContext
+    from alignzoo.step.context import StepContext
 
 ALL = 0.99
 """The share from which on the authors keep every pair."""

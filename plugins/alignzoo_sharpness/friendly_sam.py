@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from alignzoo.distributed.shards import beside
 from alignzoo.geometry.ascent import Moved, PerturbationOptions, WeightMover, ascend, lengthened
-from alignzoo.geometry.shards import beside
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import Card, Options, Paper, Verified
 
 if TYPE_CHECKING:
     import torch
 
-    from alignzoo.train.context import StepContext
+    from alignzoo.step.context import StepContext
 
 
 class FriendlySAMOptions(PerturbationOptions):

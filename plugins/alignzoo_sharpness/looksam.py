@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from alignzoo.distributed.shards import beside
 from alignzoo.geometry.ascent import (
     EVERYTHING,
     GapOptions,
@@ -26,14 +27,13 @@ from alignzoo.geometry.ascent import (
     with_radius,
 )
 from alignzoo.geometry.perturb import cosine, dot, norm
-from alignzoo.geometry.shards import beside
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import Card, Options, Paper, Verified
 
 if TYPE_CHECKING:
     import torch
 
-    from alignzoo.train.context import StepContext
+    from alignzoo.step.context import StepContext
 
 
 class LookSAMOptions(GapOptions):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from alignzoo.distributed.shards import beside
 from alignzoo.geometry.ascent import (
     PerturbationOptions,
     Rho,
@@ -27,13 +28,12 @@ from alignzoo.geometry.ascent import (
     lengthened,
     plain,
 )
-from alignzoo.geometry.shards import beside
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Options, Paper, Verified
 
 if TYPE_CHECKING:
-    from alignzoo.train.context import StepContext
+    from alignzoo.step.context import StepContext
 
 
 class MSAMOptions(PerturbationOptions):

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from alignzoo.distributed.shards import like, local
 from alignzoo.geometry.ascent import EVERYTHING, Interval, Moved, Select, WeightMover, combine, grads, noise_like, visit
 from alignzoo.geometry.outputs import squares_by_output
 from alignzoo.geometry.perturb import cosine
-from alignzoo.geometry.shards import like, local
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import Card, Options, Paper, Verified
 
 if TYPE_CHECKING:
     import torch
 
-    from alignzoo.train.context import StepContext
+    from alignzoo.step.context import StepContext
 
 
 class RWPOptions(Options):

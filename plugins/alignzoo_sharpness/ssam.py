@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from alignzoo.distributed.shards import beside, count, cut_like
 from alignzoo.geometry.ascent import (
     ClimbOptions,
     Moved,
@@ -38,13 +39,12 @@ from alignzoo.geometry.ascent import (
     lengthened,
 )
 from alignzoo.geometry.perturb import widest
-from alignzoo.geometry.shards import beside, count, cut_like
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Options, Paper, Verified
 
 if TYPE_CHECKING:
-    from alignzoo.train.context import StepContext
+    from alignzoo.step.context import StepContext
 
 
 class SSAMOptions(ClimbOptions):

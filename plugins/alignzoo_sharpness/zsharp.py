@@ -27,15 +27,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
+from alignzoo.distributed.shards import local
 from alignzoo.geometry.ascent import AscentOptions, Moved, WeightMover, ascend, kth_smallest, lengthened
 from alignzoo.geometry.perturb import norm, total
-from alignzoo.geometry.shards import local
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Paper, Verified
 
 if TYPE_CHECKING:
-    from alignzoo.train.context import StepContext
+    from alignzoo.step.context import StepContext
 
 
 class ZSharpOptions(AscentOptions):

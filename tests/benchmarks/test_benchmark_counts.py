@@ -11,8 +11,8 @@ import pytest
 import transformers
 
 from alignzoo.data.collate import TokenBatch, collate
-from alignzoo.train.forward import use_packing
-from alignzoo.train.logps import packed_pair_logps
+from alignzoo.logprobs.forward import use_packing
+from alignzoo.logprobs.logps import packed_pair_logps
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SHAPE = {"vocab_size": 50, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3}

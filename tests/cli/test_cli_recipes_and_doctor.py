@@ -8,7 +8,7 @@ import yaml
 from cli_helpers import Az
 
 from alignzoo.cli.environment import _package
-from alignzoo.plugin.recipe import recipe_names
+from alignzoo.plan.recipe import recipe_names
 
 
 def test_recipes_are_listed_shown_and_copied(az: Az, tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from cli_helpers import Az
 
-from alignzoo.introduction import introduction
-from alignzoo.plugin.plan import Plan
-from alignzoo.plugin.recipe import Layer
-from alignzoo.plugin.resolve import resolve
+from alignzoo.plan.plan import Plan
+from alignzoo.plan.recipe import Layer
+from alignzoo.plan.resolve import resolve
+from alignzoo.runs.introduction import introduction
 
 
 def introduced(**words: object) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cli_helpers import Az
 
-from alignzoo.plugin.settings import Settings
+from alignzoo.plan.settings import Settings
 
 
 def test_help_has_every_setting_and_the_default_methods_options(az: Az) -> None:

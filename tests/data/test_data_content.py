@@ -13,12 +13,12 @@ import pytest
 from data_examples import explicit
 from datasets import Dataset
 
+from alignzoo.base.stored import file_digest
 from alignzoo.data import content
 from alignzoo.data.content import file_blocks, known_digest, loaded_digest
 from alignzoo.data.digests import rows_digest
 from alignzoo.data.sources import load_rows
 from alignzoo.errors import DataError
-from alignzoo.stored import file_digest
 
 Jsonl = Callable[..., str]
 

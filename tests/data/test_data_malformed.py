@@ -18,7 +18,7 @@ from alignzoo.data.parts import load_parts
 from alignzoo.data.prepare import Prepared, prepare
 from alignzoo.data.rows import FieldError
 from alignzoo.errors import DataError
-from alignzoo.plugin.settings import Settings
+from alignzoo.plan.settings import Settings
 
 Jsonl = Callable[..., str]
 

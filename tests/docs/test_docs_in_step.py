@@ -12,13 +12,13 @@ from types import ModuleType
 import pytest
 from docs_helpers import PAGES, ROOT, blocks
 
+from alignzoo.contract.card import Card
 from alignzoo.data.formats import LAYOUTS, choose_layout
 from alignzoo.data.rows import PreferenceRow
-from alignzoo.plugin.card import Card
-from alignzoo.plugin.plan import Plan
-from alignzoo.plugin.recipe import read_recipe, recipe_names
+from alignzoo.plan.plan import Plan
+from alignzoo.plan.recipe import read_recipe, recipe_names
+from alignzoo.plan.resolve import resolve
 from alignzoo.plugin.registry import registry
-from alignzoo.plugin.resolve import resolve
 
 
 def _script(name: str) -> ModuleType:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from docs_helpers import codes, rows, text_of
 
+from alignzoo.base.suggest import MIGRATION, nearest
 from alignzoo.cli.run import command as run_command
-from alignzoo.plugin.card import KINDS, Card
+from alignzoo.contract.card import KINDS, Card
+from alignzoo.plan.settings import Settings
 from alignzoo.plugin.registry import registry
-from alignzoo.plugin.settings import Settings
-from alignzoo.suggest import MIGRATION, nearest
 
 PAGE = text_of("migration")
 

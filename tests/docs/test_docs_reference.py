@@ -10,11 +10,11 @@ from typing import get_args
 
 from docs_helpers import DOCS, blocks, codes, rows, section, text_of
 
+from alignzoo.contract.card import OLDEST_PLUGIN_API, PLUGIN_API, Card, Extension, Need
 from alignzoo.pairs import PairBatch
-from alignzoo.plugin.card import OLDEST_PLUGIN_API, PLUGIN_API, Card, Extension, Need
 from alignzoo.plugin.declared import HOOKS
+from alignzoo.step.context import SetupContext, StepContext
 from alignzoo.testing import RULES
-from alignzoo.train.context import SetupContext, StepContext
 
 
 def test_every_hook_has_its_section_and_no_section_is_of_another() -> None:

@@ -14,9 +14,9 @@ from alignzoo.estimate.lengths import Data, stated
 from alignzoo.estimate.memory import CUDA_CONTEXT, GIB
 from alignzoo.estimate.simulate import Lengths
 from alignzoo.model.load import _with_new_adapter
-from alignzoo.plugin.recipe import Layer
-from alignzoo.plugin.resolve import require, resolve
-from alignzoo.plugin.settings import Settings
+from alignzoo.plan.recipe import Layer
+from alignzoo.plan.resolve import require, resolve
+from alignzoo.plan.settings import Settings
 from alignzoo.testing.tiny import CONFIGS
 from alignzoo.train.optim import make_optimizer
 

@@ -12,8 +12,8 @@ from alignzoo.data.pack import pack
 from alignzoo.estimate.live import Live
 from alignzoo.estimate.shapes import decoder_layers, empty_model
 from alignzoo.estimate.simulate import Lengths, Simulator, Way, _faked, _run, merged
-from alignzoo.train import attention
-from alignzoo.train.attention import NAME
+from alignzoo.logprobs import attention
+from alignzoo.logprobs.attention import NAME
 
 PAIRS = (Lengths(30, 24, 24), Lengths(20, 12, 16), Lengths(26, 9, 20))
 SIZES = {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 160, "num_attention_heads": 4}

@@ -13,21 +13,22 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo import run_folder, runs
+from alignzoo.base.lock import LOCK_FILE
+from alignzoo.base.owner import Owner
 from alignzoo.errors import AlignzooError, UsageError
-from alignzoo.lock import LOCK_FILE
-from alignzoo.owner import Owner
-from alignzoo.plugin.recipe import Layer
-from alignzoo.plugin.resolve import require, resolve
+from alignzoo.plan.recipe import Layer
+from alignzoo.plan.resolve import require, resolve
 from alignzoo.report import Reporter
-from alignzoo.run_folder import claim_default, claim_new, claim_run, file_problem, new_folder, remedy
+from alignzoo.runs import execute as runs
+from alignzoo.runs import folder as run_folder
+from alignzoo.runs.folder import claim_default, claim_new, claim_run, file_problem, new_folder, remedy
 
 CLAIM = """
 import sys
 from pathlib import Path
 from alignzoo.errors import UsageError
 from alignzoo.report import Reporter
-from alignzoo.run_folder import claim_new
+from alignzoo.runs.folder import claim_new
 print("ready", flush=True)
 sys.stdin.readline()
 try:

@@ -10,9 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from alignzoo.base.files import (
+    PARTIAL,
+    append_text,
+    check_links,
+    clear_leftovers,
+    scratch,
+    whole,
+    write_json,
+    write_text,
+)
+from alignzoo.base.owner import Owner
 from alignzoo.errors import AlignzooError
-from alignzoo.files import PARTIAL, append_text, check_links, clear_leftovers, scratch, whole, write_json, write_text
-from alignzoo.owner import Owner
 
 DAY = 24 * 3600
 
@@ -46,7 +55,7 @@ def test_a_folder_takes_the_place_of_a_folder_or_a_link(tmp_path: Path) -> None:
 REPLACING = """
 import os, signal
 from pathlib import Path
-from alignzoo.files import whole
+from alignzoo.base.files import whole
 Path.replace = lambda path, target: os.kill(os.getpid(), signal.SIGKILL)
 with whole(Path(os.sys.argv[1])) as path:
     path.mkdir()
@@ -134,7 +143,7 @@ def test_a_file_that_is_not_regular_is_refused_by_name(kind: str, tmp_path: Path
 
 
 def test_leftovers_of_the_dead_are_cleared_those_of_the_living_are_not(tmp_path: Path) -> None:
-    killed = "import os, signal; from pathlib import Path; from alignzoo.files import scratch\n"
+    killed = "import os, signal; from pathlib import Path; from alignzoo.base.files import scratch\n"
     killed += f"with scratch(Path({str(tmp_path / 'cache' / 'a')!r})): os.kill(os.getpid(), signal.SIGKILL)"
     subprocess.run([sys.executable, "-c", killed], check=False)
     [left] = (tmp_path / "cache" / "a").iterdir()

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo import stop
-from alignzoo.stop import interruptible, stop_requests
+from alignzoo.base import stop
+from alignzoo.base.stop import interruptible, stop_requests
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -88,7 +88,7 @@ def test_a_forked_worker_ends_by_the_signal_as_ever() -> None:
 HANGING_UP = """
 import sys, time
 from pathlib import Path
-from alignzoo.stop import stop_requests
+from alignzoo.base.stop import stop_requests
 with stop_requests(lambda: print("finishing", file=sys.stderr)) as asked:
     print("ready", flush=True)
     asked.wait(20)

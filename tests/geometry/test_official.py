@@ -27,12 +27,12 @@ from steps import objective
 
 from alignzoo import load_method
 from alignzoo.data.collate import TokenBatch
-from alignzoo.geometry.probe import Probe
+from alignzoo.probe.probe import Probe
 from alignzoo.report import Reporter
+from alignzoo.step.context import SetupContext, StepContext
 from alignzoo.testing.ranks import on_two_ranks
 from alignzoo.testing.steps import context, gradients
 from alignzoo.testing.tiny import cut, pair_rows, shifted, tiny_model
-from alignzoo.train.context import SetupContext, StepContext
 
 BETA, BETA_PRIME, MICRO_BATCHES, LR = 0.1, 1.0, 3, 0.5
 HEAD = torch.randn(2, 32, generator=torch.Generator().manual_seed(5))

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignzoo.errors import AlignzooError, DataError, ModelError, UsageError
-from alignzoo.geometry import probe_run
-from alignzoo.geometry.probe import (
+from alignzoo.probe import fit as probe_run
+from alignzoo.probe.fit import cached_probe, train_probe
+from alignzoo.probe.probe import (
     Probe,
     _auc,
     calibration,
@@ -23,7 +24,6 @@ from alignzoo.geometry.probe import (
     layer_indices,
     mean_hidden_states,
 )
-from alignzoo.geometry.probe_run import cached_probe, train_probe
 from alignzoo.report import Progress, Reporter
 from alignzoo.testing.tiny import pair_rows, tiny_model
 

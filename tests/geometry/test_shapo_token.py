@@ -18,9 +18,9 @@ from alignzoo.geometry.projections import Projection, find_down_projections
 from alignzoo.geometry.side_branch import SideBranches
 from alignzoo.interfaces import StepLoss
 from alignzoo.report import Reporter
+from alignzoo.step.context import SetupContext, StepContext
 from alignzoo.testing.steps import context, gradients
 from alignzoo.testing.tiny import CONFIGS, SMALL, batch_of, cut, pair_rows, shifted, tiny_model, with_adapter
-from alignzoo.train.context import SetupContext, StepContext
 
 ROWS = pair_rows(8, seed=9)
 

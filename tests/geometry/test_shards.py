@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from alignzoo.distributed.shards import beside, count, cut_like, is_sharded, whole, whole_state
 from alignzoo.geometry import ascent
 from alignzoo.geometry.perturb import cosine, dot, norm, perturbed
-from alignzoo.geometry.shards import beside, count, cut_like, is_sharded, whole, whole_state
 from alignzoo.testing.ranks import on_two_ranks
 
 SHAPES = [(5, 3), (1, 4), (7,), (4, 2, 2), (1,)]  # an uneven share, none at all for rank 1, and even ones

@@ -18,8 +18,8 @@ from alignzoo.geometry import ascent
 from alignzoo.geometry.ascent import kth_smallest, lengthened
 from alignzoo.geometry.perturb import norm
 from alignzoo.interfaces import StepLoss
+from alignzoo.step.context import SetupContext
 from alignzoo.testing.tiny import tiny_model
-from alignzoo.train.context import SetupContext
 
 RHO = 0.3
 close = torch.testing.assert_close

@@ -18,7 +18,7 @@ from alignzoo.geometry import plots
 from alignzoo.geometry.sharpness import Subspace, measure
 from alignzoo.model.load import find_model, load_policy
 from alignzoo.model.weights import fingerprint
-from alignzoo.plugin.settings import Settings
+from alignzoo.plan.settings import Settings
 from alignzoo.report import Progress
 from alignzoo.sandbox import MODEL_PATH, preference_rows
 

@@ -12,13 +12,13 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from alignzoo import PairBatch, load_method
 from alignzoo.interfaces import PreferenceLoss
+from alignzoo.objective.objective import Objective
 from alignzoo.plugin import Options
 from alignzoo.report import Reporter
+from alignzoo.step.context import SetupContext, StepContext
 from alignzoo.testing.ranks import on_two_ranks
 from alignzoo.testing.steps import Bench, context, every_field
 from alignzoo.testing.tiny import batch_of, cut, pair_rows, shifted, tiny_model
-from alignzoo.train.context import SetupContext, StepContext
-from alignzoo.train.objective import Objective
 
 RHO = 0.2
 ROWS = pair_rows(8, seed=9)

@@ -69,10 +69,10 @@ def test_losses_equal_trl(name: str, options: Any, loss_type: str, beta: float, 
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig, DPOTrainer
 
+    from alignzoo.logprobs.logps import padded_pair_logps
+    from alignzoo.objective.views import with_constants
     from alignzoo.sandbox import MODEL_PATH, preference_rows
     from alignzoo.testing.tiny import batch_of
-    from alignzoo.train.logps import padded_pair_logps
-    from alignzoo.train.views import with_constants
 
     tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
     policy = AutoModelForCausalLM.from_pretrained(MODEL_PATH, dtype=torch.float32).eval()

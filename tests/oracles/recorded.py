@@ -13,10 +13,10 @@ from problem import cross_entropies, flat, network, squared_errors
 from alignzoo import PairBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.interfaces import PreferenceLoss
+from alignzoo.objective.objective import Objective
 from alignzoo.plugin import Options
+from alignzoo.step.context import Engine, StepContext
 from alignzoo.testing.tiny import cut
-from alignzoo.train.context import Engine, StepContext
-from alignzoo.train.objective import Objective
 
 
 def oracle(name: str) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from llama import MICRO_BATCHES, PAIRS, head, model, rows, seen_from_outside
 from recorded import oracle
 
 from alignzoo import PairBatch, load_method
-from alignzoo.geometry.probe import Probe
+from alignzoo.objective.objective import Objective
+from alignzoo.probe.probe import Probe
 from alignzoo.report import Reporter
+from alignzoo.step.context import SetupContext
 from alignzoo.testing.steps import context
 from alignzoo.testing.tiny import cut
-from alignzoo.train.context import SetupContext
-from alignzoo.train.objective import Objective
 
 close = torch.testing.assert_close
 RECORDED = oracle("shapo-token")

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 import yaml
 
+from alignzoo.base.stored import sealed
+from alignzoo.contract.card import Card, Options
 from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
-from alignzoo.plugin.card import Card, Options
-from alignzoo.plugin.plan import Plan
-from alignzoo.plugin.planfile import FITTED, plan_to_dict, read_plan, write_plan
+from alignzoo.plan.plan import Plan
+from alignzoo.plan.planfile import FITTED, plan_to_dict, read_plan, write_plan
+from alignzoo.plan.recipe import Layer, flatten, read_recipe
+from alignzoo.plan.resolve import require, resolve
+from alignzoo.plan.started import plain_values, plan_as_started
 from alignzoo.plugin.plugin import Plugin
-from alignzoo.plugin.recipe import Layer, flatten, read_recipe
 from alignzoo.plugin.registry import Registry, plugins_from, registry, resume_words
-from alignzoo.plugin.resolve import require, resolve
-from alignzoo.plugin.started import plain_values, plan_as_started
-from alignzoo.stored import sealed
 
 OWN = {"model": "sandbox", "data": "sandbox"}
 

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from pydantic import Field
 
+from alignzoo.contract.card import Card, Need, Options
 from alignzoo.errors import AlignzooError, UsageError
-from alignzoo.plugin.card import Card, Need, Options
-from alignzoo.plugin.plan import Plan
-from alignzoo.plugin.planfile import plan_to_dict, read_plan, write_plan
+from alignzoo.plan.plan import Plan
+from alignzoo.plan.planfile import plan_to_dict, read_plan, write_plan
+from alignzoo.plan.recipe import Layer, flatten
+from alignzoo.plan.resolve import require, resolve
 from alignzoo.plugin.plugin import Plugin
-from alignzoo.plugin.recipe import Layer, flatten
 from alignzoo.plugin.registry import Registry, registry
-from alignzoo.plugin.resolve import require, resolve
 
 OWN = {"model": "sandbox", "data": "sandbox"}
 SOFT = {**OWN, "robust": ["soft-label"]}

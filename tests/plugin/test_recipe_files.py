@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from alignzoo.base.safe_yaml import MOST_BYTES
 from alignzoo.errors import UsageError
-from alignzoo.plugin.recipe import flatten, read_recipe
-from alignzoo.plugin.resolve import require, resolve
-from alignzoo.safe_yaml import MOST_BYTES
+from alignzoo.plan.recipe import flatten, read_recipe
+from alignzoo.plan.resolve import require, resolve
 
 
 def refusal(tmp_path: Path, content: str | bytes) -> UsageError:
@@ -86,7 +86,7 @@ def test_words_that_nothing_reads_are_errors(tmp_path: Path, content: str, words
 
 def test_options_of_a_method_that_another_layer_replaces_stay_unread(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("loss: {name: ipo, tau: 0.3}\nloss.ipo.logps: sum")
-    from alignzoo.plugin.recipe import Layer
+    from alignzoo.plan.recipe import Layer
 
     plan = require(resolve([read_recipe(str(tmp_path / "mine.yaml")), Layer("flag", {"loss": "dpo"})]))
     assert plan.loss.card.name == "dpo"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from alignzoo.base.suggest import MIGRATION, OTHER_METHODS, nearest, suggest
+from alignzoo.plan.settings import Settings
 from alignzoo.plugin.registry import registry
-from alignzoo.plugin.settings import Settings
-from alignzoo.suggest import MIGRATION, OTHER_METHODS, nearest, suggest
 
 FLAGS = [f"--{flag}" for flag in [*Settings.by_flag(), "loss", "loss.beta", "resume"]]
 

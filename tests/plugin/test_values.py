@@ -9,10 +9,10 @@ import pytest
 from pydantic import Field, ValidationError
 
 import alignzoo
+from alignzoo.contract.card import Options
 from alignzoo.errors import UsageError
-from alignzoo.plugin.card import Options
-from alignzoo.plugin.recipe import Layer
-from alignzoo.plugin.resolve import require, resolve
+from alignzoo.plan.recipe import Layer
+from alignzoo.plan.resolve import require, resolve
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "nan", "inf", True, False])

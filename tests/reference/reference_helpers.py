@@ -13,12 +13,12 @@ from accelerate import Accelerator
 from datasets import Dataset
 
 from alignzoo.data.collate import TokenBatch
+from alignzoo.logprobs.logps import padded_pair_logps
 from alignzoo.pairs import PairBatch
 from alignzoo.reference.compute import Filling
 from alignzoo.reference.shards import Values
 from alignzoo.reference.store import Store
 from alignzoo.report import Reporter
-from alignzoo.train.logps import padded_pair_logps
 
 SIDES = ("prompt_ids", "chosen_ids", "rejected_ids")
 

@@ -13,15 +13,15 @@ import torch
 from heard import Heard
 from reference_helpers import Counting, dataset_of, filling, swapped
 
+from alignzoo.distributed.sharding import resharding, shard
 from alignzoo.errors import AlignzooError
+from alignzoo.logprobs.logps import padded_pair_logps
 from alignzoo.reference import compute
 from alignzoo.reference.cached import CachedReference, cached_reference
 from alignzoo.reference.compute import Source
 from alignzoo.reference.frozen import Reference, as_reference
 from alignzoo.testing.ranks import on_two_ranks
 from alignzoo.testing.tiny import batch_of, cut, pair_rows, tiny_model, with_adapter
-from alignzoo.train.logps import padded_pair_logps
-from alignzoo.train.sharding import resharding, shard
 
 ROWS, OTHERS = pair_rows(30), pair_rows(8, seed=1, first_id=0)  # other pairs with the same ids, as held-out ones may be
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from alignzoo.logprobs.logps import padded_pair_logps
 from alignzoo.model.base import REFERENCE_ADAPTER
 from alignzoo.model.modes import disable_dropout
 from alignzoo.reference.frozen import Reference
 from alignzoo.testing.tiny import CONFIGS, batch_of, pair_rows, tiny_model
-from alignzoo.train.logps import padded_pair_logps
 
 BATCH = batch_of(pair_rows(3))
 

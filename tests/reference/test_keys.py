@@ -13,12 +13,12 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from reference_helpers import SIDES, dataset_of, swapped
 
+from alignzoo.logprobs.logps import padded_pair_logps
 from alignzoo.model.base import REFERENCE_ADAPTER
 from alignzoo.model.weights import fingerprint
-from alignzoo.plugin.settings import Settings
+from alignzoo.plan.settings import Settings
 from alignzoo.reference.keys import batch_keys, dataset_keys, in_bytes, reference_identity, response_keys
 from alignzoo.testing.tiny import batch_of, pair_rows, tiny_model, with_adapter
-from alignzoo.train.logps import padded_pair_logps
 
 ROWS = pair_rows(20)
 
@@ -80,7 +80,7 @@ def test_how_attention_is_implemented_does_not_count() -> None:
 def test_where_numbers_are_rounded_it_counts_how_they_are_computed(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alignzoo.train.logps._TRIED", {})
+    monkeypatch.setattr("alignzoo.logprobs.logps._TRIED", {})
     model, eager, logits = tiny_model(), tiny_model(), tiny_model()
     eager.set_attn_implementation("eager")
     batch = batch_of(ROWS[:2])

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from alignzoo import load_method
 from alignzoo.errors import DataError, ModelError, UsageError
-from alignzoo.geometry.probe import Probe
 from alignzoo.model.classifier import load_scorer
 from alignzoo.plugin import registry
+from alignzoo.probe.probe import Probe
 from alignzoo.report import Progress, Reporter
 from alignzoo.reward.context import Response, RewardContext
 from alignzoo.testing import check_method
@@ -205,7 +205,7 @@ def test_the_columns_of_the_data_are_the_scores() -> None:
 @pytest.mark.parametrize("pooling", ["mean", "last", "max"])
 @pytest.mark.parametrize("layer", [1, 2])
 def test_the_probe_scores_by_its_own_logits(layer: int, pooling: Any) -> None:
-    from alignzoo.geometry.probe import hidden_features
+    from alignzoo.probe.probe import hidden_features
 
     model = tiny_model()
     draw = torch.Generator().manual_seed(0)

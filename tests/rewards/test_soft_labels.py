@@ -15,9 +15,9 @@ from alignzoo import PairBatch, load_method
 from alignzoo.errors import MethodError
 from alignzoo.interfaces import GeometryController, PreferenceLoss
 from alignzoo.lazy import torch as lazy_torch
+from alignzoo.objective.objective import Objective
 from alignzoo.plugin import Options
 from alignzoo.testing.sample import leaves, sample
-from alignzoo.train.objective import Objective
 
 BETA = 0.1
 Gradients = dict[str, torch.Tensor]

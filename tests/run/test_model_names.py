@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from alignzoo.base.hub import offline_hint
 from alignzoo.cli.main import main
 from alignzoo.data.sources import load_rows
 from alignzoo.errors import DataError, ModelError
-from alignzoo.hub import offline_hint
 from alignzoo.model.load import find_model, load_tokenizer
-from alignzoo.plugin.settings import Settings
+from alignzoo.plan.settings import Settings
 
 
 def test_a_run_folder_is_answered_with_its_model(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ import pytest
 import yaml
 from run_helpers import Az, MakeModel, RunFolder, Start
 
-from alignzoo.files import PARTIAL
-from alignzoo.owner import Owner
-from alignzoo.run_folder import RUN_FILES, RUN_FOLDERS
-from alignzoo.stored import sealed, unsealed
+from alignzoo.base.files import PARTIAL
+from alignzoo.base.owner import Owner
+from alignzoo.base.stored import sealed, unsealed
+from alignzoo.runs.folder import RUN_FILES, RUN_FOLDERS
 from alignzoo.train.checkpoint import latest_checkpoint, step_of
 
 Command = Callable[..., list[str]]

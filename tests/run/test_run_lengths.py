@@ -14,7 +14,7 @@ from run_helpers import Az, MakeModel, Train, plain_rows, write_rows
 
 from alignzoo.errors import UsageError
 from alignzoo.model.positions import has_position_table, warn_beyond_positions, within_positions
-from alignzoo.plugin.settings import Settings
+from alignzoo.plan.settings import Settings
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
 GPT2 = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64)

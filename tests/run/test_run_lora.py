@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignzoo.errors import ModelError, UsageError
 from alignzoo.model.load import ModelSource, find_model, load_policy, load_tokenizer
-from alignzoo.plugin.settings import Settings
+from alignzoo.plan.settings import Settings
 
 ADAPTED = {"lora.r": 4, "geometry": "shapo-token", "geometry.interval": 1, "robust": ["drdpo"]}
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignzoo.report import Reporter
-from alignzoo.runs import resume
+from alignzoo.runs.execute import resume
 from alignzoo.sandbox import EVALUATION_SPLITS
 
 GEOMETRY = {

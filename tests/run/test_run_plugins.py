@@ -14,9 +14,9 @@ from in_process import call_main
 from run_helpers import RunFolder, Train, write_rows
 
 import alignzoo
+from alignzoo.contract.card import OLDEST_PLUGIN_API
 from alignzoo.errors import BrokenPluginError, DataError, MethodError, UsageError
 from alignzoo.plugin import plugins_from
-from alignzoo.plugin.card import OLDEST_PLUGIN_API
 
 OLD = Path(__file__).parents[1] / "plugin" / "api_1" / "plugin_of_api_1.py"
 HEAD = (

@@ -15,9 +15,9 @@ import transformers
 from heard import Heard
 from run_helpers import LN2, Az, MakeModel, OnTwoRanks, RunFolder, Start, Train, same
 
-from alignzoo.plugin.recipe import Layer, flatten
-from alignzoo.plugin.resolve import require, resolve
-from alignzoo.runs import _Run
+from alignzoo.plan.recipe import Layer, flatten
+from alignzoo.plan.resolve import require, resolve
+from alignzoo.runs.execute import _Run
 
 Command = Callable[..., list[str]]
 BATCHES = "import alignzoo.reference.compute as compute; compute.TOKENS_ON_CPU = 60; compute.SECONDS_PER_SHARD = 0; "

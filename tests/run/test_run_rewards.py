@@ -17,11 +17,11 @@ from reward_helpers import save_classifier
 from run_helpers import Az, MakeModel, OnTwoRanks, RunFolder, Start, Train, write_rows
 
 import alignzoo
-from alignzoo.cache import cache_root
+from alignzoo.base.cache import cache_root
 from alignzoo.errors import AlignzooError, DataError, IncompatibleError, MethodError, ModelError, UsageError
 from alignzoo.plugin import plugins_from
 from alignzoo.reward import scoring
-from alignzoo.runs import resume
+from alignzoo.runs.execute import resume
 from alignzoo.sandbox import preference_rows
 
 SHAPO = {"geometry": "shapo-reward", "geometry.interval": 1, "geometry.select": "random", "eval-share": 0.2}

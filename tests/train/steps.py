@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alignzoo import load_method
 from alignzoo.interfaces import PreferenceLoss, RobustWrapper
-from alignzoo.train.objective import Objective
+from alignzoo.objective.objective import Objective
 
 
 def objective(loss: str | PreferenceLoss = "dpo", *wrappers: str | RobustWrapper, coupled: bool = False) -> Objective:

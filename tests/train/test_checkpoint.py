@@ -14,11 +14,11 @@ import pytest
 import torch
 from heard import Heard
 
+from alignzoo.base.files import PARTIAL, clear_leftovers
+from alignzoo.base.owner import Owner
+from alignzoo.base.stored import file_digest, read_sealed, sealed
 from alignzoo.errors import AlignzooError, MethodError
-from alignzoo.files import PARTIAL, clear_leftovers
 from alignzoo.model.weights import fingerprint
-from alignzoo.owner import Owner
-from alignzoo.stored import file_digest, read_sealed, sealed
 from alignzoo.testing.tiny import tiny_model
 from alignzoo.train import checkpoint as checkpoints
 from alignzoo.train.checkpoint import (

@@ -15,15 +15,15 @@ from mutations import damaged
 
 from alignzoo.data.parts import Scores
 from alignzoo.errors import AlignzooError
-from alignzoo.geometry.probe import Probe
 from alignzoo.geometry.projections import Projection
 from alignzoo.geometry.subspace import SavedSelection, save_selection
-from alignzoo.outcome import RunResult, read_before, write_evaluation
-from alignzoo.plugin.planfile import plan_to_dict, read_plan, write_plan
-from alignzoo.plugin.recipe import Layer
-from alignzoo.plugin.resolve import require, resolve
+from alignzoo.plan.planfile import plan_to_dict, read_plan, write_plan
+from alignzoo.plan.recipe import Layer
+from alignzoo.plan.resolve import require, resolve
+from alignzoo.probe.probe import Probe
 from alignzoo.reference.shards import Values, read_shards, write_shard
 from alignzoo.reward import keep as scores
+from alignzoo.runs.outcome import RunResult, read_before, write_evaluation
 from alignzoo.train.checkpoint import Checkpoint, load_latest, save_checkpoint
 from alignzoo.train.metrics import MetricsFile, metrics_digest
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alignzoo.train.head import PLAIN, Shape, token_logps
+from alignzoo.logprobs.head import PLAIN, Shape, token_logps
 
 K, H, V = 11, 6, 37
 SHAPES = {"plain": PLAIN, "scaled": Shape(scale=0.7), "capped": Shape(softcap=3.0), "both": Shape(1.7, 2.0)}

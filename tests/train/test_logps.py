@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from alignzoo.data.collate import TokenBatch
+from alignzoo.logprobs.logps import padded_pair_logps
 from alignzoo.testing.tiny import CONFIGS, batch_of, pair_rows, tiny_model
-from alignzoo.train.logps import padded_pair_logps
 
 ROWS = pair_rows(4, seed=3)
 each_family = pytest.mark.parametrize("family", CONFIGS)

@@ -12,12 +12,12 @@ import torch
 import transformers
 from steps import objective
 
+from alignzoo.logprobs.logps import padded_pair_logps
 from alignzoo.model.load import find_model, load_policy
 from alignzoo.model.modes import disable_dropout
-from alignzoo.plugin.settings import Settings
+from alignzoo.plan.settings import Settings
 from alignzoo.testing.steps import context
 from alignzoo.testing.tiny import NEOX, SMALL, VOCAB, batch_of, cut, pair_rows, with_adapter
-from alignzoo.train.logps import padded_pair_logps
 
 ROWS = pair_rows(4)
 EXPERTS = {**SMALL, "num_local_experts": 4, "num_experts_per_tok": 2}

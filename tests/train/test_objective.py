@@ -14,12 +14,12 @@ from steps import objective
 from alignzoo import PairBatch, load_method
 from alignzoo.errors import MethodError
 from alignzoo.interfaces import PreferenceLoss, RobustWrapper
+from alignzoo.objective.objective import Objective, rewards_of
 from alignzoo.plugin import Options
+from alignzoo.step.context import StepContext
 from alignzoo.testing.ranks import on_two_ranks
 from alignzoo.testing.steps import Bench, context, gradients
 from alignzoo.testing.tiny import batch_of, cut, pair_rows, shifted, tiny_model
-from alignzoo.train.context import StepContext
-from alignzoo.train.objective import Objective, rewards_of
 
 ROWS = pair_rows(8, seed=5)
 

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from alignzoo.errors import UsageError
-from alignzoo.plugin.settings import Settings
+from alignzoo.plan.settings import Settings
 from alignzoo.testing.tiny import CONFIGS, tiny_model
 from alignzoo.train.optim import learning_rate, load_optimizer, make_optimizer, optimizer_class
 

@@ -19,14 +19,14 @@ from alignzoo import load_method
 from alignzoo.data.collate import TokenBatch
 from alignzoo.data.lengths import Lengths
 from alignzoo.data.pack import Pack, pack_of
+from alignzoo.logprobs import attention
+from alignzoo.logprobs.forward import choose_forward, goes_by_batch, use_packing, worth_trying
+from alignzoo.logprobs.logps import packed_pair_logps, padded_pair_logps
 from alignzoo.report import Reporter
+from alignzoo.step.context import SetupContext
 from alignzoo.testing.steps import context, gradients
 from alignzoo.testing.tiny import CONFIGS, SMALL, VOCAB, batch_of, pair_rows, tiny_model, with_adapter
-from alignzoo.train import attention
 from alignzoo.train.batches import Sizes
-from alignzoo.train.context import SetupContext
-from alignzoo.train.forward import choose_forward, goes_by_batch, use_packing, worth_trying
-from alignzoo.train.logps import packed_pair_logps, padded_pair_logps
 
 WINDOW = 6
 GATED = {**SMALL, "num_hidden_layers": 4}

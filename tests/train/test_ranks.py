@@ -8,8 +8,8 @@ from typing import Any
 import accelerate.utils
 import pytest
 
+from alignzoo.distributed.ranks import on_all_ranks
 from alignzoo.errors import AlignzooError, DataError, MethodError
-from alignzoo.ranks import on_all_ranks
 from alignzoo.report import Reporter
 from alignzoo.train.assemble import probe_source
 

@@ -25,7 +25,7 @@ from alignzoo.plugin import Card, Options, Paper, Verified
 from pydantic import Field
 
 if TYPE_CHECKING:
-    from alignzoo.train.context import StepContext
+    from alignzoo.step.context import StepContext
 
 
 class GradientCentralizationOptions(Options):

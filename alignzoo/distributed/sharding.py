@@ -1,0 +1,119 @@
+"""FSDP2: every rank keeps some rows of each weight, of its gradient and of the optimizer's state.
+
+One group per decoder layer, and one for everything else (embeddings, last norm, head, tied weights among them). What
+the ranks do with a micro-batch must be the same on all of them, for each forward and backward gathers weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from alignzoo.data.collate import TokenBatch
+from alignzoo.distributed.launch import distributed_backend, reshards_after_forward
+from alignzoo.distributed.shards import whole_state
+from alignzoo.logprobs.logps import PairForward
+from alignzoo.model.base import without_adapter
+from alignzoo.pairs import PairBatch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def prepare(accelerator: Accelerator, model: Any, *, frozen: bool = False) -> Any:
+    """The model as this launch runs it: under autocast, and replicated (DDP) or sharded over the ranks.
+
+    Make optimizers after: sharding exchanges the parameters. ``frozen``: for a model that is never trained.
+    """
+    if distributed_backend() != "fsdp":
+        return accelerator.prepare_model(model, evaluation_mode=frozen)
+    sharded = shard(model, reshard_after_forward=reshards_after_forward())
+    return accelerator.prepare_model(sharded, evaluation_mode=True)  # which adds autocast, and no DDP
+
+
+def shard(model: Any, *, reshard_after_forward: bool = True) -> Any:
+    """The model, sharded in place over all ranks; parameters become DTensors, so an optimizer has to be made after.
+
+    Args:
+        model: a transformers model, or an adapted one; the same weights on all ranks.
+        reshard_after_forward: free a layer's gathered weights between forward and backward.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    device = next(model.parameters()).device.type
+    mesh = init_device_mesh(device, (torch.distributed.get_world_size(),))
+    for layer in _layers(model):
+        fully_shard(layer, mesh=mesh, reshard_after_forward=reshard_after_forward)
+    return fully_shard(model, mesh=mesh)
+
+
+def is_shard(model: Any) -> bool:
+    """Whether :func:`shard` made the model."""
+    return hasattr(model, "set_requires_gradient_sync")
+
+
+def resharding(forward: PairForward) -> PairForward:
+    """``forward``, after which a model that is sharded is so again.
+
+    Without a backward the root's weights would stay gathered, and what is written to the shards would not be seen.
+    """
+
+    def run(model: torch.nn.Module, batch: TokenBatch) -> PairBatch:
+        done = False
+        try:
+            pairs = forward(model, batch)
+            done = True
+        finally:
+            if is_shard(model) and not (done and torch.is_grad_enabled()):
+                reshard(model)
+        return pairs
+
+    return run
+
+
+def reshard(model: Any) -> None:
+    """Let go of gathered weights, also of those that a failure in the middle of a pass left behind."""
+    for module in model.modules():
+        if is_shard(module):
+            module.reshard()
+
+
+@contextmanager
+def gathered(model: Any) -> Iterator[None]:
+    """Inside, every rank has all weights of a sharded model, so that one of them can run it alone, as often as it
+    wants; they are to be read only."""
+    modules = [module for module in model.modules() if is_shard(module)]
+    try:
+        for module in modules:
+            module.set_reshard_after_forward(False, recurse=False)
+            module.unshard()
+        yield
+    finally:
+        for module in modules:
+            module.set_reshard_after_forward(module is not model and reshards_after_forward(), recurse=False)
+            module.reshard()
+
+
+def full_state(model: torch.nn.Module, *, keep: bool) -> dict[str, torch.Tensor]:
+    """The model's state dict with whole tensors; all ranks take part, and those without ``keep`` get an empty one."""
+    seen: dict[int, torch.Tensor] = {}  # weights that are tied stay one tensor
+    state = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen[id(tensor)] = whole_state(tensor.detach(), keep=keep)
+        state[name] = seen[id(tensor)]
+    return state if keep else {}
+
+
+def _layers(model: Any) -> list[torch.nn.Module]:
+    """The decoder layers: what transformers says must not be split, else the longest list of modules."""
+    names = set(getattr(without_adapter(model), "_no_split_modules", None) or ())
+    layers = [module for module in model.modules() if type(module).__name__ in names][::-1]  # the inner ones first
+    if layers:
+        return layers
+    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    return list(max(lists, key=len, default=[]))

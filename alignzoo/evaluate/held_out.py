@@ -1,0 +1,86 @@
+"""The objective and the rewards on held-out pairs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+
+from alignzoo.data.collate import TokenBatch
+from alignzoo.errors import NonFiniteLossError
+from alignzoo.objective.views import with_constants
+from alignzoo.pairs import PairBatch
+from alignzoo.reference.frozen import ReferenceForward
+from alignzoo.report import Reporter
+from alignzoo.step.context import Engine
+from alignzoo.train.metrics import name_pairs, non_finite, pair_metrics
+
+_Part = TypeVar("_Part")
+
+
+class HeldOut:
+    """Held-out pairs, cut over the ranks; their reference log-probs are computed once.
+
+    Args:
+        batches: the micro-batches of *all* ranks, the same list on each.
+    """
+
+    def __init__(
+        self, engine: Engine, reference: ReferenceForward | None, batches: Sequence[TokenBatch], report: Reporter
+    ) -> None:
+        self._engine = engine
+        self._reference = reference
+        self._report = report
+        world, rank = engine.world, engine.accelerator.process_index
+        self._mine = [batch.to(engine.accelerator.device) for batch in batches[rank::world]]
+        self._references: list[PairBatch] | None = None
+        # A rank with fewer batches still has to take part in gathering sharded weights.
+        rounds = -(-len(batches) // world) if engine.sharded else len(self._mine)
+        self._idle = [batches[0].to(engine.accelerator.device)] * (rounds - len(self._mine))
+
+    @torch.no_grad()
+    def evaluate(self, *, step: int = 0) -> dict[str, float]:
+        """``eval/loss`` (the objective over all held-out pairs), ``eval/rewards/…`` and ``eval/logps/…``.
+
+        Raises:
+            NonFiniteLossError: ``eval/loss`` is NaN or infinite after ``step`` optimizer steps.
+        """
+        model = self._engine.accelerator.unwrap_model(self._engine.model)
+        training = model.training
+        model.eval()
+        try:
+            with self._report.progress(len(self._mine), "evaluating", unit="batch") as bar:
+                if self._reference is not None and self._references is None:
+                    every = [self._reference(batch) for batch in (*self._mine, *self._idle)]
+                    self._references = every[: len(self._mine)]
+                parts = []
+                for i, batch in enumerate(self._mine):
+                    reference = self._references[i] if self._references is not None else None
+                    fields = self._engine.forward(model, batch)
+                    pairs = with_constants(fields, batch, reference, self._engine.groups)
+                    parts.append(pairs.to("cpu", dtype=torch.float64))
+                    bar.advance()
+                for batch in self._idle:
+                    self._engine.forward(model, batch)
+        finally:
+            model.train(training)
+        everyone = PairBatch.cat(self._over_ranks(parts))
+        objective = self._engine.objective
+        figures = {"loss": float(objective.value(everyone)), **pair_metrics(objective.loss, everyone)}
+        if not math.isfinite(figures["loss"]):
+            ids = torch.cat(self._over_ranks([batch.pair_ids.cpu() for batch in self._mine]))
+            raise NonFiniteLossError(
+                f"the objective on held-out pairs is {figures['loss']} after step {step}; "
+                f"pairs {name_pairs(non_finite(everyone, ids) or ids.tolist())}",
+                hint="try a lower --lr, or look at the model and at those rows of the held-out data",
+            )
+        return {f"eval/{name}": value for name, value in figures.items()}
+
+    def _over_ranks(self, parts: list[_Part]) -> list[_Part]:
+        if self._engine.world == 1:
+            return parts
+        gathered: list[list[_Part] | None] = [None] * self._engine.world
+        torch.distributed.all_gather_object(gathered, parts)
+        return [part for rank in gathered if rank for part in rank]

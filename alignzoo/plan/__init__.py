@@ -1,0 +1,1 @@
+"""From words on a command line, in recipes and in run folders to one resolved plan."""

@@ -1,0 +1,295 @@
+"""``plan.yaml``: everything that determines a run, each value with where it came from; read back by ``--resume``."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+
+from alignzoo import __version__
+from alignzoo.base.files import write_text
+from alignzoo.base.stored import DIGEST, read_object, value_digest
+from alignzoo.contract.card import ExtensionKind, is_path
+from alignzoo.distributed.launch import distributed_backend
+from alignzoo.errors import AlignzooError, DamagedError, UsageError
+from alignzoo.plan.plan import SANDBOX, Method, Plan
+from alignzoo.plan.recipe import METHOD_KINDS, Layer
+from alignzoo.plan.resolve import require, resolve
+from alignzoo.plan.settings import Settings
+from alignzoo.plan.started import PLAN_FILE, plan_as_started
+from alignzoo.plugin.faults import exists
+from alignzoo.plugin.plugin import Plugin
+from alignzoo.plugin.registry import registry, sources
+
+FITTED = "model"
+"""The origin of a setting that the model has decided."""
+PATHS = ("model", "data", "eval-data", "out")
+"""Settings that may name a file or folder."""
+DEFAULT, PRESET = "default", "preset"
+"""Origins of values that nobody stated: the card's default, or what a stated option (a preset) fills in."""
+
+
+def _stated(values: Mapping[str, Any], origins: Mapping[str, str], preset: Collection[str] = ()) -> dict[str, Any]:
+    def origin(name: str) -> str:
+        return origins.get(name, PRESET if name in preset else DEFAULT)
+
+    return {name: {"value": value, "from": origin(name)} for name, value in values.items()}
+
+
+def _method(method: Method) -> dict[str, Any]:
+    return {
+        "name": method.card.name,
+        "from": method.distribution,
+        "options": _stated(
+            method.options.model_dump(mode="json"), method.origins, preset=method.options.model_fields_set
+        ),
+    }
+
+
+def plan_to_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as plain data: methods with their options, settings by flag, each value with its origin."""
+    settings = plan.settings.model_dump(mode="json")
+    origins = {Settings.flag(name): origin for name, origin in plan.origins.items()}
+    return {
+        "alignzoo": __version__,
+        "sentence": plan.sentence(),
+        "notes": list(plan.notes),
+        "loss": _method(plan.loss),
+        "robust": [_method(method) for method in plan.robust],
+        "geometry": _method(plan.geometry),
+        "companions": [_method(method) for method in plan.companions],
+        "reward": None if plan.reward is None else _method(plan.reward),
+        "needs": sorted(plan.needs),
+        "plugins": [plugin.identity() for plugin in used_plugins(plan)],
+        "settings": _stated({Settings.flag(name): value for name, value in settings.items()}, origins),
+    }
+
+
+def used_plugins(plan: Plan) -> list[Plugin]:
+    """The plugins that a run uses: those of its methods, observers, judge and data format, and every ``--plugin``."""
+    known, settings = registry(), plan.settings
+    cards = [method.card for method in plan.methods]
+    used = [known.plugin_of(card) for card in cards]
+    asked: list[tuple[ExtensionKind, str]] = [("judge", settings.judge)] if settings.data == SANDBOX else []
+    asked += [("observer", name) for name in settings.observe]
+    used += [known.plugin_of(known.find_extension(kind, name)) for kind, name in asked]
+    for name in {settings.data_format, settings.eval_data_format} - {None}:
+        with contextlib.suppress(AlignzooError):  # a built-in one, or a mistake that is told where the data is read
+            used.append(known.plugin_of(known.find_extension("format", str(name))))
+    return [plugin for plugin in known.plugins if plugin.file or any(plugin is other for other in used)]
+
+
+def write_plan(plan: Plan, folder: Path) -> None:
+    """Write ``plan.yaml`` into a run folder, whole or not at all."""
+    content = _anchored(plan_to_dict(plan))
+    for method, stated in zip(plan.methods, _methods(content), strict=True):
+        _anchor_options(method, stated["options"])
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+    text += yaml.safe_dump({DIGEST: value_digest(yaml.safe_load(text))})
+    write_text(folder / PLAN_FILE, text)
+
+
+def read_plan(folder: Path, *, trust_remote_code: bool = False, command: str = "run --resume") -> Plan:
+    """The plan of a run folder.
+
+    Args:
+        trust_remote_code: the user allows its model to run code; a plan alone may not ask for that.
+        command: what reads it, for messages.
+
+    Raises:
+        AlignzooError: the folder is not a run of alignzoo, or its plan is damaged.
+        UsageError: it needs a plugin file or a trust that the user has to state again.
+    """
+    path = folder / PLAN_FILE
+    if not path.is_file():
+        reason = "no such folder" if not folder.is_dir() else f"it holds no {PLAN_FILE}"
+        raise AlignzooError(
+            f"{folder} is not the folder of an alignzoo run: {reason}", hint="give the --out folder of an earlier run"
+        )
+    content = plan_as_started(folder)
+    layers = _layers(content)
+    files = [plugin["file"] for plugin in content["plugins"] if plugin.get("file")]
+    _check_plugin_files(files, folder, f"alignzoo {command} {shlex.quote(str(folder))}")
+    plan = require(resolve(layers, distributed=distributed_backend()))
+    if plan.settings.trust_remote_code and not trust_remote_code:
+        raise UsageError(
+            f"the run in {folder} lets its model run code, and a run folder may not ask for that by itself",
+            hint=f"if you trust the model: alignzoo {command} {shlex.quote(str(folder))} --trust-remote-code",
+        )
+    if trust_remote_code and not plan.settings.trust_remote_code:
+        raise UsageError(
+            f"the run in {folder} was started without --trust-remote-code, and its plan stays as it is",
+            hint="leave it out",
+        )
+    _check_unchanged(content, plan, path)
+    return plan
+
+
+def plan_layer(content: dict[str, Any], name: str) -> Layer:
+    """What a run was given, as a recipe for another one: all but its folder, and its trust in code.
+
+    Args:
+        name: the run folder or its ``plan.yaml``, as the user named it.
+
+    Raises:
+        AlignzooError: the plan is damaged.
+        UsageError: it needs a plugin file that the user has to name again.
+    """
+    try:
+        values = {
+            key: value
+            for layer in _layers(content)
+            for key, value in layer.values.items()
+            if layer.origin != FITTED or key in METHOD_KINDS  # another model may have other positions
+        }
+        files = [str(plugin["file"]) for plugin in content.get("plugins") or () if plugin.get("file")]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise AlignzooError(f"{name} is damaged: {error}", hint="write a recipe with the words of that run") from error
+    _check_plugin_files(files, name, f"alignzoo run --recipe {shlex.quote(name)}")
+    values.pop("out", None)
+    trusting = values.pop("trust-remote-code", None) in (True, "true")
+    note = f"{name}: --trust-remote-code is not taken from it; give it yourself if you trust the model"
+    return Layer(f"recipe:{name}", values, (note,) if trusting else ())
+
+
+def _check_plugin_files(files: Sequence[str], where: Path | str, command: str) -> None:
+    """Refuse a plan whose plugin files were not named on this command line."""
+    absent = [file for file in files if Path(file) not in [given.resolve() for given in sources().files]]
+    if absent:
+        raise UsageError(
+            f"the run in {where} uses the plugin file {absent[0]}, and a run folder may not make code run by itself",
+            hint=f"name it again: {command}" + "".join(f" --plugin {shlex.quote(file)}" for file in files),
+        )
+
+
+def changed_plugins(folder: Path, plan: Plan) -> list[str]:
+    """What to say of the plugins of a run that are not what they were when it was started."""
+    then = _recorded(folder)
+    remarks = []
+    for plugin in [*used_plugins(plan), *_detected(folder)]:
+        old = then.get(plugin.distribution, [])
+        if any((was.get("version"), was.get("hash")) == (plugin.version, plugin.fingerprint()) for was in old):
+            continue
+        versions = sorted({str(was.get("version")) for was in old} - {plugin.version})
+        if not old:
+            what = "it was not there then"
+        else:
+            what = f"it was {' or '.join(versions)} then" if versions else "its files have changed"
+        remarks.append(
+            f"plugin {plugin.label} ({plugin.entry_point}) is not the one that this run was started with: {what}; "
+            "the rest of the run may differ from its beginning"
+        )
+    return remarks
+
+
+def _recorded(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """What the run wrote down of the plugins at its start, by distribution: those it used, and those it saw."""
+    entries = plan_as_started(folder)["plugins"]
+    with contextlib.suppress(DamagedError):  # a run that was stopped early has no env.json
+        seen = read_object(folder / "env.json").get("plugins")
+        entries += [entry for entry in seen if isinstance(entry, dict)] if isinstance(seen, list) else []
+    found: dict[str, list[dict[str, Any]]] = {}
+    for entry in entries:
+        found.setdefault(str(entry.get("distribution")), []).append(entry)
+    return found
+
+
+def _detected(folder: Path) -> list[Plugin]:
+    """The plugins whose layouts the run's data was recognised by."""
+    known = registry()
+    names: set[str] = set()
+    with contextlib.suppress(DamagedError):  # a run that was stopped early has no data.json
+        facts = read_object(folder / "data.json")
+        names = {str(summary.get("format")) for summary in facts.values() if isinstance(summary, dict)}
+    return [plugin for plugin, card in known.extensions("format") if card.name in names]
+
+
+def _anchored(content: dict[str, Any]) -> dict[str, Any]:
+    """Local files and folders by their whole path, so that a run can be resumed from anywhere."""
+    for flag in PATHS:
+        stated = content["settings"][flag]
+        value = stated["value"]
+        if isinstance(value, str) and value != SANDBOX and exists(value):
+            stated["value"] = str(Path(value).resolve())
+    return content
+
+
+def _anchor_options(method: Method, stated: dict[str, Any]) -> None:
+    """The same for options that are paths: of type ``Path``, or with ``Field(json_schema_extra={"path": True})``."""
+    for name, field in method.card.options.model_fields.items():
+        value = stated[name]["value"]
+        if is_path(field) and isinstance(value, str) and value not in _words(field.annotation) and exists(value):
+            stated[name]["value"] = str(Path(value).resolve())
+
+
+def _words(annotation: Any) -> set[Any]:
+    """The values that a ``Literal`` in the annotation names: these are not paths, whatever lies in the folder."""
+    if get_origin(annotation) is Literal:
+        return set(get_args(annotation))
+    return {word for inner in get_args(annotation) for word in _words(inner)}
+
+
+def _check_unchanged(content: dict[str, Any], plan: Plan, path: Path) -> None:
+    """A newer alignzoo may have other defaults; a resumed run keeps those that it was started with."""
+    now = plan_to_dict(plan)
+    for then, group in ((content["settings"], now["settings"]), *_paired_options(content, now)):
+        for name, stated in group.items():
+            if name not in then or then[name]["value"] != stated["value"]:
+                was = repr(then[name]["value"]) if name in then else "not there"
+                raise AlignzooError(
+                    f"{path}: {name} was {was} when the run was started, and would now be {stated['value']!r}",
+                    hint=f"resume it with alignzoo {content.get('alignzoo')}, or start a new run with another --out",
+                )
+
+
+def _methods(content: dict[str, Any]) -> list[dict[str, Any]]:
+    return [content["loss"], *content["robust"], *_controllers(content), *_reward(content)]
+
+
+def _controllers(content: dict[str, Any]) -> list[dict[str, Any]]:
+    return [content["geometry"], *content["companions"]]
+
+
+def _reward(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """The reward, where the run has one."""
+    reward = content.get("reward")
+    return [] if reward is None else [reward]
+
+
+def _paired_options(then: dict[str, Any], now: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    pairs = zip(_methods(then), _methods(now), strict=False)  # an older plan has no reward, which comes last
+    return [(old["options"], new["options"]) for old, new in pairs]
+
+
+def _qualified(method: dict[str, Any]) -> str:
+    return f"{method['from']}:{method['name']}"
+
+
+def _layers(content: dict[str, Any]) -> list[Layer]:
+    """One layer for each origin, so that the origins survive a resume."""
+    values: dict[str, dict[str, Any]] = {}
+
+    def put(key: str, stated: dict[str, Any]) -> None:
+        if stated["from"] not in (DEFAULT, PRESET):
+            values.setdefault(stated["from"], {})[key] = stated["value"]
+
+    for flag, stated in content["settings"].items():
+        put(flag, stated)
+    stacks = {"robust": content["robust"], "geometry": _controllers(content)}
+    names: dict[str, Any] = {"loss": _qualified(content["loss"])}
+    names |= {kind: [_qualified(method) for method in stack] for kind, stack in stacks.items()}
+    single = {"loss": content["loss"]}
+    for reward in _reward(content):
+        names["reward"], single["reward"] = _qualified(reward), reward
+    for kind, method in single.items():
+        for option, stated in method["options"].items():
+            put(f"{kind}.{option}", stated)
+    for kind, method in ((kind, method) for kind, stack in stacks.items() for method in stack):
+        for option, stated in method["options"].items():
+            put(f"{kind}.{method['name']}.{option}", stated)
+    layers = [Layer(origin, {**layer, **names}) for origin, layer in values.items()]
+    return layers or [Layer("plan", names)]

@@ -1,0 +1,148 @@
+"""Recipes: YAML files with the words of a ``run`` command line, checked in and named.
+
+::
+
+    description: DPO with selective sharpness control
+    loss: {name: dpo, beta: 0.1}
+    robust: [drdpo]
+    geometry: {name: shapo-token, rho: 0.05}
+    lr: 1.0e-4
+    lora: {r: 8}
+
+Every layer of a run (recipes, flags) is flattened to dotted keys: ``loss``, ``loss.beta``, ``robust.drdpo.beta_prime``,
+``lora.r``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignzoo.base.safe_yaml import YAMLFault, read_yaml
+from alignzoo.base.shown import shown
+from alignzoo.base.suggest import suggest
+from alignzoo.errors import UsageError
+from alignzoo.plan.started import PLAN_FILE
+from alignzoo.plugin.faults import is_file
+from alignzoo.plugin.registry import registry
+
+METHOD_KINDS = ("loss", "robust", "geometry", "reward")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values from one place. ``origin`` is ``recipe:NAME`` or ``flag``; ``notes`` is what to say when it is used."""
+
+    origin: str
+    values: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def recipe_names() -> list[str]:
+    """The recipes that alignzoo and the installed plugins bring, by name."""
+    return sorted({name for _, name, _ in registry().recipes()})
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe given by name (or ``distribution:name``) or by path; of a run folder its plan.
+
+    Raises:
+        UsageError: neither, with the nearest names; or two plugins bring that name.
+    """
+    named = registry().find_recipe(name)
+    if named is not None:
+        return named
+    for path in (Path(name), Path(name) / PLAN_FILE):
+        if is_file(path):
+            return path
+    raise UsageError(
+        f"no recipe {shown(name)}: neither an installed one nor a file",
+        hint=suggest(name, recipe_names()) or "`alignzoo recipes list` shows the installed ones",
+    )
+
+
+def read_recipe(name: str) -> Layer:
+    """A recipe by name or path, as a flat layer; a run's plan serves as one, too.
+
+    Raises:
+        UsageError: not found, not YAML, or not a mapping.
+    """
+    path = find_recipe(name)
+    try:
+        content = read_yaml(path)
+    except YAMLFault as error:
+        raise UsageError(
+            f"{error}; not a valid recipe", hint="`alignzoo recipes show NAME` prints one that works"
+        ) from error
+    if not isinstance(content, dict):
+        found = "empty" if content is None else f"a {type(content).__name__}"
+        raise UsageError(f"{path}: a recipe is a mapping of settings, this is {found}")
+    if is_plan(content):
+        from alignzoo.plan.planfile import plan_layer
+
+        return plan_layer(content, name)
+    bare = name.rpartition(":")[2]
+    return Layer(origin=f"recipe:{path.stem if path.stem == bare else name}", values=flatten(content, str(path)))
+
+
+def is_plan(content: dict[str, Any]) -> bool:
+    """Whether this is what a run has written down of itself, which states an origin for each value."""
+    return {"alignzoo", "sentence", "settings"} <= content.keys()
+
+
+def flatten(content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Nested words to dotted keys; ``description`` is dropped.
+
+    Raises:
+        UsageError: a method without a name, or a word that is given twice (``max_steps`` and ``max-steps``).
+    """
+    flat = _Flat(where)
+    for raw, value in content.items():
+        key = str(raw)
+        if key == "description":
+            continue
+        if key == "robust" or (key == "geometry" and isinstance(value, list)):
+            names = value if isinstance(value, list) else [value]
+            flat.put(key, [flat.method(item, key, qualified=True) for item in names])
+        elif key in METHOD_KINDS:
+            flat.put(key, flat.method(value, key, qualified=False))
+        elif isinstance(value, dict) and value:
+            for inner, item in value.items():
+                flat.put(f"{_dashed(key)}.{inner}", item)
+        else:
+            flat.put(key if key.partition(".")[0] in METHOD_KINDS else _dashed(key), value)
+    return flat.values
+
+
+def _dashed(key: str) -> str:
+    return key.replace("_", "-")
+
+
+class _Flat:
+    """Dotted keys and their values, none given twice."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.values: dict[str, Any] = {}
+
+    def put(self, key: str, value: Any) -> None:
+        if key in self.values:
+            raise UsageError(f"{self.where}: {shown(key)} is given twice", hint="leave one of them out")
+        self.values[key] = value
+
+    def method(self, value: Any, kind: str, *, qualified: bool) -> str:
+        """The method's name; its options are put beside it."""
+        if isinstance(value, str):
+            return value
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            raise UsageError(
+                f"{self.where}: {kind} is a name or a mapping with `name`, not {shown(value)}",
+                hint=f"write `{kind}: NAME` or `{kind}: {{name: NAME, option: value}}`",
+            )
+        name = str(value["name"])
+        for option, item in value.items():
+            if option != "name":
+                self.put(f"{kind}.{name}.{option}" if qualified else f"{kind}.{option}", item)
+        return name

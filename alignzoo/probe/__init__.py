@@ -1,0 +1,1 @@
+"""The safety probe: a linear classifier on hidden states."""

@@ -1,0 +1,139 @@
+"""What a run ends with: figures before and after, as tables and as ``result.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignzoo.base.files import write_json
+from alignzoo.base.stored import read_as, sealed
+from alignzoo.report import Reporter
+
+RESULT_FILE = "result.json"
+EVALUATION_FILE = "evaluation.json"
+
+HELD_OUT_ROWS = (
+    ("eval/rewards/accuracies", "preference accuracy", "{:.3f}"),
+    ("eval/rewards/margins", "reward margin", "{:+.4f}"),
+    ("eval/loss", "objective", "{:.4f}"),
+    ("eval/logps/chosen", "log-prob of chosen", "{:.2f}"),
+    ("eval/logps/rejected", "log-prob of rejected", "{:.2f}"),
+)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        folder: the run folder.
+        sentence: the methods, as the words of a command line.
+        before, after: figures of the evaluations: ``eval/…`` on held-out pairs, ``sandbox/…`` from generated answers.
+        seconds: wall-clock time of this process, loading included.
+        train_identity: hash of the training pairs in order; runs that share it trained on the same pairs and labels.
+    """
+
+    folder: str
+    sentence: str
+    status: str
+    steps: int
+    tokens: int
+    seconds: float
+    pairs: dict[str, int]
+    weights: str
+    before: dict[str, float] = field(default_factory=dict)
+    after: dict[str, float] = field(default_factory=dict)
+    train_identity: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def save(self) -> None:
+        """Write ``result.json`` into the run folder."""
+        write_json(Path(self.folder) / RESULT_FILE, sealed(self.to_dict()))
+
+    @classmethod
+    def load(cls, folder: Path) -> RunResult | None:
+        """The result of a run folder, None if the run has not finished.
+
+        Raises:
+            DamagedError: it is not what was written.
+        """
+        path = folder / RESULT_FILE
+        return read_as(path, cls) if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """The content of ``evaluation.json``."""
+
+    before: dict[str, float]
+    after: dict[str, float] = field(default_factory=dict)
+
+
+def read_before(folder: Path) -> dict[str, float] | None:
+    """The figures before training that an interrupted run left in its folder.
+
+    Raises:
+        DamagedError: they are not what was written.
+    """
+    path = folder / EVALUATION_FILE
+    return read_as(path, _Evaluation).before if path.is_file() else None
+
+
+def write_evaluation(folder: Path, **figures: dict[str, float]) -> None:
+    """Write ``evaluation.json`` (``before``, and ``after`` at the end), whole or not at all."""
+    write_json(folder / EVALUATION_FILE, sealed(figures))
+
+
+def report_outcome(before: Mapping[str, float], after: Mapping[str, float], report: Reporter) -> None:
+    """The tables at the end of a run, before → after, and the warnings that follow from them."""
+    rows = [
+        (label, shape.format(before[name]), shape.format(after[name]))
+        for name, label, shape in HELD_OUT_ROWS
+        if name in before and name in after
+    ]
+    if rows:
+        report.table("held-out pairs", ("", "before", "after"), rows)
+    _report_answers(before, after, report)
+    warn_of_displacement(before, after, report)
+
+
+def _report_answers(before: Mapping[str, float], after: Mapping[str, float], report: Reporter) -> None:
+    old, new = _answers(before), _answers(after)
+    if not old or not new:
+        return
+    from alignzoo.sandbox import table
+
+    rows = [
+        (
+            f"{row['kind']}, {row['split']}",
+            f"{row['before']:.3f}",
+            f"{row['after']:.3f}",
+            f"{row['broken_before']:.3f}",
+            f"{row['broken_after']:.3f}",
+            str(row["n"]),
+        )
+        for row in table(old, new)
+    ]
+    columns = ("generated answers, share of prompts", "before", "after", "broken before", "broken after", "prompts")
+    report.table("sandbox", columns, rows)
+
+
+def _answers(figures: Mapping[str, float]) -> dict[str, float]:
+    return {name.removeprefix("sandbox/"): v for name, v in figures.items() if name.startswith("sandbox/")}
+
+
+def warn_of_displacement(before: Mapping[str, float], after: Mapping[str, float], report: Reporter) -> None:
+    """Say when the chosen responses became less likely together with the rejected ones."""
+    names = ("eval/logps/chosen", "eval/logps/rejected")
+    if not all(name in before and name in after for name in names):
+        return
+    chosen, rejected = (after[name] - before[name] for name in names)
+    if chosen < 0 and rejected < 0 and -chosen > 0.01 * abs(before[names[0]]):
+        report.warn(
+            f"likelihood displacement: the chosen responses lost {-chosen:.2f} nats on average while the rejected lost "
+            f"{-rejected:.2f}; a lower --lr, a higher --loss.beta or fewer steps keep more of them"
+        )

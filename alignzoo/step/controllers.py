@@ -1,0 +1,71 @@
+"""The geometry of a run: one controller that takes the gradient, and the companions that act after the step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from alignzoo.errors import MethodError, contained
+from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.plugin.blame import place_of
+from alignzoo.step.context import SetupContext, StepContext
+from alignzoo.train.checkpoint import plain_state
+
+
+class Controllers:
+    """A :class:`GeometryController` in its verbs, made of one and its companions, called in the order given.
+
+    Args:
+        gradient: whose :meth:`~GeometryController.step` is taken.
+        companions: controllers whose cards say ``companion``.
+    """
+
+    def __init__(self, gradient: GeometryController, companions: Sequence[GeometryController] = ()) -> None:
+        self.gradient = gradient
+        self.companions = list(companions)
+
+    @property
+    def _all(self) -> list[GeometryController]:
+        return [self.gradient, *self.companions]
+
+    def setup(self, run: SetupContext) -> None:
+        for controller in self._all:
+            with contained():
+                controller.setup(run)
+
+    def step(self, ctx: StepContext) -> StepLoss:
+        with contained():
+            report = self.gradient.step(ctx)
+        if not isinstance(report, StepLoss):
+            given = "None" if report is None else f"a {type(report).__name__}"
+            raise MethodError(
+                f"{type(self.gradient).__name__} gave {given}; step() returns a StepLoss"
+                f"{place_of(type(self.gradient).step)}",
+                hint="`alignzoo check` holds a method to its contract",
+            )
+        return report
+
+    def after_step(self, ctx: StepContext) -> None:
+        for controller in self._all:
+            with contained():
+                controller.after_step(ctx)
+
+    @contextmanager
+    def for_evaluation(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for controller in self._all:
+                stack.enter_context(controller.for_evaluation())
+            yield
+
+    def state_dict(self, *, keep: bool = True) -> dict[str, Any]:
+        """The states of all, checked to be plain data; ``keep`` as of :func:`plain_state`."""
+        return {
+            "gradient": plain_state(self.gradient, keep=keep),
+            "companions": [plain_state(controller, keep=keep) for controller in self.companions],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.gradient.load_state_dict(state["gradient"])
+        for controller, saved in zip(self.companions, state["companions"], strict=True):
+            controller.load_state_dict(saved)
