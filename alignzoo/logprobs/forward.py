@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from alignzoo.contract.pairs import PairBatch
 from alignzoo.data.collate import TokenBatch, batches_of
 from alignzoo.data.lengths import Lengths, lengths_of
 from alignzoo.distributed.ranks import on_all_ranks
@@ -23,7 +24,6 @@ from alignzoo.errors import ModelError
 from alignzoo.logprobs import attention
 from alignzoo.logprobs.attention import CannotPack
 from alignzoo.logprobs.logps import PairForward, forward_parameters, innermost, packed_pair_logps, padded_pair_logps
-from alignzoo.pairs import PairBatch
 from alignzoo.plan.plan import Plan
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from alignzoo.contract.pairs import PairBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.data.pack import Pack, pack_of
 from alignzoo.logprobs.attention import NAME
 from alignzoo.logprobs.head import Shape, token_logps
 from alignzoo.model.base import without_adapter
-from alignzoo.pairs import PairBatch
 
 PairForward = Callable[[torch.nn.Module, TokenBatch], PairBatch]
 """Policy fields of a batch's pairs under a model; reference fields stay None."""
