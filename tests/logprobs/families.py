@@ -50,7 +50,7 @@ UNPACKED: dict[str, Any] = {
         attn_temperature_tuning=False,
     ),
 }
-NARROW = ("qwen3-moe", "gpt-oss", "gemma2-window", "gemma2")
+NARROW = ("cohere", "qwen3-moe", "gpt-oss", "gemma2-window", "gemma2")
 """Of which transformers computes parts in fp32 also in a float64 model."""
 ROWS = random_rows([2, 1, 3, 2], seed=3)
 OTHERS = [row["response_ids"] for row in random_rows([2, 1, 3, 2], seed=11)]
