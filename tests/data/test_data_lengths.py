@@ -1,4 +1,4 @@
-"""Lengths of rows, read from the columns' offsets, for every way that rows can have been selected."""
+"""Lengths of pairs, read from the columns' offsets, for every way that rows can have been selected."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from alignzoo.data.lengths import lengths_of
 def rows(count: int) -> Dataset:
     return Dataset.from_dict(
         {
-            "row_id": list(range(count)),
+            "pair_id": list(range(count)),
             "prompt_ids": [[7] * (1 + n % 3) for n in range(count)],
-            "response_ids": [[[8] * (1 + (n + 2 * j) % 7) for j in range(1 + n % 4)] for n in range(count)],
+            "chosen_ids": [[8] * (1 + n % 5) for n in range(count)],
+            "rejected_ids": [[9] * (1 + n % 7) for n in range(count)],
         }
     )
 
@@ -33,26 +34,12 @@ SELECTIONS = {
 @pytest.mark.parametrize("selection", SELECTIONS)
 def test_lengths_are_those_of_the_rows(selection: str) -> None:
     data = SELECTIONS[selection](rows(40))
-    listed = [(len(row["prompt_ids"]), [len(reply) for reply in row["response_ids"]]) for row in data]
+    listed = [[len(row[f"{side}_ids"]) for side in ("prompt", "chosen", "rejected")] for row in data]
     lengths = lengths_of(data)
-    assert lengths.packed.tolist() == [prompt + sum(replies) for prompt, replies in listed]
-    assert lengths.longest.tolist() == [prompt + max(replies) for prompt, replies in listed]
-    assert lengths.responses.tolist() == [len(replies) for _, replies in listed]
-    assert lengths.packed.dtype == lengths.longest.dtype == lengths.responses.dtype == np.int64
-    assert column(data, "row_id").to_pylist() == data["row_id"][:]
-
-
-@pytest.mark.parametrize("selection", SELECTIONS)
-def test_mismatched_responses_count_like_the_others(selection: str) -> None:
-    data = SELECTIONS[selection](rows(40))
-    partners = np.roll(np.arange(len(data)), 1)
-    lengths = lengths_of(data, partners)
-    for i, row in enumerate(data):
-        own, others = row["response_ids"], data[int(partners[i])]["response_ids"]
-        every = [len(reply) for reply in own] + [len(others[j % len(others)]) for j in range(len(own))]
-        assert lengths.packed[i] == len(row["prompt_ids"]) + sum(every)
-        assert lengths.longest[i] == len(row["prompt_ids"]) + max(every)
-        assert lengths.responses[i] == len(every)
+    assert lengths.packed.tolist() == [p + c + r for p, c, r in listed]
+    assert lengths.longest.tolist() == [p + max(c, r) for p, c, r in listed]
+    assert lengths.packed.dtype == lengths.longest.dtype == np.int64
+    assert column(data, "pair_id").to_pylist() == data["pair_id"][:]
 
 
 @pytest.mark.parametrize("numbers", [[4, 5, 6], [6, 4, 5], [3, 3], [0], list(range(40)), []])
