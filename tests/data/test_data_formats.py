@@ -220,8 +220,8 @@ def test_ultrafeedback_replies_without_the_prompt() -> None:
 @pytest.mark.parametrize("label", [True, 1, "chosen"])
 @pytest.mark.parametrize("other", [False, 0, "rejected"])
 def test_labels_of_trl_and_of_halos(label: Any, other: Any) -> None:
-    for given, desirable in ((label, True), (other, False)):
-        row = {"prompt": [user("P?")], "output": [assistant("c")], "label": given, "reward": 0.5, "type": "binary"}
+    for value, desirable in ((label, True), (other, False)):
+        row = {"prompt": [user("P?")], "output": [assistant("c")], "label": value, "reward": 0.5, "type": "binary"}
         layout = choose_layout(Dataset.from_list([row]))
         assert layout.normalise(row) == UnpairedRow([user("P?")], [assistant("c")], desirable, score=0.5)
 

@@ -46,9 +46,7 @@ def test_steps_round_up_without_binary_fractions() -> None:
 
 @pytest.mark.parametrize("step", [3, 7, 12])
 def test_resuming_reads_no_row_of_an_earlier_step(step: int) -> None:
-    rows = [
-        {"row_id": n, "prompt_ids": [1, n], "response_ids": [[n], [3] * (n % 4 + 1)]} for n in range(40)
-    ]
+    rows = [{"row_id": n, "prompt_ids": [1, n], "response_ids": [[n], [3] * (n % 4 + 1)]} for n in range(40)]
     wanted = PairStream(40, 4, 7).indices(step)
     # A batch refuses a pair without tokens, and so tells of any other row that it was given.
     only = [row if n in wanted else {**row, "prompt_ids": []} for n, row in enumerate(rows)]

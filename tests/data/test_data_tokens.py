@@ -9,7 +9,7 @@ import pytest
 from data_examples import CHATML, MISTRAL, THINKING, assistant, system, tokenized, user
 
 from alignzoo.data.rendering import render_prompt
-from alignzoo.data.rows import Drop, PreferenceRow, Text, canonical
+from alignzoo.data.rows import Drop, PreferenceRow, PromptRow, Text, canonical
 from alignzoo.data.tokens import RowTokenizer, TokenizedRow
 from alignzoo.errors import ModelError
 
@@ -21,6 +21,12 @@ TRANSCRIPT = replace(CHAT, transcript=True)
 
 def pair(row: PreferenceRow, tokenizer: Any, max_length: int = LONG, max_prompt_length: int = LONG) -> TokenizedRow:
     made = tokenized(row, tokenizer, max_length, max_prompt_length)
+    assert isinstance(made, TokenizedRow), made
+    return made
+
+
+def whole_row(row: PromptRow, tokenizer: Any, max_length: int = LONG) -> TokenizedRow:
+    made = RowTokenizer(tokenizer).tokenize([row], max_length, LONG)[0]
     assert isinstance(made, TokenizedRow), made
     return made
 
@@ -221,6 +227,68 @@ def test_what_the_template_refuses_is_dropped(llama: Any) -> None:
 def test_block_of_rows_equals_row_by_row_and_generation_sees_the_training_prompt(chatml: Any) -> None:
     rows = [CHAT, PLAIN, replace(PLAIN, chosen=""), TRANSCRIPT]
     tokenizer = RowTokenizer(chatml)
-    assert tokenizer.tokenize([canonical(row) for row in rows], LONG, LONG) == [tokenized(row, chatml, LONG, LONG) for row in rows]
+    assert tokenizer.tokenize([canonical(row) for row in rows], LONG, LONG) == [
+        tokenized(row, chatml, LONG, LONG) for row in rows
+    ]
     assert tokenizer.tokenize([], LONG, LONG) == []
     assert generated_from(CHAT.prompt, chatml) == pair(CHAT, chatml).prompt_ids
+
+
+TEXTS = [" yes", " no, never", " I cannot help with that.", "maybe", " y"]
+ROWS = {
+    "text": PromptRow("ranked", "Hi?", tuple(TEXTS)),
+    "messages": PromptRow("ranked", [user("Hi?")], tuple([assistant(text)] for text in TEXTS)),
+    "merging": PromptRow("ranked", "Q: ", ("yes", "no", "ab", "x")),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        *(("chatml", "text"), ("chatml", "messages"), ("llama", "messages"), ("llama", "text"), ("gpt2", "text")),
+        ("metaspace", "merging"),
+    ],
+)
+def test_responses_are_tokenised_as_each_alone_behind_one_prompt(
+    name: str, row: str, request: pytest.FixtureRequest
+) -> None:
+    tokenizer = request.getfixturevalue(name)
+    made = whole_row(ROWS[row], tokenizer)
+    alone = [whole_row(replace(ROWS[row], responses=(response,)), tokenizer) for response in ROWS[row].responses]
+    assert len(made.prompt_ids) == min(len(one.prompt_ids) for one in alone)
+    for ids, text, one in zip(made.response_ids, made.response_text, alone, strict=True):
+        assert made.prompt_ids + ids == one.prompt_ids + one.response_ids[0]
+        assert made.prompt_text + text == one.prompt_text + one.response_text[0]
+    assert all(ids[-1] in RowTokenizer(tokenizer).end_tokens.values() for ids in made.response_ids)
+    assert made.boundary_moved == (row == "merging")
+
+
+def test_the_order_of_responses_changes_their_order_only(metaspace: Any) -> None:
+    made = whole_row(ROWS["merging"], metaspace)
+    reverse = whole_row(replace(ROWS["merging"], responses=ROWS["merging"].responses[::-1]), metaspace)
+    assert reverse == replace(made, response_ids=made.response_ids[::-1], response_text=made.response_text[::-1])
+
+
+def test_one_long_response_is_cut_and_leaves_the_others_whole(gpt2: Any) -> None:
+    whole = whole_row(ROWS["text"], gpt2)
+    sizes = [len(ids) for ids in whole.response_ids]
+    longest = max(range(len(sizes)), key=sizes.__getitem__)
+    cut = whole_row(ROWS["text"], gpt2, max_length=len(whole.prompt_ids) + sizes[longest] - 1)
+    assert cut.truncated
+    whole.response_ids[longest].pop()
+    assert cut.response_ids == whole.response_ids
+
+
+def test_a_list_with_an_unusable_response_is_dropped(gpt2: Any) -> None:
+    row, tokenizer = ROWS["text"], RowTokenizer(gpt2)
+
+    def reason(*responses: str, max_length: int = LONG) -> str:
+        outcome = tokenizer.tokenize([replace(row, responses=responses)], max_length, LONG)[0]
+        assert isinstance(outcome, Drop)
+        return outcome.reason
+
+    assert reason(" yes", "<|endoftext|>", " no") == "empty-response"
+    assert reason(" yes", " no", " yes<|endoftext|>") == "identical-responses"
+    room = len(whole_row(row, gpt2).prompt_ids) + 1
+    assert reason(" yes no", " no", " yes maybe", max_length=room) == "identical-after-truncation"
+    assert whole_row(replace(row, responses=(" yes",)), gpt2).response_ids == [pair(PLAIN, gpt2).response_ids[0]]
