@@ -160,7 +160,7 @@ def load_parts(
         original={"train": prepared.original, "held_out": other.original},
         shape=prepared.shape,
         flipped=frozenset(flipped),
-        partners=_partners(train, held_out) if "mismatched" in needs else {},
+        partners=_partners(train, held_out, settings.max_length) if "mismatched" in needs else {},
         train_identity=rows_identity([trained])[:16],
     )
 
@@ -191,8 +191,9 @@ def _divide_by_source(rows: Prepared, other: Prepared, settings: Settings, repor
     return train, held_out
 
 
-def _partners(train: Dataset, held_out: Dataset) -> dict[str, np.ndarray]:
-    return {name: partners(part) for name, part in (("train", train), ("held_out", held_out)) if len(part)}
+def _partners(train: Dataset, held_out: Dataset, max_length: int) -> dict[str, np.ndarray]:
+    parts = {"train": train, "held_out": held_out}
+    return {name: partners(part, max_length) for name, part in parts.items() if len(part)}
 
 
 def warn_of_little(parts: Parts, settings: Settings, report: Reporter) -> None:

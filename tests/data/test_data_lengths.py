@@ -47,7 +47,7 @@ def test_lengths_are_those_of_the_rows(selection: str) -> None:
 @pytest.mark.parametrize("selection", [name for name in SELECTIONS if name != "none"])
 def test_mismatched_responses_count(selection: str) -> None:
     data = SELECTIONS[selection](rows(40))
-    others = partners(data)
+    others = partners(data, 99)
     lengths = lengths_of(data, others)
     for i, row in enumerate(data):
         own, foreign = row["response_ids"], data[int(others[i])]["response_ids"]

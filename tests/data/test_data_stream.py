@@ -50,7 +50,7 @@ def test_resuming_reads_no_row_of_an_earlier_step(step: int) -> None:
     wanted = PairStream(40, 4, 7).indices(step)
     # A batch refuses a pair without tokens, and so tells of any other row that it was given.
     only = [row if n in wanted else {**row, "prompt_ids": []} for n, row in enumerate(rows)]
-    with pytest.raises(DataError, match="prompt_ids is empty"):
+    with pytest.raises(DataError, match="the prompt has no token"):
         list(batches_of(Dataset.from_list(only), PairStream(40, 4, 7).indices(0), 2, 0, shape="pairs"))
     resumed = list(batches_of(Dataset.from_list(only), PairStream(40, 4, 7).indices(step), 2, 0, shape="pairs"))
     stream = PairStream(40, 4, 7)
