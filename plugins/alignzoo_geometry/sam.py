@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from alignzoo.geometry.ascent import AscentOptions, WeightMover, ascend
 from alignzoo.interfaces import StepLoss
-from alignzoo.plugin import Card, Paper, Verified
+from alignzoo.plugin import GeometryCard, Paper, Verified
 
 if TYPE_CHECKING:
     from alignzoo.step.context import StepContext
@@ -29,9 +29,8 @@ class SAM(WeightMover):
         return ascend(ctx, self.options, self.steepest)
 
 
-CARD = Card(
+CARD = GeometryCard(
     api=1,
-    kind="geometry",
     name="sam",
     target=f"{__name__}:SAM",
     options=AscentOptions,

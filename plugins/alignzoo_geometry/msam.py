@@ -30,7 +30,7 @@ from alignzoo.geometry.ascent import (
 )
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
-from alignzoo.plugin import Card, Options, Paper, Verified
+from alignzoo.plugin import GeometryCard, Options, Paper, Verified
 
 if TYPE_CHECKING:
     from alignzoo.step.context import StepContext
@@ -68,9 +68,8 @@ class MSAM(WeightMover):
         self._velocity = state["velocity"]
 
 
-CARD = Card(
+CARD = GeometryCard(
     api=1,
-    kind="geometry",
     name="msam",
     target=f"{__name__}:MSAM",
     options=MSAMOptions,

@@ -28,7 +28,7 @@ from alignzoo.geometry.ascent import (
 )
 from alignzoo.geometry.perturb import cosine, dot, norm
 from alignzoo.interfaces import StepLoss
-from alignzoo.plugin import Card, Options, Paper, Verified
+from alignzoo.plugin import GeometryCard, Options, Paper, Verified
 
 if TYPE_CHECKING:
     import torch
@@ -87,9 +87,8 @@ class LookSAM(WeightMover):
         self._across = state["across"]
 
 
-CARD = Card(
+CARD = GeometryCard(
     api=1,
-    kind="geometry",
     name="looksam",
     target=f"{__name__}:LookSAM",
     options=LookSAMOptions,

@@ -17,7 +17,7 @@ from pydantic import Field
 from alignzoo.distributed.shards import beside
 from alignzoo.geometry.ascent import Moved, PerturbationOptions, WeightMover, ascend, lengthened
 from alignzoo.interfaces import StepLoss
-from alignzoo.plugin import Card, Options, Paper, Verified
+from alignzoo.plugin import GeometryCard, Options, Paper, Verified
 
 if TYPE_CHECKING:
     import torch
@@ -61,9 +61,8 @@ class FriendlySAM(WeightMover):
         self._mean = state["mean"]
 
 
-CARD = Card(
+CARD = GeometryCard(
     api=1,
-    kind="geometry",
     name="friendly-sam",
     target=f"{__name__}:FriendlySAM",
     options=FriendlySAMOptions,

@@ -41,7 +41,7 @@ from alignzoo.geometry.ascent import (
 from alignzoo.geometry.perturb import widest
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
-from alignzoo.plugin import Card, Options, Paper, Verified
+from alignzoo.plugin import GeometryCard, Options, Paper, Verified
 
 if TYPE_CHECKING:
     from alignzoo.step.context import StepContext
@@ -162,9 +162,8 @@ def _size(tensors: Sequence[torch.Tensor]) -> int:
     return sum(tensor.numel() for tensor in tensors)
 
 
-CARD = Card(
+CARD = GeometryCard(
     api=1,
-    kind="geometry",
     name="ssam",
     target=f"{__name__}:SSAM",
     options=SSAMOptions,

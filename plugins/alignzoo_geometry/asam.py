@@ -18,7 +18,7 @@ from pydantic import Field
 from alignzoo.geometry.ascent import AscentOptions, Moved, Rho, WeightMover, ascend, lengthened
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
-from alignzoo.plugin import Card, Paper, Verified
+from alignzoo.plugin import GeometryCard, Paper, Verified
 
 if TYPE_CHECKING:
     from alignzoo.step.context import StepContext
@@ -50,9 +50,8 @@ class ASAM(WeightMover):
         return weight.abs() + self.options.eta if weight.dim() >= 2 else torch.ones_like(weight)
 
 
-CARD = Card(
+CARD = GeometryCard(
     api=1,
-    kind="geometry",
     name="asam",
     target=f"{__name__}:ASAM",
     options=ASAMOptions,

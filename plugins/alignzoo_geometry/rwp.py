@@ -22,7 +22,7 @@ from alignzoo.geometry.ascent import EVERYTHING, Interval, Moved, Select, Weight
 from alignzoo.geometry.outputs import squares_by_output
 from alignzoo.geometry.perturb import cosine
 from alignzoo.interfaces import StepLoss
-from alignzoo.plugin import Card, Options, Paper, Verified
+from alignzoo.plugin import GeometryCard, Options, Paper, Verified
 
 if TYPE_CHECKING:
     import torch
@@ -62,9 +62,8 @@ class RWP(WeightMover):
         return [like(scale.to(n.dtype) * local(n), n) for scale, n in zip(scales, noise, strict=True)]
 
 
-CARD = Card(
+CARD = GeometryCard(
     api=1,
-    kind="geometry",
     name="rwp",
     target=f"{__name__}:RWP",
     options=RWPOptions,

@@ -32,7 +32,7 @@ from alignzoo.geometry.ascent import AscentOptions, Moved, WeightMover, ascend, 
 from alignzoo.geometry.perturb import norm, total
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
-from alignzoo.plugin import Card, Paper, Verified
+from alignzoo.plugin import GeometryCard, Paper, Verified
 
 if TYPE_CHECKING:
     from alignzoo.step.context import StepContext
@@ -92,9 +92,8 @@ def _z_score(gradient: torch.Tensor) -> torch.Tensor:
     return centred / (norm([centred]) / wide.numel() ** 0.5 + 1e-8)
 
 
-CARD = Card(
+CARD = GeometryCard(
     api=1,
-    kind="geometry",
     name="zsharp",
     target=f"{__name__}:ZSharp",
     options=ZSharpOptions,

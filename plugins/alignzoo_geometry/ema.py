@@ -11,15 +11,10 @@ n-th update, so that a short run does not keep its starting point. θ̄ is kept 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
 from alignzoo.geometry.average import Averaging
-from alignzoo.plugin import Card, Options, Verified
-
-if TYPE_CHECKING:
-    pass
+from alignzoo.plugin import GeometryCard, Options, Verified
 
 
 class EMAOptions(Options):
@@ -45,9 +40,8 @@ class EMA(Averaging):
         return 1 - (min(decay, (1 + n) / (10 + n)) if self.options.warm_up else decay)
 
 
-CARD = Card(
+CARD = GeometryCard(
     api=1,
-    kind="geometry",
     name="ema",
     target=f"{__name__}:EMA",
     options=EMAOptions,

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from alignzoo.geometry.ascent import ClimbOptions, WeightMover, both_gradients, combine
 from alignzoo.interfaces import StepLoss
-from alignzoo.plugin import Card, Paper, Verified
+from alignzoo.plugin import GeometryCard, Paper, Verified
 
 if TYPE_CHECKING:
     from alignzoo.step.context import StepContext
@@ -42,9 +42,8 @@ class WSAM(WeightMover):
         return loss
 
 
-CARD = Card(
+CARD = GeometryCard(
     api=1,
-    kind="geometry",
     name="wsam",
     target=f"{__name__}:WSAM",
     options=WSAMOptions,

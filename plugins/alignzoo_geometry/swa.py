@@ -10,15 +10,10 @@ models here. θ̄ is kept in fp32.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
 from alignzoo.geometry.average import Averaging
-from alignzoo.plugin import Card, Options, Paper, Verified
-
-if TYPE_CHECKING:
-    pass
+from alignzoo.plugin import GeometryCard, Options, Paper, Verified
 
 
 class SWAOptions(Options):
@@ -39,9 +34,8 @@ class SWA(Averaging):
         return 1 / n
 
 
-CARD = Card(
+CARD = GeometryCard(
     api=1,
-    kind="geometry",
     name="swa",
     target=f"{__name__}:SWA",
     options=SWAOptions,

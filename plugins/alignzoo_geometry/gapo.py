@@ -21,7 +21,7 @@ from alignzoo.geometry.outputs import Axes
 from alignzoo.geometry.perturb import norm
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
-from alignzoo.plugin import Card, Options, Paper, Verified
+from alignzoo.plugin import GeometryCard, Options, Paper, Verified
 
 if TYPE_CHECKING:
     from alignzoo.step.context import StepContext
@@ -62,9 +62,8 @@ class GAPO(WeightMover):
         return [weight.detach() * part for weight, part in zip(weights, direction, strict=True)]
 
 
-CARD = Card(
+CARD = GeometryCard(
     api=1,
-    kind="geometry",
     name="gapo",
     target=f"{__name__}:GAPO",
     options=GAPOOptions,

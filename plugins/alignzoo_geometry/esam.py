@@ -26,7 +26,7 @@ from alignzoo.geometry.ascent import PerturbationOptions, WeightMover, chosen, l
 from alignzoo.geometry.perturb import norm
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
-from alignzoo.plugin import Card, Paper, Verified
+from alignzoo.plugin import GeometryCard, Paper, Verified
 
 if TYPE_CHECKING:
     from alignzoo.step.context import StepContext
@@ -94,9 +94,8 @@ class ESAM(WeightMover):
         return kept
 
 
-CARD = Card(
+CARD = GeometryCard(
     api=1,
-    kind="geometry",
     name="esam",
     target=f"{__name__}:ESAM",
     options=ESAMOptions,

@@ -32,7 +32,7 @@ from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
 from alignzoo.geometry.perturb import norm
 from alignzoo.interfaces import GeometryController
 from alignzoo.lazy import torch
-from alignzoo.plugin import Card, Options, Paper, Verified
+from alignzoo.plugin import GeometryCard, Options, Paper, Verified
 
 if TYPE_CHECKING:
     from alignzoo.geometry.null_space import Directions
@@ -224,9 +224,8 @@ def _trains(projection: Projection) -> bool:
     return any(weight.requires_grad for weight in projection.module.parameters())
 
 
-CARD = Card(
+CARD = GeometryCard(
     api=1,
-    kind="geometry",
     name="nspo",
     target=f"{__name__}:NSPO",
     options=NSPOOptions,

@@ -20,7 +20,7 @@ from alignzoo.geometry.ascent import (
     plain,
 )
 from alignzoo.interfaces import StepLoss
-from alignzoo.plugin import Card, Verified
+from alignzoo.plugin import GeometryCard, Verified
 
 if TYPE_CHECKING:
     from alignzoo.step.context import StepContext
@@ -40,9 +40,8 @@ class RandomDirection(WeightMover):
         return ctx.backward() if epsilon is None else gradient_at(ctx, weights, epsilon)
 
 
-CARD = Card(
+CARD = GeometryCard(
     api=1,
-    kind="geometry",
     name="random",
     target=f"{__name__}:RandomDirection",
     options=PerturbationOptions,

@@ -17,7 +17,7 @@ from pydantic import Field
 from alignzoo.geometry.ascent import ClimbOptions, WeightMover, both_gradients, combine, grads
 from alignzoo.geometry.perturb import dot
 from alignzoo.interfaces import StepLoss
-from alignzoo.plugin import Card, Paper, Verified
+from alignzoo.plugin import GeometryCard, Paper, Verified
 
 if TYPE_CHECKING:
     from alignzoo.step.context import StepContext
@@ -46,9 +46,8 @@ class GSAM(WeightMover):
         return loss
 
 
-CARD = Card(
+CARD = GeometryCard(
     api=1,
-    kind="geometry",
     name="gsam",
     target=f"{__name__}:GSAM",
     options=GSAMOptions,
