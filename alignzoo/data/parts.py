@@ -13,18 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.contract.card import Need
+from alignzoo.contract.source import Split
 from alignzoo.data.columns import column
 from alignzoo.data.identity import pairs_identity
 from alignzoo.data.lengths import lengths_of
 from alignzoo.data.malformed import malformed_warning, refuse_malformed
+from alignzoo.data.named import named_rows
 from alignzoo.data.noise import flip_labels, write_manifest
 from alignzoo.data.original import OriginalRows
 from alignzoo.data.prepare import Prepared, prepare
 from alignzoo.data.splits import drop_prompts, hold_out
 from alignzoo.data.summary import DataSummary
 from alignzoo.errors import DataError
-from alignzoo.plan.plan import SANDBOX
+from alignzoo.plan.extensions import data_of
 from alignzoo.plan.settings import Settings
+from alignzoo.plugin.registry import registry
 from alignzoo.probe.pairs import check_probe_pairs, set_aside
 from alignzoo.report import Reporter
 
@@ -96,10 +99,11 @@ def load_parts(
     describe(prepared, report)
     summaries, highest_id, other = {"train": prepared.summary}, prepared.highest_id, prepared
     original = {"train": prepared.original, "held_out": prepared.original}
-    if settings.eval_data is not None or settings.data == SANDBOX:
+    own = data_of(settings.data, registry())
+    if settings.eval_data is not None or (own is not None and own.held_out):
         other = _prepare(
             settings,
-            settings.eval_data or SANDBOX,
+            settings.eval_data or settings.data,
             settings.eval_data_split,
             settings.eval_data_format or settings.data_format,
             "validation",
@@ -173,34 +177,23 @@ def prepare_pairs(settings: Settings, tokenizer: Any) -> Prepared:
 
 
 def _prepare(
-    settings: Settings, source: str, split: str | None, data_format: str | None, part: str, tokenizer: Any
+    settings: Settings, source: str, split: str | None, data_format: str | None, part: Split, tokenizer: Any
 ) -> Prepared:
-    if source != SANDBOX:
-        prepared = prepare(
-            source,
-            tokenizer,
-            split=split,
-            data_format=data_format,
-            max_length=settings.max_length,
-            max_prompt_length=settings.max_prompt_length,
-            workers=settings.data_workers,
-        )
-        if settings.data_strict:
-            refuse_malformed(prepared)
-        return prepared
-    from datasets import Dataset
-
-    from alignzoo.sandbox import TRAIN_PAIRS, VALIDATION_PAIRS, preference_rows
-
-    rows = preference_rows(part, TRAIN_PAIRS if part == "train" else VALIDATION_PAIRS)
+    named = data_of(source, registry())
     prepared = prepare(
-        Dataset.from_list(rows),
+        source if named is None else named_rows(named, part),
         tokenizer,
+        split=split,
+        data_format=data_format if named is None else named.layout,
         max_length=settings.max_length,
         max_prompt_length=settings.max_prompt_length,
         workers=settings.data_workers,
     )
-    return replace(prepared, summary=replace(prepared.summary, source=SANDBOX, split=part))
+    if named is not None:
+        prepared = replace(prepared, summary=replace(prepared.summary, source=named.name, split=part))
+    if settings.data_strict:
+        refuse_malformed(prepared)
+    return prepared
 
 
 def describe(prepared: Prepared, report: Reporter) -> None:

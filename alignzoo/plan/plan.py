@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from alignzoo.contract.card import Card, Need, Options
 from alignzoo.plan.settings import Settings
 
-SANDBOX = "sandbox"
-
 
 def default_reward(needs: frozenset[Need]) -> str | None:
     """The reward (``distribution:name``) of a run that names none: the data's columns where a method asks for scores,

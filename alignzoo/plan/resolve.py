@@ -18,13 +18,13 @@ from alignzoo.contract.card import Card, Composition
 from alignzoo.contract.robust import NO_WRAPPER
 from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
 from alignzoo.plan.conflicts import conflicts, missing_extensions
-from alignzoo.plan.plan import SANDBOX, Method, Plan, default_reward
+from alignzoo.plan.plan import Method, Plan, default_reward
 from alignzoo.plan.recipe import METHOD_KINDS, Layer, read_recipe
-from alignzoo.plan.settings import Settings
+from alignzoo.plan.settings import EMBEDDED, Settings
 from alignzoo.plugin.build import build_options, default_needs
 from alignzoo.plugin.registry import Registry, registry
 
-SANDBOX_RECIPE = "alignzoo:sandbox"
+DEFAULT_RECIPE = f"alignzoo:{EMBEDDED}"
 DEFAULT_LOSS, DEFAULT_GEOMETRY = "alignzoo:dpo", "alignzoo:plain"
 
 
@@ -45,14 +45,14 @@ def resolve(
     methods = methods or registry()
     problems: list[AlignzooError] = []
     named = {key for layer in layers for key in ("model", "data") if key in layer.values}
-    if not named:  # the shipped recipe of the embedded world is the lowest layer
-        layers = [read_recipe(SANDBOX_RECIPE), *layers]
+    if not named:
+        layers = [read_recipe(DEFAULT_RECIPE), *layers]
     elif len(named) == 1:
         (given,), (missing,) = named, {"model", "data"} - named
         problems.append(
             UsageError(
                 f"--{given} is given without --{missing}",
-                hint=f"name a --{missing} of your own, or the embedded one: --{missing} {SANDBOX}",
+                hint=f"name a --{missing} of your own, or the embedded one: --{missing} {EMBEDDED}",
             )
         )
     names, notes = _expand(_names(layers), methods, problems)
@@ -73,7 +73,7 @@ def resolve(
     plan = replace(plan, reward=_reward(plan, names["reward"], layers, methods, problems))
     if problems:
         return problems
-    problems = [*_unclaimed_options(layers, plan, methods), *conflicts(plan, distributed)]
+    problems = [*_unclaimed_options(layers, plan, methods), *conflicts(plan, distributed, methods)]
     return problems or plan
 
 

@@ -1,7 +1,18 @@
 """The plugin contract: cards, hooks, and the registry that finds them."""
 
 from alignzoo.contract.aggregation import AggregationCard
-from alignzoo.contract.card import PLUGIN_API, Card, Composition, Extension, Need, Options, Paper, Verified
+from alignzoo.contract.card import (
+    PLUGIN_API,
+    Card,
+    Composition,
+    DataExtension,
+    EvaluatorExtension,
+    Extension,
+    Need,
+    Options,
+    Paper,
+    Verified,
+)
 from alignzoo.contract.geometry import GeometryCard
 from alignzoo.contract.kinds import KINDS
 from alignzoo.contract.loss import LossCard
@@ -17,6 +28,8 @@ __all__ = [
     "AggregationCard",
     "Card",
     "Composition",
+    "DataExtension",
+    "EvaluatorExtension",
     "Extension",
     "GeometryCard",
     "LossCard",

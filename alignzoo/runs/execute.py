@@ -17,8 +17,9 @@ from alignzoo.base.stop import interruptible
 from alignzoo.distributed.launch import distributed_backend, take_over_sharding
 from alignzoo.distributed.ranks import on_all_ranks
 from alignzoo.errors import AlignzooError, BrokenPluginError, DamagedError, Interrupted, UsageError, contained
+from alignzoo.evaluate.answers import Answers, answers_of
 from alignzoo.observers import Observers
-from alignzoo.plan.plan import SANDBOX, Plan
+from alignzoo.plan.plan import Plan
 from alignzoo.plan.planfile import changed_plugins, plan_to_dict, read_plan, write_plan
 from alignzoo.plan.recipe import Layer, flatten, read_recipe
 from alignzoo.plan.resolve import require, resolve
@@ -133,7 +134,7 @@ class _Run:
         if self.settings.out and not self.resuming:
             on_all_ranks(self.accelerator, lambda: check_free(self.folder) if self.main else None)
         self.observers = Observers(self._observers() if self.main else {}, report)
-        self.judge = import_target(registry().find_extension("judge", self.settings.judge))
+        self.answers = answers_of(self.settings)
 
     def _observers(self) -> dict[str, Any]:
         """The observers that were asked for, built.
@@ -316,24 +317,23 @@ class _Run:
         return before
 
     def _figures(self, loop: Loop, tokenizer: Any) -> dict[str, float]:
-        """Figures at the current weights: on held-out pairs, and for the sandbox from generated answers."""
+        """Figures at the current weights: on held-out pairs, and from generated answers where something judges them."""
         figures = loop.evaluate()
-        if self.settings.data == SANDBOX and self.settings.samples:
-            figures |= self._rates(loop, tokenizer)
+        if self.answers is not None:
+            figures |= self._of_answers(self.answers, loop, tokenizer)
         self.accelerator.wait_for_everyone()
         self.observers.tell("evaluation", loop.done, figures)
         return figures
 
-    def _rates(self, loop: Loop, tokenizer: Any) -> dict[str, float]:
-        """What the judge says of generated answers, on the main process."""
+    def _of_answers(self, answers: Answers, loop: Loop, tokenizer: Any) -> dict[str, float]:
+        """What the evaluator says of generated answers, on the main process."""
         from alignzoo.distributed.sharding import gathered
-        from alignzoo.sandbox import evaluate
 
         model = self.accelerator.unwrap_model(loop.engine.model)
         with loop.controller.for_evaluation(), gathered(model):
-            rates = evaluate(model, tokenizer, judge=self.judge, report=self.report) if self.main else {}
+            figures = answers.figures(model, tokenizer, self.report) if self.main else {}
             self.accelerator.wait_for_everyone()
-        return {f"sandbox/{name}": value for name, value in rates.items()}
+        return figures
 
     def _save_model(self, loop: Loop, tokenizer: Any) -> str:
         """Write ``model/``; returns the hash of its weights, on all ranks."""
@@ -388,7 +388,7 @@ class _Run:
         if self.main:
             write_evaluation(self.folder, before=before, after=after)
             result.save()
-        report_outcome(before, after, self.report)
+        report_outcome(before, after, self.report, self.answers)
         self.report.note(f"{loop.steps} steps in {result.seconds:.1f} s; the model is in {self.folder / 'model'}")
         return result
 

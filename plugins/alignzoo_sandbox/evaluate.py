@@ -11,14 +11,14 @@ from alignzoo.errors import MethodError, contained
 from alignzoo.lazy import F, torch
 from alignzoo.plugin.faults import describe_error
 from alignzoo.report import Reporter
-from alignzoo.sandbox.generate import (
+from alignzoo_sandbox.generate import (
     ATTACK_SPLITS,
     EVALUATION_PROMPTS,
     EVALUATION_SPLITS,
     Prompt,
     prompts,
 )
-from alignzoo.sandbox.judge import Verdict, judge
+from alignzoo_sandbox.judge import Verdict, judge
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from alignzoo.sandbox.world import PHRASINGS, Goal
+from alignzoo_sandbox.world import PHRASINGS, Goal
 
 _NAMES = (
     "Grix",

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from alignzoo.sandbox.generate import Prompt
-from alignzoo.sandbox.world import COMPLIANCE, FIRSTS, OPENERS, REFUSALS, SECONDS, Goal, goal_texts
+from alignzoo_sandbox.generate import Prompt
+from alignzoo_sandbox.world import COMPLIANCE, FIRSTS, OPENERS, REFUSALS, SECONDS, Goal, goal_texts
 
 Verdict = Literal["complies", "refuses", "broken"]
 

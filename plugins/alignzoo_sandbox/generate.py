@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignzoo.errors import UsageError
-from alignzoo.sandbox.lexicon import Kind
-from alignzoo.sandbox.world import PHRASINGS, Goal, comply, goals, refuse
-from alignzoo.sandbox.wrappers import WRAPPERS
+from alignzoo_sandbox.lexicon import Kind
+from alignzoo_sandbox.world import PHRASINGS, Goal, comply, goals, refuse
+from alignzoo_sandbox.wrappers import WRAPPERS
 
 ATTACK_SPLITS = ("test", "ood-intents", "ood-wrappers")
 HARMLESS_SPLITS = ("benign", "borderline")

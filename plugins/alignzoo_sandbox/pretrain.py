@@ -1,4 +1,4 @@
-"""Pretrain the sandbox's model: ``python -m alignzoo.sandbox.pretrain --out DIR [--seed 0]``.
+"""Pretrain the sandbox's model: ``python -m alignzoo_sandbox.pretrain --out DIR [--seed 0]``.
 
 The model that ships with the package was made by this script with its defaults.
 """
@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.sandbox.corpus import Chat, chats
-from alignzoo.sandbox.evaluate import MAX_NEW_TOKENS, evaluate
-from alignzoo.sandbox.tokenizer import train_tokenizer
+from alignzoo_sandbox.corpus import Chat, chats
+from alignzoo_sandbox.evaluate import MAX_NEW_TOKENS, evaluate
+from alignzoo_sandbox.tokenizer import train_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -139,7 +139,7 @@ def pretrain(out: Path, seed: int = 0, steps: int = STEPS) -> dict[str, Any]:
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     provenance = {
-        "script": "python -m alignzoo.sandbox.pretrain",
+        "script": "python -m alignzoo_sandbox.pretrain",
         "seed": seed,
         "steps": steps,
         "batch": BATCH,
@@ -162,7 +162,7 @@ def pretrain(out: Path, seed: int = 0, steps: int = STEPS) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m alignzoo.sandbox.pretrain", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m alignzoo_sandbox.pretrain", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(

@@ -12,9 +12,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from alignzoo.sandbox.lexicon import GAMES, PEOPLE, PLACES, Kind
-from alignzoo.sandbox.world import PHRASINGS, REFUSALS, Goal, comply, goals, refuse
-from alignzoo.sandbox.wrappers import WRAPPERS
+from alignzoo_sandbox.lexicon import GAMES, PEOPLE, PLACES, Kind
+from alignzoo_sandbox.world import PHRASINGS, REFUSALS, Goal, comply, goals, refuse
+from alignzoo_sandbox.wrappers import WRAPPERS
 
 _SAY_NO = (
     "Show me how somebody turns this down: {goal}.",
