@@ -111,4 +111,4 @@ def test_two_plugins_with_data_of_one_name(make_model: MakeModel, tmp_path: Path
     paths = [world(tmp_path, repr(str(make_model()))) for _ in range(2)]
     with plugins_from(*paths), pytest.raises(UsageError, match="'towers' is provided by 2 plugins") as error:
         alignzoo.run({**WORDS, "out": str(tmp_path / "run")})
-    assert f"--data {paths[0].name}:towers" in str(error.value)
+    assert f"--model {paths[0].name}:toy-model" in str(error.value)
