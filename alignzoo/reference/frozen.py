@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from alignzoo.contract.pairs import PairBatch
+from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
-from alignzoo.logprobs.logps import PairForward
+from alignzoo.logprobs.logps import Forward
 from alignzoo.model.base import REFERENCE_ADAPTER
 
-ReferenceForward = Callable[[TokenBatch], PairBatch]
+ReferenceForward = Callable[[TokenBatch], ResponseBatch]
 """The fields ``chosen_logps``, ... of a batch's pairs under the reference: :class:`Reference`, or a table of them."""
 
 
@@ -34,7 +34,7 @@ class Reference:
     def __init__(
         self,
         policy: torch.nn.Module,
-        forward: PairForward,
+        forward: Forward,
         wrap: Callable[[torch.nn.Module], torch.nn.Module] = lambda model: model,
     ) -> None:
         self._forward = forward
@@ -42,7 +42,7 @@ class Reference:
         self._snapshot = None if self._adapted is not None else wrap(copy.deepcopy(policy).requires_grad_(False).eval())
 
     @torch.no_grad()
-    def __call__(self, batch: TokenBatch) -> PairBatch:
+    def __call__(self, batch: TokenBatch) -> ResponseBatch:
         """The fields ``chosen_logps``, ... of the batch's pairs under the reference weights."""
         if self._snapshot is not None:
             return self._forward(self._snapshot, batch)
