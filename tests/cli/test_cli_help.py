@@ -8,8 +8,10 @@ from cli_helpers import Az
 import alignzoo
 from alignzoo.plugin.declared import OWN_COMMANDS
 
+COMMANDS = [(name,) for name in (*OWN_COMMANDS, "probe", "sharpness")]
 
-@pytest.mark.parametrize("words", [(), *((name,) for name in OWN_COMMANDS), ("recipes", "copy")], ids=" ".join)
+
+@pytest.mark.parametrize("words", [(), *COMMANDS, ("recipes", "copy")], ids=" ".join)
 def test_no_help_is_cut_or_too_wide(words: tuple[str, ...], az_here: Az) -> None:
     ended: subprocess.CompletedProcess[str] = az_here(*words, "--help", COLUMNS="80")
     lines = ended.stdout.splitlines()
