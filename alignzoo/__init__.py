@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from alignzoo.contract.pairs import PairBatch as PairBatch
     from alignzoo.errors import AlignzooError as AlignzooError
-    from alignzoo.pairs import PairBatch as PairBatch
     from alignzoo.plugin.build import load_method as load_method
     from alignzoo.plugin.registry import list_methods as list_methods
     from alignzoo.runs.execute import RunResult as RunResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 
@@ -13,7 +13,8 @@ from alignzoo.base.suggest import suggest
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table, results_only
-from alignzoo.contract.card import EXTENSION_KINDS, KINDS, Card, Kind
+from alignzoo.contract.card import EXTENSION_KINDS, Card
+from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
 from alignzoo.plugin.contract_records import save_record
 from alignzoo.plugin.plugin import Plugin
@@ -34,7 +35,7 @@ class Checked:
 
 @cli_command("check")
 @click.argument("names", nargs=-1, metavar="NAME|DIST|FILE...")
-@click.option("--kind", type=click.Choice(KINDS), help="only methods of this kind")
+@click.option("--kind", type=click.Choice(list(KINDS)), help="only methods of this kind")
 @click.option("--rule", "rules", multiple=True, metavar="RULE", help="only this rule of the contract (repeatable)")
 @click.option("--all", "everything", is_flag=True, help="all that is installed")
 @json_option
@@ -58,9 +59,7 @@ def command(
     now = sources()
     with plugins_from(*now.files, *files, third_party=now.third_party):
         others = [name for name in names if name not in files]
-        cards, plugins = _chosen(
-            others, [Path(file).resolve() for file in files], cast("Kind | None", kind), everything
-        )
+        cards, plugins = _chosen(others, [Path(file).resolve() for file in files], kind, everything)
         with results_only():
             checked = _run(cards, [] if rules else plugins, rules, ConsoleReporter())
         if everything:
@@ -75,7 +74,7 @@ def command(
 
 
 def _chosen(
-    names: list[str], files: list[Path], kind: Kind | None, everything: bool
+    names: list[str], files: list[Path], kind: str | None, everything: bool
 ) -> tuple[list[tuple[Plugin, Card]], list[Plugin]]:
     """The methods to check, and the plugins of which everything else is checked as well."""
     known = registry()
@@ -95,7 +94,7 @@ def _chosen(
     return cards, plugins if kind is None else []
 
 
-def _refuse_empty(plugins: list[Plugin], kind: Kind | None) -> None:
+def _refuse_empty(plugins: list[Plugin], kind: str | None) -> None:
     """Refuse a file or distribution that was named and brings nothing that could be checked."""
     for label in dict.fromkeys(plugin.label for plugin in plugins):
         own = [plugin for plugin in plugins if plugin.label == label]
@@ -109,7 +108,7 @@ def _refuse_empty(plugins: list[Plugin], kind: Kind | None) -> None:
         )
 
 
-def _methods(name: str, kind: Kind | None) -> list[tuple[Plugin, Card]]:
+def _methods(name: str, kind: str | None) -> list[tuple[Plugin, Card]]:
     """The methods of that name: one in each kind that has it; of all plugins that bring it."""
     known = registry()
     distribution, _, bare = name.rpartition(":")

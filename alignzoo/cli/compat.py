@@ -13,7 +13,7 @@ from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.cli.failures import problem_dict
 from alignzoo.cli.flags import PlanCommand, flag_layer, recipe_option, run_options
-from alignzoo.contract.card import Card, Kind, Need
+from alignzoo.contract.card import Card, Need
 from alignzoo.distributed.launch import distributed_backend
 from alignzoo.errors import AlignzooError
 from alignzoo.plan.plan import Method, Plan
@@ -162,7 +162,7 @@ def _cell_dict(key: tuple[str, str | None, str], problems: list[AlignzooError]) 
     }
 
 
-def _names(kind: Kind) -> list[str]:
+def _names(kind: str) -> list[str]:
     """Cards of a kind by the shortest name that means one of them."""
     entries = [(plugin, method) for plugin, method in registry().entries(kind) if isinstance(method, Card)]
     count = Counter(method.name for _, method in registry().entries(kind))

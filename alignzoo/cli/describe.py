@@ -6,7 +6,7 @@ import contextlib
 from typing import Any
 
 from alignzoo.cli.fields import FieldFacts, field_facts
-from alignzoo.contract.card import Card, Composition, Kind, Paper
+from alignzoo.contract.card import Card, Composition, Paper
 from alignzoo.errors import AlignzooError
 from alignzoo.plugin.build import default_needs
 from alignzoo.plugin.contract_records import read_record
@@ -23,7 +23,7 @@ def parts_of(plugin: Plugin, method: Card | Composition) -> list[Card]:
     """The method itself, or the parts of a composition that are installed."""
     if isinstance(method, Card):
         return [method]
-    named: list[tuple[Kind, str | None]] = [("loss", method.loss), *(("robust", name) for name in method.robust)]
+    named: list[tuple[str, str | None]] = [("loss", method.loss), *(("robust", name) for name in method.robust)]
     parts = []
     for kind, name in [*named, ("geometry", method.geometry)]:
         with contextlib.suppress(AlignzooError):  # a run that asks for the composition says what is missing

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import click
 
 from alignzoo.base.suggest import suggest
@@ -19,7 +17,8 @@ from alignzoo.cli.describe import (
     paper_url,
     sharded_text,
 )
-from alignzoo.contract.card import EXTENSION_KINDS, KINDS, Card, Composition, Kind
+from alignzoo.contract.card import EXTENSION_KINDS, Card, Composition
+from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import registry
@@ -29,11 +28,11 @@ Entry = tuple[Plugin, "Card | Composition"]
 
 @cli_command("info")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(KINDS), help="only the method of this kind")
+@click.option("--kind", type=click.Choice(list(KINDS)), help="only the method of this kind")
 @json_option
 def command(name: str, kind: str | None, as_json: bool) -> None:
     """Show the formula, paper, options, needs and checks of the method NAME (or distribution:NAME)."""
-    entries = _find(name, cast("Kind | None", kind))
+    entries = _find(name, kind)
     if as_json:
         facts = [
             {**method_dict(plugin, method), "contract": contract_dict(plugin, method)} for plugin, method in entries
@@ -46,7 +45,7 @@ def command(name: str, kind: str | None, as_json: bool) -> None:
         _show(plugin, method)
 
 
-def _find(name: str, kind: Kind | None) -> list[Entry]:
+def _find(name: str, kind: str | None) -> list[Entry]:
     """All methods of that name: one may exist in several kinds, or in several plugins."""
     distribution, _, bare = name.rpartition(":")
     hits = [

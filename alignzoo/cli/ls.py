@@ -11,7 +11,8 @@ from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.cli.describe import contract_dict, contract_text, method_dict, needs_of, verified_text
-from alignzoo.contract.card import EXTENSION_KINDS, KINDS, Card, Composition, ExtensionKind
+from alignzoo.contract.card import EXTENSION_KINDS, Card, Composition, ExtensionKind
+from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import UsageError
 from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.plugin import Plugin

@@ -14,7 +14,8 @@ from alignzoo.base.suggest import suggest
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines
-from alignzoo.contract.card import KINDS, NO_WRAPPER, Kind
+from alignzoo.contract.kinds import KINDS
+from alignzoo.contract.robust import NO_WRAPPER
 from alignzoo.errors import UsageError
 from alignzoo.plugin.registry import registry
 from alignzoo.scaffold import Scaffold, write_file, write_folder
@@ -51,7 +52,7 @@ def command(kind: str, name: str, out: Path | None, single: bool, as_json: bool)
     print_lines(*(str(folder / file) for file in files), "", "next:", *(f"  {step}" for step in steps))
 
 
-def _checked_kind(kind: str) -> Kind:
+def _checked_kind(kind: str) -> str:
     if kind not in KINDS:
         raise UsageError(f"unknown kind {kind!r}", hint=suggest(kind, KINDS) or f"kinds: {', '.join(KINDS)}")
     return kind

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from alignzoo.contract.card import NO_WRAPPER, Card, Composition, Kind, Need
+from alignzoo.contract.card import Card, Composition, Need
+from alignzoo.contract.robust import NO_WRAPPER
 from alignzoo.errors import AlignzooError
 from alignzoo.plan.plan import default_reward
 from alignzoo.plan.recipe import METHOD_KINDS, read_recipe
@@ -53,7 +54,7 @@ def selected(args: Sequence[str]) -> Selection:
             named = [default] if default is not None else []
         for name in named:
             try:
-                card = cast(Card, registry().find(cast(Kind, kind), name))
+                card = cast(Card, registry().find(kind, name))
             except AlignzooError:
                 unresolved.add(kind)
                 continue

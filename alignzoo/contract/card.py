@@ -19,9 +19,6 @@ PLUGIN_API = 1
 OLDEST_PLUGIN_API = 1
 """The oldest version that still works. A card made for one outside this range is listed as broken."""
 
-Kind = Literal["loss", "robust", "geometry", "reward"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-
 Need = Literal[
     "reference",
     "token-logps",
@@ -30,10 +27,14 @@ Need = Literal[
     "groups",
     "probe",
     "swap",
+    "labels",
+    "mismatched",
     "hidden-states",
     "vocabulary-statistics",
 ]
-PROVIDED: frozenset[Need] = frozenset({"reference", "token-logps", "scores", "reward", "groups", "probe", "swap"})
+PROVIDED: frozenset[Need] = frozenset(
+    {"reference", "token-logps", "scores", "reward", "groups", "probe", "swap", "labels", "mismatched"}
+)
 """What the core can supply today; a method that needs anything else is refused by the resolver."""
 
 
@@ -41,10 +42,6 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 TARGET = r"^[\w.]+:\w+$"
 """``package.module:attribute``."""
-
-
-NO_WRAPPER = "none"
-"""``--robust none`` takes away the wrappers of a recipe."""
 
 
 class Options(Values):
@@ -113,51 +110,34 @@ class Verified(_Frozen):
 
 
 class Card(_Declared):
-    """The facts of one method.
+    """The facts that methods of every kind have; each kind adds its own, in a class of its own.
+
+    ``Card(kind="loss", …)`` builds that class.
 
     Attributes:
         target: ``"package.module:Class"``, imported only when the method is built.
-        formula: the value per pair (loss), the objective (robust), the step (geometry) or the score of a response
-            (reward), in the paper's symbols.
+        formula: in the paper's symbols.
         needs: what the method reads beyond summed policy log-probs and lengths.
-        batch_coupled: a pair's value or weight depends on the other pairs of the step.
-        aggregates: a wrapper with an :meth:`objective` of its own in place of the mean; a run has room for one.
-        companion: a controller that leaves the gradient to another one and acts after the optimizer's step; a run has
-            room for any number of these beside the one that takes the gradient.
-        averages: a companion whose weights are evaluated and saved in place of the trained ones; a run has room for
-            one.
-        passes: forward-backward passes a step takes at most.
-        sharded: a controller that works on weights of which every rank holds some rows (DTensors, under FSDP2).
-        swaps: a loss that, on swapped pairs, is that of the opposite label; False where it has no such meaning.
-        relabels: a wrapper or controller that puts a label of its own in the place of the data's; a run has room for
-            one.
         expected_failures: rules of the contract (:mod:`alignzoo.testing`) that the method cannot keep, each with the
             reason; a rule that is kept after all fails as well.
     """
 
-    kind: Kind
+    kind: str
     target: str = Field(pattern=TARGET)
     options: type[Options] = Options
     formula: str
     paper: Paper | None = None
     needs: frozenset[Need] = frozenset()
-    batch_coupled: bool = False
-    aggregates: bool = False
-    companion: bool = False
-    averages: bool = False
-    passes: int = Field(default=1, ge=1)
-    sharded: bool = False
-    swaps: bool = True
-    relabels: bool = False
     aliases: tuple[Name, ...] = ()
     verified: tuple[Verified, ...] = ()
     expected_failures: dict[str, Reason] = Field(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _name_is_free(self) -> Card:
-        if self.kind == "robust" and self.name == NO_WRAPPER:
-            raise ValueError(f"`--robust {NO_WRAPPER}` means no wrapper at all; choose another name")
-        return self
+    def __new__(cls, **facts: Any) -> Card:
+        if cls is Card:
+            from alignzoo.contract.kinds import kind_of
+
+            cls = kind_of(facts.get("kind")).card
+        return super().__new__(cls)
 
     @field_validator("options")
     @classmethod
@@ -171,7 +151,7 @@ class Card(_Declared):
 class Composition(_Declared):
     """A published name for a combination of methods: ``--loss drdpo`` is ``--loss dpo --robust drdpo``."""
 
-    kind: Kind = "loss"
+    kind: str = "loss"
     paper: Paper | None = None
     loss: str
     robust: tuple[str, ...] = ()

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from alignzoo.contract.pairs import PairBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.distributed.launch import distributed_backend, reshards_after_forward
 from alignzoo.distributed.shards import whole_state
 from alignzoo.logprobs.logps import PairForward
 from alignzoo.model.base import without_adapter
-from alignzoo.pairs import PairBatch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

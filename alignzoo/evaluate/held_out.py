@@ -8,10 +8,10 @@ from typing import TypeVar
 
 import torch
 
+from alignzoo.contract.pairs import PairBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.errors import NonFiniteLossError
 from alignzoo.objective.views import with_constants
-from alignzoo.pairs import PairBatch
 from alignzoo.reference.frozen import ReferenceForward
 from alignzoo.report import Reporter
 from alignzoo.step.context import Engine

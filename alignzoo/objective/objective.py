@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from alignzoo.contract.card import Options
+from alignzoo.contract.pairs import DIFFERENTIABLE, PairBatch
 from alignzoo.errors import AlignzooError, MethodError, contained
 from alignzoo.interfaces import GeometryController, PerPair, PreferenceLoss, RobustWrapper
-from alignzoo.pairs import DIFFERENTIABLE, PairBatch
 from alignzoo.plugin.blame import place_in, place_of
 from alignzoo.plugin.faults import describe_error, package_of
 

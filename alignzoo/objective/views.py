@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from alignzoo.contract.pairs import DIFFERENTIABLE, PairBatch
 from alignzoo.data.collate import TokenBatch
-from alignzoo.pairs import DIFFERENTIABLE, PairBatch
 
 
 def count_pairs(batches: Sequence[TokenBatch]) -> int:

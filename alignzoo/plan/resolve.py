@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from alignzoo.base.shown import shown
 from alignzoo.base.suggest import nearest, suggest
-from alignzoo.contract.card import NO_WRAPPER, Card, Composition, Kind
+from alignzoo.contract.card import Card, Composition
+from alignzoo.contract.robust import NO_WRAPPER
 from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
 from alignzoo.plan.conflicts import conflicts, missing_extensions
 from alignzoo.plan.plan import SANDBOX, Method, Plan, default_reward
@@ -184,7 +185,7 @@ def _reward(
 
 
 def _choose(
-    kind: Kind, name: str, layers: Sequence[Layer], methods: Registry, problems: list[AlignzooError]
+    kind: str, name: str, layers: Sequence[Layer], methods: Registry, problems: list[AlignzooError]
 ) -> Method | None:
     try:
         card = cast(Card, methods.find(kind, name))
@@ -196,7 +197,7 @@ def _choose(
 
 
 def _options(
-    kind: Kind, name: str, card: Card, layers: Sequence[Layer], methods: Registry
+    kind: str, name: str, card: Card, layers: Sequence[Layer], methods: Registry
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Values of the method's options over all layers, and where each came from."""
     shared = kind == "robust" or (kind == "geometry" and len(_names(layers)["geometry"]) > 1)
@@ -214,7 +215,7 @@ def _options(
     return values, origins
 
 
-def _speaks_of(kind: Kind, name: str, card: Card, layer: Layer, methods: Registry) -> bool:
+def _speaks_of(kind: str, name: str, card: Card, layer: Layer, methods: Registry) -> bool:
     """Whether a layer's bare ``kind.option`` words mean this method: a layer that names another one does not."""
     named = layer.values.get(kind)
     if named is None or kind == "robust":
@@ -222,7 +223,7 @@ def _speaks_of(kind: Kind, name: str, card: Card, layer: Layer, methods: Registr
     return any(_means(kind, one, name, card, methods) for one in as_list(named))
 
 
-def _means(kind: Kind, named: str, name: str, card: Card, methods: Registry) -> bool:
+def _means(kind: str, named: str, name: str, card: Card, methods: Registry) -> bool:
     if named in (name, card.name):
         return True
     try:
@@ -247,7 +248,7 @@ _NOUNS = {"loss": "loss", "robust": "wrapper", "geometry": "controller", "reward
 
 def _unclaimed_options(layers: Sequence[Layer], plan: Plan, methods: Registry) -> list[AlignzooError]:
     """Options that no method of a kind has, and options of methods that were not chosen."""
-    stacks: dict[Kind, Sequence[Method]] = {
+    stacks: dict[str, Sequence[Method]] = {
         "loss": [plan.loss],
         "robust": plan.robust,
         "geometry": plan.controllers,

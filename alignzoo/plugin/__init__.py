@@ -1,17 +1,7 @@
 """The plugin contract: cards, hooks, and the registry that finds them."""
 
-from alignzoo.contract.card import (
-    KINDS,
-    PLUGIN_API,
-    Card,
-    Composition,
-    Extension,
-    Kind,
-    Need,
-    Options,
-    Paper,
-    Verified,
-)
+from alignzoo.contract.card import PLUGIN_API, Card, Composition, Extension, Need, Options, Paper, Verified
+from alignzoo.contract.kinds import KINDS
 from alignzoo.plugin.hookspecs import hookimpl
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import Registry, list_methods, plugins_from, registry
@@ -22,7 +12,6 @@ __all__ = [
     "Card",
     "Composition",
     "Extension",
-    "Kind",
     "Need",
     "Options",
     "Paper",

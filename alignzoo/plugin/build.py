@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from alignzoo.base.shown import shown
 from alignzoo.base.suggest import suggest
-from alignzoo.contract.card import Card, Composition, Extension, Kind, Need, Options
+from alignzoo.contract.card import Card, Composition, Extension, Need, Options
 from alignzoo.errors import BrokenPluginError, UsageError, contained
 from alignzoo.plugin.blame import place_in
 from alignzoo.plugin.faults import describe_error, package_of
@@ -97,7 +97,7 @@ def instantiate(card: Card, options: Options) -> Any:
         ) from error
 
 
-def load_method(kind: Kind, name: str, **options: Any) -> Any:
+def load_method(kind: str, name: str, **options: Any) -> Any:
     """Build a method: ``load_method("loss", "dpo", beta=0.1)``.
 
     Returns a :class:`~alignzoo.interfaces.PreferenceLoss`, :class:`~alignzoo.interfaces.RobustWrapper`,

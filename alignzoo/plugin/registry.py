@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from alignzoo.base.shown import shown
 from alignzoo.base.suggest import suggest
-from alignzoo.contract.card import KINDS, Card, Composition, Extension, ExtensionKind, Kind
+from alignzoo.contract.card import Card, Composition, Extension, ExtensionKind
+from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import BrokenPluginError, UnknownNameError, UsageError
 from alignzoo.plugin.discover import discover
 from alignzoo.plugin.faults import is_file
@@ -35,10 +36,10 @@ class Registry:
     def broken(self) -> list[Plugin]:
         return [plugin for plugin in self.plugins if plugin.error is not None]
 
-    def entries(self, kind: Kind | None = None) -> Iterator[tuple[Plugin, Card | Composition]]:
+    def entries(self, kind: str | None = None) -> Iterator[tuple[Plugin, Card | Composition]]:
         """``(plugin, method)`` of one kind, or of all, by kind and then by name."""
         found = [(plugin, method) for plugin in self.plugins for method in plugin.methods]
-        found.sort(key=lambda entry: (KINDS.index(entry[1].kind), entry[1].name))
+        found.sort(key=lambda entry: (list(KINDS).index(entry[1].kind), entry[1].name))
         return (entry for entry in found if kind is None or entry[1].kind == kind)
 
     def extensions(self, kind: ExtensionKind) -> list[tuple[Plugin, Extension]]:
@@ -72,12 +73,12 @@ class Registry:
         """Name of the distribution that brings a method or an extension."""
         return self.plugin_of(item).distribution
 
-    def at_home(self, kind: Kind, name: str, distribution: str) -> str:
+    def at_home(self, kind: str, name: str, distribution: str) -> str:
         """``distribution:name`` where that distribution brings such a method, else the bare name."""
         own = any(p.distribution == distribution and m.name == name for p, m in self.entries(kind))
         return f"{distribution}:{name}" if own else name
 
-    def find(self, kind: Kind, name: str) -> Card | Composition:
+    def find(self, kind: str, name: str) -> Card | Composition:
         """The method called ``name`` (or ``distribution:name``); a name is stronger than an alias.
 
         Raises:
@@ -151,7 +152,7 @@ class Registry:
                 )
         return None
 
-    def _unknown(self, kind: Kind, name: str) -> UnknownNameError:
+    def _unknown(self, kind: str, name: str) -> UnknownNameError:
         elsewhere = [method.kind for _, method in self.entries() if method.name == name and isinstance(method, Card)]
         if elsewhere:
             hint = f"there is a {elsewhere[0]} of that name: --{elsewhere[0]} {name}"
@@ -258,6 +259,6 @@ def _refuse_faults(found: Registry) -> None:
         )
 
 
-def list_methods(kind: Kind | None = None) -> list[Card | Composition]:
+def list_methods(kind: str | None = None) -> list[Card | Composition]:
     """Cards of all installed methods, or of one ``kind`` (``"loss"``, ``"robust"``, ``"geometry"``, ``"reward"``)."""
     return [method for _, method in registry().entries(kind)]

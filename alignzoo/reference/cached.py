@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from alignzoo.contract.pairs import PairBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.errors import AlignzooError
-from alignzoo.pairs import PairBatch
 from alignzoo.reference.compute import Filling, Source
 from alignzoo.reference.keys import batch_keys
 from alignzoo.reference.store import Store

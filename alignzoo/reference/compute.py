@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from alignzoo.contract.pairs import PairBatch
 from alignzoo.data.collate import TokenBatch, batches_of
 from alignzoo.distributed.ranks import on_all_ranks
-from alignzoo.pairs import PairBatch
 from alignzoo.reference.keys import batch_keys, dataset_keys
 from alignzoo.reference.shards import Values
 from alignzoo.reference.store import Store

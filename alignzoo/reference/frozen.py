@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
+from alignzoo.contract.pairs import PairBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.logprobs.logps import PairForward
 from alignzoo.model.base import REFERENCE_ADAPTER
-from alignzoo.pairs import PairBatch
 
 ReferenceForward = Callable[[TokenBatch], PairBatch]
 """The fields ``chosen_logps``, ... of a batch's pairs under the reference: :class:`Reference`, or a table of them."""

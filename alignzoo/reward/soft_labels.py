@@ -12,9 +12,9 @@ from dataclasses import replace
 from pydantic import Field
 
 from alignzoo.contract.card import Options
+from alignzoo.contract.pairs import DIFFERENTIABLE, PairBatch
 from alignzoo.interfaces import PerPair
 from alignzoo.lazy import torch
-from alignzoo.pairs import DIFFERENTIABLE, PairBatch
 
 
 class SoftLabelOptions(Options):

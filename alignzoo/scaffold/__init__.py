@@ -13,10 +13,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignzoo.contract.card import PLUGIN_API, Kind
+from alignzoo.contract.card import PLUGIN_API
 
 TEMPLATES = Path(__file__).parent / "templates"
-_NOUNS: dict[Kind, str] = {"robust": "robust wrapper", "geometry": "geometry controller"}
+_NOUNS: dict[str, str] = {"robust": "robust wrapper", "geometry": "geometry controller"}
 """What a method is called in a sentence, where the kind alone is no noun."""
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
@@ -30,7 +30,7 @@ class Scaffold:
         name: the method's name, lower-case letters, digits and dashes.
     """
 
-    kind: Kind
+    kind: str
     name: str
 
     @property

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from alignzoo.contract.pairs import PairBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.distributed.seeds import mixed, seeded
 from alignzoo.distributed.sharding import is_shard, reshard
@@ -27,7 +28,6 @@ from alignzoo.interfaces import StepLoss
 from alignzoo.logprobs.logps import PairForward
 from alignzoo.objective.objective import Objective, pull_back
 from alignzoo.objective.views import count_pairs, in_float64, relative_to, spread, with_constants
-from alignzoo.pairs import PairBatch
 from alignzoo.report import Reporter
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from alignzoo.contract.pairs import PairBatch
 from alignzoo.lazy import torch
-from alignzoo.pairs import PairBatch
 from alignzoo.testing.outcomes import Violation
 from alignzoo.testing.sample import leaves
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from alignzoo.base.suggest import suggest
-from alignzoo.contract.card import KINDS, Card, Composition, Kind
+from alignzoo.contract.card import Card, Composition
+from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import UsageError
 from alignzoo.plugin.registry import registry
 from alignzoo.testing import common, geometry, losses, rewards, robust
@@ -51,7 +52,7 @@ def checks_for(card: Card) -> list[Check]:
     return checks
 
 
-def check_method(card: Card | str, *, kind: Kind | None = None, rules: Collection[str] | None = None) -> Report:
+def check_method(card: Card | str, *, kind: str | None = None, rules: Collection[str] | None = None) -> Report:
     """Run the contract on a method.
 
     Args:
@@ -103,7 +104,7 @@ def contract(*methods: Card | str) -> Callable[[Any], Any]:
     return pytest.mark.parametrize("check", params)
 
 
-def _find(name: str, kind: Kind | None) -> Card:
+def _find(name: str, kind: str | None) -> Card:
     """The card of an installed method."""
     distribution, _, bare = name.rpartition(":")
     bringing = dict.fromkeys(
@@ -118,7 +119,7 @@ def _find(name: str, kind: Kind | None) -> Card:
             f"{name!r} is the name of several methods: {', '.join(f'a {found}' for found in bringing)}",
             hint="say which: " + " or ".join(f"kind={found!r}" for found in bringing),
         )
-    only: Kind = next(iter(bringing), KINDS[0])
+    only: str = next(iter(bringing), next(iter(KINDS)))
     method = registry().find(kind if kind is not None else only, name)
     if isinstance(method, Composition):
         raise UsageError(f"{name!r} is a composition: {method.flags()}", hint="check its parts")

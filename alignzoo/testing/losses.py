@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.contract.card import Card
+from alignzoo.contract.pairs import PairBatch
 from alignzoo.interfaces import GeometryController, PreferenceLoss
 from alignzoo.lazy import torch
-from alignzoo.pairs import PairBatch
 from alignzoo.testing.arithmetic import check_finite, check_gradient, check_vector, differ
 from alignzoo.testing.common import every_option_matters
 from alignzoo.testing.compare import EXACT, relative_error, same_however_cut, same_on_two_ranks, two_steps

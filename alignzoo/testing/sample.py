@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from alignzoo.contract.card import Need
+from alignzoo.contract.pairs import DIFFERENTIABLE, PairBatch
 from alignzoo.lazy import torch
-from alignzoo.pairs import DIFFERENTIABLE, PairBatch
 
 FIELD_NEEDS: dict[str, frozenset[Need]] = {
     "ref_chosen_logps": frozenset({"reference"}),

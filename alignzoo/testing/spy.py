@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from alignzoo import pairs as pairs_module
-from alignzoo.pairs import PairBatch
+from alignzoo.contract.pairs import PairBatch
 from alignzoo.testing.outcomes import Violation
 from alignzoo.testing.sample import FIELD_NEEDS, SAME, lacking
 from alignzoo.testing.subject import Configuration, Subject

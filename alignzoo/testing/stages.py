@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.contract.card import Card, Options
+from alignzoo.contract.pairs import PairBatch
 from alignzoo.interfaces import GeometryController, PerPair, PreferenceLoss, RobustWrapper, StepLoss
 from alignzoo.lazy import F, torch
-from alignzoo.pairs import PairBatch
 from alignzoo.plugin.build import instantiate
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from alignzoo.contract.pairs import PairBatch
 from alignzoo.lazy import torch
-from alignzoo.pairs import PairBatch
 from alignzoo.testing.arithmetic import differ
 from alignzoo.testing.outcomes import Violation
 from alignzoo.testing.sample import sample

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from alignzoo.contract.card import Card, Options
+from alignzoo.contract.pairs import PairBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.distributed.seeds import mixed
 from alignzoo.distributed.sharding import resharding, shard
@@ -22,7 +23,6 @@ from alignzoo.logprobs import attention
 from alignzoo.logprobs.forward import use_packing
 from alignzoo.logprobs.logps import PairForward, innermost, packed_pair_logps, padded_pair_logps
 from alignzoo.objective.objective import Objective
-from alignzoo.pairs import PairBatch
 from alignzoo.probe.probe import Probe
 from alignzoo.reference.frozen import Reference
 from alignzoo.report import Reporter

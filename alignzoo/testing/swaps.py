@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from alignzoo.contract.pairs import PairBatch
 from alignzoo.interfaces import GeometryController, PerPair, RobustWrapper
 from alignzoo.lazy import torch
-from alignzoo.pairs import PairBatch
 from alignzoo.testing.common import used_as_declared
 from alignzoo.testing.outcomes import Rule, Skipped
 from alignzoo.testing.sample import sample

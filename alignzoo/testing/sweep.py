@@ -14,8 +14,8 @@ from alignzoo.testing.stages import mean_goal
 from alignzoo.testing.subject import Configuration, Subject
 
 if TYPE_CHECKING:
+    from alignzoo.contract.pairs import PairBatch
     from alignzoo.data.collate import TokenBatch
-    from alignzoo.pairs import PairBatch
 
 STEPS = 6
 """Steps in which something that happens at intervals is waited for."""

@@ -12,9 +12,9 @@ import torch
 
 from alignzoo.base.files import append_text, write_text
 from alignzoo.base.stored import bytes_digest, file_digest
+from alignzoo.contract.pairs import PairBatch
 from alignzoo.interfaces import PreferenceLoss
 from alignzoo.objective.objective import Objective, rewards_of
-from alignzoo.pairs import PairBatch
 from alignzoo.report import Reporter
 
 METRICS_FILE = "metrics.jsonl"

@@ -110,7 +110,7 @@ def test_a_package_is_written_and_what_comes_next_is_said(new: Any, tmp_path: Pa
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_method_keeps_the_contract(imported: Any, tmp_path: Path, kind: Kind) -> None:
+def test_the_method_keeps_the_contract(imported: Any, tmp_path: Path, kind: str) -> None:
     scaffold = Scaffold(kind, "my-mine")
     write_folder(tmp_path / "out", scaffold.package_files())
     card = card_of(imported(tmp_path / "out", scaffold.package))
@@ -122,7 +122,7 @@ def test_the_method_keeps_the_contract(imported: Any, tmp_path: Path, kind: Kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_its_own_tests_pass(tmp_path: Path, kind: Kind) -> None:
+def test_its_own_tests_pass(tmp_path: Path, kind: str) -> None:
     """Those beside the contract, which another test here runs."""
     write_folder(tmp_path / "out", Scaffold(kind, "my-mine").package_files())
     words = ["-p", "no:cacheprovider", "-k", "formula", "--rootdir", "."]
@@ -165,7 +165,7 @@ def test_any_name_gives_names_that_python_takes(imported: Any, tmp_path: Path, n
 
 
 @given(name=NAMES, kind=st.sampled_from(KINDS))
-def test_all_names_give_code_that_compiles(name: str, kind: Kind) -> None:
+def test_all_names_give_code_that_compiles(name: str, kind: str) -> None:
     scaffold = Scaffold(kind, name)
     for path, text in {**scaffold.package_files(), "one.py": scaffold.single_file()}.items():
         if path.endswith(".py"):
@@ -181,7 +181,7 @@ def test_a_distribution_says_alignzoo_once() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_file_is_a_plugin(new: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: Kind) -> None:
+def test_one_file_is_a_plugin(new: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str) -> None:
     name = f"one-{kind}"
     monkeypatch.delitem(sys.modules, f"one_{kind}", raising=False)
     done = new(kind, name, "--file")

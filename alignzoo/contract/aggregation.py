@@ -1,0 +1,31 @@
+"""Aggregations: how the log-probs of a response's tokens become the log-prob of the response."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from alignzoo.contract.card import Card
+from alignzoo.contract.method import Method
+from alignzoo.contract.responses import ResponseBatch
+from alignzoo.lazy import torch
+
+
+class AggregationCard(Card):
+    """The facts of an aggregation."""
+
+    kind: Literal["aggregation"] = "aggregation"
+
+
+class Aggregation(Method):
+    """One log-prob per response from those of its tokens, the same way for policy and reference."""
+
+    def __call__(self, logps: torch.Tensor, token_logps: torch.Tensor | None, responses: ResponseBatch) -> torch.Tensor:
+        """``(R,)``, differentiable in the log-probs; called for the policy and again for the reference.
+
+        Args:
+            logps: ``(R,)`` sums over tokens.
+            token_logps: ``(R, T)``, 0 outside of the mask; None unless the card needs ``token-logps``.
+            responses: lengths, mask and prompts, the same in both calls; not its log-probs, which may be the other
+                model's.
+        """
+        raise NotImplementedError

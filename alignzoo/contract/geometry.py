@@ -1,0 +1,85 @@
+"""Geometry controllers: where in weight space the gradient of a step is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from alignzoo.contract.card import Card
+from alignzoo.contract.method import Method
+from alignzoo.contract.pairs import PairBatch
+from alignzoo.contract.responses import ResponseBatch
+from alignzoo.lazy import torch
+
+if TYPE_CHECKING:
+    from alignzoo.step.context import SetupContext, StepContext
+
+
+class GeometryCard(Card):
+    """The facts of a controller.
+
+    Attributes:
+        companion: it leaves the gradient to another one and acts after the optimizer's step; a run has room for any
+            number of these beside the one that takes the gradient.
+        averages: a companion whose weights are evaluated and saved in place of the trained ones; a run has room for
+            one.
+        passes: forward-backward passes a step takes at most.
+        sharded: it works on weights of which every rank holds some rows (DTensors, under FSDP2).
+    """
+
+    kind: Literal["geometry"] = "geometry"
+    companion: bool = False
+    averages: bool = False
+    passes: int = Field(default=1, ge=1)
+    sharded: bool = False
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """What a step reports.
+
+    Attributes:
+        value: the objective at the weights before the step, ``()``, detached.
+        responses: the whole optimizer step's responses (all ranks), detached, at the same weights.
+        row_ids: ``(P,)`` int64, the prompts' row numbers in the data.
+    """
+
+    value: torch.Tensor
+    responses: ResponseBatch
+    row_ids: torch.Tensor
+
+    @property
+    def pairs(self) -> PairBatch:
+        """The responses as pairs."""
+        return self.responses.pairs()
+
+    @property
+    def pair_ids(self) -> torch.Tensor:
+        """:attr:`row_ids` of a step of pairs."""
+        return self.row_ids
+
+
+class GeometryController(Method):
+    """Where in weight space the gradient of an optimizer step is taken."""
+
+    def setup(self, run: SetupContext) -> None:
+        """Called once before training, on the weights that training starts from."""
+
+    def step(self, ctx: StepContext) -> StepLoss:
+        """Leave the step's gradient in ``.grad`` and the weights, buffers and flags as they were found.
+
+        Not called where the card says ``companion``.
+        """
+        raise NotImplementedError
+
+    def after_step(self, ctx: StepContext) -> None:
+        """Called when the optimizer has moved the weights: they may be read, and changed in place."""
+
+    @contextmanager
+    def for_evaluation(self) -> Iterator[None]:
+        """A context manager: inside, the model has the weights to evaluate and to save; after, those to train on."""
+        yield

@@ -1,0 +1,37 @@
+"""Rewards: scores of responses, from outside of the objective."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from alignzoo.contract.card import Card
+from alignzoo.contract.method import Method
+
+if TYPE_CHECKING:
+    from alignzoo.reward.context import Response, RewardContext
+
+
+class RewardCard(Card):
+    """The facts of a reward."""
+
+    kind: Literal["reward"] = "reward"
+
+
+class Reward(Method):
+    """A score for every response, from outside of the objective; nothing of it is left when training begins."""
+
+    def setup(self, run: RewardContext) -> None:
+        """Called once, on every rank, before anything is scored; what is heavy waits for :meth:`scores`."""
+
+    def identity(self) -> str:
+        """What the scores depend on beyond the options that are no paths, and beyond the responses: a hash of weights
+        that are read, say. Equal identities mean equal scores, which are then taken from an earlier run."""
+        return ""
+
+    def scores(self, responses: Sequence[Response]) -> Sequence[float]:
+        """One finite number per response, higher is better; that of a response does not depend on the others.
+
+        Called on every rank, with some of the responses of its share at a time.
+        """
+        raise NotImplementedError
