@@ -218,7 +218,7 @@ _KEPT: dict[str, Copies] = {}
 
 def _copies(plan: Plan) -> Copies:
     """As :func:`alignzoo.estimate.geometry.copies`, once for each choice of controllers."""
-    key = repr([(method.card.name, method.distribution, method.options) for method in plan.controllers])
+    key = repr([(method.card.name, method.distribution, method.options) for method in plan.of("geometry")])
     if key not in _KEPT:
         _KEPT[key] = copies(plan)
     return _KEPT[key]

@@ -126,12 +126,10 @@ def _trained(question: Question) -> Path | None:
 def _facts(session: Session, trained: Path | None, question: Question) -> dict[str, Any]:
     """What was measured, on what."""
     plan, settings, held_out = session.plan, session.settings, session.parts.held_out
-    around = [*(method for method in plan.controllers if method.card.relabels), *plan.robust]
-    names = [method.card.name for method in (plan.loss, *around)]
     return {
         "model": settings.model if trained is None else str(trained),
         "reference": settings.model,
-        "objective": " under ".join(names),
+        "objective": plan.objective(),
         "pairs": 0 if held_out is None else len(held_out),
         "directions": question.directions,
         "seed": settings.seed,
