@@ -32,7 +32,7 @@ from alignzoo.probe.probe import Probe
 from alignzoo.reference.cached import cached_reference
 from alignzoo.reference.compute import Filling, Source
 from alignzoo.reference.frozen import Reference, ReferenceForward, as_reference
-from alignzoo.reference.keys import reference_identity
+from alignzoo.reference.identity import reference_identity
 from alignzoo.reference.store import Store, store_folder
 from alignzoo.report import Reporter
 from alignzoo.reward.context import RewardContext
