@@ -166,9 +166,7 @@ class Filling:
 
     def _values(self, source: Source, positions: np.ndarray) -> Values:
         rows = source.rows[positions].tolist()
-        [batch] = batches_of(
-            source.dataset, rows, len(rows), self.pad_id, shape=source.shape, partners=source.partners
-        )
+        [batch] = batches_of(source.dataset, rows, len(rows), self.pad_id, shape=source.shape, partners=source.partners)
         return values_of(batch, self.forward(batch.to(self.accelerator.device)), tokens=self.store.tokens)
 
     def _keep(self, pending: Sequence[Values]) -> None:

@@ -46,7 +46,13 @@ def _rounding(policy: Any, way: str) -> tuple[str, ...]:
     model = innermost(policy)
     implementations = (getattr(model.config, f"_{part}_implementation", None) for part in ("attn", "experts"))
     head = "fused head" if has_fused_head(policy) else "logits"
-    return (_WAYS.get(way, way), head, model.device.type, torch.get_float32_matmul_precision(), *map(str, implementations))
+    return (
+        _WAYS.get(way, way),
+        head,
+        model.device.type,
+        torch.get_float32_matmul_precision(),
+        *map(str, implementations),
+    )
 
 
 def _reference_weights(policy: Any, adapters: set[str]) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Every response's score, once before training: by the run's reward, or from an earlier run that asked the same of it."""
+"""The score of every response, once before training: by the run's reward, or as an earlier run kept it."""
 
 from __future__ import annotations
 
