@@ -198,8 +198,6 @@ def _scored(
     """The parts with the scores of the run's reward, where it has one; it joins the run's identities."""
     if plan.reward is None:
         return parts
-    if plan.reward.card.name == "probe" and "chosen_score" in parts.train.column_names:
-        report.note("the data has scores; --reward column uses them")
     settings, weights = plan.settings, identities["weights"]
     context = RewardContext(
         policy, weights, accelerator.device, settings.seed, report, probe, settings.trust_remote_code
