@@ -30,7 +30,8 @@ from alignzoo.report import Reporter
 from alignzoo.reward.context import RewardContext
 from alignzoo.reward.scoring import scored
 from alignzoo.runs.folder import new_folder
-from alignzoo.step.context import Engine, StepContext
+from alignzoo.step.context import StepContext
+from alignzoo.step.engine import Engine
 from alignzoo.train.assemble import group_indices, objective_of, probe_source
 from alignzoo.train.batches import Sizes, by_length
 

@@ -27,6 +27,12 @@ class Method:
     distribution: str
     options: Options
     origins: dict[str, str] = field(default_factory=dict)
+    weight: float = 1.0
+
+    @property
+    def couples(self) -> bool:
+        """Whether a value of the method, with these options, depends on the others of its step."""
+        return bool(getattr(self.card, "batch_coupled", False)) or self.options.couples()
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -71,7 +77,7 @@ class Plan:
 
     @property
     def batch_coupled(self) -> bool:
-        return self.loss.card.batch_coupled or any(method.card.batch_coupled for method in self.robust)
+        return any(method.couples for method in (self.loss, *self.robust))
 
     def sentence(self) -> str:
         """The plan as the words of a command line."""

@@ -22,6 +22,7 @@ from alignzoo.interfaces import GeometryController
 from alignzoo.logprobs.forward import forward_of, goes_by_batch
 from alignzoo.model.load import check_vocabulary
 from alignzoo.model.weights import fingerprint
+from alignzoo.objective.build import build_objective
 from alignzoo.objective.objective import Objective
 from alignzoo.observers import Observers
 from alignzoo.plan.plan import Plan
@@ -38,8 +39,8 @@ from alignzoo.report import Reporter
 from alignzoo.reward.context import RewardContext
 from alignzoo.reward.histogram import note_soft_labels
 from alignzoo.reward.scoring import scored
-from alignzoo.reward.soft_labels import SoftLabels
-from alignzoo.step.context import Engine, SetupContext
+from alignzoo.step.engine import Engine
+from alignzoo.step.setup import SetupContext
 from alignzoo.step.controllers import Controllers
 from alignzoo.train.batches import Sizes, StepBatches, by_length
 from alignzoo.train.checkpoint import Checkpoint, load_latest
@@ -87,7 +88,7 @@ def assemble(
     parts = _scored(plan, parts, policy, identities, probe, accelerator, report)
     if checkpoint is not None:
         _check_identities(checkpoint, identities, {"scores": "the reward"})
-    objective = objective_of(plan, controllers)
+    objective = objective_of(plan)
     _note_soft_labels(objective, parts, folder if main else None, report)
     lengths = lengths_of(parts.train)
     cached = "reference" in plan.needs and settings.reference_cache and _by_pair(policy, parts, lengths, report)
@@ -146,17 +147,9 @@ def _sources(parts: Parts, rows: np.ndarray, packed: bool) -> list[Source]:
     return [Source.of(parts.train, rows, packed=packed), *held_out]
 
 
-def objective_of(plan: Plan, controllers: Sequence[GeometryController] | None = None) -> Objective:
-    """The loss of a plan under its wrappers, newly built, and under what its controllers (newly built as well, unless
-    they are given) put around the loss."""
-    if controllers is None:
-        controllers = [instantiate(method.card, method.options) for method in plan.controllers]
-    return Objective(
-        instantiate(plan.loss.card, plan.loss.options),
-        [instantiate(method.card, method.options) for method in plan.robust],
-        controllers=controllers,
-        coupled=plan.batch_coupled,
-    )
+def objective_of(plan: Plan) -> Objective:
+    """The loss of a plan under its wrappers, newly built."""
+    return build_objective([plan.loss], plan.robust)
 
 
 def _steps(stream: PairStream, settings: Settings) -> int:
@@ -207,11 +200,14 @@ def _scored(
 
 
 def _note_soft_labels(objective: Objective, parts: Parts, folder: Path | None, report: Reporter) -> None:
-    """Say which labels the training pairs have where a method gives them soft ones."""
-    for layer in objective.layers:
-        if isinstance(layer, SoftLabels):
-            scores = parts.scores["train"]
-            note_soft_labels(layer.soft_labels(scores.chosen, scores.rejected), folder, report)
+    """Say which labels the training pairs have where a wrapper gives them soft ones."""
+    scores = parts.scores.get("train")
+    if scores is None or parts.shape != "pairs":
+        return
+    for wrapper in objective.wrappers:
+        labels = wrapper.soft_labels(scores.values[0::2], scores.values[1::2])
+        if labels is not None:
+            note_soft_labels(labels, folder, report)
 
 
 def probe_source(

@@ -1,10 +1,10 @@
-"""ShaPO: sharpness control on an alignment-critical parameter subspace, and its objective on soft labels."""
+"""ShaPO: sharpness control on an alignment-critical parameter subspace."""
 
 from alignzoo.plugin import Card, hookimpl
-from alignzoo_shapo import reward, token
+from alignzoo_shapo import token
 
 
 @hookimpl
 def alignzoo_methods() -> list[Card]:
-    """The cards of ShaPO's token level and reward level."""
-    return [reward.CARD, token.CARD]
+    """The card of ShaPO at token level."""
+    return [token.CARD]
