@@ -240,7 +240,7 @@ def _on_accelerator(policy: Any) -> Any:
 
 
 def _responses(part: Dataset) -> list[tuple[list[int], int]]:
-    """Every response that is known to be safe (0) or unsafe (1): the tokens of its prompt and its own, and that label."""
+    """Every response that is known to be safe (0) or unsafe (1): its tokens behind its prompt's, and that label."""
     rows = zip(part["prompt_ids"], part["response_ids"], strict=True)
     sequences = ([*prompt, *response] for prompt, responses in rows for response in responses)
     labelled = zip(sequences, safety_labels(part).tolist(), strict=True)
