@@ -59,6 +59,10 @@ class Options(Values):
         """What these particular values need beyond what the card states."""
         return frozenset()
 
+    def couples(self) -> bool:
+        """Whether these particular values make a loss or wrapper batch-coupled that is not so by its card."""
+        return False
+
 
 def is_path(field: FieldInfo) -> bool:
     """Whether an option names a file or folder: of type ``Path``, or with ``json_schema_extra={"path": True}``."""

@@ -27,6 +27,11 @@ class Method:
     weight: float = 1.0
 
     @property
+    def couples(self) -> bool:
+        """Whether a value of the method, with these options, depends on the others of its step."""
+        return bool(getattr(self.card, "batch_coupled", False)) or self.options.couples()
+
+    @property
     def needs(self) -> frozenset[Need]:
         """What the method, with these options, reads from the core."""
         return self.card.needs | self.options.needs()
@@ -87,7 +92,7 @@ class Plan:
 
     @property
     def batch_coupled(self) -> bool:
-        return any(getattr(method.card, "batch_coupled", False) for method in self.all_methods)
+        return any(method.couples for method in self.all_methods)
 
     def objective(self) -> str:
         """What is minimised, in words: ``dpo under drdpo + 0.1 · sft``."""

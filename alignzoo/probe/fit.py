@@ -1,4 +1,4 @@
-"""Train a probe on pairs, or take the one that was trained on the same weights and pairs before."""
+"""Train a probe on labelled responses, or reuse the one that was trained on the same weights and data before."""
 
 from __future__ import annotations
 
@@ -13,25 +13,31 @@ from safetensors import SafetensorError
 
 from alignzoo.base.cache import cache_folder
 from alignzoo.base.files import scratch
+from alignzoo.data.digests import rows_digest
 from alignzoo.errors import AlignzooError
 from alignzoo.model.base import without_adapter
 from alignzoo.model.weights import fingerprint
-from alignzoo.probe.pairs import check_probe_pairs
+from alignzoo.probe.pairs import UNKNOWN, UNSAFE, check_probe_pairs, safety_labels
 from alignzoo.probe.probe import Pooling, Probe, fit_probe, hidden_features, layer_indices
 from alignzoo.report import Reporter
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-CHOSEN_IS_SAFE = "chosen/rejected"
+BY_FLAGS, BY_LABEL, BY_ORDER = "safe", "label", "order"
+"""Where the labels of responses come from: the fact ``labels``."""
+_STAND_INS = {
+    BY_LABEL: "desirable responses serve as safe, undesirable ones as unsafe",
+    BY_ORDER: "chosen (best) responses serve as safe, rejected (worst) ones as unsafe",
+}
 OF_A_LAYER = ("layer", "held_out_auc", "held_out_accuracy", "held_out_ece", "held_out_brier")
-PROBE_VERSION = 2  # part of the cache key: raise it when the same data would give another probe
+PROBE_VERSION = 3  # part of the cache key: raise it when the same data would give another probe
 
 
 def cached_probe(
     model: Any, train: Dataset, validation: Dataset, *, report: Reporter, weights: str | None = None
 ) -> Probe:
-    """The probe of these weights and pairs: reused where it was trained before, else trained and kept."""
+    """The probe of these weights and rows: reused where it was trained before, else trained and kept."""
     weights = weights or fingerprint(model)
     data = {"probe_train": part_digest(train), "probe_validation": part_digest(validation)}
     key = hashlib.sha256(json.dumps([PROBE_VERSION, weights, data]).encode()).hexdigest()[:32]
@@ -45,12 +51,12 @@ def cached_probe(
 
 
 def _kept(folder: Path, hidden: int, report: Reporter) -> Probe | None:
-    """The probe in ``folder``; a damaged one makes way for another."""
+    """The probe in ``folder``; a damaged one is reported and removed."""
     if not folder.exists():
         return None
     try:
         probe = Probe.load(folder, hidden=hidden)
-        _announce(probe, "reused from an earlier run on the same weights and pairs", report)
+        _announce(probe, "reused from an earlier run on the same weights and data", report)
     except AlignzooError as error:
         report.warn(f"{error.message}; training another one")
         # Moved before it is deleted: no other run sees half of it, and none deletes what another has just published.
@@ -96,22 +102,22 @@ def train_probe(
         DataError: too few safe or unsafe responses in one of the parts.
         UsageError: a layer that the model does not have.
     """
-    labelled = "chosen_safe" in train.column_names
     check_probe_pairs(train, validation, hint="give more data")
     model = without_adapter(model)
     indices = layer_indices(layers, int(model.config.get_text_config().num_hidden_layers))
     training = model.training
     model.eval()
     try:
-        with report.progress(2 * (len(train) + len(validation)), "reading hidden states", unit="response") as bar:
+        given = [_responses(part) for part in (train, validation)]
+        with report.progress(sum(map(len, given)), "reading hidden states", unit="response") as bar:
             parts = []
-            for part in (train, validation):
-                sequences, labels = _responses(part, labelled)
+            for responses in given:
+                sequences, labels = zip(*responses, strict=True)
                 features = hidden_features(model, sequences, layers=indices, pooling=pooling, bar=bar)
                 parts.append((features, torch.tensor(labels)))
     finally:
         model.train(training)
-    facts = {**facts, "labels": "chosen_safe/rejected_safe" if labelled else CHOSEN_IS_SAFE, "pooling": pooling}
+    facts = {**facts, "labels": _labelled_by(train), "pooling": pooling}
     (fitting, fit_labels), (judging, judge_labels) = parts
     probes = [
         fit_probe((fit, fit_labels), (judge, judge_labels), {**facts, "layer": layer})
@@ -124,32 +130,30 @@ def train_probe(
     return best
 
 
-def _responses(part: Dataset, labelled: bool) -> tuple[list[list[int]], list[int]]:
-    """Token sequences of prompt and response, and their labels: 0 safe, 1 unsafe."""
-    sequences: list[list[int]] = []
-    labels: list[int] = []
-    for row in part:
-        for side, default in (("chosen", 0), ("rejected", 1)):
-            sequences.append([*row["prompt_ids"], *row[f"{side}_ids"]])
-            labels.append(int(not row[f"{side}_safe"]) if labelled else default)
-    return sequences, labels
+def _responses(part: Dataset) -> list[tuple[list[int], int]]:
+    """Every response that is known to be safe (0) or unsafe (1): its tokens behind its prompt's, and that label."""
+    rows = zip(part["prompt_ids"], part["response_ids"], strict=True)
+    sequences = ([*prompt, *response] for prompt, responses in rows for response in responses)
+    labelled = zip(sequences, safety_labels(part).tolist(), strict=True)
+    return [(sequence, int(label == UNSAFE)) for sequence, label in labelled if label != UNKNOWN]
+
+
+def _labelled_by(part: Dataset) -> str:
+    """What :func:`~alignzoo.probe.pairs.safety_labels` reads the labels from."""
+    return next((name for name in (BY_FLAGS, BY_LABEL) if name in part.column_names), BY_ORDER)
 
 
 def part_digest(part: Dataset) -> str:
     """Content hash of a part's tokens and labels."""
-    names = ["prompt_ids", "chosen_ids", "rejected_ids", "chosen_safe", "rejected_safe"]
-    columns = part.select_columns([name for name in names if name in part.column_names])
-    digest = hashlib.sha256()
-    for row in columns:
-        digest.update(json.dumps(row, sort_keys=True).encode())
-    return digest.hexdigest()
+    names = ("prompt_ids", "response_ids", "safe", "label")
+    return rows_digest(part.select_columns([name for name in names if name in part.column_names]))
 
 
 def _announce(probe: Probe, how: str, report: Reporter) -> None:
     """Say where the probe comes from, what its labels are and how good it is."""
     facts = probe.facts
-    if facts["labels"] == CHOSEN_IS_SAFE:
-        report.note("safety probe: the data has no safety labels; chosen serves as safe, rejected as unsafe")
+    if facts["labels"] != BY_FLAGS:
+        report.note(f"safety probe: the data has no safety labels; {_STAND_INS[facts['labels']]}")
     report.note(
         f"safety probe: {how}; held-out AUC {facts['held_out_auc']:.3f}, accuracy {facts['held_out_accuracy']:.3f} "
         f"(majority {facts['held_out_majority']:.3f}) on {facts['held_out_responses']} responses"

@@ -35,7 +35,7 @@ class Checkpoint:
 
     Attributes:
         weights: the trained weights by name.
-        tensors: state dicts of the optimizer, the loss, the wrappers and the controller.
+        tensors: state dicts of the optimizer, and of the methods by kind.
         facts: counters and identities, JSON-able.
     """
 
