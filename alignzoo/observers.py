@@ -36,7 +36,7 @@ class RunObserver:
         """Optimizer step ``step`` (from 1) is over: its line of ``metrics.jsonl``."""
 
     def on_evaluation(self, step: int, figures: Mapping[str, float]) -> None:
-        """The figures after ``step`` steps (0: before training): ``eval/...``, ``sandbox/...``."""
+        """The figures after ``step`` steps (0: before training): ``eval/...``, and those of the data's evaluator."""
 
     def on_checkpoint(self, step: int, folder: Path) -> None:
         """The checkpoint of ``step`` is whole in ``folder``."""

@@ -27,6 +27,9 @@ _EXTENSION_OF = {
     "alignzoo_observers": "observer",
     "alignzoo_formats": "format",
     "alignzoo_judges": "judge",
+    "alignzoo_models": "model",
+    "alignzoo_data": "data",
+    "alignzoo_evaluators": "evaluator",
 }
 
 

@@ -11,12 +11,11 @@ from alignzoo.base.files import whole
 from alignzoo.distributed.launch import take_over_sharding
 from alignzoo.distributed.process import launched
 from alignzoo.errors import AlignzooError, DamagedError, UsageError
+from alignzoo.evaluate.answers import Answers, answers_of
 from alignzoo.observers import Observers
-from alignzoo.plan.plan import SANDBOX, Plan
+from alignzoo.plan.plan import Plan
 from alignzoo.plan.planfile import plan_to_dict
 from alignzoo.plan.started import plain_values, plan_as_started
-from alignzoo.plugin.build import import_target
-from alignzoo.plugin.registry import registry
 from alignzoo.report import Reporter
 from alignzoo.runs.folder import RunFolder
 from alignzoo.runs.introduction import introduction
@@ -50,7 +49,7 @@ class Course:
         self.accelerator = launched(precision=settings.precision, **tracked)
         self.folder.check_free(self.accelerator)
         self.observers = Observers(observers_of(settings.observe) if self.main else {}, report)
-        self.judge = import_target(registry().find_extension("judge", settings.judge))
+        self.answers = answers_of(settings)
         self.plan = plan
 
     @property
@@ -163,24 +162,23 @@ class Course:
         return before
 
     def _figures(self, session: Session, loop: Loop) -> Figures:
-        """Figures at the current weights: on held-out pairs, and for the sandbox from generated answers."""
+        """Figures at the current weights: on held-out rows, and from generated answers where something judges them."""
         figures = loop.evaluate()
-        if session.settings.data == SANDBOX and session.settings.samples:
-            figures |= self._rates(session, loop)
+        if self.answers is not None:
+            figures |= self._of_answers(self.answers, session, loop)
         self.accelerator.wait_for_everyone()
         self.observers.tell("evaluation", loop.done, figures)
         return figures
 
-    def _rates(self, session: Session, loop: Loop) -> Figures:
-        """What the judge says of generated answers, on the main process."""
+    def _of_answers(self, answers: Answers, session: Session, loop: Loop) -> Figures:
+        """What the evaluator says of generated answers, on the main process."""
         from alignzoo.distributed.sharding import gathered
-        from alignzoo.sandbox import evaluate
 
         model = self.accelerator.unwrap_model(loop.engine.model)
         with loop.controller.for_evaluation(), gathered(model):
-            rates = evaluate(model, session.tokenizer, judge=self.judge, report=self.report) if self.main else {}
+            figures = answers.figures(model, session.tokenizer, self.report) if self.main else {}
             self.accelerator.wait_for_everyone()
-        return {f"sandbox/{name}": value for name, value in rates.items()}
+        return figures
 
     def _save_model(self, session: Session, loop: Loop) -> str:
         """Write ``model/``; returns the hash of its weights, on all ranks."""
@@ -234,6 +232,6 @@ class Course:
         if self.main:
             write_evaluation(folder, before=before, after=after)
             result.save()
-        report_outcome(before, after, self.report)
+        report_outcome(before, after, self.report, self.answers)
         self.report.note(f"{loop.steps} steps in {result.seconds:.1f} s; the model is in {folder / 'model'}")
         return result

@@ -14,10 +14,11 @@ from alignzoo.cli.command import json_option
 from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table
 from alignzoo.cli.flags import given_options, setting_options, split_trust
 from alignzoo.errors import UsageError
-from alignzoo.plan.plan import SANDBOX, Plan
+from alignzoo.plan.plan import Plan
 from alignzoo.plan.planfile import PLAN_FILE, read_plan
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import require, resolve
+from alignzoo.plugin.registry import registry
 
 SETTINGS = (
     "data",
@@ -110,7 +111,8 @@ def _plan_of_run(ctx: click.Context, run: Path) -> Plan:
 
 def _plan_of_model(ctx: click.Context, model: str) -> Plan:
     given = {option.key: value for option, value in given_options(ctx)}
-    if "data" not in given and model != SANDBOX and not local_path(model).exists():
+    named = registry().named_extension("model", model) is not None
+    if "data" not in given and not named and not local_path(model).exists():
         raise UsageError(
             f"{model}: no such run folder, and no such file or folder",
             hint="give the folder of a run; a model of the hub needs --data as well",
