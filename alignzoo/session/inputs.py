@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.contract.card import Need
+from alignzoo.contract.loss import LossCard
 from alignzoo.data.groups import group_indices
 from alignzoo.data.lengths import Lengths, lengths_of
-from alignzoo.data.parts import Parts, load_parts, prepare_pairs
+from alignzoo.data.parts import Parts, load_parts, prepare_rows
 from alignzoo.data.prepare import Prepared
 from alignzoo.data.texts import load_texts, training_texts
 from alignzoo.model.load import (
@@ -40,7 +41,7 @@ class Inputs:
     Args:
         plan: as it was resolved; :attr:`plan` is the one that also fits the model.
         accelerator: of this launch.
-        reads: the parts of the data that are trained or evaluated on; without any, the data is not divided.
+        uses: the parts of the data that are trained or evaluated on; without any, the data is not divided.
         needs: what a command reads beside the methods of the plan.
 
     Attributes:
@@ -54,13 +55,13 @@ class Inputs:
         accelerator: Accelerator,
         report: Reporter,
         *,
-        reads: Sequence[str] = (TRAIN, HELD_OUT),
+        uses: Sequence[str] = (TRAIN, HELD_OUT),
         needs: frozenset[Need] = frozenset(),
     ) -> None:
         self._resolved = plan
         self.accelerator = accelerator
         self.report = report
-        self.reads = tuple(reads)
+        self.uses = tuple(uses)
         self.needs = plan.needs | needs
         self.folder: Path | None = None
 
@@ -97,7 +98,7 @@ class Inputs:
     @cached_property
     def prepared(self) -> Prepared:
         """The tokenised rows of ``--data``, not divided."""
-        return prepare_pairs(self.settings, self.tokenizer)
+        return prepare_rows(self.settings, self.tokenizer)
 
     @cached_property
     def parts(self) -> Parts:
@@ -106,13 +107,16 @@ class Inputs:
         Raises:
             DataError: see :func:`~alignzoo.data.parts.load_parts`.
         """
+        reads = {loss.card.name: loss.card.reads for loss in self.plan.of("loss") if isinstance(loss.card, LossCard)}
         with self.accelerator.main_process_first():
-            return load_parts(self.settings, self.tokenizer, needs=self.needs, report=self.report, folder=self.folder)
+            return load_parts(
+                self.settings, self.tokenizer, needs=self.needs, reads=reads, report=self.report, folder=self.folder
+            )
 
     @cached_property
     def lengths(self) -> Lengths:
-        """Lengths of the training rows."""
-        return lengths_of(self.parts.train)
+        """Lengths of the training rows, with the mismatched responses where a method needs some."""
+        return lengths_of(self.parts.train, self.parts.partners.get(TRAIN))
 
     @cached_property
     def groups(self) -> dict[str, int]:
@@ -135,7 +139,7 @@ class Inputs:
         Raises:
             ModelError: its weights do not load, or it has fewer embeddings than the data has tokens.
         """
-        highest = self.parts.highest_id if self.reads else self.prepared.highest_id
+        highest = self.parts.highest_id if self.uses else self.prepared.highest_id
         self.report.note(f"loading {self.settings.model}")
         policy: Any = load_policy(self.source, self.settings)
         check_vocabulary(policy, max(highest, self.tokenizer.pad_token_id), self.settings.model)

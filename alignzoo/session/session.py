@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch, batch_columns
 from alignzoo.data.lengths import lengths_of
 from alignzoo.data.parts import Parts
@@ -24,23 +25,22 @@ from alignzoo.data.stream import PairStream
 from alignzoo.distributed.sharding import is_shard, prepare, resharding
 from alignzoo.evaluate.held_out import HeldOut
 from alignzoo.logprobs.forward import Choice, forward_of, goes_by_batch
-from alignzoo.logprobs.logps import PairForward
+from alignzoo.logprobs.logps import Forward
 from alignzoo.model.load import find_model, load_policy
+from alignzoo.objective.build import build_objective
 from alignzoo.objective.objective import Objective
-from alignzoo.pairs import PairBatch
-from alignzoo.plugin.build import instantiate
 from alignzoo.probe.probe import Probe
 from alignzoo.probe.source import probe_source
 from alignzoo.reference.cached import cached_reference
 from alignzoo.reference.compute import Filling, Source
 from alignzoo.reference.frozen import Reference, ReferenceForward, as_reference
-from alignzoo.reference.keys import reference_identity
+from alignzoo.reference.identity import reference_identity
 from alignzoo.reference.store import Store, store_folder
 from alignzoo.reward.context import RewardContext
 from alignzoo.reward.scoring import scored
 from alignzoo.session.inputs import HELD_OUT, TRAIN, Inputs
-from alignzoo.step.context import Engine
-from alignzoo.train.batches import Sizes, StepBatches, by_length
+from alignzoo.step.engine import Engine
+from alignzoo.train.batches import Batches, Sizes, StepBatches, by_length
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -57,11 +57,8 @@ class Session(Inputs):
     @cached_property
     def _scored(self) -> tuple[Parts, str | None]:
         """The parts with the scores of the plan's reward, and that reward's identity."""
-        reward = self.plan.reward
-        if reward is None:
+        if not self.plan.of("reward"):
             return self.parts, None
-        if reward.card.name == "probe" and "chosen_score" in self.parts.train.column_names:
-            self.report.note("the data has scores; --reward column uses them")
         context = RewardContext(
             self.policy,
             self.weights,
@@ -71,7 +68,7 @@ class Session(Inputs):
             self.probe,
             self.settings.trust_remote_code,
         )
-        return scored(reward, self.parts, context, self.accelerator, which=self.reads)
+        return scored(self.plan.one("reward"), self.parts, context, self.accelerator, which=self.uses)
 
     @property
     def scores(self) -> dict[str, Any]:
@@ -87,39 +84,32 @@ class Session(Inputs):
         return known
 
     @cached_property
-    def controllers(self) -> list[Any]:
-        """The geometry controllers; one that averages weights comes last, for it sees what the others left."""
-        in_order = sorted(self.plan.controllers, key=lambda method: method.card.averages)
-        return [instantiate(method.card, method.options) for method in in_order]
-
-    @cached_property
     def objective(self) -> Objective:
-        """The loss under its wrappers."""
-        return Objective(
-            instantiate(self.plan.loss.card, self.plan.loss.options),
-            [instantiate(method.card, method.options) for method in self.plan.robust],
-            controllers=self.controllers,
-            coupled=self.plan.batch_coupled,
-        )
+        """The losses under their wrappers and the aggregation."""
+        aggregation = self.plan.one("aggregation") if self.plan.of("aggregation") else None
+        return build_objective(self.plan.of("loss"), self.plan.of("robust"), aggregation)
 
     @cached_property
     def choice(self) -> Choice:
         """The way to log-probs, tried on some rows of the data."""
-        rows, first = self._tried
-        choice = forward_of(self.plan, self.policy, rows, first, self.tokenizer.pad_token_id, self.accelerator)
+        part = TRAIN if TRAIN in self.uses else HELD_OUT
+        rows = getattr(self.parts, part)
+        first = self.stream.indices(0) if part == TRAIN else range(len(rows))
+        choice = forward_of(
+            self.plan,
+            self.policy,
+            rows,
+            first,
+            self.tokenizer.pad_token_id,
+            self.accelerator,
+            shape=self.parts.shape,
+            partners=self.parts.partners.get(part),
+        )
         self.report.note(choice.why)
         return choice
 
-    @property
-    def _tried(self) -> tuple[Dataset, Sequence[int]]:
-        """Rows to try the way on: those of the first step, or where nothing is trained all that are held out."""
-        if TRAIN in self.reads:
-            return self.parts.train, self.stream.indices(0)
-        assert self.parts.held_out is not None
-        return self.parts.held_out, range(len(self.parts.held_out))
-
     @cached_property
-    def forward(self) -> PairForward:
+    def forward(self) -> Forward:
         """From a model and a batch to its log-probs."""
         return resharding(self.choice.forward)
 
@@ -128,8 +118,8 @@ class Session(Inputs):
         """Whether reference log-probs come from the cache: they are wanted there, and belong to a response alone."""
         if "reference" not in self.needs or not self.settings.reference_cache:
             return False
-        parts = [part for name in self.reads if (part := getattr(self.parts, name)) is not None]
-        kind = goes_by_batch(self.policy, max(int(lengths_of(part).longest.max()) for part in parts))
+        lengths = [lengths_of(rows, self.parts.partners.get(part)) for part, rows in self._used()]
+        kind = goes_by_batch(self.policy, max(int(of_part.longest.max()) for of_part in lengths))
         if kind is not None:
             self.report.warn(
                 f"the model's positions ({kind}) depend on the longest sequence of a batch, so results depend on "
@@ -177,15 +167,23 @@ class Session(Inputs):
 
     def _sources(self) -> list[Source]:
         """The rows whose reference log-probs are needed: those that training visits, and all that are held out."""
-        packed, sources = self.choice.packed, []
-        if TRAIN in self.reads:
-            sources.append(Source.of(self.parts.train, self.stream.visited(self.steps), packed=packed))
-        if HELD_OUT in self.reads and self.parts.held_out is not None:
-            sources.append(Source.of(self.parts.held_out, packed=packed))
-        return sources
+        return [
+            Source.of(
+                rows,
+                self.stream.visited(self.steps) if part == TRAIN else None,
+                shape=self.parts.shape,
+                packed=self.choice.packed,
+                partners=self.parts.partners.get(part),
+            )
+            for part, rows in self._used()
+        ]
+
+    def _used(self) -> list[tuple[str, Dataset]]:
+        """The parts that are trained or evaluated on, and there."""
+        return [(part, rows) for part in self.uses if (rows := getattr(self.parts, part)) is not None]
 
     @torch.no_grad()
-    def starting_logps(self, batches: Sequence[TokenBatch]) -> list[PairBatch | None]:
+    def starting_logps(self, batches: Sequence[TokenBatch]) -> list[ResponseBatch | None]:
         """What the reference says of some batches, of a policy that is not trained yet; None where nothing reads it."""
         if "reference" not in self.needs:
             return [None] * len(batches)
@@ -224,16 +222,12 @@ class Session(Inputs):
         return Sizes(self.settings.micro_batch_size, self.settings.tokens_per_micro_batch, self.choice.packed)
 
     @cached_property
-    def batches(self) -> Callable[[int], Sequence[TokenBatch]]:
-        """The source of batches: this rank's micro-batches of a step, by the 0-based step alone.
-
-        This one reads them from the data. One that generates responses between steps is made here, of
-        :attr:`engine` and :attr:`tokenizer`, and needs nothing else of a run.
-        """
+    def batches(self) -> Batches:
+        """The source of batches, here the data; one that generates responses between steps is made in its place."""
         on_a_gpu = self.accelerator.device.type == "cuda"  # which fetches from pinned memory while the host works
         return StepBatches(
-            pairs=batch_columns(self.parts.train),
-            scores=self.scores.get(TRAIN),
+            dataset=batch_columns(self.parts.train),
+            shape=self.parts.shape,
             stream=self.stream,
             steps=self.steps,
             sizes=self.sizes,
@@ -241,6 +235,8 @@ class Session(Inputs):
             pad_id=self.tokenizer.pad_token_id,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
+            scores=self.scores.get(TRAIN),
+            partners=self.parts.partners.get(TRAIN),
             ready=TokenBatch.pinned if on_a_gpu else lambda batch: batch,
         )
 
@@ -249,7 +245,14 @@ class Session(Inputs):
         """The held-out rows in batches of similar length; none where nothing is held out."""
         if self.parts.held_out is None:
             return []
-        return by_length(self.parts.held_out, self.sizes, self.tokenizer.pad_token_id, self.scores.get(HELD_OUT))
+        return by_length(
+            self.parts.held_out,
+            self.sizes,
+            self.tokenizer.pad_token_id,
+            shape=self.parts.shape,
+            scores=self.scores.get(HELD_OUT),
+            partners=self.parts.partners.get(HELD_OUT),
+        )
 
     @cached_property
     def held_out(self) -> HeldOut | None:

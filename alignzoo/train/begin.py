@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from alignzoo.data.shapes import NOUNS
 from alignzoo.errors import AlignzooError
 from alignzoo.observers import Observers
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.settings import Settings
+from alignzoo.plugin.build import instantiate
 from alignzoo.reward.histogram import note_soft_labels
-from alignzoo.reward.soft_labels import SoftLabels
 from alignzoo.session.session import Session
-from alignzoo.step.context import SetupContext
 from alignzoo.step.controllers import Controllers
+from alignzoo.step.setup import SetupContext
 from alignzoo.train.checkpoint import Checkpoint, load_latest
 from alignzoo.train.loop import Loop
 from alignzoo.train.optim import make_optimizer
@@ -45,8 +46,7 @@ def begin(
         _check_identities(checkpoint, identities, {"scores": "the reward"})
     _note_soft_labels(session)
     _ = session.caches_reference  # which warns of what makes results depend on the batches
-    controllers = Controllers(session.controllers[0], session.controllers[1:])
-    controllers.setup(_setup_context(session))
+    controllers = _controllers(session)
     engine, reference = session.engine, session.reference
     optimizer = make_optimizer((p for p in session.policy.parameters() if p.requires_grad), settings)
     loop = Loop(
@@ -64,8 +64,8 @@ def begin(
         observers=observers or Observers({}, report),
         plan=planned or {},
     )
-    passes = loop.steps * settings.batch_size / len(session.parts.train)
-    report.note(f"{loop.steps} steps of {settings.batch_size} pairs: {passes:.2f} passes over the training pairs")
+    passes, noun = loop.steps * settings.batch_size / len(session.parts.train), NOUNS[session.parts.shape]
+    report.note(f"{loop.steps} steps of {settings.batch_size} {noun}: {passes:.2f} passes over the training data")
     if settings.track:
         session.accelerator.init_trackers("alignzoo", config=_flat(session.plan))
     if checkpoint is not None:
@@ -106,19 +106,31 @@ def _check_identities(checkpoint: Checkpoint, identities: Mapping[str, str], sou
             )
 
 
+def _controllers(session: Session) -> Controllers:
+    """The geometry controllers, set up; one that averages weights comes last, for it sees what the others left."""
+    methods = sorted(session.plan.of("geometry"), key=lambda method: bool(getattr(method.card, "averages", False)))
+    gradient, *companions = [instantiate(method.card, method.options) for method in methods]
+    controllers = Controllers(gradient, companions)
+    controllers.setup(_setup_context(session))
+    return controllers
+
+
 def _note_soft_labels(session: Session) -> None:
-    """Say which labels the training pairs have where a method gives them soft ones."""
-    for layer in session.objective.layers:
-        if isinstance(layer, SoftLabels):
-            scores = session.scores["train"]
-            note_soft_labels(layer.soft_labels(scores.chosen, scores.rejected), session.folder, session.report)
+    """Say which labels the training pairs have where a wrapper gives them soft ones."""
+    scores = session.scores.get("train")
+    if scores is None or session.parts.shape != "pairs":
+        return
+    for wrapper in session.objective.wrappers:
+        labels = wrapper.soft_labels(scores.values[0::2], scores.values[1::2])
+        if labels is not None:
+            note_soft_labels(labels, session.folder, session.report)
 
 
 def _flat(plan: Plan) -> dict[str, Any]:
     """The plan as trackers take it: flat, plain values."""
     values: dict[str, Any] = {
         f"{method.card.kind}.{method.card.name}.{name}": value
-        for method in plan.methods
+        for method in plan.all_methods
         for name, value in method.options.model_dump(mode="json").items()
     }
     values |= {Settings.flag(name): value for name, value in plan.settings.model_dump(mode="json").items()}

@@ -59,7 +59,7 @@ def trained(plan: Plan, choices: Choices, *, out: str, report: Reporter) -> dict
             several ranks.
         AlignzooError: ``out`` cannot be written.
     """
-    session = Session(plan, alone("alignzoo probe"), report, reads=())
+    session = Session(plan, alone("alignzoo probe"), report, uses=())
     with new_folder(Path(out), report, _FILES) as folder:
         probe = _probe_of(session, choices)
         selection = _save_selection(folder, session.policy, probe, choices, report)

@@ -78,7 +78,7 @@ def _measured(question: Question, report: Reporter) -> dict[str, Any]:
     probing: frozenset[Need] = frozenset({"probe"} if _probing(question) else ())
     accelerator = alone("alignzoo sharpness")
     trained = _trained(question)
-    session = Session(question.plan, accelerator, report, reads=("held_out",), needs=probing)
+    session = Session(question.plan, accelerator, report, uses=("held_out",), needs=probing)
     if session.parts.held_out is None:
         raise DataError("no pairs are held out to measure the loss on", hint="raise --eval-share, or give --eval-data")
     session.policy.eval()
@@ -88,7 +88,7 @@ def _measured(question: Question, report: Reporter) -> dict[str, Any]:
     if trained is not None:
         session.become(trained)
         session.policy.eval()
-    if session.objective.stateful:
+    if any(session.objective.observes(coupled=coupled) for coupled in (True, False)):
         report.warn("running statistics of the loss or a wrapper start again here: a run folder does not keep them")
     step = StepContext(session.engine, batches, references, 0)
     policy, settings = session.policy, session.settings

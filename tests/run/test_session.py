@@ -30,10 +30,10 @@ ROOT = Path(__file__).parents[2]
 def open_session(words: dict[str, Any], make_model: MakeModel) -> OpenSession:
     """A session on the run's words with a tiny model, with more or other ones."""
 
-    def make(reads: Sequence[str] = ("train", "held_out"), **given: Any) -> Session:
+    def make(uses: Sequence[str] = ("train", "held_out"), **given: Any) -> Session:
         dashed = {name.replace("_", "-"): value for name, value in given.items()}
         layer = Layer("python", flatten({**words, "model": str(make_model()), **dashed}, "the test"))
-        return Session(require(resolve([layer], distributed="none")), alone("the test"), Reporter(), reads=reads)
+        return Session(require(resolve([layer], distributed="none")), alone("the test"), Reporter(), uses=uses)
 
     return make
 
@@ -98,7 +98,7 @@ def test_another_source_of_batches_can_stand_in(open_session: OpenSession, tmp_p
 
 def test_a_trained_model_takes_the_place_of_the_one_it_started_from(open_session: OpenSession, train: Train) -> None:
     ended = train(model=open_session().settings.model)
-    session = open_session(reads=("held_out",))
+    session = open_session(uses=("held_out",))
     batches = session.held_out_batches
     started, weights = session.starting_logps(batches), session.weights
     session.become(ended.path / "model")
@@ -107,7 +107,7 @@ def test_a_trained_model_takes_the_place_of_the_one_it_started_from(open_session
     now = session.starting_logps(batches)
     assert session.weights == weights, "of the model that it started from"
     assert any(
-        not torch.equal(one.chosen_logps, other.chosen_logps)  # type: ignore[union-attr]
+        not torch.equal(one.logps, other.logps)  # type: ignore[union-attr]
         for one, other in zip(started, now, strict=True)
     )
 
