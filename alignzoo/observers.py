@@ -15,12 +15,14 @@ import random
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignzoo.errors import contained
 from alignzoo.plugin.faults import describe_error
 from alignzoo.report import Reporter
-from alignzoo.runs.outcome import RunResult
+
+if TYPE_CHECKING:
+    from alignzoo.runs.outcome import RunResult
 
 
 class RunObserver:

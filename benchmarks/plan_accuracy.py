@@ -138,7 +138,7 @@ def measure(recipe: dict[str, Any]) -> float:
     import transformers  # noqa: F401
 
     import alignzoo
-    import alignzoo.train.assemble
+    import alignzoo.train.begin
 
     torch.set_num_threads(1)
     before = _resident()

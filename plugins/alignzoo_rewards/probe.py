@@ -47,6 +47,8 @@ class ProbeReward(Reward):
             AlignzooError: the folder holds no probe for this model, or the data none to train one on.
         """
         self.run = run
+        if run.data_scores:
+            run.report.note("the data has scores; --reward column uses them")
         self.probe = run.probe(self.options.probe)
 
     def identity(self) -> str:

@@ -88,10 +88,10 @@ def command(
         raise UsageError(f"--selection does nothing with --subspace {subspace}", hint="leave one of them out")
     run = Path(where) if (Path(where) / PLAN_FILE).is_file() else None
     plan = _plan_of_model(ctx, where) if run is None else _plan_of_run(ctx, run)
-    from alignzoo.geometry.sharpness_run import Question, sharpness_command
+    from alignzoo_analysis.sharpness_run import Question, measured
 
     question = Question(plan, run, lengths, directions, subspace, selection)
-    result = sharpness_command(question, out=out, reporter=ConsoleReporter())
+    result = measured(question, out=out, report=ConsoleReporter())
     if as_json:
         print_json(result)
     else:

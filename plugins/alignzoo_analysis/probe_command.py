@@ -75,20 +75,11 @@ def command(
             "missing option --out", hint="name the folder for the probe: --out DIR; `alignzoo probe --help`"
         )
     _refuse_idle(select, share, count)
-    settings = require(resolve([flag_layer(ctx)])).settings
-    from alignzoo.probe.fit import probe_command
+    plan = require(resolve([flag_layer(ctx)]))
+    from alignzoo_analysis.probe_run import Choices, trained
 
-    result = probe_command(
-        settings,
-        out=out,
-        max_pairs=max_pairs,
-        layers=layers,
-        pooling=pooling,
-        select=select,
-        share=0.01 if share is None else share,
-        count=count,
-        reporter=ConsoleReporter(),
-    )
+    choices = Choices(max_pairs, layers, pooling, select, 0.01 if share is None else share, count)
+    result = trained(plan, choices, out=out, report=ConsoleReporter())
     if as_json:
         print_json(result)
     else:
@@ -114,8 +105,8 @@ def _refuse_beside_compare(ctx: click.Context) -> None:
 
 
 def _compare(one: str, other: str, as_json: bool) -> None:
-    from alignzoo.geometry.overlap import overlap
     from alignzoo.geometry.subspace import SavedSelection
+    from alignzoo_analysis.overlap import overlap
 
     result = overlap(SavedSelection.read(one), SavedSelection.read(other))
     if as_json:

@@ -7,36 +7,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from alignzoo.base.files import write_json
 from alignzoo.contract.card import Need
-from alignzoo.data.parts import Parts, load_parts
+from alignzoo.distributed.process import alone
 from alignzoo.errors import AlignzooError, DataError, UsageError
-from alignzoo.geometry.plots import draw_slices, drawn_or_told
 from alignzoo.geometry.projections import Projection, find_down_projections
-from alignzoo.geometry.sharpness import Subspace, measure
 from alignzoo.geometry.subspace import SavedSelection, select_neurons, selection_file
-from alignzoo.logprobs.forward import forward_of
-from alignzoo.model.load import check_vocabulary, find_model, load_config, load_policy, load_tokenizer
-from alignzoo.model.positions import fitted
-from alignzoo.model.weights import fingerprint
 from alignzoo.plan.plan import Plan
 from alignzoo.plugin.registry import resume_words
-from alignzoo.probe.fit import cached_probe
 from alignzoo.report import Reporter
-from alignzoo.reward.context import RewardContext
-from alignzoo.reward.scoring import scored
-from alignzoo.runs.folder import new_folder
+from alignzoo.runs.claim import new_folder
+from alignzoo.session.session import Session
 from alignzoo.step.context import StepContext
-from alignzoo.step.engine import Engine
-from alignzoo.train.assemble import group_indices, objective_of, probe_source
-from alignzoo.train.batches import Sizes, by_length
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+from alignzoo_analysis.plots import draw_slices, drawn_or_told
+from alignzoo_analysis.sharpness import Subspace, measure
 
 EVERYTHING, NEURONS = "all", "neurons"
 SHARE = 0.01
@@ -66,7 +54,7 @@ class Question:
     selection: str | None = None
 
 
-def sharpness_command(question: Question, *, out: str | None, reporter: Reporter) -> dict[str, Any]:
+def measured(question: Question, *, out: str | None, report: Reporter) -> dict[str, Any]:
     """Measure; with ``out``, write ``sharpness.json`` and ``sharpness.png`` there. Returns what was written.
 
     Raises:
@@ -76,63 +64,34 @@ def sharpness_command(question: Question, *, out: str | None, reporter: Reporter
         AlignzooError: the run has no trained model, or the loss is not finite.
     """
     if out is None:
-        return _measure(question, reporter)
-    with new_folder(Path(out), reporter, ["sharpness.json"]) as folder:
-        found = _measure(question, reporter)
+        return _measured(question, report)
+    with new_folder(Path(out), report, ["sharpness.json"]) as folder:
+        found = _measured(question, report)
         write_json(folder / "sharpness.json", found)
     plot = folder / "sharpness.png"
     title = f"{found['model']}: {found['objective']} on {found['pairs']} held-out pairs"
-    drawn_or_told(lambda: draw_slices(plot, found["subspaces"], title), plot, reporter)
+    drawn_or_told(lambda: draw_slices(plot, found["subspaces"], title), plot, report)
     return {"out": str(folder), **found}
 
 
-def _measure(question: Question, report: Reporter) -> dict[str, Any]:
-    accelerator = _one_process()
-    measured = question.plan.settings.model if question.run is None else str(question.run / "model")
-    if question.run is not None and not Path(measured).is_dir():
-        raise AlignzooError(
-            f"{question.run} holds no trained model",
-            hint=f"finish it with: {resume_words(question.run, trusting=question.plan.settings.trust_remote_code)}",
-        )
-    source = find_model(question.plan.settings.model)
-    plan = fitted(question.plan, load_config(source, question.plan.settings), report)
-    settings = plan.settings
-    tokenizer = load_tokenizer(source, settings)
-    probing: set[Need] = {"probe"} if _probing(question) else set()
-    parts = load_parts(settings, tokenizer, needs=plan.needs | probing, report=report)
-    if parts.held_out is None:
+def _measured(question: Question, report: Reporter) -> dict[str, Any]:
+    probing: frozenset[Need] = frozenset({"probe"} if _probing(question) else ())
+    accelerator = alone("alignzoo sharpness")
+    trained = _trained(question)
+    session = Session(question.plan, accelerator, report, uses=("held_out",), needs=probing)
+    if session.parts.held_out is None:
         raise DataError("no pairs are held out to measure the loss on", hint="raise --eval-share, or give --eval-data")
-    report.note(f"loading {settings.model}")
-    start = load_policy(source, settings).to(accelerator.device).eval()
-    check_vocabulary(start, max(parts.highest_id, tokenizer.pad_token_id), settings.model)
-    if plan.of("reward"):
-        weights = fingerprint(start)
-        probe = probe_source(start, parts, weights, accelerator, None, report)
-        run = RewardContext(
-            start, weights, accelerator.device, settings.seed, report, probe, settings.trust_remote_code
-        )
-        parts, _ = scored(plan.one("reward"), parts, run, accelerator, which=["held_out"])
-    held_out: Any = parts.held_out
-    choice = forward_of(plan, start, held_out, range(len(held_out)), tokenizer.pad_token_id, accelerator)
-    report.note(choice.why)
-    forward = choice.forward
-    sizes = Sizes(settings.micro_batch_size, settings.tokens_per_micro_batch, choice.packed)
-    cut = by_length(held_out, sizes, tokenizer.pad_token_id, parts.scores.get("held_out"))
-    batches = [batch.to(accelerator.device) for batch in cut]
-    with torch.no_grad():
-        references = [forward(start, batch) if "reference" in plan.needs else None for batch in batches]
-    chosen = _chosen_by_probe(start, parts, report, settings.seed) if _probing(question) else None
-    policy = start
-    if question.run is not None:
-        report.note(f"loading {measured}")
-        policy = load_policy(find_model(measured), settings).to(accelerator.device).eval()
-        choice.adopt(policy)
-    del start
-    groups = group_indices(parts) if "groups" in plan.needs else {}
-    engine = Engine(policy, forward, objective_of(plan), accelerator, settings.seed, groups)
-    if engine.objective.stateful:
+    session.policy.eval()
+    batches = [batch.to(accelerator.device) for batch in session.held_out_batches]
+    references = session.starting_logps(batches)
+    chosen = _chosen_by_probe(session) if _probing(question) else None
+    if trained is not None:
+        session.become(trained)
+        session.policy.eval()
+    if any(session.objective.observes(coupled=coupled) for coupled in (True, False)):
         report.warn("running statistics of the loss or a wrapper start again here: a run folder does not keep them")
-    step = StepContext(engine, batches, references, 0)
+    step = StepContext(session.engine, batches, references, 0)
+    policy, settings = session.policy, session.settings
     subspaces = _subspaces(question, policy, chosen)
     total = len(subspaces) * len(question.radii) * (1 + question.directions)
     with _asking_for_gradients(policy, subspaces), report.progress(total, "measuring", unit="point") as bar:
@@ -145,19 +104,36 @@ def _measure(question: Question, report: Reporter) -> dict[str, Any]:
             seed=settings.seed,
             bar=bar,
         )
-    facts = {"model": measured, "reference": settings.model, "objective": plan.objective()}
-    return {**facts, "pairs": len(held_out), "directions": question.directions, "seed": settings.seed, **found}
+    return {**_facts(session, trained, question), **found}
 
 
-def _one_process() -> Accelerator:
-    from accelerate import Accelerator
+def _trained(question: Question) -> Path | None:
+    """The trained model of the run that was asked for.
 
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
-    if accelerator.num_processes > 1:
-        raise UsageError(
-            "alignzoo sharpness works in one process", hint="start it without torchrun or accelerate launch"
+    Raises:
+        AlignzooError: there is none.
+    """
+    if question.run is None:
+        return None
+    if not (question.run / "model").is_dir():
+        raise AlignzooError(
+            f"{question.run} holds no trained model",
+            hint=f"finish it with: {resume_words(question.run, trusting=question.plan.settings.trust_remote_code)}",
         )
-    return accelerator
+    return question.run / "model"
+
+
+def _facts(session: Session, trained: Path | None, question: Question) -> dict[str, Any]:
+    """What was measured, on what."""
+    plan, settings, held_out = session.plan, session.settings, session.parts.held_out
+    return {
+        "model": settings.model if trained is None else str(trained),
+        "reference": settings.model,
+        "objective": plan.objective(),
+        "pairs": 0 if held_out is None else len(held_out),
+        "directions": question.directions,
+        "seed": settings.seed,
+    }
 
 
 def _saved(question: Question) -> Path | None:
@@ -172,16 +148,16 @@ def _probing(question: Question) -> bool:
     return question.subspace == NEURONS and _saved(question) is None
 
 
-def _chosen_by_probe(start: Any, parts: Parts, report: Reporter, seed: int) -> list[torch.Tensor]:
+def _chosen_by_probe(session: Session) -> list[torch.Tensor]:
     """The neurons of the initial model that shapo-token selects by default."""
-    if parts.probe_train is None or parts.probe_validation is None:
+    if session.parts.probe_train is None or session.parts.probe_validation is None:
         raise UsageError(
             "--subspace neurons selects with a probe, and --probe.share 0 leaves it no pairs",
             hint="name saved neurons: --selection PATH",
         )
-    projections = find_down_projections(start)
-    probe = cached_probe(start, parts.probe_train, parts.probe_validation, report=report)
-    return select_neurons(projections, "anti-toxic", SHARE, direction=probe.direction, seed=seed)
+    projections = find_down_projections(session.policy)
+    direction = session.probe(None).direction
+    return select_neurons(projections, "anti-toxic", SHARE, direction=direction, seed=session.settings.seed)
 
 
 def _subspaces(question: Question, policy: Any, chosen: list[torch.Tensor] | None) -> list[Subspace]:
