@@ -51,7 +51,7 @@ def prepare(model: str, pairs: int, length: int) -> tuple[Any, list[Any], list[A
     from alignzoo.model.load import find_model, load_policy, load_tokenizer
     from alignzoo.objective.objective import Objective
     from alignzoo.plan.settings import Settings
-    from alignzoo.step.context import Engine
+    from alignzoo.step.engine import Engine
 
     settings = Settings(model=model)
     source = find_model(model)
@@ -80,7 +80,7 @@ def controller_of(name: str, engine: Any) -> Any:
     """The controller, set up on the engine's model."""
     from alignzoo import load_method
     from alignzoo.report import Reporter
-    from alignzoo.step.context import SetupContext
+    from alignzoo.step.setup import SetupContext
 
     made = load_method("geometry", CASES[name].method, **CASES[name].options)
     made.setup(SetupContext(engine.model, 0, Reporter(), lambda given: None))
