@@ -80,7 +80,7 @@ def assemble(
     checkpoint = _checkpoint(folder, identities, settings, report) if resuming else None
     stream = PairStream(len(parts.train), settings.batch_size, settings.seed)
     steps = _steps(stream, settings)
-    in_order = sorted(plan.controllers, key=lambda method: method.card.averages)  # an average sees what the others left
+    in_order = sorted(plan.of("geometry"), key=lambda method: getattr(method.card, "averages", False))  # an average sees what the others left
     controllers = [instantiate(method.card, method.options) for method in in_order]
     controller = Controllers(controllers[0], controllers[1:])
     main = bool(accelerator.is_main_process)
@@ -148,8 +148,8 @@ def _sources(parts: Parts, rows: np.ndarray, packed: bool) -> list[Source]:
 
 
 def objective_of(plan: Plan) -> Objective:
-    """The loss of a plan under its wrappers, newly built."""
-    return build_objective([plan.loss], plan.robust)
+    """The objective of a plan, newly built."""
+    return build_objective(plan.of("loss"), plan.of("robust"), next(iter(plan.of("aggregation")), None))
 
 
 def _steps(stream: PairStream, settings: Settings) -> int:
@@ -189,13 +189,13 @@ def _scored(
     report: Reporter,
 ) -> Parts:
     """The parts with the scores of the run's reward, where it has one; it joins the run's identities."""
-    if plan.reward is None:
+    if not plan.of("reward"):
         return parts
     settings, weights = plan.settings, identities["weights"]
     context = RewardContext(
         policy, weights, accelerator.device, settings.seed, report, probe, settings.trust_remote_code
     )
-    parts, identities["scores"] = scored(plan.reward, parts, context, accelerator)
+    parts, identities["scores"] = scored(plan.one("reward"), parts, context, accelerator)
     return parts
 
 
@@ -314,7 +314,7 @@ def _flat(plan: Plan) -> dict[str, Any]:
     """The plan as trackers take it: flat, plain values."""
     values: dict[str, Any] = {
         f"{method.card.kind}.{method.card.name}.{name}": value
-        for method in plan.methods
+        for method in plan.all_methods
         for name, value in method.options.model_dump(mode="json").items()
     }
     values |= {Settings.flag(name): value for name, value in plan.settings.model_dump(mode="json").items()}
