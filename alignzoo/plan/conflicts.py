@@ -52,7 +52,9 @@ def _rivals(kind: Kind, methods: Sequence[Method]) -> list[AlignzooError]:
     problems: list[AlignzooError] = [
         IncompatibleError(f"--{kind.name} {name} is given twice", hint="name each method once") for name in repeated
     ]
-    groups = {does: [m.card.name for m in methods if getattr(m.card, fact, False)] for fact, does in kind.rivals.items()}
+    groups = {
+        does: [m.card.name for m in methods if getattr(m.card, fact, False)] for fact, does in kind.rivals.items()
+    }
     if kind.role:
         groups[kind.role] = [method.card.name for method in methods if not getattr(method.card, "companion", False)]
     for does, rivals in groups.items():
