@@ -142,9 +142,9 @@ def _data(plan: Plan, words: dict[str, Any], *, named: bool) -> Data:
             hint="give both --prompt-tokens and --response-tokens in its place, or none",
         )
     if any(said) or not (named or plan.settings.model == EMBEDDED):
-        return stated(plan.settings, *given)
+        return stated(plan, *given)
     try:
-        return of_data(plan.settings, ConsoleReporter())
+        return of_data(plan, ConsoleReporter())
     except ModelError as error:
         raise UsageError(
             error.message, hint="without the model's tokenizer, state lengths: --prompt-tokens, --response-tokens"
@@ -201,12 +201,12 @@ def _devices(facts: dict[str, Any]) -> str:
 
 def _sentences(facts: dict[str, Any], step: dict[str, Any]) -> list[str]:
     data, work, time = facts["data"], facts["work"], facts["time"]
-    lengths = f"{data['prompt']} + {data['chosen']} | {data['rejected']}"
+    lengths = f"{data['prompt']} + {' | '.join(map(str, data['responses']))}"
     way = "packed" if step["packed"] else "padded"
     lines = [
-        f"pairs: {lengths} tokens ({data['source']}), the longest sequence {data['longest']}; {way}",
-        f"a step: {step['pairs_per_device']} pairs per device in {step['micro_batches']} micro-batches of "
-        f"{step['pairs_per_micro_batch']}; {_passes(step['passes'])}",
+        f"rows: {lengths} tokens ({data['source']}), the longest sequence {data['longest']}; {way}",
+        f"a step: {step['rows_per_device']} rows per device in {step['micro_batches']} micro-batches of "
+        f"{step['rows_per_micro_batch']}; {_passes(step['passes'])}",
         f"work: {work['total'] / 1e12:.3g} TFLOP per step and device",
     ]
     if time["step"] is None:

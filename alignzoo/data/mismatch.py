@@ -10,20 +10,44 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alignzoo.data.columns import column
+from alignzoo.data.columns import column, list_lengths, nested_lengths
 from alignzoo.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_REACH = 1000
+"""Rows among which nearly every row finds a partner; only the others look through all."""
 
-def partners(dataset: Dataset) -> np.ndarray:
+
+def partners(dataset: Dataset, max_length: int) -> np.ndarray:
     """For each row the nearest one before it, cyclically, that has another prompt: row numbers, ``(N,)`` int64.
+
+    Where its responses do not fit behind the row's prompt the next nearest is taken, so that mismatched responses are
+    whole and no sequence is longer than all others may be; the nearest after all where no row's responses fit.
+
+    Args:
+        max_length: tokens of prompt and response.
 
     Raises:
         DataError: all prompts are the same.
     """
     keys = column(dataset, "prompt_key").combine_chunks().dictionary_encode().indices.to_numpy()
+    found = _nearest(keys)
+    room = max_length - list_lengths(dataset, "prompt_ids").astype(np.int64)
+    counts, tokens = nested_lengths(dataset, "response_ids")
+    longest = np.maximum.reduceat(tokens, np.cumsum(counts) - counts)
+    for row in np.flatnonzero((longest[found] > room) & (longest.min() <= room)):
+        for reach in (_REACH, len(keys) - 1):
+            before = (row - np.arange(1, reach + 1)) % len(keys)
+            able = before[(longest[before] <= room[row]) & (keys[before] != keys[row])]
+            if len(able):
+                found[row] = able[0]
+                break
+    return found
+
+
+def _nearest(keys: np.ndarray) -> np.ndarray:
     rows = np.arange(len(keys))
     # Where a run of rows with one prompt begins; the row before it is the partner of all of the run.
     begins = keys != np.roll(keys, 1)

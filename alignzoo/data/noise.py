@@ -24,7 +24,7 @@ PER_RESPONSE = ("response_ids", "response_text", "safe", "score")
 
 
 def flip_labels(dataset: Dataset, rate: float, seed: int) -> tuple[Dataset, list[int]]:
-    """Give exactly ``round(rate * n)`` rows the opposite label: unpaired ones the other label, others the reverse order.
+    """Give exactly ``round(rate * n)`` rows the opposite label: unpaired ones the other one, others the reverse order.
 
     Which rows depends on ``seed`` and their ``row_id``, not on the order of rows; a higher rate flips a superset.
     Scores and safety flags stay with their responses.

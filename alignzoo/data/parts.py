@@ -135,13 +135,13 @@ def load_parts(
     if settings.eval_data is not None or (own is not None and own.held_out):
         other = _prepare_held_out(settings, tokenizer, prepared.shape, report)
         summaries["eval"], highest_id = other.summary, max(highest_id, other.highest_id)
-        train, held_out = _divide_by_source(prepared.dataset, other.dataset, settings, report)
+        train, held_out = _divide_by_source(prepared, other, settings, report)
     else:
         train, held_out = hold_out(prepared.dataset, settings.eval_share, settings.eval_pairs, "eval")
     train, probe_train, probe_validation = set_aside(train, settings.probe_share)
     if len(train) == 0:
         raise DataError(
-            f"{settings.data}: no row is left to train on after holding out {len(held_out)}",
+            f"{settings.data}: no {NOUNS[prepared.shape]} are left to train on after holding out {len(held_out)}",
             hint="give more data, or a lower --eval-share and --probe.share",
         )
     check_columns(needs, train, prepared.shape, settings.data)
@@ -164,7 +164,7 @@ def load_parts(
         original={"train": prepared.original, "held_out": other.original},
         shape=prepared.shape,
         flipped=frozenset(flipped),
-        partners=_partners(train, held_out) if "mismatched" in needs else {},
+        partners=_partners(train, held_out, settings.max_length) if "mismatched" in needs else {},
         train_identity=rows_identity([trained])[:16],
     )
 
@@ -183,19 +183,21 @@ def _prepare_held_out(settings: Settings, tokenizer: Any, shape: Shape, report: 
     return other
 
 
-def _divide_by_source(rows: Dataset, other: Dataset, settings: Settings, report: Reporter) -> tuple[Dataset, Dataset]:
+def _divide_by_source(rows: Prepared, other: Prepared, settings: Settings, report: Reporter) -> tuple[Dataset, Dataset]:
     """Training rows, those without a prompt of the other data; and the rows of the other data to evaluate on."""
-    surplus, held_out = hold_out(other, 1.0, settings.eval_pairs, "eval")
+    noun = NOUNS[rows.shape]
+    surplus, held_out = hold_out(other.dataset, 1.0, settings.eval_pairs, "eval")
     if len(surplus):
-        report.note(f"held-out rows: {len(held_out)} of {len(other)}; --eval-pairs takes more")
-    train, shared = drop_prompts(rows, column(other, "prompt_key").unique().to_pylist())
+        report.note(f"held-out {noun}: {len(held_out)} of {len(other.dataset)}; --eval-pairs takes more")
+    train, shared = drop_prompts(rows.dataset, column(other.dataset, "prompt_key").unique().to_pylist())
     if shared:
-        report.warn(f"{shared} training rows have prompts of the held-out rows and were left out")
+        report.warn(f"{shared} training {noun} have prompts of the held-out {noun} and were left out")
     return train, held_out
 
 
-def _partners(train: Dataset, held_out: Dataset) -> dict[str, np.ndarray]:
-    return {name: partners(part) for name, part in (("train", train), ("held_out", held_out)) if len(part)}
+def _partners(train: Dataset, held_out: Dataset, max_length: int) -> dict[str, np.ndarray]:
+    parts = {"train": train, "held_out": held_out}
+    return {name: partners(part, max_length) for name, part in parts.items() if len(part)}
 
 
 def warn_of_little(parts: Parts, settings: Settings, report: Reporter) -> None:
@@ -203,8 +205,8 @@ def warn_of_little(parts: Parts, settings: Settings, report: Reporter) -> None:
     if len(parts.train) < settings.batch_size:
         noun = NOUNS[parts.shape]
         report.warn(
-            f"a step of {settings.batch_size} {noun} is more than the {len(parts.train)} to train on, so that {noun} "
-            "repeat within a step; lower --batch-size, or give more data"
+            f"a step of {settings.batch_size} {noun} is more than the {len(parts.train)} training {noun}, so that "
+            f"{noun} repeat within a step; lower --batch-size, or give more data"
         )
     if parts.held_out is None and settings.eval_share > 0:
         report.warn("nothing is held out, so nothing shows how well it does; raise --eval-share, or name --eval-data")
