@@ -92,7 +92,9 @@ def _parts(job: Job) -> Any:
     for name, values in columns.items():
         for row, value in zip(row_of, values[:count], strict=True):
             placed[name][row] = value
-    train = Dataset.from_dict({"pair_id": list(range(count)), **placed})
+    responses = [list(pair) for pair in zip(placed["chosen_ids"], placed["rejected_ids"], strict=True)]
+    columns = {"row_id": list(range(count)), "prompt_ids": placed["prompt_ids"], "response_ids": responses}
+    train = Dataset.from_dict(columns)
     highest = max(max(ids) for values in placed.values() for ids in values)
     return Parts(train, None, None, None, {}, "the benchmark's pairs", highest, {})
 
