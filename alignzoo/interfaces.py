@@ -5,6 +5,7 @@ from alignzoo.contract.geometry import GeometryController, StepLoss
 from alignzoo.contract.loss import PreferenceLoss
 from alignzoo.contract.reward import Reward
 from alignzoo.contract.robust import RobustWrapper, Values
+from alignzoo.contract.step import SetupContext, StepContext
 
 PerPair = Values
 """The name of :data:`Values` in plugin API 1."""
@@ -16,6 +17,8 @@ __all__ = [
     "PreferenceLoss",
     "Reward",
     "RobustWrapper",
+    "SetupContext",
+    "StepContext",
     "StepLoss",
     "Values",
 ]

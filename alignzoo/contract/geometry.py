@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -13,10 +13,8 @@ from alignzoo.contract.card import Card
 from alignzoo.contract.method import Method
 from alignzoo.contract.pairs import PairBatch
 from alignzoo.contract.responses import ResponseBatch
+from alignzoo.contract.step import SetupContext, StepContext
 from alignzoo.lazy import torch
-
-if TYPE_CHECKING:
-    from alignzoo.step.context import SetupContext, StepContext
 
 
 class GeometryCard(Card):

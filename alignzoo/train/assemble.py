@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from alignzoo.distributed.ranks import on_all_ranks
 from alignzoo.distributed.sharding import is_shard, prepare, resharding
 from alignzoo.errors import AlignzooError
 from alignzoo.evaluate.held_out import HeldOut
-from alignzoo.interfaces import GeometryController
 from alignzoo.logprobs.forward import forward_of, goes_by_batch
 from alignzoo.model.load import check_vocabulary
 from alignzoo.model.weights import fingerprint
@@ -39,9 +38,9 @@ from alignzoo.report import Reporter
 from alignzoo.reward.context import RewardContext
 from alignzoo.reward.histogram import note_soft_labels
 from alignzoo.reward.scoring import scored
+from alignzoo.step.controllers import Controllers
 from alignzoo.step.engine import Engine
 from alignzoo.step.setup import SetupContext
-from alignzoo.step.controllers import Controllers
 from alignzoo.train.batches import Sizes, StepBatches, by_length
 from alignzoo.train.checkpoint import Checkpoint, load_latest
 from alignzoo.train.loop import Loop

@@ -23,7 +23,7 @@ from alignzoo.logprobs import attention
 from alignzoo.logprobs.forward import choose_forward, goes_by_batch, use_packing, worth_trying
 from alignzoo.logprobs.logps import packed_pair_logps, padded_pair_logps
 from alignzoo.report import Reporter
-from alignzoo.step.context import SetupContext
+from alignzoo.step.setup import SetupContext
 from alignzoo.testing.steps import context, gradients
 from alignzoo.testing.tiny import CONFIGS, SMALL, VOCAB, batch_of, pair_rows, tiny_model, with_adapter
 from alignzoo.train.batches import Sizes
