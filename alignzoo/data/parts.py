@@ -17,8 +17,8 @@ import numpy as np
 
 from alignzoo.contract.card import Need
 from alignzoo.contract.loss import Reads
-from alignzoo.data.asked import check_columns, check_labels, check_shape
 from alignzoo.contract.source import Split
+from alignzoo.data.asked import check_columns, check_labels, check_shape
 from alignzoo.data.columns import column
 from alignzoo.data.identity import rows_identity
 from alignzoo.data.lengths import lengths_of
@@ -170,7 +170,7 @@ def load_parts(
 
 
 def _prepare_held_out(settings: Settings, tokenizer: Any, shape: Shape, report: Reporter) -> Prepared:
-    """The rows of ``--eval-data``."""
+    """The rows of ``--eval-data``, or the ones that the data itself holds out."""
     source = settings.eval_data or settings.data
     data_format = settings.eval_data_format or settings.data_format
     other = _prepare(settings, source, settings.eval_data_split, data_format, "validation", tokenizer)
