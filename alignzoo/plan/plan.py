@@ -9,8 +9,6 @@ from alignzoo.contract.card import WEIGHT, Card, Need, Options
 from alignzoo.contract.kinds import KINDS, Kind
 from alignzoo.plan.settings import Settings
 
-SANDBOX = "sandbox"
-
 
 @dataclass(frozen=True)
 class Method:
@@ -85,7 +83,9 @@ class Plan:
         only the reward may ask the data for some.
         """
         serving = [kind for kind in KINDS.values() if kind.serves and self.of(kind.name)]
-        needs = needs_of(method for kind, methods in self.methods.items() if not KINDS[kind].serves for method in methods)
+        needs = needs_of(
+            method for kind, methods in self.methods.items() if not KINDS[kind].serves for method in methods
+        )
         for kind in serving:
             needs = needs - kind.serves | needs_of(self.of(kind.name))
         return needs
@@ -108,7 +108,9 @@ class Plan:
             if not _is_default(KINDS[name], self.methods):
                 words += [f"--{name} {method.card.name}" for method in methods]
                 words += [
-                    f"--{name}.{method.card.name}.{WEIGHT} {method.weight:g}" for method in methods if method.weight != 1
+                    f"--{name}.{method.card.name}.{WEIGHT} {method.weight:g}"
+                    for method in methods
+                    if method.weight != 1
                 ]
         return " ".join(words)
 

@@ -18,10 +18,11 @@ from alignzoo.contract.kinds import KINDS, Kind
 from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
 from alignzoo.plan.plan import Method
 from alignzoo.plan.recipe import Layer, read_recipe
+from alignzoo.plan.settings import EMBEDDED
 from alignzoo.plugin.build import build_options, default_needs
 from alignzoo.plugin.registry import Registry, registry
 
-SANDBOX_RECIPE = "alignzoo:sandbox"
+DEFAULT_RECIPE = f"alignzoo:{EMBEDDED}"
 _WEIGHT = TypeAdapter(Annotated[float, Field(gt=0, allow_inf_nan=False)])
 
 
@@ -77,7 +78,7 @@ def grounded(layers: Sequence[Layer]) -> list[Layer]:
 
 @functools.cache
 def _ground() -> Layer:
-    return read_recipe(SANDBOX_RECIPE)
+    return read_recipe(DEFAULT_RECIPE)
 
 
 def select(layers: Sequence[Layer], methods: Registry | None = None) -> Selection:
@@ -161,7 +162,11 @@ class _Selecting:
                 brought[kind].append((pick, inside[0]))
             else:
                 self.found.picks[kind].append(pick)
-        elif method is not None and method not in inside:
+        elif method in inside:
+            self.found.problems.append(
+                UsageError(f"the composition {inside[0].name} stands for itself: {inside[0].flags()}")
+            )
+        elif method is not None:
             if not inside:
                 self.found.notes.append(f"--{kind} {method.name} stands for {method.flags()}")
             home = self.registry.distribution_of(method)

@@ -14,24 +14,15 @@ from safetensors import SafetensorError
 from alignzoo.base.cache import cache_folder
 from alignzoo.base.files import scratch
 from alignzoo.data.digests import rows_digest
-from alignzoo.errors import AlignzooError, ModelError
-from alignzoo.geometry.plots import draw_probe, drawn_or_told
-from alignzoo.geometry.projections import find_down_projections, out_of_reach
-from alignzoo.geometry.subspace import FACTS_FILE as SELECTION_FACTS
-from alignzoo.geometry.subspace import FILE as SELECTION_FILE
-from alignzoo.geometry.subspace import Select, save_selection, select_neurons
+from alignzoo.errors import AlignzooError
 from alignzoo.model.base import without_adapter
 from alignzoo.model.weights import fingerprint
-from alignzoo.plan.settings import Settings
-from alignzoo.probe.pairs import PROBE_VALIDATION, UNKNOWN, UNSAFE, check_probe_pairs, safety_labels
-from alignzoo.probe.probe import FACTS_FILE, TENSORS_FILE, Pooling, Probe, fit_probe, hidden_features, layer_indices
+from alignzoo.probe.pairs import UNKNOWN, UNSAFE, check_probe_pairs, safety_labels
+from alignzoo.probe.probe import Pooling, Probe, fit_probe, hidden_features, layer_indices
 from alignzoo.report import Reporter
-from alignzoo.runs.folder import new_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-_FILES = (FACTS_FILE, TENSORS_FILE, SELECTION_FACTS, SELECTION_FILE)
 
 BY_FLAGS, BY_LABEL, BY_ORDER = "safe", "label", "order"
 """Where the labels of responses come from: the fact ``labels``."""
@@ -137,106 +128,6 @@ def train_probe(
         best.facts["layers"] = [{name: probe.facts[name] for name in OF_A_LAYER} for probe in probes]
     _announce(best, "trained", report)
     return best
-
-
-def probe_command(
-    settings: Settings,
-    *,
-    out: str,
-    max_pairs: int | None = None,
-    layers: str = "last",
-    pooling: Pooling = "mean",
-    select: Select = "anti-toxic",
-    share: float = 0.01,
-    count: int | None = None,
-    reporter: Reporter,
-) -> dict[str, Any]:
-    """``alignzoo probe``: train a probe on ``settings.model`` and ``settings.data``, save it with the neurons that it
-    selects and a plot; returns its facts, the selection's under ``selection`` and the plot's path under ``plot``.
-
-    Args:
-        select, share, count: as ``shapo-token`` would select MLP neurons with the probe; none where the model has no
-            MLP down projections.
-
-    Raises:
-        UsageError: ``out`` exists and is not empty, or a layer or a number of neurons that the model does not have.
-        AlignzooError: ``out`` cannot be written.
-    """
-    with new_folder(Path(out), reporter, _FILES) as folder:
-        policy, probe = _probe_of(settings, max_pairs, layers, pooling, reporter)
-        selection = _save_selection(folder, policy, probe, select, share, count, reporter)
-        probe.save(folder)
-    plot = folder / "probe.png"
-    drawn = drawn_or_told(lambda: draw_probe(plot, probe.facts, selection), plot, reporter)
-    return {"out": str(folder), **probe.facts, "selection": selection, "plot": str(plot) if drawn else None}
-
-
-def _save_selection(
-    folder: Path, policy: Any, probe: Probe, select: Select, share: float, count: int | None, reporter: Reporter
-) -> dict[str, Any] | None:
-    """What the probe selects, saved beside it; None for a model that has no neurons to select."""
-    try:
-        projections = find_down_projections(policy)
-    except ModelError as error:
-        reporter.warn(f"no neurons are selected: {error.message}")
-        return None
-    if unreached := out_of_reach(policy):
-        reporter.warn(unreached)
-    by_probe = select in ("anti-toxic", "toxic", "abs")
-    selected = select_neurons(
-        projections,
-        select,
-        share,
-        count=count,
-        direction=probe.direction if by_probe else None,
-        seed=probe.facts["seed"],
-    )
-    facts = {"select": select, "share": share if count is None else None, "count": count}
-    save_selection(folder, projections, selected, {**facts, "probe": probe.facts if by_probe else None})
-    names = [projection.name for projection in projections]
-    return {
-        **facts,
-        "neurons": sum(map(len, selected)),
-        "of": sum(projection.inner for projection in projections),
-        "neurons_by_layer": {name: len(index) for name, index in zip(names, selected, strict=True)},
-    }
-
-
-def _probe_of(
-    settings: Settings, max_pairs: int | None, layers: str, pooling: Pooling, reporter: Reporter
-) -> tuple[Any, Probe]:
-    """The model of the settings, and a probe trained on it and the settings' data."""
-    from alignzoo.data.parts import describe, prepare_pairs
-    from alignzoo.data.splits import split_by_prompt
-    from alignzoo.model.load import find_model, load_config, load_policy, load_tokenizer
-    from alignzoo.model.positions import within_positions
-
-    seed = settings.seed
-    source = find_model(settings.model)
-    settings = within_positions(settings, load_config(source, settings), reporter)
-    prepared = prepare_pairs(settings, load_tokenizer(source, settings))
-    describe(prepared, reporter)
-    pairs = prepared.dataset
-    if max_pairs is not None and max_pairs < len(pairs):
-        pairs = pairs.shuffle(seed=seed).select(range(max_pairs))
-    parts = split_by_prompt(pairs, {"train": 1 - PROBE_VALIDATION, "validation": PROBE_VALIDATION}, seed, "probe")
-    policy = _on_accelerator(load_policy(source, settings))
-    facts = {
-        "model": settings.model,
-        "model_weights": fingerprint(policy),
-        "data": {name: part_digest(part) for name, part in parts.items()},
-        "source": settings.data,
-        "seed": seed,
-    }
-    probe = train_probe(
-        policy, parts["train"], parts["validation"], report=reporter, facts=facts, layers=layers, pooling=pooling
-    )
-    return policy, probe
-
-
-def _on_accelerator(policy: Any) -> Any:
-    """Moved to the machine's accelerator, where it has one."""
-    return policy.to(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else policy
 
 
 def _responses(part: Dataset) -> list[tuple[list[int], int]]:

@@ -287,9 +287,8 @@ def steps(shape: str, side: str, *, cpu: bool) -> Figures:
 
     import steps_alignzoo
     import steps_trl
+    from alignzoo_sandbox import MODEL_PATH
     from measured import Job
-
-    from alignzoo.sandbox import MODEL_PATH
 
     device = device_of(cpu)
     lora = shape == "8b"

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from alignzoo.errors import DataError
 from alignzoo.interfaces import Reward
-from alignzoo.plugin import Card, Options, Verified
+from alignzoo.plugin import Options, RewardCard, Verified
 from alignzoo_rewards.sign import Sign
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ def _stated(response: Response) -> float:
     return response.score
 
 
-CARD = Card(
-    kind="reward",
+CARD = RewardCard(
     name="column",
     target=f"{__name__}:Column",
     options=ColumnOptions,

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from alignzoo.errors import ModelError
 from alignzoo.interfaces import Reward
-from alignzoo.plugin import Card, Options, Verified
+from alignzoo.plugin import Options, RewardCard, Verified
 from alignzoo_rewards.sign import Sign
 
 if TYPE_CHECKING:
@@ -113,8 +113,7 @@ class HF(Reward):
         return ids[:longest]
 
 
-CARD = Card(
-    kind="reward",
+CARD = RewardCard(
     name="hf",
     target=f"{__name__}:HF",
     options=HFOptions,

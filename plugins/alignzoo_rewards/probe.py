@@ -16,7 +16,7 @@ from pydantic import Field
 
 from alignzoo.interfaces import Reward
 from alignzoo.lazy import torch
-from alignzoo.plugin import Card, Need, Options, Verified
+from alignzoo.plugin import Need, Options, RewardCard, Verified
 
 if TYPE_CHECKING:
     from alignzoo.reward.context import Response, RewardContext
@@ -81,8 +81,7 @@ class ProbeReward(Reward):
         return (-unsafe).tolist()
 
 
-CARD = Card(
-    kind="reward",
+CARD = RewardCard(
     name="probe",
     target=f"{__name__}:ProbeReward",
     options=ProbeOptions,
