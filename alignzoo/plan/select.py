@@ -162,7 +162,11 @@ class _Selecting:
                 brought[kind].append((pick, inside[0]))
             else:
                 self.found.picks[kind].append(pick)
-        elif method is not None and method not in inside:
+        elif method in inside:
+            self.found.problems.append(
+                UsageError(f"the composition {inside[0].name} stands for itself: {inside[0].flags()}")
+            )
+        elif method is not None:
             if not inside:
                 self.found.notes.append(f"--{kind} {method.name} stands for {method.flags()}")
             home = self.registry.distribution_of(method)
