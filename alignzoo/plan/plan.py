@@ -9,8 +9,6 @@ from alignzoo.contract.card import WEIGHT, Card, Need, Options
 from alignzoo.contract.kinds import KINDS, Kind
 from alignzoo.plan.settings import Settings
 
-SANDBOX = "sandbox"
-
 
 @dataclass(frozen=True)
 class Method:

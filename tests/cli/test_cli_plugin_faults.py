@@ -181,7 +181,7 @@ def test_a_run_is_the_same_bit_for_bit_beside_faulty_plugins(add_plugin: AddPlug
     plugins = add_plugin("meddles", layout)
     trace = tmp_path / "imported"
     (plugins / "meddling.py").write_text(f"open({str(trace)!r}, 'w').close()\nraise SystemExit(0)\n")
-    from alignzoo.sandbox import preference_rows
+    from alignzoo_sandbox import preference_rows
 
     rows = preference_rows("train", 64)
     (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
