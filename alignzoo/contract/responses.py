@@ -80,7 +80,8 @@ class ResponseBatch:
 
     def map(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> ResponseBatch:
         """``fn`` applied to every tensor that is there."""
-        return replace(self, **{name: fn(value) for name, value in self.present().items()})
+        changed: dict[str, Any] = {name: fn(value) for name, value in self.present().items()}
+        return replace(self, **changed)
 
     def detach(self) -> ResponseBatch:
         return self.map(lambda value: value.detach())
@@ -146,6 +147,16 @@ class ResponseBatch:
         better = (self.ranks[:, None] >= 0) & (self.ranks[:, None] < self.ranks[None, :])
         chosen, rejected = (same & better).nonzero(as_tuple=True)
         return chosen, rejected
+
+    def chosen_places(self) -> torch.Tensor | slice:
+        """Where the responses to imitate stand: the best of each prompt that has an order; of the others those that are
+        desirable or have no label."""
+        if self.paired:
+            return slice(0, None, 2)
+        wanted = torch.ones_like(self.prompt, dtype=torch.bool) if self.labels is None else self.labels >= 0
+        if self.ranks is not None:
+            wanted = torch.where(self.ranks < 0, wanted, self.ranks == 0)
+        return wanted if self.roles is None else wanted & (self.roles == POLICY)
 
     def pairs(self) -> PairBatch:
         """A view of the batch as pairs, see :meth:`pair_places`."""

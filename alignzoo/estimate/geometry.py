@@ -1,6 +1,6 @@
 """What controllers keep and copy, in units of the trained weights: found by letting them take steps on a tiny model.
 
-So no controller is known by name, and one of a stranger's plugin is measured like the built-in ones.
+So no controller is known by name, and a third-party one is measured like the built-in ones.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ import gc
 from dataclasses import dataclass
 from typing import Any
 
+from alignzoo.contract.geometry import GeometryCard
 from alignzoo.errors import contained
 from alignzoo.plan.plan import Method, Plan
 
-_MICRO_BATCH = 4  # pairs; two of them to a step, so that gradients are already there in the second
+_MICRO_BATCH = 4  # rows; two of them to a step, so that gradients are already there in the second
 _STEPS = 2
 
 
@@ -34,7 +35,7 @@ class Copies:
 
 def copies(plan: Plan) -> Copies:
     """Those of a plan's controllers together."""
-    found = [_copies_of(method) for method in plan.controllers if _does_something(method)]
+    found = [_copies_of(method) for method in plan.of("geometry") if _does_something(method)]
     return Copies(
         sum(one.kept for one in found), max((one.passing for one in found), default=0.0), all(o.measured for o in found)
     )
@@ -42,22 +43,28 @@ def copies(plan: Plan) -> Copies:
 
 def passes(plan: Plan) -> float:
     """Forward-backward passes of a mean step: a controller with an interval takes its further ones in some steps."""
-    options: Any = plan.geometry.options
+    controller = plan.one("geometry")
+    options: Any = controller.options
     interval = getattr(options, "interval", None) or getattr(options, "every", None) or 1
-    return 1 + (plan.geometry.card.passes - 1) / interval
+    return 1 + (_card(controller).passes - 1) / interval
+
+
+def _card(method: Method) -> GeometryCard:
+    assert isinstance(method.card, GeometryCard)
+    return method.card
 
 
 def _does_something(method: Method) -> bool:
-    return bool(method.card.options.model_fields) or method.card.passes > 1 or method.card.companion
+    card = _card(method)
+    return bool(card.options.model_fields) or card.passes > 1 or card.companion
 
 
 def _copies_of(method: Method) -> Copies:
     try:
         with contained():
             return _measured(method)
-    except Exception:  # whatever a stranger's controller cannot do on a tiny model, the plan goes on without it
-        beyond = method.card.passes - 1
-        return Copies(float(method.card.averages), float(beyond), measured=False)
+    except Exception:  # third-party code on a tiny model: anything can fail, and the estimate does without it
+        return Copies(float(_card(method).averages), float(_card(method).passes - 1), measured=False)
 
 
 def _measured(method: Method) -> Copies:
@@ -65,7 +72,7 @@ def _measured(method: Method) -> Copies:
     from alignzoo.testing.stages import AtTheWeights
 
     plain_kept, plain_peak, size = _bytes(AtTheWeights(Options()))
-    kept, peak, _ = _bytes(_controller(method), companion=method.card.companion)
+    kept, peak, _ = _bytes(_controller(method), companion=_card(method).companion)
     held = max(0.0, (kept - plain_kept) / size)
     return Copies(round(held, 2), round(max(0.0, (peak - plain_peak) / size - held), 2))
 

@@ -38,17 +38,16 @@ def report(
         "data": {
             "source": s.data.source,
             "prompt": s.data.mean.prompt,
-            "chosen": s.data.mean.chosen,
-            "rejected": s.data.mean.rejected,
-            "longest": s.data.longest.row,
-            "pairs": s.data.pairs,
+            "responses": list(s.data.mean.responses),
+            "longest": s.data.longest.longest,
+            "rows": s.data.rows,
             "percentiles": {str(p): count for p, count in s.data.percentiles},
         },
         "step": {
             "packed": s.packed,
-            "pairs_per_device": s.pairs_per_step,
+            "rows_per_device": s.rows_per_step,
             "micro_batches": s.micro_batches,
-            "pairs_per_micro_batch": s.pairs_per_micro_batch,
+            "rows_per_micro_batch": s.rows_per_micro_batch,
             "passes": s.passes,
         },
         "memory": {
@@ -59,17 +58,22 @@ def report(
         },
         "geometry": {"kept": s.copies.kept, "passing": s.copies.passing, "measured": s.copies.measured},
         "work": {**vars(found.work), "total": found.work.total},
-        "time": {
-            "rate": hardware.rate,
-            "utilisation": hardware.utilisation,
-            "step": found.seconds,
-            "steps": steps,
-            "run": found.seconds * steps if found.seconds is not None and steps is not None else None,
-        },
+        "time": _time(found, steps),
         "fits": found.fits,
         "largest_micro_batch_tokens": largest,
         "changes": [_change(one) for one in advice],
         "together": [_change(one) for one in path],
+    }
+
+
+def _time(found: Estimate, steps: int | None) -> dict[str, Any]:
+    hardware = found.situation.hardware
+    return {
+        "rate": hardware.rate,
+        "utilisation": hardware.utilisation,
+        "step": found.seconds,
+        "steps": steps,
+        "run": found.seconds * steps if found.seconds is not None and steps is not None else None,
     }
 
 
