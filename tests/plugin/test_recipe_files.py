@@ -37,7 +37,7 @@ def refusal(tmp_path: Path, content: str | bytes) -> UsageError:
         ("lr: 1\n1: 2", "mine.yaml:2: the key '1' is not a word"),
         ("? [a, b]\n: 2", "mine.yaml:1: the key here is not a word"),
         ("seed: 1\nout: a\0b", "mine.yaml:2: '\\x00' is not a printable character"),
-        ('seed: 1\nout: "a\\0b"', "mine.yaml:2: a value holds a NUL"),
+        ('seed: 1\nout: "a\\0b"', "mine.yaml:2: a value contains a NUL"),
         ('seed: 1\nout: "\\U00110000"', "mine.yaml:2: "),
         (b"seed: 1\nout: \xff", "mine.yaml:2: not UTF-8 text"),
         ("lr: 1\n---\nlr: 2", "mine.yaml:2: expected a single document"),
