@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from alignzoo.estimate.estimate import Situation
 
 ON_GPU, ON_CPU = 0.4, 0.6
-"""Assumed share of the rate of matrix products that a step reaches."""
+"""Assumed utilisation of the matrix-product rate in a step."""
 _FLASH_BACKWARD = 2.5
-"""Work of attention's backward relative to its forward: the scores are computed once more."""
+"""Work of attention's backward relative to its forward: the scores are recomputed."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Floating-point operations of a step on one device, by what they are for."""
+    """Floating-point operations of a step on one device, by purpose."""
 
     layers: float
     attention: float
@@ -51,12 +51,12 @@ def work(s: Situation) -> Work:
 
 
 def tokens(pairs: Sequence[Lengths], packed: bool) -> int:
-    """Tokens that go through the layers, padding included."""
+    """Tokens that go through the layers, including padding."""
     return sum(one.packed if packed else 2 * one.row for one in pairs)
 
 
 def _forward(s: Situation, pairs: Sequence[Lengths]) -> tuple[float, float, float]:
-    """Of the layers' linear maps, of attention and of the head."""
+    """FLOPs of the layers' linear maps, of attention and of the head."""
     linear = 2.0 * s.shapes.linear * tokens(pairs, s.packed)
     scores = sum(_scores(one, s.packed) for one in pairs)
     responses = sum(one.response for one in pairs)
@@ -64,14 +64,14 @@ def _forward(s: Situation, pairs: Sequence[Lengths]) -> tuple[float, float, floa
 
 
 def _scores(pair: Lengths, packed: bool) -> float:
-    """Scores that attention computes: causality saves half of them where no mask is needed."""
+    """Attention scores computed: causality saves half of them if no mask is needed."""
     if packed:
         return (pair.prompt + pair.chosen) ** 2 / 2 + pair.rejected * (pair.prompt + pair.rejected)
     return 2.0 * pair.row**2
 
 
 def measured_rate(*, bf16: bool, seconds: float = 2.0, size: int = 1024) -> float:
-    """FLOP/s of matrix products of this machine's CPU, over about ``seconds``."""
+    """FLOP/s of matrix products on this machine's CPU, measured for about ``seconds``."""
     import torch
 
     dtype = torch.bfloat16 if bf16 else torch.float32

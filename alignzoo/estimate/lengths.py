@@ -1,4 +1,4 @@
-"""How long the pairs are: as stated, or as the real data says."""
+"""How long the pairs are: as given, or from the data itself."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from alignzoo.plan.settings import Settings
 from alignzoo.report import Reporter
 
 PROMPT, RESPONSE = 200, 150
-"""Mean tokens of pairs that nothing is said about."""
+"""Mean tokens of pairs by default."""
 _PERCENTILES = (50, 90, 99)
 
 
 @dataclass(frozen=True)
 class Data:
-    """The pairs of a run, for arithmetic.
+    """Pair lengths of a run.
 
     Attributes:
         mean: the mean pair, in whole tokens.
-        longest: the pair with the longest sequence: what the heaviest padded micro-batch holds once.
-        most: the pair with the most tokens, its prompt counted once: the same for a packed one.
+        longest: the pair with the longest sequence, contained once in the heaviest padded micro-batch.
+        most: the pair with the most tokens, counting its prompt once, likewise for packed micro-batches.
         source: ``given``, ``assumed`` or the data's name.
-        pairs: training pairs; None where no data was read.
-        percentiles: of tokens of a packed pair; empty where no data was read.
+        pairs: training pairs; None if no data was read.
+        percentiles: of a packed pair's tokens; empty if no data was read.
     """
 
     mean: Lengths
@@ -37,15 +37,15 @@ class Data:
     percentiles: tuple[tuple[int, int], ...] = ()
 
     def micro_batch(self, pairs: int, *, packed: bool) -> tuple[Lengths, ...]:
-        """The heaviest one of so many pairs: the longest pair, and mean ones."""
+        """The heaviest micro-batch of this many pairs: the longest pair, and mean ones."""
         return (self.most if packed else self.longest, *[self.mean] * (pairs - 1))
 
 
 def stated(settings: Settings, prompt: int | None, response: int | None, longest: int | None) -> Data:
-    """From the means of prompt and response, and the longest prompt with response, in tokens.
+    """From mean prompt and response lengths, and the longest prompt plus response, in tokens.
 
     Raises:
-        UsageError: longer than a run takes or cuts, or the longest is shorter than the mean.
+        UsageError: longer than a run allows, or the longest is shorter than the mean.
     """
     told = sum(value is not None for value in (prompt, response))
     source = ("assumed", "partly assumed", "given")[told]
@@ -58,7 +58,7 @@ def stated(settings: Settings, prompt: int | None, response: int | None, longest
     if longest < mean.row:
         raise UsageError(
             f"--longest {longest} is less than the mean prompt and response together, {mean.row}",
-            hint="give the tokens of the longest prompt with its response",
+            hint="give the tokens of the longest prompt plus response",
         )
     head = max(1, min(longest * prompt // mean.row, settings.max_prompt_length))
     top = Lengths(head, longest - head, longest - head)
@@ -78,17 +78,18 @@ def _check_limits(settings: Settings, prompt: int | None, response: int | None, 
     ):
         if value is not None and value > settings.max_length:
             raise UsageError(
-                f"{flag}: {value} tokens are more than --max-length {settings.max_length}: a run cuts such responses",
+                f"{flag}: {value} tokens are more than --max-length {settings.max_length}: "
+                "a run truncates such responses",
                 hint="raise --max-length",
             )
 
 
 def of_data(settings: Settings, report: Reporter) -> Data:
-    """From the training pairs of a run, tokenised and divided as a run would.
+    """From the training pairs of a run, tokenised and split as in a run.
 
     Raises:
         DataError: it cannot be read.
-        ModelError: the model comes without a tokenizer.
+        ModelError: the model has no tokenizer.
     """
     from alignzoo.data.parts import load_parts
     from alignzoo.model.load import find_model, load_tokenizer

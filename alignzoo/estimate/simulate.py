@@ -1,7 +1,7 @@
-"""Forward and backward of a micro-batch without numbers: shapes flow through the real modules, and bytes are counted.
+"""Forward and backward of a micro-batch on fake tensors: shapes flow through the real modules, and bytes are counted.
 
-The model stands on fake tensors, which choose the kernels of a CPU and save the tensors that real ones save. Only a few
-of its decoder layers are run: all figures grow by the same amount with each layer of a kind.
+Fake tensors dispatch to CPU kernels and save what real tensors save. Only a few of the decoder layers are run: each
+further layer of a kind adds the same amount.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from alignzoo.estimate.live import Live
 from alignzoo.estimate.shapes import decoder_layers
 
 SEGMENTS, SEGMENTS_FROZEN = 8, 4
-"""Packed pairs up to which each is simulated on its own: with gradients, and without."""
+"""Up to this many packed pairs are simulated individually: with gradients, and without."""
 DEVICE = "cpu"
-"""Whose kernels are assumed: those of another device save the same tensors, or a little less."""
+"""The device whose kernels are assumed: those of others save the same tensors, or slightly less."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Way:
 
     Attributes:
         rank: of a LoRA adapter, 0 for full fine-tuning.
-        packed: pairs in one row, each prompt once; else padded rows.
+        packed: pairs in one row, each prompt once; otherwise padded rows.
     """
 
     bf16: bool
@@ -43,11 +43,11 @@ class Way:
 
 @dataclass(frozen=True)
 class Bytes:
-    """What a micro-batch holds beside weights, gradients and the rest of the step.
+    """Memory of a micro-batch besides weights, gradients and the rest of the step.
 
     Attributes:
         forward: at the peak of the forward pass.
-        kept: for the backward pass, after the decoder's forward; ``copies`` of it are weights in bf16.
+        kept: for the backward pass, after the decoder's forward; of these, ``copies`` are weights in bf16.
         head: at the peak of the head's forward and backward.
         layer: at the peak of the backward pass through the last layer.
     """
@@ -72,7 +72,7 @@ class Lengths:
 
     @property
     def packed(self) -> int:
-        """Tokens of the pair, the prompt counted once."""
+        """Tokens of the pair, counting the prompt once."""
         return self.prompt + self.chosen + self.rejected
 
     @property
@@ -90,9 +90,9 @@ class Lengths:
 
 
 def merged(pairs: Sequence[Lengths], most: int) -> tuple[Lengths, ...]:
-    """As many tokens in at most so many segments, which are quicker to simulate.
+    """The same tokens in at most ``most`` segments, which are faster to simulate.
 
-    All that is saved goes by tokens but the masks of attention, which are small and grow here.
+    Everything saved is proportional to tokens except attention masks, which are small and grow here.
     """
     size = -(-len(pairs) // most)
     groups = [pairs[start : start + size] for start in range(0, len(pairs), size)]
@@ -100,10 +100,10 @@ def merged(pairs: Sequence[Lengths], most: int) -> tuple[Lengths, ...]:
 
 
 class Simulator:
-    """Runs micro-batches of one model; what was run before is remembered.
+    """Simulates micro-batches of one model; results are cached.
 
     Args:
-        model: on the meta device; of its decoder layers only a few are left afterwards.
+        model: on the meta device; only a few of its decoder layers are kept.
     """
 
     def __init__(self, model: Any) -> None:
@@ -141,7 +141,7 @@ class Simulator:
         return self._models[way]
 
     def run_frozen(self, way: Way, pairs: Sequence[Lengths]) -> float:
-        """Bytes at the peak of a forward without gradients, however deep the model is."""
+        """Peak bytes of a forward pass without gradients, independent of the model's depth."""
         key = (way, merged(pairs, SEGMENTS_FROZEN) if way.packed else tuple(pairs))
         if key not in self._frozen:
             self._frozen[key] = self._run_frozen(*key)
@@ -203,7 +203,7 @@ def _checkpoint(model: Any) -> None:
 
 
 def _keep(layers: nn.ModuleList, indices: Sequence[int]) -> None:
-    """Keep these layers only, renumbered."""
+    """Keep only these layers, renumbered."""
     kept = [layers[index] for index in indices]
     layers._modules.clear()
     layers._modules.update({str(i): layer for i, layer in enumerate(kept)})
@@ -211,7 +211,7 @@ def _keep(layers: nn.ModuleList, indices: Sequence[int]) -> None:
 
 @contextmanager
 def _only(layers: nn.ModuleList, indices: Sequence[int]) -> Iterator[None]:
-    """Inside, the model has these layers only."""
+    """Inside, the model has only these layers."""
     everything = dict(layers._modules)
     _keep(layers, indices)
     try:
@@ -222,7 +222,7 @@ def _only(layers: nn.ModuleList, indices: Sequence[int]) -> Iterator[None]:
 
 
 def _run(mode: FakeTensorMode, model: Any, indices: Sequence[int], way: Way, pairs: Sequence[Lengths]) -> Bytes:
-    """The bytes at the moments of :class:`Bytes`, of a model with these layers only."""
+    """The bytes at the moments of :class:`Bytes`, for a model with only these layers."""
     layers, marks = decoder_layers(model), dict[str, float]()
     with _only(layers, indices), mode:
         inputs, positions = _packed(pairs) if way.packed else _padded(pairs)
@@ -265,7 +265,7 @@ def _values(
     way: Way,
     between: Callable[[torch.Tensor], None] = lambda hidden: None,
 ) -> torch.Tensor:
-    """Log-probs as :mod:`alignzoo.logprobs.logps` computes them; ``between`` gets the hidden states before the head."""
+    """Log-probs as in :mod:`alignzoo.logprobs.logps`; ``between`` receives the hidden states before the head."""
     from alignzoo.logprobs.head import token_logps
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -279,7 +279,7 @@ def _values(
 
 
 def _packed(pairs: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
-    """A row of pairs as :func:`alignzoo.logprobs.logps.packed_pair_logps` gives it to the model."""
+    """A row of pairs as :func:`alignzoo.logprobs.logps.packed_pair_logps` passes it to the model."""
     from alignzoo.data.pack import pack
 
     made = pack(
@@ -295,7 +295,7 @@ def _packed(pairs: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
 
 
 def _padded(pairs: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
-    """Chosen and rejected rows of the longest one's length."""
+    """Chosen and rejected rows, padded to the longest."""
     width = max(pair.row for pair in pairs)
     shape = (2 * len(pairs), width)
     inputs = {
