@@ -10,12 +10,11 @@ import click
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table, results_only
-from alignzoo.cli.flags import PlanCommand, flag_layer, recipe_option, run_options, split_trust
+from alignzoo.cli.flags import PlanCommand, plan_layers, recipe_option, run_options, split_trust
 from alignzoo.distributed.launch import distributed_backend, is_first_rank
 from alignzoo.errors import UsageError
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.planfile import plan_to_dict
-from alignzoo.plan.recipe import read_recipe
 from alignzoo.plan.resolve import raise_first, require, resolve
 from alignzoo.plan.started import stated_values
 from alignzoo.plugin.registry import registry
@@ -50,8 +49,7 @@ def command(
             resumed = resume_run(resume, reporter=reporter, trust_remote_code=trusting)
         _finish(resumed, as_json)
         return
-    layers = [*(read_recipe(name) for name in recipe), flag_layer(ctx)]
-    plan = require(resolve(layers, distributed=distributed_backend()))
+    plan = require(resolve(plan_layers(ctx), distributed=distributed_backend()))
     registry().check_files()
     if dry_run:
         _check(plan)

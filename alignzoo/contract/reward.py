@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from alignzoo.contract.card import Card
+from alignzoo.contract.card import Card, Need
 from alignzoo.contract.method import Method
 
 if TYPE_CHECKING:
@@ -16,6 +16,14 @@ class RewardCard(Card):
     """The facts of a reward."""
 
     kind: Literal["reward"] = "reward"
+
+
+def default(cards: Mapping[str, Sequence[Card]], needs: frozenset[Need]) -> tuple[str, ...]:
+    """The reward of a run that names none: the data's columns where a method asks for scores, else the safety probe;
+    none where no method reads any."""
+    if "scores" in needs:
+        return ("alignzoo:column",)
+    return ("alignzoo:probe",) if "reward" in needs else ()
 
 
 class Reward(Method):

@@ -33,18 +33,19 @@ class Copies:
 
 
 def copies(plan: Plan) -> Copies:
-    """The copies of all controllers of a plan together."""
-    found = [_copies_of(method) for method in plan.controllers if _does_something(method)]
+    """Those of a plan's controllers together."""
+    found = [_copies_of(method) for method in plan.of("geometry") if _does_something(method)]
     return Copies(
         sum(one.kept for one in found), max((one.passing for one in found), default=0.0), all(o.measured for o in found)
     )
 
 
 def passes(plan: Plan) -> float:
-    """Average forward-backward passes per step: with an interval, the extra ones are taken only in some steps."""
-    options: Any = plan.geometry.options
+    """Forward-backward passes of a mean step: a controller with an interval takes its further ones in some steps."""
+    controller = plan.one("geometry")
+    options: Any = controller.options
     interval = getattr(options, "interval", None) or getattr(options, "every", None) or 1
-    return 1 + (plan.geometry.card.passes - 1) / interval
+    return 1 + (getattr(controller.card, "passes", 1) - 1) / interval
 
 
 def _does_something(method: Method) -> bool:

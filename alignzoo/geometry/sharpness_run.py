@@ -104,13 +104,13 @@ def _measure(question: Question, report: Reporter) -> dict[str, Any]:
     report.note(f"loading {settings.model}")
     start = load_policy(source, settings).to(accelerator.device).eval()
     check_vocabulary(start, max(parts.highest_id, tokenizer.pad_token_id), settings.model)
-    if plan.reward is not None:
+    if plan.of("reward"):
         weights = fingerprint(start)
         probe = probe_source(start, parts, weights, accelerator, None, report)
         run = RewardContext(
             start, weights, accelerator.device, settings.seed, report, probe, settings.trust_remote_code
         )
-        parts, _ = scored(plan.reward, parts, run, accelerator, which=["held_out"])
+        parts, _ = scored(plan.one("reward"), parts, run, accelerator, which=["held_out"])
     held_out: Any = parts.held_out
     choice = forward_of(plan, start, held_out, range(len(held_out)), tokenizer.pad_token_id, accelerator)
     report.note(choice.why)
@@ -144,9 +144,7 @@ def _measure(question: Question, report: Reporter) -> dict[str, Any]:
             seed=settings.seed,
             bar=bar,
         )
-    around = [*(method for method in plan.controllers if method.card.relabels), *plan.robust]
-    loss, names = plan.loss.card.name, [method.card.name for method in around]
-    facts = {"model": measured, "reference": settings.model, "objective": " under ".join([loss, *names])}
+    facts = {"model": measured, "reference": settings.model, "objective": plan.objective()}
     return {**facts, "pairs": len(held_out), "directions": question.directions, "seed": settings.seed, **found}
 
 

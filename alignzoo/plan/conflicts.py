@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from alignzoo.contract.card import PROVIDED, ExtensionKind
+from alignzoo.contract.kinds import KINDS, Kind
 from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
-from alignzoo.plan.plan import SANDBOX, Plan
+from alignzoo.plan.plan import SANDBOX, Method, Plan
 from alignzoo.plan.settings import Settings
 from alignzoo.plugin.registry import Registry
 
@@ -34,67 +37,30 @@ def missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooEr
 
 def conflicts(plan: Plan, distributed: str) -> list[AlignzooError]:
     """What cannot work together, each with what to change."""
-    return [*_rivals(plan), *_labels(plan), *_needs(plan), *_launch(plan, distributed), *_unused_settings(plan)]
+    problems = _launch(plan, distributed)
+    for kind in KINDS.values():
+        problems += _rivals(kind, plan.of(kind.name))
+        if kind.conflicts is not None:
+            problems += kind.conflicts(plan.methods, distributed)
+    return [*problems, *_needs(plan), *_unused_settings(plan)]
 
 
-def _rivals(plan: Plan) -> list[AlignzooError]:
-    """Methods of which a run has room for one."""
-    problems: list[AlignzooError] = []
-    for kind, stack in (("robust", plan.robust), ("geometry", plan.controllers)):
-        names = [method.card.name for method in stack]
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            problems.append(IncompatibleError(f"--{kind} {name} is given twice", hint="name each method once"))
-    aggregating = [method.card.name for method in plan.robust if method.card.aggregates]
-    if len(set(aggregating)) > 1:
-        problems.append(
-            IncompatibleError(
-                f"{' and '.join(aggregating)} each replace the mean over the step, and only one can",
-                hint=f"keep one of --robust {' / --robust '.join(aggregating)}",
-            )
-        )
-    averaging = [method.card.name for method in plan.companions if method.card.averages]
-    if len(set(averaging)) > 1:
-        problems.append(
-            IncompatibleError(
-                f"{' and '.join(averaging)} would each be evaluated and saved in the weights' place, and only one can",
-                hint=f"keep one of --geometry {' / --geometry '.join(averaging)}",
-            )
-        )
-    return problems
-
-
-def _labels(plan: Plan) -> list[AlignzooError]:
-    """Methods that look at the opposite label, or put other labels in the data's place."""
-    problems: list[AlignzooError] = []
-    relabelling = list(dict.fromkeys(method.card.name for method in plan.methods if method.card.relabels))
-    if len(relabelling) > 1:
-        problems.append(
-            IncompatibleError(
-                f"{' and '.join(relabelling)} each put labels of their own in the data's place, and only one can",
-                hint=f"keep one of {', '.join(relabelling)}",
-            )
-        )
-    layers = (*plan.controllers, *plan.robust)  # from the innermost one
-    inside = next((i for i, method in enumerate(layers) if method.card.relabels), len(layers))
-    for method in layers[inside + 1 :]:
-        if "swap" in method.needs and not method.card.relabels:
-            name, within = method.card.name, layers[inside].card
-            first = f", or name it before: --robust {name} --robust {within.name}" if within.kind == "robust" else ""
+def _rivals(kind: Kind, methods: Sequence[Method]) -> list[AlignzooError]:
+    """Methods of a kind of which a run has room for one."""
+    names = [method.card.name for method in methods]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    problems: list[AlignzooError] = [
+        IncompatibleError(f"--{kind.name} {name} is given twice", hint="name each method once") for name in repeated
+    ]
+    groups = {does: [m.card.name for m in methods if getattr(m.card, fact, False)] for fact, does in kind.rivals.items()}
+    if kind.role:
+        groups[kind.role] = [method.card.name for method in methods if not getattr(method.card, "companion", False)]
+    for does, rivals in groups.items():
+        if len(set(rivals)) > 1:
             problems.append(
                 IncompatibleError(
-                    f"robust {name!r} would do nothing around {within.name!r}, whose value is the same under the "
-                    "opposite label",
-                    hint=f"leave out --robust {name}{first}",
-                )
-            )
-    for method in plan.methods:
-        if "swap" in method.needs and not plan.loss.card.swaps:
-            problems.append(
-                IncompatibleError(
-                    f"{method.card.kind} {method.card.name!r} evaluates pairs under the opposite label, and loss "
-                    f"{plan.loss.card.name!r} says that it has no meaning there (swaps=False)",
-                    hint=f"choose another loss, such as --loss dpo, or leave out --{method.card.kind} "
-                    f"{method.card.name}",
+                    f"{' and '.join(rivals)} each {does}, and only one can",
+                    hint=f"keep one of --{kind.name} {f' / --{kind.name} '.join(rivals)}",
                 )
             )
     return problems
@@ -108,7 +74,7 @@ def _needs(plan: Plan) -> list[AlignzooError]:
             "provides",
             hint="choose another method, or upgrade alignzoo",
         )
-        for method in plan.methods
+        for method in plan.all_methods
         if (lacking := sorted(method.needs - PROVIDED))
     ]
 
@@ -125,14 +91,7 @@ def _launch(plan: Plan, distributed: str) -> list[AlignzooError]:
         ]
     if distributed != "fsdp":
         return []
-    problems: list[AlignzooError] = [
-        IncompatibleError(
-            f"geometry {method.card.name!r} does not work on sharded weights: its card does not say `sharded`",
-            hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or choose another geometry",
-        )
-        for method in plan.controllers
-        if not method.card.sharded
-    ]
+    problems: list[AlignzooError] = []
     if plan.settings.quantize != "none":
         problems.append(
             IncompatibleError(
@@ -183,7 +142,7 @@ def _unused_settings(plan: Plan) -> list[AlignzooError]:
     if settings.data != SANDBOX and settings.eval_data is None and settings.eval_share == 0:
         for name in ("eval_every", "eval_pairs"):
             unused(name, "no pairs are held out", "raise --eval-share, or name --eval-data")
-    probing = [method.card for method in plan.methods if "probe" in method.needs]
+    probing = [method.card for method in plan.all_methods if "probe" in method.needs]
     if settings.probe_share == 0 and probing:
         kind, named = probing[0].kind, "probe" in probing[0].options.model_fields
         problems.append(

@@ -40,7 +40,7 @@ _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, err
 
 def default_folder(plan: Plan) -> Path:
     """Where a run without ``--out`` goes: by its methods and the time."""
-    names = "-".join(method.card.name for method in plan.methods)
+    names = "-".join(method.card.name for method in plan.all_methods)
     return Path(f"runs/{names}-{datetime.now():%Y%m%d-%H%M%S}")
 
 

@@ -79,7 +79,7 @@ def assemble(
     checkpoint = _checkpoint(folder, identities, settings, report) if resuming else None
     stream = PairStream(len(parts.train), settings.batch_size, settings.seed)
     steps = _steps(stream, settings)
-    in_order = sorted(plan.controllers, key=lambda method: method.card.averages)  # an average sees what the others left
+    in_order = sorted(plan.of("geometry"), key=lambda method: getattr(method.card, "averages", False))  # an average sees what the others left
     controllers = [instantiate(method.card, method.options) for method in in_order]
     controller = Controllers(controllers[0], controllers[1:])
     main = bool(accelerator.is_main_process)
@@ -150,10 +150,10 @@ def objective_of(plan: Plan, controllers: Sequence[GeometryController] | None = 
     """The loss of a plan under its wrappers, newly built, and under what its controllers (newly built as well, unless
     they are given) put around the loss."""
     if controllers is None:
-        controllers = [instantiate(method.card, method.options) for method in plan.controllers]
+        controllers = [instantiate(method.card, method.options) for method in plan.of("geometry")]
     return Objective(
-        instantiate(plan.loss.card, plan.loss.options),
-        [instantiate(method.card, method.options) for method in plan.robust],
+        instantiate(plan.one("loss").card, plan.one("loss").options),
+        [instantiate(method.card, method.options) for method in plan.of("robust")],
         controllers=controllers,
         coupled=plan.batch_coupled,
     )
@@ -196,15 +196,15 @@ def _scored(
     report: Reporter,
 ) -> Parts:
     """The parts with the scores of the run's reward, where it has one; it joins the run's identities."""
-    if plan.reward is None:
+    if not plan.of("reward"):
         return parts
-    if plan.reward.card.name == "probe" and "chosen_score" in parts.train.column_names:
+    if plan.one("reward").card.name == "probe" and "chosen_score" in parts.train.column_names:
         report.note("the data has scores; --reward column uses them")
     settings, weights = plan.settings, identities["weights"]
     context = RewardContext(
         policy, weights, accelerator.device, settings.seed, report, probe, settings.trust_remote_code
     )
-    parts, identities["scores"] = scored(plan.reward, parts, context, accelerator)
+    parts, identities["scores"] = scored(plan.one("reward"), parts, context, accelerator)
     return parts
 
 
@@ -320,7 +320,7 @@ def _flat(plan: Plan) -> dict[str, Any]:
     """The plan as trackers take it: flat, plain values."""
     values: dict[str, Any] = {
         f"{method.card.kind}.{method.card.name}.{name}": value
-        for method in plan.methods
+        for method in plan.all_methods
         for name, value in method.options.model_dump(mode="json").items()
     }
     values |= {Settings.flag(name): value for name, value in plan.settings.model_dump(mode="json").items()}

@@ -1,12 +1,16 @@
-"""The micro-batches of a step: so many pairs each, or as many as a budget of tokens holds; made while the last one
-computes."""
+"""The micro-batches of a step: so many rows each, or as many as a token budget holds; prepared while the previous step
+computes.
+
+The loop asks a :class:`Batches` for each step and knows nothing else of where they come from. :class:`StepBatches`
+takes them from a dataset; a source that lets the policy generate responses between steps can stand in its place.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -18,19 +22,33 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from alignzoo.data.parts import Scores
+    from alignzoo.data.shapes import Shape
+
+
+class Batches(Protocol):
+    """A source of the steps' micro-batches.
+
+    The batches of all ranks together are one step, and every rank of a step gets equally many. What a batch holds for
+    a step must not depend on which steps were asked for before it: a resumed run begins with any of them. A source
+    that generates therefore draws from the step's number, and is called when the weights are those of that step; its
+    rows number their responses as :class:`~alignzoo.data.collate.TokenBatch` says, in any number per row.
+    """
+
+    def __call__(self, step: int) -> list[TokenBatch]:
+        """This rank's micro-batches of the 0-based step, in order."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How a share of pairs is cut into forward passes.
+    """How a share of rows is cut into forward passes.
 
     Attributes:
-        pairs: at most so many pairs, where there is no budget.
+        rows: at most so many rows, where there is no budget.
         tokens: the budget, in tokens of a forward pass, padding included.
-        packed: whether a pair's prompt counts once and nothing is padded.
+        packed: whether a row's prompt counts once and nothing is padded.
     """
 
-    pairs: int
+    rows: int
     tokens: int | None = None
     packed: bool = False
 
@@ -38,16 +56,16 @@ class Sizes:
         """Tokens of a forward pass over these rows."""
         if self.packed:
             return int(sum(lengths.packed[row] for row in rows))
-        return 2 * len(rows) * int(max(lengths.longest[row] for row in rows))
+        return int(sum(lengths.responses[row] for row in rows)) * int(max(lengths.longest[row] for row in rows))
 
     def cut(self, shares: Sequence[Sequence[int]], lengths: Lengths) -> list[list[list[int]]]:
         """Each share as groups of rows, as many groups in each: ranks that shard their weights take the same passes.
 
-        By pairs, the rows stay in their order. By tokens, the longest go first, each into the first group that has room
-        for it; a pair that is longer than the budget is a group of its own.
+        By rows, they stay in their order. By tokens, the longest go first, each into the first group that has room for
+        it; a row that is longer than the budget is a group of its own.
         """
         if self.tokens is None:
-            return [[list(share[i : i + self.pairs]) for i in range(0, len(share), self.pairs)] for share in shares]
+            return [[list(share[i : i + self.rows]) for i in range(0, len(share), self.rows)] for share in shares]
         cuts = [self._within_budget(share, lengths) for share in shares]
         count = max(map(len, cuts))
         for groups in cuts:
@@ -64,7 +82,7 @@ class Sizes:
         for row in sorted(share, key=lambda row: -int((lengths.packed if self.packed else lengths.longest)[row])):
             for i, group in enumerate(groups):
                 # Padded, the first one of a group is its longest.
-                more = int(lengths.packed[row]) if self.packed else 2 * int(lengths.longest[group[0]])
+                more = int(lengths.packed[row] if self.packed else lengths.responses[row] * lengths.longest[group[0]])
                 if taken[i] + more <= self.tokens:
                     group.append(row)
                     taken[i] += more
@@ -75,25 +93,35 @@ class Sizes:
         return groups
 
 
-def by_length(pairs: Dataset, sizes: Sizes, pad_id: int, scores: Scores | None = None) -> list[TokenBatch]:
-    """All of a dataset's pairs, in batches of similar length."""
-    lengths = lengths_of(pairs)
+def by_length(
+    dataset: Dataset,
+    sizes: Sizes,
+    pad_id: int,
+    *,
+    shape: Shape,
+    scores: Scores | None = None,
+    partners: np.ndarray | None = None,
+) -> list[TokenBatch]:
+    """All rows of a dataset, in batches of similar length; the arguments are those of ``batches_of``."""
+    lengths = lengths_of(dataset, partners)
     order = [int(row) for row in np.argsort(lengths.longest, kind="stable")]
     [groups] = sizes.cut([order], lengths)
-    return list(grouped_batches(pairs, groups, pad_id, scores))
+    return list(grouped_batches(dataset, groups, pad_id, shape=shape, scores=scores, partners=partners))
 
 
 @dataclass
 class StepBatches:
-    """A rank's micro-batches by the 0-based step, made ahead in a thread of their own.
+    """A rank's micro-batches of a dataset by the 0-based step, prepared ahead in a thread of their own.
 
     Attributes:
+        shape, scores, partners: of the dataset, see :func:`~alignzoo.data.collate.batches_of`.
         steps: how many the run takes.
+        lengths: of the dataset's rows, mismatched responses included.
         ready: what is done to a batch there: moved to where the device fetches it from.
     """
 
-    pairs: Dataset
-    scores: Scores | None
+    dataset: Dataset
+    shape: Shape
     stream: PairStream
     steps: int
     sizes: Sizes
@@ -101,6 +129,8 @@ class StepBatches:
     pad_id: int
     rank: int
     world: int
+    scores: Scores | None = None
+    partners: np.ndarray | None = None
     ready: Callable[[TokenBatch], TokenBatch] = lambda batch: batch
     _ahead: tuple[int, Future[list[TokenBatch]]] | None = None
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "collating"))
@@ -117,4 +147,7 @@ class StepBatches:
         size = len(rows) // self.world
         shares = [rows[rank * size : (rank + 1) * size] for rank in range(self.world)]
         groups = self.sizes.cut(shares, self.lengths)[self.rank]
-        return [self.ready(batch) for batch in grouped_batches(self.pairs, groups, self.pad_id, self.scores)]
+        batches = grouped_batches(
+            self.dataset, groups, self.pad_id, shape=self.shape, scores=self.scores, partners=self.partners
+        )
+        return [self.ready(batch) for batch in batches]

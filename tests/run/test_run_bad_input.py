@@ -159,7 +159,7 @@ def test_unusable_rows_are_named_and_the_others_train(az: Az, command: Command, 
 def test_nothing_left_to_train_on(az: Az, command: Command, out: Path, tmp_path: Path) -> None:
     file = write_rows(tmp_path / "few.jsonl", GOOD[:3])
     words = command(out, "--json", data=file, **{"eval-share": 0.999, "probe.share": None})
-    refused(az(*words), 1, "no pair is left to train on after holding out 3 pairs", "a lower --eval-share")
+    refused(az(*words), 1, "no pairs are left to train on after holding out 3", "a lower --eval-share")
     assert not out.exists()
 
 
