@@ -51,12 +51,12 @@ def work(s: Situation) -> Work:
 
 
 def tokens(rows: Sequence[Lengths], packed: bool) -> int:
-    """Tokens that go through the layers, padding included."""
+    """Tokens that go through the layers, including padding."""
     return sum(one.packed if packed else len(one.responses) * one.longest for one in rows)
 
 
 def _forward(s: Situation, rows: Sequence[Lengths]) -> tuple[float, float, float]:
-    """Of the layers' linear maps, of attention and of the head."""
+    """FLOPs of the layers' linear maps, of attention and of the head."""
     linear = 2.0 * s.shapes.linear * tokens(rows, s.packed)
     scores = sum(_scores(one, s.packed) for one in rows)
     responses = sum(one.response for one in rows)
@@ -64,7 +64,7 @@ def _forward(s: Situation, rows: Sequence[Lengths]) -> tuple[float, float, float
 
 
 def _scores(row: Lengths, packed: bool) -> float:
-    """Scores that attention computes: causality saves half of them where no mask is needed."""
+    """Attention scores computed: causality saves half of them if no mask is needed."""
     if packed:
         first, *further = row.responses
         return (row.prompt + first) ** 2 / 2 + sum(size * (row.prompt + size) for size in further)

@@ -1,4 +1,4 @@
-"""From a plan, a model's shapes, hardware and lengths of rows to what a step takes."""
+"""From a plan, a model's shapes, hardware and row lengths to the memory and work of a step."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ class Model:
         return float(self.shapes.total * (dtype.itemsize if isinstance(dtype, torch.dtype) else 4))
 
     def held(self, way: Way, rows: Sequence[Lengths]) -> Bytes:
-        """What a micro-batch of these rows holds."""
+        """The memory of a micro-batch of these rows."""
         return self._simulator(way).run(way, rows)
 
     def frozen(self, way: Way, rows: Sequence[Lengths]) -> float:
-        """What a forward of these rows without gradients holds, in bytes."""
+        """Bytes of a forward pass of these rows without gradients."""
         return self._simulator(way).run_frozen(way, rows)
 
     def _simulator(self, way: Way) -> Simulator:
@@ -140,12 +140,12 @@ class Situation:
 
     @property
     def rows_per_step(self) -> int:
-        """Rows of a step on one device."""
+        """Rows per step on one device."""
         return -(-self.settings.batch_size // self.hardware.devices)
 
     @property
     def rows_per_micro_batch(self) -> int:
-        """Rows of a forward pass on one device, of mean length under a budget of tokens."""
+        """Rows per forward pass on one device; under a token budget, of mean length."""
         budget = self.settings.tokens_per_micro_batch
         fitting = self.settings.micro_batch_size
         if budget is not None:
@@ -154,7 +154,7 @@ class Situation:
 
     @property
     def micro_batches(self) -> int:
-        """Forward passes of a step on one device."""
+        """Forward passes per step on one device."""
         return -(-self.rows_per_step // self.rows_per_micro_batch)
 
     @property
@@ -169,7 +169,7 @@ class Situation:
 
     @property
     def ahead(self) -> tuple[Lengths, ...]:
-        """A batch of rows whose reference is computed before training; none where that is not done."""
+        """A batch of rows for the reference before training; empty if that is not computed."""
         from alignzoo.reference.compute import TOKENS_ON_CPU, TOKENS_PER_BATCH
 
         if "reference" not in self.plan.needs or not self.settings.reference_cache:
@@ -217,7 +217,7 @@ _KEPT: dict[str, Copies] = {}
 
 
 def _copies(plan: Plan) -> Copies:
-    """As :func:`alignzoo.estimate.geometry.copies`, once for each choice of controllers."""
+    """As :func:`alignzoo.estimate.geometry.copies`, once per selection of controllers."""
     key = repr([(method.card.name, method.distribution, method.options) for method in plan.of("geometry")])
     if key not in _KEPT:
         _KEPT[key] = copies(plan)

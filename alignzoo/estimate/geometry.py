@@ -33,7 +33,7 @@ class Copies:
 
 
 def copies(plan: Plan) -> Copies:
-    """Those of a plan's controllers together."""
+    """The copies of all controllers of a plan together."""
     found = [_copies_of(method) for method in plan.of("geometry") if _does_something(method)]
     return Copies(
         sum(one.kept for one in found), max((one.passing for one in found), default=0.0), all(o.measured for o in found)
@@ -41,7 +41,7 @@ def copies(plan: Plan) -> Copies:
 
 
 def passes(plan: Plan) -> float:
-    """Forward-backward passes of a mean step: a controller with an interval takes its further ones in some steps."""
+    """Average forward-backward passes per step: with an interval, the extra ones are taken only in some steps."""
     controller = plan.one("geometry")
     options: Any = controller.options
     interval = getattr(options, "interval", None) or getattr(options, "every", None) or 1

@@ -22,7 +22,7 @@ from alignzoo.estimate.live import Live
 from alignzoo.estimate.shapes import decoder_layers
 
 SEGMENTS, SEGMENTS_FROZEN = 8, 4
-"""Packed rows up to which each is simulated on its own: with gradients, and without."""
+"""Up to this many packed rows are simulated individually: with gradients, and without."""
 DEVICE = "cpu"
 """The device whose kernels are assumed: those of others save the same tensors, or slightly less."""
 
@@ -33,7 +33,7 @@ class Way:
 
     Attributes:
         rank: of a LoRA adapter, 0 for full fine-tuning.
-        packed: everything in one row, each prompt once; else every response padded with its own prompt.
+        packed: everything in one row, each prompt once; otherwise every response padded, with its own prompt.
     """
 
     bf16: bool
@@ -72,7 +72,7 @@ class Lengths:
 
     @property
     def packed(self) -> int:
-        """Tokens of the row, the prompt counted once."""
+        """Tokens of the row, counting the prompt once."""
         return self.prompt + self.response
 
     @property
@@ -91,7 +91,7 @@ class Lengths:
 
 
 def merged(rows: Sequence[Lengths], most: int) -> tuple[Lengths, ...]:
-    """As many tokens in at most so many segments, which are quicker to simulate.
+    """The same tokens in at most ``most`` segments, which are faster to simulate.
 
     Everything saved is proportional to tokens except attention masks, which are small and grow here.
     """
@@ -142,7 +142,7 @@ class Simulator:
         return self._models[way]
 
     def run_frozen(self, way: Way, rows: Sequence[Lengths]) -> float:
-        """Bytes at the peak of a forward without gradients, however deep the model is."""
+        """Peak bytes of a forward pass without gradients, independent of the model's depth."""
         key = (way, merged(rows, SEGMENTS_FROZEN) if way.packed else tuple(rows))
         if key not in self._frozen:
             self._frozen[key] = self._run_frozen(*key)
@@ -223,7 +223,7 @@ def _only(layers: nn.ModuleList, indices: Sequence[int]) -> Iterator[None]:
 
 
 def _run(mode: FakeTensorMode, model: Any, indices: Sequence[int], way: Way, rows: Sequence[Lengths]) -> Bytes:
-    """The bytes at the moments of :class:`Bytes`, of a model with these layers only."""
+    """The bytes at the moments of :class:`Bytes`, for a model with only these layers."""
     layers, marks = decoder_layers(model), dict[str, float]()
     with _only(layers, indices), mode:
         inputs, positions = _packed(rows) if way.packed else _padded(rows)
@@ -280,7 +280,7 @@ def _values(
 
 
 def _packed(rows: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
-    """The rows in one as :func:`alignzoo.logprobs.logps.packed_logps` gives them to the model."""
+    """The rows packed into one, as :func:`alignzoo.logprobs.logps.packed_logps` passes them to the model."""
     from alignzoo.data.pack import pack
 
     made = pack([[0] * one.prompt for one in rows], [[[0] * size for size in one.responses] for one in rows])
@@ -294,7 +294,7 @@ def _packed(rows: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
 
 
 def _padded(rows: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
-    """A padded sequence for each response, of the longest one's length."""
+    """One sequence per response, padded to the longest."""
     width = max(row.longest for row in rows)
     shape = (sum(len(row.responses) for row in rows), width)
     inputs = {
