@@ -1,21 +1,28 @@
-"""The classes that methods extend, one per kind. A method is built from its validated options (``self.options``)."""
+"""The classes that methods extend, one per kind, and those that data and evaluators extend. A method is built from its
+validated options (``self.options``)."""
 
 from alignzoo.contract.aggregation import Aggregation
+from alignzoo.contract.evaluator import EvaluationContext, Evaluator, Table
 from alignzoo.contract.geometry import GeometryController, StepLoss
 from alignzoo.contract.loss import PreferenceLoss
 from alignzoo.contract.reward import Reward
 from alignzoo.contract.robust import RobustWrapper, Values
+from alignzoo.contract.source import DataSource
 
 PerPair = Values
 """The name of :data:`Values` in plugin API 1."""
 
 __all__ = [
     "Aggregation",
+    "DataSource",
+    "EvaluationContext",
+    "Evaluator",
     "GeometryController",
     "PerPair",
     "PreferenceLoss",
     "Reward",
     "RobustWrapper",
     "StepLoss",
+    "Table",
     "Values",
 ]

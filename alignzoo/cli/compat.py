@@ -108,7 +108,7 @@ def _costs(plan: Plan) -> list[str]:
     costs += [f"scores come from reward {reward.card.name}, once before training" for reward in plan.of("reward")]
     if not plan.batch_coupled:
         return [*costs, "rows do not depend on each other: micro-batches of any size give the same step"]
-    coupling = [method.card for method in plan.all_methods if getattr(method.card, "batch_coupled", False)]
+    coupling = [method.card for method in plan.all_methods if method.couples]
     coupled = " and ".join(card.name for card in coupling)
     if parts is None:
         return [

@@ -170,7 +170,9 @@ def _options_of(kind: Kind, card: Card, names: Sequence[str], *, alone: bool) ->
 
 
 def _weight_option(key: str, text: str, group: str, *, hidden: bool) -> LayerOption:
-    return LayerOption([f"--{key}"], key=key, group=group, help=text, hidden=hidden, metavar="NUMBER", type=click.STRING)
+    return LayerOption(
+        [f"--{key}"], key=key, group=group, help=text, hidden=hidden, metavar="NUMBER", type=click.STRING
+    )
 
 
 def _unjudged_options(selection: Selection, args: Sequence[str]) -> list[LayerOption]:

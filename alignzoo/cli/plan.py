@@ -12,9 +12,9 @@ from alignzoo.cli.command import json_option
 from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table
 from alignzoo.cli.flags import PlanCommand, plan_layers, recipe_option, run_options
 from alignzoo.errors import ModelError, UsageError
-from alignzoo.plan.plan import SANDBOX
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import require, resolve
+from alignzoo.plan.settings import EMBEDDED
 
 if TYPE_CHECKING:
     from alignzoo.estimate.estimate import Hardware
@@ -92,7 +92,7 @@ def _layers(ctx: click.Context) -> list[Layer]:
     """The words of the line, with data in the place of those that need not be named here."""
     layers = plan_layers(ctx)
     named = {key for layer in layers for key in ("model", "data") if key in layer.values}
-    return [Layer(_ASSUMED, {"data": SANDBOX}), *layers] if named == {"model"} else layers
+    return [Layer(_ASSUMED, {"data": EMBEDDED}), *layers] if named == {"model"} else layers
 
 
 def _sharding(words: dict[str, Any]) -> str:
@@ -141,7 +141,7 @@ def _data(plan: Plan, words: dict[str, Any], *, named: bool) -> Data:
             "the data says how long its pairs are: --longest, or one of two means, does not go with it",
             hint="give both --prompt-tokens and --response-tokens in its place, or none",
         )
-    if any(said) or not (named or plan.settings.model == SANDBOX):
+    if any(said) or not (named or plan.settings.model == EMBEDDED):
         return stated(plan, *given)
     try:
         return of_data(plan, ConsoleReporter())

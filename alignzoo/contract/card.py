@@ -59,6 +59,10 @@ class Options(Values):
         """What these particular values need beyond what the card states."""
         return frozenset()
 
+    def couples(self) -> bool:
+        """Whether these particular values make a loss or wrapper batch-coupled that is not so by its card."""
+        return False
+
 
 def is_path(field: FieldInfo) -> bool:
     """Whether an option names a file or folder: of type ``Path``, or with ``json_schema_extra={"path": True}``."""
@@ -212,7 +216,7 @@ class Composition(_Declared):
         return " ".join(f"--{kind} {name}" for kind in kinds for name in self.parts[kind])
 
 
-ExtensionKind = Literal["recipe", "command", "observer", "format", "judge"]
+ExtensionKind = Literal["recipe", "command", "observer", "format", "judge", "model", "data", "evaluator"]
 EXTENSION_KINDS: tuple[ExtensionKind, ...] = get_args(ExtensionKind)
 
 
@@ -226,8 +230,52 @@ class Extension(_Declared):
     observer    a subclass of :class:`alignzoo.observers.RunObserver`: ``--observe NAME``
     format      a :class:`alignzoo.data.formats.Layout`: ``--data.format NAME``
     judge       a function of a request and an answer that gives a verdict: ``--judge NAME``
+    model       a function without arguments that gives a folder, a ``.gguf`` file or a hub id:
+                ``--model NAME``
+    data        a subclass of :class:`alignzoo.interfaces.DataSource`: ``--data NAME``; its card is a
+                :class:`DataExtension`
+    evaluator   a subclass of :class:`alignzoo.interfaces.Evaluator`, which data name on their card;
+                its own card is an :class:`EvaluatorExtension`
     ==========  ====================================================================================
+
+    ``Extension(kind="data", …)`` builds the card class of that kind.
     """
 
-    kind: Literal["command", "observer", "format", "judge"]
+    kind: Literal["command", "observer", "format", "judge", "model", "data", "evaluator"]
     target: str = Field(pattern=TARGET)
+
+    def __new__(cls, **facts: Any) -> Extension:
+        kind = facts.get("kind")
+        if cls is Extension and kind == "data":
+            cls = DataExtension
+        elif cls is Extension and kind == "evaluator":
+            cls = EvaluatorExtension
+        return super().__new__(cls)
+
+
+class DataExtension(Extension):
+    """Data by name.
+
+    Attributes:
+        held_out: it has a ``validation`` split; otherwise a share of the training prompts is held out.
+        layout: the layout of its rows; detected where it is None.
+        clean: none of its rows is malformed, so that there is nothing for ``--data.strict`` to refuse.
+        evaluator: the evaluator of runs on this data.
+    """
+
+    kind: Literal["data"] = "data"
+    held_out: bool = False
+    layout: str | None = None
+    clean: bool = False
+    evaluator: str | None = None
+
+
+class EvaluatorExtension(Extension):
+    """Figures from a policy's own answers.
+
+    Attributes:
+        judge: the judge where the run names none (``--judge``); an evaluator without one takes no judge.
+    """
+
+    kind: Literal["evaluator"] = "evaluator"
+    judge: str | None = None

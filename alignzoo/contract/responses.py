@@ -147,6 +147,16 @@ class ResponseBatch:
         chosen, rejected = (same & better).nonzero(as_tuple=True)
         return chosen, rejected
 
+    def chosen_places(self) -> torch.Tensor | slice:
+        """Where the responses to imitate stand: the best of each prompt that has an order; of the others those that are
+        desirable or have no label."""
+        if self.paired:
+            return slice(0, None, 2)
+        wanted = torch.ones_like(self.prompt, dtype=torch.bool) if self.labels is None else self.labels >= 0
+        if self.ranks is not None:
+            wanted = torch.where(self.ranks < 0, wanted, self.ranks == 0)
+        return wanted if self.roles is None else wanted & (self.roles == POLICY)
+
     def pairs(self) -> PairBatch:
         """A view of the batch as pairs, see :meth:`pair_places`."""
         chosen, rejected = self.pair_places()

@@ -27,10 +27,10 @@ def default(cards: Mapping[str, Sequence[Card]], needs: frozenset[Need]) -> tupl
 
 
 class Reward(Method):
-    """A score for every response, from outside of the objective; nothing of it is left when training begins."""
+    """A score for every response, from outside of the objective; released before training starts."""
 
     def setup(self, run: RewardContext) -> None:
-        """Called once, on every rank, before anything is scored; what is heavy waits for :meth:`scores`."""
+        """Called once, on every rank, before anything is scored; load what is heavy in :meth:`scores`."""
 
     def identity(self) -> str:
         """What the scores depend on beyond the options that are no paths, and beyond the responses: a hash of weights

@@ -147,7 +147,7 @@ def collate(
         roles=None if kl is None else _per_response([[POLICY] * len(of_row) for of_row in own], behind, fill=KL),
         scores=_per_response([row["score"] for row in rows], behind, fill=0.0) if "score" in rows[0] else None,
         groups=tuple(row["group"] for row in rows) if "group" in rows[0] else None,
-        paired=kl is None and shape != "unpaired" and set(sizes) == {2},
+        paired=kl is None and shape == "pairs",
         pack=pack(prompts, replies),
     )
 

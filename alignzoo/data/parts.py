@@ -17,12 +17,14 @@ import numpy as np
 
 from alignzoo.contract.card import Need
 from alignzoo.contract.loss import Reads
+from alignzoo.contract.source import Split
 from alignzoo.data.asked import check_columns, check_labels, check_shape
 from alignzoo.data.columns import column
 from alignzoo.data.identity import rows_identity
 from alignzoo.data.lengths import lengths_of
 from alignzoo.data.malformed import malformed_warning, refuse_malformed
 from alignzoo.data.mismatch import partners
+from alignzoo.data.named import named_rows
 from alignzoo.data.noise import flip_labels, write_manifest
 from alignzoo.data.original import OriginalRows
 from alignzoo.data.prepare import Prepared, prepare
@@ -30,8 +32,9 @@ from alignzoo.data.shapes import NOUNS, Shape
 from alignzoo.data.splits import drop_prompts, hold_out
 from alignzoo.data.summary import DataSummary
 from alignzoo.errors import DataError
-from alignzoo.plan.plan import SANDBOX
+from alignzoo.plan.extensions import data_of
 from alignzoo.plan.settings import Settings
+from alignzoo.plugin.registry import registry
 from alignzoo.probe.pairs import check_probe_pairs, set_aside
 from alignzoo.report import Reporter
 
@@ -128,7 +131,8 @@ def load_parts(
     describe(prepared, report)
     check_shape(prepared, reads, needs, settings.data)
     summaries, highest_id, other = {"train": prepared.summary}, prepared.highest_id, prepared
-    if settings.eval_data is not None or settings.data == SANDBOX:
+    own = data_of(settings.data, registry())
+    if settings.eval_data is not None or (own is not None and own.held_out):
         other = _prepare_held_out(settings, tokenizer, prepared.shape, report)
         summaries["eval"], highest_id = other.summary, max(highest_id, other.highest_id)
         train, held_out = _divide_by_source(prepared, other, settings, report)
@@ -166,8 +170,8 @@ def load_parts(
 
 
 def _prepare_held_out(settings: Settings, tokenizer: Any, shape: Shape, report: Reporter) -> Prepared:
-    """The rows of ``--eval-data``."""
-    source = settings.eval_data or SANDBOX
+    """The rows of ``--eval-data``, or the ones that the data itself holds out."""
+    source = settings.eval_data or settings.data
     data_format = settings.eval_data_format or settings.data_format
     other = _prepare(settings, source, settings.eval_data_split, data_format, "validation", tokenizer)
     warn_of_malformed(other, report)
@@ -214,34 +218,23 @@ def prepare_rows(settings: Settings, tokenizer: Any) -> Prepared:
 
 
 def _prepare(
-    settings: Settings, source: str, split: str | None, data_format: str | None, part: str, tokenizer: Any
+    settings: Settings, source: str, split: str | None, data_format: str | None, part: Split, tokenizer: Any
 ) -> Prepared:
-    if source != SANDBOX:
-        prepared = prepare(
-            source,
-            tokenizer,
-            split=split,
-            data_format=data_format,
-            max_length=settings.max_length,
-            max_prompt_length=settings.max_prompt_length,
-            workers=settings.data_workers,
-        )
-        if settings.data_strict:
-            refuse_malformed(prepared)
-        return prepared
-    from datasets import Dataset
-
-    from alignzoo.sandbox import TRAIN_PAIRS, VALIDATION_PAIRS, preference_rows
-
-    rows = preference_rows(part, TRAIN_PAIRS if part == "train" else VALIDATION_PAIRS)
+    named = data_of(source, registry())
     prepared = prepare(
-        Dataset.from_list(rows),
+        source if named is None else named_rows(named, part),
         tokenizer,
+        split=split,
+        data_format=data_format if named is None else named.layout,
         max_length=settings.max_length,
         max_prompt_length=settings.max_prompt_length,
         workers=settings.data_workers,
     )
-    return replace(prepared, summary=replace(prepared.summary, source=SANDBOX, split=part))
+    if named is not None:
+        prepared = replace(prepared, summary=replace(prepared.summary, source=named.name, split=part))
+    if settings.data_strict:
+        refuse_malformed(prepared)
+    return prepared
 
 
 def describe(prepared: Prepared, report: Reporter) -> None:

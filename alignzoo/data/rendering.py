@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.data.rows import Drop, Message, PreferenceRow, PromptRow, Text, as_messages
+from alignzoo.data.rows import Drop, Message, PromptRow, Text, as_messages
 from alignzoo.data.transcripts import write_transcript
 from alignzoo.errors import ModelError
 
@@ -109,7 +109,7 @@ def _with_prompt(
     return prompt[: start + same] + whole[at + same :] if whole.startswith(head[: at + same]) else None
 
 
-def render_whole(row: PromptRow | PreferenceRow, reply: Text, tokenizer: PreTrainedTokenizerBase) -> str:
+def render_whole(row: PromptRow, reply: Text, tokenizer: PreTrainedTokenizerBase) -> str:
     """The text of the row's prompt and a reply to it, with what the template writes after the last turn.
 
     Raises:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from alignzoo.contract.pairs import PairBatch
+from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.distributed.launch import distributed_backend, reshards_after_forward
 from alignzoo.distributed.shards import whole_state
-from alignzoo.logprobs.logps import PairForward
+from alignzoo.logprobs.logps import Forward
 from alignzoo.model.base import without_adapter
 
 if TYPE_CHECKING:
@@ -56,21 +56,21 @@ def is_shard(model: Any) -> bool:
     return hasattr(model, "set_requires_gradient_sync")
 
 
-def resharding(forward: PairForward) -> PairForward:
+def resharding(forward: Forward) -> Forward:
     """``forward``, after which a model that is sharded is so again.
 
     Without a backward the root's weights would stay gathered, and what is written to the shards would not be seen.
     """
 
-    def run(model: torch.nn.Module, batch: TokenBatch) -> PairBatch:
+    def run(model: torch.nn.Module, batch: TokenBatch) -> ResponseBatch:
         done = False
         try:
-            pairs = forward(model, batch)
+            responses = forward(model, batch)
             done = True
         finally:
             if is_shard(model) and not (done and torch.is_grad_enabled()):
                 reshard(model)
-        return pairs
+        return responses
 
     return run
 

@@ -12,7 +12,7 @@ from typing import Any
 from alignzoo.errors import contained
 from alignzoo.plan.plan import Method, Plan
 
-_MICRO_BATCH = 4  # pairs; two micro-batches per step, so that gradients exist in the second
+_MICRO_BATCH = 4  # rows; two micro-batches per step, so that gradients exist in the second
 _STEPS = 2
 
 

@@ -1,4 +1,4 @@
-"""The objective and the rewards on held-out pairs."""
+"""The objective and the rewards on held-out rows."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import TypeVar
 
 import torch
 
-from alignzoo.contract.pairs import PairBatch
+from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.errors import NonFiniteLossError
 from alignzoo.objective.views import with_constants
 from alignzoo.reference.frozen import ReferenceForward
 from alignzoo.report import Reporter
-from alignzoo.step.context import Engine
-from alignzoo.train.metrics import name_pairs, non_finite, pair_metrics
+from alignzoo.step.engine import Engine
+from alignzoo.train.metrics import name_rows, non_finite, reward_metrics
 
 _Part = TypeVar("_Part")
 
 
 class HeldOut:
-    """Held-out pairs, cut over the ranks; their reference log-probs are computed once.
+    """Held-out rows, cut over the ranks; their reference log-probs are computed once.
 
     Args:
         batches: the micro-batches of *all* ranks, the same list on each.
@@ -35,14 +35,15 @@ class HeldOut:
         self._report = report
         world, rank = engine.world, engine.accelerator.process_index
         self._mine = [batch.to(engine.accelerator.device) for batch in batches[rank::world]]
-        self._references: list[PairBatch] | None = None
+        self._references: list[ResponseBatch] | None = None
         # A rank with fewer batches still has to take part in gathering sharded weights.
         rounds = -(-len(batches) // world) if engine.sharded else len(self._mine)
         self._idle = [batches[0].to(engine.accelerator.device)] * (rounds - len(self._mine))
 
     @torch.no_grad()
     def evaluate(self, *, step: int = 0) -> dict[str, float]:
-        """``eval/loss`` (the objective over all held-out pairs), ``eval/rewards/…`` and ``eval/logps/…``.
+        """``eval/loss`` (the objective over all held-out rows), ``eval/rewards/…``, ``eval/logps/…`` and what
+        the methods log.
 
         Raises:
             NonFiniteLossError: ``eval/loss`` is NaN or infinite after ``step`` optimizer steps.
@@ -59,21 +60,25 @@ class HeldOut:
                 for i, batch in enumerate(self._mine):
                     reference = self._references[i] if self._references is not None else None
                     fields = self._engine.forward(model, batch)
-                    pairs = with_constants(fields, batch, reference, self._engine.groups)
-                    parts.append(pairs.to("cpu", dtype=torch.float64))
+                    responses = with_constants(fields, batch, reference, self._engine.groups)
+                    parts.append(responses.to("cpu", dtype=torch.float64))
                     bar.advance()
                 for batch in self._idle:
                     self._engine.forward(model, batch)
         finally:
             model.train(training)
-        everyone = PairBatch.cat(self._over_ranks(parts))
+        everyone = ResponseBatch.cat(self._over_ranks(parts))
         objective = self._engine.objective
-        figures = {"loss": float(objective.value(everyone)), **pair_metrics(objective.loss, everyone)}
+        figures = {
+            "loss": float(objective.value(everyone)),
+            **reward_metrics(objective.preference, everyone),
+            **objective.metrics(everyone),
+        }
         if not math.isfinite(figures["loss"]):
-            ids = torch.cat(self._over_ranks([batch.pair_ids.cpu() for batch in self._mine]))
+            ids = torch.cat(self._over_ranks([batch.row_ids.cpu() for batch in self._mine]))
             raise NonFiniteLossError(
-                f"the objective on held-out pairs is {figures['loss']} after step {step}; "
-                f"pairs {name_pairs(non_finite(everyone, ids) or ids.tolist())}",
+                f"the objective on held-out rows is {figures['loss']} after step {step}; "
+                f"rows {name_rows(non_finite(everyone, ids) or ids.tolist())}",
                 hint="try a lower --lr, or look at the model and at those rows of the held-out data",
             )
         return {f"eval/{name}": value for name, value in figures.items()}

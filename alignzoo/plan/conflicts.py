@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from alignzoo.contract.card import PROVIDED, ExtensionKind
+from alignzoo.contract.card import PROVIDED
 from alignzoo.contract.kinds import KINDS, Kind
 from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
-from alignzoo.plan.plan import SANDBOX, Method, Plan
+from alignzoo.plan.extensions import data_of, evaluated_data, evaluator_of, judge_of
+from alignzoo.plan.plan import Method, Plan
 from alignzoo.plan.settings import Settings
 from alignzoo.plugin.registry import Registry
 
@@ -21,28 +23,32 @@ WHOLE_WEIGHTS_ONLY = ("adafactor", "rprop", "adamw8bit")
 
 
 def missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooError]:
-    """Judges and observers that no plugin brings, or a broken one."""
+    """Evaluators, judges and observers that no plugin brings, or a broken one; models and data that several bring."""
     problems: list[AlignzooError] = []
-    asked: list[tuple[ExtensionKind, str]] = [("judge", settings.judge)]
-    asked += [("observer", name) for name in settings.observe]
+    lookups: list[Callable[[], object]] = [
+        lambda: methods.named_extension("model", settings.model),
+        lambda: methods.named_extension("data", settings.eval_data),
+        lambda: judge_of(settings, methods),
+        *(partial(methods.find_extension, "observer", name) for name in settings.observe),
+    ]
     for name in sorted({name for name in settings.observe if settings.observe.count(name) > 1}):
         problems.append(UsageError(f"--observe names {name} twice", hint="name each observer once"))
-    for kind, name in asked:
+    for look_up in lookups:
         try:
-            methods.find_extension(kind, name)
+            look_up()
         except AlignzooError as error:
             problems.append(error)
     return problems
 
 
-def conflicts(plan: Plan, distributed: str) -> list[AlignzooError]:
+def conflicts(plan: Plan, distributed: str, known: Registry) -> list[AlignzooError]:
     """What cannot work together, each with what to change."""
     problems = _launch(plan, distributed)
     for kind in KINDS.values():
         problems += _rivals(kind, plan.of(kind.name))
         if kind.conflicts is not None:
             problems += kind.conflicts(plan.methods, distributed)
-    return [*problems, *_needs(plan), *_unused_settings(plan)]
+    return [*problems, *_needs(plan), *_unused_settings(plan, known)]
 
 
 def _rivals(kind: Kind, methods: Sequence[Method]) -> list[AlignzooError]:
@@ -52,7 +58,9 @@ def _rivals(kind: Kind, methods: Sequence[Method]) -> list[AlignzooError]:
     problems: list[AlignzooError] = [
         IncompatibleError(f"--{kind.name} {name} is given twice", hint="name each method once") for name in repeated
     ]
-    groups = {does: [m.card.name for m in methods if getattr(m.card, fact, False)] for fact, does in kind.rivals.items()}
+    groups = {
+        does: [m.card.name for m in methods if getattr(m.card, fact, False)] for fact, does in kind.rivals.items()
+    }
     if kind.role:
         groups[kind.role] = [method.card.name for method in methods if not getattr(method.card, "companion", False)]
     for does, rivals in groups.items():
@@ -110,7 +118,7 @@ def _launch(plan: Plan, distributed: str) -> list[AlignzooError]:
     return problems
 
 
-def _unused_settings(plan: Plan) -> list[AlignzooError]:
+def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
     """Settings that were given but that this run would ignore."""
     settings, problems = plan.settings, list[AlignzooError]()
 
@@ -130,16 +138,29 @@ def _unused_settings(plan: Plan) -> list[AlignzooError]:
     else:
         unused("eval_data_split", "there is no --eval-data", "leave it out")
         unused("eval_data_format", "there is no --eval-data", "leave it out")
-    if settings.data == SANDBOX:
-        for name in ("data_split", "data_format", "eval_share"):
-            unused(name, "the sandbox has its own splits and layout", "name a --data, or leave it out")
-        unused("data_strict", "the sandbox has no malformed rows", "name a --data, or leave it out")
-        if not settings.samples:
-            unused("judge", "--no-samples leaves no answers to judge", "leave one of them out")
-    else:
+    data, evaluator = data_of(settings.data, known), evaluator_of(settings, known)
+    if data is not None:
+        for name in ("data_split", "data_format", *(("eval_share",) if data.held_out else ())):
+            unused(name, f"--data {data.name} has its own splits and layout", "name another --data, or leave it out")
+        if data.clean:
+            unused("data_strict", f"--data {data.name} has no malformed rows", "name another --data, or leave it out")
+    held_out = data_of(settings.eval_data, known)
+    if held_out is not None:
+        for name in ("eval_data_split", "eval_data_format"):
+            unused(name, f"--eval-data {held_out.name} has its own splits and layout", "leave it out")
+        if not held_out.held_out:
+            problems.append(
+                UsageError(f"--eval-data {held_out.name} has no validation split", hint="name other held-out data")
+            )
+    if evaluator is None:
+        hint = f"leave it out, or run on --data {' / '.join(evaluated_data(known))}"
         for name in ("samples", "judge"):
-            unused(name, "only runs on the sandbox generate answers", "leave it out, or run on --data sandbox")
-    if settings.data != SANDBOX and settings.eval_data is None and settings.eval_share == 0:
+            unused(name, f"no answers are generated on --data {settings.data}", hint)
+    elif not settings.samples:
+        unused("judge", "--no-samples leaves no answers to judge", "leave one of them out")
+    elif evaluator.judge is None:
+        unused("judge", f"the evaluator of --data {settings.data} takes no judge", "leave it out")
+    if not (data and data.held_out) and settings.eval_data is None and settings.eval_share == 0:
         for name in ("eval_every", "eval_pairs"):
             unused(name, "no pairs are held out", "raise --eval-share, or name --eval-data")
     probing = [method.card for method in plan.all_methods if "probe" in method.needs]

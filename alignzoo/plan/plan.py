@@ -9,8 +9,6 @@ from alignzoo.contract.card import WEIGHT, Card, Need, Options
 from alignzoo.contract.kinds import KINDS, Kind
 from alignzoo.plan.settings import Settings
 
-SANDBOX = "sandbox"
-
 
 @dataclass(frozen=True)
 class Method:
@@ -25,6 +23,11 @@ class Method:
     options: Options
     origins: dict[str, str] = field(default_factory=dict)
     weight: float = 1.0
+
+    @property
+    def couples(self) -> bool:
+        """Whether a value of the method, with these options, depends on the others of its step."""
+        return bool(getattr(self.card, "batch_coupled", False)) or self.options.couples()
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -80,14 +83,16 @@ class Plan:
         only the reward may ask the data for some.
         """
         serving = [kind for kind in KINDS.values() if kind.serves and self.of(kind.name)]
-        needs = needs_of(method for kind, methods in self.methods.items() if not KINDS[kind].serves for method in methods)
+        needs = needs_of(
+            method for kind, methods in self.methods.items() if not KINDS[kind].serves for method in methods
+        )
         for kind in serving:
             needs = needs - kind.serves | needs_of(self.of(kind.name))
         return needs
 
     @property
     def batch_coupled(self) -> bool:
-        return any(getattr(method.card, "batch_coupled", False) for method in self.all_methods)
+        return any(method.couples for method in self.all_methods)
 
     def objective(self) -> str:
         """What is minimised, in words: ``dpo under drdpo + 0.1 · sft``."""
@@ -103,7 +108,9 @@ class Plan:
             if not _is_default(KINDS[name], self.methods):
                 words += [f"--{name} {method.card.name}" for method in methods]
                 words += [
-                    f"--{name}.{method.card.name}.{WEIGHT} {method.weight:g}" for method in methods if method.weight != 1
+                    f"--{name}.{method.card.name}.{WEIGHT} {method.weight:g}"
+                    for method in methods
+                    if method.weight != 1
                 ]
         return " ".join(words)
 

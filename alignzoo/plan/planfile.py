@@ -17,7 +17,8 @@ from alignzoo.contract.card import WEIGHT, ExtensionKind, is_path
 from alignzoo.contract.kinds import KINDS
 from alignzoo.distributed.launch import distributed_backend
 from alignzoo.errors import AlignzooError, DamagedError, UsageError
-from alignzoo.plan.plan import SANDBOX, Method, Plan
+from alignzoo.plan.extensions import used_extensions
+from alignzoo.plan.plan import Method, Plan
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.plan.settings import Settings
@@ -28,8 +29,8 @@ from alignzoo.plugin.registry import registry, sources
 
 FITTED = "model"
 """The origin of a setting that the model has decided."""
-PATHS = ("model", "data", "eval-data", "out")
-"""Settings that may name a file or folder."""
+PATHS: dict[str, ExtensionKind | None] = {"model": "model", "data": "data", "eval-data": "data", "out": None}
+"""Settings that may name a file or folder, each with the kind of extension that it may name as well."""
 DEFAULT, PRESET = "default", "preset"
 """Origins of values that nobody stated: the card's default, or what a stated option (a preset) fills in."""
 
@@ -74,16 +75,10 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
 
 
 def used_plugins(plan: Plan) -> list[Plugin]:
-    """The plugins that a run uses: those of its methods, observers, judge and data format, and every ``--plugin``."""
-    known, settings = registry(), plan.settings
-    cards = [method.card for method in plan.all_methods]
+    """The plugins that a run uses: those of its methods and extensions, and every ``--plugin``."""
+    known = registry()
+    cards = [*(method.card for method in plan.all_methods), *used_extensions(plan.settings, known)]
     used = [known.plugin_of(card) for card in cards]
-    asked: list[tuple[ExtensionKind, str]] = [("judge", settings.judge)] if settings.data == SANDBOX else []
-    asked += [("observer", name) for name in settings.observe]
-    used += [known.plugin_of(known.find_extension(kind, name)) for kind, name in asked]
-    for name in {settings.data_format, settings.eval_data_format} - {None}:
-        with contextlib.suppress(AlignzooError):  # a built-in one, or a mistake that is told where the data is read
-            used.append(known.plugin_of(known.find_extension("format", str(name))))
     return [plugin for plugin in known.plugins if plugin.file or any(plugin is other for other in used)]
 
 
@@ -215,10 +210,12 @@ def _detected(folder: Path) -> list[Plugin]:
 
 def _anchored(content: dict[str, Any]) -> dict[str, Any]:
     """Local files and folders by their whole path, so that a run can be resumed from anywhere."""
-    for flag in PATHS:
+    known = registry()
+    for flag, kind in PATHS.items():
         stated = content["settings"][flag]
         value = stated["value"]
-        if isinstance(value, str) and value != SANDBOX and exists(value):
+        named = kind is not None and known.named_extension(kind, value) is not None
+        if isinstance(value, str) and not named and exists(value):
             stated["value"] = str(Path(value).resolve())
     return content
 

@@ -17,10 +17,10 @@ from alignzoo.base.suggest import suggest
 from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import AlignzooError, UsageError
 from alignzoo.plan.conflicts import conflicts, missing_extensions
-from alignzoo.plan.plan import SANDBOX, Plan
+from alignzoo.plan.plan import Plan
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.select import grounded, select
-from alignzoo.plan.settings import Settings
+from alignzoo.plan.settings import EMBEDDED, Settings
 from alignzoo.plan.unclaimed import unclaimed
 from alignzoo.plugin.registry import Registry, registry
 
@@ -51,7 +51,7 @@ def resolve(
         return problems
     notes = [*(note for layer in layers for note in layer.notes), *found.notes]
     plan = Plan(found.methods(), settings, origins, tuple(notes))
-    problems = [*unclaimed(layers, found, methods), *conflicts(plan, distributed)]
+    problems = [*unclaimed(layers, found, methods), *conflicts(plan, distributed, methods)]
     return problems or replace(plan, notes=(*plan.notes, *_mixture(plan)))
 
 
@@ -71,7 +71,7 @@ def _half_named(layers: Sequence[Layer]) -> list[AlignzooError]:
     return [
         UsageError(
             f"--{given} is given without --{missing}",
-            hint=f"name a --{missing} of your own, or the embedded one: --{missing} {SANDBOX}",
+            hint=f"name a --{missing} of your own, or the embedded one: --{missing} {EMBEDDED}",
         )
     ]
 

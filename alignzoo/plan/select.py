@@ -18,10 +18,11 @@ from alignzoo.contract.kinds import KINDS, Kind
 from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
 from alignzoo.plan.plan import Method
 from alignzoo.plan.recipe import Layer, read_recipe
+from alignzoo.plan.settings import EMBEDDED
 from alignzoo.plugin.build import build_options, default_needs
 from alignzoo.plugin.registry import Registry, registry
 
-SANDBOX_RECIPE = "alignzoo:sandbox"
+DEFAULT_RECIPE = f"alignzoo:{EMBEDDED}"
 _WEIGHT = TypeAdapter(Annotated[float, Field(gt=0, allow_inf_nan=False)])
 
 
@@ -77,7 +78,7 @@ def grounded(layers: Sequence[Layer]) -> list[Layer]:
 
 @functools.cache
 def _ground() -> Layer:
-    return read_recipe(SANDBOX_RECIPE)
+    return read_recipe(DEFAULT_RECIPE)
 
 
 def select(layers: Sequence[Layer], methods: Registry | None = None) -> Selection:

@@ -8,6 +8,9 @@ from pydantic import Field, field_validator, model_validator
 
 from alignzoo.contract.values import Values
 
+EMBEDDED = "sandbox"
+"""The model and data of a run that names neither, and the recipe below its other words; alignzoo's own plugin brings
+all three under this name."""
 MAX_LENGTH = 1024
 """Tokens of prompt and response where nothing else is asked for; half of them may be the prompt's."""
 PROBE_SHARE = 0.1
@@ -23,8 +26,12 @@ def _setting(default: Any, help: str, *, flag: str | None = None, metavar: str |
 class Settings(Values):
     """Everything a run needs besides its methods. ``data_split`` is ``--data.split``, ``max_steps`` ``--max-steps``."""
 
-    model: str = _setting("sandbox", "hub id, local folder, .gguf file, or `sandbox`", metavar="MODEL")
-    data: str = _setting("sandbox", "hub id, local file or folder of preference pairs, or `sandbox`", metavar="DATA")
+    model: str = _setting(
+        EMBEDDED, f"hub id, local folder, .gguf file, or a plugin's, such as `{EMBEDDED}`", metavar="MODEL"
+    )
+    data: str = _setting(
+        EMBEDDED, f"hub id, local file or folder of preferences, or a plugin's, such as `{EMBEDDED}`", metavar="DATA"
+    )
     data_split: str | None = _setting(None, "split of the training data", flag="data.split", metavar="NAME")
     data_format: str | None = _setting(
         None, "layout of the data instead of the detected one", flag="data.format", metavar="FORMAT"
@@ -109,8 +116,12 @@ class Settings(Values):
         lt=1,
     )
     track: tuple[str, ...] = _setting((), "trackers, comma-separated: tensorboard, wandb, trackio", metavar="NAMES")
-    samples: bool = _setting(True, "answer the sandbox's prompts before and after training, for its judge")
-    judge: str = _setting("alignzoo:sandbox", "judge of the answers that are generated on the sandbox", metavar="NAME")
+    samples: bool = _setting(
+        True, f"generate answers before and after training and evaluate them, on data such as `{EMBEDDED}`"
+    )
+    judge: str | None = _setting(
+        None, "judge of the generated answers [default: that of the data's evaluator]", metavar="NAME"
+    )
     observe: tuple[str, ...] = _setting((), "observers of the run, comma-separated", metavar="NAMES")
     trust_remote_code: bool = _setting(False, "allow a model to run code from its repository")
 

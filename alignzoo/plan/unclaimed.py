@@ -45,7 +45,9 @@ def _problem(kind: Kind, parts: list[str], picks: Sequence[Pick], cards: Sequenc
     if owned or (not owner and option in fields):
         return None
     if len(owner) == 1 and owner[0] not in fields:
-        return UsageError(f"--{key}: no {kind.noun} {shown(owner[0])} in this run", hint=f"add --{kind.name} {owner[0]}")
+        return UsageError(
+            f"--{key}: no {kind.noun} {shown(owner[0])} in this run", hint=f"add --{kind.name} {owner[0]}"
+        )
     elsewhere = owners(option, cards) if not owner else []
     found = [nearest(word, sorted(fields)) for word in (*owner[::-1], option)]
     near = [f"--{kind.name}.{name}" for name in next(filter(None, found), [])]

@@ -13,28 +13,28 @@ from typing import Any
 
 import torch
 
-from alignzoo.contract.pairs import PairBatch
+from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
-from alignzoo.logprobs.logps import PairForward
+from alignzoo.logprobs.logps import Forward
 from alignzoo.model.base import REFERENCE_ADAPTER
 
-ReferenceForward = Callable[[TokenBatch], PairBatch]
-"""The fields ``chosen_logps``, ... of a batch's pairs under the reference: :class:`Reference`, or a table of them."""
+ReferenceForward = Callable[[TokenBatch], ResponseBatch]
+"""A batch's responses, with their log-probs under the reference: :class:`Reference`, or a table of them."""
 
 
 class Reference:
-    """Log-probs of pairs under the reference.
+    """Log-probs of responses under the reference.
 
     Args:
         policy: the policy before training, unwrapped.
-        forward: from a model and a batch to its pairs.
+        forward: from a model and a batch to its responses.
         wrap: how the device's accelerator prepares a frozen model (sharding, autocast).
     """
 
     def __init__(
         self,
         policy: torch.nn.Module,
-        forward: PairForward,
+        forward: Forward,
         wrap: Callable[[torch.nn.Module], torch.nn.Module] = lambda model: model,
     ) -> None:
         self._forward = forward
@@ -42,8 +42,8 @@ class Reference:
         self._snapshot = None if self._adapted is not None else wrap(copy.deepcopy(policy).requires_grad_(False).eval())
 
     @torch.no_grad()
-    def __call__(self, batch: TokenBatch) -> PairBatch:
-        """The fields ``chosen_logps``, ... of the batch's pairs under the reference weights."""
+    def __call__(self, batch: TokenBatch) -> ResponseBatch:
+        """The batch's responses, with their log-probs under the reference weights."""
         if self._snapshot is not None:
             return self._forward(self._snapshot, batch)
         assert self._adapted is not None

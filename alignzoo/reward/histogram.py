@@ -10,7 +10,7 @@ from alignzoo.base.files import write_json
 from alignzoo.report import Reporter
 
 BINS = 10
-ALL_BUT_HARD = 0.9
+NEARLY_BINARY = 0.9
 """Share of labels below 0.1 or above 0.9 from which on they say hardly more than hard ones."""
 SOFT_LABELS_FILE = "soft_labels.json"
 
@@ -41,10 +41,9 @@ def note_soft_labels(labels: torch.Tensor, folder: Path | None, report: Reporter
             f"the reward contradicts {disagrees:.1%} of the data's labels, and these pairs train the other "
             "way round; look at the reward or its sign"
         )
-    if ((labels < 0.1) | (labels > 0.9)).double().mean() >= ALL_BUT_HARD:
+    if ((labels < 0.1) | (labels > 0.9)).double().mean() >= NEARLY_BINARY:
         report.warn(
-            "labels are all but hard: where that is not meant, raise the temperature (--geometry.temperature, "
-            "--robust.temperature) of the method that makes them"
+            "soft labels are nearly binary; if that is unintended, raise the temperature of the wrapper that makes them"
         )
     if folder is not None:
         write_json(folder / SOFT_LABELS_FILE, facts)

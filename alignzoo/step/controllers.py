@@ -9,7 +9,8 @@ from typing import Any
 from alignzoo.errors import MethodError, contained
 from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.plugin.blame import place_of
-from alignzoo.step.context import SetupContext, StepContext
+from alignzoo.step.context import StepContext
+from alignzoo.step.setup import SetupContext
 from alignzoo.train.checkpoint import plain_state
 
 
@@ -42,7 +43,7 @@ class Controllers:
             raise MethodError(
                 f"{type(self.gradient).__name__} gave {given}; step() returns a StepLoss"
                 f"{place_of(type(self.gradient).step)}",
-                hint="`alignzoo check` holds a method to its contract",
+                hint="`alignzoo check` runs the contract's tests on a method",
             )
         return report
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignzoo.contract.card import Card, Options
 from alignzoo.contract.pairs import PairBatch
-from alignzoo.interfaces import GeometryController, PerPair, PreferenceLoss, RobustWrapper, StepLoss
+from alignzoo.interfaces import GeometryController, PreferenceLoss, RobustWrapper, StepLoss
 from alignzoo.lazy import F, torch
 from alignzoo.plugin.build import instantiate
 
@@ -57,9 +57,6 @@ class Accompanied(GeometryController):
 
     def setup(self, run: SetupContext) -> None:
         self.companion.setup(run)
-
-    def per_pair(self, loss: PerPair, pairs: PairBatch) -> torch.Tensor:
-        return self.companion.per_pair(loss, pairs)
 
     def step(self, ctx: StepContext) -> StepLoss:
         loss = ctx.backward()

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from alignzoo.contract.card import Card, Options
-from alignzoo.contract.pairs import PairBatch
+from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.distributed.seeds import mixed
 from alignzoo.distributed.sharding import resharding, shard
@@ -21,12 +21,14 @@ from alignzoo.distributed.shards import whole
 from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.logprobs import attention
 from alignzoo.logprobs.forward import use_packing
-from alignzoo.logprobs.logps import PairForward, innermost, packed_pair_logps, padded_pair_logps
+from alignzoo.logprobs.logps import Forward, innermost, packed_logps, padded_logps
 from alignzoo.objective.objective import Objective
 from alignzoo.probe.probe import Probe
 from alignzoo.reference.frozen import Reference
 from alignzoo.report import Reporter
-from alignzoo.step.context import Engine, SetupContext, StepContext
+from alignzoo.step.context import StepContext
+from alignzoo.step.engine import Engine
+from alignzoo.step.setup import SetupContext
 from alignzoo.testing.sample import GROUPS
 from alignzoo.testing.stages import built
 from alignzoo.testing.tiny import VOCAB, cut, scored_rows, shifted, tiny_model, with_adapter
@@ -35,13 +37,13 @@ PAIRS = 8
 """Pairs in a step of the :class:`Bench`."""
 
 
-def _either_way(model: torch.nn.Module, batch: TokenBatch) -> PairBatch:
+def _either_way(model: torch.nn.Module, batch: TokenBatch) -> ResponseBatch:
     packed = innermost(model).config._attn_implementation == attention.NAME
-    return (packed_pair_logps if packed else padded_pair_logps)(model, batch, tokens=True)
+    return (packed_logps if packed else padded_logps)(model, batch, tokens=True)
 
 
-every_field: PairForward = resharding(_either_way)
-"""All fields of a batch's pairs, packed where the model has packed attention."""
+every_field: Forward = resharding(_either_way)
+"""All fields of a batch's responses, packed where the model has packed attention."""
 
 Stage = Callable[[Card, Any], tuple[Objective, GeometryController]]
 """From a method to the objective and the controller of a step in which it takes part."""
@@ -87,16 +89,11 @@ class Bench:
         self.sharded = sharded
         self.model = self.policy if sharded else self.accelerator.prepare_model(self.policy)
         self.probes_trained = 0
-        self._controllers: list[GeometryController] = []
 
     def setup(self, controller: GeometryController) -> None:
-        self._set_up(controller)
-        self._controllers.append(controller)
+        controller.setup(SetupContext(self.policy, 0, Reporter(), self.probe, texts=random_texts))
         if self.sharded:
             self.model = shard(self.policy)
-
-    def _set_up(self, controller: GeometryController) -> None:
-        controller.setup(SetupContext(self.policy, 0, Reporter(), self.probe, texts=random_texts))
 
     def probe(self, given: str | None) -> Probe:
         """A random probe: one per folder that is asked for, and one that is "trained"."""
@@ -107,18 +104,14 @@ class Bench:
         return Probe(weight, torch.zeros(2), {})
 
     def context(
-        self, goal: Objective, step: int, *, size: int = PAIRS, forward: PairForward = every_field
+        self, goal: Objective, step: int, *, size: int = PAIRS, forward: Forward = every_field
     ) -> StepContext:
         """This rank's share of step ``step``, in micro-batches of at most ``size`` pairs."""
         share = PAIRS // self.accelerator.num_processes
         batches, references = _share(step, share * self.accelerator.process_index, share, size)
         groups = {f"g{i}": i for i in range(GROUPS)}
-        engine = Engine(self.model, forward, self.objective(goal), self.accelerator, 0, groups)
+        engine = Engine(self.model, forward, goal, self.accelerator, 0, groups)
         return StepContext(engine, batches, references, step)
-
-    def objective(self, goal: Objective) -> Objective:
-        """The goal with what the controllers that were set up here put around its loss, as in a run."""
-        return Objective(goal.loss, goal.wrappers, controllers=self._controllers, coupled=goal.coupled)
 
     def gradient(self) -> torch.Tensor:
         """The gradients in ``.grad`` as one vector, zeros where a trainable parameter has none; taken away."""
@@ -144,7 +137,7 @@ def _reference() -> Any:
 
 
 @lru_cache(maxsize=64)
-def _share(step: int, start: int, count: int, size: int) -> tuple[list[TokenBatch], list[PairBatch]]:
+def _share(step: int, start: int, count: int, size: int) -> tuple[list[TokenBatch], list[ResponseBatch]]:
     """Some of a step's pairs in micro-batches, with their log-probs under the reference."""
     batches = cut(scored_rows(PAIRS, seed=100 + step)[start : start + count], size)
     with torch.no_grad():
@@ -190,4 +183,5 @@ def trajectories(
 
 def _take(bench: Bench, goal: Objective, controller: GeometryController, step: int, size: int) -> Taken:
     loss: StepLoss = controller.step(bench.context(goal, step, size=size))
-    return Taken(loss.value, bench.objective(goal).weights(loss.pairs), bench.gradient())
+    goal.observe(loss.responses, coupled=False)
+    return Taken(loss.value, goal.weights(loss.responses), bench.gradient())

@@ -29,10 +29,11 @@ from alignzoo.plugin.registry import resume_words
 from alignzoo.reference.cached import CachedReference
 from alignzoo.reference.frozen import ReferenceForward
 from alignzoo.report import Reporter
-from alignzoo.step.context import Engine, StepContext
+from alignzoo.step.context import StepContext
 from alignzoo.step.controllers import Controllers
+from alignzoo.step.engine import Engine
 from alignzoo.train.checkpoint import Checkpoint, plain_state, save_checkpoint, step_of, whole_checkpoints
-from alignzoo.train.metrics import MetricsFile, metrics_digest, name_pairs, non_finite, pair_metrics, weight_metrics
+from alignzoo.train.metrics import MetricsFile, metrics_digest, name_rows, non_finite, reward_metrics, weight_metrics
 from alignzoo.train.optim import learning_rate, load_optimizer
 
 SURVIVES = 0.9
@@ -101,11 +102,7 @@ class Loop:
                     self.observers.tell("evaluation", self.done, figures)
                 if settings.track:
                     self.engine.accelerator.log({k: v for k, v in line.items() if k != "step"}, step=self.done)
-                bar.advance(
-                    loss=f"{line['loss']:.4f}",
-                    margin=f"{line['rewards/margins']:+.4f}",
-                    tokens_per_s=f"{line['tokens'] / line['step_seconds']:.0f}",
-                )
+                bar.advance(**_shown(line))
                 if self._agree(stop.is_set()):
                     self.save()
                     raise Interrupted(
@@ -152,6 +149,13 @@ class Loop:
             group["lr"] = lr
         self.optimizer.step()
         self.controller.after_step(context)
+        objective, responses = self.engine.objective, loss.responses
+        objective_figures = {
+            **reward_metrics(objective.preference, responses),
+            **weight_metrics(objective, responses),
+            **objective.metrics(responses),
+        }
+        objective.observe(responses, coupled=False)
         self.optimizer.zero_grad(set_to_none=True)
         tokens = sum(batch.tokens for batch in batches)
         if self.engine.world > 1:
@@ -165,8 +169,7 @@ class Loop:
             "step_seconds": round(time.perf_counter() - begin, 4),
             "tokens": tokens,
             "total_tokens": self.tokens,
-            **pair_metrics(self.engine.objective.loss, loss.pairs),
-            **weight_metrics(self.engine.objective, loss.pairs),
+            **objective_figures,
             **context.metrics,
         }
 
@@ -177,15 +180,15 @@ class Loop:
         return whole(torch.nn.utils.clip_grad_norm_(parameters, limit))
 
     def _stop_at_non_finite(self, step: int, loss: StepLoss, value: float, norm: float) -> None:
-        culprits = non_finite(loss.pairs, loss.pair_ids)
+        culprits = non_finite(loss.responses, loss.row_ids)
         what = f"the loss is {value}" if not math.isfinite(value) else f"the gradient's norm is {norm}"
-        # Where no pair has a finite value the weights are to blame, and a checkpoint of just these is not good either.
-        blamed = step if len(culprits) == len(loss.pairs) else math.inf
+        # Where no row has a finite value the weights are to blame, and a checkpoint of just these is not good either.
+        blamed = step if len(culprits) == len(loss.row_ids) else math.inf
         good = [
             path for path in whole_checkpoints(self.folder) if step_of(path) < blamed and step_of(path) <= self.done
         ]
         raise NonFiniteLossError(
-            f"step {step + 1}: {what}; pairs {name_pairs(culprits or loss.pair_ids.tolist())}",
+            f"step {step + 1}: {what}; rows {name_rows(culprits or loss.row_ids.tolist())}",
             hint=(f"the last good checkpoint is {good[-1]}" if good else "no good checkpoint was saved before")
             + "; try a lower --lr, --precision fp32, or look at those rows of the data",
         )
@@ -194,12 +197,14 @@ class Loop:
         """Write a checkpoint of the state after :attr:`done` steps (rank 0); it is the same on any number of ranks."""
         accelerator = self.engine.accelerator
         model = accelerator.unwrap_model(self.engine.model)
-        objective, keep = self.engine.objective, self._writes
+        keep = self._writes
         state = full_state(model, keep=keep)
         tensors = {
             "optimizer": whole_state(self.optimizer.state_dict(), keep=keep),
-            "loss": plain_state(objective.loss, keep=keep),
-            "robust": [plain_state(wrapper, keep=keep) for wrapper in objective.wrappers],
+            **{
+                kind: [plain_state(method, keep=keep) for method in methods]
+                for kind, methods in self.engine.objective.methods().items()
+            },
             "geometry": self.controller.state_dict(keep=keep),
         }
         if self._writes:
@@ -228,10 +233,9 @@ class Loop:
             for name, tensor in checkpoint.weights.items():
                 parameters[name].copy_(cut_like(tensor, parameters[name]))
         load_optimizer(self.optimizer, checkpoint.tensors["optimizer"])
-        objective = self.engine.objective
-        objective.loss.load_state_dict(checkpoint.tensors["loss"])
-        for wrapper, state in zip(objective.wrappers, checkpoint.tensors["robust"], strict=True):
-            wrapper.load_state_dict(state)
+        for kind, methods in self.engine.objective.methods().items():
+            for method, state in zip(methods, checkpoint.tensors[kind], strict=True):
+                method.load_state_dict(state)
         self.controller.load_state_dict(checkpoint.tensors["geometry"])
         self.done = checkpoint.step
         self.tokens = checkpoint.facts["tokens"]
@@ -247,3 +251,11 @@ class Loop:
             return stop
         flag = torch.tensor(int(stop), device=self.engine.accelerator.device)
         return bool(self.engine.accelerator.reduce(flag, reduction="sum") > 0)
+
+
+def _shown(line: Mapping[str, Any]) -> dict[str, str]:
+    """What the progress bar shows of a step's figures."""
+    shown = {"loss": f"{line['loss']:.4f}"}
+    if "rewards/margins" in line:
+        shown["margin"] = f"{line['rewards/margins']:+.4f}"
+    return shown | {"tokens_per_s": f"{line['tokens'] / line['step_seconds']:.0f}"}

@@ -2,22 +2,76 @@
 
     p = σ( k·(s_w − s_l)/T ),     ℓ' = p·ℓ(w, l) + (1 − p)·ℓ(l, w)
 
-s are the scores of the run's reward (``--reward``). It is the objective of ``shapo-reward`` without its geometry
-(*Revisiting Robustness for LLM Safety Alignment via Selective Geometry Control*, arXiv 2602.07340), for any controller:
-``--robust soft-label --geometry sam``.
+s are the scores of the run's reward (``--reward``); scores and the temperature T share a unit, k has none. For DPO it is
+the cross-entropy −p·log σ(βh) − (1 − p)·log σ(−βh). Under the geometry of ``shapo-token`` it is ShaPO at reward level
+(*Revisiting Robustness for LLM Safety Alignment via Selective Geometry Control*, arXiv 2602.07340, whose code has k = 10
+and T = 1), but it goes with any controller: ``--robust soft-label --geometry sam``.
+
+Where this deviates from the released code, and why: any loss that has a meaning on swapped pairs, and not DPO alone;
+``log σ`` in place of ``log(σ + 1e-12)``, whose gradient is 0 beyond |βh| of about 20; scores once before training, and
+not in every pass.
 """
 
 from __future__ import annotations
 
-from alignzoo.interfaces import RobustWrapper
-from alignzoo.plugin import Card, Paper, Verified
-from alignzoo.reward.soft_labels import SoftLabelOptions, SoftLabels
+from dataclasses import replace
+
+from pydantic import Field
+
+from alignzoo.interfaces import RobustWrapper, Values
+from alignzoo.lazy import torch
+from alignzoo.pairs import DIFFERENTIABLE, PairBatch
+from alignzoo.plugin import Card, Options, Paper, Verified
 
 
-class SoftLabel(SoftLabels, RobustWrapper):
+class SoftLabelOptions(Options):
+    """How sharply scores become labels."""
+
+    k: float = Field(10.0, gt=0, description="slope of the soft label in the difference of scores")
+    temperature: float = Field(1.0, gt=0, description="unit of the scores: their difference is divided by it")
+
+
+class SoftLabel(RobustWrapper):
     """Mixes each pair's value ``(B,)`` with that under the opposite label."""
 
     options: SoftLabelOptions
+
+    def soft_labels(self, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+        """p ``(N,)`` of scores ``(N,)``: 1 where the chosen response is surely the better one."""
+        return torch.sigmoid(self.options.k * (chosen - rejected) / self.options.temperature)
+
+    def of_pairs(self, pairs: PairBatch) -> torch.Tensor:
+        """p ``(B,)`` in the dtype of the pairs' log-probs.
+
+        Raises:
+            ValueError: the pairs have no scores.
+        """
+        if pairs.chosen_scores is None or pairs.rejected_scores is None:
+            raise ValueError("no scores: the method's card must declare needs={'reward'}")
+        dtype = pairs.chosen_logps.dtype
+        return self.soft_labels(pairs.chosen_scores.to(dtype), pairs.rejected_scores.to(dtype))
+
+    def per_pair(self, loss: Values, pairs: PairBatch) -> torch.Tensor:
+        """ℓ' ``(B,)``; with p at 0 or 1 it is the loss of the one label, value and gradient, to the bit."""
+        p = self.of_pairs(pairs)
+        return _share(loss, pairs, p) + _share(loss, pairs.swap(), 1 - p)
+
+    def metrics(self, losses: torch.Tensor, pairs: PairBatch) -> dict[str, torch.Tensor]:
+        """The mean of p, and the share of the pairs whose label the reward contradicts."""
+        p = self.of_pairs(pairs)
+        return {"soft_label_mean": p.mean(), "soft_label_disagrees": (p < 0.5).double().mean()}
+
+
+def _share(loss: Values, pairs: PairBatch, weight: torch.Tensor) -> torch.Tensor:
+    """``weight·ℓ``; where the weight is 0 neither the value nor the gradient is looked at: it may be infinite there."""
+    counts = weight > 0
+
+    def cut_off(value: torch.Tensor) -> torch.Tensor:
+        return torch.where(counts if value.dim() == 1 else counts[:, None], value, value.detach())
+
+    fields = {name: cut_off(value) for name, value in pairs.present().items() if name in DIFFERENTIABLE}
+    values = weight * loss(replace(pairs, **fields))
+    return torch.where(counts, values, torch.zeros_like(values))
 
 
 CARD = Card(
@@ -25,13 +79,14 @@ CARD = Card(
     name="soft-label",
     target=f"{__name__}:SoftLabel",
     options=SoftLabelOptions,
-    summary="Soft labels: each pair's label is as sure as the reward is of it",
+    summary="Soft labels: label confidence comes from the reward margin",
     formula="p = σ(k·(s_w − s_l)/T); p·ℓ(w, l) + (1 − p)·ℓ(l, w)",
     paper=Paper(
         title="Revisiting Robustness for LLM Safety Alignment via Selective Geometry Control", arxiv="2602.07340"
     ),
     needs=frozenset({"reward", "swap"}),
     relabels=True,
+    around=frozenset({"pairs"}),
     verified=(
         Verified(against="the authors' liujilong0116/ShaPO@dea6efb, the loss", test="test_losses_equal_shapos"),
         Verified(against="closed form for DPO, value and gradient", test="test_soft_labels_under_dpo"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alignzoo_sandbox import MODEL_PATH
 from data_examples import MISTRAL, assistant, system, user
 from heard import Heard
 from transformers import AutoTokenizer
@@ -21,7 +22,6 @@ from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.plan.settings import Settings
 from alignzoo.probe.pairs import check_probe_pairs, set_aside
-from alignzoo.sandbox import MODEL_PATH
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_sandbox import MODEL_PATH, preference_rows
 from run_helpers import Az, MakeModel, RunFolder, Start, plain_rows, strict_json, tiny_model, write_rows
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -24,7 +25,6 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from alignzoo.sandbox import MODEL_PATH, preference_rows
 from alignzoo.train.checkpoint import latest_checkpoint, load_checkpoint, step_of
 
 Command = Callable[..., list[str]]

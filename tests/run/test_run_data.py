@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alignzoo_sandbox import preference_rows
 from datasets import Dataset
 from heard import Heard
 from run_helpers import EVAL_KEYS, LN2, MakeModel, RunFolder, Train, plain_rows, same, write_rows
-
-from alignzoo.sandbox import preference_rows
 
 ROWS = 60
 

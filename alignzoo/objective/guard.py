@@ -1,0 +1,59 @@
+"""Around methods' code: what goes wrong there names the method, with the file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from alignzoo.errors import AlignzooError, MethodError, contained
+from alignzoo.plugin.blame import place_in, place_of
+from alignzoo.plugin.faults import describe_error, package_of
+
+
+@contextmanager
+def blamed(methods: Sequence[Any], what: str) -> Iterator[None]:
+    """Around methods' code: an error in it becomes one that names them; their own refusals pass.
+
+    Raises:
+        MethodError: anything else came out, but for a lack of memory.
+    """
+    try:
+        with contained():
+            yield
+    except (AlignzooError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # third-party mathematics: anything can come out of it
+        names = " under ".join(type(method).__name__ for method in methods)
+        place = place_in(error, {package_of(type(method).__module__) for method in methods})
+        raise MethodError(
+            f"{names} {what}: {describe_error(error)}{place}", hint="run again with --debug for the traceback"
+        ) from error
+
+
+def fault(value: Any, shape: Sequence[int], *, differentiable: bool = False) -> str | None:
+    """What is wrong with a method's result, which should be a floating-point tensor of this shape."""
+    if not isinstance(value, torch.Tensor):
+        return a(value)
+    if tuple(value.shape) != tuple(shape):
+        return f"shape {tuple(value.shape)}"
+    if not value.is_floating_point():
+        return f"dtype {str(value.dtype).removeprefix('torch.')}"
+    if differentiable and not value.requires_grad:
+        return "values without a gradient (by detach(), item() or no_grad())"
+    return None
+
+
+def a(value: Any) -> str:
+    """A value's type, for a message."""
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def wrong(method: Any, function: Callable[..., Any], gave: str, due: str) -> MethodError:
+    """The error about what a method's function gave, and what it should have given."""
+    return MethodError(
+        f"{type(method).__name__} gave {gave}; {due}{place_of(function)}",
+        hint="`alignzoo check` runs the contract's tests on a method",
+    )
