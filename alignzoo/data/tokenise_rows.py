@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 from alignzoo.data.extras import extra_types
 from alignzoo.data.formats import Layout
 from alignzoo.data.malformed import malformed
-from alignzoo.data.rows import ROW_TYPES, Drop, FieldError, PromptRow, RankedRow, SourceRow, canonical, prompt_key
+from alignzoo.data.rows import (
+    ROW_TYPES,
+    Drop,
+    FieldError,
+    PromptRow,
+    RankedRow,
+    SourceRow,
+    UnpairedRow,
+    canonical,
+    prompt_key,
+)
 from alignzoo.data.sources import locate
 from alignzoo.data.tokens import RowTokenizer, TokenizedRow
 from alignzoo.errors import DataError, contained
@@ -115,6 +125,8 @@ def _fault(normal: Any, expected: type[SourceRow]) -> str | None:
     for side in ("prompt", "chosen", "rejected", "completion"):
         if not _is_text(text := getattr(normal, side, "")):
             return f"{side} as {type(text).__name__}, expected text or a list of messages"
+    if isinstance(normal, UnpairedRow) and not isinstance(normal.label, bool):
+        return f"label as {type(normal.label).__name__}, expected True or False"
     return _fault_of_list(normal) if isinstance(normal, RankedRow) else None
 
 

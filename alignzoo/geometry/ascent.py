@@ -22,8 +22,8 @@ from alignzoo.interfaces import GeometryController
 from alignzoo.lazy import torch
 
 if TYPE_CHECKING:
+    from alignzoo.contract.step import SetupContext, StepContext
     from alignzoo.interfaces import StepLoss
-    from alignzoo.step.context import SetupContext, StepContext
 
 Over = Literal["global", "layer", "neuron"]
 EVERYTHING = "all"

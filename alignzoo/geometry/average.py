@@ -13,7 +13,7 @@ from alignzoo.interfaces import GeometryController
 from alignzoo.lazy import torch
 
 if TYPE_CHECKING:
-    from alignzoo.step.context import SetupContext, StepContext
+    from alignzoo.contract.step import SetupContext, StepContext
 
 
 class WeightAverage:

@@ -125,7 +125,8 @@ class _Scoring:
                     new += block.rows if block.new else 0
                     for _ in range(block.rows):
                         bar.advance()
-        scores = Scores(torch.cat(found), np.cumsum([0, *list_lengths(dataset, "response_ids")]))
+        offsets = np.concatenate([[0], np.cumsum(list_lengths(dataset, "response_ids"))])
+        scores = Scores(torch.cat(found), offsets)
         words = {"train": "training", "held_out": "held-out"}[part]
         how = "scored" if new else "scored in an earlier run"
         how += f", {count - new} of them in an earlier run" if 0 < new < count else ""

@@ -86,7 +86,7 @@ class Session(Inputs):
     @cached_property
     def objective(self) -> Objective:
         """The losses under their wrappers and the aggregation."""
-        aggregation = self.plan.one("aggregation") if self.plan.of("aggregation") else None
+        aggregation = next(iter(self.plan.of("aggregation")), None)
         return build_objective(self.plan.of("loss"), self.plan.of("robust"), aggregation)
 
     @cached_property

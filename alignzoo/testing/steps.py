@@ -103,9 +103,7 @@ class Bench:
         weight = torch.randn(2, hidden, generator=torch.Generator().manual_seed(seed))
         return Probe(weight, torch.zeros(2), {})
 
-    def context(
-        self, goal: Objective, step: int, *, size: int = PAIRS, forward: Forward = every_field
-    ) -> StepContext:
+    def context(self, goal: Objective, step: int, *, size: int = PAIRS, forward: Forward = every_field) -> StepContext:
         """This rank's share of step ``step``, in micro-batches of at most ``size`` pairs."""
         share = PAIRS // self.accelerator.num_processes
         batches, references = _share(step, share * self.accelerator.process_index, share, size)

@@ -28,10 +28,7 @@ def reward_metrics(term: Term, responses: ResponseBatch) -> dict[str, float]:
     Where the responses have no order, chosen are the desirable ones, rejected the undesirable ones, and the margin is
     the difference of their means. What has no value in these responses is left out.
     """
-    if term.reads == "pairs":
-        means = _of_pairs(term, responses)
-    else:
-        means = _of_responses(term, responses)
+    means = _of_pairs(term, responses) if term.reads == "pairs" else _of_responses(term, responses)
     values = torch.stack([value.mean() for value in means.values()]).tolist()  # one wait for the device
     return dict(zip(means, values, strict=True))
 
