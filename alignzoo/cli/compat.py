@@ -11,8 +11,8 @@ import click
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines, print_table
-from alignzoo.cli.failures import problem_dict
 from alignzoo.cli.data_read import data_read
+from alignzoo.cli.failures import problem_dict
 from alignzoo.cli.flags import PlanCommand, plan_layers, recipe_option, run_options
 from alignzoo.contract.card import Card, Need
 from alignzoo.contract.kinds import KINDS
