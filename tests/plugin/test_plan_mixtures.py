@@ -114,3 +114,8 @@ def test_a_plan_with_a_mixture_is_read_back_and_is_a_recipe(tmp_path: Path) -> N
     layer = read_recipe(str(tmp_path))
     heavier = require(resolve([layer, Layer("flag", {"loss.ipo.weight": 0.2})]))
     assert heavier.of("loss")[1].weight == 0.2
+
+
+def test_a_word_with_a_name_wins_over_a_bare_one_of_the_same_layer() -> None:
+    found = plan({**OWN, "loss": ["dpo", "simpo"], "loss.simpo.beta": 3, "loss.beta": 2})
+    assert [method.options.model_dump()["beta"] for method in found.of("loss")] == [2, 3]
