@@ -183,7 +183,7 @@ def test_sft_equals_transformers() -> None:
     labels = batch.input_ids[chosen].masked_fill(~batch.response_mask[chosen], -100)
     inputs = {"input_ids": batch.input_ids[chosen], "attention_mask": batch.attention_mask[chosen]}
     theirs = model(**inputs, labels=labels).loss
-    assert float(ours) == pytest.approx(float(theirs), rel=1e-6)  # theirs is fp32
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)  # theirs is fp32
 
 
 def trl_trainer(tmp_path: Any, policy: Any, reference: Any, tokenizer: Any, **options: Any) -> Any:
@@ -251,7 +251,7 @@ def test_kto_equals_trl(tmp_path: Any) -> None:
     kto, given_ = load_method("loss", "kto", **options), with_constants(padded_logps(policy, batch), batch, frozen, {})
     ours = kto(given_).mean()
     assert float(kto.metrics(given_)["kl"]) > 0
-    assert float(ours) == pytest.approx(theirs.item(), rel=1e-6)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
     ours.backward()
     found = {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
     assert found.keys() == expected.keys()
