@@ -1,10 +1,13 @@
-"""The classes that methods extend, one per kind. A method is built from its validated options (``self.options``)."""
+"""The classes that methods extend, one per kind, and those that data and evaluators extend. A method is built from its
+validated options (``self.options``)."""
 
 from alignzoo.contract.aggregation import Aggregation
+from alignzoo.contract.evaluator import EvaluationContext, Evaluator, Table
 from alignzoo.contract.geometry import GeometryController, StepLoss
 from alignzoo.contract.loss import PreferenceLoss
 from alignzoo.contract.reward import Reward
 from alignzoo.contract.robust import RobustWrapper, Values
+from alignzoo.contract.source import DataSource
 from alignzoo.contract.step import SetupContext, StepContext
 
 PerPair = Values
@@ -12,6 +15,9 @@ PerPair = Values
 
 __all__ = [
     "Aggregation",
+    "DataSource",
+    "EvaluationContext",
+    "Evaluator",
     "GeometryController",
     "PerPair",
     "PreferenceLoss",
@@ -20,5 +26,6 @@ __all__ = [
     "SetupContext",
     "StepContext",
     "StepLoss",
+    "Table",
     "Values",
 ]

@@ -15,12 +15,14 @@ import random
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignzoo.errors import contained
 from alignzoo.plugin.faults import describe_error
 from alignzoo.report import Reporter
-from alignzoo.runs.outcome import RunResult
+
+if TYPE_CHECKING:
+    from alignzoo.runs.outcome import RunResult
 
 
 class RunObserver:
@@ -34,7 +36,7 @@ class RunObserver:
         """Optimizer step ``step`` (from 1) is over: its line of ``metrics.jsonl``."""
 
     def on_evaluation(self, step: int, figures: Mapping[str, float]) -> None:
-        """The figures after ``step`` steps (0: before training): ``eval/...``, ``sandbox/...``."""
+        """The figures after ``step`` steps (0: before training): ``eval/...``, and those of the data's evaluator."""
 
     def on_checkpoint(self, step: int, folder: Path) -> None:
         """The checkpoint of ``step`` is whole in ``folder``."""

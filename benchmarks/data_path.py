@@ -67,9 +67,8 @@ def one_pass(file: str, model: str, workers: int | None, began: float) -> dict[s
     parts = load_parts(settings, tokenizer, needs=(), report=Reporter())
     note("parts")
     stream = PairStream(len(parts.train), settings.batch_size, settings.seed)
-    batches = batches_of(
-        batch_columns(parts.train), stream.indices(0), settings.micro_batch_size, tokenizer.pad_token_id
-    )
+    first, size = stream.indices(0), settings.micro_batch_size
+    batches = batches_of(batch_columns(parts.train), first, size, tokenizer.pad_token_id, shape=parts.shape)
     next(batches)
     note("first batch")
     status = Path("/proc/self/status").read_text(encoding="utf-8")

@@ -60,14 +60,13 @@ def prepare(model: str, pairs: int, length: int) -> tuple[Any, list[Any], list[A
     words = list(range(10, min(1000, len(tokenizer))))
     rows = [
         {
-            "pair_id": i,
+            "row_id": i,
             "prompt_ids": words[i : i + length // 2],
-            "chosen_ids": words[i + 50 : i + 50 + length // 2],
-            "rejected_ids": words[i + 90 : i + 90 + length // 2],
+            "response_ids": [words[i + begin : i + begin + length // 2] for begin in (50, 90)],
         }
         for i in range(pairs)
     ]
-    batch = collate(rows, tokenizer.pad_token_id)
+    batch = collate(rows, tokenizer.pad_token_id, shape="pairs")
     import torch
 
     forward = choose_forward(policy, batch).forward

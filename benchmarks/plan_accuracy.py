@@ -138,7 +138,7 @@ def measure(recipe: dict[str, Any]) -> float:
     import transformers  # noqa: F401
 
     import alignzoo
-    import alignzoo.train.assemble
+    import alignzoo.train.begin
 
     torch.set_num_threads(1)
     before = _resident()
@@ -154,8 +154,7 @@ def _resident() -> float:
 def write_model(folder: Path, shape: dict[str, Any]) -> Path:
     """A llama with random weights, with the sandbox's tokenizer."""
     import transformers
-
-    from alignzoo.sandbox import MODEL_PATH
+    from alignzoo_sandbox import MODEL_PATH
 
     heads, keys = HEADS[shape["hidden_size"]]
     config = transformers.LlamaConfig(
@@ -168,7 +167,7 @@ def write_model(folder: Path, shape: dict[str, Any]) -> Path:
 
 def write_data(path: Path) -> Path:
     """Pairs of random words that the sandbox's tokenizer knows."""
-    from alignzoo.sandbox import preference_rows
+    from alignzoo_sandbox import preference_rows
 
     draw = random.Random(0)
     texts = [str(row["prompt"]) for row in preference_rows("train", 200)]

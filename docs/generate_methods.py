@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from alignzoo_sandbox import EVALUATION_PROMPTS, MODEL_PATH, TRAIN_PAIRS, VALIDATION_PAIRS
 from reference_blocks import cell, escaped, hook_blocks, interface_blocks, rule_tables, table
 
 from alignzoo.base.safe_yaml import read_yaml
@@ -23,7 +24,6 @@ from alignzoo.plan.settings import Settings
 from alignzoo.plugin.build import default_needs
 from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.registry import registry
-from alignzoo.sandbox import EVALUATION_PROMPTS, MODEL_PATH, TRAIN_PAIRS, VALIDATION_PAIRS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "methods"
@@ -195,8 +195,10 @@ def settings_table() -> list[str]:
 
 def recipe_table() -> list[str]:
     """The shipped recipes."""
-    files = sorted((ROOT / "recipes").glob("*.yaml"))
-    contents = {path.stem: read_yaml(path) for path in files}
+    files = sorted(
+        [*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "plugins").glob("*/*.yaml")], key=lambda path: path.stem
+    )
+    contents = {path.stem: read_yaml(path) for path in sorted(files, key=lambda path: path.stem)}
     return table(("recipe", "what it does"), [(f"`{name}`", cell(c["description"])) for name, c in contents.items()])
 
 

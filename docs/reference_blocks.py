@@ -11,6 +11,7 @@ from alignzoo import interfaces
 from alignzoo.cli.compat import NEEDS
 from alignzoo.contract.card import PROVIDED
 from alignzoo.data.formats import Layout
+from alignzoo.interfaces import DataSource, EvaluationContext, Evaluator
 from alignzoo.observers import RunObserver
 from alignzoo.plugin import hookspecs
 from alignzoo.plugin.declared import HOOKS
@@ -64,7 +65,14 @@ def hook_blocks() -> dict[str, list[str]]:
         name: ["```python", signature_of(getattr(hookspecs, name)), "```", "", *prose(getattr(hookspecs, name))]
         for name in HOOKS
     }
-    return {**hooks, "observer": class_skeleton(RunObserver), "layout": class_skeleton(Layout)}
+    classes = {
+        "observer": RunObserver,
+        "layout": Layout,
+        "source": DataSource,
+        "evaluator": Evaluator,
+        "evaluation": EvaluationContext,
+    }
+    return {**hooks, **{name: class_skeleton(one) for name, one in classes.items()}}
 
 
 def rule_tables() -> dict[str, list[str]]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 10.0
 """Seconds between two progress lines where there is no terminal."""
-PIPE_WIDTH = 120
+PIPE_WIDTH = 100
 """Columns of a table with a shortened column where there is no terminal."""
 GAP = "  "
 """Between two columns of a table without lines."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from alignzoo.cli.fields import FieldFacts, field_facts
 from alignzoo.contract.card import Card, Composition, Paper
+from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import AlignzooError
 from alignzoo.plugin.build import default_needs
 from alignzoo.plugin.contract_records import read_record
@@ -23,13 +24,11 @@ def parts_of(plugin: Plugin, method: Card | Composition) -> list[Card]:
     """The method itself, or the parts of a composition that are installed."""
     if isinstance(method, Card):
         return [method]
-    named: list[tuple[str, str | None]] = [("loss", method.loss), *(("robust", name) for name in method.robust)]
-    parts = []
-    for kind, name in [*named, ("geometry", method.geometry)]:
+    parts: list[Card] = []
+    for kind, name in ((kind, name) for kind, names in method.parts.items() for name in names):
         with contextlib.suppress(AlignzooError):  # a run that asks for the composition says what is missing
-            if name is not None:
-                part = registry().find(kind, registry().at_home(kind, name, plugin.distribution))
-                parts += [part] if isinstance(part, Card) else []
+            part = registry().find(kind, registry().at_home(kind, name, plugin.distribution))
+            parts += [part] if isinstance(part, Card) else []
     return parts
 
 
@@ -63,17 +62,10 @@ def contract_text(plugin: Plugin, method: Card | Composition) -> str:
     return f"{'changed since' if facts['state'] == 'changed' else facts['state']} {facts['date'][:10]}"
 
 
-def sharded_text(card: Card) -> str:
-    """Whether a method runs on sharded weights, for a line of facts; empty for what no weights are given to."""
-    if card.kind != "geometry":
-        return ""
-    return "yes, under FSDP2" if card.sharded else "no: launch with plain data parallelism"
-
-
-def _of_a_step(card: Card) -> dict[str, Any]:
-    """What a card says of an optimizer step."""
-    names = ("batch_coupled", "companion", "averages", "passes", "sharded", "swaps", "relabels")
-    return {name: getattr(card, name) for name in names}
+def _facts_of_its_kind(card: Card) -> dict[str, Any]:
+    """What a card says that only cards of its kind say."""
+    facts = {name: getattr(card, name) for name in KINDS[card.kind].facts}
+    return {name: sorted(fact) if isinstance(fact, frozenset) else fact for name, fact in facts.items()}
 
 
 def method_dict(plugin: Plugin, method: Card | Composition) -> dict[str, Any]:
@@ -92,14 +84,14 @@ def method_dict(plugin: Plugin, method: Card | Composition) -> dict[str, Any]:
         "composition": isinstance(method, Composition),
     }
     if isinstance(method, Composition):
-        parts = {"loss": method.loss, "robust": list(method.robust), "geometry": method.geometry}
+        parts = {kind: list(names) for kind, names in method.parts.items()}
         return {**facts, "stands_for": method.flags(), "parts": parts, "needs": needs_of(plugin, method)}
     return {
         **facts,
         "target": method.target,
         "formula": method.formula,
         "needs": needs_of(plugin, method),
-        **(_of_a_step(method) if method.kind != "reward" else {}),
+        **_facts_of_its_kind(method),
         "options": [{**option.to_dict(), "flag": f"--{method.kind}.{option.name}"} for option in option_facts(method)],
         "expected_failures": dict(method.expected_failures),
         "verified": [{"against": source.against, "test": source.test} for source in method.verified],

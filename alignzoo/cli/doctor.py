@@ -16,6 +16,10 @@ from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines, print_table, results_only
 from alignzoo.cli.environment import cache_folder, devices, extras, free_gb, required_packages, target_problems
+from alignzoo.errors import AlignzooError
+from alignzoo.plan.settings import EMBEDDED
+from alignzoo.plugin.build import import_target
+from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.registry import registry
 
 
@@ -53,7 +57,7 @@ def _examine() -> dict[str, Any]:
     facts["warnings"] = _warnings()
     facts["cache"] = {"folder": str(cache_folder()), "free_gb": round(free_gb(cache_folder()), 1)}
     facts["here"] = {"folder": str(Path.cwd()), "free_gb": round(free_gb(Path.cwd()), 1)}
-    facts["sandbox"] = _sandbox(problems)
+    facts[EMBEDDED] = _embedded(problems)
     return {**facts, "problems": problems, "ok": not problems}
 
 
@@ -83,12 +87,16 @@ def _warnings() -> list[str]:
     return [*said, *both]
 
 
-def _sandbox(problems: list[str]) -> bool:
-    from alignzoo.sandbox import MODEL_PATH
-
-    missing = [name for name in ("config.json", "model.safetensors") if not (MODEL_PATH / name).is_file()]
+def _embedded(problems: list[str]) -> bool:
+    """Whether the model of a run that names none is whole."""
+    try:
+        folder = Path(import_target(registry().find_extension("model", f"{OWN_DISTRIBUTION}:{EMBEDDED}"))())
+    except AlignzooError as error:
+        problems.append(str(error))
+        return False
+    missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
     if missing:
-        problems.append(f"the sandbox model lacks {' and '.join(missing)} in {MODEL_PATH}: install alignzoo again")
+        problems.append(f"the {EMBEDDED} model lacks {' and '.join(missing)} in {folder}: install alignzoo again")
     return not missing
 
 
@@ -111,7 +119,7 @@ def _show(facts: dict[str, Any]) -> None:
         "",
         f"cache of models and data: {facts['cache']['folder']}, {facts['cache']['free_gb']} GiB free",
         f"here: {facts['here']['folder']}, {facts['here']['free_gb']} GiB free",
-        f"sandbox: {'present' if facts['sandbox'] else 'missing'}",
+        f"{EMBEDDED}: {'present' if facts[EMBEDDED] else 'missing'}",
         "",
         *([] if facts["problems"] else ["all is well"]),
         *(f"warning: {text}" for text in facts["warnings"]),

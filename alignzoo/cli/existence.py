@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 from alignzoo.base.files import local_path
 from alignzoo.errors import AlignzooError, UsageError
-from alignzoo.plan.plan import SANDBOX, Plan
+from alignzoo.plan.plan import Plan
+from alignzoo.plugin.registry import registry
 
 
 def check_existence(plan: Plan) -> tuple[list[AlignzooError], list[str]]:
     """What a plan's run would not find, and what only the run itself can tell.
 
-    Heavy libraries are imported only for what needs them: not for the sandbox and the default optimizer.
+    Heavy libraries are imported only for what needs them: not for a plugin's model or data and the default optimizer.
     """
     settings = plan.settings
     problems: list[AlignzooError] = []
@@ -26,10 +27,11 @@ def check_existence(plan: Plan) -> tuple[list[AlignzooError], list[str]]:
         else:
             unchecked.extend([f"{said}{note}"] if note else [])
 
-    if settings.model != SANDBOX:
+    known = registry()
+    if known.named_extension("model", settings.model) is None:
         look(_model, settings.model)
     for flag, source in (("data", settings.data), ("eval-data", settings.eval_data)):
-        if source is not None and source != SANDBOX:
+        if source is not None and known.named_extension("data", source) is None:
             look(_data, source, said=f"--{flag} ")
     if "optimizer" in plan.origins:
         look(_optimizer, settings.optimizer)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -17,19 +16,20 @@ from click.shell_completion import CompletionItem
 
 from alignzoo.cli.command import Command
 from alignzoo.cli.fields import FieldFacts, field_facts
-from alignzoo.cli.selection import Selection, selected
-from alignzoo.contract.card import Card
-from alignzoo.plan.recipe import METHOD_KINDS, Layer, recipe_names
-from alignzoo.plan.resolve import owners
+from alignzoo.cli.selection import Words, words_of
+from alignzoo.contract.card import WEIGHT, Card
+from alignzoo.contract.kinds import KINDS, Kind
+from alignzoo.plan.recipe import Layer, recipe_names
+from alignzoo.plan.select import Selection, owners
 from alignzoo.plan.settings import Settings
 from alignzoo.plugin.registry import registry
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 METHODS, SETTINGS = "Methods", "Settings"
-_SELECTION = "alignzoo.selection"
+_WORDS = "alignzoo.words"
 _METHOD_OPTIONS = "alignzoo.method_options"
-_METHOD_WORD = re.compile(rf"--(?:no-)?(({'|'.join(METHOD_KINDS)})\.([^=]+))")
+_METHOD_WORD = re.compile(rf"--(?:no-)?(({'|'.join(KINDS)})\.([^=]+))")
 _STATES_DEFAULT = re.compile(r"\[default:[^]]*]$")
 
 
@@ -47,11 +47,9 @@ class PlanCommand(Command):
     """A command that takes everything a run is made of: methods, their options, settings and recipes."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[_SELECTION] = selected(args)
-        ctx.meta[_METHOD_OPTIONS] = [
-            *method_options(ctx.meta[_SELECTION].cards),
-            *_unjudged_options(ctx.meta[_SELECTION], args),
-        ]
+        words: Words = words_of(args)
+        ctx.meta[_WORDS] = words
+        ctx.meta[_METHOD_OPTIONS] = [*method_options(words.found), *_unjudged_options(words.found, args)]
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -77,7 +75,8 @@ class PlanCommand(Command):
         match = _METHOD_WORD.match(name)
         if match is not None:
             kind, option = match[2], match[3].rpartition(".")[2]
-            here = owners(option, ctx.meta[_SELECTION].cards)
+            cards = ctx.meta[_WORDS].found.cards
+            here = owners(option, cards)
             if here:
                 return f"did you mean {' or '.join(here)}?"
             having = [
@@ -86,13 +85,13 @@ class PlanCommand(Command):
                 if isinstance(method, Card) and method.kind == kind and option in method.options.model_fields
             ]
             if having:
-                chosen = ", ".join(card.name for card in ctx.meta[_SELECTION].cards if card.kind == kind) or "none"
+                chosen = ", ".join(card.name for card in cards if card.kind == kind) or "none"
                 return f"{kind} is {chosen} here; add --{kind} {' or '.join(having)}, which has that option"
         return super().unknown_option_hint(ctx, name)
 
 
 def run_options(function: Function) -> Function:
-    """Adds ``--loss``, ``--robust``, ``--geometry``, ``--reward`` and all settings to a :class:`PlanCommand`."""
+    """Adds ``--KIND`` of every kind of method, and all settings, to a :class:`PlanCommand`."""
     return _with_options(function, [*_naming_options(), *_setting_options(Settings.model_fields)])
 
 
@@ -106,6 +105,16 @@ def _with_options(function: Function, options: Sequence[LayerOption]) -> Functio
     decorated: Any = function
     decorated.__click_params__ = [*getattr(decorated, "__click_params__", []), *reversed(options)]
     return function
+
+
+def plan_layers(ctx: click.Context) -> list[Layer]:
+    """The recipes of a :class:`PlanCommand` line, each read once, and what was typed.
+
+    Raises:
+        AlignzooError: a recipe cannot be read.
+    """
+    words: Words = ctx.meta[_WORDS]
+    return [*(words.recipe(name) for name in ctx.params.get("recipe", ())), flag_layer(ctx)]
 
 
 def flag_layer(ctx: click.Context) -> Layer:
@@ -129,26 +138,48 @@ def split_trust(ctx: click.Context) -> tuple[bool, list[str]]:
     return trusting, [key for key in given if not (trusting and key == "trust-remote-code")]
 
 
-def method_options(cards: Sequence[Card]) -> list[LayerOption]:
-    """``--KIND.X``; and, to tell several wrappers or controllers apart, ``--robust.NAME.X``, ``--geometry.NAME.X``."""
-    count = Counter(card.kind for card in cards)
-    found: dict[str, LayerOption] = {}
-    for card in cards:
-        group = f"{card.kind.capitalize()} {card.name}"
-        for name, info in card.options.model_fields.items():
-            facts = field_facts(name, info)
-            bare, qualified = f"{card.kind}.{name}", f"{card.kind}.{card.name}.{name}"
-            found.setdefault(bare, _option(bare, facts, group, hidden=count[card.kind] > 1))
-            if card.kind not in ("loss", "reward"):
-                found[qualified] = _option(qualified, facts, group, hidden=count[card.kind] == 1)
-    return list(found.values())
+def method_options(found: Selection) -> list[LayerOption]:
+    """``--KIND.X``; and, to tell several methods of a kind apart, ``--KIND.NAME.X``."""
+    options: dict[str, LayerOption] = {}
+    for name, picks in found.picks.items():
+        for pick in picks:
+            names = sorted(pick.called, key=lambda called: called != pick.card.name) if KINDS[name].several else []
+            for option in _options_of(KINDS[name], pick.card, names, alone=len(picks) == 1):
+                options.setdefault(option.key, option)
+    return list(options.values())
+
+
+def _options_of(kind: Kind, card: Card, names: Sequence[str], *, alone: bool) -> list[LayerOption]:
+    """The flags of one method, in their one way shown: bare where it is alone, else behind its own name."""
+    group = f"{kind.name.capitalize()} {card.name}"
+    options = []
+    for field, info in card.options.model_fields.items():
+        facts = field_facts(field, info)
+        options.append(_option(f"{kind.name}.{field}", facts, group, hidden=not alone))
+        options += [
+            _option(f"{kind.name}.{name}.{field}", facts, group, hidden=alone or name != card.name) for name in names
+        ]
+    if kind.multiplicity == "mixture" and WEIGHT not in card.options.model_fields:
+        text = "what it counts in the sum [default: 1; > 0]"
+        options.append(_weight_option(f"{kind.name}.{WEIGHT}", text, group, hidden=True))  # refused, with what to do
+        options += [
+            _weight_option(f"{kind.name}.{name}.{WEIGHT}", text, group, hidden=alone or name != card.name)
+            for name in names
+        ]
+    return options
+
+
+def _weight_option(key: str, text: str, group: str, *, hidden: bool) -> LayerOption:
+    return LayerOption(
+        [f"--{key}"], key=key, group=group, help=text, hidden=hidden, metavar="NUMBER", type=click.STRING
+    )
 
 
 def _unjudged_options(selection: Selection, args: Sequence[str]) -> list[LayerOption]:
     """Stand-ins for options of methods that were not found, or, of a resumed run, not named here: the error to show is
     that of the method, or of ``--resume``."""
     resuming = any(word.partition("=")[0] == "--resume" for word in args)
-    known = {option.key for option in method_options(selection.cards)}
+    known = {option.key for option in method_options(selection)}
     found: dict[str, LayerOption] = {}
     for word, following in itertools.pairwise([*args, "--"]):
         match = _METHOD_WORD.match(word)
@@ -169,24 +200,19 @@ def _naming_options() -> list[LayerOption]:
             if method.kind == kind and method.name.startswith(incomplete)
         ]
 
-    def option(kind: str, text: str, **attributes: Any) -> LayerOption:
-        listed = f"{text}; `alignzoo ls {kind}` lists them"
+    def option(kind: Kind) -> LayerOption:
+        default = f" [default: {kind.default.rpartition(':')[2]}]" if isinstance(kind.default, str) else ""
         return LayerOption(
-            [f"--{kind}"],
-            key=kind,
+            [f"--{kind.name}"],
+            key=kind.name,
             group=METHODS,
             metavar="NAME",
-            help=listed,
-            shell_complete=names(kind),
-            **attributes,
+            help=f"{kind.help}{default}; `alignzoo ls {kind.name}` lists them",
+            shell_complete=names(kind.name),
+            multiple=kind.several,
         )
 
-    return [
-        option("loss", "preference loss [default: dpo]"),
-        option("robust", "robust wrapper, innermost first (repeatable)", multiple=True),
-        option("geometry", "geometry controller, and its companions (repeatable) [default: plain]", multiple=True),
-        option("reward", "where scores come from, if a method reads any [default: column or probe]"),
-    ]
+    return [option(kind) for kind in KINDS.values()]
 
 
 def recipe_option(function: Function) -> Function:
@@ -227,4 +253,4 @@ def _option(
 
 
 def _identifier(key: str) -> str:
-    return key.replace(".", "__").replace("-", "_")
+    return re.sub(r"\W", "_", key.replace(".", "__"))

@@ -15,7 +15,6 @@ from alignzoo.cli.describe import (
     needs_of,
     option_facts,
     paper_url,
-    sharded_text,
 )
 from alignzoo.contract.card import EXTENSION_KINDS, Card, Composition
 from alignzoo.contract.kinds import KINDS
@@ -97,15 +96,7 @@ def _needs(plugin: Plugin, method: Card | Composition) -> str:
 
 
 def _card_facts(plugin: Plugin, card: Card) -> list[tuple[str, str]]:
-    coupled = "yes: a pair's weight depends on the other pairs of the step" if card.batch_coupled else "no"
-    of_a_step = [("batch-coupled", coupled), ("passes", str(card.passes))] if card.kind != "reward" else []
-    facts = [
-        ("formula", card.formula),
-        ("needs", _needs(plugin, card)),
-        *of_a_step,
-        ("sharded weights", sharded_text(card)),
-        ("opposite label", "" if card.swaps else "has no meaning: no method may swap its pairs"),
-    ]
+    facts = [("formula", card.formula), ("needs", _needs(plugin, card)), *card.facts()]
     checks = [f"{source.against} ({source.test})" for source in card.verified] or ["nothing yet"]
     return [*facts, *((("verified against" if not i else ""), check) for i, check in enumerate(checks))]
 

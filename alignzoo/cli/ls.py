@@ -22,15 +22,15 @@ VERIFIED = "✓"
 
 
 @cli_command("ls")
-@click.argument("kind", required=False)
+@click.argument("kind", required=False, metavar=f"[{'|'.join([*KINDS, *EXTENSION_KINDS])}]")
 @click.option("--wide", is_flag=True, help="whole summaries, needs, what methods were verified against, their contract")
 @json_option
 def command(kind: str | None, wide: bool, as_json: bool) -> None:
-    """List the methods, of one KIND (loss, robust, geometry, reward) or all of them.
+    """List the methods of every KIND, or of one.
 
-    KIND may also be what else plugins bring: recipe, command, observer, format, judge. A ✓ marks methods that were
-    verified against another source. With --wide, the column `contract` says when a method passed `alignzoo check` on
-    this machine.
+    KIND may also be what else plugins bring. A ✓ marks methods that were verified against another source; `alignzoo
+    info NAME` says which. With --wide, the column `contract` says when a method passed `alignzoo check` on this
+    machine.
     """
     if kind is not None and kind not in (*KINDS, *EXTENSION_KINDS):
         kinds = [*KINDS, *EXTENSION_KINDS]

@@ -23,6 +23,7 @@ from alignzoo.cli.failures import report_failure
 from alignzoo.errors import AlignzooError, BrokenPluginError, UnknownNameError, UsageError
 from alignzoo.plugin.build import import_target
 from alignzoo.plugin.declared import OWN_COMMANDS
+from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.faults import describe_error
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import plugins_from, registry
@@ -48,7 +49,8 @@ class LazyGroup(click.Group):
                 f"command {cmd_name!r}: {card.target} is a {type(made).__name__}, expected a click command",
                 hint=f"repair or uninstall {registry().distribution_of(card)}",
             )
-        return with_shared_options(_named(made, card.name, registry().plugin_of(card)))
+        plugin = registry().plugin_of(card)
+        return with_shared_options(made if _is_own(plugin) else _named(made, card.name, plugin))
 
     def get_help(self, ctx: click.Context) -> str:
         """The help, whatever the cards of plugins put into it."""
@@ -62,11 +64,13 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Names and what they do; a plugin's command is not imported for that."""
-        write_commands(formatter, [self._own(ctx, name) for name in COMMANDS])
-        brought = [(card.name, f"{card.summary} ({plugin.label})") for plugin, card in registry().extensions("command")]
-        if brought:
+        brought = registry().extensions("command")
+        own = [click.Command(card.name, short_help=card.summary) for plugin, card in brought if _is_own(plugin)]
+        write_commands(formatter, [*(self._own(ctx, name) for name in COMMANDS), *own])
+        others = [(card.name, f"{card.summary} ({plugin.label})") for plugin, card in brought if not _is_own(plugin)]
+        if others:
             with formatter.section("Commands of plugins"):
-                formatter.write_dl(brought)
+                formatter.write_dl(others)
 
     def _own(self, ctx: click.Context, name: str) -> click.Command:
         command = self.get_command(ctx, name)
@@ -85,6 +89,11 @@ class LazyGroup(click.Group):
             raise UsageError(
                 f"unknown command {args[0]!r}", hint=suggest(args[0], known) or "`alignzoo --help` lists the commands"
             ) from error
+
+
+def _is_own(plugin: Plugin) -> bool:
+    """Whether it comes with alignzoo: its commands are alignzoo's own."""
+    return plugin.distribution == OWN_DISTRIBUTION
 
 
 def _named(made: click.Command, name: str, plugin: Plugin) -> click.Command:

@@ -14,8 +14,8 @@ from alignzoo.base.suggest import suggest
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines
+from alignzoo.contract.card import NONE
 from alignzoo.contract.kinds import KINDS
-from alignzoo.contract.robust import NO_WRAPPER
 from alignzoo.errors import UsageError
 from alignzoo.plugin.registry import registry
 from alignzoo.scaffold import Scaffold, write_file, write_folder
@@ -25,7 +25,7 @@ LONGEST = 40
 
 
 @cli_command("new")
-@click.argument("kind")
+@click.argument("kind", metavar=f"[{'|'.join(KINDS)}]")
 @click.argument("name")
 @click.option(
     "--out",
@@ -36,7 +36,7 @@ LONGEST = 40
 @click.option("--file", "single", is_flag=True, help="one file NAME.py for `run --plugin`, nothing to install")
 @json_option
 def command(kind: str, name: str, out: Path | None, single: bool, as_json: bool) -> None:
-    """Write a working method to start from: KIND (loss, robust, geometry or reward) called NAME.
+    """Write a working method of a KIND to start from, called NAME.
 
     It is a small package with the method's file, its card, tests and a README; nothing is overwritten.
     """
@@ -74,8 +74,9 @@ def _checked_name(name: str) -> str:
 
 
 def _check_free(scaffold: Scaffold) -> None:
-    if scaffold.kind == "robust" and scaffold.name == NO_WRAPPER:
-        raise UsageError(f"`--robust {NO_WRAPPER}` means no wrapper at all", hint="choose another NAME")
+    kind = KINDS[scaffold.kind]
+    if kind.multiplicity == "stack" and scaffold.name == NONE:
+        raise UsageError(f"`--{kind.name} {NONE}` means no {kind.noun} at all", hint="choose another NAME")
     for plugin, method in registry().entries(scaffold.kind):
         if scaffold.name in (method.name, *method.aliases):
             raise UsageError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,11 +10,11 @@ import click
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table
-from alignzoo.cli.flags import PlanCommand, flag_layer, recipe_option, run_options
+from alignzoo.cli.flags import PlanCommand, plan_layers, recipe_option, run_options
 from alignzoo.errors import ModelError, UsageError
-from alignzoo.plan.plan import SANDBOX
-from alignzoo.plan.recipe import Layer, read_recipe
+from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import require, resolve
+from alignzoo.plan.settings import EMBEDDED
 
 if TYPE_CHECKING:
     from alignzoo.estimate.estimate import Hardware
@@ -48,7 +47,7 @@ _ABOVE_0 = click.FloatRange(min=0, min_open=True)
 @click.option("--measure", is_flag=True, help="measure this CPU's rate of matrix products (2 seconds), for times")
 @json_option
 @click.pass_context
-def command(ctx: click.Context, recipe: tuple[str, ...], as_json: bool, **words: Any) -> None:
+def command(ctx: click.Context, as_json: bool, **words: Any) -> None:
     """Say what a run would take: parameters, memory by part, work and time; and what to change if it does not fit.
 
     Takes the words of `alignzoo run`. --model may also be a config.json: only shapes are read, never weights. Lengths
@@ -57,7 +56,7 @@ def command(ctx: click.Context, recipe: tuple[str, ...], as_json: bool, **words:
     alignzoo plan --model Qwen/Qwen3-8B --gpus 8 --gpu-memory 80
     """
     sharding = _sharding(words)
-    layers = _layers(ctx, recipe)
+    layers = _layers(ctx)
     plan = require(resolve(layers, distributed=sharding))
     _check_words(plan, words)
     from alignzoo.estimate.estimate import Model, Situation, estimate
@@ -89,11 +88,11 @@ def command(ctx: click.Context, recipe: tuple[str, ...], as_json: bool, **words:
 _ASSUMED = "plan"
 
 
-def _layers(ctx: click.Context, recipes: Sequence[str]) -> list[Layer]:
+def _layers(ctx: click.Context) -> list[Layer]:
     """The words of the line, with data in the place of those that need not be named here."""
-    layers = [*(read_recipe(name) for name in recipes), flag_layer(ctx)]
+    layers = plan_layers(ctx)
     named = {key for layer in layers for key in ("model", "data") if key in layer.values}
-    return [Layer(_ASSUMED, {"data": SANDBOX}), *layers] if named == {"model"} else layers
+    return [Layer(_ASSUMED, {"data": EMBEDDED}), *layers] if named == {"model"} else layers
 
 
 def _sharding(words: dict[str, Any]) -> str:
@@ -142,10 +141,10 @@ def _data(plan: Plan, words: dict[str, Any], *, named: bool) -> Data:
             "the data says how long its pairs are: --longest, or one of two means, does not go with it",
             hint="give both --prompt-tokens and --response-tokens in its place, or none",
         )
-    if any(said) or not (named or plan.settings.model == SANDBOX):
-        return stated(plan.settings, *given)
+    if any(said) or not (named or plan.settings.model == EMBEDDED):
+        return stated(plan, *given)
     try:
-        return of_data(plan.settings, ConsoleReporter())
+        return of_data(plan, ConsoleReporter())
     except ModelError as error:
         raise UsageError(
             error.message, hint="without the model's tokenizer, state lengths: --prompt-tokens, --response-tokens"
@@ -202,12 +201,12 @@ def _devices(facts: dict[str, Any]) -> str:
 
 def _sentences(facts: dict[str, Any], step: dict[str, Any]) -> list[str]:
     data, work, time = facts["data"], facts["work"], facts["time"]
-    lengths = f"{data['prompt']} + {data['chosen']} | {data['rejected']}"
+    lengths = f"{data['prompt']} + {' | '.join(map(str, data['responses']))}"
     way = "packed" if step["packed"] else "padded"
     lines = [
-        f"pairs: {lengths} tokens ({data['source']}), the longest sequence {data['longest']}; {way}",
-        f"a step: {step['pairs_per_device']} pairs per device in {step['micro_batches']} micro-batches of "
-        f"{step['pairs_per_micro_batch']}; {_passes(step['passes'])}",
+        f"rows: {lengths} tokens ({data['source']}), the longest sequence {data['longest']}; {way}",
+        f"a step: {step['rows_per_device']} rows per device in {step['micro_batches']} micro-batches of "
+        f"{step['rows_per_micro_batch']}; {_passes(step['passes'])}",
         f"work: {work['total'] / 1e12:.3g} TFLOP per step and device",
     ]
     if time["step"] is None:

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from alignzoo.contract.values import Values
 
-PLUGIN_API = 1
+PLUGIN_API = 2
 """The version of the plugin contract this alignzoo speaks; what it promises is in docs/compatibility.md."""
 OLDEST_PLUGIN_API = 1
 """The oldest version that still works. A card made for one outside this range is listed as broken."""
@@ -38,6 +38,10 @@ PROVIDED: frozenset[Need] = frozenset(
 """What the core can supply today; a method that needs anything else is refused by the resolver."""
 
 
+NONE = "none"
+"""``--KIND none``: no method of a kind that stacks, whatever a recipe names."""
+WEIGHT = "weight"
+"""``--KIND.NAME.weight``: what a method of a mixture counts, beside its options."""
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 TARGET = r"^[\w.]+:\w+$"
@@ -143,6 +147,24 @@ class Card(_Declared):
             cls = kind_of(facts.get("kind")).card
         return super().__new__(cls)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _facts_are_of_this_kind(cls, values: Any) -> Any:
+        """Facts of other kinds: API 1 had one card for all of them, and there they are dropped."""
+        if not isinstance(values, Mapping):
+            return values
+        from alignzoo.contract.kinds import KINDS
+
+        owners = {name: kind.name for kind in KINDS.values() for name in kind.facts if name not in cls.model_fields}
+        foreign = [name for name in values if name in owners]
+        if foreign and values.get("api", 1) != 1:
+            raise ValueError(f"{foreign[0]!r} is a fact of kind {owners[foreign[0]]}, not of {values.get('kind')}")
+        return {name: value for name, value in values.items() if name not in foreign}
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What the card states beyond the facts that all kinds have, as ``(name, text)`` for ``info`` and the docs."""
+        return []
+
     @field_validator("options")
     @classmethod
     def _every_option_has_help(cls, options: type[Options]) -> type[Options]:
@@ -153,24 +175,48 @@ class Card(_Declared):
 
 
 class Composition(_Declared):
-    """A published name for a combination of methods: ``--loss drdpo`` is ``--loss dpo --robust drdpo``."""
+    """A published name for a combination of methods: ``--loss drdpo`` is ``--loss dpo --robust drdpo``.
+
+    ``Composition(kind="geometry", geometry="shapo-token", robust=("soft-label",), …)``: the parts are given by kind,
+    each a name or several, as keywords or as ``parts``.
+
+    Attributes:
+        kind: of the name; one of the parts is of this kind.
+        parts: the names of the methods, by kind, in the order of the table of kinds.
+    """
 
     kind: str = "loss"
     paper: Paper | None = None
-    loss: str
-    robust: tuple[str, ...] = ()
-    geometry: str | None = None
+    parts: dict[str, tuple[str, ...]]
     aliases: tuple[Name, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parts_by_kind(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        from alignzoo.contract.kinds import KINDS, kind_of
+
+        given = dict(values.get("parts") or {})
+        given |= {name: values[name] for name in KINDS if values.get(name) is not None}
+        for name in (values.get("kind", "loss"), *given):
+            kind_of(name)
+        parts = {
+            name: (given[name],) if isinstance(given[name], str) else tuple(given[name])
+            for name in KINDS
+            if given.get(name)
+        }
+        if values.get("kind", "loss") not in parts:
+            raise ValueError(f"a composition of kind {values.get('kind', 'loss')} names no part of that kind")
+        return {name: value for name, value in values.items() if name not in KINDS} | {"parts": parts}
 
     def flags(self) -> str:
         """The command-line words the name stands for."""
-        words = [f"--loss {self.loss}", *(f"--robust {name}" for name in self.robust)]
-        if self.geometry:
-            words.append(f"--geometry {self.geometry}")
-        return " ".join(words)
+        kinds = sorted(self.parts, key=lambda kind: kind != self.kind)
+        return " ".join(f"--{kind} {name}" for kind in kinds for name in self.parts[kind])
 
 
-ExtensionKind = Literal["recipe", "command", "observer", "format", "judge"]
+ExtensionKind = Literal["recipe", "command", "observer", "format", "judge", "model", "data", "evaluator"]
 EXTENSION_KINDS: tuple[ExtensionKind, ...] = get_args(ExtensionKind)
 
 
@@ -184,8 +230,52 @@ class Extension(_Declared):
     observer    a subclass of :class:`alignzoo.observers.RunObserver`: ``--observe NAME``
     format      a :class:`alignzoo.data.formats.Layout`: ``--data.format NAME``
     judge       a function of a request and an answer that gives a verdict: ``--judge NAME``
+    model       a function without arguments that gives a folder, a ``.gguf`` file or a hub id:
+                ``--model NAME``
+    data        a subclass of :class:`alignzoo.interfaces.DataSource`: ``--data NAME``; its card is a
+                :class:`DataExtension`
+    evaluator   a subclass of :class:`alignzoo.interfaces.Evaluator`, which data name on their card;
+                its own card is an :class:`EvaluatorExtension`
     ==========  ====================================================================================
+
+    ``Extension(kind="data", …)`` builds the card class of that kind.
     """
 
-    kind: Literal["command", "observer", "format", "judge"]
+    kind: Literal["command", "observer", "format", "judge", "model", "data", "evaluator"]
     target: str = Field(pattern=TARGET)
+
+    def __new__(cls, **facts: Any) -> Extension:
+        kind = facts.get("kind")
+        if cls is Extension and kind == "data":
+            cls = DataExtension
+        elif cls is Extension and kind == "evaluator":
+            cls = EvaluatorExtension
+        return super().__new__(cls)
+
+
+class DataExtension(Extension):
+    """Data by name.
+
+    Attributes:
+        held_out: it has a ``validation`` split; otherwise a share of the training prompts is held out.
+        layout: the layout of its rows; detected where it is None.
+        clean: none of its rows is malformed, so that there is nothing for ``--data.strict`` to refuse.
+        evaluator: the evaluator of runs on this data.
+    """
+
+    kind: Literal["data"] = "data"
+    held_out: bool = False
+    layout: str | None = None
+    clean: bool = False
+    evaluator: str | None = None
+
+
+class EvaluatorExtension(Extension):
+    """Figures from a policy's own answers.
+
+    Attributes:
+        judge: the judge where the run names none (``--judge``); an evaluator without one takes no judge.
+    """
+
+    kind: Literal["evaluator"] = "evaluator"
+    judge: str | None = None

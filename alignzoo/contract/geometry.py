@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from alignzoo.contract.card import Card
+from alignzoo.contract.chosen import Choice
 from alignzoo.contract.method import Method
 from alignzoo.contract.pairs import PairBatch
 from alignzoo.contract.responses import ResponseBatch
 from alignzoo.contract.step import SetupContext, StepContext
+from alignzoo.errors import AlignzooError, IncompatibleError
 from alignzoo.lazy import torch
 
 
@@ -34,6 +36,25 @@ class GeometryCard(Card):
     averages: bool = False
     passes: int = Field(default=1, ge=1)
     sharded: bool = False
+
+    def facts(self) -> list[tuple[str, str]]:
+        averages = "; its weights are evaluated and saved" if self.averages else ""
+        passes = f"at most {self.passes} forward-backward {'pass' if self.passes == 1 else 'passes'} per step"
+        return [
+            ("passes", "" if self.companion else passes),
+            ("companion", f"yes: it acts after the optimizer's step{averages}" if self.companion else ""),
+            ("sharded weights", "yes, under FSDP2" if self.sharded else "no: launch with plain data parallelism"),
+        ]
+
+
+def conflicts(choice: Choice, launch: str) -> Iterator[AlignzooError]:
+    """Controllers that need whole weights, on a launch that shards them."""
+    for method in choice["geometry"] if launch == "fsdp" else ():
+        if not getattr(method.card, "sharded", False):
+            yield IncompatibleError(
+                f"geometry {method.card.name!r} does not work on sharded weights: its card does not say `sharded`",
+                hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or choose another geometry",
+            )
 
 
 @dataclass(frozen=True)
@@ -63,6 +84,11 @@ class StepLoss:
 
 class GeometryController(Method):
     """Where in weight space the gradient of an optimizer step is taken."""
+
+    retired: ClassVar[dict[str, str]] = {
+        "per_pair": "a controller no longer changes the values of pairs; make that a robust wrapper, and a Composition "
+        "of kind geometry that names both"
+    }
 
     def setup(self, run: SetupContext) -> None:
         """Called once before training, on the weights that training starts from."""

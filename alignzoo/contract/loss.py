@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from alignzoo.contract.card import Card, Name
+from pydantic import model_validator
+
+from alignzoo.contract.card import WEIGHT, Card, Name
+from alignzoo.contract.chosen import Choice
 from alignzoo.contract.method import Method
 from alignzoo.contract.pairs import PairBatch
 from alignzoo.contract.responses import ResponseBatch
+from alignzoo.errors import AlignzooError, IncompatibleError
 from alignzoo.lazy import torch
 
 Reads = Literal["pairs", "responses", "lists", "chosen"]
@@ -22,6 +26,15 @@ Reads = Literal["pairs", "responses", "lists", "chosen"]
                called with a :class:`ResponseBatch` of just these
 =============  =====================================================================================================
 """
+
+
+READS: dict[Reads, str] = {
+    "pairs": "pairs",
+    "responses": "responses, each with its label",
+    "lists": "a prompt's responses in order of preference",
+    "chosen": "the responses to imitate",
+}
+"""What a loss reads, in words."""
 
 
 class LossCard(Card):
@@ -40,6 +53,34 @@ class LossCard(Card):
     aggregation: Name = "sum"
     batch_coupled: bool = False
     swaps: bool = True
+
+    @model_validator(mode="after")
+    def _weight_is_free(self) -> LossCard:
+        if self.api > 1 and WEIGHT in self.options.model_fields:
+            raise ValueError(f"`{WEIGHT}` is a word of every loss in a mixture; give the option another name")
+        return self
+
+    def facts(self) -> list[tuple[str, str]]:
+        return [
+            ("reads", READS[self.reads]),
+            ("aggregation", self.aggregation),
+            ("batch-coupled", "yes: a value depends on the others of the step" if self.batch_coupled else "no"),
+            ("opposite label", "has a meaning" if self.swaps else "has no meaning: no method may swap its labels"),
+        ]
+
+
+def conflicts(choice: Choice, launch: str) -> Iterator[AlignzooError]:
+    """Methods that evaluate the first loss, the one inside of the wrappers, under the opposite label, where it has no
+    meaning there."""
+    first = choice["loss"][0].card
+    for method in (method for methods in choice.values() for method in methods):
+        if "swap" in method.needs and not getattr(first, "swaps", True):
+            kind, name = method.card.kind, method.card.name
+            yield IncompatibleError(
+                f"{kind} {name!r} evaluates the loss under the opposite label, and loss {first.name!r} says that it "
+                "has no meaning there (swaps=False)",
+                hint=f"choose another loss, or leave out --{kind} {name}",
+            )
 
 
 class PreferenceLoss(Method):

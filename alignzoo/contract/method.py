@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from alignzoo.contract.card import Options
 
 
 class Method:
-    """Built from its validated options; its state goes into checkpoints."""
+    """Built from its validated options; its state goes into checkpoints.
+
+    Attributes:
+        retired: what an older plugin API called on methods of a kind, and what to do in its place; a class that still
+            has it is refused.
+    """
+
+    retired: ClassVar[dict[str, str]] = {}
 
     def __init__(self, options: Options) -> None:
         self.options: Any = options

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from alignzoo.contract.card import Card
+from alignzoo.contract.card import Card, Need
 from alignzoo.contract.method import Method
 
 if TYPE_CHECKING:
@@ -18,11 +18,19 @@ class RewardCard(Card):
     kind: Literal["reward"] = "reward"
 
 
+def default(cards: Mapping[str, Sequence[Card]], needs: frozenset[Need]) -> tuple[str, ...]:
+    """The reward of a run that names none: the data's columns where a method asks for scores, else the safety probe;
+    none where no method reads any."""
+    if "scores" in needs:
+        return ("alignzoo:column",)
+    return ("alignzoo:probe",) if "reward" in needs else ()
+
+
 class Reward(Method):
-    """A score for every response, from outside of the objective; nothing of it is left when training begins."""
+    """A score for every response, from outside of the objective; released before training starts."""
 
     def setup(self, run: RewardContext) -> None:
-        """Called once, on every rank, before anything is scored; what is heavy waits for :meth:`scores`."""
+        """Called once, on every rank, before anything is scored; load what is heavy in :meth:`scores`."""
 
     def identity(self) -> str:
         """What the scores depend on beyond the options that are no paths, and beyond the responses: a hash of weights

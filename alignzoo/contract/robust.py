@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import field_validator
 
-from alignzoo.contract.card import Card
+from alignzoo.contract.card import NONE, Card
+from alignzoo.contract.chosen import Choice
 from alignzoo.contract.loss import Reads
 from alignzoo.contract.method import Method
+from alignzoo.errors import AlignzooError, IncompatibleError
 from alignzoo.lazy import torch
-
-NO_WRAPPER = "none"
-"""``--robust none`` takes away the wrappers of a recipe."""
 
 Values = Callable[[Any], "torch.Tensor"]
 """Values ``(N,)`` of a batch: a loss, or a loss inside of wrappers."""
@@ -38,9 +37,41 @@ class RobustCard(Card):
     @field_validator("name")
     @classmethod
     def _name_is_free(cls, name: str) -> str:
-        if name == NO_WRAPPER:
-            raise ValueError(f"`--robust {NO_WRAPPER}` means no wrapper at all; choose another name")
+        if name == NONE:
+            raise ValueError(f"`--robust {NONE}` means no wrapper at all; choose another name")
         return name
+
+    def facts(self) -> list[tuple[str, str]]:
+        coupled = "yes: what a value counts depends on the others of the step" if self.batch_coupled else "no"
+        every = {"pairs", "responses", "lists", "chosen"}
+        return [
+            ("batch-coupled", coupled),
+            ("aggregates", "yes: it replaces the mean over the step" if self.aggregates else ""),
+            ("relabels", "yes: it puts labels of its own in the data's place" if self.relabels else ""),
+            ("around", "any loss" if self.around == every else f"losses that read {', '.join(sorted(self.around))}"),
+        ]
+
+
+def conflicts(choice: Choice, launch: str) -> Iterator[AlignzooError]:
+    """Wrappers that do not fit around the first loss, or would do nothing where they stand."""
+    wrappers = [method for method in choice["robust"] if isinstance(method.card, RobustCard)]
+    first = choice["loss"][0].card
+    reads = getattr(first, "reads", "pairs")
+    for method in wrappers:
+        if reads not in method.card.around:
+            yield IncompatibleError(
+                f"robust {method.card.name!r} goes around losses that read {' or '.join(sorted(method.card.around))}, "
+                f"and loss {first.name!r} reads {reads}",
+                hint=f"leave out --robust {method.card.name}, or choose another loss",
+            )
+    inside = next((i for i, method in enumerate(wrappers) if method.card.relabels), len(wrappers))
+    for method in wrappers[inside + 1 :]:
+        if "swap" in method.needs and not method.card.relabels:
+            name, within = method.card.name, wrappers[inside].card.name
+            yield IncompatibleError(
+                f"robust {name!r} would do nothing around {within!r}, whose value is the same under the opposite label",
+                hint=f"leave out --robust {name}, or name it before: --robust {name} --robust {within}",
+            )
 
 
 class RobustWrapper(Method):

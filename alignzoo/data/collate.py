@@ -13,13 +13,13 @@ from torch import Tensor
 
 from alignzoo.contract.responses import KL, POLICY
 from alignzoo.data.pack import Pack, pack
+from alignzoo.data.shapes import Shape, label_of
 from alignzoo.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from alignzoo.data.parts import Scores
-    from alignzoo.data.shapes import Shape
 
 _NEEDED = ("row_id", "prompt_ids", "response_ids")
 _OPTIONAL = ("label", "score", "group")
@@ -164,9 +164,7 @@ def _refuse_empty(rows: Sequence[dict[str, Any]], replies: Sequence[Sequence[Seq
 
 
 def _labels(row: dict[str, Any], shape: Shape) -> list[int]:
-    if shape == "pairs":
-        return [1, -1]
-    return [row["label"]] if shape == "unpaired" else [0] * len(row["response_ids"])
+    return [row["label"]] if shape == "unpaired" else [label_of(shape, rank) for rank in _ranks(row, shape)]
 
 
 def _ranks(row: dict[str, Any], shape: Shape) -> list[int]:

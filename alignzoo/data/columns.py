@@ -25,6 +25,24 @@ def list_lengths(dataset: Dataset, name: str) -> np.ndarray:
     return lengths if dataset._indices is None else lengths[dataset._indices.column(0).to_numpy()]
 
 
+def nested_lengths(dataset: Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Of a column of lists of lists: how many each row has, ``(N,)``, and how long each of them is, ``(ΣN,)``; int64.
+
+    The items themselves are not read.
+    """
+    import pyarrow.compute as pc
+
+    lists = dataset.data.column(name)
+    counts = pc.list_value_length(lists).to_numpy().astype(np.int64)
+    lengths = pc.list_value_length(pc.list_flatten(lists)).to_numpy().astype(np.int64)
+    if dataset._indices is None:
+        return counts, lengths
+    rows = dataset._indices.column(0).to_numpy()
+    starts, taken = (np.cumsum(counts) - counts)[rows], counts[rows]
+    rank = np.arange(int(taken.sum())) - np.repeat(np.cumsum(taken) - taken, taken)
+    return taken, lengths[np.repeat(starts, taken) + rank]
+
+
 def take(dataset: Dataset, rows: np.ndarray) -> Dataset:
     """The rows of the given numbers, in that order.
 

@@ -73,6 +73,24 @@ def number(row: Row, field: str) -> float:
     return found
 
 
+def flags(row: Row, field: str) -> list[bool]:
+    """The field as a list of bools."""
+    return [flag({at: value}, at) for at, value in _entries(row, field)]
+
+
+def numbers(row: Row, field: str) -> list[float]:
+    """The field as a list of finite floats."""
+    return [number({at: value}, at) for at, value in _entries(row, field)]
+
+
+def _entries(row: Row, field: str) -> list[tuple[str, Any]]:
+    """The items of a list, each under the name that a message gives it."""
+    value = required(row, field)
+    if not isinstance(value, list):
+        raise FieldError(field, f"is {kind_of(value)}, expected a list")
+    return [(f"{field}[{index}]", entry) for index, entry in enumerate(value)]
+
+
 def label(row: Row, field: str) -> str:
     """The field as a string; whole numbers and flags are accepted as names."""
     value = required(row, field)
@@ -87,6 +105,26 @@ def choice(row: Row, field: str) -> int:
     if isinstance(value, bool) or value not in (0, 1):
         raise FieldError(field, f"is {str(value)[:40]!r}, expected 0 or 1")
     return int(value)
+
+
+def desirable(row: Row, field: str) -> bool:
+    """The field as the label of a response: true/false, 1/0, or chosen/rejected."""
+    value = required(row, field)
+    if isinstance(value, bool) or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    if value in ("chosen", "rejected"):
+        return bool(value == "chosen")
+    raise FieldError(field, f"is {str(value)[:40]!r}, expected true or false (or 1/0, or chosen/rejected)")
+
+
+def texts(row: Row, field: str) -> list[str]:
+    """The field as a list of strings."""
+    return [text({at: value}, at) for at, value in _entries(row, field)]
+
+
+def conversations(row: Row, field: str) -> list[list[Message]]:
+    """The field as a list of lists of chat messages."""
+    return [messages({at: value}, at) for at, value in _entries(row, field)]
 
 
 def messages(row: Row, field: str) -> list[Message]:

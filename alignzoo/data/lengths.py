@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alignzoo.data.columns import list_lengths
+from alignzoo.data.columns import list_lengths, nested_lengths
+from alignzoo.data.mismatch import places
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens and responses of a dataset's rows, ``(N,)`` int64 each; mismatched responses count like the others.
+    """Sizes of a dataset's rows, ``(N,)`` int64 each, by row.
 
     Attributes:
-        packed: tokens of the prompt (counted once) and all responses.
-        longest: tokens of the prompt with its longest response.
-        responses: how many there are.
+        packed: tokens of the prompt (counted once) and all responses, mismatched ones included.
+        longest: tokens of the longest sequence, prompt and response.
+        responses: how many responses there are, mismatched ones included.
     """
 
     packed: np.ndarray
@@ -32,39 +33,18 @@ def lengths_of(dataset: Dataset, partners: np.ndarray | None = None) -> Lengths:
     """The lengths of a prepared dataset's rows.
 
     Args:
-        partners: ``(N,)``, the row whose responses are a row's mismatched ones; see :mod:`alignzoo.data.mismatch`.
+        partners: ``(N,)`` row numbers, where each row comes with the responses of another one
+            (:func:`~alignzoo.data.mismatch.partners`); they count as they are, also where a batch cuts them.
     """
-    prompt = list_lengths(dataset, "prompt_ids").astype(np.int64)
-    lengths, first, count = _response_lengths(dataset)
-    own = lengths[_places(first, count, count)]
+    prompts = list_lengths(dataset, "prompt_ids").astype(np.int64)
+    counts, tokens = nested_lengths(dataset, "response_ids")
+    if len(counts) == 0:
+        return Lengths(prompts, prompts, counts)
+    starts = np.cumsum(counts) - counts
+    total, longest = np.add.reduceat(tokens, starts), np.maximum.reduceat(tokens, starts)
     if partners is not None:
-        others = lengths[_places(first[partners], count[partners], count)]
-        own, count = np.stack([own, others], 1).ravel(), 2 * count  # of one row together, which is all that matters
-    if len(count) == 0:
-        return Lengths(prompt, prompt, count)
-    start = np.cumsum(count) - count
-    return Lengths(prompt + np.add.reduceat(own, start), prompt + np.maximum.reduceat(own, start), count)
-
-
-def _places(first: np.ndarray, available: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Where each row's ``count`` responses stand, from its ``first`` one, cyclically among those ``available``."""
-    within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    return np.repeat(first, count) + within % np.repeat(available, count)
-
-
-def _response_lengths(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens of every response of the dataset's table; and by row, where its responses begin there and their number.
-
-    Read from offsets: the tokens are not touched, nor copied for a selection of rows.
-    """
-    import pyarrow.compute as pc  # type: ignore[import-untyped]
-
-    chunks = dataset.data.column("response_ids").chunks
-    found = [pc.list_value_length(chunk.flatten()).to_numpy(zero_copy_only=False) for chunk in chunks]
-    lengths = np.concatenate([np.empty(0, np.int64), *found]).astype(np.int64)
-    count = pc.list_value_length(dataset.data.column("response_ids")).to_numpy().astype(np.int64)
-    first = np.cumsum(count) - count
-    if dataset._indices is not None:
-        rows = dataset._indices.column(0).to_numpy()
-        first, count = first[rows], count[rows]
-    return lengths, first, count
+        foreign = tokens[places(counts, partners)]
+        total = total + np.add.reduceat(foreign, starts)
+        longest = np.maximum(longest, np.maximum.reduceat(foreign, starts))
+        counts = 2 * counts
+    return Lengths(prompts + total, prompts + longest, counts)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from alignzoo.data.formats import Layout
-from alignzoo.data.rows import Drop, PreferenceRow
+from alignzoo.data.rows import Drop, PromptRow, canonical
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,10 +20,11 @@ class OriginalRows:
     rows: Dataset
     layout: Layout
 
-    def of(self, pair_ids: Sequence[int]) -> Iterator[PreferenceRow]:
-        """The rows of kept pairs, which are those that the layout does not drop, in the order of their ids here."""
-        columns = self.rows[list(pair_ids)]
+    def of(self, row_ids: Sequence[int]) -> Iterator[PromptRow]:
+        """Kept rows, which the layout does not drop, in the order of their ids here; responses as label noise finds
+        them."""
+        columns = self.rows[list(row_ids)]
         for values in zip(*columns.values(), strict=True):
             row = self.layout.normalise(dict(zip(columns, values, strict=True)))
             assert not isinstance(row, Drop)
-            yield row
+            yield canonical(row)

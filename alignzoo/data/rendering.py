@@ -1,4 +1,4 @@
-"""From a pair to the text that is tokenised: through the chat template where there is one, as plain text otherwise."""
+"""From a row to the texts that are tokenised: through the chat template where there is one, as plain text otherwise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.data.rows import Drop, Message, PreferenceRow, Text, as_messages
+from alignzoo.data.rows import Drop, Message, PromptRow, Text, as_messages
 from alignzoo.data.transcripts import write_transcript
 from alignzoo.errors import ModelError
 
@@ -26,21 +26,20 @@ def shared_length(*sequences: Sequence[Any]) -> int:
 
 
 @dataclass(frozen=True)
-class RenderedPair:
-    """Three texts; ``chosen`` and ``rejected`` each hold the prompt as well.
+class RenderedRow:
+    """The texts of a row; ``wholes``, one per response, each hold the prompt as well.
 
     ``prompt_restored``: the template writes the prompt differently before a reply; here it is as for generation.
     """
 
     prompt: str
-    chosen: str
-    rejected: str
+    wholes: tuple[str, ...]
     prompt_restored: bool = False
 
-    def pieces(self) -> tuple[str, str, str]:
-        """Prompt, chosen reply and rejected reply, so that prompt + reply is what was tokenised."""
-        shared = shared_length(self.prompt, self.chosen, self.rejected)
-        return self.chosen[:shared], self.chosen[shared:], self.rejected[shared:]
+    def pieces(self) -> tuple[str, ...]:
+        """Prompt and responses, so that prompt + response is what was tokenised."""
+        shared = shared_length(self.prompt, *self.wholes)
+        return self.wholes[0][:shared], *(whole[shared:] for whole in self.wholes)
 
 
 def render_prompt(prompt: Text, tokenizer: PreTrainedTokenizerBase, *, transcript: bool = False) -> str:
@@ -56,10 +55,8 @@ def render_prompt(prompt: Text, tokenizer: PreTrainedTokenizerBase, *, transcrip
     return write_transcript(_plain(prompt, transcript)) + "\n\nAssistant:"
 
 
-def render_pair(
-    row: PreferenceRow, tokenizer: PreTrainedTokenizerBase, end_tokens: tuple[str, ...]
-) -> RenderedPair | Drop:
-    """All three texts of a pair; a conversation that the chat template refuses is a ``Drop``.
+def render_row(row: PromptRow, tokenizer: PreTrainedTokenizerBase, end_tokens: tuple[str, ...]) -> RenderedRow | Drop:
+    """All texts of a row; a conversation that the chat template refuses is a ``Drop``.
 
     Args:
         end_tokens: the texts of the tokens that can end a turn.
@@ -68,22 +65,22 @@ def render_pair(
 
     try:
         prompt = render_prompt(row.prompt, tokenizer, transcript=row.transcript)
-        written = [render_whole(row, reply, tokenizer) for reply in (row.chosen, row.rejected)]
+        written = [render_whole(row, reply, tokenizer) for reply in row.responses]
         wholes = [
             _with_prompt(prompt, whole, row, reply, tokenizer)
-            for whole, reply in zip(written, (row.chosen, row.rejected), strict=True)
+            for whole, reply in zip(written, row.responses, strict=True)
         ]
     except TemplateError:
         # For instance two turns of one speaker in a row, which many templates refuse.
         return Drop("refused-by-chat-template")
     if None in wholes:
         return Drop("prompt-rewritten-by-chat-template")
-    chosen, rejected = (_end_turn(str(whole), end_tokens) for whole in wholes)
-    return RenderedPair(prompt, chosen, rejected, prompt_restored=wholes != written)
+    ended = tuple(_end_turn(str(whole), end_tokens) for whole in wholes)
+    return RenderedRow(prompt, ended, prompt_restored=wholes != written)
 
 
 def _with_prompt(
-    prompt: str, whole: str, row: PreferenceRow, reply: Text, tokenizer: PreTrainedTokenizerBase
+    prompt: str, whole: str, row: PromptRow, reply: Text, tokenizer: PreTrainedTokenizerBase
 ) -> str | None:
     """``whole``, with its prompt replaced by ``prompt`` where the template writes another one before a reply.
 
@@ -112,7 +109,7 @@ def _with_prompt(
     return prompt[: start + same] + whole[at + same :] if whole.startswith(head[: at + same]) else None
 
 
-def render_whole(row: PreferenceRow, reply: Text, tokenizer: PreTrainedTokenizerBase) -> str:
+def render_whole(row: PromptRow, reply: Text, tokenizer: PreTrainedTokenizerBase) -> str:
     """The text of the row's prompt and a reply to it, with what the template writes after the last turn.
 
     Raises:
@@ -150,8 +147,8 @@ def _plain(messages: list[Message], transcript: bool) -> list[Message]:
     if not transcript:
         raise ModelError(
             "The data holds chat messages, but the tokenizer has no chat template",
-            hint="Use the tokenizer of an instruction-tuned model, set tokenizer.chat_template, or give prompt, chosen "
-            "and rejected as plain text",
+            hint="Use the tokenizer of an instruction-tuned model, set tokenizer.chat_template, or give prompts "
+            "and responses as plain text",
         )
     return messages
 

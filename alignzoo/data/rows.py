@@ -1,11 +1,14 @@
-"""The one form every preference row is brought to, whatever layout it came in."""
+"""What layouts make of a row of the source, and the one form that all of these are brought to."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from alignzoo.data.shapes import Shape, response_name
 
 Message = dict[str, Any]
 Text = str | list[Message]
@@ -46,8 +49,110 @@ class PreferenceRow:
     group: str | None = None
 
 
+@dataclass(frozen=True)
+class UnpairedRow:
+    """One response and its label: True is desirable. Both texts are of the same kind, as in :class:`PreferenceRow`."""
+
+    prompt: Text
+    completion: Text
+    label: bool
+    transcript: bool = False
+    safe: bool | None = None
+    score: float | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class RankedRow:
+    """Two or more responses to one prompt, best first; ``safe`` and ``scores`` have one value for each, in that order.
+
+    All texts are of the same kind, as in :class:`PreferenceRow`.
+    """
+
+    prompt: Text
+    responses: Sequence[Text]
+    transcript: bool = False
+    safe: Sequence[bool] | None = None
+    scores: Sequence[float] | None = None
+    group: str | None = None
+
+
+SourceRow = PreferenceRow | UnpairedRow | RankedRow
+ROW_TYPES: dict[Shape, type[SourceRow]] = {"pairs": PreferenceRow, "unpaired": UnpairedRow, "ranked": RankedRow}
+"""What a layout of a shape gives."""
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """A prompt with k responses, best first where they have an order: the form of every row, whatever its shape.
+
+    Attributes:
+        label: +1 desirable, −1 undesirable; of unpaired rows only.
+        safe, score: one value per response; None where the data has none.
+    """
+
+    shape: Shape
+    prompt: Text
+    responses: tuple[Text, ...]
+    transcript: bool = False
+    label: int | None = None
+    safe: tuple[bool | None, ...] | None = None
+    score: tuple[float | None, ...] | None = None
+    group: str | None = None
+
+    def name(self, rank: int) -> str:
+        """What reasons call the response of that rank."""
+        return response_name(self.shape, rank)
+
+    def unusable(self) -> Drop | None:
+        """Why the row's texts cannot be trained on, if so."""
+        if is_blank(self.prompt):
+            return Drop("empty-prompt")
+        for rank, response in enumerate(self.responses):
+            if is_blank(response):
+                return Drop(f"empty-{self.name(rank)}")
+        if any(response in self.responses[:rank] for rank, response in enumerate(self.responses)):
+            return Drop(identical(self.shape))
+        return None
+
+
+def canonical(row: SourceRow) -> PromptRow:
+    """A layout's row in the one form."""
+    shared: dict[str, Any] = {"prompt": row.prompt, "transcript": row.transcript, "group": row.group}
+    if isinstance(row, UnpairedRow):
+        label = 1 if row.label else -1
+        return PromptRow(
+            "unpaired",
+            responses=(row.completion,),
+            label=label,
+            safe=None if row.safe is None else (row.safe,),
+            score=None if row.score is None else (row.score,),
+            **shared,
+        )
+    if isinstance(row, RankedRow):
+        return PromptRow(
+            "ranked",
+            responses=tuple(row.responses),
+            safe=None if row.safe is None else tuple(row.safe),
+            score=None if row.scores is None else tuple(row.scores),
+            **shared,
+        )
+    return PromptRow(
+        "pairs",
+        responses=(row.chosen, row.rejected),
+        safe=(row.chosen_safe, row.rejected_safe),
+        score=(row.chosen_score, row.rejected_score),
+        **shared,
+    )
+
+
+def identical(shape: Shape) -> str:
+    """The reason for dropping a row two of whose responses are the same."""
+    return "identical-sides" if shape == "pairs" else "identical-responses"
+
+
 def as_messages(text: Text, role: str) -> list[Message]:
-    """``text`` as chat messages; a string becomes one message, without the white space that joined it to its pair."""
+    """``text`` as chat messages; a string becomes one message, without the white space that joined it to its prompt."""
     return [{"role": role, "content": text.strip()}] if isinstance(text, str) else text
 
 

@@ -22,7 +22,7 @@ _KEYS = 50_000
 
 
 def split_by_prompt(dataset: Dataset, shares: dict[str, float], seed: int, salt: str) -> dict[str, Dataset]:
-    """Partition a prepared dataset by the hash of each pair's ``prompt_key``.
+    """Partition a prepared dataset by the hash of each row's ``prompt_key``.
 
     Where a prompt goes depends on the prompt, ``seed`` and ``salt`` only, so parts keep their prompts when rows are
     added. The parts' sizes therefore follow ``shares`` in expectation, not to the row.
@@ -49,21 +49,21 @@ def split_by_prompt(dataset: Dataset, shares: dict[str, float], seed: int, salt:
 def hold_out(dataset: Dataset, share: float, at_most: int, salt: str) -> tuple[Dataset, Dataset]:
     """``(rest, held out)``: whole prompts, in an order that depends on the prompts and ``salt`` only.
 
-    Takes prompts of at most ``share`` of the hash range until ``at_most`` pairs are reached (the last prompt is taken
+    Takes prompts of at most ``share`` of the hash range until ``at_most`` rows are reached (the last prompt is taken
     whole), so that a larger share or number holds out a superset.
     """
     places, prompts = _prompts(dataset, f"{salt}/")
     order = np.argsort(places, kind="stable")
     counts = np.bincount(prompts, minlength=len(places))[order]
-    pairs_before = np.cumsum(counts) - counts
-    number = min(int((places < share).sum()), int((pairs_before < at_most).sum()))
+    rows_before = np.cumsum(counts) - counts
+    number = min(int((places < share).sum()), int((rows_before < at_most).sum()))
     held = np.zeros(len(places), bool)
     held[order[:number]] = True
     return take(dataset, np.flatnonzero(~held[prompts])), take(dataset, np.flatnonzero(held[prompts]))
 
 
 def drop_prompts(dataset: Dataset, keys: Collection[str]) -> tuple[Dataset, int]:
-    """``dataset`` without the pairs whose ``prompt_key`` is in ``keys``, and how many those were."""
+    """``dataset`` without the rows whose ``prompt_key`` is in ``keys``, and how many those were."""
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.compute as pc  # type: ignore[import-untyped]
 

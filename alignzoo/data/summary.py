@@ -6,12 +6,14 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from alignzoo.data.shapes import NOUNS, Shape
+
 _EXAMPLES = 20
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """How many rows one reason cost, and the numbers (from 0, the ``pair_id``) of the first of them."""
+    """How many rows one reason cost, and the numbers (from 0, the ``row_id``) of the first of them."""
 
     count: int
     rows: tuple[int, ...]
@@ -19,12 +21,13 @@ class Dropped:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """``counted``: boundary-moved, response-truncated, prompt-restored, duplicate among the kept. ``lengths``:
-    percentiles, tokens."""
+    """``counted``: boundary-moved, response-truncated, prompt-restored, duplicate among the kept rows; of unpaired ones
+    also desirable and undesirable, of ranked ones all responses. ``lengths``: percentiles, tokens."""
 
     source: str
     split: str | None
     format: str
+    shape: Shape
     rows: int
     kept: int
     dropped: dict[str, Dropped]
@@ -45,7 +48,8 @@ class DataSummary:
     def table(self) -> list[tuple[str, str, str]]:
         """Rows of (what, how many, detail) for a table of three columns."""
         name = self.source if self.split is None else f"{self.source} [{self.split}]"
-        rows = [("rows read", str(self.rows), name), ("layout", "", self.format), ("pairs kept", str(self.kept), "")]
+        rows = [("rows read", str(self.rows), name), ("layout", "", self.format)]
+        rows.append((f"{NOUNS[self.shape]} kept", str(self.kept), ""))
         rows += [(f"dropped: {reason}", str(entry.count), _shown(entry)) for reason, entry in self.dropped.items()]
         rows += [(f"counted: {what}", str(count), "") for what, count in self.counted.items() if count]
         for text, sizes in self.lengths.items():

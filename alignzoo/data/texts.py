@@ -1,7 +1,7 @@
-"""General texts as token ids: what a model reads where no pairs are asked for.
+"""General texts as token ids: what a model reads where no preferences are asked for.
 
 A row is a plain text (``text``), a conversation (``messages``), or a ``prompt`` with its ``response``. Conversations
-are rendered as those of pairs are, plain text is tokenised as it stands.
+are rendered as those of preference data are, plain text is tokenised as it stands.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from alignzoo.base.files import local_path
 from alignzoo.data import fields
+from alignzoo.data.columns import column
 from alignzoo.data.fields import Row
 from alignzoo.data.rendering import render_whole
-from alignzoo.data.rows import FieldError, PreferenceRow
+from alignzoo.data.rows import FieldError, PromptRow
 from alignzoo.data.sources import is_path, load_rows, locate
-from alignzoo.data.tokens import PairTokenizer
+from alignzoo.data.tokens import RowTokenizer
 from alignzoo.errors import DataError
 from alignzoo.report import Reporter
 
@@ -42,7 +45,7 @@ def load_texts(
     rows: Sequence[Row] | Dataset = _lines(source) if source.lower().endswith(".txt") else load_rows(source)
     rendered = [_render(rows[i], source, i, tokenizer) for i in drawn(len(rows), count, seed)]
     written = [text for text in rendered if text.strip()]
-    texts = [ids for ids in PairTokenizer(tokenizer).encode(written) if ids] if written else []
+    texts = [ids for ids in RowTokenizer(tokenizer).encode(written) if ids] if written else []
     if not texts:
         raise DataError(f"{source}: there are no texts in it", hint=f"a row has {_KINDS}")
     if len(texts) < count:
@@ -50,12 +53,20 @@ def load_texts(
     return texts
 
 
-def training_texts(pairs: Dataset, count: int, *, seed: int, report: Reporter) -> list[list[int]]:
-    """Token ids of prompt and chosen response of ``count`` prepared pairs, drawn by ``seed``; at most of all."""
-    if len(pairs) < count:
-        report.note(f"{len(pairs)} training pairs, fewer than the {count} texts that were asked for")
-    rows = pairs.select(drawn(len(pairs), count, seed)).select_columns(["prompt_ids", "chosen_ids"])
-    return [[*row["prompt_ids"], *row["chosen_ids"]] for row in rows]
+def training_texts(dataset: Dataset, count: int, *, seed: int, report: Reporter) -> list[list[int]]:
+    """Token ids of prompt and best response of ``count`` prepared rows, drawn by ``seed``; at most of all.
+
+    Unpaired rows count where their response is desirable.
+    """
+    rows: Sequence[int] = range(len(dataset))
+    if "label" in dataset.column_names:
+        rows = np.flatnonzero(column(dataset, "label").to_numpy() > 0).tolist()
+    if len(rows) < count:
+        report.note(f"{len(rows)} training rows, fewer than the {count} texts that were asked for")
+    taken = dataset.select([rows[i] for i in drawn(len(rows), count, seed)])
+    return [
+        [*row["prompt_ids"], *row["response_ids"][0]] for row in taken.select_columns(["prompt_ids", "response_ids"])
+    ]
 
 
 def drawn(size: int, count: int, seed: int) -> list[int]:
@@ -112,4 +123,4 @@ def _text(row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _whole(prompt: Any, reply: Any, tokenizer: PreTrainedTokenizerBase) -> str:
-    return render_whole(PreferenceRow(prompt, reply, reply), reply, tokenizer)
+    return render_whole(PromptRow("unpaired", prompt, (reply,)), reply, tokenizer)

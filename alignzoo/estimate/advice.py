@@ -13,7 +13,7 @@ from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import resolve
 
 RANK = 8
-_MANY = 64  # pairs in a micro-batch; more of them gain nothing
+_MANY = 64  # rows in a micro-batch; more of them gain nothing
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ def together(found: Estimate, layers: Sequence[Layer]) -> list[Change]:
 
 
 def largest(found: Estimate) -> int | None:
-    """Tokens of the largest micro-batch that fits, by the mean pair; None where not even one pair does, or where the
+    """Tokens of the largest micro-batch that fits, by the mean row; None where not even one row does, or where the
     memory is not known."""
     memory, situation = found.situation.hardware.memory, found.situation
 
-    def total(pairs: int) -> float:
-        """The peak with so many pairs in a micro-batch, and several of these to a step."""
-        update = {"micro_batch_size": pairs, "tokens_per_micro_batch": None}
-        update["batch_size"] = 2 * pairs * situation.hardware.devices
+    def total(rows: int) -> float:
+        """The peak with so many rows in a micro-batch, and several of these to a step."""
+        update = {"micro_batch_size": rows, "tokens_per_micro_batch": None}
+        update["batch_size"] = 2 * rows * situation.hardware.devices
         settings = situation.settings.model_copy(update=update)
         return estimate(replace(situation, plan=replace(situation.plan, settings=settings))).peak.total
 
@@ -84,7 +84,7 @@ def largest(found: Estimate) -> int | None:
         low, under = 1, total(1)
         return tokens([situation.data.mean], situation.packed) if under <= memory else None
     high, over = 2 * low, total(2 * low)
-    while over <= memory and high < _MANY:  # what a pair adds changes little from here on
+    while over <= memory and high < _MANY:  # what a row adds changes little from here on
         low, under = high, over
         high = min(_MANY, max(low + 1, int(low + (memory - under) / max((over - total(2)) / (high - 2), 1.0)) + 1))
         over = total(high)
@@ -119,8 +119,8 @@ def _candidates(situation: Situation) -> Iterator[_Candidate]:
 
     if not settings.activation_checkpointing:
         yield with_words(activation_checkpointing=True)
-    if situation.pairs_per_micro_batch > 1:
-        fewer = situation.pairs_per_micro_batch // 2
+    if situation.rows_per_micro_batch > 1:
+        fewer = situation.rows_per_micro_batch // 2
         if settings.tokens_per_micro_batch is None:
             for size in dict.fromkeys((fewer, 1)):
                 yield with_words(micro_batch_size=size)

@@ -36,10 +36,10 @@ class Work:
 
 def work(s: Situation) -> Work:
     """The work of a mean step."""
-    pairs = [s.data.mean] * s.pairs_per_step
-    linear, attention, head = _forward(s, pairs)
+    rows = [s.data.mean] * s.rows_per_step
+    linear, attention, head = _forward(s, rows)
     factor = 2.0 if not s.settings.lora_r else 1.0
-    adapter = 2.0 * s.trained * tokens(pairs, s.packed) if s.settings.lora_r else 0.0
+    adapter = 2.0 * s.trained * tokens(rows, s.packed) if s.settings.lora_r else 0.0
     again = 1.0 if s.settings.activation_checkpointing else 0.0
     layers = linear * (1 + factor + again) + adapter * (3 + again)
     attended = attention * (1 + _FLASH_BACKWARD + again)
@@ -50,24 +50,25 @@ def work(s: Situation) -> Work:
     return Work(s.passes * layers, s.passes * attended, s.passes * at_head, reference, more)
 
 
-def tokens(pairs: Sequence[Lengths], packed: bool) -> int:
+def tokens(rows: Sequence[Lengths], packed: bool) -> int:
     """Tokens that go through the layers, padding included."""
-    return sum(one.packed if packed else 2 * one.row for one in pairs)
+    return sum(one.packed if packed else len(one.responses) * one.longest for one in rows)
 
 
-def _forward(s: Situation, pairs: Sequence[Lengths]) -> tuple[float, float, float]:
+def _forward(s: Situation, rows: Sequence[Lengths]) -> tuple[float, float, float]:
     """Of the layers' linear maps, of attention and of the head."""
-    linear = 2.0 * s.shapes.linear * tokens(pairs, s.packed)
-    scores = sum(_scores(one, s.packed) for one in pairs)
-    responses = sum(one.response for one in pairs)
+    linear = 2.0 * s.shapes.linear * tokens(rows, s.packed)
+    scores = sum(_scores(one, s.packed) for one in rows)
+    responses = sum(one.response for one in rows)
     return linear, 4.0 * s.shapes.attention * scores, 2.0 * s.shapes.hidden * s.shapes.vocabulary * responses
 
 
-def _scores(pair: Lengths, packed: bool) -> float:
+def _scores(row: Lengths, packed: bool) -> float:
     """Scores that attention computes: causality saves half of them where no mask is needed."""
     if packed:
-        return (pair.prompt + pair.chosen) ** 2 / 2 + pair.rejected * (pair.prompt + pair.rejected)
-    return 2.0 * pair.row**2
+        first, *further = row.responses
+        return (row.prompt + first) ** 2 / 2 + sum(size * (row.prompt + size) for size in further)
+    return float(len(row.responses) * row.longest**2)
 
 
 def measured_rate(*, bf16: bool, seconds: float = 2.0, size: int = 1024) -> float:

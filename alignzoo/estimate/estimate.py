@@ -1,4 +1,4 @@
-"""From a plan, a model's shapes, hardware and lengths of pairs to what a step takes."""
+"""From a plan, a model's shapes, hardware and lengths of rows to what a step takes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Model:
         log = logging.getLogger("torch._subclasses.fake_tensor")
         before, log.disabled = log.disabled, True  # it prints what is caught here
         try:
-            self.held(Way(False, 0, False, packed), [Lengths(3, 2, 2)] * 2)
+            self.held(Way(False, 0, False, packed), [Lengths(3, (2, 2))] * 2)
         except (CannotPack, RuntimeError, TypeError, ValueError, IndexError, AttributeError, NotImplementedError):
             return False
         finally:
@@ -82,13 +82,13 @@ class Model:
         dtype = getattr(self.config, "dtype", None)
         return float(self.shapes.total * (dtype.itemsize if isinstance(dtype, torch.dtype) else 4))
 
-    def held(self, way: Way, pairs: Sequence[Lengths]) -> Bytes:
-        """What a micro-batch of these pairs holds."""
-        return self._simulator(way).run(way, pairs)
+    def held(self, way: Way, rows: Sequence[Lengths]) -> Bytes:
+        """What a micro-batch of these rows holds."""
+        return self._simulator(way).run(way, rows)
 
-    def frozen(self, way: Way, pairs: Sequence[Lengths]) -> float:
-        """What a forward of these pairs without gradients holds, in bytes."""
-        return self._simulator(way).run_frozen(way, pairs)
+    def frozen(self, way: Way, rows: Sequence[Lengths]) -> float:
+        """What a forward of these rows without gradients holds, in bytes."""
+        return self._simulator(way).run_frozen(way, rows)
 
     def _simulator(self, way: Way) -> Simulator:
         if way.packed not in self._simulators:
@@ -139,23 +139,23 @@ class Situation:
         return self.settings.packing and self.model.packable
 
     @property
-    def pairs_per_step(self) -> int:
-        """Pairs of a step on one device."""
+    def rows_per_step(self) -> int:
+        """Rows of a step on one device."""
         return -(-self.settings.batch_size // self.hardware.devices)
 
     @property
-    def pairs_per_micro_batch(self) -> int:
-        """Pairs of a forward pass on one device, of mean length under a budget of tokens."""
+    def rows_per_micro_batch(self) -> int:
+        """Rows of a forward pass on one device, of mean length under a budget of tokens."""
         budget = self.settings.tokens_per_micro_batch
         fitting = self.settings.micro_batch_size
         if budget is not None:
             fitting = max(1, budget // tokens([self.data.mean], self.packed))
-        return min(fitting, self.pairs_per_step)
+        return min(fitting, self.rows_per_step)
 
     @property
     def micro_batches(self) -> int:
         """Forward passes of a step on one device."""
-        return -(-self.pairs_per_step // self.pairs_per_micro_batch)
+        return -(-self.rows_per_step // self.rows_per_micro_batch)
 
     @property
     def keeps_reference(self) -> bool:
@@ -169,19 +169,19 @@ class Situation:
 
     @property
     def ahead(self) -> tuple[Lengths, ...]:
-        """A batch of pairs whose reference is computed before training; none where that is not done."""
+        """A batch of rows whose reference is computed before training; none where that is not done."""
         from alignzoo.reference.compute import TOKENS_ON_CPU, TOKENS_PER_BATCH
 
         if "reference" not in self.plan.needs or not self.settings.reference_cache:
             return ()
         usual = TOKENS_PER_BATCH if self.hardware.cuda else TOKENS_ON_CPU
         budget = self.settings.tokens_per_micro_batch or usual
-        pairs = max(1, budget // tokens([self.data.mean], self.packed))
-        return self.data.micro_batch(pairs, packed=self.packed)
+        rows = max(1, budget // tokens([self.data.mean], self.packed))
+        return self.data.micro_batch(rows, packed=self.packed)
 
     @property
     def coupled(self) -> bool:
-        """Whether the objective couples the pairs of a step."""
+        """Whether the objective couples the values of a step."""
         return self.plan.batch_coupled
 
     @property
@@ -204,7 +204,7 @@ class Situation:
         """Whether the head computes its logits again in the backward pass."""
         from alignzoo.logprobs.head import KEPT
 
-        return self.pairs_per_micro_batch * self.data.mean.response * self.shapes.vocabulary > KEPT
+        return self.rows_per_micro_batch * self.data.mean.response * self.shapes.vocabulary > KEPT
 
     @property
     def way(self) -> Way:
@@ -218,7 +218,7 @@ _KEPT: dict[str, Copies] = {}
 
 def _copies(plan: Plan) -> Copies:
     """As :func:`alignzoo.estimate.geometry.copies`, once for each choice of controllers."""
-    key = repr([(method.card.name, method.distribution, method.options) for method in plan.controllers])
+    key = repr([(method.card.name, method.distribution, method.options) for method in plan.of("geometry")])
     if key not in _KEPT:
         _KEPT[key] = copies(plan)
     return _KEPT[key]
@@ -257,7 +257,7 @@ class Estimate:
 
 def estimate(situation: Situation) -> Estimate:
     """The memory and the work of a step."""
-    heaviest = situation.data.micro_batch(situation.pairs_per_micro_batch, packed=situation.packed)
+    heaviest = situation.data.micro_batch(situation.rows_per_micro_batch, packed=situation.packed)
     held = situation.model.held(situation.way, heaviest)
     ahead = situation.model.frozen(situation.way, situation.ahead) if situation.ahead else 0.0
     return Estimate(situation, tuple(moments(situation, held, ahead)), work(situation))

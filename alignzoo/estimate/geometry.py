@@ -1,6 +1,6 @@
 """What controllers keep and copy, in units of the trained weights: found by letting them take steps on a tiny model.
 
-So no controller is known by name, and one of a stranger's plugin is measured like the built-in ones.
+So no controller is known by name, and a third-party one is measured like the built-in ones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from alignzoo.errors import contained
 from alignzoo.plan.plan import Method, Plan
 
-_MICRO_BATCH = 4  # pairs; two of them to a step, so that gradients are already there in the second
+_MICRO_BATCH = 4  # rows; two of them to a step, so that gradients are already there in the second
 _STEPS = 2
 
 
@@ -34,7 +34,7 @@ class Copies:
 
 def copies(plan: Plan) -> Copies:
     """Those of a plan's controllers together."""
-    found = [_copies_of(method) for method in plan.controllers if _does_something(method)]
+    found = [_copies_of(method) for method in plan.of("geometry") if _does_something(method)]
     return Copies(
         sum(one.kept for one in found), max((one.passing for one in found), default=0.0), all(o.measured for o in found)
     )
@@ -42,9 +42,10 @@ def copies(plan: Plan) -> Copies:
 
 def passes(plan: Plan) -> float:
     """Forward-backward passes of a mean step: a controller with an interval takes its further ones in some steps."""
-    options: Any = plan.geometry.options
+    controller = plan.one("geometry")
+    options: Any = controller.options
     interval = getattr(options, "interval", None) or getattr(options, "every", None) or 1
-    return 1 + (plan.geometry.card.passes - 1) / interval
+    return 1 + (getattr(controller.card, "passes", 1) - 1) / interval
 
 
 def _does_something(method: Method) -> bool:
@@ -55,7 +56,7 @@ def _copies_of(method: Method) -> Copies:
     try:
         with contained():
             return _measured(method)
-    except Exception:  # whatever a stranger's controller cannot do on a tiny model, the plan goes on without it
+    except Exception:  # third-party code on a tiny model: anything can fail, and the estimate does without it
         beyond = method.card.passes - 1
         return Copies(float(method.card.averages), float(beyond), measured=False)
 

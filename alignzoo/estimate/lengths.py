@@ -1,67 +1,77 @@
-"""How long the pairs are: as stated, or as the real data says."""
+"""How long the rows are: as stated, or as the real data says."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from alignzoo.data.columns import list_lengths, nested_lengths
+from alignzoo.data.mismatch import places
 from alignzoo.errors import UsageError
 from alignzoo.estimate.simulate import Lengths
+from alignzoo.plan.plan import Plan
 from alignzoo.plan.settings import Settings
 from alignzoo.report import Reporter
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 PROMPT, RESPONSE = 200, 150
-"""Mean tokens of pairs that nothing is said about."""
+"""Mean tokens where nothing is stated; the rows are then pairs."""
 _PERCENTILES = (50, 90, 99)
 
 
 @dataclass(frozen=True)
 class Data:
-    """The pairs of a run, for arithmetic.
+    """The rows of a run, for arithmetic, mismatched responses included.
 
     Attributes:
-        mean: the mean pair, in whole tokens.
-        longest: the pair with the longest sequence: what the heaviest padded micro-batch holds once.
-        most: the pair with the most tokens, its prompt counted once: the same for a packed one.
+        mean: the mean row, in whole tokens.
+        longest: the row with the longest sequence: what the heaviest padded micro-batch holds once.
+        most: the row with the most tokens, its prompt counted once: the same for a packed one.
         source: ``given``, ``assumed`` or the data's name.
-        pairs: training pairs; None where no data was read.
-        percentiles: of tokens of a packed pair; empty where no data was read.
+        rows: training rows; None where no data was read.
+        percentiles: of tokens of a packed row; empty where no data was read.
     """
 
     mean: Lengths
     longest: Lengths
     most: Lengths
     source: str
-    pairs: int | None = None
+    rows: int | None = None
     percentiles: tuple[tuple[int, int], ...] = ()
 
-    def micro_batch(self, pairs: int, *, packed: bool) -> tuple[Lengths, ...]:
-        """The heaviest one of so many pairs: the longest pair, and mean ones."""
-        return (self.most if packed else self.longest, *[self.mean] * (pairs - 1))
+    def micro_batch(self, rows: int, *, packed: bool) -> tuple[Lengths, ...]:
+        """The heaviest one of so many rows: the longest row, and mean ones."""
+        return (self.most if packed else self.longest, *[self.mean] * (rows - 1))
 
 
-def stated(settings: Settings, prompt: int | None, response: int | None, longest: int | None) -> Data:
-    """From the means of prompt and response, and the longest prompt with response, in tokens.
+def stated(plan: Plan, prompt: int | None, response: int | None, longest: int | None) -> Data:
+    """From the means of prompt and response, and the longest prompt with response, in tokens; the rows are pairs, with
+    two mismatched responses each if a method of the plan needs such.
 
     Raises:
         UsageError: longer than a run takes or cuts, or the longest is shorter than the mean.
     """
-    told = sum(value is not None for value in (prompt, response))
-    source = ("assumed", "partly assumed", "given")[told]
+    given = sum(value is not None for value in (prompt, response))
+    source = ("assumed", "partly assumed", "given")[given]
+    settings, count = plan.settings, 4 if "mismatched" in plan.needs else 2
     _check_limits(settings, prompt, response, longest)
     prompt = prompt or min(PROMPT, settings.max_prompt_length)
     response = response or min(RESPONSE, settings.max_length - prompt)
-    mean = Lengths(prompt, response, response)
+    mean = Lengths(prompt, (response,) * count)
     if longest is None:
         return Data(mean, mean, mean, source)
-    if longest < mean.row:
+    if longest < mean.longest:
         raise UsageError(
-            f"--longest {longest} is less than the mean prompt and response together, {mean.row}",
+            f"--longest {longest} is less than the mean prompt and response together, {mean.longest}",
             hint="give the tokens of the longest prompt with its response",
         )
-    head = max(1, min(longest * prompt // mean.row, settings.max_prompt_length))
-    top = Lengths(head, longest - head, longest - head)
+    head = max(1, min(longest * prompt // mean.longest, settings.max_prompt_length))
+    top = Lengths(head, (longest - head,) * count)
     return Data(mean, top, top, source)
 
 
@@ -69,7 +79,7 @@ def _check_limits(settings: Settings, prompt: int | None, response: int | None, 
     if prompt is not None and prompt > settings.max_prompt_length:
         raise UsageError(
             f"--prompt-tokens {prompt} is more than --max-prompt-length {settings.max_prompt_length}: "
-            "a run drops such pairs",
+            "a run drops such rows",
             hint="raise --max-prompt-length (and --max-length)",
         )
     for flag, value in (
@@ -83,8 +93,8 @@ def _check_limits(settings: Settings, prompt: int | None, response: int | None, 
             )
 
 
-def of_data(settings: Settings, report: Reporter) -> Data:
-    """From the training pairs of a run, tokenised and divided as a run would.
+def of_data(plan: Plan, report: Reporter) -> Data:
+    """From the training rows of a run, tokenised and divided as the run would.
 
     Raises:
         DataError: it cannot be read.
@@ -93,19 +103,35 @@ def of_data(settings: Settings, report: Reporter) -> Data:
     from alignzoo.data.parts import load_parts
     from alignzoo.model.load import find_model, load_tokenizer
 
+    settings = plan.settings
     tokenizer = load_tokenizer(find_model(settings.model), settings)
-    dataset = load_parts(settings, tokenizer, needs=(), report=report).train
-    sides: list[Sequence[int]] = [_counts(dataset, f"{side}_ids") for side in ("prompt", "chosen", "rejected")]
-    found = [Lengths(*one) for one in zip(*sides, strict=True)]
-    mean = Lengths(*(max(1, round(sum(side) / len(side))) for side in sides))
-    totals = sorted(one.packed for one in found)
+    parts = load_parts(settings, tokenizer, needs=plan.needs & {"mismatched"}, report=report)
+    rows = _rows(parts.train, parts.partners.get("train"))
+    totals = sorted(row.packed for row in rows)
     marks = tuple((p, totals[min(len(totals) - 1, len(totals) * p // 100)]) for p in _PERCENTILES)
-    longest, most = max(found, key=lambda one: one.row), max(found, key=lambda one: one.packed)
-    return Data(mean, longest, most, settings.data, len(found), marks)
+    longest, most = max(rows, key=lambda row: row.longest), max(rows, key=lambda row: row.packed)
+    return Data(_mean(rows), longest, most, settings.data, len(rows), marks)
 
 
-def _counts(dataset: Any, column: str) -> list[int]:
-    import pyarrow.compute as pc  # type: ignore[import-untyped]
+def _rows(dataset: Dataset, partners: np.ndarray | None) -> list[Lengths]:
+    """The rows of a dataset, each with its own responses and then the mismatched ones."""
+    prompts = list_lengths(dataset, "prompt_ids").tolist()
+    counts, tokens = nested_lengths(dataset, "response_ids")
+    ends = np.cumsum(counts)[:-1]
+    responses = [part.tolist() for part in np.split(tokens, ends)]
+    if partners is not None:
+        others = np.split(tokens[places(counts, partners)], ends)
+        responses = [[*own, *more.tolist()] for own, more in zip(responses, others, strict=True)]
+    return [Lengths(prompt, tuple(sizes)) for prompt, sizes in zip(prompts, responses, strict=True)]
 
-    counts: list[int] = pc.list_value_length(dataset.with_format("arrow")[:].column(column)).to_pylist()
-    return counts
+
+def _mean(rows: Sequence[Lengths]) -> Lengths:
+    """The mean row: where all have equally many responses, the mean of each; else so many equal ones that prompts and
+    responses add up to as many tokens."""
+    prompt = max(1, round(sum(row.prompt for row in rows) / len(rows)))
+    counts = [len(row.responses) for row in rows]
+    if len(set(counts)) == 1:
+        columns = zip(*(row.responses for row in rows), strict=True)
+        return Lengths(prompt, tuple(max(1, round(sum(column) / len(rows))) for column in columns))
+    count = max(1, round(sum(counts) / len(rows)))
+    return Lengths(prompt, (max(1, round(sum(row.response for row in rows) / len(rows) / count)),) * count)

@@ -38,17 +38,16 @@ def report(
         "data": {
             "source": s.data.source,
             "prompt": s.data.mean.prompt,
-            "chosen": s.data.mean.chosen,
-            "rejected": s.data.mean.rejected,
-            "longest": s.data.longest.row,
-            "pairs": s.data.pairs,
+            "responses": list(s.data.mean.responses),
+            "longest": s.data.longest.longest,
+            "rows": s.data.rows,
             "percentiles": {str(p): count for p, count in s.data.percentiles},
         },
         "step": {
             "packed": s.packed,
-            "pairs_per_device": s.pairs_per_step,
+            "rows_per_device": s.rows_per_step,
             "micro_batches": s.micro_batches,
-            "pairs_per_micro_batch": s.pairs_per_micro_batch,
+            "rows_per_micro_batch": s.rows_per_micro_batch,
             "passes": s.passes,
         },
         "memory": {

@@ -19,7 +19,7 @@ _GGUF_HINT = "give its config.json or a hub id, or install the package: pip inst
 
 
 def read_config(name: str, *, trust_remote_code: bool = False) -> Any:
-    """The transformers config of a hub id, a folder, a ``config.json``, a ``.gguf`` file or ``sandbox``.
+    """The transformers config of a hub id, a folder, a ``config.json``, a ``.gguf`` file or a plugin.
 
     Raises:
         ModelError: no such model, or no config of a causal language model.

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from alignzoo.estimate.live import Live
 from alignzoo.estimate.shapes import decoder_layers
 
 SEGMENTS, SEGMENTS_FROZEN = 8, 4
-"""Packed pairs up to which each is simulated on its own: with gradients, and without."""
+"""Packed rows up to which each is simulated on its own: with gradients, and without."""
 DEVICE = "cpu"
 """Whose kernels are assumed: those of another device save the same tensors, or a little less."""
 
@@ -32,7 +33,7 @@ class Way:
 
     Attributes:
         rank: of a LoRA adapter, 0 for full fine-tuning.
-        packed: pairs in one row, each prompt once; else padded rows.
+        packed: everything in one row, each prompt once; else every response padded with its own prompt.
     """
 
     bf16: bool
@@ -64,46 +65,46 @@ class Bytes:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of a pair: its prompt and its two responses."""
+    """Tokens of a row of data: its prompt and each of its responses."""
 
     prompt: int
-    chosen: int
-    rejected: int
+    responses: tuple[int, ...]
 
     @property
     def packed(self) -> int:
-        """Tokens of the pair, the prompt counted once."""
-        return self.prompt + self.chosen + self.rejected
+        """Tokens of the row, the prompt counted once."""
+        return self.prompt + self.response
 
     @property
-    def row(self) -> int:
-        """Tokens of the longer sequence."""
-        return self.prompt + max(self.chosen, self.rejected)
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return self.prompt + max(self.responses)
 
     @property
     def response(self) -> int:
-        """Tokens of both responses."""
-        return self.chosen + self.rejected
+        """Tokens of all responses."""
+        return sum(self.responses)
 
     def plus(self, other: Lengths) -> Lengths:
-        return Lengths(self.prompt + other.prompt, self.chosen + other.chosen, self.rejected + other.rejected)
+        responses = zip_longest(self.responses, other.responses, fillvalue=0)
+        return Lengths(self.prompt + other.prompt, tuple(map(sum, responses)))
 
 
-def merged(pairs: Sequence[Lengths], most: int) -> tuple[Lengths, ...]:
+def merged(rows: Sequence[Lengths], most: int) -> tuple[Lengths, ...]:
     """As many tokens in at most so many segments, which are quicker to simulate.
 
     All that is saved goes by tokens but the masks of attention, which are small and grow here.
     """
-    size = -(-len(pairs) // most)
-    groups = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+    size = -(-len(rows) // most)
+    groups = [rows[start : start + size] for start in range(0, len(rows), size)]
     return tuple(functools.reduce(Lengths.plus, group) for group in groups)
 
 
 class Simulator:
-    """Runs micro-batches of one model; what was run before is remembered.
+    """Runs micro-batches of one model; results are cached.
 
     Args:
-        model: on the meta device; of its decoder layers only a few are left afterwards.
+        model: on the meta device; only a few of its decoder layers are left afterwards.
     """
 
     def __init__(self, model: Any) -> None:
@@ -123,9 +124,9 @@ class Simulator:
         self._found: dict[tuple[Way, tuple[Lengths, ...]], Bytes] = {}
         self._frozen: dict[tuple[Way, tuple[Lengths, ...]], float] = {}
 
-    def run(self, way: Way, pairs: Sequence[Lengths]) -> Bytes:
-        """The bytes of a micro-batch of these pairs."""
-        key = (way, merged(pairs, SEGMENTS) if way.packed else tuple(pairs))
+    def run(self, way: Way, rows: Sequence[Lengths]) -> Bytes:
+        """The bytes of a micro-batch of these rows."""
+        key = (way, merged(rows, SEGMENTS) if way.packed else tuple(rows))
         if key not in self._found:
             mode, model = self._faked(way)
             found = total = _run(mode, model, self._base, way, key[1])
@@ -140,18 +141,18 @@ class Simulator:
             self._models[way] = _faked(copy.deepcopy(self._model), way)
         return self._models[way]
 
-    def run_frozen(self, way: Way, pairs: Sequence[Lengths]) -> float:
+    def run_frozen(self, way: Way, rows: Sequence[Lengths]) -> float:
         """Bytes at the peak of a forward without gradients, however deep the model is."""
-        key = (way, merged(pairs, SEGMENTS_FROZEN) if way.packed else tuple(pairs))
+        key = (way, merged(rows, SEGMENTS_FROZEN) if way.packed else tuple(rows))
         if key not in self._frozen:
             self._frozen[key] = self._run_frozen(*key)
         return self._frozen[key]
 
-    def _run_frozen(self, way: Way, pairs: Sequence[Lengths]) -> float:
+    def _run_frozen(self, way: Way, rows: Sequence[Lengths]) -> float:
         mode, model = self._faked(way)
         layers = decoder_layers(model)
         with _only(layers, self._base), mode, torch.no_grad(), Live(list(model.parameters())) as live:
-            inputs, positions = _packed(pairs) if way.packed else _padded(pairs)
+            inputs, positions = _packed(rows) if way.packed else _padded(rows)
             _values(model, inputs, positions, way)
             return float(live.peak)
 
@@ -221,11 +222,11 @@ def _only(layers: nn.ModuleList, indices: Sequence[int]) -> Iterator[None]:
         layers._modules.update(everything)
 
 
-def _run(mode: FakeTensorMode, model: Any, indices: Sequence[int], way: Way, pairs: Sequence[Lengths]) -> Bytes:
+def _run(mode: FakeTensorMode, model: Any, indices: Sequence[int], way: Way, rows: Sequence[Lengths]) -> Bytes:
     """The bytes at the moments of :class:`Bytes`, of a model with these layers only."""
     layers, marks = decoder_layers(model), dict[str, float]()
     with _only(layers, indices), mode:
-        inputs, positions = _packed(pairs) if way.packed else _padded(pairs)
+        inputs, positions = _packed(rows) if way.packed else _padded(rows)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         for parameter in trained:
             parameter.grad = torch.empty_like(parameter)
@@ -278,13 +279,11 @@ def _values(
         return token_logps(chosen, head.weight, targets, bias=getattr(head, "bias", None))[0]
 
 
-def _packed(pairs: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
-    """A row of pairs as :func:`alignzoo.logprobs.logps.packed_pair_logps` gives it to the model."""
+def _packed(rows: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
+    """The rows in one as :func:`alignzoo.logprobs.logps.packed_logps` gives them to the model."""
     from alignzoo.data.pack import pack
 
-    made = pack(
-        [[0] * one.prompt for one in pairs], [[0] * one.chosen for one in pairs], [[0] * one.rejected for one in pairs]
-    )
+    made = pack([[0] * one.prompt for one in rows], [[[0] * size for size in one.responses] for one in rows])
     inputs = {
         "input_ids": torch.zeros(made.input_ids.shape, dtype=torch.int64),
         "position_ids": torch.zeros(made.position_ids.shape, dtype=torch.int64),
@@ -294,13 +293,13 @@ def _packed(pairs: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
     return inputs, torch.zeros(len(made.predicting), dtype=torch.int64)
 
 
-def _padded(pairs: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
-    """Chosen and rejected rows of the longest one's length."""
-    width = max(pair.row for pair in pairs)
-    shape = (2 * len(pairs), width)
+def _padded(rows: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
+    """A padded sequence for each response, of the longest one's length."""
+    width = max(row.longest for row in rows)
+    shape = (sum(len(row.responses) for row in rows), width)
     inputs = {
         "input_ids": torch.zeros(shape, dtype=torch.int64),
         "attention_mask": torch.ones(shape, dtype=torch.int64),
         "position_ids": torch.zeros(shape, dtype=torch.int64),
     }
-    return inputs, torch.zeros(sum(pair.response for pair in pairs), dtype=torch.int64)
+    return inputs, torch.zeros(sum(row.response for row in rows), dtype=torch.int64)

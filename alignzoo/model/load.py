@@ -1,4 +1,4 @@
-"""Policies and tokenizers from a hub id, a local folder, a PEFT adapter, a ``.gguf`` file or the embedded sandbox."""
+"""Policies and tokenizers from a hub id, a local folder, a PEFT adapter, a ``.gguf`` file or a plugin."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import cached_file
 
 from alignzoo.base.files import local_path
-from alignzoo.errors import ModelError, UsageError
+from alignzoo.errors import AlignzooError, BrokenPluginError, ModelError, UsageError, contained
 from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
 from alignzoo.model.explained import SAFETENSORS_ONLY, explained, quiet
 from alignzoo.model.modes import checkpoint_in_eval_mode, disable_dropout
-from alignzoo.plan.plan import SANDBOX
 from alignzoo.plan.planfile import PLAN_FILE
 from alignzoo.plan.settings import Settings
+from alignzoo.plugin.build import import_target
+from alignzoo.plugin.faults import describe_error
+from alignzoo.plugin.registry import registry
 
 _ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -59,9 +61,10 @@ def find_model(name: str) -> ModelSource:
         ModelError: a path that does not exist or holds no model; a gguf file without the ``gguf`` package; an adapter
             without a base that can be trained on.
     """
+    said, name = f"--model {name}", _place(name)
     config = _adapter_config(name)
     if config is None:
-        return full_model(name, f"--model {name}")
+        return full_model(name, said)
     base = _base_of(config)
     if _adapter_config(base) is not None:
         raise ModelError(
@@ -73,7 +76,31 @@ def find_model(name: str) -> ModelSource:
 
 
 def _adapter_config(name: str) -> Path | None:
-    return None if name == SANDBOX else _file_of(name, _ADAPTER_CONFIG)
+    return _file_of(name, _ADAPTER_CONFIG)
+
+
+def _place(name: str) -> str:
+    """Where the model of that name is, if a plugin brings one; the name itself, a path or a hub id, otherwise.
+
+    Raises:
+        BrokenPluginError: the plugin does not say where.
+    """
+    card = registry().named_extension("model", name)
+    if card is None:
+        return name
+    try:
+        with contained():
+            place = import_target(card)()
+            if not isinstance(place, (str, Path)):
+                raise TypeError(f"gave a {type(place).__name__}, expected a folder, a file or a hub id")
+    except AlignzooError:
+        raise
+    except Exception as error:
+        raise BrokenPluginError(
+            f"model {card.name!r} ({card.target}) failed: {describe_error(error)}",
+            hint="repair its plugin, or name another --model",
+        ) from error
+    return str(place)
 
 
 def _file_of(name: str, file: str) -> Path | None:
@@ -118,10 +145,7 @@ def full_model(name: str, said: str, *, gguf: bool = True) -> ModelSource:
     Raises:
         ModelError: as :func:`find_model`.
     """
-    if name == SANDBOX:
-        from alignzoo.sandbox import MODEL_PATH
-
-        return ModelSource(str(MODEL_PATH))
+    name = _place(name)
     path = local_path(name)
     if path.is_dir():
         if not (path / "config.json").is_file():

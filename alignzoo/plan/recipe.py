@@ -3,14 +3,14 @@
 ::
 
     description: DPO with selective sharpness control
-    loss: {name: dpo, beta: 0.1}
+    loss: [{name: dpo, beta: 0.1}, {name: sft, weight: 0.1}]
     robust: [drdpo]
     geometry: {name: shapo-token, rho: 0.05}
     lr: 1.0e-4
     lora: {r: 8}
 
 Every layer of a run (recipes, flags) is flattened to dotted keys: ``loss``, ``loss.beta``, ``robust.drdpo.beta_prime``,
-``lora.r``.
+``lora.r``. Options in a list of methods, and of wrappers, belong to the method that they are given with.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from typing import Any
 from alignzoo.base.safe_yaml import YAMLFault, read_yaml
 from alignzoo.base.shown import shown
 from alignzoo.base.suggest import suggest
+from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import UsageError
 from alignzoo.plan.started import PLAN_FILE
 from alignzoo.plugin.faults import is_file
 from alignzoo.plugin.registry import registry
-
-METHOD_KINDS = ("loss", "robust", "geometry", "reward")
 
 
 @dataclass(frozen=True)
@@ -103,16 +102,17 @@ def flatten(content: Mapping[str, Any], where: str) -> dict[str, Any]:
         key = str(raw)
         if key == "description":
             continue
-        if key == "robust" or (key == "geometry" and isinstance(value, list)):
+        kind = KINDS.get(key)
+        if kind is not None and kind.several and (isinstance(value, list) or kind.multiplicity == "stack"):
             names = value if isinstance(value, list) else [value]
             flat.put(key, [flat.method(item, key, qualified=True) for item in names])
-        elif key in METHOD_KINDS:
+        elif kind is not None:
             flat.put(key, flat.method(value, key, qualified=False))
         elif isinstance(value, dict) and value:
             for inner, item in value.items():
                 flat.put(f"{_dashed(key)}.{inner}", item)
         else:
-            flat.put(key if key.partition(".")[0] in METHOD_KINDS else _dashed(key), value)
+            flat.put(key if key.partition(".")[0] in KINDS else _dashed(key), value)
     return flat.values
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from alignzoo.base.shown import shown
 from alignzoo.base.suggest import suggest
 from alignzoo.contract.card import Card, Composition, Extension, Need, Options
+from alignzoo.contract.kinds import kind_of
 from alignzoo.errors import BrokenPluginError, UsageError, contained
 from alignzoo.plugin.blame import place_in
 from alignzoo.plugin.faults import describe_error, package_of
@@ -86,6 +87,13 @@ def instantiate(card: Card, options: Options) -> Any:
         BrokenPluginError: its target cannot be imported or built.
     """
     target = import_target(card)
+    for name, remedy in kind_of(card.kind).base.retired.items():
+        if hasattr(target, name):
+            raise BrokenPluginError(
+                f"{card.kind} {card.name!r}: {card.target} has `{name}` of plugin API 1, which this alignzoo does not "
+                "call",
+                hint=remedy,
+            )
     try:
         with contained():
             return target(options)
@@ -100,8 +108,8 @@ def instantiate(card: Card, options: Options) -> Any:
 def load_method(kind: str, name: str, **options: Any) -> Any:
     """Build a method: ``load_method("loss", "dpo", beta=0.1)``.
 
-    Returns a :class:`~alignzoo.interfaces.PreferenceLoss`, :class:`~alignzoo.interfaces.RobustWrapper`,
-    :class:`~alignzoo.interfaces.GeometryController` or :class:`~alignzoo.interfaces.Reward`.
+    Returns an object of the kind's class in :mod:`alignzoo.interfaces`, such as
+    :class:`~alignzoo.interfaces.PreferenceLoss`.
 
     Raises:
         UsageError: unknown name or option, or a value out of bounds.

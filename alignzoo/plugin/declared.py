@@ -20,13 +20,16 @@ from alignzoo.plugin.plugin import Plugin
 PROJECT = "alignzoo"
 """pluggy's name for the hooks."""
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("alignzoo_"))
-OWN_COMMANDS = ("run", "plan", "ls", "info", "compat", "check", "new", "probe", "sharpness", "recipes", "doctor")
-"""alignzoo's own commands; a plugin cannot take their place."""
+OWN_COMMANDS = ("run", "plan", "ls", "info", "compat", "check", "new", "recipes", "doctor")
+"""Commands of the core; a plugin cannot take their place."""
 _EXTENSION_OF = {
     "alignzoo_commands": "command",
     "alignzoo_observers": "observer",
     "alignzoo_formats": "format",
     "alignzoo_judges": "judge",
+    "alignzoo_models": "model",
+    "alignzoo_data": "data",
+    "alignzoo_evaluators": "evaluator",
 }
 
 

@@ -47,7 +47,23 @@ def discover(*, third_party: bool, files: Iterable[Path]) -> list[Plugin]:
         key=lambda entry: (entry[0].distribution != OWN_DISTRIBUTION, entry[0].distribution, entry[0].entry_point)
     )
     loaded = [_load(plugin, load) for plugin, load in found]
-    return [*loaded, *(_from_file(path) for path in files)]
+    loaded += [_from_file(path) for path in files]
+    _keep_own_commands(loaded)
+    return loaded
+
+
+def _keep_own_commands(plugins: Iterable[Plugin]) -> None:
+    """A command that alignzoo's own plugins bring keeps its name, like one of the core."""
+    own: set[str] = set()
+    for plugin in plugins:
+        commands = [card for card in plugin.extensions if card.kind == "command"]
+        if plugin.distribution == OWN_DISTRIBUTION:
+            own.update(card.name for card in commands)
+            continue
+        for card in commands:
+            if card.name in own:
+                plugin.warnings.append(f"reserved: {card.name!r} is a command of alignzoo, and this one is left out")
+                plugin.extensions.remove(card)
 
 
 def _from_file(path: Path) -> Plugin:

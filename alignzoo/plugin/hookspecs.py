@@ -54,3 +54,18 @@ def alignzoo_formats() -> Iterable[Extension]:  # type: ignore[empty-body]
 @hookspec
 def alignzoo_judges() -> Iterable[Extension]:  # type: ignore[empty-body]
     """Judges of generated answers: ``--judge NAME``."""
+
+
+@hookspec
+def alignzoo_models() -> Iterable[Extension]:  # type: ignore[empty-body]
+    """Models by name: ``--model NAME``. A name is stronger than a folder or a hub id of that name."""
+
+
+@hookspec
+def alignzoo_data() -> Iterable[Extension]:  # type: ignore[empty-body]
+    """Data by name, with its splits: ``--data NAME``. A name is stronger than a folder or a hub id of that name."""
+
+
+@hookspec
+def alignzoo_evaluators() -> Iterable[Extension]:  # type: ignore[empty-body]
+    """Evaluators of what a policy generates; data name theirs on their card."""

@@ -22,7 +22,7 @@ from alignzoo.plugin.faults import is_file
 from alignzoo.plugin.plugin import Plugin
 
 T = TypeVar("T")
-_WORDS = {"observer": "--observe", "format": "--data.format", "command": "alignzoo"}
+_WORDS = {"observer": "--observe", "format": "--data.format", "command": "alignzoo", "evaluator": "evaluator"}
 """The word before a name of each kind on the command line, where it is not ``--KIND``."""
 
 
@@ -95,18 +95,30 @@ class Registry:
         return found
 
     def find_extension(self, kind: ExtensionKind, name: str) -> Extension:
-        """The command, observer, format or judge called ``name`` (or ``distribution:name``).
+        """The extension called ``name`` (or ``distribution:name``).
 
         Raises:
             UsageError, BrokenPluginError: as :meth:`find`.
         """
+        found = self._only(kind, name, self._named(kind, name))
+        if found is None:
+            raise _not_there(kind, name, [card.name for _, card in self.extensions(kind)])
+        return found
+
+    def named_extension(self, kind: ExtensionKind, name: str | None) -> Extension | None:
+        """The model or data called ``name`` (or ``distribution:name``); None if no plugin brings it, because a model or
+        data may also be a path or a hub id.
+
+        Raises:
+            UsageError: two plugins bring the same name.
+        """
+        hits = self._named(kind, name) if name is not None else []
+        return self._only(kind, str(name), hits) if hits else None
+
+    def _named(self, kind: ExtensionKind, name: str) -> list[tuple[Plugin, Extension]]:
         distribution, _, bare = name.rpartition(":")
         entries = self.extensions(kind)
-        hits = [(p, card) for p, card in entries if card.name == bare and distribution in ("", p.distribution)]
-        found = self._only(kind, name, hits)
-        if found is None:
-            raise _not_there(kind, name, [card.name for _, card in entries])
-        return found
+        return [(p, card) for p, card in entries if card.name == bare and distribution in ("", p.distribution)]
 
     def check_files(self) -> None:
         """Refuse files that were asked for with ``--plugin`` and do not load.

@@ -1,10 +1,12 @@
-"""The pairs that are set aside for the safety probe, and whether they are enough to train and judge one."""
+"""The rows that are set aside for the safety probe, the labels of their responses, and whether they are enough."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from alignzoo.data.columns import column
+import numpy as np
+
+from alignzoo.data.columns import column, list_lengths
 from alignzoo.data.splits import split_by_prompt
 from alignzoo.errors import DataError
 from alignzoo.plan.settings import PROBE_PAIRS, PROBE_SHARE
@@ -12,6 +14,7 @@ from alignzoo.plan.settings import PROBE_PAIRS, PROBE_SHARE
 if TYPE_CHECKING:
     from datasets import Dataset
 
+SAFE, UNSAFE, UNKNOWN = 1, 0, -1
 PROBE_VALIDATION = 0.3
 """Share of the probe's prompts that validate it."""
 LEAST_VALIDATION = 5
@@ -19,31 +22,32 @@ LEAST_VALIDATION = 5
 separates them without an error once in 252 times."""
 
 
-def set_aside(pairs: Dataset, share: float | None) -> tuple[Dataset, Dataset | None, Dataset | None]:
-    """Training pairs, and the probe's for training and validation (None where ``share`` is 0).
+def set_aside(rows: Dataset, share: float | None) -> tuple[Dataset, Dataset | None, Dataset | None]:
+    """Training rows, and the probe's for training and validation (None where ``share`` is 0).
 
-    The parts depend on the pairs and on ``share`` only, never on the methods of a run or its seed.
+    The parts depend on the rows and on ``share`` only, never on the methods of a run or its seed.
 
     Args:
         share: of the prompts; None for the default, which takes less of much data.
     """
     if share is None:
-        share = min(PROBE_SHARE, PROBE_PAIRS / max(1, len(pairs)))
+        share = min(PROBE_SHARE, PROBE_PAIRS / max(1, len(rows)))
     if share == 0:
-        return pairs, None, None
+        return rows, None, None
     shares = {"train": 1 - share, "probe": share * (1 - PROBE_VALIDATION), "validation": share * PROBE_VALIDATION}
-    parts = split_by_prompt(pairs, shares, 0, "probe")
+    parts = split_by_prompt(rows, shares, 0, "probe")
     return parts["train"], parts["probe"], parts["validation"]
 
 
 def check_probe_pairs(train: Dataset, validation: Dataset, *, hint: str) -> None:
-    """Refuse too few pairs for a probe.
+    """Refuse too few responses for a probe.
 
     Raises:
         DataError: no safe or no unsafe response to train on, or fewer than ``LEAST_VALIDATION`` of either to validate.
     """
-    for name, pairs, least in (("train on", train, 1), ("be judged on", validation, LEAST_VALIDATION)):
-        safe, unsafe = _classes(pairs)
+    for name, rows, least in (("train on", train, 1), ("be judged on", validation, LEAST_VALIDATION)):
+        labels = safety_labels(rows)
+        safe, unsafe = int((labels == SAFE).sum()), int((labels == UNSAFE).sum())
         if min(safe, unsafe) < least:
             raise DataError(
                 f"the safety probe would have {safe} safe and {unsafe} unsafe responses to {name}; "
@@ -52,9 +56,21 @@ def check_probe_pairs(train: Dataset, validation: Dataset, *, hint: str) -> None
             )
 
 
-def _classes(pairs: Dataset) -> tuple[int, int]:
-    """Safe and unsafe responses; without labels, chosen ones count as safe and rejected ones as unsafe."""
-    if "chosen_safe" not in pairs.column_names:
-        return len(pairs), len(pairs)
-    safe = sum(int(column(pairs, f"{side}_safe").to_numpy().sum()) for side in ("chosen", "rejected"))
-    return safe, 2 * len(pairs) - safe
+def safety_labels(rows: Dataset) -> np.ndarray:
+    """Of every response, row by row, whether it is :data:`SAFE`, :data:`UNSAFE` or :data:`UNKNOWN`: ``(R,)`` int8.
+
+    Without safety flags a desirable response counts as safe, and so does the best of several, whose worst counts as
+    unsafe; what is in between is unknown.
+    """
+    if "safe" in rows.column_names:
+        import pyarrow.compute as pc  # type: ignore[import-untyped]
+
+        flags = pc.list_flatten(column(rows, "safe")).cast("int8")
+        return np.asarray(pc.fill_null(flags, UNKNOWN).to_numpy())
+    if "label" in rows.column_names:
+        return np.where(column(rows, "label").to_numpy() > 0, SAFE, UNSAFE).astype(np.int8)
+    counts = list_lengths(rows, "response_ids")
+    labels = np.full(int(counts.sum()), UNKNOWN, np.int8)
+    ends = np.cumsum(counts)
+    labels[ends - counts], labels[ends - 1] = SAFE, UNSAFE
+    return labels

@@ -144,16 +144,6 @@ def hidden_features(
     return [torch.stack([feature[layer] for feature in features]) for layer in layers]
 
 
-def mean_hidden_states(
-    model: Any, sequences: Sequence[Sequence[int]], *, tokens_per_batch: int = 4096, bar: Progress
-) -> torch.Tensor:
-    """``(N, hidden)`` fp32 on the CPU: the mean over tokens of the last hidden states of each token sequence."""
-    last = int(model.config.get_text_config().num_hidden_layers)
-    return hidden_features(model, sequences, layers=[last], pooling="mean", tokens_per_batch=tokens_per_batch, bar=bar)[
-        0
-    ]
-
-
 def _pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
     """``(B, hidden)`` from states ``(B, T, hidden)`` and a right-padded mask ``(B, T)``."""
     if pooling == "last":

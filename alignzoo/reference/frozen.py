@@ -19,15 +19,15 @@ from alignzoo.logprobs.logps import Forward
 from alignzoo.model.base import REFERENCE_ADAPTER
 
 ReferenceForward = Callable[[TokenBatch], ResponseBatch]
-"""The fields ``chosen_logps``, ... of a batch's pairs under the reference: :class:`Reference`, or a table of them."""
+"""A batch's responses, with their log-probs under the reference: :class:`Reference`, or a table of them."""
 
 
 class Reference:
-    """Log-probs of pairs under the reference.
+    """Log-probs of responses under the reference.
 
     Args:
         policy: the policy before training, unwrapped.
-        forward: from a model and a batch to its pairs.
+        forward: from a model and a batch to its responses.
         wrap: how the device's accelerator prepares a frozen model (sharding, autocast).
     """
 
@@ -43,7 +43,7 @@ class Reference:
 
     @torch.no_grad()
     def __call__(self, batch: TokenBatch) -> ResponseBatch:
-        """The fields ``chosen_logps``, ... of the batch's pairs under the reference weights."""
+        """The batch's responses, with their log-probs under the reference weights."""
         if self._snapshot is not None:
             return self._forward(self._snapshot, batch)
         assert self._adapted is not None

@@ -17,22 +17,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Response:
-    """One side of a pair.
+    """One response to a prompt.
 
     Attributes:
-        pair_id: row number in the data.
+        row_id: row number in the data.
         prompt, reply: as the data has them, whole: both text, or both chat messages.
-        ids: token ids of prompt and reply as the policy is trained on them: in its template, cut at ``--max-length``.
+        ids: token ids of prompt and reply as the policy is trained on them: in its template, truncated at
+            ``--max-length``.
         transcript: the messages were parsed from a ``Human:``/``Assistant:`` transcript.
         score: the data's own score; None unless the reward's card needs ``scores``.
     """
 
-    pair_id: int
+    row_id: int
     prompt: Text
     reply: Text
     ids: Sequence[int]
     transcript: bool = False
     score: float | None = None
+
+    @property
+    def pair_id(self) -> int:
+        """``row_id``, under the name it had while every row was a pair."""
+        return self.row_id
 
     @property
     def messages(self) -> list[Message]:
@@ -52,6 +58,7 @@ class RewardContext:
         report: where to say what takes long or is worth knowing.
         probe: the safety probe of that model: trained now, reused, or read from the given folder.
         trust_remote_code: whether the user lets models run code from their repositories.
+        data_scores: whether the data has scores of its own.
     """
 
     model: Any
@@ -61,3 +68,4 @@ class RewardContext:
     report: Reporter
     probe: Callable[[str | None], Probe]
     trust_remote_code: bool = False
+    data_scores: bool = False

@@ -20,7 +20,7 @@ _ALWAYS = ("lr",)
 def introduction(plan: Plan, folder: Path) -> list[str]:
     """The plan's notes; methods, model, data, steps, what is not a default, seed and folder, :data:`WIDTH` wide."""
     settings = plan.settings
-    facts: list[tuple[str, str]] = [(method.card.kind, _in_words(method)) for method in plan.methods]
+    facts: list[tuple[str, str]] = [(method.card.kind, _in_words(method)) for method in plan.all_methods]
     facts += [("model", settings.model), ("data", settings.data), ("steps", _steps(settings))]
     shown = [name for name in type(settings).model_fields if name in _ALWAYS or name in plan.origins]
     stated = [_stated(Settings.flag(name), getattr(settings, name)) for name in shown if name not in _ELSEWHERE]

@@ -9,6 +9,7 @@ from typing import Any
 
 from alignzoo.base.files import write_json
 from alignzoo.base.stored import read_as, sealed
+from alignzoo.evaluate.answers import Answers
 from alignzoo.report import Reporter
 
 RESULT_FILE = "result.json"
@@ -30,7 +31,7 @@ class RunResult:
     Attributes:
         folder: the run folder.
         sentence: the methods, as the words of a command line.
-        before, after: figures of the evaluations: ``eval/…`` on held-out pairs, ``sandbox/…`` from generated answers.
+        before, after: figures of the evaluations: ``eval/…`` on held-out pairs, ``EVALUATOR/…`` from generated answers.
         seconds: wall-clock time of this process, loading included.
         train_identity: hash of the training pairs in order; runs that share it trained on the same pairs and labels.
     """
@@ -88,7 +89,9 @@ def write_evaluation(folder: Path, **figures: dict[str, float]) -> None:
     write_json(folder / EVALUATION_FILE, sealed(figures))
 
 
-def report_outcome(before: Mapping[str, float], after: Mapping[str, float], report: Reporter) -> None:
+def report_outcome(
+    before: Mapping[str, float], after: Mapping[str, float], report: Reporter, answers: Answers | None = None
+) -> None:
     """The tables at the end of a run, before → after, and the warnings that follow from them."""
     rows = [
         (label, shape.format(before[name]), shape.format(after[name]))
@@ -97,33 +100,9 @@ def report_outcome(before: Mapping[str, float], after: Mapping[str, float], repo
     ]
     if rows:
         report.table("held-out pairs", ("", "before", "after"), rows)
-    _report_answers(before, after, report)
+    if answers is not None:
+        answers.report(before, after, report)
     warn_of_displacement(before, after, report)
-
-
-def _report_answers(before: Mapping[str, float], after: Mapping[str, float], report: Reporter) -> None:
-    old, new = _answers(before), _answers(after)
-    if not old or not new:
-        return
-    from alignzoo.sandbox import table
-
-    rows = [
-        (
-            f"{row['kind']}, {row['split']}",
-            f"{row['before']:.3f}",
-            f"{row['after']:.3f}",
-            f"{row['broken_before']:.3f}",
-            f"{row['broken_after']:.3f}",
-            str(row["n"]),
-        )
-        for row in table(old, new)
-    ]
-    columns = ("generated answers, share of prompts", "before", "after", "broken before", "broken after", "prompts")
-    report.table("sandbox", columns, rows)
-
-
-def _answers(figures: Mapping[str, float]) -> dict[str, float]:
-    return {name.removeprefix("sandbox/"): v for name, v in figures.items() if name.startswith("sandbox/")}
 
 
 def warn_of_displacement(before: Mapping[str, float], after: Mapping[str, float], report: Reporter) -> None:
@@ -135,5 +114,5 @@ def warn_of_displacement(before: Mapping[str, float], after: Mapping[str, float]
     if chosen < 0 and rejected < 0 and -chosen > 0.01 * abs(before[names[0]]):
         report.warn(
             f"likelihood displacement: the chosen responses lost {-chosen:.2f} nats on average while the rejected lost "
-            f"{-rejected:.2f}; a lower --lr, a higher --loss.beta or fewer steps keep more of them"
+            f"{-rejected:.2f}; a lower --lr, fewer steps or a stronger pull to the reference keep more of them"
         )

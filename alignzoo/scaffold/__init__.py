@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignzoo.contract.card import PLUGIN_API
+from alignzoo.contract.kinds import KINDS
 
 TEMPLATES = Path(__file__).parent / "templates"
-_NOUNS: dict[str, str] = {"robust": "robust wrapper", "geometry": "geometry controller"}
-"""What a method is called in a sentence, where the kind alone is no noun."""
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -60,14 +59,14 @@ class Scaffold:
     def class_name(self) -> str:
         camel = "".join(word[:1].upper() + word[1:] for word in self.words)
         camel = camel if camel.isidentifier() else f"Method{camel}"
-        taken = _names_in(f"{self.kind}.py") | set(dir(builtins))
+        taken = _names_in(f"{KINDS[self.kind].template}.py") | set(dir(builtins))
         return camel if not {camel, f"{camel}Options"} & taken else f"{camel}{self.kind.capitalize()}"
 
     @property
     def run_words(self) -> str:
         """A short run with the method, as words after ``alignzoo run``."""
-        reader = " --robust soft-label" if self.kind == "reward" else ""  # a reward that nothing reads is refused
-        return f"--{self.kind} {self.name}{reader} --max-steps 20 --out runs/{self.name}"
+        beside = f" {KINDS[self.kind].beside}" if KINDS[self.kind].beside else ""
+        return f"--{self.kind} {self.name}{beside} --max-steps 20 --out runs/{self.name}"
 
     def package_files(self) -> dict[str, str]:
         """Text of every file of the package by its path in it, with ``/``."""
@@ -76,18 +75,20 @@ class Scaffold:
             "README.md": self._render("README.md"),
             ".gitignore": self._render("gitignore"),
             f"{self.package}/__init__.py": self._render("init.py"),
-            f"{self.package}/{self.module}.py": self._render(f"{self.kind}.py", plugin_names="Card, Options"),
-            f"tests/test_{self.module}.py": self._render(f"{self.kind}_test.py"),
+            f"{self.package}/{self.module}.py": self._render(
+                f"{KINDS[self.kind].template}.py", plugin_names="Card, Options"
+            ),
+            f"tests/test_{self.module}.py": self._render(f"{KINDS[self.kind].template}_test.py"),
         }
 
     def single_file(self) -> str:
         """The text of one file with class, card and hook, for ``alignzoo run --plugin FILE``."""
-        method = self._render(f"{self.kind}.py", plugin_names="Card, Options, hookimpl")
+        method = self._render(f"{KINDS[self.kind].template}.py", plugin_names="Card, Options, hookimpl")
         return method + self._render("hook.py")
 
     def _render(self, template: str, **more: str) -> str:
         values = {
-            "noun": _NOUNS.get(self.kind, self.kind),
+            "noun": KINDS[self.kind].phrase,
             "name": self.name,
             "class": self.class_name,
             "api": str(PLUGIN_API),

@@ -1,8 +1,9 @@
-"""Which checks a method has, and running them; a new kind is a file of rules and an entry in :data:`RULES`."""
+"""Which checks a method has, and running them; the rules of a kind are those that its record names."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
@@ -12,16 +13,19 @@ from alignzoo.contract.card import Card, Composition
 from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import UsageError
 from alignzoo.plugin.registry import registry
-from alignzoo.testing import common, geometry, losses, rewards, robust
+from alignzoo.testing import common
 from alignzoo.testing.outcomes import Check, ContractError, Outcome, Report, Rule, Violation
 from alignzoo.testing.subject import Subject
 
-RULES: dict[str, tuple[Rule, ...]] = {
-    "loss": (*common.RULES, *losses.RULES),
-    "robust": (*common.RULES, *robust.RULES),
-    "geometry": (*common.RULES, *geometry.RULES),
-    "reward": (*common.RULES, *rewards.RULES),
-}
+
+
+def _rules_at(place: str) -> tuple[Rule, ...]:
+    module, _, name = place.partition(":")
+    rules: tuple[Rule, ...] = getattr(importlib.import_module(module), name)
+    return rules
+
+
+RULES: dict[str, tuple[Rule, ...]] = {name: (*common.RULES, *_rules_at(kind.rules)) for name, kind in KINDS.items()}
 """All rules by kind of method, in the order in which they run."""
 
 _EXPECTATIONS = "expected-failures"

@@ -12,20 +12,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from alignzoo.contract.card import Need
+from alignzoo.contract.kinds import kind_of
 from alignzoo.errors import contained
-from alignzoo.interfaces import GeometryController, PreferenceLoss, Reward, RobustWrapper
 from alignzoo.plugin.discover import HEAVY
 from alignzoo.plugin.registry import registry
 from alignzoo.testing.modules import Source, environment, sources
 from alignzoo.testing.outcomes import Rule, Violation
 from alignzoo.testing.subject import Configuration, Subject
-
-INTERFACES: dict[str, type] = {
-    "loss": PreferenceLoss,
-    "robust": RobustWrapper,
-    "geometry": GeometryController,
-    "reward": Reward,
-}
 
 _FRESH = """
 import json, sys
@@ -66,7 +59,7 @@ def card_without_torch(subject: Subject) -> None:
 
 def target(subject: Subject) -> None:
     card = subject.card
-    interface = INTERFACES[card.kind]
+    interface = kind_of(card.kind).base
     module, _, name = card.target.partition(":")
     try:
         with contained():

@@ -14,13 +14,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from alignzoo.base.disk import check_there, remedy
 from alignzoo.base.files import whole
 from alignzoo.base.stored import file_digest, read_sealed, sealed
 from alignzoo.distributed.shards import whole_state
 from alignzoo.errors import AlignzooError, DamagedError, MethodError
 from alignzoo.plugin.registry import resume_words
 from alignzoo.report import Reporter
-from alignzoo.runs.folder import check_there, remedy
 
 STATE_FILE = "state.json"
 WEIGHTS_FILE = "weights.safetensors"

@@ -2,8 +2,8 @@
 
     s(x, y) = sign · score
 
-The columns are ``chosen_score`` and ``rejected_score`` (or ``score_chosen`` and ``score_rejected``), in whatever unit
-the data has them.
+In pairs they are the columns ``chosen_score`` and ``rejected_score`` (or ``score_chosen`` and ``score_rejected``), in
+unpaired rows ``score``, in ranked rows the list ``scores``; in whatever unit the data has them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import Field
 
 from alignzoo.errors import DataError
 from alignzoo.interfaces import Reward
-from alignzoo.plugin import Card, Options, Verified
+from alignzoo.plugin import Options, RewardCard, Verified
 from alignzoo_rewards.sign import Sign
 
 if TYPE_CHECKING:
@@ -45,18 +45,17 @@ def _stated(response: Response) -> float:
     """
     if response.score is None:
         raise DataError(
-            f"a response of pair {response.pair_id} has no score",
-            hint="give chosen_score and rejected_score in every row, or take that row out",
+            f"a response of row {response.row_id} has no score",
+            hint="give every response of every row a score (docs/data.md names the columns), or take that row out",
         )
     return response.score
 
 
-CARD = Card(
-    kind="reward",
+CARD = RewardCard(
     name="column",
     target=f"{__name__}:Column",
     options=ColumnOptions,
-    summary="Scores from the data: the columns chosen_score and rejected_score",
+    summary="Scores from the data: its columns chosen_score and rejected_score, score, or scores",
     formula="s = sign · score",
     needs=frozenset({"scores"}),
     verified=(Verified(against="the data's columns", test="test_the_columns_of_the_data_are_the_scores"),),

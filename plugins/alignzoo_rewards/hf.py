@@ -17,7 +17,7 @@ from pydantic import Field
 
 from alignzoo.errors import ModelError
 from alignzoo.interfaces import Reward
-from alignzoo.plugin import Card, Options, Verified
+from alignzoo.plugin import Options, RewardCard, Verified
 from alignzoo_rewards.sign import Sign
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class HF(Reward):
             for row, output in zip(rows, scorer.outputs([sequences[i] for i in rows]), strict=True):
                 if not math.isfinite(output):
                     raise ModelError(
-                        f"the reward model {self.options.model} gives {output} for pair {responses[row].pair_id}",
+                        f"the reward model {self.options.model} gives {output} for row {responses[row].row_id}",
                         hint="look at its weights and at that row of the data; it runs in fp32",
                     )
                 found[row] = self.options.sign * output
@@ -89,21 +89,21 @@ class HF(Reward):
         from jinja2 import TemplateError
 
         from alignzoo.data.rendering import render_whole
-        from alignzoo.data.rows import PreferenceRow
+        from alignzoo.data.rows import PromptRow
 
-        row = PreferenceRow(response.prompt, response.reply, response.reply, transcript=response.transcript)
+        row = PromptRow("unpaired", response.prompt, (response.reply,), transcript=response.transcript)
         templated = bool(scorer.tokenizer.chat_template)
         try:
             text = render_whole(row, response.reply, scorer.tokenizer)
         except TemplateError as error:
             raise ModelError(
-                f"the chat template of {self.options.model} refuses pair {response.pair_id}: {error}",
-                hint="take the pair out, or choose another reward model",
+                f"the chat template of {self.options.model} refuses row {response.row_id}: {error}",
+                hint="take that row out, or choose another reward model",
             ) from error
         except ModelError as error:
             raise ModelError(
                 f"the data holds chat messages, and the tokenizer of {self.options.model} has no chat template",
-                hint="set chat_template in it, or give prompt, chosen and rejected as plain text",
+                hint="set chat_template in it, or give prompts and responses as plain text",
             ) from error
         ids: list[int] = scorer.tokenizer(text, add_special_tokens=not templated, verbose=False)["input_ids"]
         longest = min(self.options.max_length or scorer.longest, scorer.longest)
@@ -113,8 +113,7 @@ class HF(Reward):
         return ids[:longest]
 
 
-CARD = Card(
-    kind="reward",
+CARD = RewardCard(
     name="hf",
     target=f"{__name__}:HF",
     options=HFOptions,

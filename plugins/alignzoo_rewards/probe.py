@@ -16,7 +16,7 @@ from pydantic import Field
 
 from alignzoo.interfaces import Reward
 from alignzoo.lazy import torch
-from alignzoo.plugin import Card, Need, Options, Verified
+from alignzoo.plugin import Need, Options, RewardCard, Verified
 
 if TYPE_CHECKING:
     from alignzoo.reward.context import Response, RewardContext
@@ -47,6 +47,8 @@ class ProbeReward(Reward):
             AlignzooError: the folder holds no probe for this model, or the data none to train one on.
         """
         self.run = run
+        if run.data_scores:
+            run.report.note("the data has scores; --reward column uses them")
         self.probe = run.probe(self.options.probe)
 
     def identity(self) -> str:
@@ -79,8 +81,7 @@ class ProbeReward(Reward):
         return (-unsafe).tolist()
 
 
-CARD = Card(
-    kind="reward",
+CARD = RewardCard(
     name="probe",
     target=f"{__name__}:ProbeReward",
     options=ProbeOptions,

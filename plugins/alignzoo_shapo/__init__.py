@@ -1,10 +1,10 @@
-"""ShaPO: sharpness control on an alignment-critical parameter subspace."""
+"""ShaPO: sharpness control on an alignment-critical parameter subspace, and its objective on soft labels."""
 
-from alignzoo.plugin import Card, hookimpl
-from alignzoo_shapo import token
+from alignzoo.plugin import Card, Composition, hookimpl
+from alignzoo_shapo import reward, token
 
 
 @hookimpl
-def alignzoo_methods() -> list[Card]:
-    """The card of ShaPO at token level."""
-    return [token.CARD]
+def alignzoo_methods() -> list[Card | Composition]:
+    """The cards of ShaPO's token level and reward level."""
+    return [reward.CARD, token.CARD]

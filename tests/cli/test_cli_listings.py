@@ -13,7 +13,7 @@ from alignzoo.plugin import list_methods
 def test_ls_shows_every_method_in_a_line(az_here: Az) -> None:
     lines = az_here("ls").stdout.splitlines()
     assert [tuple(line.split()[:3]) for line in lines[1:]] == [(m.kind, m.name, "✓") for m in list_methods()]
-    assert max(map(len, lines)) <= 120
+    assert max(map(len, lines)) <= 100
     assert not set("│─┃━") & set("".join(lines))
 
 
@@ -21,7 +21,7 @@ def test_ls_shortens_summaries_at_words(capsys: pytest.CaptureFixture[str]) -> N
     print_table(["name", "summary", "from"], [["x", "long " * 40, "here"], ["y", "short", "there"]], shorten="summary")
     long, short = capsys.readouterr().out.splitlines()[1:]
     assert re.fullmatch(r"x\s+(long )+long…\s+here", long)
-    assert 110 <= len(long) <= 120
+    assert 90 <= len(long) <= 100
     assert re.fullmatch(r"y\s+short\s+there", short)
 
 
@@ -172,5 +172,4 @@ def test_compat_without_methods_is_the_table_of_all(az_here: Az) -> None:
     assert "[1] runs under DeepSpeed are not supported" in under
     combinations = json.loads(az_here("compat", "--json").stdout)["combinations"]
     assert len(combinations) == len(cards["loss"]) * (1 + len(list_methods("robust"))) * len(cards["geometry"])
-    refused = [(one["robust"], one["geometry"]) for one in combinations if not one["ok"]]
-    assert refused == [(["soft-label"], "shapo-reward")] * len(cards["loss"])  # both bring labels of their own
+    assert [one for one in combinations if not one["ok"]] == []

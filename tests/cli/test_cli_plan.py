@@ -43,13 +43,12 @@ def test_a_config_without_weights_is_enough(az_here: Az, model: str) -> None:
     assert facts["parameters"]["embedding"] == facts["parameters"]["head"] == 128_000
     assert facts["memory"]["parts"]["weights"] == 4 * TOTAL
     assert facts["memory"]["peak"] == pytest.approx(sum(facts["memory"]["parts"].values()))
-    assert facts["data"] | {"pairs": None} == {
+    assert facts["data"] | {"rows": None} == {
         "source": "given",
         "prompt": 50,
-        "chosen": 20,
-        "rejected": 20,
+        "responses": [20, 20],
         "longest": 70,
-        "pairs": None,
+        "rows": None,
         "percentiles": {},
     }
     assert facts["fits"] is True
@@ -99,10 +98,10 @@ def test_lengths_come_from_the_data(az_here: Az) -> None:
     facts = _facts(az_here)
     assert facts["model"] == "sandbox"
     assert facts["data"]["source"] == "sandbox"
-    assert facts["data"]["pairs"] == 1808, "those that a run trains on, of 2000"
+    assert facts["data"]["rows"] == 1808, "those that a run trains on, of 2000"
     marks = facts["data"]["percentiles"]
     assert marks["50"] <= marks["90"] <= marks["99"]
-    assert facts["data"]["longest"] >= facts["data"]["prompt"] + facts["data"]["chosen"]
+    assert facts["data"]["longest"] >= facts["data"]["prompt"] + max(facts["data"]["responses"])
 
 
 def test_a_rate_is_measured_on_request(az_here: Az, model: str) -> None:

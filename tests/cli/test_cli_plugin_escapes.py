@@ -59,7 +59,7 @@ def strange(tmp_path: Path, **parts: str) -> str:
 @pytest.fixture
 def words(tmp_path: Path) -> list[str]:
     """A run of one step on pairs of its own."""
-    from alignzoo.sandbox import preference_rows
+    from alignzoo_sandbox import preference_rows
 
     (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in preference_rows("train", 64)))
     data = ["--model", "sandbox", "--data", str(tmp_path / "pairs.jsonl"), "--probe.share", "0"]

@@ -24,11 +24,11 @@ FAULTS = {
     ),
     "too-new": (
         plugin_source(card_source("loss", "late", api=99, colour="of the future")),
-        "'late' is made for plugin API 99, this alignzoo speaks 1: upgrade alignzoo",
+        "'late' is made for plugin API 99, this alignzoo speaks 1 to 2: upgrade alignzoo",
     ),
     "too-old": (
         plugin_source(card_source("loss", "early", api=0)),
-        "'early' is made for plugin API 0, this alignzoo speaks 1: upgrade the plugin",
+        "'early' is made for plugin API 0, this alignzoo speaks 1 to 2: upgrade the plugin",
     ),
     "misspelled-hook": (
         f"{HOOK}@hookimpl\ndef alignzoo_method():\n    return []",
@@ -48,7 +48,7 @@ FAULTS = {
     ),
     "invalid-card": (
         f"{HOOK}@hookimpl\ndef alignzoo_methods():\n    return [Card(kind='loss', name='No Name', summary='x')]",
-        "invalid Card: name: String should match pattern",
+        "invalid LossCard: name: String should match pattern",
     ),
     "same-name-twice": (
         plugin_source(card_source("loss", "twice"), card_source("loss", "other", aliases=("twice",))),
@@ -181,7 +181,7 @@ def test_a_run_is_the_same_bit_for_bit_beside_faulty_plugins(add_plugin: AddPlug
     plugins = add_plugin("meddles", layout)
     trace = tmp_path / "imported"
     (plugins / "meddling.py").write_text(f"open({str(trace)!r}, 'w').close()\nraise SystemExit(0)\n")
-    from alignzoo.sandbox import preference_rows
+    from alignzoo_sandbox import preference_rows
 
     rows = preference_rows("train", 64)
     (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))

@@ -74,6 +74,7 @@ def test_commands_recipes_and_more_of_a_plugin(az: Az, add_plugin: AddPlugin, tm
         "@hookimpl\ndef alignzoo_commands():\n    return [\n"
         "        Extension(kind='command', name='hello', target='extras:hello', summary='greet somebody'),\n"
         "        Extension(kind='command', name='ls', target='extras:hello', summary='not yours'),\n"
+        "        Extension(kind='command', name='probe', target='extras:hello', summary='not yours either'),\n"
         "        Extension(kind='command', name='hollow', target='extras:absent', summary='not there')]\n"
         f"@hookimpl\ndef alignzoo_recipes():\n    return [Path({str(tmp_path / 'tuned.yaml')!r})]\n",
     )
@@ -82,7 +83,10 @@ def test_commands_recipes_and_more_of_a_plugin(az: Az, add_plugin: AddPlugin, tm
     assert "greet somebody (extras 1.0)" in text
     assert "not yours" not in text
     assert "dpo" in az("ls", plugins=plugins).stdout
-    assert "reserved: 'ls' is a command of alignzoo" in az("ls", plugins=plugins).stdout
+    listed = az("ls", plugins=plugins).stdout
+    assert "reserved: 'ls' is a command of alignzoo" in listed
+    assert "reserved: 'probe' is a command of alignzoo" in listed, "one that a plugin of alignzoo brings"
+    assert "Train a safety probe" in az("probe", "--help", plugins=plugins).stdout
     hollow = az("hollow", plugins=plugins)
     assert hollow.returncode == 4
     assert "command 'hollow' does not load from extras:absent" in hollow.stderr
@@ -93,4 +97,4 @@ def test_commands_recipes_and_more_of_a_plugin(az: Az, add_plugin: AddPlugin, tm
     assert plan["loss"]["options"]["tau"] == {"value": 0.3, "from": "recipe:tuned"}
     assert "tuned" in az("recipes", "list", plugins=plugins).stdout
     kinds = az("ls", "command", "--json", plugins=plugins)
-    assert [row["name"] for row in json.loads(kinds.stdout)["extensions"]] == ["hello", "hollow"]
+    assert [row["name"] for row in json.loads(kinds.stdout)["extensions"]] == ["hello", "hollow", "probe", "sharpness"]

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_examples import explicit
+from data_examples import explicit, tokenized
 
 from alignzoo.data import bounds
 from alignzoo.data.prepare import prepare
 from alignzoo.data.rows import Drop, PreferenceRow
 from alignzoo.data.sources import load_rows, locate
-from alignzoo.data.tokens import PairTokenizer, tokenize_pair
+from alignzoo.data.tokens import RowTokenizer
 from alignzoo.errors import DataError, ModelError
 
 Jsonl = Callable[..., str]
@@ -189,25 +189,25 @@ def test_a_long_text_is_cut_before_it_is_tokenised(
 ) -> None:
     tokenizer = request.getfixturevalue(name)
     longest: list[int] = []
-    encode = PairTokenizer.encode
+    encode = RowTokenizer.encode
 
-    def spy(self: PairTokenizer, texts: Any) -> Any:
+    def spy(self: RowTokenizer, texts: Any) -> Any:
         longest.append(max(map(len, texts)))
         return encode(self, texts)
 
     row = PreferenceRow("Q: a", " yes no" * 20_000, " no yes")
-    monkeypatch.setattr(PairTokenizer, "_bounded", lambda self, row, *_: row)
-    whole = tokenize_pair(row, tokenizer, 64, 32)
+    monkeypatch.setattr(RowTokenizer, "_bounded", lambda self, row, *_: row)
+    whole = tokenized(row, tokenizer, 64, 32)
     monkeypatch.undo()
-    monkeypatch.setattr(PairTokenizer, "encode", spy)
-    cut = tokenize_pair(row, tokenizer, 64, 32)
+    monkeypatch.setattr(RowTokenizer, "encode", spy)
+    cut = tokenized(row, tokenizer, 64, 32)
     assert not isinstance(whole, Drop)
     assert not isinstance(cut, Drop)
-    assert (cut.prompt_ids, cut.chosen_ids, cut.rejected_ids, cut.truncated) == (
+    assert (cut.prompt_ids, cut.response_ids[0], cut.response_ids[1], cut.truncated) == (
         whole.prompt_ids,
-        whole.chosen_ids,
-        whole.rejected_ids,
+        whole.response_ids[0],
+        whole.response_ids[1],
         True,
     )
     assert max(longest) < 5000
-    assert tokenize_pair(PreferenceRow("a " * 20_000, " y", " n"), tokenizer, 64, 32) == Drop("prompt-too-long")
+    assert tokenized(PreferenceRow("a " * 20_000, " y", " n"), tokenizer, 64, 32) == Drop("prompt-too-long")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alignzoo_sandbox import MODEL_PATH
 from data_examples import MISTRAL, assistant, system, user
 from heard import Heard
 from transformers import AutoTokenizer
@@ -21,7 +22,6 @@ from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.plan.settings import Settings
 from alignzoo.probe.pairs import check_probe_pairs, set_aside
-from alignzoo.sandbox import MODEL_PATH
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,11 @@ def test_what_is_held_out_does_not_depend_on_seed_noise_or_order(tokenizer: Any,
     one = load(tokenizer, data=first, eval_share=0.2)
     other = load(tokenizer, data=str(tmp_path / "b.jsonl"), eval_share=0.2, seed=5, label_noise=0.3)
     assert set(one.held_out["prompt_text"][:]) == set(other.held_out["prompt_text"][:])
-    assert set(one.held_out["chosen_text"][:]) == set(other.held_out["chosen_text"][:]), "never noisy"
+    assert first_responses(one.held_out) == first_responses(other.held_out), "never noisy"
+
+
+def first_responses(rows: Any) -> set[str]:
+    return {texts[0] for texts in rows["response_text"]}
 
 
 CONTROLS = (
@@ -77,7 +81,7 @@ def test_a_method_and_its_controls_train_on_the_same_pairs_in_the_same_order(tok
         given = {"model": "m", "data": data, "label-noise": 0.2, "eval-share": 0.1, **words}
         plan = require(resolve([Layer("flag", given)]))
         parts = load_parts(plan.settings, tokenizer, needs=plan.needs, report=Heard())
-        seen.append((parts.train["pair_id"][:], sorted(parts.flipped), parts.train_identity, parts.fingerprint))
+        seen.append((parts.train["row_id"][:], sorted(parts.flipped), parts.train_identity, parts.fingerprint))
     assert all(other == seen[0] for other in seen), [len(pairs) for pairs, *_ in seen]
     noisier = load(tokenizer, data=data, label_noise=0.3, eval_share=0.1).train_identity
     assert noisier != seen[0][2], "other labels are other training pairs"
@@ -126,13 +130,13 @@ def test_a_template_that_rewrites_prompts_is_reported_with_its_share(
     summary = load(notes=notes, **behind_a_system_text(tmp_path / "a.jsonl", template)).summaries["train"]
     assert summary.counted["prompt-restored"] == restored
     assert summary.lengths["prompt"]["p5"] > 20
-    said = "in 60 of 60 rows: 60 pairs are trained on behind the prompt as it is generated from, 0 left out"
+    said = "in 60 of 60 rows: 60 are trained on behind the prompt as it is generated from, 0 left out"
     assert [said in text for text in notes.warnings] == [True] * bool(restored)
 
 
 def test_pairs_whose_reply_cannot_be_told_from_a_rewritten_prompt_are_left_out(tmp_path: Path) -> None:
     template = MISTRAL.replace("{{ m.content }}[", "{{ m.content }} {{ loop.last }}[")
-    with pytest.raises(DataError, match="no usable pair in 60 rows") as error:
+    with pytest.raises(DataError, match="none of its 60 rows is usable") as error:
         load(**behind_a_system_text(tmp_path / "a.jsonl", template))
     assert "60  prompt-rewritten-by-chat-template" in str(error.value.hint)
 
@@ -150,7 +154,7 @@ def test_the_probe_is_judged_on_responses_of_either_class(unsafe: int, enough: b
     from datasets import Dataset
 
     def labelled(count: int, unsafe: int) -> Any:
-        return Dataset.from_dict({"chosen_safe": [True] * count, "rejected_safe": [n >= unsafe for n in range(count)]})
+        return Dataset.from_dict({"safe": [[True, n >= unsafe] for n in range(count)]})
 
     with contextlib.nullcontext() if enough else pytest.raises(DataError, match=f"{unsafe} unsafe"):
         check_probe_pairs(labelled(30, 1), labelled(30, unsafe), hint="")
@@ -263,5 +267,5 @@ def test_a_need_that_the_data_cannot_meet_is_refused(tokenizer: Any, tmp_path: P
 
 def test_nothing_left_to_train_on_is_an_error(tokenizer: Any, tmp_path: Path) -> None:
     data = write(tmp_path / "a.jsonl", 4)
-    with pytest.raises(DataError, match="no pair is left to train on"):
+    with pytest.raises(DataError, match="no pairs are left to train on"):
         load(tokenizer, data=data, eval_data=data)

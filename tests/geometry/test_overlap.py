@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_analysis.overlap import chance_jaccard, overlap
 from in_process import call_main
 from safetensors.torch import save_file
 
 from alignzoo.errors import UsageError
-from alignzoo.geometry.overlap import chance_jaccard, overlap
 from alignzoo.geometry.projections import find_down_projections
 from alignzoo.geometry.subspace import SavedSelection, save_selection, select_neurons
 from alignzoo.testing.tiny import tiny_model

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_analysis import plots
+from alignzoo_analysis.sharpness import Subspace, measure
+from alignzoo_sandbox import MODEL_PATH, preference_rows
 from in_process import call_main
 
 import alignzoo
 from alignzoo.errors import AlignzooError
-from alignzoo.geometry import plots
-from alignzoo.geometry.sharpness import Subspace, measure
 from alignzoo.model.load import find_model, load_policy
 from alignzoo.model.weights import fingerprint
 from alignzoo.plan.settings import Settings
 from alignzoo.report import Progress
-from alignzoo.sandbox import MODEL_PATH, preference_rows
 
 RADII = (0.1, 0.5, 2.0)
 Said = Callable[..., Any]

@@ -73,13 +73,13 @@ def test_losses_equal_trl(name: str, options: Any, loss_type: str, beta: float, 
     pytest.importorskip("trl")
     import copy
 
+    from alignzoo_sandbox import MODEL_PATH, preference_rows
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig, DPOTrainer
 
     from alignzoo.logprobs.logps import padded_logps
     from alignzoo.objective.views import with_constants
-    from alignzoo.sandbox import MODEL_PATH, preference_rows
     from alignzoo.testing.tiny import batch_of
 
     tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)

@@ -89,7 +89,7 @@ def test_options_of_a_method_that_another_layer_replaces_stay_unread(tmp_path: P
     from alignzoo.plan.recipe import Layer
 
     plan = require(resolve([read_recipe(str(tmp_path / "mine.yaml")), Layer("flag", {"loss": "dpo"})]))
-    assert plan.loss.card.name == "dpo"
+    assert plan.one("loss").card.name == "dpo"
 
 
 def test_a_mapping_from_python_is_held_to_the_same() -> None:

@@ -182,7 +182,7 @@ def test_hf_names_the_model_whose_scores_are_not_finite(tmp_path: Path) -> None:
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
-    with pytest.raises(ModelError, match=r"the reward model .*broken gives nan for pair 0"):
+    with pytest.raises(ModelError, match=r"the reward model .*broken gives nan for row 0"):
         ready("hf", model=str(folder)).scores(GIVEN)
 
 
@@ -198,7 +198,7 @@ def test_the_columns_of_the_data_are_the_scores() -> None:
     given = [Response(0, "p", "r", [1], score=2.5), Response(0, "p", "s", [2], score=-1.0)]
     assert ready("column").scores(given) == [2.5, -1.0]
     assert ready("column", sign=-1).scores(given) == [-2.5, 1.0]
-    with pytest.raises(DataError, match="a response of pair 7 has no score"):
+    with pytest.raises(DataError, match="a response of row 7 has no score"):
         ready("column").scores([*given, Response(7, "p", "t", [3])])
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_sandbox import MODEL_PATH, preference_rows
 from run_helpers import Az, MakeModel, RunFolder, Start, plain_rows, strict_json, tiny_model, write_rows
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -24,7 +25,6 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from alignzoo.sandbox import MODEL_PATH, preference_rows
 from alignzoo.train.checkpoint import latest_checkpoint, load_checkpoint, step_of
 
 Command = Callable[..., list[str]]
@@ -159,7 +159,7 @@ def test_unusable_rows_are_named_and_the_others_train(az: Az, command: Command, 
 def test_nothing_left_to_train_on(az: Az, command: Command, out: Path, tmp_path: Path) -> None:
     file = write_rows(tmp_path / "few.jsonl", GOOD[:3])
     words = command(out, "--json", data=file, **{"eval-share": 0.999, "probe.share": None})
-    refused(az(*words), 1, "no pair is left to train on after holding out 3 pairs", "a lower --eval-share")
+    refused(az(*words), 1, "no pairs are left to train on after holding out 3", "a lower --eval-share")
     assert not out.exists()
 
 

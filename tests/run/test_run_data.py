@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alignzoo_sandbox import preference_rows
 from datasets import Dataset
 from heard import Heard
 from run_helpers import EVAL_KEYS, LN2, MakeModel, RunFolder, Train, plain_rows, same, write_rows
-
-from alignzoo.sandbox import preference_rows
 
 ROWS = 60
 
@@ -113,7 +112,7 @@ def test_label_noise_is_on_record_row_by_row(train: Train, pairs: Path, tmp_path
     n = noisy.result["pairs"]["train"]
     assert header == {"rate": 0.25, "seed": 0, "n": n, "flipped": round(n / 4)}
     assert len(flipped) == round(n / 4)
-    assert f"label noise: {len(flipped)} of {n} training pairs swapped" in heard.notes
+    assert f"label noise: {len(flipped)} of {n} training rows flipped" in heard.notes
     ids = {line["pair_id"] for line in flipped}
     assert len(ids) == len(flipped)
     rows = [json.loads(line) for line in pairs.read_text().splitlines()]

@@ -73,16 +73,16 @@ def test_a_start_that_comes_second_leaves_the_first_alone(
     az: Az, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first one makes its folder after the second has found it free."""
-    from alignzoo.model import load
+    from alignzoo.session import inputs
 
-    folder, load_tokenizer = tmp_path / "run", load.load_tokenizer
+    folder, load_tokenizer = tmp_path / "run", inputs.load_tokenizer
 
     def meanwhile(*arguments: Any) -> Any:
         folder.mkdir()
         (folder / "plan.yaml").write_text("of the first")
         return load_tokenizer(*arguments)
 
-    monkeypatch.setattr(load, "load_tokenizer", meanwhile)
+    monkeypatch.setattr(inputs, "load_tokenizer", meanwhile)
     ended = az(*command(folder, data=tmp_path / "absent.jsonl"))
     assert ended.returncode == 2, ended.stderr
     assert f"--out {folder} exists and is not empty" in ended.stderr
@@ -166,7 +166,7 @@ def test_a_name_that_is_not_utf8_is_refused_before_anything_is_trained(
 def test_a_stop_before_the_first_step_leaves_nothing(
     az: Az, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alignzoo.model import load
+    from alignzoo.session import inputs
 
     folder, seen = tmp_path / "run", []
 
@@ -174,7 +174,7 @@ def test_a_stop_before_the_first_step_leaves_nothing(
         seen.extend(path.name for path in folder.iterdir())
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(load, "load_policy", asked_to_stop)
+    monkeypatch.setattr(inputs, "load_policy", asked_to_stop)
     ended = az(*command(folder, "--json"))
     assert ended.returncode == 130, ended.stderr
     assert {"plan.yaml", ".lock"} <= set(seen)

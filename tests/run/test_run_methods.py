@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_sandbox import EVALUATION_SPLITS
 from heard import Heard
 from run_helpers import EVAL_KEYS, LN2, STEP_KEYS, RunFolder, Start, Train
 from safetensors.torch import load_file
@@ -17,7 +18,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignzoo.report import Reporter
 from alignzoo.runs.execute import resume
-from alignzoo.sandbox import EVALUATION_SPLITS
 
 GEOMETRY = {
     "geometry/gradient_cosine",

@@ -11,11 +11,10 @@ import peft
 import pytest
 import torch
 import transformers
+from alignzoo_sandbox import MODEL_PATH
 from heard import Heard
 from run_helpers import LN2, MakeModel, Train, same
 from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from alignzoo.sandbox import MODEL_PATH
 
 FAMILIES = ("llama", "gpt2", "gpt-neox", "qwen2", "qwen3", "mistral", "gemma")
 

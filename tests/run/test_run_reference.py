@@ -17,7 +17,7 @@ from run_helpers import LN2, Az, MakeModel, OnTwoRanks, RunFolder, Start, Train,
 
 from alignzoo.plan.recipe import Layer, flatten
 from alignzoo.plan.resolve import require, resolve
-from alignzoo.runs.execute import _Run
+from alignzoo.runs.course import Course
 
 Command = Callable[..., list[str]]
 BATCHES = "import alignzoo.reference.compute as compute; compute.TOKENS_ON_CPU = 60; compute.SECONDS_PER_SHARD = 0; "
@@ -126,13 +126,14 @@ def test_no_second_model_stays_in_memory(cached: bool, words: dict[str, Any], tm
     plan = require(resolve([Layer("python", flatten(given, "the recipe"))], distributed="none"))
     gc.collect()
     before = [thing for thing in gc.get_objects() if isinstance(thing, transformers.PreTrainedModel)]
-    run = _Run(plan, Heard(), None)
-    prepared = run._prepare()
+    run = Course(plan, Heard(), None)
+    session, loop = run.prepare()
     gc.collect()
     now = [thing for thing in gc.get_objects() if isinstance(thing, transformers.PreTrainedModel)]
     causal = [thing for thing in now if hasattr(thing, "lm_head") and not any(thing is other for other in before)]
     assert len(causal) == (1 if cached else 2)
-    assert prepared[0].reference is not None
+    assert loop.reference is not None
+    assert session.engine is loop.engine
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_sandbox import preference_rows
 from heard import Heard
 from reward_helpers import save_classifier
 from run_helpers import Az, MakeModel, OnTwoRanks, RunFolder, Start, Train, write_rows
@@ -22,7 +23,6 @@ from alignzoo.errors import AlignzooError, DataError, IncompatibleError, MethodE
 from alignzoo.plugin import plugins_from
 from alignzoo.reward import scoring
 from alignzoo.runs.execute import resume
-from alignzoo.sandbox import preference_rows
 
 SHAPO = {"geometry": "shapo-reward", "geometry.interval": 1, "geometry.select": "random", "eval-share": 0.2}
 COUNTING = """

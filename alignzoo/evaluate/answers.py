@@ -1,0 +1,97 @@
+"""Figures from what the policy generates, by the evaluator that goes with a run's data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from alignzoo.contract.card import EvaluatorExtension
+from alignzoo.contract.evaluator import EvaluationContext, Evaluator, Table
+from alignzoo.errors import AlignzooError, BrokenPluginError, MethodError, contained
+from alignzoo.plan.extensions import evaluator_of, judge_of
+from alignzoo.plan.settings import Settings
+from alignzoo.plugin.build import import_target
+from alignzoo.plugin.faults import describe_error
+from alignzoo.plugin.registry import registry
+from alignzoo.report import Reporter
+
+
+def answers_of(settings: Settings) -> Answers | None:
+    """The evaluator of a run's data with its judge; None where the data has none, or with ``--no-samples``.
+
+    Raises:
+        BrokenPluginError: the evaluator or the judge does not load.
+    """
+    known = registry()
+    card = evaluator_of(settings, known)
+    if card is None or not settings.samples:
+        return None
+    judge = judge_of(settings, known)
+    try:
+        with contained():
+            evaluator = import_target(card)()
+    except BrokenPluginError:
+        raise
+    except Exception as error:
+        raise BrokenPluginError(
+            f"evaluator {card.name!r} cannot be built from {card.target}: {describe_error(error)}",
+            hint="repair its plugin, or leave generated answers out with --no-samples",
+        ) from error
+    return Answers(card, evaluator, None if judge is None else import_target(judge))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """An evaluator at work; its figures are named ``EVALUATOR/…``."""
+
+    card: EvaluatorExtension
+    evaluator: Evaluator
+    judge: Any
+
+    def figures(self, model: Any, tokenizer: Any, report: Reporter) -> dict[str, float]:
+        """Figures at the model's current weights, on one process.
+
+        Raises:
+            MethodError: the evaluator fails, or gives something other than finite numbers.
+        """
+        try:
+            with contained():
+                figures = dict(self.evaluator.figures(EvaluationContext(model, tokenizer, self.judge, report)))
+        except AlignzooError:
+            raise
+        except Exception as error:
+            raise self._failed(f"failed: {describe_error(error)}") from error
+        for name, value in figures.items():
+            if not isinstance(value, Real) or not math.isfinite(value):
+                raise self._failed(f"gave {value!r} for {name!r}, expected a finite number")
+        return {f"{self.card.name}/{name}": float(value) for name, value in figures.items()}
+
+    def report(self, before: Mapping[str, float], after: Mapping[str, float], report: Reporter) -> None:
+        """Print the evaluator's table of two results of :meth:`figures`, which may lie among others.
+
+        Raises:
+            MethodError: the evaluator cannot make one of its own figures.
+        """
+        old, new = self._own(before), self._own(after)
+        if not old or not new:
+            return
+        try:
+            with contained():
+                table = self.evaluator.table(old, new)
+                if isinstance(table, Table):
+                    report.table(self.card.name, table.columns, [list(map(str, row)) for row in table.rows])
+        except Exception as error:
+            raise self._failed(f"failed: {describe_error(error)}") from error
+
+    def _own(self, figures: Mapping[str, float]) -> dict[str, float]:
+        prefix = f"{self.card.name}/"
+        return {name.removeprefix(prefix): value for name, value in figures.items() if name.startswith(prefix)}
+
+    def _failed(self, what: str) -> MethodError:
+        return MethodError(
+            f"evaluator {self.card.name!r} {what}",
+            hint="run again with --debug for the traceback, or leave generated answers out with --no-samples",
+        )

@@ -1,0 +1,265 @@
+"""From layered words to the methods of a run: compositions taken apart, defaults, options with where they came from.
+
+The one way from words to methods: ``resolve`` makes a plan of it, a command line makes its flags of it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignzoo.base.shown import shown
+from alignzoo.contract.card import NONE, Card, Composition, Need
+from alignzoo.contract.kinds import KINDS, Kind
+from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
+from alignzoo.plan.options import values_of, weight_of
+from alignzoo.plan.plan import Method
+from alignzoo.plan.recipe import Layer, read_recipe
+from alignzoo.plan.settings import EMBEDDED
+from alignzoo.plugin.build import build_options, default_needs
+from alignzoo.plugin.registry import Registry, registry
+
+DEFAULT_RECIPE = f"alignzoo:{EMBEDDED}"
+
+
+@dataclass
+class Pick:
+    """A method that the words name, bring or leave to the default.
+
+    Attributes:
+        called: the names that stand for it in these words: its own, an alias, that of a composition.
+        method: None while its options are not built, or where they cannot be.
+    """
+
+    card: Card
+    called: set[str] = field(default_factory=set)
+    method: Method | None = None
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return default_needs(self.card) if self.method is None else self.method.needs
+
+
+@dataclass
+class Selection:
+    """The methods that layered words ask for.
+
+    Attributes:
+        picks: by kind, in the order of the table; every kind is there.
+        notes: what to say of it.
+        problems: every mistake in the words about methods.
+        unresolved: the kinds of which some name could not be found.
+    """
+
+    picks: dict[str, list[Pick]]
+    notes: list[str] = field(default_factory=list)
+    problems: list[AlignzooError] = field(default_factory=list)
+    unresolved: set[str] = field(default_factory=set)
+
+    @property
+    def cards(self) -> list[Card]:
+        """The cards of all methods, in the order of the table."""
+        return [pick.card for picks in self.picks.values() for pick in picks]
+
+    def methods(self) -> dict[str, tuple[Method, ...]]:
+        """The methods by kind; one whose options are wrong is not among them."""
+        return {kind: tuple(p.method for p in picks if p.method is not None) for kind, picks in self.picks.items()}
+
+
+def grounded(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers on that of the shipped recipe, where they name neither model nor data: the embedded world."""
+    named = any(key in layer.values for layer in layers for key in ("model", "data"))
+    return list(layers) if named else [_ground(), *layers]
+
+
+@functools.cache
+def _ground() -> Layer:
+    return read_recipe(DEFAULT_RECIPE)
+
+
+def select(layers: Sequence[Layer], methods: Registry | None = None) -> Selection:
+    """The methods that layered words ask for, weakest layer first."""
+    return _Selecting(layers, methods or registry()).run()
+
+
+def as_list(names: str | Sequence[str]) -> list[str]:
+    """One name, or several, as a list."""
+    return [names] if isinstance(names, str) else list(names)
+
+
+def speaks_of(layer: Layer, kind: Kind, pick: Pick, methods: Registry) -> bool:
+    """Whether a layer's bare ``kind.option`` words mean this method: a layer that names another one does not."""
+    named = layer.values.get(kind.name)
+    if named is None or kind.multiplicity == "stack":
+        return True
+    return any(name in pick.called or _means(kind, name, pick.card, methods) for name in as_list(named))
+
+
+def _means(kind: Kind, name: str, card: Card, methods: Registry) -> bool:
+    try:
+        method = methods.find(kind.name, name)
+    except AlignzooError:
+        return False
+    return method is card or (isinstance(method, Composition) and card.name in method.parts[kind.name])
+
+
+def owners(option: str, cards: Sequence[Card]) -> list[str]:
+    """The flags ``--KIND.option`` of the methods that have it."""
+    return list(dict.fromkeys(f"--{card.kind}.{option}" for card in cards if option in card.options.model_fields))
+
+
+class _Selecting:
+    """The state of :func:`select`."""
+
+    def __init__(self, layers: Sequence[Layer], methods: Registry) -> None:
+        self.layers = layers
+        self.registry = methods
+        self.found = Selection({kind: [] for kind in KINDS})
+
+    def run(self) -> Selection:
+        self._take_named()
+        derived = [kind for kind in KINDS.values() if callable(kind.default)]
+        for kind in KINDS.values():
+            if kind not in derived:
+                self._add_default(kind)
+                self._build(kind)
+        for kind in derived:
+            self._add_derived(kind)
+            self._build(kind)
+        return self.found
+
+    def _take_named(self) -> None:
+        """What the words name, each composition replaced by its parts."""
+        brought: dict[str, list[tuple[Pick, Composition]]] = {kind: [] for kind in KINDS}
+        for kind in KINDS:
+            for name in self._names(kind):
+                self._take(kind, name, {name}, brought, ())
+        for kind in KINDS.values():
+            self._join(kind, brought[kind.name])
+
+    def _names(self, kind: str) -> list[str]:
+        """The names of the strongest layer that has some."""
+        named = next((layer.values[kind] for layer in reversed(self.layers) if kind in layer.values), [])
+        return [name for name in as_list(named) if name != NONE or KINDS[kind].multiplicity != "stack"]
+
+    def _take(
+        self,
+        kind: str,
+        name: str,
+        called: set[str],
+        brought: dict[str, list[tuple[Pick, Composition]]],
+        inside: tuple[Composition, ...],
+    ) -> None:
+        """One name: its method, or the parts of its composition."""
+        method = self._find(kind, name)
+        if isinstance(method, Card):
+            pick = Pick(method, {method.name, *called})
+            if inside and kind != inside[0].kind:
+                brought[kind].append((pick, inside[0]))
+            else:
+                self.found.picks[kind].append(pick)
+        elif method in inside:
+            self.found.problems.append(
+                UsageError(f"the composition {inside[0].name} stands for itself: {inside[0].flags()}")
+            )
+        elif method is not None:
+            if not inside:
+                self.found.notes.append(f"--{kind} {method.name} stands for {method.flags()}")
+            home = self.registry.distribution_of(method)
+            for part_kind, parts in method.parts.items():
+                also = {*called, method.name} if part_kind == kind else set[str]()
+                for part in parts:
+                    at_home = self.registry.at_home(part_kind, part, home)
+                    self._take(part_kind, at_home, also | {at_home}, brought, (*inside, method))
+
+    def _join(self, kind: Kind, brought: Sequence[tuple[Pick, Composition]]) -> None:
+        """The parts that compositions of other kinds bring, put to what was named: in front of a stack; elsewhere they
+        may not meet another one."""
+        picks = self.found.picks[kind.name]
+        there = [pick.card for pick in picks]
+        new = [(pick, by) for pick, by in brought if pick.card not in there]
+        room = kind.multiplicity == "stack"
+        for pick, by in new:
+            rivals = [] if room else [p.card.name for p in picks if is_companion(p.card) == is_companion(pick.card)]
+            if rivals and not is_companion(pick.card):
+                named = f"--{kind.name} {pick.card.name}"
+                self.found.problems.append(
+                    IncompatibleError(
+                        f"{by.name} already means {named}, so --{kind.name} {rivals[0]} does not fit",
+                        hint=f"name the parts yourself: {by.flags()}",
+                    )
+                )
+        picks[:0] = [pick for pick, _ in new]
+
+    def _find(self, kind: str, name: str) -> Card | Composition | None:
+        try:
+            return self.registry.find(kind, name)
+        except AlignzooError as error:
+            self.found.problems.append(error)
+            self.found.unresolved.add(kind)
+            return None
+
+    def _add_default(self, kind: Kind) -> None:
+        """The default, where nothing was named; beside companions, the one that they accompany goes first."""
+        picks = self.found.picks[kind.name]
+        picks.sort(key=lambda pick: is_companion(pick.card))
+        alone = all(is_companion(pick.card) for pick in picks)
+        if isinstance(kind.default, str) and alone and kind.name not in self.found.unresolved:
+            card = self._find(kind.name, kind.default)
+            if isinstance(card, Card):
+                picks.insert(0, Pick(card, {card.name, kind.default}))
+
+    def _add_derived(self, kind: Kind) -> None:
+        """The default that follows from the other methods, where nothing was named."""
+        assert callable(kind.default)
+        picks = self.found.picks[kind.name]
+        others = {name: some for name, some in self.found.picks.items() if name != kind.name}
+        needs = frozenset[Need]().union(*(pick.needs for some in others.values() for pick in some))
+        if picks and kind.serves and not needs & kind.serves and not self.found.problems:
+            self.found.problems.append(self._idle(kind, picks[0].card))
+        if not picks and kind.name not in self.found.unresolved:
+            cards = {name: [pick.card for pick in some] for name, some in others.items()}
+            for name in kind.default(cards, needs):
+                card = self._find(kind.name, name)
+                picks += [Pick(card, {card.name, name})] if isinstance(card, Card) else []
+
+    def _idle(self, kind: Kind, card: Card) -> UsageError:
+        """A method that nothing in this run needs."""
+        cards = [card for _, card in self.registry.entries() if isinstance(card, Card) and card.kind != kind.name]
+        readers = [f"--{card.kind} {card.name}" for card in cards if default_needs(card) & kind.serves]
+        return UsageError(
+            f"--{kind.name} {card.name} does nothing here: no method of this run needs a {kind.noun}",
+            hint=f"add one that does ({', '.join(readers)}), or leave it out",
+        )
+
+    def _build(self, kind: Kind) -> None:
+        """The methods of a kind, with their options."""
+        picks = self.found.picks[kind.name]
+        for pick in picks:
+            heard = [layer for layer in self.layers if speaks_of(layer, kind, pick, self.registry)]
+            try:
+                values, origins = values_of(heard, kind, pick.card, pick.called, alone=len(picks) == 1)
+                weight = weight_of(kind, pick.card, values)
+                self._check_names(pick.card, values)
+                options = build_options(pick.card, values)
+            except AlignzooError as error:
+                self.found.problems.append(error)
+                continue
+            pick.method = Method(pick.card, self.registry.distribution_of(pick.card), options, origins, weight)
+
+    def _check_names(self, card: Card, values: dict[str, Any]) -> None:
+        """Refuse an option that is one of another method of this run: the parts of a composition share its words."""
+        for option in values:
+            elsewhere = owners(option, self.found.cards)
+            if option not in card.options.model_fields and elsewhere:
+                raise UsageError(
+                    f"{card.kind} {card.name!r} has no option {shown(option)}",
+                    hint=f"did you mean {' or '.join(elsewhere)}?",
+                )
+
+
+def is_companion(card: Card) -> bool:
+    """Whether a method leaves the work of its kind to another one of that kind."""
+    return bool(getattr(card, "companion", False))

@@ -1,0 +1,53 @@
+"""A perturbation of length ρ in a random direction: what a sharpness-aware step has to be better than.
+
+    n ~ N(0, I),     ε = ρ·n/‖n‖,     step with ∇L(θ + ε)
+
+No paper: the control of the others. Each step draws a new direction, the same on all ranks. One
+forward-backward pass, and a forward pass at θ beside it, because a step reports the loss at θ.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from alignzoo.geometry.ascent import (
+    PerturbationOptions,
+    WeightMover,
+    chosen,
+    gradient_at,
+    lengthened,
+    noise_like,
+    plain,
+)
+from alignzoo.interfaces import StepLoss
+from alignzoo.plugin import GeometryCard, Verified
+
+if TYPE_CHECKING:
+    from alignzoo.interfaces import StepContext
+
+
+class RandomDirection(WeightMover):
+    """The gradient at a random point at distance ρ."""
+
+    options: PerturbationOptions
+
+    def step(self, ctx: StepContext) -> StepLoss:
+        if plain(ctx, self.options):
+            return ctx.backward()
+        _, weights = chosen(ctx, self.options.select)
+        noise = noise_like(weights, ctx.generator("random"))
+        epsilon = lengthened(noise, self.options.rho, self.options.norm, ctx.output_axes(weights))
+        return ctx.backward() if epsilon is None else gradient_at(ctx, weights, epsilon)
+
+
+CARD = GeometryCard(
+    api=1,
+    name="random",
+    target=f"{__name__}:RandomDirection",
+    options=PerturbationOptions,
+    summary="gradient at a random point at distance rho: the control of sharpness-aware steps",
+    formula="ε = ρ·n/‖n‖, n ~ N(0, I); step with ∇L(θ + ε)",
+    passes=1,
+    sharded=True,
+    verified=(Verified(against="closed form on a quadratic", test="test_random_on_a_quadratic"),),
+)

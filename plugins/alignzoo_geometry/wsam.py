@@ -1,0 +1,66 @@
+"""WSAM: sharpness as a penalty with a weight of its own.
+
+    g = ∇L(θ),     g_p = ∇L(θ + ρ·g/‖g‖),     step with g + γ/(1−γ)·(g_p − g)
+
+Yue, Jiang, Ye, Gao, Liu, Zhang, *Sharpness-Aware Minimization Revisited: Weighted Sharpness as a Regularization Term*,
+arXiv 2305.15817. The gradient, to first order, of L(θ) + γ/(1−γ)·(L(θ + ε) − L(θ)): γ = 0 is plain, ½ is sam. This is
+the coupled form, in which the optimizer sees the whole; the paper also has a decoupled one, which keeps the penalty
+out of the optimizer's statistics as decoupled weight decay does and is the default of the authors' code (here its
+``decouple=False``; under plain SGD the two are one). γ = 0.9 weighs the penalty nine times.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from alignzoo.geometry.ascent import ClimbOptions, WeightMover, both_gradients, combine
+from alignzoo.interfaces import StepLoss
+from alignzoo.plugin import GeometryCard, Paper, Verified
+
+if TYPE_CHECKING:
+    from alignzoo.interfaces import StepContext
+
+
+class WSAMOptions(ClimbOptions):
+    """The shared vocabulary, and γ between 0 and 1."""
+
+    gamma: float = Field(0.9, ge=0, lt=1, description="γ: sharpness weighs γ/(1−γ); 0 is plain, 0.5 is sam")
+
+
+class WSAM(WeightMover):
+    """The loss and its weighted sharpness."""
+
+    options: WSAMOptions
+
+    def step(self, ctx: StepContext) -> StepLoss:
+        loss, here = both_gradients(ctx, self.options, self.steepest)
+        if here is not None:
+            weight = self.options.gamma / (1 - self.options.gamma)
+            combine(ctx.trainable(), weight, 1 - weight, here)
+        return loss
+
+
+CARD = GeometryCard(
+    api=1,
+    name="wsam",
+    target=f"{__name__}:WSAM",
+    options=WSAMOptions,
+    summary="WSAM: sharpness as a penalty with a weight of its own (coupled form)",
+    formula="step with g + γ/(1−γ)·(∇L(θ + ρ·g/‖g‖) − g)",
+    paper=Paper(
+        title="Sharpness-Aware Minimization Revisited: Weighted Sharpness as a Regularization Term",
+        arxiv="2305.15817",
+    ),
+    passes=2,
+    sharded=True,
+    verified=(
+        Verified(
+            against="the authors' intelligent-machine-learning/atorch@7fb7da8",
+            test="test_a_trajectory_equals_the_authors",
+        ),
+        Verified(against="closed form on a quadratic", test="test_wsam_on_a_quadratic"),
+        Verified(against="limits γ = 0: plain, γ = ½: sam", test="test_wsam_lies_between_plain_and_beyond_sam"),
+    ),
+)
