@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from run_helpers import MakeModel, RunFolder, Train, plain_rows, same, write_row
 
 from alignzoo.errors import DataError
 from alignzoo.plugin import plugins_from
+from alignzoo.report import Reporter
+from alignzoo.runs.execute import resume
 
 LOSSES = """
 from alignzoo.contract.loss import LossCard, PreferenceLoss
@@ -136,13 +139,23 @@ def test_a_coupled_loss_with_mismatched_responses_is_cut_as_one_likes(
 
 
 @pytest.mark.usefixtures("losses")
-def test_resumed_and_evaluated_on_unpaired_rows(train: Train, data: dict[str, str]) -> None:
+def test_evaluated_and_resumed_on_unpaired_rows(train: Train, data: dict[str, str], tmp_path: Path) -> None:
     given: dict[str, Any] = {"loss": "mismatched", "geometry": "sam", "data": data["unpaired"], "eval_share": 0.25}
-    run = train(**given, batch_size=8, max_steps=3, eval_every=1, label_noise=0.2)
+    run = train(**given, batch_size=8, max_steps=3, eval_every=1, save_every=1, label_noise=0.2)
     figures = json.loads((run.path / "evaluation.json").read_text())
     assert figures["before"]["eval/loss"] > figures["after"]["eval/loss"]
-    assert run.result["pairs"]["held_out"] == 12
-    assert {line["step"] for line in run.metrics} == {1, 2, 3}
+    parts = run.result["pairs"]
+    assert parts["train"] + parts["held_out"] == 2 * ROWS
+    assert parts["held_out"] > 0
+    stopped = tmp_path / "stopped"
+    shutil.copytree(run.path, stopped)
+    for name in ("model", "checkpoints/step-00000002", "checkpoints/step-00000003"):
+        shutil.rmtree(stopped / name)
+    (stopped / "result.json").unlink()
+    resume(stopped, reporter=Reporter())
+    resumed = RunFolder(stopped)
+    assert same(resumed.weights, run.weights)
+    assert resumed.timeless() == run.timeless()
 
 
 @pytest.mark.usefixtures("losses")
