@@ -68,7 +68,11 @@ def one_pass(file: str, model: str, workers: int | None, began: float) -> dict[s
     note("parts")
     stream = PairStream(len(parts.train), settings.batch_size, settings.seed)
     batches = batches_of(
-        batch_columns(parts.train), stream.indices(0), settings.micro_batch_size, tokenizer.pad_token_id
+        batch_columns(parts.train),
+        stream.indices(0),
+        settings.micro_batch_size,
+        tokenizer.pad_token_id,
+        shape=parts.shape,
     )
     next(batches)
     note("first batch")
