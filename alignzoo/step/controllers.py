@@ -11,7 +11,7 @@ from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.plugin.blame import place_of
 from alignzoo.step.context import StepContext
 from alignzoo.step.setup import SetupContext
-from alignzoo.train.checkpoint import plain_state
+from alignzoo.step.states import plain_state
 
 
 class Controllers:
