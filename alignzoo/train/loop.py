@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 from alignzoo.base.stop import stop_requests
+from alignzoo.contract.geometry import StepLoss
 from alignzoo.data.batches import Batches
 from alignzoo.distributed.sharding import full_state
 from alignzoo.distributed.shards import cut_like, whole, whole_state
 from alignzoo.errors import Interrupted, NonFiniteLossError
 from alignzoo.evaluate.held_out import HeldOut
-from alignzoo.interfaces import StepLoss
 from alignzoo.model.weights import trained_weights
 from alignzoo.observers import Observers
 from alignzoo.plan.settings import Settings
