@@ -8,6 +8,7 @@ from alignzoo.contract.loss import PreferenceLoss
 from alignzoo.contract.reward import Reward
 from alignzoo.contract.robust import RobustWrapper, Values
 from alignzoo.contract.source import DataSource
+from alignzoo.contract.step import SetupContext, StepContext
 
 PerPair = Values
 """The name of :data:`Values` in plugin API 1."""
@@ -22,6 +23,8 @@ __all__ = [
     "PreferenceLoss",
     "Reward",
     "RobustWrapper",
+    "SetupContext",
+    "StepContext",
     "StepLoss",
     "Table",
     "Values",

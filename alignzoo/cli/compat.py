@@ -11,6 +11,7 @@ import click
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines, print_table
+from alignzoo.cli.data_read import data_read
 from alignzoo.cli.failures import problem_dict
 from alignzoo.cli.flags import PlanCommand, plan_layers, recipe_option, run_options
 from alignzoo.contract.card import Card, Need
@@ -63,7 +64,8 @@ def command(ctx: click.Context, as_json: bool, **_words: Any) -> None:
 
 
 def _show_works(plan: Plan, as_json: bool) -> None:
-    reasons = [*plan.notes, *(line for method in plan.all_methods for line in _demands(method)), *_costs(plan)]
+    demands = [line for method in plan.all_methods for line in _demands(method)]
+    reasons = [*plan.notes, *data_read(plan), *demands, *_costs(plan)]
     if as_json:
         facts = {
             "ok": True,
@@ -91,7 +93,7 @@ def _show_problems(problems: list[AlignzooError], as_json: bool) -> None:
 def _demands(method: Method) -> list[str]:
     needs = sorted(method.needs)
     name = f"{method.card.kind} {method.card.name}"
-    return [f"{name} needs {NEEDS[need]}" for need in needs] or [f"{name} needs nothing else"]
+    return [f"{name} needs {NEEDS[need]}" for need in needs] or [f"{name} needs nothing extra"]
 
 
 def _micro_batches(plan: Plan) -> int | None:

@@ -10,9 +10,11 @@ import click
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table, results_only
+from alignzoo.cli.data_read import data_read
 from alignzoo.cli.flags import PlanCommand, plan_layers, recipe_option, run_options, split_trust
 from alignzoo.distributed.launch import distributed_backend, is_first_rank
 from alignzoo.errors import UsageError
+from alignzoo.plan.extensions import data_of
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.planfile import plan_to_dict
 from alignzoo.plan.resolve import raise_first, require, resolve
@@ -31,7 +33,7 @@ from alignzoo.report import Reporter
 def command(
     ctx: click.Context, recipe: tuple[str, ...], resume: str | None, dry_run: bool, as_json: bool, **_words: Any
 ) -> None:
-    """Train a model on preference pairs.
+    """Train a model on preference data.
 
     Without --model and --data it trains the embedded model on the embedded data, with the settings of the recipe
     `sandbox` in place of the defaults. The run folder, printed at the end, holds the plan, the metrics, the result,
@@ -91,6 +93,8 @@ def _check(plan: Plan) -> None:
     problems, unchecked = check_existence(plan)
     if problems:
         raise_first(problems)
+    if data_of(plan.settings.data, registry()) is None:  # a plugin's data has a known shape
+        unchecked += data_read(plan)
     for note in unchecked:
         _reporter().note(note)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,11 +14,9 @@ from alignzoo.contract.chosen import Choice
 from alignzoo.contract.method import Method
 from alignzoo.contract.pairs import PairBatch
 from alignzoo.contract.responses import ResponseBatch
+from alignzoo.contract.step import SetupContext, StepContext
 from alignzoo.errors import AlignzooError, IncompatibleError
 from alignzoo.lazy import torch
-
-if TYPE_CHECKING:
-    from alignzoo.step.context import SetupContext, StepContext
 
 
 class GeometryCard(Card):

@@ -72,7 +72,8 @@ class PairBatch:
 
     def map(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> PairBatch:
         """``fn`` applied to every field that is present."""
-        return replace(self, **{name: fn(value) for name, value in self.present().items()})
+        changed: dict[str, Any] = {name: fn(value) for name, value in self.present().items()}
+        return replace(self, **changed)
 
     def detach(self) -> PairBatch:
         return self.map(lambda value: value.detach())
@@ -92,7 +93,8 @@ class PairBatch:
 
     def swap(self) -> PairBatch:
         """The two sides of every field exchanged: the same pairs with the opposite label."""
-        return replace(self, **{_other_side(name): value for name, value in self.present().items()})
+        exchanged: dict[str, Any] = {_other_side(name): value for name, value in self.present().items()}
+        return replace(self, **exchanged)
 
     @staticmethod
     def cat(batches: Sequence[PairBatch]) -> PairBatch:

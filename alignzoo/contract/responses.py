@@ -80,7 +80,8 @@ class ResponseBatch:
 
     def map(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> ResponseBatch:
         """``fn`` applied to every tensor that is there."""
-        return replace(self, **{name: fn(value) for name, value in self.present().items()})
+        changed: dict[str, Any] = {name: fn(value) for name, value in self.present().items()}
+        return replace(self, **changed)
 
     def detach(self) -> ResponseBatch:
         return self.map(lambda value: value.detach())

@@ -97,8 +97,8 @@ class RobustWrapper(Method):
             return torch.autograd.grad(self.objective(leaf), leaf)[0]
 
     def soft_labels(self, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor | None:
-        """How sure a wrapper that relabels is of pairs with these scores ``(N,)``: 1 where the chosen response is surely
-        the better one. Those of the training pairs are shown before training; None for nothing to show."""
+        """How sure a wrapper that relabels is of pairs with these scores ``(N,)``: 1 where the chosen response is the
+        better one for sure. Those of the training pairs are shown before training; None for nothing to show."""
         return None
 
     def observe(self, losses: torch.Tensor, pairs: Any) -> None:

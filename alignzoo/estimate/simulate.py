@@ -96,8 +96,7 @@ def merged(rows: Sequence[Lengths], most: int) -> tuple[Lengths, ...]:
     Everything saved is proportional to tokens except attention masks, which are small and grow here.
     """
     size = -(-len(rows) // most)
-    groups = [rows[start : start + size] for start in range(0, len(rows), size)]
-    return tuple(functools.reduce(Lengths.plus, group) for group in groups)
+    return tuple(functools.reduce(Lengths.plus, rows[at : at + size]) for at in range(0, len(rows), size))
 
 
 class Simulator:
@@ -295,8 +294,7 @@ def _packed(rows: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
 
 def _padded(rows: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
     """One sequence per response, padded to the longest."""
-    width = max(row.longest for row in rows)
-    shape = (sum(len(row.responses) for row in rows), width)
+    shape = (sum(len(row.responses) for row in rows), max(row.longest for row in rows))
     inputs = {
         "input_ids": torch.zeros(shape, dtype=torch.int64),
         "attention_mask": torch.ones(shape, dtype=torch.int64),

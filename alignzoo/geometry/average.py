@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.contract.geometry import GeometryController
 from alignzoo.distributed.shards import beside
 from alignzoo.errors import UsageError
 from alignzoo.geometry.perturb import norm
-from alignzoo.interfaces import GeometryController
 from alignzoo.lazy import torch
 
 if TYPE_CHECKING:
-    from alignzoo.step.context import SetupContext, StepContext
+    from alignzoo.contract.step import SetupContext, StepContext
 
 
 class WeightAverage:

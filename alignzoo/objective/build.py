@@ -24,10 +24,7 @@ def build_objective(
         aggregating = Aggregating(aggregation.card.name, instantiate(aggregation.card, aggregation.options))
     return Objective(
         [_term(method, aggregating) for method in losses],
-        [
-            Wrapping(instantiate(method.card, method.options), method.card.name, method.couples)
-            for method in wrappers
-        ],
+        [Wrapping(instantiate(method.card, method.options), method.card.name, method.couples) for method in wrappers],
     )
 
 

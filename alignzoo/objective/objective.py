@@ -47,7 +47,8 @@ class Objective:
             names = " and ".join(type(w).__name__ for w in aggregating)
             raise MethodError(f"{names} each have an objective of their own; their cards must say `aggregates`")
         self.aggregator = aggregating[0] if aggregating else RobustWrapper(Options())
-        self.coupled = coupled or bool(aggregating) or any(part.coupled for part in (*self.terms, *self.wrappings))
+        parts = [term.coupled for term in self.terms] + [wrapping.coupled for wrapping in self.wrappings]
+        self.coupled = coupled or bool(aggregating) or any(parts)
 
     @property
     def preference(self) -> Term:
@@ -109,15 +110,12 @@ class Objective:
             (zero where the objective does not read it).
         """
         present = responses.detach().present()
-        leaves = {name: v.requires_grad_(True) for name, v in present.items() if name in DIFFERENTIABLE}
+        leaves: dict[str, Any] = {n: v.requires_grad_(True) for n, v in present.items() if n in DIFFERENTIABLE}
         with torch.enable_grad():
             inputs = replace(responses.detach(), **leaves)
             value = self.value(inputs) if of is None else self._share(inputs, of)
-            if value.requires_grad:  # not where no term has a value of these responses
-                grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
-            else:
-                grads = (None,) * len(leaves)
-        cotangents = {
+            grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+        cotangents: dict[str, Any] = {
             name: torch.zeros_like(leaf) if grad is None else grad
             for (name, leaf), grad in zip(leaves.items(), grads, strict=True)
         }
@@ -217,15 +215,14 @@ class Objective:
         return [value, *(values.sum() / max(1, len(values)) for values in self._others(responses))]
 
     def _share(self, responses: ResponseBatch, of: Sequence[int]) -> torch.Tensor:
-        """What some of a step's responses add to an objective that is a plain mean, in each term over so many values."""
+        """What some of a step's responses add to an objective of plain means, in each term over so many values."""
         every = [self.values(responses), *self._others(responses)]
         return self._added_up([values.sum() / max(1, count) for values, count in zip(every, of, strict=True)])
 
     def _added_up(self, scalars: Sequence[torch.Tensor]) -> torch.Tensor:
         """The terms' scalars ``()`` with their weights."""
         weighted = [
-            value if term.weight == 1 else term.weight * value
-            for term, value in zip(self.terms, scalars, strict=True)
+            value if term.weight == 1 else term.weight * value for term, value in zip(self.terms, scalars, strict=True)
         ]
         return weighted[0] if len(weighted) == 1 else torch.stack(weighted).sum()
 

@@ -51,8 +51,12 @@ def in_float64(responses: ResponseBatch) -> ResponseBatch:
 def relative_to(responses: ResponseBatch, anchor: ResponseBatch) -> ResponseBatch:
     """The policy's log-probs less the anchor's, which are constants; the reference, in whose place it stands, is 0."""
     present = responses.present()
-    policy = {name: present[name] - getattr(anchor, name).detach() for name in DIFFERENTIABLE if name in present}
-    reference = {name: torch.zeros_like(value) for name, value in present.items() if name.startswith("ref_")}
+    policy: dict[str, Any] = {
+        name: present[name] - getattr(anchor, name).detach() for name in DIFFERENTIABLE if name in present
+    }
+    reference: dict[str, Any] = {
+        name: torch.zeros_like(value) for name, value in present.items() if name.startswith("ref_")
+    }
     return replace(responses, **policy, **reference)
 
 

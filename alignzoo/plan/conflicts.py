@@ -134,7 +134,7 @@ def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
     if settings.tokens_per_micro_batch is not None and given == plan.origins.get("tokens_per_micro_batch"):
         unused("micro_batch_size", "--tokens-per-micro-batch decides", "leave one of them out")
     if settings.eval_data is not None:
-        unused("eval_share", "--eval-data names the held-out pairs", "leave one of them out")
+        unused("eval_share", "--eval-data names the held-out data", "leave one of them out")
     else:
         unused("eval_data_split", "there is no --eval-data", "leave it out")
         unused("eval_data_format", "there is no --eval-data", "leave it out")
@@ -162,13 +162,13 @@ def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
         unused("judge", f"the evaluator of --data {settings.data} takes no judge", "leave it out")
     if not (data and data.held_out) and settings.eval_data is None and settings.eval_share == 0:
         for name in ("eval_every", "eval_pairs"):
-            unused(name, "no pairs are held out", "raise --eval-share, or name --eval-data")
+            unused(name, "nothing is held out", "raise --eval-share, or name --eval-data")
     probing = [method.card for method in plan.all_methods if "probe" in method.needs]
     if settings.probe_share == 0 and probing:
         kind, named = probing[0].kind, "probe" in probing[0].options.model_fields
         problems.append(
             UsageError(
-                f"{kind} {probing[0].name!r} needs a safety probe, and --probe.share 0 leaves it no pairs",
+                f"{kind} {probing[0].name!r} needs a safety probe, and --probe.share 0 leaves it no rows",
                 hint=f"raise --probe.share{f', or name a saved probe: --{kind}.probe DIR' if named else ''}",
             )
         )

@@ -8,14 +8,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
-
-from pydantic import Field, TypeAdapter
+from typing import Any
 
 from alignzoo.base.shown import shown
-from alignzoo.contract.card import NONE, WEIGHT, Card, Composition, Need
+from alignzoo.contract.card import NONE, Card, Composition, Need
 from alignzoo.contract.kinds import KINDS, Kind
 from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
+from alignzoo.plan.options import values_of, weight_of
 from alignzoo.plan.plan import Method
 from alignzoo.plan.recipe import Layer, read_recipe
 from alignzoo.plan.settings import EMBEDDED
@@ -23,7 +22,6 @@ from alignzoo.plugin.build import build_options, default_needs
 from alignzoo.plugin.registry import Registry, registry
 
 DEFAULT_RECIPE = f"alignzoo:{EMBEDDED}"
-_WEIGHT = TypeAdapter(Annotated[float, Field(gt=0, allow_inf_nan=False)])
 
 
 @dataclass
@@ -162,7 +160,11 @@ class _Selecting:
                 brought[kind].append((pick, inside[0]))
             else:
                 self.found.picks[kind].append(pick)
-        elif method is not None and method not in inside:
+        elif method in inside:
+            self.found.problems.append(
+                UsageError(f"the composition {inside[0].name} stands for itself: {inside[0].flags()}")
+            )
+        elif method is not None:
             if not inside:
                 self.found.notes.append(f"--{kind} {method.name} stands for {method.flags()}")
             home = self.registry.distribution_of(method)
@@ -235,11 +237,11 @@ class _Selecting:
     def _build(self, kind: Kind) -> None:
         """The methods of a kind, with their options."""
         picks = self.found.picks[kind.name]
-        shared = kind.multiplicity == "stack" or len(picks) > 1
         for pick in picks:
+            heard = [layer for layer in self.layers if speaks_of(layer, kind, pick, self.registry)]
             try:
-                values, origins = self._options(kind, pick, shared)
-                weight = _weight(kind, pick.card, values.pop(WEIGHT, None)) if _is_weighed(kind, pick.card) else 1.0
+                values, origins = values_of(heard, kind, pick.card, pick.called, alone=len(picks) == 1)
+                weight = weight_of(kind, pick.card, values)
                 self._check_names(pick.card, values)
                 options = build_options(pick.card, values)
             except AlignzooError as error:
@@ -257,53 +259,7 @@ class _Selecting:
                     hint=f"did you mean {' or '.join(elsewhere)}?",
                 )
 
-    def _options(self, kind: Kind, pick: Pick, shared: bool) -> tuple[dict[str, Any], dict[str, str]]:
-        """Values of a method's options over all layers, and where each came from. Of several methods, a bare
-        ``--robust.option`` goes to those that have it, ``--robust.NAME.option`` to that one."""
-        values: dict[str, Any] = {}
-        origins: dict[str, str] = {}
-        for layer in self.layers:
-            if not speaks_of(layer, kind, pick, self.registry):
-                continue
-            for key, value in layer.values.items():
-                owner, option = _split(key, kind.name)
-                bare = owner == "" and option != WEIGHT and (not shared or option in pick.card.options.model_fields)
-                bare |= owner == "" and option == WEIGHT and WEIGHT in pick.card.options.model_fields
-                if option and (bare or owner in pick.called):
-                    weighing = option == WEIGHT and _is_weighed(kind, pick.card)
-                    if weighing and len(self.found.picks[kind.name]) == 1:
-                        continue  # see `unclaimed`
-                    values[option], origins[option] = value, layer.origin
-        return values, origins
-
 
 def is_companion(card: Card) -> bool:
     """Whether a method leaves the work of its kind to another one of that kind."""
     return bool(getattr(card, "companion", False))
-
-
-def _is_weighed(kind: Kind, card: Card) -> bool:
-    """Whether ``weight`` is a word of the mixture: a card of API 1 may have an option of that name."""
-    return kind.multiplicity == "mixture" and WEIGHT not in card.options.model_fields
-
-
-def _weight(kind: Kind, card: Card, value: Any) -> float:
-    if value is None:
-        return 1.0
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        return _WEIGHT.validate_python(value)
-    except ValueError as error:  # a ValidationError is one
-        raise UsageError(
-            f"--{kind.name}.{card.name}.{WEIGHT}: should be a number greater than 0 (got {shown(value)})"
-        ) from error
-
-
-def _split(key: str, kind: str) -> tuple[str, str]:
-    """``(owner, option)`` of a word ``kind.owner.option``, the owner empty in ``kind.option``; two empty ones for
-    anything else."""
-    parts = key.split(".")
-    if parts[0] != kind or len(parts) not in (2, 3):
-        return "", ""
-    return (parts[1], parts[2]) if len(parts) == 3 else ("", parts[1])

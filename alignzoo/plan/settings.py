@@ -37,7 +37,7 @@ class Settings(Values):
         None, "layout of the data instead of the detected one", flag="data.format", metavar="FORMAT"
     )
     eval_data: str | None = _setting(
-        None, "held-out pairs; without it a share of the training prompts is held out", metavar="DATA"
+        None, "held-out data; without it a share of the training prompts is held out", metavar="DATA"
     )
     eval_data_split: str | None = _setting(None, "split of the held-out data", flag="eval-data.split", metavar="NAME")
     eval_data_format: str | None = _setting(
@@ -50,20 +50,20 @@ class Settings(Values):
         None, "processes that tokenise [default: one for little data, else up to 8]", flag="data.workers", ge=1
     )
     eval_share: float = _setting(0.05, "share of the prompts held out when there is no --eval-data", ge=0, lt=1)
-    eval_pairs: int = _setting(64, "most held-out pairs to evaluate on", ge=1)
+    eval_pairs: int = _setting(64, "most held-out rows to evaluate on", ge=1)
     out: str | None = _setting(None, "run folder [default: runs/<methods>-<time>]", metavar="DIR")
     max_steps: int | None = _setting(None, "most optimizer steps", ge=1)
     epochs: float | None = _setting(
         None,
-        "most passes over the training pairs [default: 1, or as many as --max-steps takes]",
+        "most passes over the training rows [default: 1, or as many as --max-steps takes]",
         gt=0,
         allow_inf_nan=False,
     )
-    batch_size: int = _setting(32, "pairs per optimizer step, over all ranks", ge=1)
-    micro_batch_size: int = _setting(4, "pairs per forward pass", ge=1)
+    batch_size: int = _setting(32, "pairs, or other rows of the data, per optimizer step, over all ranks", ge=1)
+    micro_batch_size: int = _setting(4, "pairs, or other rows of the data, per forward pass", ge=1)
     tokens_per_micro_batch: int | None = _setting(
         None,
-        "most tokens per forward pass, padding included, in place of --micro-batch-size; longer pairs run alone",
+        "most tokens per forward pass, padding included, in place of --micro-batch-size; longer rows run alone",
         ge=1,
     )
     packing: bool = _setting(True, "compute each prompt once and no padding, where the model allows it")
@@ -88,7 +88,7 @@ class Settings(Values):
     )
     max_prompt_length: int = _setting(
         MAX_LENGTH // 2,
-        "tokens of the prompt; pairs with longer ones are dropped "
+        "tokens of the prompt; rows with longer ones are dropped "
         f"[default: {MAX_LENGTH // 2}, at most half of --max-length]",
         ge=1,
     )
@@ -97,7 +97,7 @@ class Settings(Values):
     dropout: bool = _setting(False, "keep the model's own dropout, skipped layers and router noise")
     seed: int = _setting(0, "seed of data order, dropout and all draws", ge=0)
     label_noise: float = _setting(
-        0.0, "share of training pairs whose two sides are swapped", ge=0, le=1, metavar="RATE"
+        0.0, "share of training rows that get the opposite label or order", ge=0, le=1, metavar="RATE"
     )
     eval_every: int = _setting(0, "evaluate every so many steps (0: before and after)", ge=0)
     save_every: int = _setting(200, "checkpoint every so many steps (0: only at the end)", ge=0)
@@ -110,7 +110,7 @@ class Settings(Values):
     probe_share: float | None = _setting(
         None,
         "share of the training prompts set aside for a safety probe, needed or not, so that all methods train on the "
-        f"same pairs (0: train on all) [default: {PROBE_SHARE:g}, of much data about {PROBE_PAIRS} pairs]",
+        f"same rows (0: train on all) [default: {PROBE_SHARE:g}, of much data about {PROBE_PAIRS} rows]",
         flag="probe.share",
         ge=0,
         lt=1,

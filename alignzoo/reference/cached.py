@@ -64,9 +64,8 @@ def cached_reference(filling: Filling, sources: Callable[[], Sequence[Source]]) 
     wanted = sources()
     computed = filling.complete(wanted)
     total = sum(len(source.rows) for source in wanted)
-    nouns = {NOUNS[source.shape] for source in wanted}
     filling.report.note(
-        f"reference log-probs: {computed} {nouns.pop() if len(nouns) == 1 else 'rows'} computed, "
+        f"reference log-probs: {computed} {NOUNS[wanted[0].shape]} computed, "
         f"{total - computed} from earlier runs ({time.perf_counter() - began:.1f} s)"
     )
     return CachedReference(filling.store, filling.accelerator.device)

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from alignzoo.contract.card import Options, is_path
+from alignzoo.contract.reward import Reward
 from alignzoo.data.columns import column, list_lengths
 from alignzoo.data.digests import digest
 from alignzoo.data.parts import Parts, Scores
 from alignzoo.data.shapes import NOUNS, Shape
 from alignzoo.distributed.ranks import on_all_ranks
 from alignzoo.errors import AlignzooError, MethodError, contained
-from alignzoo.interfaces import Reward
 from alignzoo.plan.plan import Method
 from alignzoo.plugin.build import instantiate
 from alignzoo.plugin.faults import describe_error
@@ -125,7 +125,8 @@ class _Scoring:
                     new += block.rows if block.new else 0
                     for _ in range(block.rows):
                         bar.advance()
-        scores = Scores(torch.cat(found), np.cumsum([0, *list_lengths(dataset, "response_ids")]))
+        offsets = np.concatenate([[0], np.cumsum(list_lengths(dataset, "response_ids"))])
+        scores = Scores(torch.cat(found), offsets)
         words = {"train": "training", "held_out": "held-out"}[part]
         how = "scored" if new else "scored in an earlier run"
         how += f", {count - new} of them in an earlier run" if 0 < new < count else ""

@@ -114,5 +114,5 @@ def warn_of_displacement(before: Mapping[str, float], after: Mapping[str, float]
     if chosen < 0 and rejected < 0 and -chosen > 0.01 * abs(before[names[0]]):
         report.warn(
             f"likelihood displacement: the chosen responses lost {-chosen:.2f} nats on average while the rejected lost "
-            f"{-rejected:.2f}; a lower --lr, a higher --loss.beta or fewer steps keep more of them"
+            f"{-rejected:.2f}; a lower --lr, fewer steps or a stronger pull to the reference keep more of them"
         )

@@ -75,7 +75,9 @@ class Scaffold:
             "README.md": self._render("README.md"),
             ".gitignore": self._render("gitignore"),
             f"{self.package}/__init__.py": self._render("init.py"),
-            f"{self.package}/{self.module}.py": self._render(f"{KINDS[self.kind].template}.py", plugin_names="Card, Options"),
+            f"{self.package}/{self.module}.py": self._render(
+                f"{KINDS[self.kind].template}.py", plugin_names="Card, Options"
+            ),
             f"tests/test_{self.module}.py": self._render(f"{KINDS[self.kind].template}_test.py"),
         }
 

@@ -14,8 +14,8 @@ from alignzoo.lazy import F, torch
 from alignzoo.plugin.build import instantiate
 
 if TYPE_CHECKING:
+    from alignzoo.contract.step import SetupContext, StepContext
     from alignzoo.objective.objective import Objective
-    from alignzoo.step.context import SetupContext, StepContext
 
 BETA = 0.3
 LEARNING_RATE = 0.1

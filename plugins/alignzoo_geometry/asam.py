@@ -21,7 +21,7 @@ from alignzoo.lazy import torch
 from alignzoo.plugin import GeometryCard, Paper, Verified
 
 if TYPE_CHECKING:
-    from alignzoo.step.context import StepContext
+    from alignzoo.interfaces import StepContext
 
 
 class ASAMOptions(AscentOptions):

@@ -7,7 +7,7 @@ Du, Yan, Feng, Zhou, Zhen, Goh, Tan, *Efficient Sharpness-aware Minimization for
 arXiv 2110.03141: Stochastic Weight Perturbation and Sharpness-sensitive Data Selection. ``keep`` is β, ``share`` is γ.
 As in the authors' code, whole tensors are drawn, which spares the gradients of the others, and the length is that over
 the drawn ones; the paper draws single weights. ℓ_i is a pair's loss, wrappers' terms per pair included: pairs are kept
-or left out, never a response alone. Of other data it is a row's mean over its pairs or responses. L_{B⁺} is the objective of those pairs as if there were no others, so the wrappers
+or left out, never a response alone. L_{B⁺} is the objective of those pairs as if there were no others, so the wrappers
 weigh them among themselves. Micro-batches without such a pair are spared the backward pass.
 
 Also as in the authors' code, B⁺ is what lies *above* the ⌊γN⌋-th largest rise: ⌊γN⌋ − 1 of the N pairs (15 of 32 at γ =
@@ -29,7 +29,7 @@ from alignzoo.lazy import torch
 from alignzoo.plugin import GeometryCard, Paper, Verified
 
 if TYPE_CHECKING:
-    from alignzoo.step.context import StepContext
+    from alignzoo.interfaces import StepContext
 
 ALL = 0.99
 """The share from which on the authors keep every pair."""

@@ -37,7 +37,7 @@ from alignzoo.plugin import GeometryCard, Options, Paper, Verified
 if TYPE_CHECKING:
     from alignzoo.geometry.null_space import Directions
     from alignzoo.geometry.projections import Projection
-    from alignzoo.step.context import SetupContext, StepContext
+    from alignzoo.interfaces import SetupContext, StepContext
 
 
 class NSPOOptions(Options):

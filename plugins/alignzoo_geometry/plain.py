@@ -8,7 +8,7 @@ from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.plugin import GeometryCard, Verified
 
 if TYPE_CHECKING:
-    from alignzoo.step.context import StepContext
+    from alignzoo.interfaces import StepContext
 
 
 class Plain(GeometryController):

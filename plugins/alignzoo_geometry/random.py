@@ -23,7 +23,7 @@ from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import GeometryCard, Verified
 
 if TYPE_CHECKING:
-    from alignzoo.step.context import StepContext
+    from alignzoo.interfaces import StepContext
 
 
 class RandomDirection(WeightMover):

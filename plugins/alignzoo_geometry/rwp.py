@@ -27,7 +27,7 @@ from alignzoo.plugin import GeometryCard, Options, Paper, Verified
 if TYPE_CHECKING:
     import torch
 
-    from alignzoo.step.context import StepContext
+    from alignzoo.interfaces import StepContext
 
 
 class RWPOptions(Options):

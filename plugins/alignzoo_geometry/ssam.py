@@ -44,7 +44,7 @@ from alignzoo.lazy import torch
 from alignzoo.plugin import GeometryCard, Options, Paper, Verified
 
 if TYPE_CHECKING:
-    from alignzoo.step.context import StepContext
+    from alignzoo.interfaces import StepContext
 
 
 class SSAMOptions(ClimbOptions):

@@ -20,7 +20,7 @@ from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import GeometryCard, Paper, Verified
 
 if TYPE_CHECKING:
-    from alignzoo.step.context import StepContext
+    from alignzoo.interfaces import StepContext
 
 
 class WSAMOptions(ClimbOptions):

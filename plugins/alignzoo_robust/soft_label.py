@@ -2,10 +2,10 @@
 
     p = σ( k·(s_w − s_l)/T ),     ℓ' = p·ℓ(w, l) + (1 − p)·ℓ(l, w)
 
-s are the scores of the run's reward (``--reward``); scores and the temperature T share a unit, k has none. For DPO it is
-the cross-entropy −p·log σ(βh) − (1 − p)·log σ(−βh). Under the geometry of ``shapo-token`` it is ShaPO at reward level
-(*Revisiting Robustness for LLM Safety Alignment via Selective Geometry Control*, arXiv 2602.07340, whose code has k = 10
-and T = 1), but it goes with any controller: ``--robust soft-label --geometry sam``.
+s are the scores of the run's reward (``--reward``); scores and the temperature T share a unit, k has none. For DPO it
+is the cross-entropy −p·log σ(βh) − (1 − p)·log σ(−βh). Under the geometry of ``shapo-token`` it is ShaPO at reward
+level (*Revisiting Robustness for LLM Safety Alignment via Selective Geometry Control*, arXiv 2602.07340, whose code has
+k = 10 and T = 1), but it composes with any controller: ``--robust soft-label --geometry sam``.
 
 Where this deviates from the released code, and why: any loss that has a meaning on swapped pairs, and not DPO alone;
 ``log σ`` in place of ``log(σ + 1e-12)``, whose gradient is 0 beyond |βh| of about 20; scores once before training, and
@@ -15,6 +15,7 @@ not in every pass.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from pydantic import Field
 
@@ -69,7 +70,7 @@ def _share(loss: Values, pairs: PairBatch, weight: torch.Tensor) -> torch.Tensor
     def cut_off(value: torch.Tensor) -> torch.Tensor:
         return torch.where(counts if value.dim() == 1 else counts[:, None], value, value.detach())
 
-    fields = {name: cut_off(value) for name, value in pairs.present().items() if name in DIFFERENTIABLE}
+    fields: dict[str, Any] = {name: cut_off(value) for name, value in pairs.present().items() if name in DIFFERENTIABLE}
     values = weight * loss(replace(pairs, **fields))
     return torch.where(counts, values, torch.zeros_like(values))
 

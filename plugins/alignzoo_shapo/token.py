@@ -38,7 +38,7 @@ from alignzoo.plugin import Card, Need, Options, Paper, Verified
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from alignzoo.step.context import SetupContext, StepContext
+    from alignzoo.interfaces import SetupContext, StepContext
 
 OFFICIAL: dict[str, Any] = {
     "radius": "raw",

@@ -13,7 +13,8 @@ from docs_helpers import DOCS, blocks, codes, rows, section, text_of
 from alignzoo.contract.card import OLDEST_PLUGIN_API, PLUGIN_API, Card, Extension, Need
 from alignzoo.pairs import PairBatch
 from alignzoo.plugin.declared import HOOKS
-from alignzoo.step.context import SetupContext, StepContext
+from alignzoo.step.context import StepContext
+from alignzoo.step.setup import SetupContext
 from alignzoo.testing import RULES
 
 

@@ -19,7 +19,7 @@ from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
 from alignzoo.geometry.null_space import free_directions, read_inputs
 from alignzoo.geometry.projections import find_projections
 from alignzoo.report import Progress
-from alignzoo.step.context import SetupContext
+from alignzoo.step.setup import SetupContext
 from alignzoo.testing.tiny import CONFIGS, tiny_model, with_adapter
 
 SHORT = [[5, 9, 31], [7, 8, 44, 12, 3], [11, 60]]

@@ -14,7 +14,7 @@ from alignzoo.errors import ModelError, UsageError
 from alignzoo.geometry.ascent import named_by
 from alignzoo.geometry.projections import find_down_projections, find_projections, linear_maps, out_of_reach
 from alignzoo.geometry.subspace import neuron_cosines, select_neurons
-from alignzoo.step.context import SetupContext
+from alignzoo.step.setup import SetupContext
 from alignzoo.testing.tiny import CONFIGS, SMALL, tiny_model
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from golden import golden_pairs
+from golden import golden_responses
 from steps import objective
 
 from alignzoo import load_method
@@ -18,7 +18,8 @@ from alignzoo.geometry.projections import Projection, find_down_projections
 from alignzoo.geometry.side_branch import SideBranches
 from alignzoo.interfaces import StepLoss
 from alignzoo.report import Reporter
-from alignzoo.step.context import SetupContext, StepContext
+from alignzoo.step.context import StepContext
+from alignzoo.step.setup import SetupContext
 from alignzoo.testing.steps import context, gradients
 from alignzoo.testing.tiny import CONFIGS, SMALL, batch_of, cut, pair_rows, shifted, tiny_model, with_adapter
 
@@ -107,7 +108,7 @@ class Quadratic:
         return 0.5 * ((self.linear(self.inputs) - self.targets) ** 2).sum(-1).mean()
 
     def _report(self, loss: torch.Tensor) -> StepLoss:
-        return StepLoss(loss.detach(), golden_pairs(), torch.arange(4))
+        return StepLoss(loss.detach(), golden_responses(), torch.arange(4))
 
     def gradient(self, tensors: list[torch.Tensor]) -> tuple[StepLoss, list[torch.Tensor]]:
         loss = self._loss()

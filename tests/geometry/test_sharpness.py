@@ -18,7 +18,7 @@ from alignzoo.geometry import ascent
 from alignzoo.geometry.ascent import kth_smallest, lengthened
 from alignzoo.geometry.perturb import norm
 from alignzoo.interfaces import StepLoss
-from alignzoo.step.context import SetupContext
+from alignzoo.step.setup import SetupContext
 from alignzoo.testing.tiny import tiny_model
 
 RHO = 0.3
@@ -40,12 +40,14 @@ class Rising(Toy):
         super().__init__({"w": torch.ones(1, 1, dtype=torch.float64)}, lambda w: w["w"].sum())
         self.rises = rises
         self.only_pairs: list[int] = []
-        self.engine = SimpleNamespace(objective=SimpleNamespace(per_pair=lambda pairs: pairs))
 
     def evaluate(self) -> Any:
         moved = float(self.weights["w"].detach()) - 1
         losses = moved * torch.tensor(self.rises, dtype=torch.float64)
         return StepLoss(losses.mean(), losses, torch.arange(len(losses)))  # type: ignore[arg-type]
+
+    def by_row(self, loss: StepLoss) -> Any:
+        return loss.responses
 
     def only(self, kept: torch.Tensor) -> Rising:
         self.only_pairs = kept.nonzero().flatten().tolist()

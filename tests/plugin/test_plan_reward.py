@@ -69,7 +69,12 @@ def test_a_plan_with_a_reward_is_read_back(values: dict[str, Any], tmp_path: Pat
 
 def test_a_recipe_names_a_reward_with_its_options() -> None:
     found = plan(flatten({**SOFT, "reward": {"name": "hf", "model": "org/m", "sign": -1}}, "recipe"))
-    assert found.one("reward").options.model_dump() == {"model": "org/m", "sign": -1, "max_length": None, "batch_size": 16}
+    assert found.one("reward").options.model_dump() == {
+        "model": "org/m",
+        "sign": -1,
+        "max_length": None,
+        "batch_size": 16,
+    }
 
 
 def test_a_local_reward_model_is_kept_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

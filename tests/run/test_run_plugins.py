@@ -14,11 +14,12 @@ from in_process import call_main
 from run_helpers import RunFolder, Train, write_rows
 
 import alignzoo
-from alignzoo.contract.card import OLDEST_PLUGIN_API
+from alignzoo.contract.card import OLDEST_PLUGIN_API, PLUGIN_API
 from alignzoo.errors import BrokenPluginError, DataError, MethodError, UsageError
 from alignzoo.plugin import plugins_from
 
 OLD = Path(__file__).parents[1] / "plugin" / "api_1" / "plugin_of_api_1.py"
+NEW = Path(__file__).parents[1] / "plugin" / "api_2" / "plugin_of_api_2.py"
 HEAD = (
     "from alignzoo.plugin import Extension, hookimpl\n"
     "from alignzoo.observers import RunObserver\n"
@@ -72,6 +73,23 @@ def test_a_plugin_of_the_oldest_api_works(train: Train, tmp_path: Path) -> None:
         "evaluation 2 True",
         "end finished",
     ]
+
+
+def test_a_plugin_of_the_newest_api_works(train: Train, tmp_path: Path) -> None:
+    assert PLUGIN_API == 2, "pin a plugin of the new API beside this one"
+    rows = [{"ask": f"Question {i}?", "answer": f"I cannot {i}.", "votes": i % 3 - 1} for i in range(90)]
+    voted = write_rows(tmp_path / "voted.jsonl", rows)
+    with plugins_from(NEW):
+        run = train(loss="label-loss", geometry="halved-tilt", data=str(voted))
+    assert run.result["sentence"] == "--loss label-loss --robust tilt --geometry halved"
+    facts = json.loads((run.path / "data.json").read_text())["train"]
+    assert (facts["format"], facts["shape"]) == ("voted", "unpaired")
+    for line in run.metrics:
+        assert line["geometry/rows"] == line["geometry/responses"] == line["robust/tilt/values"] == 8
+        assert line["robust/tilt/worst"] >= line["loss"] - 1e-9
+        assert 0 <= line["loss/label-loss/desirable"] <= 1
+    first, second = (line["loss/label-loss/baseline"] for line in run.metrics)
+    assert first == 0 != second, "the baseline is of the steps before"
 
 
 def test_observers_that_fail_and_meddle_change_nothing(train: Train, make_plugin: MakePlugin) -> None:

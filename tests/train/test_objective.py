@@ -245,7 +245,8 @@ def test_parts_on_two_ranks_weigh_by_their_pairs() -> None:
 
 
 def test_weights_are_the_gradient_of_the_objective_over_losses() -> None:
-    torch.testing.assert_close(objective("dpo").weights(golden_responses()), torch.full((4,), 0.25, dtype=torch.float64))
+    quarters = torch.full((4,), 0.25, dtype=torch.float64)
+    torch.testing.assert_close(objective("dpo").weights(golden_responses()), quarters)
     weights = objective("dpo", "drdpo").weights(golden_responses())
     losses = load_method("loss", "dpo")(golden_pairs())
     torch.testing.assert_close(weights, torch.softmax(-losses, 0))
