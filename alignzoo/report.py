@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class Progress:
-    """A running bar: :meth:`advance` after each unit, with figures to show beside it."""
+    """A progress bar: call :meth:`advance` after each unit, with values to show next to it."""
 
     def advance(self, **figures: str) -> None:
         """One unit done."""

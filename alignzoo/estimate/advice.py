@@ -1,4 +1,4 @@
-"""What to change where a run does not fit: each change is tried on the estimate itself."""
+"""What to change if a run does not fit: each change is tried on the estimate itself."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import resolve
 
 RANK = 8
-_MANY = 64  # rows in a micro-batch; more of them gain nothing
+_MANY = 64  # rows in a micro-batch; more gain nothing
 
 
 @dataclass(frozen=True)
 class Change:
-    """Words that were added to the run, and what it takes with them."""
+    """Flags added to the run, and the resulting estimate."""
 
     words: str
     estimate: Estimate
 
     @property
     def total(self) -> float:
-        """Bytes of one device at the peak."""
+        """Peak bytes of one device."""
         return self.estimate.peak.total
 
 
@@ -40,7 +40,7 @@ def changes(found: Estimate, layers: Sequence[Layer]) -> list[Change]:
     """Single changes that lower the peak, the largest effect first.
 
     Args:
-        layers: the words that the plan was resolved from.
+        layers: the layers that the plan was resolved from.
     """
     tried = []
     for candidate in _candidates(found.situation):
@@ -51,7 +51,7 @@ def changes(found: Estimate, layers: Sequence[Layer]) -> list[Change]:
 
 
 def together(found: Estimate, layers: Sequence[Layer]) -> list[Change]:
-    """Changes on top of one another, the most effective first, until the run fits or none is left."""
+    """Combined changes, the most effective first, until the run fits or none is left."""
     path: list[Change] = []
     now, said = found, list(layers)
     while not now.fits:
@@ -66,12 +66,12 @@ def together(found: Estimate, layers: Sequence[Layer]) -> list[Change]:
 
 
 def largest(found: Estimate) -> int | None:
-    """Tokens of the largest micro-batch that fits, by the mean row; None where not even one row does, or where the
-    memory is not known."""
+    """Tokens of the largest micro-batch that fits, by the mean row; None if not even one row fits, or if the memory is
+    unknown."""
     memory, situation = found.situation.hardware.memory, found.situation
 
     def total(rows: int) -> float:
-        """The peak with so many rows in a micro-batch, and several of these to a step."""
+        """The peak with this many rows per micro-batch, and several micro-batches per step."""
         update = {"micro_batch_size": rows, "tokens_per_micro_batch": None}
         update["batch_size"] = 2 * rows * situation.hardware.devices
         settings = situation.settings.model_copy(update=update)
@@ -84,7 +84,7 @@ def largest(found: Estimate) -> int | None:
         low, under = 1, total(1)
         return tokens([situation.data.mean], situation.packed) if under <= memory else None
     high, over = 2 * low, total(2 * low)
-    while over <= memory and high < _MANY:  # what a row adds changes little from here on
+    while over <= memory and high < _MANY:  # the memory per row hardly changes from here on
         low, under = high, over
         high = min(_MANY, max(low + 1, int(low + (memory - under) / max((over - total(2)) / (high - 2), 1.0)) + 1))
         over = total(high)
@@ -101,7 +101,7 @@ def largest(found: Estimate) -> int | None:
 
 
 def _with(situation: Situation, candidate: _Candidate, layers: Sequence[Layer]) -> Estimate | None:
-    """The estimate with a change; None where the run would refuse it."""
+    """The estimate with a change; None if the run would reject it."""
     sharding = candidate.hardware.sharding
     resolved = resolve([*layers, Layer("advice", candidate.values)], distributed=sharding)
     if not isinstance(resolved, Plan):

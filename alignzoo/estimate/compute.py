@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from alignzoo.estimate.estimate import Situation
 
 ON_GPU, ON_CPU = 0.4, 0.6
-"""Assumed share of the rate of matrix products that a step reaches."""
+"""Assumed utilisation of the matrix-product rate in a step."""
 _FLASH_BACKWARD = 2.5
-"""Work of attention's backward relative to its forward: the scores are computed once more."""
+"""Work of attention's backward relative to its forward: the scores are recomputed."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Floating-point operations of a step on one device, by what they are for."""
+    """Floating-point operations of a step on one device, by purpose."""
 
     layers: float
     attention: float
@@ -51,12 +51,12 @@ def work(s: Situation) -> Work:
 
 
 def tokens(rows: Sequence[Lengths], packed: bool) -> int:
-    """Tokens that go through the layers, padding included."""
+    """Tokens that go through the layers, including padding."""
     return sum(one.packed if packed else len(one.responses) * one.longest for one in rows)
 
 
 def _forward(s: Situation, rows: Sequence[Lengths]) -> tuple[float, float, float]:
-    """Of the layers' linear maps, of attention and of the head."""
+    """FLOPs of the layers' linear maps, of attention and of the head."""
     linear = 2.0 * s.shapes.linear * tokens(rows, s.packed)
     scores = sum(_scores(one, s.packed) for one in rows)
     responses = sum(one.response for one in rows)
@@ -64,7 +64,7 @@ def _forward(s: Situation, rows: Sequence[Lengths]) -> tuple[float, float, float
 
 
 def _scores(row: Lengths, packed: bool) -> float:
-    """Scores that attention computes: causality saves half of them where no mask is needed."""
+    """Attention scores computed: causality saves half of them if no mask is needed."""
     if packed:
         first, *further = row.responses
         return (row.prompt + first) ** 2 / 2 + sum(size * (row.prompt + size) for size in further)
@@ -72,7 +72,7 @@ def _scores(row: Lengths, packed: bool) -> float:
 
 
 def measured_rate(*, bf16: bool, seconds: float = 2.0, size: int = 1024) -> float:
-    """FLOP/s of matrix products of this machine's CPU, over about ``seconds``."""
+    """FLOP/s of matrix products on this machine's CPU, measured for about ``seconds``."""
     import torch
 
     dtype = torch.bfloat16 if bf16 else torch.float32

@@ -1,4 +1,4 @@
-"""From a plan, a model's shapes, hardware and lengths of rows to what a step takes."""
+"""From a plan, a model's shapes, hardware and row lengths to the memory and work of a step."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Sharding = Literal["none", "ddp", "fsdp"]
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where a run would take place.
+    """The hardware of a run.
 
     Attributes:
         devices: GPUs, or 1 for a CPU.
-        memory: of each, in bytes; None where it is not known.
-        rate: FLOP/s of matrix products of each; None where it is not known.
+        memory: of each, in bytes; None if unknown.
+        rate: FLOP/s of matrix products of each; None if unknown.
     """
 
     devices: int
@@ -44,12 +44,12 @@ class Hardware:
 
     @property
     def utilisation(self) -> float:
-        """Share of :attr:`rate` that a step is assumed to reach."""
+        """Assumed share of :attr:`rate` that a step reaches."""
         return ON_GPU if self.cuda else ON_CPU
 
 
 class Model:
-    """A model on paper: its shapes, and micro-batches simulated on them."""
+    """A model without weights: its shapes, and micro-batches simulated on them."""
 
     def __init__(self, config: Any) -> None:
         attention.register()
@@ -60,14 +60,14 @@ class Model:
         self.packable = _packable(model) and self._runs(packed=True)
         if not self.packable and not self._runs(packed=False):
             raise ModelError(
-                f"{config.model_type} models cannot be planned: their forward pass depends on more than shapes",
+                f"{config.model_type} models cannot be estimated: their forward pass depends on more than shapes",
                 hint="start a short run and watch its memory",
             )
 
     def _runs(self, *, packed: bool) -> bool:
-        """Whether a micro-batch can be simulated so, tried on a tiny one."""
+        """Whether a micro-batch can be simulated this way, tried on a tiny one."""
         log = logging.getLogger("torch._subclasses.fake_tensor")
-        before, log.disabled = log.disabled, True  # it prints what is caught here
+        before, log.disabled = log.disabled, True  # it prints errors that are caught here
         try:
             self.held(Way(False, 0, False, packed), [Lengths(3, (2, 2))] * 2)
         except (CannotPack, RuntimeError, TypeError, ValueError, IndexError, AttributeError, NotImplementedError):
@@ -78,16 +78,16 @@ class Model:
 
     @property
     def stored(self) -> float:
-        """Bytes of the weights as files hold them, in the dtype that the config names (fp32 if it names none)."""
+        """Bytes of the weights on disk, in the config's dtype (fp32 if it has none)."""
         dtype = getattr(self.config, "dtype", None)
         return float(self.shapes.total * (dtype.itemsize if isinstance(dtype, torch.dtype) else 4))
 
     def held(self, way: Way, rows: Sequence[Lengths]) -> Bytes:
-        """What a micro-batch of these rows holds."""
+        """The memory of a micro-batch of these rows."""
         return self._simulator(way).run(way, rows)
 
     def frozen(self, way: Way, rows: Sequence[Lengths]) -> float:
-        """What a forward of these rows without gradients holds, in bytes."""
+        """Bytes of a forward pass of these rows without gradients."""
         return self._simulator(way).run_frozen(way, rows)
 
     def _simulator(self, way: Way) -> Simulator:
@@ -98,7 +98,7 @@ class Model:
 
 
 def _packable(model: Any) -> bool:
-    """Whether a run would try packing on such a model."""
+    """Whether a run would try packing with such a model."""
     from alignzoo.logprobs.forward import why_not_packed
 
     return model.config._attn_implementation == "sdpa" and why_not_packed(model) is None
@@ -106,7 +106,7 @@ def _packable(model: Any) -> bool:
 
 @dataclass(frozen=True)
 class Situation:
-    """Everything that the arithmetic reads."""
+    """All inputs of an estimate."""
 
     plan: Plan
     model: Model
@@ -125,12 +125,12 @@ class Situation:
 
     @property
     def trained(self) -> int:
-        """Parameters that train."""
+        """Trainable parameters."""
         return self.shapes.adapter(self.settings.lora_r) if self.settings.lora_r else self.shapes.total
 
     @property
     def shards(self) -> int:
-        """Ranks that a weight is cut over."""
+        """Ranks that a weight is sharded over."""
         return self.hardware.devices if self.hardware.sharding == "fsdp" else 1
 
     @property
@@ -140,12 +140,12 @@ class Situation:
 
     @property
     def rows_per_step(self) -> int:
-        """Rows of a step on one device."""
+        """Rows per step on one device."""
         return -(-self.settings.batch_size // self.hardware.devices)
 
     @property
     def rows_per_micro_batch(self) -> int:
-        """Rows of a forward pass on one device, of mean length under a budget of tokens."""
+        """Rows per forward pass on one device; under a token budget, of mean length."""
         budget = self.settings.tokens_per_micro_batch
         fitting = self.settings.micro_batch_size
         if budget is not None:
@@ -154,12 +154,12 @@ class Situation:
 
     @property
     def micro_batches(self) -> int:
-        """Forward passes of a step on one device."""
+        """Forward passes per step on one device."""
         return -(-self.rows_per_step // self.rows_per_micro_batch)
 
     @property
     def keeps_reference(self) -> bool:
-        """Whether a frozen copy of the weights is held."""
+        """Whether a frozen copy of the weights is kept."""
         return self.computes_reference and not self.settings.lora_r
 
     @property
@@ -169,7 +169,7 @@ class Situation:
 
     @property
     def ahead(self) -> tuple[Lengths, ...]:
-        """A batch of rows whose reference is computed before training; none where that is not done."""
+        """A batch of rows for the reference before training; empty if that is not computed."""
         from alignzoo.reference.compute import TOKENS_ON_CPU, TOKENS_PER_BATCH
 
         if "reference" not in self.plan.needs or not self.settings.reference_cache:
@@ -191,17 +191,17 @@ class Situation:
 
     @property
     def copies(self) -> Copies:
-        """What the controllers keep, in copies of the trained weights."""
+        """Memory of the controllers, in copies of the trained weights."""
         return _copies(self.plan)
 
     @property
     def optimizer(self) -> OptimizerBytes:
-        """What the optimizer takes."""
+        """Memory of the optimizer."""
         return _optimizer(self.settings.optimizer, self.settings.weight_decay, self.hardware.cuda)
 
     @property
     def recomputes_head(self) -> bool:
-        """Whether the head computes its logits again in the backward pass."""
+        """Whether the head recomputes its logits in the backward pass."""
         from alignzoo.logprobs.head import KEPT
 
         return self.rows_per_micro_batch * self.data.mean.response * self.shapes.vocabulary > KEPT
@@ -217,7 +217,7 @@ _KEPT: dict[str, Copies] = {}
 
 
 def _copies(plan: Plan) -> Copies:
-    """As :func:`alignzoo.estimate.geometry.copies`, once for each choice of controllers."""
+    """As :func:`alignzoo.estimate.geometry.copies`, once per selection of controllers."""
     key = repr([(method.card.name, method.distribution, method.options) for method in plan.of("geometry")])
     if key not in _KEPT:
         _KEPT[key] = copies(plan)
@@ -231,7 +231,7 @@ def _optimizer(optimizer: str, weight_decay: float, cuda: bool) -> OptimizerByte
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a step takes on each device."""
+    """The memory and work of a step on each device."""
 
     situation: Situation
     moments: tuple[Moment, ...]
@@ -239,18 +239,18 @@ class Estimate:
 
     @property
     def peak(self) -> Moment:
-        """The tightest moment."""
+        """The moment with the highest memory."""
         return max(self.moments, key=lambda moment: moment.total)
 
     @property
     def fits(self) -> bool | None:
-        """None where the memory is not known."""
+        """Whether the run fits; None if the memory is unknown."""
         memory = self.situation.hardware.memory
         return None if memory is None else self.peak.total <= memory
 
     @property
     def seconds(self) -> float | None:
-        """Of a step, without the exchange between devices; None where no rate is known."""
+        """Seconds per step, without communication; None if the rate is unknown."""
         hardware = self.situation.hardware
         return self.work.total / (hardware.rate * hardware.utilisation) if hardware.rate else None
 

@@ -1,6 +1,6 @@
-"""What controllers keep and copy, in units of the trained weights: found by letting them take steps on a tiny model.
+"""What controllers keep and copy, in units of the trained weights, measured by running them on a tiny model.
 
-So no controller is known by name, and a third-party one is measured like the built-in ones.
+No controller is known by name, and third-party ones are measured like the built-in ones.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from alignzoo.contract.geometry import GeometryCard
 from alignzoo.errors import contained
 from alignzoo.plan.plan import Method, Plan
 
-_MICRO_BATCH = 4  # rows; two of them to a step, so that gradients are already there in the second
+_MICRO_BATCH = 4  # rows; two micro-batches per step, so that gradients exist in the second
 _STEPS = 2
 
 
@@ -23,8 +23,8 @@ class Copies:
 
     Attributes:
         kept: from step to step.
-        passing: within a step, beyond that and a plain step.
-        measured: False where a controller would not run on the tiny model, and a copy was assumed for each pass beyond
+        passing: within a step, beyond that and beyond a plain step.
+        measured: False if a controller does not run on the tiny model; one copy is then assumed for each pass beyond
             the first.
     """
 
@@ -34,7 +34,7 @@ class Copies:
 
 
 def copies(plan: Plan) -> Copies:
-    """Those of a plan's controllers together."""
+    """The copies of all controllers of a plan together."""
     found = [_copies_of(method) for method in plan.of("geometry") if _does_something(method)]
     return Copies(
         sum(one.kept for one in found), max((one.passing for one in found), default=0.0), all(o.measured for o in found)
@@ -42,7 +42,7 @@ def copies(plan: Plan) -> Copies:
 
 
 def passes(plan: Plan) -> float:
-    """Forward-backward passes of a mean step: a controller with an interval takes its further ones in some steps."""
+    """Average forward-backward passes per step: with an interval, the extra ones are taken only in some steps."""
     controller = plan.one("geometry")
     options: Any = controller.options
     interval = getattr(options, "interval", None) or getattr(options, "every", None) or 1
@@ -63,7 +63,7 @@ def _copies_of(method: Method) -> Copies:
     try:
         with contained():
             return _measured(method)
-    except Exception:  # third-party code on a tiny model: anything can fail, and the estimate does without it
+    except Exception:  # a third-party controller that fails on a tiny model must not stop the estimate
         return Copies(float(_card(method).averages), float(_card(method).passes - 1), measured=False)
 
 
@@ -81,7 +81,7 @@ def _controller(method: Method) -> Any:
     from alignzoo.plugin.build import instantiate
 
     options, changes = method.options, dict[str, Any]()
-    for name in ("interval", "every"):  # so that each of the few steps is one of those
+    for name in ("interval", "every"):  # so that each of the few steps is due
         if name in method.card.options.model_fields:
             changes[name] = 1
     if "start" in method.card.options.model_fields:
@@ -90,7 +90,7 @@ def _controller(method: Method) -> Any:
 
 
 def _bytes(controller: Any, *, companion: bool = False) -> tuple[float, float, float]:
-    """Bytes kept after some steps, at their peak, and of the trained weights."""
+    """Bytes kept after some steps, at the peak, and of the trained weights."""
     from alignzoo.estimate.simulate import Live
     from alignzoo.testing.stages import mean_goal
     from alignzoo.testing.steps import Bench

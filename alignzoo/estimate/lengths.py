@@ -1,4 +1,4 @@
-"""How long the rows are: as stated, or as the real data says."""
+"""How long the rows are: as given, or from the data itself."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 PROMPT, RESPONSE = 200, 150
-"""Mean tokens where nothing is stated; the rows are then pairs."""
+"""Mean tokens by default; the rows are then pairs."""
 _PERCENTILES = (50, 90, 99)
 
 
 @dataclass(frozen=True)
 class Data:
-    """The rows of a run, for arithmetic, mismatched responses included.
+    """Row lengths of a run, including mismatched responses.
 
     Attributes:
         mean: the mean row, in whole tokens.
-        longest: the row with the longest sequence: what the heaviest padded micro-batch holds once.
-        most: the row with the most tokens, its prompt counted once: the same for a packed one.
+        longest: the row with the longest sequence, contained once in the heaviest padded micro-batch.
+        most: the row with the most tokens, counting its prompt once, likewise for packed micro-batches.
         source: ``given``, ``assumed`` or the data's name.
-        rows: training rows; None where no data was read.
-        percentiles: of tokens of a packed row; empty where no data was read.
+        rows: training rows; None if no data was read.
+        percentiles: of a packed row's tokens; empty if no data was read.
     """
 
     mean: Lengths
@@ -45,16 +45,16 @@ class Data:
     percentiles: tuple[tuple[int, int], ...] = ()
 
     def micro_batch(self, rows: int, *, packed: bool) -> tuple[Lengths, ...]:
-        """The heaviest one of so many rows: the longest row, and mean ones."""
+        """The heaviest micro-batch of this many rows: the longest row, and mean ones."""
         return (self.most if packed else self.longest, *[self.mean] * (rows - 1))
 
 
 def stated(plan: Plan, prompt: int | None, response: int | None, longest: int | None) -> Data:
-    """From the means of prompt and response, and the longest prompt with response, in tokens; the rows are pairs, with
-    two mismatched responses each if a method of the plan needs such.
+    """From mean prompt and response lengths, and the longest prompt plus response, in tokens; the rows are pairs, each
+    with two mismatched responses if a method of the plan needs them.
 
     Raises:
-        UsageError: longer than a run takes or cuts, or the longest is shorter than the mean.
+        UsageError: longer than a run allows, or the longest is shorter than the mean.
     """
     given = sum(value is not None for value in (prompt, response))
     source = ("assumed", "partly assumed", "given")[given]
@@ -68,7 +68,7 @@ def stated(plan: Plan, prompt: int | None, response: int | None, longest: int | 
     if longest < mean.longest:
         raise UsageError(
             f"--longest {longest} is less than the mean prompt and response together, {mean.longest}",
-            hint="give the tokens of the longest prompt with its response",
+            hint="give the tokens of the longest prompt plus response",
         )
     head = max(1, min(longest * prompt // mean.longest, settings.max_prompt_length))
     top = Lengths(head, (longest - head,) * count)
@@ -88,17 +88,18 @@ def _check_limits(settings: Settings, prompt: int | None, response: int | None, 
     ):
         if value is not None and value > settings.max_length:
             raise UsageError(
-                f"{flag}: {value} tokens are more than --max-length {settings.max_length}: a run cuts such responses",
+                f"{flag}: {value} tokens are more than --max-length {settings.max_length}: "
+                "a run truncates such responses",
                 hint="raise --max-length",
             )
 
 
 def of_data(plan: Plan, report: Reporter) -> Data:
-    """From the training rows of a run, tokenised and divided as the run would.
+    """From the training rows of a run, tokenised and split as in a run.
 
     Raises:
         DataError: it cannot be read.
-        ModelError: the model comes without a tokenizer.
+        ModelError: the model has no tokenizer.
     """
     from alignzoo.data.parts import load_parts
     from alignzoo.model.load import find_model, load_tokenizer
@@ -114,7 +115,7 @@ def of_data(plan: Plan, report: Reporter) -> Data:
 
 
 def _rows(dataset: Dataset, partners: np.ndarray | None) -> list[Lengths]:
-    """The rows of a dataset, each with its own responses and then the mismatched ones."""
+    """The rows of a dataset, each with its own responses followed by the mismatched ones."""
     prompts = list_lengths(dataset, "prompt_ids").tolist()
     counts, tokens = nested_lengths(dataset, "response_ids")
     ends = np.cumsum(counts)[:-1]
@@ -126,8 +127,8 @@ def _rows(dataset: Dataset, partners: np.ndarray | None) -> list[Lengths]:
 
 
 def _mean(rows: Sequence[Lengths]) -> Lengths:
-    """The mean row: where all have equally many responses, the mean of each; else so many equal ones that prompts and
-    responses add up to as many tokens."""
+    """The mean row: if all rows have the same number of responses, the mean of each; otherwise, equal responses that
+    preserve the total tokens."""
     prompt = max(1, round(sum(row.prompt for row in rows) / len(rows)))
     counts = [len(row.responses) for row in rows]
     if len(set(counts)) == 1:

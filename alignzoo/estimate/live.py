@@ -1,4 +1,4 @@
-"""Bytes of tensors as they come and go."""
+"""Bytes of tensors as they are allocated and freed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch.utils._pytree import tree_leaves
 
 
 class Live(TorchDispatchMode):
-    """Counts the bytes of storages made while it is active and still held; those of ``leaves`` are left out.
+    """Counts the bytes of live storages that were allocated while it was active, except those of ``leaves``.
 
     Attributes:
-        now, peak: bytes; ``peak`` may be set back to ``now``.
-        copies: of ``now``, casts of leaves to another dtype.
+        now, peak: bytes; ``peak`` can be reset to ``now``.
+        copies: the part of ``now`` in casts of leaves to another dtype.
     """
 
     def __init__(self, leaves: Sequence[torch.Tensor] = ()) -> None:
@@ -58,7 +58,7 @@ class Live(TorchDispatchMode):
 
 
 def _grouped(one: torch.Tensor, other: torch.Tensor, offs: torch.Tensor, *_: Any, **_words: Any) -> torch.Tensor:
-    """The product of experts' maps in any dtype; torch describes that of bf16 only."""
+    """The product of experts' maps in any dtype; torch only supports bf16 here."""
     if one.dim() == other.dim() == 2:
         return one.new_empty(len(offs), one.shape[0], other.shape[1])
     return one.new_empty(one.shape[-2], other.shape[-1])

@@ -1,4 +1,4 @@
-"""Memory of one device by part, at each moment of a step that may be the tightest."""
+"""Memory of one device by part, at each moment of a step that may be the peak."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 GIB = 2.0**30
 FP32, BF16 = 4, 2
 FOUR_BIT = 0.5 + 1 / 64 + 4 / 64 / 256
-"""Bytes of a weight in NF4: a scale of a byte for 64 weights, and one of fp32 for 256 of those."""
+"""Bytes of a weight in NF4: a one-byte scale per 64 weights, and an fp32 scale per 256 of those."""
 CUDA_CONTEXT = 0.6 * GIB
-"""Taken by a process on a GPU before any tensor; assumed."""
+"""Used by a process on a GPU before any tensor; assumed."""
 CPU_KERNELS = 0.1 * GIB
-"""Kept by the kernels of bf16 products on a CPU, over many shapes; measured."""
+"""Kept by the kernels of bf16 products on a CPU, for many shapes; measured."""
 SLACK = 0.05
-"""Share of the tensors' bytes that an allocator takes on top; assumed."""
+"""Allocator overhead as a share of the tensors' bytes; assumed."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """The parts in bytes that are there at once; ``name`` says when."""
+    """The parts in bytes that exist at the same time; ``name`` says when."""
 
     name: str
     parts: dict[str, float] = field(default_factory=dict)
@@ -39,8 +39,8 @@ def moments(s: Situation, step: Bytes, ahead: float) -> list[Moment]:
     """The moments of an optimizer step, each with its parts.
 
     Args:
-        step: what the heaviest micro-batch holds, from the simulation.
-        ahead: what a forward of the reference before training holds.
+        step: memory of the heaviest micro-batch, from the simulation.
+        ahead: memory of a forward pass of the reference before training.
     """
     standing = _standing(s)
     trained = s.trained * FP32 / s.shards
@@ -54,7 +54,7 @@ def moments(s: Situation, step: Bytes, ahead: float) -> list[Moment]:
     kept = {"activations": step.kept - step.copies}
     gathered = {"gathered weights": _gathered(s)}
     found = [
-        # Every rank loads all of them, and shards them after.
+        # Every rank loads all weights before sharding them.
         Moment(
             "loading",
             {"weights": standing["weights"] * s.shards, "working": 0.0 if s.hardware.cuda else s.model.stored},
@@ -85,7 +85,7 @@ def moments(s: Situation, step: Bytes, ahead: float) -> list[Moment]:
 
 
 def _without_copies(step: Bytes, s: Situation) -> Bytes:
-    """A base in 4 bits saves no weights for the backward pass; one map at a time is there in the compute dtype."""
+    """A 4-bit base saves no weights for the backward pass; one map at a time is held in the compute dtype."""
     size = BF16 if s.settings.precision == "bf16" else FP32
     most = size * max((one.inputs * one.outputs for one in s.shapes.maps), default=0)
     forward, kept, head, layer = (n - step.copies for n in (step.forward, step.kept, step.head, step.layer))
@@ -93,10 +93,10 @@ def _without_copies(step: Bytes, s: Situation) -> Bytes:
 
 
 def _standing(s: Situation) -> dict[str, float]:
-    """What is there all the time."""
+    """Memory that is always in use."""
     settings, whole = s.settings, s.shapes.total * float(FP32)
     base = whole
-    if settings.quantize == "4bit":  # linear maps of the layers; the rest stays as it is
+    if settings.quantize == "4bit":  # only the layers' linear maps are quantised
         maps = sum(one.parameters for one in s.shapes.maps)
         base = whole - maps * FP32 + maps * FOUR_BIT
     adapter = s.trained * FP32 if settings.lora_r else 0.0
@@ -112,7 +112,7 @@ def _standing(s: Situation) -> dict[str, float]:
 
 
 def _gathered(s: Situation) -> float:
-    """FSDP: a layer that computes, the next one on its way, and what belongs to no layer."""
+    """FSDP: the current layer, the prefetched next one, and everything outside the layers."""
     if s.shards == 1:
         return 0.0
     outside = s.shapes.total - s.shapes.layers - s.shapes.experts

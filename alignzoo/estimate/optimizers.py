@@ -1,4 +1,4 @@
-"""What an optimizer keeps and needs, found by taking a step with it on one small weight."""
+"""The memory of an optimizer, measured by taking a step with it on one small weight."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class OptimizerBytes:
     Attributes:
         kept: from step to step.
         working: while the weight is updated, beyond that.
-        at_once: all weights are updated together and not one after another.
+        at_once: all weights are updated together rather than one after another.
     """
 
     kept: float
@@ -28,14 +28,14 @@ class OptimizerBytes:
 
 
 def optimizer_bytes(settings: Settings, *, cuda: bool) -> OptimizerBytes:
-    """What ``--optimizer`` takes.
+    """The memory of ``--optimizer``.
 
     Raises:
         UsageError: there is no such optimizer.
     """
     from alignzoo.train.optim import EIGHT_BIT, make_optimizer
 
-    if settings.optimizer.lower() == EIGHT_BIT:  # two moments of a byte, and a scale per block of 256
+    if settings.optimizer.lower() == EIGHT_BIT:  # two one-byte moments, and a scale per block of 256
         return OptimizerBytes(0.5 + 2 / 256, 0.0)
     weight = torch.nn.Parameter(torch.zeros(_SIDE, _SIDE))
     weight.grad, size = torch.ones_like(weight), float(weight.nbytes)

@@ -1,4 +1,4 @@
-"""An estimate as plain figures: what ``alignzoo plan`` prints, whole."""
+"""An estimate as plain data: everything that ``alignzoo plan`` prints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alignzoo.estimate.estimate import Estimate
 def report(
     found: Estimate, steps: int | None, advice: Sequence[Change], path: Sequence[Change], largest: int | None
 ) -> dict[str, Any]:
-    """All of an estimate, as ``--json`` prints it; bytes and FLOPs are per device."""
+    """The whole estimate, as printed by ``--json``; bytes and FLOPs are per device."""
     s, shapes = found.situation, found.situation.shapes
     hardware, peak = s.hardware, found.peak
     return {

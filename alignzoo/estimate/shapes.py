@@ -1,4 +1,4 @@
-"""A model's shapes from its config: built on the meta device, so that no weight is read or held."""
+"""A model's shapes from its config, built on the meta device, so that no weights are read or stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_config(name: str, *, trust_remote_code: bool = False) -> Any:
     """The transformers config of a hub id, a folder, a ``config.json``, a ``.gguf`` file or a plugin.
 
     Raises:
-        ModelError: no such model, or no config of a causal language model.
+        ModelError: no such model, or not the config of a causal language model.
     """
     from transformers import AutoConfig
 
@@ -35,7 +35,7 @@ def read_config(name: str, *, trust_remote_code: bool = False) -> Any:
     source = find_model(name)
     if source.adapter is not None:
         raise ModelError(
-            f"{name} is an adapter, and a plan is made for the model under it",
+            f"{name} is an adapter, but a plan needs its base model",
             hint=f"give --model {source.path} and the adapter's rank as --lora.r",
         )
     with explained(source.path, "config"), quiet():
@@ -53,17 +53,17 @@ def _config_file(path: Path, trust_remote_code: bool) -> Any:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}", hint="give the config.json of a model") from error
     if not isinstance(content, dict) or "model_type" not in content:
-        raise ModelError(f"{path} is no config of a model: it has no model_type", hint="give a model's config.json")
+        raise ModelError(f"{path} is not a model config: it has no model_type", hint="give a model's config.json")
     with explained(str(path), "config"), quiet():
         return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
 
 
 @dataclass(frozen=True)
 class Map:
-    """A linear map of the decoder layers: ``inputs`` → ``outputs``, of which there are ``count`` in the model.
+    """A linear map of the decoder layers, ``inputs`` → ``outputs``, that occurs ``count`` times in the model.
 
     Attributes:
-        share: of the tokens that go through each of them (1; for one of E experts with k chosen, k/E).
+        share: of the tokens that go through each of them (1; for E experts with k active, k/E).
     """
 
     inputs: int
@@ -73,19 +73,19 @@ class Map:
 
     @property
     def parameters(self) -> int:
-        """Of all of them."""
+        """Parameters of all of them."""
         return self.inputs * self.outputs * self.count
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """The numbers of a causal language model.
+    """Parameter counts and sizes of a causal language model.
 
     Attributes:
-        total: parameters, tied ones once; of them, ``embedding``, ``head`` (0 where tied), ``experts`` and the rest
-            of the decoder ``layers``; ``active`` are those that one token meets.
+        total: parameters, tied ones counted once; made up of ``embedding``, ``head`` (0 if tied), ``experts``, the rest
+            of the decoder ``layers``, and ``other``; ``active`` are those used per token.
         tied: whether the head is the embedding.
-        maps: linear maps of the layers, alike ones together.
+        maps: linear maps of the layers, identical ones together.
         depth: decoder layers.
         layer: parameters of the largest one.
         largest: elements of the largest single weight.
@@ -109,16 +109,16 @@ class Shapes:
 
     @property
     def other(self) -> int:
-        """Parameters that are of none of the kinds."""
+        """Parameters of no other kind."""
         return self.total - self.embedding - self.head - self.experts - self.layers
 
     def adapter(self, rank: int) -> int:
-        """Parameters of a LoRA adapter on all linear maps but the head."""
+        """Parameters of a LoRA adapter on all linear maps except the head."""
         return sum(rank * (m.inputs + m.outputs) * m.count for m in self.maps)
 
     @property
     def linear(self) -> int:
-        """Parameters of the layers' linear maps that one token meets."""
+        """Parameters of the layers' linear maps used per token."""
         return round(sum(m.parameters * m.share for m in self.maps))
 
 
@@ -141,7 +141,7 @@ def empty_model(config: Any, **options: Any) -> Any:
 
 
 def decoder_layers(model: Any) -> nn.ModuleList:
-    """The list of decoder layers: the longest list of modules whose entries are no mere experts."""
+    """The decoder layers: the longest module list that is not nested in another (experts)."""
     lists = [module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     nested = {id(inner) for outer in lists for entry in outer for inner in entry.modules()}
     outer = [one for one in lists if id(one) not in nested]
@@ -149,7 +149,7 @@ def decoder_layers(model: Any) -> nn.ModuleList:
 
 
 def shapes_of(model: Any) -> Shapes:
-    """The numbers of a model on the meta device."""
+    """The shapes of a model on the meta device."""
     config = model.config.get_text_config()
     layers, head = decoder_layers(model), model.get_output_embeddings()
     embedding = model.get_input_embeddings().weight
@@ -182,7 +182,7 @@ def shapes_of(model: Any) -> Shapes:
 
 
 def _experts(layers: nn.ModuleList) -> dict[int, nn.Parameter]:
-    """Weights of experts by id: those of modules called ``experts``."""
+    """Expert weights by id: those of modules called ``experts``."""
     return {
         id(parameter): parameter
         for name, module in layers.named_modules()
@@ -192,7 +192,7 @@ def _experts(layers: nn.ModuleList) -> dict[int, nn.Parameter]:
 
 
 def _expert_share(config: Any) -> float:
-    """Of the experts of a layer, the share that a token meets; 1 where the config names no such numbers."""
+    """The share of a layer's experts used per token; 1 if the config does not say."""
     counts = [getattr(config, name, None) for name in ("num_local_experts", "num_experts", "n_routed_experts")]
     number = next((count for count in counts if count), None)
     chosen = getattr(config, "num_experts_per_tok", None)

@@ -1,7 +1,7 @@
-"""Forward and backward of a micro-batch without numbers: shapes flow through the real modules, and bytes are counted.
+"""Forward and backward of a micro-batch on fake tensors: shapes flow through the real modules, and bytes are counted.
 
-The model stands on fake tensors, which choose the kernels of a CPU and save the tensors that real ones save. Only a few
-of its decoder layers are run: all figures grow by the same amount with each layer of a kind.
+Fake tensors dispatch to CPU kernels and save what real tensors save. Only a few of the decoder layers are run: each
+further layer of a kind adds the same amount.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from alignzoo.estimate.live import Live
 from alignzoo.estimate.shapes import decoder_layers
 
 SEGMENTS, SEGMENTS_FROZEN = 8, 4
-"""Packed rows up to which each is simulated on its own: with gradients, and without."""
+"""Up to this many packed rows are simulated individually: with gradients, and without."""
 DEVICE = "cpu"
-"""Whose kernels are assumed: those of another device save the same tensors, or a little less."""
+"""The device whose kernels are assumed: those of others save the same tensors, or slightly less."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Way:
 
     Attributes:
         rank: of a LoRA adapter, 0 for full fine-tuning.
-        packed: everything in one row, each prompt once; else every response padded with its own prompt.
+        packed: everything in one row, each prompt once; otherwise every response padded, with its own prompt.
     """
 
     bf16: bool
@@ -44,11 +44,11 @@ class Way:
 
 @dataclass(frozen=True)
 class Bytes:
-    """What a micro-batch holds beside weights, gradients and the rest of the step.
+    """Memory of a micro-batch besides weights, gradients and the rest of the step.
 
     Attributes:
         forward: at the peak of the forward pass.
-        kept: for the backward pass, after the decoder's forward; ``copies`` of it are weights in bf16.
+        kept: for the backward pass, after the decoder's forward; of these, ``copies`` are weights in bf16.
         head: at the peak of the head's forward and backward.
         layer: at the peak of the backward pass through the last layer.
     """
@@ -72,7 +72,7 @@ class Lengths:
 
     @property
     def packed(self) -> int:
-        """Tokens of the row, the prompt counted once."""
+        """Tokens of the row, counting the prompt once."""
         return self.prompt + self.response
 
     @property
@@ -91,8 +91,10 @@ class Lengths:
 
 
 def merged(rows: Sequence[Lengths], most: int) -> tuple[Lengths, ...]:
-    """As many tokens in at most so many segments, which are quicker to simulate: all that is saved goes by tokens but
-    the masks of attention, which are small and grow here."""
+    """The same tokens in at most ``most`` segments, which are faster to simulate.
+
+    Everything saved is proportional to tokens except attention masks, which are small and grow here.
+    """
     size = -(-len(rows) // most)
     return tuple(functools.reduce(Lengths.plus, rows[at : at + size]) for at in range(0, len(rows), size))
 
@@ -139,7 +141,7 @@ class Simulator:
         return self._models[way]
 
     def run_frozen(self, way: Way, rows: Sequence[Lengths]) -> float:
-        """Bytes at the peak of a forward without gradients, however deep the model is."""
+        """Peak bytes of a forward pass without gradients, independent of the model's depth."""
         key = (way, merged(rows, SEGMENTS_FROZEN) if way.packed else tuple(rows))
         if key not in self._frozen:
             self._frozen[key] = self._run_frozen(*key)
@@ -201,7 +203,7 @@ def _checkpoint(model: Any) -> None:
 
 
 def _keep(layers: nn.ModuleList, indices: Sequence[int]) -> None:
-    """Keep these layers only, renumbered."""
+    """Keep only these layers, renumbered."""
     kept = [layers[index] for index in indices]
     layers._modules.clear()
     layers._modules.update({str(i): layer for i, layer in enumerate(kept)})
@@ -209,7 +211,7 @@ def _keep(layers: nn.ModuleList, indices: Sequence[int]) -> None:
 
 @contextmanager
 def _only(layers: nn.ModuleList, indices: Sequence[int]) -> Iterator[None]:
-    """Inside, the model has these layers only."""
+    """Inside, the model has only these layers."""
     everything = dict(layers._modules)
     _keep(layers, indices)
     try:
@@ -220,7 +222,7 @@ def _only(layers: nn.ModuleList, indices: Sequence[int]) -> Iterator[None]:
 
 
 def _run(mode: FakeTensorMode, model: Any, indices: Sequence[int], way: Way, rows: Sequence[Lengths]) -> Bytes:
-    """The bytes at the moments of :class:`Bytes`, of a model with these layers only."""
+    """The bytes at the moments of :class:`Bytes`, for a model with only these layers."""
     layers, marks = decoder_layers(model), dict[str, float]()
     with _only(layers, indices), mode:
         inputs, positions = _packed(rows) if way.packed else _padded(rows)
@@ -263,7 +265,7 @@ def _values(
     way: Way,
     between: Callable[[torch.Tensor], None] = lambda hidden: None,
 ) -> torch.Tensor:
-    """Log-probs as :mod:`alignzoo.logprobs.logps` computes them; ``between`` gets the hidden states before the head."""
+    """Log-probs as in :mod:`alignzoo.logprobs.logps`; ``between`` receives the hidden states before the head."""
     from alignzoo.logprobs.head import token_logps
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -277,7 +279,7 @@ def _values(
 
 
 def _packed(rows: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
-    """The rows in one as :func:`alignzoo.logprobs.logps.packed_logps` gives them to the model."""
+    """The rows packed into one, as :func:`alignzoo.logprobs.logps.packed_logps` passes them to the model."""
     from alignzoo.data.pack import pack
 
     made = pack([[0] * one.prompt for one in rows], [[[0] * size for size in one.responses] for one in rows])
@@ -291,7 +293,7 @@ def _packed(rows: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
 
 
 def _padded(rows: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
-    """A padded sequence for each response, of the longest one's length."""
+    """One sequence per response, padded to the longest."""
     shape = (sum(len(row.responses) for row in rows), max(row.longest for row in rows))
     inputs = {
         "input_ids": torch.zeros(shape, dtype=torch.int64),

@@ -1,6 +1,6 @@
-"""What sharpness-aware controllers share: the weights they move, how far, when, and the passes at θ and at θ + ε.
+"""What sharpness-aware controllers share: which weights to perturb, how far, when, and the passes at θ and θ + ε.
 
-A controller's file then holds its mathematics alone: the direction it moves in, and what it makes of the two gradients.
+A controller's file then contains only its mathematics: the direction of ε, and how the two gradients are combined.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from alignzoo.contract.card import Options
+from alignzoo.contract.geometry import GeometryController
 from alignzoo.distributed.shards import Rows, cut_like, like, local, sums
 from alignzoo.errors import UsageError
 from alignzoo.geometry.outputs import Axes, squares_by_output
 from alignzoo.geometry.perturb import Scaled, cosine, dot, norm
-from alignzoo.interfaces import GeometryController
 from alignzoo.lazy import torch
 
 if TYPE_CHECKING:
+    from alignzoo.contract.geometry import StepLoss
     from alignzoo.contract.step import SetupContext, StepContext
-    from alignzoo.interfaces import StepLoss
 
 Over = Literal["global", "layer", "neuron"]
 EVERYTHING = "all"
 EXACT_UP_TO = 2**24
-"""Numbers of which :func:`kth_smallest` takes the exact order statistic; of more, that of a sample of so many."""
+"""Up to this many values :func:`kth_smallest` is exact; beyond that, it uses a sample of this size."""
 
-# One vocabulary for how far, when and which weights; ρ is a Euclidean length in the weights' unit.
+# Shared options for how far, when and which weights; ρ is a Euclidean length in the weights' unit.
 Rho = Annotated[float, Field(ge=0, description="length of the perturbation")]
-Interval = Annotated[int, Field(ge=1, description="perturb every so many optimizer steps")]
+Interval = Annotated[int, Field(ge=1, description="perturb every this many optimizer steps")]
 Select = Annotated[
     str,
     Field(
-        description="which trainable weights move: all, or patterns of their names, comma-separated (*.mlp.*)",
+        description="trainable weights to perturb: all, or comma-separated name patterns (*.mlp.*)",
         examples=["*.mlp.*"],
     ),
 ]
 Norm = Annotated[
-    Over, Field(description="what shares the length: all weights, each tensor alike, or each output's weights alike")
+    Over, Field(description="distribute the length over all weights, equally over tensors, or equally over outputs")
 ]
 Scope = Annotated[
     Literal["step", "microbatch"],
@@ -55,7 +55,7 @@ GapShare = Annotated[
 
 
 def refuse_idle_lengths(radius: str, given: set[str]) -> None:
-    """Raise ValueError where ``rho`` or ``gap_share`` is among the options given and has no effect."""
+    """Raise ValueError if ``rho`` or ``gap_share`` was set but has no effect."""
     if radius == "gap" and "rho" in given:
         raise ValueError("rho does nothing with radius gap; set gap_share, or radius normalized")
     if radius != "gap" and "gap_share" in given:
@@ -63,7 +63,7 @@ def refuse_idle_lengths(radius: str, given: set[str]) -> None:
 
 
 class PerturbationOptions(Options):
-    """How far, when, which weights, and what shares the length."""
+    """How far, when, which weights, and how the length is distributed."""
 
     rho: Rho = 0.05
     interval: Interval = 1
@@ -72,11 +72,11 @@ class PerturbationOptions(Options):
 
 
 class GapOptions(Options):
-    """A length that is set, or found in each step; for perturbations along which the objective rises to first order."""
+    """A fixed length, or one found in each step; for perturbations along which the objective rises to first order."""
 
     rho: Rho = 0.05
     radius: Literal["normalized", "gap"] = Field(
-        "normalized", description="ε has length ρ, or the length at which g·ε is a share of the loss"
+        "normalized", description="ε has length ρ, or the length at which g·ε is a given share of the loss"
     )
     gap_share: GapShare = 0.1
 
@@ -87,7 +87,7 @@ class GapOptions(Options):
 
 
 class ClimbOptions(GapOptions, PerturbationOptions):
-    """How far, when, which weights, and what shares the length; the length set or found."""
+    """How far, when, which weights, and how the length is distributed; the length is fixed or found."""
 
 
 class AscentOptions(ClimbOptions):
@@ -98,13 +98,13 @@ class AscentOptions(ClimbOptions):
 
 @dataclass(frozen=True)
 class Moved:
-    """The weights that a controller moves in a step, with the step's gradient there.
+    """The weights that a controller perturbs in a step, with the step's gradient there.
 
     Attributes:
-        names: of the parameters, as the model calls them.
+        names: parameter names.
         weights, gradients: tensors of the same shapes; a gradient is the whole step's, over all ranks.
         value: of the objective at θ.
-        axes: the dimensions of each that number the outputs of its module.
+        axes: the dimensions of each weight that index its module's outputs.
     """
 
     names: Sequence[str]
@@ -115,28 +115,28 @@ class Moved:
 
 
 Delta = Callable[["StepContext", Moved], "Sequence[torch.Tensor] | None"]
-"""From the gradient at θ to ε, tensor by tensor; None where there is nowhere to go."""
+"""From the gradient at θ to ε, tensor by tensor; None if there is no direction."""
 
 
 def plain(ctx: StepContext, options: PerturbationOptions) -> bool:
-    """Whether this step is not perturbed: ρ is 0, or it is not the last of an interval."""
+    """Whether this step is unperturbed: ρ is 0, or it is not the last of an interval."""
     return options.rho == 0 or (ctx.step + 1) % options.interval != 0
 
 
 class WeightMover(GeometryController):
-    """A controller that moves the trainable weights which its option ``select`` names."""
+    """A controller that perturbs the trainable weights named by its option ``select``."""
 
     def setup(self, run: SetupContext) -> None:
-        """Check, before the first step, that there are such weights.
+        """Check that there are such weights.
 
         Raises:
-            UsageError: a pattern names none of them.
+            UsageError: a pattern matches none of them.
         """
         named_by({n: w for n, w in run.model.named_parameters() if w.requires_grad}, self.options.select)
         warn_if_never(run, getattr(self.options, "interval", 1))
 
     def steepest(self, ctx: StepContext, moved: Moved) -> Sequence[torch.Tensor] | None:
-        """ε = ρ·g/‖g‖ by the options ``rho`` and ``norm``; None where there is no gradient."""
+        """ε = ρ·g/‖g‖ according to ``rho`` and ``norm``; None if the gradient is zero."""
         return lengthened(moved.gradients, self.options.rho, self.options.norm, moved.axes)
 
 
@@ -144,7 +144,7 @@ def warn_if_never(run: SetupContext, interval: int) -> None:
     """Warn of a run that ends before its first perturbed step."""
     if run.steps is not None and run.steps < interval:
         run.report.warn(
-            f"no step is perturbed: --geometry.interval is {interval}, and the run takes {run.steps} "
+            f"no step is perturbed: --geometry.interval is {interval}, but the run has {run.steps} "
             f"steps; set --geometry.interval {run.steps} or less, or take more steps"
         )
 
@@ -156,10 +156,10 @@ def chosen(ctx: StepContext, select: str) -> tuple[list[str], list[torch.nn.Para
 
 
 def named_by(named: dict[str, torch.nn.Parameter], select: str) -> dict[str, torch.nn.Parameter]:
-    """Those of some parameters that ``select`` names.
+    """The parameters that ``select`` names.
 
     Raises:
-        UsageError: a pattern names none of them.
+        UsageError: a pattern matches none of them.
     """
     if select == EVERYTHING:
         return named
@@ -174,9 +174,9 @@ def named_by(named: dict[str, torch.nn.Parameter], select: str) -> dict[str, tor
 
 
 def ascend(ctx: StepContext, options: PerturbationOptions, delta: Delta) -> StepLoss:
-    """The step of SAM and its kin: the gradient at θ, ε from it, and the gradient at θ + ε left in ``.grad``.
+    """The step of SAM and its variants: the gradient at θ, ε from it, and the gradient at θ + ε left in ``.grad``.
 
-    With ``rho`` 0, outside the interval, or where ``delta`` finds nowhere to go, it is the plain step.
+    With ``rho`` 0, outside the interval, or if ``delta`` returns None, it is the plain step.
     """
 
     def take(one: StepContext) -> StepLoss:
@@ -188,10 +188,10 @@ def ascend(ctx: StepContext, options: PerturbationOptions, delta: Delta) -> Step
 
 
 def in_parts(ctx: StepContext, take: Callable[[StepContext], StepLoss], *, plain: bool) -> StepLoss:
-    """The step that ``take`` takes of each micro-batch alone.
+    """Apply ``take`` to each micro-batch separately.
 
     Args:
-        plain: it is a plain step, which is that of the whole where the objective couples no pairs.
+        plain: it is a plain step, equal to the whole step's unless the objective couples pairs.
     """
     if plain and not ctx.engine.objective.coupled:
         return take(ctx)
@@ -201,9 +201,9 @@ def in_parts(ctx: StepContext, take: Callable[[StepContext], StepLoss], *, plain
 def both_gradients(
     ctx: StepContext, options: PerturbationOptions, delta: Delta
 ) -> tuple[StepLoss, list[torch.Tensor] | None]:
-    """As :func:`ascend` for a whole step, with the gradient at θ of all trainable weights; None in a plain step.
+    """Like :func:`ascend` for a whole step, also returning the gradient at θ of all trainable weights; None if plain.
 
-    The weights' ``.grad`` hold the gradient at θ + ε (at θ where nothing moved); :func:`combine` joins the two there.
+    ``.grad`` holds the gradient at θ + ε (at θ if nothing was perturbed); :func:`combine` combines the two there.
     """
     if plain(ctx, options):
         return ctx.backward(), None
@@ -214,7 +214,7 @@ def both_gradients(
 
 
 def with_radius(options: Options, delta: Delta) -> Delta:
-    """``delta``; under ``radius gap`` with the length at which the predicted rise is the share of the value."""
+    """``delta``; with ``radius gap``, scaled so that the predicted rise is ``gap_share`` of the value."""
     if not isinstance(options, GapOptions) or options.radius != "gap":
         return delta
 
@@ -242,7 +242,7 @@ def visit(
     """The report at θ and the gradient of ``keep`` there; the gradient at θ + ε is added to ``.grad``.
 
     Args:
-        keep: trainable weights, those that ``select`` names among them; None for no gradient, which saves its memory.
+        keep: trainable weights, including those named by ``select``; None to return no gradient, which saves memory.
     """
     names, weights = chosen(ctx, select)
     wanted = weights if keep is None else keep
@@ -273,7 +273,7 @@ def visit(
 
 
 def gradient_at(ctx: StepContext, weights: Sequence[torch.Tensor], epsilon: Sequence[torch.Tensor]) -> StepLoss:
-    """The report at θ, from a forward pass alone; the gradient at θ + ε is added to ``.grad``."""
+    """The report at θ, from a forward pass only; the gradient at θ + ε is added to ``.grad``."""
     loss = ctx.evaluate()
     ctx.log("radius", norm(epsilon))
     with ctx.perturbed(weights, epsilon):
@@ -283,7 +283,7 @@ def gradient_at(ctx: StepContext, weights: Sequence[torch.Tensor], epsilon: Sequ
 
 
 def combine(weights: Sequence[torch.nn.Parameter], there: float, here: float, other: Sequence[torch.Tensor]) -> None:
-    """``.grad`` ← ``there``·``.grad`` + ``here``·``other``, in place, of the weights that have one."""
+    """``.grad`` ← ``there``·``.grad`` + ``here``·``other``, in place, for weights that have a gradient."""
     with torch.no_grad():
         for weight, tensor in zip(weights, other, strict=True):
             if weight.grad is not None:
@@ -298,13 +298,13 @@ def grads(weights: Sequence[torch.nn.Parameter]) -> list[torch.Tensor]:
 def lengthened(
     direction: Sequence[torch.Tensor], rho: float, over: Over = "global", axes: Sequence[Axes] | None = None
 ) -> Sequence[torch.Tensor] | None:
-    """The direction with length ρ over all tensors together; None if it has no length.
+    """The direction scaled to length ρ over all tensors; None if it is zero.
 
-    ``layer`` and ``neuron`` give every tensor, or every output's part of it, the same share of ρ²; those without a
-    direction get none, and the others share what is left.
+    ``layer`` and ``neuron`` give every tensor, or every output's part of it, the same share of ρ²; zero parts get none,
+    and the others share all of it.
 
     Args:
-        axes: the dimensions of each tensor that number outputs (``ctx.output_axes``), for ``neuron``.
+        axes: the dimensions of each tensor that index outputs (``ctx.output_axes``), for ``neuron``.
     """
     if over == "global":
         length = norm(direction)
@@ -312,7 +312,7 @@ def lengthened(
     if over == "layer":
         axes = [()] * len(direction)
     if axes is None:
-        raise ValueError("norm neuron needs the axes of the outputs: give ctx.output_axes(weights)")
+        raise ValueError("norm neuron needs the output axes: pass ctx.output_axes(weights)")
     squares = squares_by_output(direction, axes)
     number = _positive(squares, direction, axes)
     if number == 0:
@@ -325,12 +325,12 @@ def lengthened(
 def _positive(squares: Sequence[torch.Tensor], of: Sequence[torch.Tensor], axes: Sequence[Axes]) -> int:
     """How many of the squares of :func:`squares_by_output` are positive, over all ranks."""
     found = [(square > 0).sum() for square in squares]
-    shared = sums(found, of)  # where the first dimension numbers outputs, a rank has those of its rows
+    shared = sums(found, of)  # if the first dimension indexes outputs, a rank has those of its rows
     return sum(int(both if 0 in kept else n) for n, both, kept in zip(found, shared, axes, strict=True))
 
 
 def noise_like(weights: Sequence[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
-    """Independent standard normal numbers in the weights' shapes, dtypes and places."""
+    """Independent standard normal noise with the weights' shapes, dtypes and placement."""
     return [cut_like(torch.randn(w.shape, generator=generator).to(w.dtype), w) for w in weights]
 
 
@@ -341,9 +341,9 @@ def kth_smallest(
     *,
     among: Sequence[torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """The k-th smallest (from 1) of all numbers in ``parts``, or of those among them at True, ``()``.
+    """The k-th smallest (from 1) of all values in ``parts``, or of those where ``among`` is True, ``()``.
 
-    Of more than :data:`EXACT_UP_TO` numbers, the same quantile of that many drawn from them with replacement.
+    Beyond :data:`EXACT_UP_TO` values, the same quantile of a sample of that size, drawn with replacement.
     """
     values = [local(part).flatten() for part in parts]
     if among is not None:
@@ -363,7 +363,7 @@ def kth_smallest(
 
 
 def drawn_from(places: Sequence[torch.Tensor], number: int, generator: torch.Generator) -> list[torch.Tensor]:
-    """Masks that are True at ``number`` of the places that are, drawn without replacement."""
+    """Masks that are True at ``number`` of the True places, drawn without replacement."""
     rows = Rows([torch.empty(int(local(place).sum())) for place in places], places)
     drawn = torch.zeros(sum(rows.counts), dtype=torch.bool)
     drawn[torch.randperm(len(drawn), generator=generator)[:number]] = True

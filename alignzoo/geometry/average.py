@@ -1,4 +1,4 @@
-"""A second copy of the trained weights that takes their place while the model is evaluated and saved."""
+"""An average of the trained weights that replaces them while the model is evaluated and saved."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.contract.geometry import GeometryController
 from alignzoo.distributed.shards import beside
 from alignzoo.errors import UsageError
 from alignzoo.geometry.perturb import norm
-from alignzoo.interfaces import GeometryController
 from alignzoo.lazy import torch
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class WeightAverage:
     """An average of weights over optimizer steps, in fp32 or wider, on the weights' device.
 
     Args:
-        model: its trainable weights are read, and exchanged only inside :meth:`in_place`.
+        model: its trainable weights are only read, except inside :meth:`in_place`.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -30,7 +30,7 @@ class WeightAverage:
 
     @property
     def _weights(self) -> list[torch.Tensor]:
-        """Looked up when they are needed: sharding exchanges them."""
+        """Looked up on use: sharding replaces them."""
         return [weight for weight in self._model.parameters() if weight.requires_grad]
 
     def include(self, share: Callable[[int], float]) -> None:
@@ -44,7 +44,7 @@ class WeightAverage:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Inside, the weights hold the average; after, their own bits again. Nothing happens before :meth:`include`."""
+        """Inside, the weights hold the average; afterwards, their exact bits. Does nothing before :meth:`include`."""
         if self.count == 0:
             yield
             return
@@ -57,7 +57,7 @@ class WeightAverage:
             _copy(saved, weights)
 
     def distance(self) -> float:
-        """‖average − weights‖, Euclidean over all of them."""
+        """‖average − weights‖, Euclidean over all weights."""
         return norm([a - w.detach() for a, w in zip(self._average, self._weights, strict=True)])
 
     def state_dict(self) -> dict[str, Any]:
@@ -69,17 +69,17 @@ class WeightAverage:
 
 
 class Averaging(GeometryController):
-    """A companion whose average is evaluated and saved; a subclass says in ``share`` how much of the new weights it
-    takes in its n-th update, counted from 1. Options: ``interval`` and ``start``, in optimizer steps."""
+    """A companion whose average is evaluated and saved; a subclass defines in ``share`` the weight of the current
+    weights in its n-th update, from 1. Options: ``interval`` and ``start``, in optimizer steps."""
 
     name: str
 
     def share(self, n: int) -> float:
-        """Of the new weights, from 0 to 1; 1 in the first update."""
+        """Weight of the current weights, from 0 to 1; 1 in the first update."""
         raise NotImplementedError
 
     def setup(self, run: SetupContext) -> None:
-        """Begin at the weights that training starts from.
+        """Start from the initial weights.
 
         Raises:
             UsageError: the run is too short for a single update.
@@ -105,21 +105,21 @@ class Averaging(GeometryController):
 
 
 def _check_schedule(name: str, *, start: int, interval: int, steps: int | None) -> None:
-    """That a run of ``steps`` optimizer steps updates an average at all.
+    """Check that a run of ``steps`` optimizer steps updates the average at all.
 
     Raises:
-        UsageError: it would not, and the plain weights would be saved under the average's name.
+        UsageError: it does not, so that the plain weights would be saved as the average.
     """
     if steps is not None and start + interval > steps:
         raise UsageError(
-            f"--geometry {name} would never be updated: the first time is after step {start + interval}, and the run "
-            f"has {steps}",
+            f"--geometry {name} would never be updated: its first update is after step {start + interval}, but the run "
+            f"has only {steps}",
             hint=f"lower --geometry.{name}.start or --geometry.{name}.interval",
         )
 
 
 def _is_due(step: int, *, start: int, interval: int) -> bool:
-    """Whether an average is updated after the 0-based ``step``: after every ``interval`` steps from ``start`` on."""
+    """Whether the average is updated after the 0-based ``step``: every ``interval`` steps from ``start`` on."""
     after = step + 1 - start
     return after > 0 and after % interval == 0
 

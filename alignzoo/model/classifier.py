@@ -1,4 +1,4 @@
-"""Models with one output per text, as rewards are trained: loaded as carefully as a policy is."""
+"""Models with one output per text, such as reward models: loaded as carefully as a policy."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from alignzoo.model.explained import explained, quiet
 from alignzoo.model.load import full_model, safetensors_only
 from alignzoo.model.weights import config_digest, fingerprint
 
-_UNBOUNDED = 1 << 20  # tokenizers without a limit state an absurd one
+_UNBOUNDED = 1 << 20  # tokenizers without a limit report an absurdly large one
 _EXPECTED = {
     "expected": "a sequence classifier",
-    "hint": "give a model of AutoModelForSequenceClassification with one output, as reward models are saved",
+    "hint": "give a reward model: an AutoModelForSequenceClassification with one output",
 }
 
 
@@ -29,9 +29,9 @@ class Scorer:
     """A classifier with one output, in eval mode and fp32, and its own tokenizer.
 
     Attributes:
-        longest: tokens that it can read.
-        pad_id: the id that its head takes for padding; None where its config states none.
-        code: what its own code is known by; empty for a model of transformers.
+        longest: the most tokens it can read.
+        pad_id: the id that its head treats as padding; None if its config has none.
+        code: identifies its own code; empty for a model of transformers.
     """
 
     model: Any
@@ -41,8 +41,8 @@ class Scorer:
     code: str = ""
 
     def identity(self) -> str:
-        """A content hash of the weights, the config, the model's own code, and all in the tokenizer that decides ids,
-        chat template included."""
+        """A content hash of the weights, the config, the model's own code, and everything in the tokenizer that affects
+        ids, including the chat template."""
         model = [fingerprint(self.model), config_digest(self.model), self.code]
         return digest(model, tokenizer_digest(self.tokenizer), self.pad_id, self.longest)
 
@@ -50,7 +50,7 @@ class Scorer:
     def outputs(self, sequences: Sequence[Sequence[int]]) -> list[float]:
         """The output for each of some token sequences, right-padded to one batch."""
         device, width, pad_id = next(self.model.parameters()).device, max(map(len, sequences)), self.pad_id
-        if pad_id is None:  # the head reads the last token that is no padding: an id that none of them ends with
+        if pad_id is None:  # the head reads the last non-padding token: use an id that no sequence ends with
             ends = {one[-1] for one in sequences}
             pad_id = next(i for i in range(len(ends) + 1) if i not in ends)
             self.model.config.pad_token_id = self.model.config.get_text_config().pad_token_id = pad_id
@@ -62,10 +62,10 @@ class Scorer:
 
 
 def check_scorer(name: str, *, trust_remote_code: bool) -> str:
-    """The path or hub id to load, where its config says that it has one output; no weights are read.
+    """The path or hub id to load, if its config has one output; no weights are read.
 
     Raises:
-        ModelError: no such folder, no classifier, or another number of outputs.
+        ModelError: no such folder, not a classifier, or another number of outputs.
     """
     if name.endswith(".gguf"):
         raise ModelError(f"{name} is a .gguf file", hint=_EXPECTED["hint"])
@@ -78,14 +78,14 @@ def check_scorer(name: str, *, trust_remote_code: bool) -> str:
     if config.num_labels != 1:
         labels = ", ".join(map(str, config.id2label.values()))
         raise ModelError(
-            f"{name} has {config.num_labels} outputs ({labels}), and a reward has one",
-            hint="give a model that was trained as a reward or cost model (num_labels=1)",
+            f"{name} has {config.num_labels} outputs ({labels}), but a reward model has one",
+            hint="give a model trained as a reward or cost model (num_labels=1)",
         )
     return source.path
 
 
 def load_scorer(path: str, *, trust_remote_code: bool, device: torch.device) -> Scorer:
-    """The classifier at a path that :func:`check_scorer` gave.
+    """The classifier at a path returned by :func:`check_scorer`.
 
     Raises:
         ModelError: unreadable or incomplete weights, or no tokenizer.
@@ -103,8 +103,9 @@ def load_scorer(path: str, *, trust_remote_code: bool, device: torch.device) -> 
     if loaded["missing_keys"]:
         names = sorted(loaded["missing_keys"])
         raise ModelError(
-            f"{path} is not a whole reward model: it lacks {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}",
-            hint="a language model without a trained score head gives no scores; give the folder of the reward model",
+            f"{path} is not a complete reward model: it lacks "
+            f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}",
+            hint="a language model without a trained score head cannot score; give the folder of the reward model",
         )
     text = model.config.get_text_config()
     limits = (getattr(text, "max_position_embeddings", None), tokenizer.model_max_length)
@@ -114,7 +115,7 @@ def load_scorer(path: str, *, trust_remote_code: bool, device: torch.device) -> 
 
 
 def _code_of(path: str, config: Any) -> str:
-    """What a model's own code is known by: its content in a folder, the commit on the hub."""
+    """Identifies a model's own code: by content in a folder, by commit on the hub."""
     folder = Path(path)
     if not folder.is_dir():
         return str(config._commit_hash)

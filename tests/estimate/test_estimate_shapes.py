@@ -66,7 +66,7 @@ def test_a_config_is_enough(tmp_path: Path) -> None:
     ("content", "said"),
     [
         ("{", "cannot be read"),
-        ("[]", "no config of a model"),
+        ("[]", "not a model config"),
         ('{"model_type": "no-such-family"}', "no-such-family"),
         ('{"model_type": "vit"}', "not a causal language model"),
         ('{"model_type": "t5"}', "not a causal language model"),

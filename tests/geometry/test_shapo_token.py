@@ -358,9 +358,9 @@ def test_a_saved_selection_fits_the_same_model_under_an_adapter(tmp_path: Path) 
         (b"not safetensors", "damaged"),
         ({"model.layers.7.mlp.down_proj": [1]}, "layers.7.mlp.down_proj, which this model does not have"),
         ({"model.layers.0.mlp.down_proj": [48]}, "selects neuron 48 .* which has 48"),
-        ({"model.layers.0.mlp.down_proj": [3, 3]}, "no list of neurons"),
-        ({"model.layers.0.mlp.down_proj": [-1]}, "no list of neurons"),
-        ({"model.layers.0.mlp.down_proj": [0.5]}, "no list of neurons"),
+        ({"model.layers.0.mlp.down_proj": [3, 3]}, "not a list of neurons"),
+        ({"model.layers.0.mlp.down_proj": [-1]}, "not a list of neurons"),
+        ({"model.layers.0.mlp.down_proj": [0.5]}, "not a list of neurons"),
         ({"model.layers.0.mlp.down_proj": []}, "selects no neuron"),
     ],
 )
@@ -384,7 +384,7 @@ def test_a_selection_of_a_narrower_model_is_refused(tmp_path: Path) -> None:
     narrow = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**SMALL, "intermediate_size": 40}))
     saved(narrow, tmp_path)
     shapo = load_method("geometry", "shapo-token", select=str(tmp_path))
-    with pytest.raises(UsageError, match="had 40 neurons, in this model it has 48"):
+    with pytest.raises(UsageError, match="had 40 neurons, but in this model it has 48"):
         shapo.setup(SetupContext(tiny_model(), seed=0, report=Reporter(), probe=no_probe))
 
 

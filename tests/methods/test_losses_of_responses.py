@@ -183,15 +183,14 @@ def test_sft_equals_transformers() -> None:
     labels = batch.input_ids[chosen].masked_fill(~batch.response_mask[chosen], -100)
     inputs = {"input_ids": batch.input_ids[chosen], "attention_mask": batch.attention_mask[chosen]}
     theirs = model(**inputs, labels=labels).loss
-    assert float(ours) == pytest.approx(float(theirs), rel=1e-6)  # theirs is fp32
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)  # theirs is fp32
 
 
 def trl_trainer(tmp_path: Any, policy: Any, reference: Any, tokenizer: Any, **options: Any) -> Any:
     """TRL's own trainer on eight unpaired rows of the sandbox."""
+    from alignzoo.sandbox import preference_rows
     from datasets import Dataset
     from trl import KTOConfig, KTOTrainer
-
-    from alignzoo.sandbox import preference_rows
 
     rows = [
         {"prompt": row["prompt"], "completion": row["chosen" if i % 3 else "rejected"], "label": bool(i % 3)}
@@ -208,11 +207,11 @@ def test_kto_equals_trl(tmp_path: Any) -> None:
     """TRL's own trainer computes its loss on its own batch; we compute ours on the same tokens and weights: the values
     and the gradients of all weights agree."""
     pytest.importorskip("trl")
+    from alignzoo.sandbox import MODEL_PATH
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from alignzoo.logprobs.logps import padded_logps
     from alignzoo.objective.views import with_constants
-    from alignzoo.sandbox import MODEL_PATH
     from alignzoo.testing.tiny import batch_of
 
     tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
@@ -251,7 +250,7 @@ def test_kto_equals_trl(tmp_path: Any) -> None:
     kto, given_ = load_method("loss", "kto", **options), with_constants(padded_logps(policy, batch), batch, frozen, {})
     ours = kto(given_).mean()
     assert float(kto.metrics(given_)["kl"]) > 0
-    assert float(ours) == pytest.approx(theirs.item(), rel=1e-6)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
     ours.backward()
     found = {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
     assert found.keys() == expected.keys()

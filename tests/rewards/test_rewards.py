@@ -119,7 +119,7 @@ def test_identity_is_also_that_of_the_models_own_code(classifier: Path, tmp_path
 
 def test_what_is_no_reward_model_is_refused(tmp_path: Path, classifier: Path) -> None:
     two = save_classifier(tmp_path / "two", labels=2)
-    with pytest.raises(ModelError, match=r"two has 2 outputs \(LABEL_0, LABEL_1\), and a reward has one"):
+    with pytest.raises(ModelError, match=r"two has 2 outputs \(LABEL_0, LABEL_1\), but a reward model has one"):
         ready("hf", model=str(two))
     with pytest.raises(ModelError, match="nowhere: no such folder"):
         ready("hf", model=str(tmp_path / "nowhere"))
@@ -128,7 +128,7 @@ def test_what_is_no_reward_model_is_refused(tmp_path: Path, classifier: Path) ->
         ready("hf", model=str(tmp_path / "empty"))
     headless = save_classifier(tmp_path / "headless")
     drop_head(headless)
-    with pytest.raises(ModelError, match=r"not a whole reward model: it lacks score.weight"):
+    with pytest.raises(ModelError, match=r"not a complete reward model: it lacks score.weight"):
         ready("hf", model=str(headless)).scores(GIVEN)
     bare = save_classifier(tmp_path / "bare")
     for file in bare.glob("*token*"):
@@ -138,7 +138,7 @@ def test_what_is_no_reward_model_is_refused(tmp_path: Path, classifier: Path) ->
     pickled = save_classifier(tmp_path / "pickled")
     torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
     (pickled / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"holds no model.safetensors"):
+    with pytest.raises(ModelError, match=r"has no model.safetensors"):
         ready("hf", model=str(pickled)).scores(GIVEN)
 
 

@@ -241,7 +241,7 @@ def test_incomplete_model_files(
     pickled = with_tokenizer(tmp_path / "pickled")
     shutil.copy(make_model() / "config.json", pickled)
     torch.save(load_file(make_model() / "model.safetensors"), pickled / "pytorch_model.bin")
-    says = (f"cannot load the model of {pickled}: it holds no model.safetensors", "safetensors only", "save them again")
+    says = (f"cannot load the model of {pickled}: it has no model.safetensors", "safetensors only", "save them again")
     refused(az(*command(out, "--json", model=pickled)), 1, *says)
     no_tokenizer = tmp_path / "no-tokenizer"
     no_tokenizer.mkdir()

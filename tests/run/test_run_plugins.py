@@ -86,7 +86,7 @@ def test_a_plugin_of_the_newest_api_works(train: Train, tmp_path: Path) -> None:
     assert (facts["format"], facts["shape"]) == ("voted", "unpaired")
     for line in run.metrics:
         assert line["geometry/rows"] == line["geometry/responses"] == line["robust/tilt/values"] == 8
-        assert line["robust/tilt/worst"] >= line["loss"]
+        assert line["robust/tilt/worst"] >= line["loss"] - 1e-9
         assert 0 <= line["loss/label-loss/desirable"] <= 1
     first, second = (line["loss/label-loss/baseline"] for line in run.metrics)
     assert first == 0 != second, "the baseline is of the steps before"
