@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from alignzoo.contract.geometry import GeometryController, StepLoss
 from alignzoo.errors import MethodError, contained
-from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.plugin.blame import place_of
 from alignzoo.step.context import StepContext
 from alignzoo.step.setup import SetupContext
