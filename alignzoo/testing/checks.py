@@ -18,7 +18,6 @@ from alignzoo.testing.outcomes import Check, ContractError, Outcome, Report, Rul
 from alignzoo.testing.subject import Subject
 
 
-
 def _rules_at(place: str) -> tuple[Rule, ...]:
     module, _, name = place.partition(":")
     rules: tuple[Rule, ...] = getattr(importlib.import_module(module), name)

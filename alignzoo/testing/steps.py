@@ -7,12 +7,13 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 
 from alignzoo.contract.card import Card, Options
+from alignzoo.contract.loss import LossCard
 from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.distributed.seeds import mixed
@@ -31,10 +32,10 @@ from alignzoo.step.engine import Engine
 from alignzoo.step.setup import SetupContext
 from alignzoo.testing.sample import GROUPS
 from alignzoo.testing.stages import built
-from alignzoo.testing.tiny import VOCAB, cut, scored_rows, shifted, tiny_model, with_adapter
+from alignzoo.testing.tiny import VOCAB, batch_of, random_rows, scored_rows, shifted, tiny_model, with_adapter
 
 PAIRS = 8
-"""Pairs in a step of the :class:`Bench`."""
+"""Rows in a step of the :class:`Bench`."""
 
 
 def _either_way(model: torch.nn.Module, batch: TokenBatch) -> ResponseBatch:
@@ -44,6 +45,48 @@ def _either_way(model: torch.nn.Module, batch: TokenBatch) -> ResponseBatch:
 
 every_field: Forward = resharding(_either_way)
 """All fields of a batch's responses, packed where the model has packed attention."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the rows of the :class:`Bench` are.
+
+    Attributes:
+        mismatched: each row has KL responses as well: those of the row before it.
+    """
+
+    shape: Literal["pairs", "unpaired", "ranked"] = "pairs"
+    mismatched: bool = False
+
+    def rows(self, step: int) -> list[dict[str, Any]]:
+        """The rows of a step."""
+        seed = 100 + step
+        if self.shape == "pairs":
+            return scored_rows(PAIRS, seed=seed)
+        if self.shape == "ranked":
+            return random_rows([2, 4, 3, 2, 5, 3, 2, 4], seed=seed)
+        draw = torch.Generator().manual_seed(seed)
+        labels = torch.randint(0, 2, (PAIRS,), generator=draw).mul(2).sub(1).tolist()
+        labels[step % PAIRS], labels[(step + 1) % PAIRS] = 1, -1  # there is one of either kind in every step
+        return [{**row, "label": labels[i]} for i, row in enumerate(random_rows([1] * PAIRS, seed=seed))]
+
+    def mismatched_of(self, rows: Sequence[dict[str, Any]], i: int) -> list[list[int]]:
+        """Responses to another prompt, as many as row ``i`` has."""
+        own, others = rows[i]["response_ids"], rows[i - 1]["response_ids"]
+        return [others[j % len(others)] for j in range(len(own))]
+
+
+PAIRED = Data()
+
+
+def data_for(card: Card) -> Data:
+    """Rows that the method, if it is a loss, can read."""
+    mismatched = "mismatched" in card.needs
+    reads = card.reads if isinstance(card, LossCard) else "pairs"
+    if reads == "pairs":
+        return Data(mismatched=mismatched)
+    return Data("ranked" if reads == "lists" else "unpaired", mismatched)
+
 
 Stage = Callable[[Card, Any], tuple[Objective, GeometryController]]
 """From a method to the objective and the controller of a step in which it takes part."""
@@ -74,19 +117,21 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
 
 
 class Bench:
-    """A tiny float64 llama, a reference elsewhere in weight space, and eight pairs per step, with all their fields.
+    """A tiny float64 llama, a reference elsewhere in weight space, and eight rows per step, with all their fields.
 
     Args:
         adapter: train a new LoRA adapter on the frozen model.
         sharded: each rank holds a part of the weights, from :meth:`setup` on.
+        data: what the eight rows of a step are.
     """
 
-    def __init__(self, *, adapter: bool = False, sharded: bool = False) -> None:
+    def __init__(self, *, adapter: bool = False, sharded: bool = False, data: Data = PAIRED) -> None:
         self.accelerator = Accelerator(cpu=True)
         self.policy = copy.deepcopy(_policy())
         if adapter:
             self.policy = with_adapter(self.policy)
         self.sharded = sharded
+        self.data = data
         self.model = self.policy if sharded else self.accelerator.prepare_model(self.policy)
         self.probes_trained = 0
 
@@ -104,9 +149,9 @@ class Bench:
         return Probe(weight, torch.zeros(2), {})
 
     def context(self, goal: Objective, step: int, *, size: int = PAIRS, forward: Forward = every_field) -> StepContext:
-        """This rank's share of step ``step``, in micro-batches of at most ``size`` pairs."""
+        """This rank's share of step ``step``, in micro-batches of at most ``size`` rows."""
         share = PAIRS // self.accelerator.num_processes
-        batches, references = _share(step, share * self.accelerator.process_index, share, size)
+        batches, references = _share(self.data, step, share * self.accelerator.process_index, share, size)
         groups = {f"g{i}": i for i in range(GROUPS)}
         engine = Engine(self.model, forward, goal, self.accelerator, 0, groups)
         return StepContext(engine, batches, references, step)
@@ -135,16 +180,22 @@ def _reference() -> Any:
 
 
 @lru_cache(maxsize=64)
-def _share(step: int, start: int, count: int, size: int) -> tuple[list[TokenBatch], list[ResponseBatch]]:
-    """Some of a step's pairs in micro-batches, with their log-probs under the reference."""
-    batches = cut(scored_rows(PAIRS, seed=100 + step)[start : start + count], size)
+def _share(data: Data, step: int, start: int, count: int, size: int) -> tuple[list[TokenBatch], list[ResponseBatch]]:
+    """Some of a step's rows in micro-batches, with their log-probs under the reference."""
+    rows = data.rows(step)
+    others = [data.mismatched_of(rows, i) for i in range(len(rows))] if data.mismatched else None
+    batches = []
+    for first in range(start, start + count, size):
+        own = slice(first, min(first + size, start + count))
+        kl = None if others is None else others[own]
+        batches.append(batch_of(rows[own], shape=data.shape, kl=kl))
     with torch.no_grad():
         return batches, [every_field(_reference(), batch) for batch in batches]
 
 
 @dataclass(frozen=True)
 class Taken:
-    """A step that was taken: value ``()``, weights ``(N,)`` of its pairs, and its gradient as one vector."""
+    """A step that was taken: value ``()``, weights ``(N,)`` of its values, and its gradient as one vector."""
 
     value: torch.Tensor
     weights: torch.Tensor
@@ -166,7 +217,7 @@ def trajectory(
     Args:
         adapter, sharded: as of :class:`Bench`.
     """
-    bench = Bench(adapter=adapter, sharded=sharded)
+    bench = Bench(adapter=adapter, sharded=sharded, data=data_for(card))
     goal, controller = stage(card, built(card, options))
     bench.setup(controller)
     return [_take(bench, goal, controller, step, size) for step in steps]

@@ -5,7 +5,8 @@
 Azar et al., *A General Theoretical Paradigm to Understand Learning from Human Preferences*, arXiv 2310.12036, eq. 17.
 Two conventions exist and need different τ, so the choice is an explicit option and part of the plan:
 ``average`` divides each log-ratio by its response's length in tokens (TRL and HALOs, which report the authors'
-confirmation; the default here), ``sum`` takes it as it is (the paper's letter and the DPO authors' code).
+confirmation; the default here), ``sum`` takes it as it is (the paper's letter and the DPO authors' code). Log-probs
+that the run aggregates itself (``--aggregation``) are never divided again.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class IPO(PreferenceLoss):
 
     def _log_ratios(self, pairs: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
         chosen, rejected = pairs.log_ratios()
-        if self.options.logps == "sum":
+        if self.options.logps == "sum" or pairs.aggregation is not None:
             return chosen, rejected
         return chosen / pairs.chosen_lengths, rejected / pairs.rejected_lengths
 

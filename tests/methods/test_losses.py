@@ -1,4 +1,4 @@
-"""Every loss: what it equals. The contract that all methods keep is in tests/testing."""
+"""Losses on pairs: what they equal. The contract that all methods keep is in tests/testing."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from golden import GOLDEN, golden_pairs
 
 from alignzoo import list_methods, load_method
-from alignzoo.plugin import Card
+from alignzoo.contract.loss import LossCard
 
-LOSSES = [card for card in list_methods("loss") if isinstance(card, Card)]
+LOSSES = [card for card in list_methods("loss") if isinstance(card, LossCard) and card.reads == "pairs"]
 each_loss = pytest.mark.parametrize("card", LOSSES, ids=lambda card: card.name)
 
 
-def load(card: Card) -> Any:
+def load(card: LossCard) -> Any:
     return load_method("loss", card.name)
 
 
@@ -33,7 +33,7 @@ def test_every_loss_has_golden_values() -> None:
 
 
 @each_loss
-def test_a_larger_margin_never_costs_a_wrongly_ranked_pair(card: Card) -> None:
+def test_a_larger_margin_never_costs_a_wrongly_ranked_pair(card: LossCard) -> None:
     base = golden_pairs().rows(torch.tensor([1]))  # the pair that is ranked wrongly
     better = replace(base, chosen_logps=base.chosen_logps + 0.5)
     assert load(card)(better) < load(card)(base)
@@ -53,6 +53,14 @@ def test_dpo_is_ln_2_at_the_reference() -> None:
     )
 
 
+def _ids(inputs: Any, row: int, *, response: bool) -> list[int]:
+    """The tokens of a row of TRL's batch: those of its prompt, or of its response."""
+    ids, mask = inputs["input_ids"][row], inputs["completion_mask"][row].bool()
+    real = inputs["attention_mask"][row].bool()
+    found: list[int] = ids[real & (mask if response else ~mask)].tolist()
+    return found
+
+
 @pytest.mark.parametrize(
     ("name", "options", "loss_type", "beta"),
     [
@@ -70,7 +78,7 @@ def test_losses_equal_trl(name: str, options: Any, loss_type: str, beta: float, 
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig, DPOTrainer
 
-    from alignzoo.logprobs.logps import padded_pair_logps
+    from alignzoo.logprobs.logps import padded_logps
     from alignzoo.objective.views import with_constants
     from alignzoo.testing.tiny import batch_of
 
@@ -93,18 +101,18 @@ def test_losses_equal_trl(name: str, options: Any, loss_type: str, beta: float, 
     inputs = next(iter(trainer.get_train_dataloader()))
     theirs = trainer._compute_loss(trainer.model, inputs, return_outputs=False)
 
-    ours_rows = []
-    for i in range(4):
-        row: dict[str, Any] = {"pair_id": i}
-        for side, index in (("chosen", i), ("rejected", i + 4)):
-            ids, response = inputs["input_ids"][index], inputs["completion_mask"][index].bool()
-            real = inputs["attention_mask"][index].bool()
-            row["prompt_ids"] = ids[real & ~response].tolist()
-            row[f"{side}_ids"] = ids[response].tolist()
-        ours_rows.append(row)
+    ours_rows = [
+        {
+            "row_id": i,
+            "prompt_ids": _ids(inputs, i, response=False),
+            "response_ids": [_ids(inputs, i, response=True), _ids(inputs, i + 4, response=True)],
+        }
+        for i in range(4)
+    ]
     batch = batch_of(ours_rows)
     with torch.no_grad():
-        pairs = with_constants(padded_pair_logps(policy, batch), batch, padded_pair_logps(reference, batch), {})
+        responses = with_constants(padded_logps(policy, batch), batch, padded_logps(reference, batch), {})
+    pairs = responses.pairs()
     ours = load_method("loss", name, **options)(pairs.to(dtype=torch.float64)).mean()
     assert float(ours) == pytest.approx(theirs.item(), rel=2e-6)
 
