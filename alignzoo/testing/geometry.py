@@ -15,7 +15,6 @@ from alignzoo.testing.outcomes import Rule, Skipped, Violation
 from alignzoo.testing.snapshot import Snapshot
 from alignzoo.testing.stages import coupled_goal, mean_goal
 from alignzoo.testing.subject import Configuration, Subject
-from alignzoo.testing.swaps import DECLARED_FIELDS, DECLARED_SWAP
 from alignzoo.testing.sweep import STEPS, Forwards, InjectedFailure, sweep, telling_steps, working
 
 if TYPE_CHECKING:
@@ -42,11 +41,11 @@ def step_report(subject: Subject) -> None:
                     remedy="return what ctx.backward() or ctx.gradient() reported at the unperturbed weights",
                 )
             same = relative_error(loss.value.reshape(()), expected.value) <= EXACT
-            if not (same and len(loss.pairs) == PAIRS and torch.equal(loss.pair_ids, expected.pair_ids)):
+            if not (same and len(loss.row_ids) == PAIRS and torch.equal(loss.row_ids, expected.row_ids)):
                 raise Violation(
                     expected=f"the report of {PAIRS} pairs at the weights before the step, value "
                     f"{float(expected.value):.6g}",
-                    found=f"one of {len(loss.pairs)} pairs, value {float(loss.value):.6g} {configuration}",
+                    found=f"one of {len(loss.row_ids)} pairs, value {float(loss.value):.6g} {configuration}",
                     remedy="return what the first pass reported, not the one at the perturbed weights",
                 )
             _check_gradients(bench, configuration)
@@ -355,6 +354,4 @@ RULES = (
     ),
     Rule("lora", "works under a LoRA adapter, or refuses it with an error", lora, _takes_the_gradient),
     Rule("declared-probe", "a probe is asked for where it is declared, and only there", declared_probe),
-    DECLARED_FIELDS,
-    DECLARED_SWAP,
 )

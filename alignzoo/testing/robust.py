@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.contract.card import Card, Need, Options
+from alignzoo.contract.card import Need, Options
+from alignzoo.contract.loss import Reads
 from alignzoo.contract.pairs import PairBatch
+from alignzoo.contract.responses import POLICY, ResponseBatch
+from alignzoo.contract.robust import RobustCard
 from alignzoo.interfaces import GeometryController, RobustWrapper
-from alignzoo.lazy import torch
+from alignzoo.lazy import F, torch
 from alignzoo.testing.arithmetic import check_finite, check_gradient, check_vector, differ
 from alignzoo.testing.common import every_option_matters
 from alignzoo.testing.compare import EXACT, relative_error, same_however_cut, same_on_two_ranks, two_steps
 from alignzoo.testing.outcomes import Rule, Skipped, Violation
-from alignzoo.testing.sample import ORDER, PARTS, leaves, sample, take
+from alignzoo.testing.sample import ORDER, PARTS, leaves, sample, sample_of, take
 from alignzoo.testing.spy import check_declared, reads
 from alignzoo.testing.stages import AtTheWeights, logistic
-from alignzoo.testing.stateful import check_state, warm
+from alignzoo.testing.stateful import check_metrics, check_state, warm
 from alignzoo.testing.subject import Configuration, Subject
 from alignzoo.testing.swaps import DECLARED_SWAP
 
@@ -117,11 +120,10 @@ def declared_coupling(subject: Subject) -> None:
             found="the plain mean",
             remedy="take aggregates out",
         )
-    watches = kind.observe is not RobustWrapper.observe
-    if not card.batch_coupled and (own_objective or watches):
+    if not card.batch_coupled and own_objective:
         raise Violation(
             expected="batch_coupled=True",
-            found=f"a card without it, and {'an objective()' if own_objective else 'an observe()'} of its own",
+            found="a card without it, and an objective() of its own",
             remedy="declare batch_coupled=True: else it never sees the whole step",
         )
     if card.batch_coupled:
@@ -149,8 +151,7 @@ def declared_fields(subject: Subject) -> None:
                     values: torch.Tensor = loss(pairs)
                     return values
 
-            if subject.card.batch_coupled:
-                wrapper.observe(inner(sample(seed=1)), sample(seed=1))
+            wrapper.observe(inner(sample(seed=1)), sample(seed=1))
             wrapper.per_pair(inner, sample())
         read.append((configuration, seen.fields))
     check_declared(subject, read)
@@ -164,6 +165,39 @@ def state(subject: Subject) -> None:
     check_state(subject, _observe, _all, lent=LENT)
 
 
+def metrics(subject: Subject) -> None:
+    if type(subject.build(subject.default)).metrics is RobustWrapper.metrics:
+        raise Skipped("metrics() is not overridden: there is nothing to log")
+    check_metrics(subject, _observe, _all, lambda w, pairs: w.metrics(_values(w, pairs), pairs), lent=LENT)
+
+
+def around(subject: Subject) -> None:
+    """The kit's own loss of each kind of value: minus the log-prob of a response, or of the first of a list."""
+    reads: tuple[Reads, ...] = ("responses", "lists", "chosen")
+    for configuration in subject.configurations:
+        for what in reads:
+            if what not in subject.card.around or (what == "chosen" and "swap" in subject.needs(configuration)):
+                continue
+            wrapper, batch = subject.build(configuration), sample_of(what, subject.needs(configuration) | LENT)
+            try:
+                values = wrapper.per_pair(_bare, batch)
+            except (AttributeError, TypeError) as error:
+                raise Violation(
+                    expected=f"per_pair() to work around a loss that reads {what}, since the card says so",
+                    found=f"{type(error).__name__}: {error}",
+                    remedy="read no field that only pairs have, or declare around={'pairs'}",
+                ) from error
+            check_vector(values, torch.zeros(8, dtype=torch.float64), f"per_pair() of {what} {configuration}")
+
+
+def _bare(responses: ResponseBatch) -> torch.Tensor:
+    """One value for each prompt of a sample."""
+    own = responses.of_role(POLICY)
+    values = own.logps.new_zeros(int(own.prompt[-1]) + 1)
+    signs = 1.0 if own.labels is None else own.labels.to(values.dtype)
+    return F.softplus(values.index_add(0, own.prompt, -signs * own.logps))
+
+
 def splits(subject: Subject) -> None:
     same_however_cut(subject, in_a_step, two_steps(subject), rule="splits")
 
@@ -172,11 +206,13 @@ def ranks(subject: Subject) -> None:
     same_on_two_ranks(subject, in_a_step, two_steps(subject))
 
 
-def in_a_step(card: Card, wrapper: Any) -> tuple[Objective, GeometryController]:
+def in_a_step(card: RobustCard, wrapper: Any) -> tuple[Objective, GeometryController]:
     """The wrapper over the kit's loss as the objective of a plain step."""
     from alignzoo.objective.objective import Objective
+    from alignzoo.objective.terms import Term, Wrapping
 
-    return Objective(logistic(), [wrapper], coupled=card.batch_coupled), AtTheWeights(Options())
+    coupled = card.batch_coupled or wrapper.options.couples()
+    return Objective([Term(logistic())], [Wrapping(wrapper, card.name, coupled)]), AtTheWeights(Options())
 
 
 def _pairs(subject: Subject, configuration: Configuration, *, count: int = 8, seed: int = 0) -> PairBatch:
@@ -216,7 +252,7 @@ def _behaviour(subject: Subject, configuration: Configuration) -> list[torch.Ten
     wrapper = subject.build(configuration)
     found: list[torch.Tensor] = []
     for seed in (11, 12, 13):
-        if subject.card.batch_coupled:
+        if subject.coupled(configuration):
             _observe(wrapper, _pairs(subject, configuration, seed=seed))
         pairs, wanted = leaves(_pairs(subject, configuration, seed=seed))
         found += _all(wrapper, pairs)
@@ -224,6 +260,10 @@ def _behaviour(subject: Subject, configuration: Configuration) -> list[torch.Ten
         if value.requires_grad:
             grads = torch.autograd.grad(value, list(wanted.values()), allow_unused=True)
             found += [grad if grad is not None else torch.zeros(()) for grad in grads]
+        logged = wrapper.metrics(_values(wrapper, pairs), pairs)
+        found += [torch.as_tensor(value) for value in logged.values()]
+        if not subject.coupled(configuration):
+            _observe(wrapper, _pairs(subject, configuration, seed=seed))
     return found
 
 
@@ -238,6 +278,8 @@ RULES = (
     Rule("permutation", "the order of the pairs does not matter", permutation),
     Rule("declared-coupling", "aggregates and batch_coupled say what the wrapper does", declared_coupling),
     DECLARED_SWAP,
+    Rule("around", "per_pair() gives one value for each, whatever the losses read that the card goes around", around),
+    Rule("metrics", "metrics() gives finite numbers, and leaves the method as it was", metrics),
     Rule("splits", "a step does not depend on how it is cut into micro-batches", splits),
     Rule("ranks", "two ranks take the step that one takes", ranks),
 )

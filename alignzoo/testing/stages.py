@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.contract.card import Card, Options
+from alignzoo.contract.geometry import GeometryCard
 from alignzoo.contract.pairs import PairBatch
 from alignzoo.interfaces import GeometryController, PreferenceLoss, RobustWrapper, StepLoss
 from alignzoo.lazy import F, torch
@@ -87,7 +88,7 @@ class Accompanied(GeometryController):
 def built(card: Card, options: Options) -> Any:
     """A new method object, ready to take steps."""
     method = instantiate(card, options)
-    return Accompanied(method) if card.companion else method
+    return Accompanied(method) if isinstance(card, GeometryCard) and card.companion else method
 
 
 def logistic() -> Logistic:

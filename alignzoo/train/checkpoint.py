@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from alignzoo.base.checkpoints import STATE_FILE, checkpoints_of, step_of
 from alignzoo.base.disk import check_there, remedy
 from alignzoo.base.files import whole
 from alignzoo.base.stored import file_digest, read_sealed, sealed
@@ -21,11 +20,9 @@ from alignzoo.errors import AlignzooError, DamagedError
 from alignzoo.plugin.registry import resume_words
 from alignzoo.report import Reporter
 
-STATE_FILE = "state.json"
 WEIGHTS_FILE = "weights.safetensors"
 TENSORS_FILE = "optimizer_and_methods.pt"
 _FILES = (WEIGHTS_FILE, TENSORS_FILE)
-_NAME = re.compile(r"step-\d{8,}")
 
 
 @dataclass(frozen=True)
@@ -90,26 +87,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 def whole_checkpoints(folder: Path) -> list[Path]:
     """All checkpoints whose files have the size that they were written with, oldest first; no content is checked."""
-    return [path for path in _checkpoints(folder) if _is_whole(path)]
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    found = [path for path in (folder / "checkpoints").glob("step-*") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=step_of)
-
-
-def step_of(checkpoint: Path) -> int:
-    """The number of optimizer steps a checkpoint's folder stands for."""
-    return int(checkpoint.name.removeprefix("step-"))
-
-
-def planned_values(folder: Path) -> dict[str, Any] | None:
-    """The values of the run's plan as its newest readable checkpoint has them; None before the first."""
-    for path in reversed(_checkpoints(folder)):
-        with contextlib.suppress(DamagedError):
-            planned: dict[str, Any] = read_sealed(path / STATE_FILE)["plan"]
-            return planned
-    return None
+    return [path for path in checkpoints_of(folder) if _is_whole(path)]
 
 
 def load_latest(folder: Path, report: Reporter, *, trusting: bool = False) -> Checkpoint | None:
@@ -121,7 +99,7 @@ def load_latest(folder: Path, report: Reporter, *, trusting: bool = False) -> Ch
     Raises:
         AlignzooError: all are damaged.
     """
-    paths = _checkpoints(folder)
+    paths = checkpoints_of(folder)
     for path in reversed(paths):
         try:
             return load_checkpoint(path)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from alignzoo.base.checkpoints import step_of
 from alignzoo.base.stop import stop_requests
 from alignzoo.contract.geometry import StepLoss
 from alignzoo.data.batches import Batches
@@ -34,7 +35,7 @@ from alignzoo.step.controllers import Controllers
 from alignzoo.step.engine import Engine
 from alignzoo.step.metrics import name_rows, non_finite, reward_metrics, weight_metrics
 from alignzoo.step.states import plain_state
-from alignzoo.train.checkpoint import Checkpoint, save_checkpoint, step_of, whole_checkpoints
+from alignzoo.train.checkpoint import Checkpoint, save_checkpoint, whole_checkpoints
 from alignzoo.train.metrics import MetricsFile, metrics_digest
 from alignzoo.train.optim import learning_rate, load_optimizer
 

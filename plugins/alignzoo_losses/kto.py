@@ -80,5 +80,4 @@ CARD = Card(
         Verified(against="TRL 1.16", test="test_kto_equals_trl"),
         Verified(against="golden values", test="test_kto_equals_golden_values"),
     ),
-    expected_failures={"gradcheck": "z₀ is a constant, as in the paper: its numerical gradient is not 0"},
 )

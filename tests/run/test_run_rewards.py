@@ -109,7 +109,7 @@ def test_the_probe_is_the_reward_where_nothing_else_is_given(train: Train) -> No
     assert sum(facts["counts"]) == facts["pairs"] == run.result["pairs"]["train"]
     assert len(facts["edges"]) == len(facts["counts"]) + 1 == 11
     assert [int(row[1]) for row in heard.tables["soft labels of the training pairs"]] == facts["counts"]
-    assert all(0 <= line["geometry/soft_label_mean"] <= 1 for line in run.metrics)
+    assert all(0 <= line["robust/soft-label/soft_label_mean"] <= 1 for line in run.metrics)
 
 
 def test_a_column_is_the_reward(train: Train, scored_pairs: Path) -> None:
@@ -326,7 +326,7 @@ def test_sharpness_is_that_of_the_soft_labels(train: Train, scored_pairs: Path, 
     done = az("sharpness", str(run.path), "--json", "--radii", "0.1", "--directions", "1")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
-    assert facts["objective"] == "dpo under shapo-reward"
+    assert facts["objective"] == "dpo under soft-label"
 
 
 @pytest.mark.slow

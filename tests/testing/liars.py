@@ -134,11 +134,6 @@ class PaddingCoupled(PreferenceLoss):
         return pairs.chosen_logps, pairs.rejected_logps
 
 
-class WatchesInVain(Logistic):
-    def observe(self, pairs: PairBatch) -> None:
-        pass
-
-
 class FirstPairCounts(Logistic):
     def __call__(self, pairs: PairBatch) -> torch.Tensor:
         values = super().__call__(pairs)
