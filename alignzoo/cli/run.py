@@ -14,8 +14,8 @@ from alignzoo.cli.data_read import data_read
 from alignzoo.cli.flags import PlanCommand, plan_layers, recipe_option, run_options, split_trust
 from alignzoo.distributed.launch import distributed_backend, is_first_rank
 from alignzoo.errors import UsageError
+from alignzoo.plan.extensions import data_of
 from alignzoo.plan.plan import Plan
-from alignzoo.plan.settings import EMBEDDED
 from alignzoo.plan.planfile import plan_to_dict
 from alignzoo.plan.resolve import raise_first, require, resolve
 from alignzoo.plan.started import stated_values
@@ -93,7 +93,7 @@ def _check(plan: Plan) -> None:
     problems, unchecked = check_existence(plan)
     if problems:
         raise_first(problems)
-    if plan.settings.data != EMBEDDED:  # whose data is known
+    if data_of(plan.settings.data, registry()) is None:  # a plugin's data has a known shape
         unchecked += data_read(plan)
     for note in unchecked:
         _reporter().note(note)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from alignzoo.contract.card import Need
+from alignzoo.contract.card import Card, Need
 from alignzoo.contract.loss import Reads
 from alignzoo.data.columns import column
 from alignzoo.data.extras import source_columns
 from alignzoo.data.prepare import Prepared
 from alignzoo.data.shapes import NOUNS, SHAPES, Shape, readable
 from alignzoo.errors import DataError
+from alignzoo.plugin.registry import registry
 from alignzoo.report import Reporter
 
 if TYPE_CHECKING:
@@ -54,9 +55,15 @@ def check_columns(needs: Collection[Need], rows: Dataset, shape: Shape, source: 
                 f"{source}: a method of this run needs {need}, and the data has no "
                 + " or no ".join(source_columns(name, shape)),
                 hint="add the columns, or choose another method"
-                + (" or another source of scores (--reward probe, --reward hf)" if need == "scores" else "")
+                + (f" or another source of scores ({_other_rewards()})" if need == "scores" else "")
                 + "; docs/data.md names the layouts that have them",
             )
+
+
+def _other_rewards() -> str:
+    """The rewards that do not take their scores from the data."""
+    cards = [card for _, card in registry().entries("reward") if isinstance(card, Card)]
+    return ", ".join(f"--reward {card.name}" for card in cards if "scores" not in card.needs)
 
 
 def check_labels(rows: Dataset, reads: Mapping[str, Reads], source: str, report: Reporter) -> None:

@@ -9,6 +9,7 @@ import gc
 from dataclasses import dataclass
 from typing import Any
 
+from alignzoo.contract.geometry import GeometryCard
 from alignzoo.errors import contained
 from alignzoo.plan.plan import Method, Plan
 
@@ -45,11 +46,17 @@ def passes(plan: Plan) -> float:
     controller = plan.one("geometry")
     options: Any = controller.options
     interval = getattr(options, "interval", None) or getattr(options, "every", None) or 1
-    return 1 + (getattr(controller.card, "passes", 1) - 1) / interval
+    return 1 + (_card(controller).passes - 1) / interval
+
+
+def _card(method: Method) -> GeometryCard:
+    assert isinstance(method.card, GeometryCard)
+    return method.card
 
 
 def _does_something(method: Method) -> bool:
-    return bool(method.card.options.model_fields) or method.card.passes > 1 or method.card.companion
+    card = _card(method)
+    return bool(card.options.model_fields) or card.passes > 1 or card.companion
 
 
 def _copies_of(method: Method) -> Copies:
@@ -57,8 +64,7 @@ def _copies_of(method: Method) -> Copies:
         with contained():
             return _measured(method)
     except Exception:  # third-party code on a tiny model: anything can fail, and the estimate does without it
-        beyond = method.card.passes - 1
-        return Copies(float(method.card.averages), float(beyond), measured=False)
+        return Copies(float(_card(method).averages), float(_card(method).passes - 1), measured=False)
 
 
 def _measured(method: Method) -> Copies:
@@ -66,7 +72,7 @@ def _measured(method: Method) -> Copies:
     from alignzoo.testing.stages import AtTheWeights
 
     plain_kept, plain_peak, size = _bytes(AtTheWeights(Options()))
-    kept, peak, _ = _bytes(_controller(method), companion=method.card.companion)
+    kept, peak, _ = _bytes(_controller(method), companion=_card(method).companion)
     held = max(0.0, (kept - plain_kept) / size)
     return Copies(round(held, 2), round(max(0.0, (peak - plain_peak) / size - held), 2))
 

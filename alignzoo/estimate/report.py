@@ -58,17 +58,22 @@ def report(
         },
         "geometry": {"kept": s.copies.kept, "passing": s.copies.passing, "measured": s.copies.measured},
         "work": {**vars(found.work), "total": found.work.total},
-        "time": {
-            "rate": hardware.rate,
-            "utilisation": hardware.utilisation,
-            "step": found.seconds,
-            "steps": steps,
-            "run": found.seconds * steps if found.seconds is not None and steps is not None else None,
-        },
+        "time": _time(found, steps),
         "fits": found.fits,
         "largest_micro_batch_tokens": largest,
         "changes": [_change(one) for one in advice],
         "together": [_change(one) for one in path],
+    }
+
+
+def _time(found: Estimate, steps: int | None) -> dict[str, Any]:
+    hardware = found.situation.hardware
+    return {
+        "rate": hardware.rate,
+        "utilisation": hardware.utilisation,
+        "step": found.seconds,
+        "steps": steps,
+        "run": found.seconds * steps if found.seconds is not None and steps is not None else None,
     }
 
 

@@ -91,13 +91,10 @@ class Lengths:
 
 
 def merged(rows: Sequence[Lengths], most: int) -> tuple[Lengths, ...]:
-    """As many tokens in at most so many segments, which are quicker to simulate.
-
-    All that is saved goes by tokens but the masks of attention, which are small and grow here.
-    """
+    """As many tokens in at most so many segments, which are quicker to simulate: all that is saved goes by tokens but
+    the masks of attention, which are small and grow here."""
     size = -(-len(rows) // most)
-    groups = [rows[start : start + size] for start in range(0, len(rows), size)]
-    return tuple(functools.reduce(Lengths.plus, group) for group in groups)
+    return tuple(functools.reduce(Lengths.plus, rows[at : at + size]) for at in range(0, len(rows), size))
 
 
 class Simulator:
@@ -295,8 +292,7 @@ def _packed(rows: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
 
 def _padded(rows: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:
     """A padded sequence for each response, of the longest one's length."""
-    width = max(row.longest for row in rows)
-    shape = (sum(len(row.responses) for row in rows), width)
+    shape = (sum(len(row.responses) for row in rows), max(row.longest for row in rows))
     inputs = {
         "input_ids": torch.zeros(shape, dtype=torch.int64),
         "attention_mask": torch.ones(shape, dtype=torch.int64),

@@ -15,7 +15,7 @@ from alignzoo.objective.views import with_constants
 from alignzoo.reference.frozen import ReferenceForward
 from alignzoo.report import Reporter
 from alignzoo.step.engine import Engine
-from alignzoo.train.metrics import name_rows, non_finite, reward_metrics
+from alignzoo.step.metrics import name_rows, non_finite, reward_metrics
 
 _Part = TypeVar("_Part")
 

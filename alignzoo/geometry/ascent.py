@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from alignzoo.contract.card import Options
+from alignzoo.contract.geometry import GeometryController
 from alignzoo.distributed.shards import Rows, cut_like, like, local, sums
 from alignzoo.errors import UsageError
 from alignzoo.geometry.outputs import Axes, squares_by_output
 from alignzoo.geometry.perturb import Scaled, cosine, dot, norm
-from alignzoo.interfaces import GeometryController
 from alignzoo.lazy import torch
 
 if TYPE_CHECKING:
+    from alignzoo.contract.geometry import StepLoss
     from alignzoo.contract.step import SetupContext, StepContext
-    from alignzoo.interfaces import StepLoss
 
 Over = Literal["global", "layer", "neuron"]
 EVERYTHING = "all"

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.contract.geometry import GeometryController
 from alignzoo.distributed.shards import beside
 from alignzoo.errors import UsageError
 from alignzoo.geometry.perturb import norm
-from alignzoo.interfaces import GeometryController
 from alignzoo.lazy import torch
 
 if TYPE_CHECKING:

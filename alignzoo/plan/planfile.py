@@ -13,7 +13,7 @@ import yaml
 from alignzoo import __version__
 from alignzoo.base.files import write_text
 from alignzoo.base.stored import DIGEST, read_object, value_digest
-from alignzoo.contract.card import WEIGHT, ExtensionKind, is_path
+from alignzoo.contract.card import WEIGHT, Card, Extension, ExtensionKind, is_path
 from alignzoo.contract.kinds import KINDS
 from alignzoo.distributed.launch import distributed_backend
 from alignzoo.errors import AlignzooError, DamagedError, UsageError
@@ -77,7 +77,10 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
 def used_plugins(plan: Plan) -> list[Plugin]:
     """The plugins that a run uses: those of its methods and extensions, and every ``--plugin``."""
     known = registry()
-    cards = [*(method.card for method in plan.all_methods), *used_extensions(plan.settings, known)]
+    cards: list[Card | Extension] = [
+        *(method.card for method in plan.all_methods),
+        *used_extensions(plan.settings, known),
+    ]
     used = [known.plugin_of(card) for card in cards]
     return [plugin for plugin in known.plugins if plugin.file or any(plugin is other for other in used)]
 

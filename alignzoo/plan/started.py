@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignzoo.base.checkpoints import planned_values
 from alignzoo.base.safe_yaml import YAMLFault, read_yaml
 from alignzoo.base.stored import unsealed, value_digest
 from alignzoo.contract.card import WEIGHT
@@ -90,8 +91,6 @@ def _refuse_edits(content: dict[str, Any], folder: Path) -> None:
     Raises:
         AlignzooError: there are some.
     """
-    from alignzoo.train.checkpoint import planned_values
-
     then = planned_values(folder)
     if then is None:
         return

@@ -27,7 +27,7 @@ hookimpl = pluggy.HookimplMarker("alignzoo")
 
 @hookspec
 def alignzoo_methods() -> Iterable[Card | Composition]:  # type: ignore[empty-body]
-    """Losses, robust wrappers, geometry controllers, rewards, and names for their combinations."""
+    """Methods of every kind (losses, robust wrappers, geometry controllers, …), and names for their combinations."""
 
 
 @hookspec

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 BY_FLAGS, BY_LABEL, BY_ORDER = "safe", "label", "order"
 """Where the labels of responses come from: the fact ``labels``."""
 _STAND_INS = {
-    BY_LABEL: "desirable responses serve as safe, undesirable ones as unsafe",
-    BY_ORDER: "chosen (best) responses serve as safe, rejected (worst) ones as unsafe",
+    BY_LABEL: "a desirable response serves as safe, an undesirable one as unsafe",
+    BY_ORDER: "the chosen (best) response serves as safe, the rejected (worst) one as unsafe",
 }
 OF_A_LAYER = ("layer", "held_out_auc", "held_out_accuracy", "held_out_ece", "held_out_brier")
 PROBE_VERSION = 3  # part of the cache key: raise it when the same data would give another probe

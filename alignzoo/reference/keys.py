@@ -198,7 +198,7 @@ def _numbered(counts: np.ndarray) -> np.ndarray:
 
 def in_bytes(ids: np.ndarray) -> memoryview:
     """Token ids as :func:`response_keys` takes them."""
-    return memoryview(np.ascontiguousarray(ids, "<i4").view(np.uint8))
+    return np.ascontiguousarray(ids, "<i4").view(np.uint8).data
 
 
 def as_keys(content: bytes) -> np.ndarray:

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from alignzoo.contract.card import Options, is_path
+from alignzoo.contract.reward import Reward
 from alignzoo.data.columns import column, list_lengths
 from alignzoo.data.digests import digest
 from alignzoo.data.parts import Parts, Scores
 from alignzoo.data.shapes import NOUNS, Shape
 from alignzoo.distributed.ranks import on_all_ranks
 from alignzoo.errors import AlignzooError, MethodError, contained
-from alignzoo.interfaces import Reward
 from alignzoo.plan.plan import Method
 from alignzoo.plugin.build import instantiate
 from alignzoo.plugin.faults import describe_error

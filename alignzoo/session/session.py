@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignzoo.contract.responses import ResponseBatch
+from alignzoo.data.batches import Batches, Sizes, StepBatches, by_length
 from alignzoo.data.collate import TokenBatch, batch_columns
 from alignzoo.data.lengths import lengths_of
 from alignzoo.data.parts import Parts
@@ -40,7 +41,6 @@ from alignzoo.reward.context import RewardContext
 from alignzoo.reward.scoring import scored
 from alignzoo.session.inputs import HELD_OUT, TRAIN, Inputs
 from alignzoo.step.engine import Engine
-from alignzoo.train.batches import Batches, Sizes, StepBatches, by_length
 
 if TYPE_CHECKING:
     from datasets import Dataset

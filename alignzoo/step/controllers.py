@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from alignzoo.contract.geometry import GeometryController, StepLoss
 from alignzoo.errors import MethodError, contained
-from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.plugin.blame import place_of
 from alignzoo.step.context import StepContext
 from alignzoo.step.setup import SetupContext
-from alignzoo.train.checkpoint import plain_state
+from alignzoo.step.states import plain_state
 
 
 class Controllers:

@@ -194,7 +194,7 @@ def no_dead_option(subject: Subject) -> None:
 
 def state(subject: Subject) -> None:
     """Half of the steps, the state saved, then the other half by the old controller and by a new one."""
-    from alignzoo.train.checkpoint import plain_state
+    from alignzoo.step.states import plain_state
 
     for configuration in working(subject):
         bench, controller = _ready(subject, configuration)

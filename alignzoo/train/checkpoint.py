@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +12,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from alignzoo.base.checkpoints import STATE_FILE, checkpoints_of, step_of
 from alignzoo.base.disk import check_there, remedy
 from alignzoo.base.files import whole
 from alignzoo.base.stored import file_digest, read_sealed, sealed
-from alignzoo.distributed.shards import whole_state
-from alignzoo.errors import AlignzooError, DamagedError, MethodError
+from alignzoo.errors import AlignzooError, DamagedError
 from alignzoo.plugin.registry import resume_words
 from alignzoo.report import Reporter
 
-STATE_FILE = "state.json"
 WEIGHTS_FILE = "weights.safetensors"
 TENSORS_FILE = "optimizer_and_methods.pt"
 _FILES = (WEIGHTS_FILE, TENSORS_FILE)
-_NAME = re.compile(r"step-\d{8,}")
 
 
 @dataclass(frozen=True)
@@ -83,34 +79,6 @@ def _identity(path: Path) -> dict[str, Any]:
     return {"size": path.stat().st_size, "digest": file_digest(path)}
 
 
-def plain_state(method: Any, *, keep: bool = True) -> dict[str, Any]:
-    """The method's state, if a checkpoint can hold it; sharded tensors are made whole, so all ranks call it.
-
-    Args:
-        keep: False on ranks that do not write: what was sharded is empty there.
-
-    Raises:
-        MethodError: it holds something that could not be read back without running code.
-    """
-    state: dict[str, Any] = whole_state(method.state_dict(), keep=keep)
-    strange = _not_plain(state)
-    if strange is not None:
-        raise MethodError(
-            f"{type(method).__name__}.state_dict() holds a {strange}, and a checkpoint takes tensors, numbers, "
-            "strings, lists and dicts of them"
-        )
-    return state
-
-
-def _not_plain(value: Any) -> str | None:
-    """The type of the first thing in ``value`` that is not plain data."""
-    if isinstance(value, dict):
-        return next((found for item in (*value, *value.values()) if (found := _not_plain(item))), None)
-    if isinstance(value, (list, tuple)):
-        return next((found for item in value if (found := _not_plain(item))), None)
-    return None if type(value) in (torch.Tensor, int, float, bool, str, type(None)) else type(value).__name__
-
-
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint of a run folder."""
     found = whole_checkpoints(folder)
@@ -119,26 +87,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 def whole_checkpoints(folder: Path) -> list[Path]:
     """All checkpoints whose files have the size that they were written with, oldest first; no content is checked."""
-    return [path for path in _checkpoints(folder) if _is_whole(path)]
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    found = [path for path in (folder / "checkpoints").glob("step-*") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=step_of)
-
-
-def step_of(checkpoint: Path) -> int:
-    """The number of optimizer steps a checkpoint's folder stands for."""
-    return int(checkpoint.name.removeprefix("step-"))
-
-
-def planned_values(folder: Path) -> dict[str, Any] | None:
-    """The values of the run's plan as its newest readable checkpoint has them; None before the first."""
-    for path in reversed(_checkpoints(folder)):
-        with contextlib.suppress(DamagedError):
-            planned: dict[str, Any] = read_sealed(path / STATE_FILE)["plan"]
-            return planned
-    return None
+    return [path for path in checkpoints_of(folder) if _is_whole(path)]
 
 
 def load_latest(folder: Path, report: Reporter, *, trusting: bool = False) -> Checkpoint | None:
@@ -150,7 +99,7 @@ def load_latest(folder: Path, report: Reporter, *, trusting: bool = False) -> Ch
     Raises:
         AlignzooError: all are damaged.
     """
-    paths = _checkpoints(folder)
+    paths = checkpoints_of(folder)
     for path in reversed(paths):
         try:
             return load_checkpoint(path)

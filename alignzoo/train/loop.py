@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 
+from alignzoo.base.checkpoints import step_of
 from alignzoo.base.stop import stop_requests
-from alignzoo.data.collate import TokenBatch
+from alignzoo.contract.geometry import StepLoss
+from alignzoo.data.batches import Batches
 from alignzoo.distributed.sharding import full_state
 from alignzoo.distributed.shards import cut_like, whole, whole_state
 from alignzoo.errors import Interrupted, NonFiniteLossError
 from alignzoo.evaluate.held_out import HeldOut
-from alignzoo.interfaces import StepLoss
 from alignzoo.model.weights import trained_weights
 from alignzoo.observers import Observers
 from alignzoo.plan.settings import Settings
@@ -32,8 +33,10 @@ from alignzoo.report import Reporter
 from alignzoo.step.context import StepContext
 from alignzoo.step.controllers import Controllers
 from alignzoo.step.engine import Engine
-from alignzoo.train.checkpoint import Checkpoint, plain_state, save_checkpoint, step_of, whole_checkpoints
-from alignzoo.train.metrics import MetricsFile, metrics_digest, name_rows, non_finite, reward_metrics, weight_metrics
+from alignzoo.step.metrics import name_rows, non_finite, reward_metrics, weight_metrics
+from alignzoo.step.states import plain_state
+from alignzoo.train.checkpoint import Checkpoint, save_checkpoint, whole_checkpoints
+from alignzoo.train.metrics import MetricsFile, metrics_digest
 from alignzoo.train.optim import learning_rate, load_optimizer
 
 SURVIVES = 0.9
@@ -61,7 +64,7 @@ class Loop:
     controller: Controllers
     reference: ReferenceForward | None
     optimizer: torch.optim.Optimizer
-    batches: Callable[[int], Sequence[TokenBatch]]
+    batches: Batches
     held_out: HeldOut | None
     settings: Settings
     steps: int

@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from data_examples import assistant, explicit, user
+from data_examples import REAL_HH, assistant, explicit, user
 from datasets import Dataset
 from heard import Heard
 
+from alignzoo.contract.card import Need
+from alignzoo.data.formats import choose_layout
 from alignzoo.data.malformed import refuse_malformed
 from alignzoo.data.mismatch import partners
 from alignzoo.data.parts import Parts, Scores, load_parts
 from alignzoo.data.prepare import prepare
+from alignzoo.data.rows import PreferenceRow
 from alignzoo.data.shapes import SHAPES, label_of, readable
+from alignzoo.data.sources import load_rows
 from alignzoo.data.summary import DataSummary
 from alignzoo.errors import DataError
 from alignzoo.plan.settings import Settings
@@ -114,6 +118,23 @@ def test_chat_messages_of_every_shape(chatml: Any) -> None:
     assert one["response_ids"] == two["response_ids"][:1]
 
 
+def test_hh_rlhf_as_unpaired_rows_has_the_tokens_of_its_pairs(chatml: Any) -> None:
+    if not REAL_HH.exists():
+        pytest.skip("the HH-RLHF file is not here")
+    pairs = load_rows(str(REAL_HH)).select(range(200))
+    unpaired = []
+    for row in map(choose_layout(pairs).normalise, pairs):
+        if isinstance(row, PreferenceRow):
+            shared = {"prompt": row.prompt}
+            unpaired += [{**shared, "completion": row.chosen, "label": True}]
+            unpaired += [{**shared, "completion": row.rejected, "label": False}]
+    two = prepare(pairs, chatml, max_length=100_000, max_prompt_length=50_000)
+    one = prepare(Dataset.from_list(unpaired), chatml, max_length=100_000, max_prompt_length=50_000)
+    assert one.dataset["response_ids"][:] == [[ids] for row in two.dataset["response_ids"] for ids in row]
+    assert one.dataset["prompt_ids"][::2] == one.dataset["prompt_ids"][1::2] == two.dataset["prompt_ids"][:]
+    assert one.dataset["label"][:] == [label_of("pairs", rank) for _ in two.dataset for rank in (0, 1)]
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_parts_share_no_prompt_and_noise_flips_training_rows_only(shape: str, gpt2: Any, tmp_path: Path) -> None:
     data = write(tmp_path / "a.jsonl", source(shape))
@@ -122,6 +143,8 @@ def test_parts_share_no_prompt_and_noise_flips_training_rows_only(shape: str, gp
     parts = [noisy.train, noisy.held_out, noisy.probe_train, noisy.probe_validation]
     keys = [set(part["prompt_key"][:]) for part in parts]
     assert sum(map(len, keys)) == len(set().union(*keys)) == 60
+    assert noisy.held_out is not None
+    assert clean.held_out is not None
     assert list(noisy.held_out) == list(clean.held_out)
     changed = {row["row_id"] for row, other in zip(noisy.train, clean.train, strict=True) if row != other}
     assert changed == noisy.flipped
@@ -150,7 +173,7 @@ TABLE = {
 @pytest.mark.parametrize("reads", TABLE)
 def test_a_loss_is_refused_what_it_cannot_read(reads: Any, shape: Any, gpt2: Any, tmp_path: Path) -> None:
     data = write(tmp_path / "a.jsonl", source(shape))
-    needs = {"labels"} if reads == "responses" else set()
+    needs: set[Need] = {"labels"} if reads == "responses" else set()
     assert (readable(reads, needs, shape) is None) == (shape in TABLE[reads])
     if shape in TABLE[reads]:
         assert load(gpt2, data, needs, {"some-loss": reads}).shape == shape

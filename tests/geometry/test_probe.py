@@ -320,11 +320,3 @@ def test_a_cache_that_cannot_be_written_does_not_stop_a_run(
     [warning] = report.warnings
     assert "the probe is not kept for later runs" in warning
     assert "ALIGNZOO_CACHE" in warning
-
-
-def test_the_policy_goes_to_the_accelerator_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    assert probe_run._on_accelerator(torch.nn.Linear(2, 2)).weight.device.type == "cpu"
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("meta"))
-    assert probe_run._on_accelerator(torch.nn.Linear(2, 2)).weight.device.type == "meta"

@@ -11,7 +11,9 @@ from families import OTHERS, ROWS, mixed_batch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.data.pack import Segment, pack_of
 from alignzoo.logprobs import attention
-from alignzoo.testing.tiny import batch_of, pair_rows, random_rows
+from alignzoo.logprobs.forward import choose_forward
+from alignzoo.logprobs.logps import padded_logps
+from alignzoo.testing.tiny import batch_of, pair_rows, random_rows, tiny_model
 
 REPLIES = [[*row["response_ids"], *others] for row, others in zip(ROWS, OTHERS, strict=True)]
 """All responses of each row of the mixed batch."""
@@ -112,6 +114,15 @@ def test_flex_attention_reaches_every_block_that_holds_something_to_see() -> Non
     assert torch.equal(reached & needed, needed)
     assert not reached.triu(1).any()
     assert not reached.tril(-2).any(), "the rows are short: a block sees itself and the one before"
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_flex_attention_is_taken_and_gives_the_padded_numbers() -> None:
+    model, batch = tiny_model(dtype=torch.float32).cuda(), mixed_batch().to("cuda")
+    expected = padded_logps(model, batch)
+    choice = choose_forward(model, batch)
+    assert choice.packed, choice.why
+    torch.testing.assert_close(choice.forward(model, batch).logps, expected.logps, rtol=1e-4, atol=1e-4)
 
 
 def test_a_batch_of_tokens_moves_with_its_pack() -> None:

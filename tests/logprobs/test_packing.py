@@ -89,15 +89,6 @@ def test_packing_computes_fewer_tokens() -> None:
     assert seen[0] < seen[1]
 
 
-@pytest.mark.gpu
-def test_on_a_gpu_flex_attention_is_taken_and_gives_the_padded_numbers() -> None:
-    model, batch = tiny_model(dtype=torch.float32).cuda(), mixed_batch().to("cuda")
-    expected = padded_logps(model, batch)
-    choice = choose_forward(model, batch)
-    assert choice.packed, choice.why
-    torch.testing.assert_close(choice.forward(model, batch).logps, expected.logps, rtol=1e-4, atol=1e-4)
-
-
 def test_a_model_without_packed_attention_is_not_packed_in_silence() -> None:
     with pytest.raises(RuntimeError, match="attention is not the packed one"):
         packed_logps(tiny_model(), mixed_batch())

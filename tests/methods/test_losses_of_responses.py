@@ -188,10 +188,9 @@ def test_sft_equals_transformers() -> None:
 
 def trl_trainer(tmp_path: Any, policy: Any, reference: Any, tokenizer: Any, **options: Any) -> Any:
     """TRL's own trainer on eight unpaired rows of the sandbox."""
+    from alignzoo_sandbox import preference_rows
     from datasets import Dataset
     from trl import KTOConfig, KTOTrainer
-
-    from alignzoo.sandbox import preference_rows
 
     rows = [
         {"prompt": row["prompt"], "completion": row["chosen" if i % 3 else "rejected"], "label": bool(i % 3)}
@@ -208,11 +207,11 @@ def test_kto_equals_trl(tmp_path: Any) -> None:
     """TRL's own trainer computes its loss on its own batch; we compute ours on the same tokens and weights: the values
     and the gradients of all weights agree."""
     pytest.importorskip("trl")
+    from alignzoo_sandbox import MODEL_PATH
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from alignzoo.logprobs.logps import padded_logps
     from alignzoo.objective.views import with_constants
-    from alignzoo.sandbox import MODEL_PATH
     from alignzoo.testing.tiny import batch_of
 
     tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)

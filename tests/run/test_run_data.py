@@ -74,8 +74,11 @@ def test_every_layout_trains(layout_and_file: tuple[str, Path], train: Train, ma
     assert (summary["format"], summary["rows"], summary["kept"]) == (layout, ROWS, ROWS)
     labels = json.loads((run.path / "probe" / "probe.json").read_text())["labels"]
     has_labels = layout in ("conversational", "pku-saferlhf")
-    assert labels == ("chosen_safe/rejected_safe" if has_labels else "chosen/rejected")
-    said = "safety probe: the data has no safety labels; chosen serves as safe, rejected as unsafe"
+    assert labels == ("safe" if has_labels else "order")
+    said = (
+        "safety probe: the data has no safety labels; "
+        "the chosen (best) response serves as safe, the rejected (worst) one as unsafe"
+    )
     assert (said in heard.notes) == (not has_labels)
 
 

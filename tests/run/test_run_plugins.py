@@ -80,16 +80,16 @@ def test_a_plugin_of_the_newest_api_works(train: Train, tmp_path: Path) -> None:
     rows = [{"ask": f"Question {i}?", "answer": f"I cannot {i}.", "votes": i % 3 - 1} for i in range(90)]
     voted = write_rows(tmp_path / "voted.jsonl", rows)
     with plugins_from(NEW):
-        run = train(loss="label-loss", geometry="halved-tilt", data=str(voted))
+        run = train(loss="label-loss", geometry="halved-tilt", data=str(voted), max_steps=3)
     assert run.result["sentence"] == "--loss label-loss --robust tilt --geometry halved"
     facts = json.loads((run.path / "data.json").read_text())["train"]
     assert (facts["format"], facts["shape"]) == ("voted", "unpaired")
     for line in run.metrics:
         assert line["geometry/rows"] == line["geometry/responses"] == line["robust/tilt/values"] == 8
-        assert line["robust/tilt/worst"] >= line["loss"]
+        assert line["robust/tilt/worst"] >= line["loss"] - 1e-9
         assert 0 <= line["loss/label-loss/desirable"] <= 1
-    first, second = (line["loss/label-loss/baseline"] for line in run.metrics)
-    assert first == 0 != second, "the baseline is of the steps before"
+    first, _, third = (line["loss/label-loss/baseline"] for line in run.metrics)
+    assert first == 0 != third, "the baseline is of the steps before, and rewards are 0 in the first of them"
 
 
 def test_observers_that_fail_and_meddle_change_nothing(train: Train, make_plugin: MakePlugin) -> None:

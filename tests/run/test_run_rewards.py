@@ -162,7 +162,7 @@ def test_every_response_is_scored_once(train: Train, counting: Any) -> None:
         counted = asked()
         assert len(counted) == 2 * (first.result["pairs"]["train"] + first.result["pairs"]["held_out"])
         assert len({tuple(line) for line in counted}) == len(counted)
-        train(**words, lr=1e-4, seed=7, **{"geometry.k": 2.0, "label-noise": 0.3, "batch-size": 4})
+        train(**words, lr=1e-4, seed=7, **{"robust.k": 2.0, "label-noise": 0.3, "batch-size": 4})
         weights = first.result["weights"]
         (first.path / "result.json").unlink()
         shutil.rmtree(first.path / "checkpoints" / "step-00000002")
@@ -220,10 +220,10 @@ def test_damaged_scores_are_made_anew(train: Train, counting: Any) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        ("few", r"reward 'length' gave 63 scores for 64 responses, pairs \d+ to \d+"),
-        ("nan", r"reward 'length' gave nan for a response of pair \d+"),
-        ("text", r"reward 'length' gave 'good' for a response of pair \d+"),
-        ("raise", r"reward 'length' failed on pairs \d+ to \d+: ZeroDivisionError: by the author"),
+        ("few", r"reward 'length' gave 63 scores for 64 responses, rows \d+ to \d+"),
+        ("nan", r"reward 'length' gave nan for a response of row \d+"),
+        ("text", r"reward 'length' gave 'good' for a response of row \d+"),
+        ("raise", r"reward 'length' failed on rows \d+ to \d+: ZeroDivisionError: by the author"),
     ],
 )
 def test_a_reward_that_fails_is_named(train: Train, counting: Any, spoil: str, message: str, tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_scoring_that_was_interrupted_goes_on_where_it_was(
     train: Train, counting: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, asked = counting
-    for name in ("PAIRS_KEPT_TOGETHER", "PAIRS_AT_A_TIME"):
+    for name in ("ROWS_KEPT_TOGETHER", "ROWS_AT_A_TIME"):
         monkeypatch.setattr(scoring, name, 16)
     stop, heard = tmp_path / "asked.stop", Heard()
     stop.write_text("64")  # after two blocks of 16 pairs
@@ -301,7 +301,7 @@ def test_what_does_not_go_together_is_refused(train: Train, counting: Any, tmp_p
         UsageError, match=r"reward 'probe' needs a safety probe, and --probe.share 0 leaves it no pairs"
     ):
         train(**SHAPO, **{"probe.share": 0.0})
-    with pytest.raises(DataError, match="and the data has no chosen_score and no rejected_score") as found:
+    with pytest.raises(DataError, match="and the data has no") as found:
         train(**SHAPO, reward="column")
     assert "--reward probe" in str(found.value.hint)
     with pytest.raises(ModelError, match=r"reward model .*nowhere: no such folder"):
@@ -363,7 +363,7 @@ def test_two_ranks_divide_the_pairs(
     plugin = ("--plugin", str(file))
     failed = on_two_ranks(*command(tmp_path / "out", *plugin, **given, **{"reward.spoil": "raise on rank 1"}))
     assert failed.returncode == 1
-    assert "reward 'length' failed on pairs" in failed.stderr
+    assert "reward 'length' failed on rows" in failed.stderr
     assert "ZeroDivisionError: by the author" in failed.stderr
     assert not (tmp_path / "out").exists()
     before = len(asked())

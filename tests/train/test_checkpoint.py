@@ -19,6 +19,7 @@ from alignzoo.base.owner import Owner
 from alignzoo.base.stored import file_digest, read_sealed, sealed
 from alignzoo.errors import AlignzooError, MethodError
 from alignzoo.model.weights import fingerprint
+from alignzoo.step.states import plain_state
 from alignzoo.testing.tiny import tiny_model
 from alignzoo.train import checkpoint as checkpoints
 from alignzoo.train.checkpoint import (
@@ -26,7 +27,6 @@ from alignzoo.train.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
     load_latest,
-    plain_state,
     save_checkpoint,
     step_of,
 )

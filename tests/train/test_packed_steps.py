@@ -12,7 +12,7 @@ from steps import objective
 from alignzoo import load_method
 from alignzoo.logprobs.forward import use_packing
 from alignzoo.report import Reporter
-from alignzoo.step.context import SetupContext
+from alignzoo.step.setup import SetupContext
 from alignzoo.testing.steps import context, gradients
 from alignzoo.testing.tiny import batch_of, pair_rows, tiny_model, with_adapter
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from datasets import Dataset
 
+from alignzoo.data.batches import Batches, Sizes, StepBatches, by_length
 from alignzoo.data.collate import TokenBatch
 from alignzoo.data.lengths import Lengths, lengths_of
 from alignzoo.data.stream import PairStream
 from alignzoo.testing.tiny import random_rows
-from alignzoo.train.batches import Batches, Sizes, StepBatches, by_length
 
 PACKED, LONGEST = [9, 30, 5, 14, 8, 21, 3, 50], [6, 20, 4, 9, 5, 15, 2, 40]
 LENGTHS = Lengths(np.array(PACKED), np.array(LONGEST), np.full(8, 2))
