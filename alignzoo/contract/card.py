@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -140,6 +140,10 @@ class Card(_Declared):
     verified: tuple[Verified, ...] = ()
     expected_failures: dict[str, Reason] = Field(default_factory=dict)
 
+    if TYPE_CHECKING:  # which facts there are depends on the kind
+
+        def __init__(self, **facts: Any) -> None: ...
+
     def __new__(cls, **facts: Any) -> Card:
         if cls is Card:
             from alignzoo.contract.kinds import kind_of
@@ -189,6 +193,10 @@ class Composition(_Declared):
     paper: Paper | None = None
     parts: dict[str, tuple[str, ...]]
     aliases: tuple[Name, ...] = ()
+
+    if TYPE_CHECKING:  # the parts may be keywords
+
+        def __init__(self, **facts: Any) -> None: ...
 
     @model_validator(mode="before")
     @classmethod

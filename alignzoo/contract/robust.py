@@ -54,20 +54,20 @@ class RobustCard(Card):
 
 def conflicts(choice: Choice, launch: str) -> Iterator[AlignzooError]:
     """Wrappers that do not fit around the first loss, or would do nothing where they stand."""
-    wrappers = [method for method in choice["robust"] if isinstance(method.card, RobustCard)]
+    wrappers = [(method.card, method.needs) for method in choice["robust"] if isinstance(method.card, RobustCard)]
     first = choice["loss"][0].card
     reads = getattr(first, "reads", "pairs")
-    for method in wrappers:
-        if reads not in method.card.around:
+    for card, _ in wrappers:
+        if reads not in card.around:
             yield IncompatibleError(
-                f"robust {method.card.name!r} goes around losses that read {' or '.join(sorted(method.card.around))}, "
-                f"and loss {first.name!r} reads {reads}",
-                hint=f"leave out --robust {method.card.name}, or choose another loss",
+                f"robust {card.name!r} goes around losses that read {' or '.join(sorted(card.around))}, and loss "
+                f"{first.name!r} reads {reads}",
+                hint=f"leave out --robust {card.name}, or choose another loss",
             )
-    inside = next((i for i, method in enumerate(wrappers) if method.card.relabels), len(wrappers))
-    for method in wrappers[inside + 1 :]:
-        if "swap" in method.needs and not method.card.relabels:
-            name, within = method.card.name, wrappers[inside].card.name
+    inside = next((i for i, (card, _) in enumerate(wrappers) if card.relabels), len(wrappers))
+    for card, needs in wrappers[inside + 1 :]:
+        if "swap" in needs and not card.relabels:
+            name, within = card.name, wrappers[inside][0].name
             yield IncompatibleError(
                 f"robust {name!r} would do nothing around {within!r}, whose value is the same under the opposite label",
                 hint=f"leave out --robust {name}, or name it before: --robust {name} --robust {within}",

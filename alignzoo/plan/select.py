@@ -133,15 +133,15 @@ class _Selecting:
     def _take_named(self) -> None:
         """What the words name, each composition replaced by its parts."""
         brought: dict[str, list[tuple[Pick, Composition]]] = {kind: [] for kind in KINDS}
-        for kind in KINDS:
-            for name in self._names(kind):
-                self._take(kind, name, {name}, brought, ())
+        for kind_name in KINDS:
+            for name in self._names(kind_name):
+                self._take(kind_name, name, {name}, brought, ())
         for kind in KINDS.values():
             self._join(kind, brought[kind.name])
 
     def _names(self, kind: str) -> list[str]:
         """The names of the strongest layer that has some."""
-        named = next((layer.values[kind] for layer in reversed(self.layers) if kind in layer.values), [])
+        named: Any = next((layer.values[kind] for layer in reversed(self.layers) if kind in layer.values), [])
         return [name for name in as_list(named) if name != NONE or KINDS[kind].multiplicity != "stack"]
 
     def _take(

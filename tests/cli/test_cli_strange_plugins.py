@@ -53,7 +53,8 @@ def test_one_name_in_two_plugins(az: Az, add_plugin: AddPlugin) -> None:
         "keep": True,
     }
     both = json.loads(az("info", "twin", "--json", plugins=plugins).stdout)["methods"]
-    assert [(method["distribution"], method["batch_coupled"]) for method in both] == [("one-dist", False), ("two-dist", True)]
+    coupled = [(method["distribution"], method["batch_coupled"]) for method in both]
+    assert coupled == [("one-dist", False), ("two-dist", True)]
     listed = az("ls", "loss", plugins=plugins).stdout
     assert "two-dist 1.0" in listed
     matrix = json.loads(az("compat", "--json", plugins=plugins).stdout)["combinations"]
