@@ -114,5 +114,5 @@ def rule_tables() -> dict[str, list[str]]:
     by_kind: list[str] = []
     for kind, rules in names.items():
         own = [(f"`{name}`", cell(text)) for name, text in rules.items() if name not in shared]
-        by_kind += [*([""] if by_kind else []), f"### {KINDS[kind].title}", "", *table(columns, own)]
+        by_kind += [*([""] if by_kind else []), f"### For {KINDS[kind].title.lower()}", "", *table(columns, own)]
     return {"all": table(columns, [(f"`{name}`", cell(names["loss"][name])) for name in shared]), "kinds": by_kind}

@@ -6,6 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.contract.card import Card
+from alignzoo.contract.geometry import GeometryCard
 from alignzoo.errors import AlignzooError
 from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.lazy import torch
@@ -123,7 +124,7 @@ def sharded(subject: Subject) -> None:
 
 
 def passes(subject: Subject) -> None:
-    declared = subject.card.passes
+    declared = _card(subject.card).passes
     for configuration in working(subject):
         for i, step in enumerate(sweep(subject, configuration)):
             if step.passes > declared:
@@ -302,16 +303,21 @@ def _whole_step_runs(subject: Subject) -> list[tuple[Configuration, tuple[int, .
     return runs[:1] + [(c, steps if sweep(subject, c).moving else steps[-1:]) for c, steps in runs[1:]]
 
 
+def _card(card: Card) -> GeometryCard:
+    assert isinstance(card, GeometryCard)
+    return card
+
+
 def _has_rho(card: Card) -> bool:
     return "rho" in card.options.model_fields and _takes_the_gradient(card)
 
 
 def _declares_sharded(card: Card) -> bool:
-    return card.sharded
+    return _card(card).sharded
 
 
 def _takes_the_gradient(card: Card) -> bool:
-    return not card.companion
+    return not _card(card).companion
 
 
 RULES = (

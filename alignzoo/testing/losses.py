@@ -146,12 +146,13 @@ def ranks(subject: Subject) -> None:
     same_on_two_ranks(subject, in_a_step, two_steps(subject))
 
 
-def in_a_step(card: LossCard, loss: Any) -> tuple[Objective, GeometryController]:
+def in_a_step(card: Card, loss: Any) -> tuple[Objective, GeometryController]:
     """The loss as the objective of a plain step."""
     from alignzoo.contract.card import Options
     from alignzoo.objective.objective import Objective
     from alignzoo.objective.terms import Term
 
+    assert isinstance(card, LossCard)
     coupled = card.batch_coupled or loss.options.couples()
     return Objective([Term(loss, card.name, card.reads, coupled=coupled)]), AtTheWeights(Options())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.contract.card import Need, Options
+from alignzoo.contract.card import Card, Need, Options
 from alignzoo.contract.loss import Reads
 from alignzoo.contract.pairs import PairBatch
 from alignzoo.contract.responses import POLICY, ResponseBatch
@@ -106,7 +106,7 @@ def permutation(subject: Subject) -> None:
 
 
 def declared_coupling(subject: Subject) -> None:
-    card, kind = subject.card, type(subject.build(subject.default))
+    card, kind = _card(subject.card), type(subject.build(subject.default))
     own_objective = kind.objective is not RobustWrapper.objective
     if own_objective and not card.aggregates:
         raise Violation(
@@ -176,7 +176,7 @@ def around(subject: Subject) -> None:
     reads: tuple[Reads, ...] = ("responses", "lists", "chosen")
     for configuration in subject.configurations:
         for what in reads:
-            if what not in subject.card.around or (what == "chosen" and "swap" in subject.needs(configuration)):
+            if what not in _card(subject.card).around or (what == "chosen" and "swap" in subject.needs(configuration)):
                 continue
             wrapper, batch = subject.build(configuration), sample_of(what, subject.needs(configuration) | LENT)
             try:
@@ -188,6 +188,11 @@ def around(subject: Subject) -> None:
                     remedy="read no field that only pairs have, or declare around={'pairs'}",
                 ) from error
             check_vector(values, torch.zeros(8, dtype=torch.float64), f"per_pair() of {what} {configuration}")
+
+
+def _card(card: Card) -> RobustCard:
+    assert isinstance(card, RobustCard)
+    return card
 
 
 def _bare(responses: ResponseBatch) -> torch.Tensor:
@@ -206,12 +211,12 @@ def ranks(subject: Subject) -> None:
     same_on_two_ranks(subject, in_a_step, two_steps(subject))
 
 
-def in_a_step(card: RobustCard, wrapper: Any) -> tuple[Objective, GeometryController]:
+def in_a_step(card: Card, wrapper: Any) -> tuple[Objective, GeometryController]:
     """The wrapper over the kit's loss as the objective of a plain step."""
     from alignzoo.objective.objective import Objective
     from alignzoo.objective.terms import Term, Wrapping
 
-    coupled = card.batch_coupled or wrapper.options.couples()
+    coupled = _card(card).batch_coupled or wrapper.options.couples()
     return Objective([Term(logistic())], [Wrapping(wrapper, card.name, coupled)]), AtTheWeights(Options())
 
 

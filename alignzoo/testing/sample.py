@@ -44,7 +44,7 @@ PARTS = ((3,), (1, 4, 6), (1, 2, 3, 4, 5, 6, 7))
 _LISTS = (2, 4, 3, 2, 5, 3, 2, 4)
 """Responses of the prompts of ranked lists."""
 
-Batch = TypeVar("Batch", PairBatch, ResponseBatch)
+Batch = TypeVar("Batch", bound=PairBatch | ResponseBatch)
 AnyBatch = PairBatch | ResponseBatch
 
 
@@ -56,7 +56,7 @@ def sample(needs: Collection[Need] | None = None, *, count: int = 8, seed: int =
     """
     draw = torch.Generator().manual_seed(seed)
     longest = 9
-    fields: dict[str, torch.Tensor] = {}
+    fields: dict[str, Any] = {}
     for side in ("chosen", "rejected"):
         lengths = torch.randint(2, longest, (count,), generator=draw)
         lengths[0] = longest
@@ -120,7 +120,7 @@ def _is_there(field: str, needs: Collection[Need] | None) -> bool:
 def take(batch: Batch, index: torch.Tensor) -> Batch:
     """Some of the pairs or prompts, in the order of ``index``, as a batch of their own: token fields only as wide as
     the longest response left."""
-    rows = batch.rows(index) if isinstance(batch, PairBatch) else _prompts(batch, index)
+    rows: Any = batch.rows(index) if isinstance(batch, PairBatch) else _prompts(batch, index)
     masks = [mask for name, mask in rows.present().items() if name.endswith("token_mask")]
     if not masks:
         return rows

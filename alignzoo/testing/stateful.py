@@ -85,7 +85,7 @@ def check_metrics(
     Raises:
         Violation: not so.
     """
-    from alignzoo.train.checkpoint import plain_state
+    from alignzoo.step.states import plain_state
 
     for configuration, method in warm(subject, observe, lent=lent):
         batch = sample_of(subject.reads, subject.needs(configuration) | lent)
