@@ -47,7 +47,7 @@ class TokenBatch:
     roles: Tensor | None = None  # (R,) int64, POLICY or KL; None: all are POLICY
     scores: Tensor | None = None  # (R,) fp32, higher is better; 0 for KL responses
     groups: tuple[str, ...] | None = None  # B names
-    paired: bool = False  # every row has exactly two responses to learn from and no others, the better one first
+    paired: bool = False  # the data are pairs and there are no KL responses: two to every row, the better one first
     pack: Pack | None = None  # the same rows as one
 
     @property

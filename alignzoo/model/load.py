@@ -17,15 +17,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import cached_file
 
 from alignzoo.base.files import local_path
-from alignzoo.errors import AlignzooError, BrokenPluginError, ModelError, UsageError, contained
+from alignzoo.errors import ModelError, UsageError
 from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
 from alignzoo.model.explained import SAFETENSORS_ONLY, explained, quiet
 from alignzoo.model.modes import checkpoint_in_eval_mode, disable_dropout
+from alignzoo.model.named import place_of
 from alignzoo.plan.planfile import PLAN_FILE
 from alignzoo.plan.settings import Settings
-from alignzoo.plugin.build import import_target
-from alignzoo.plugin.faults import describe_error
-from alignzoo.plugin.registry import registry
 
 _ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -61,7 +59,7 @@ def find_model(name: str) -> ModelSource:
         ModelError: a path that does not exist or holds no model; a gguf file without the ``gguf`` package; an adapter
             without a base that can be trained on.
     """
-    said, name = f"--model {name}", _place(name)
+    said, name = f"--model {name}", place_of(name)
     config = _adapter_config(name)
     if config is None:
         return full_model(name, said)
@@ -77,30 +75,6 @@ def find_model(name: str) -> ModelSource:
 
 def _adapter_config(name: str) -> Path | None:
     return _file_of(name, _ADAPTER_CONFIG)
-
-
-def _place(name: str) -> str:
-    """Where the model of that name is, if a plugin brings one; the name itself, a path or a hub id, otherwise.
-
-    Raises:
-        BrokenPluginError: the plugin does not say where.
-    """
-    card = registry().named_extension("model", name)
-    if card is None:
-        return name
-    try:
-        with contained():
-            place = import_target(card)()
-            if not isinstance(place, (str, Path)):
-                raise TypeError(f"gave a {type(place).__name__}, expected a folder, a file or a hub id")
-    except AlignzooError:
-        raise
-    except Exception as error:
-        raise BrokenPluginError(
-            f"model {card.name!r} ({card.target}) failed: {describe_error(error)}",
-            hint="repair its plugin, or name another --model",
-        ) from error
-    return str(place)
 
 
 def _file_of(name: str, file: str) -> Path | None:
@@ -145,7 +119,7 @@ def full_model(name: str, said: str, *, gguf: bool = True) -> ModelSource:
     Raises:
         ModelError: as :func:`find_model`.
     """
-    name = _place(name)
+    name = place_of(name)
     path = local_path(name)
     if path.is_dir():
         if not (path / "config.json").is_file():
