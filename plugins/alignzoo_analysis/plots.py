@@ -55,7 +55,7 @@ def draw_slices(path: Path, subspaces: Sequence[Mapping[str, Any]], title: str) 
     """The rise of the loss over the radius, in each subspace: at the worst case, and on average with its spread.
 
     Args:
-        subspaces: as :func:`alignzoo.geometry.sharpness.measure` gives them.
+        subspaces: as :func:`alignzoo_analysis.sharpness.measure` gives them.
 
     Raises:
         UsageError: matplotlib is missing.

@@ -19,7 +19,9 @@ from run_helpers import Az, MakeModel, OnTwoRanks, RunFolder, Start, Train, writ
 
 import alignzoo
 from alignzoo.base.cache import cache_root
-from alignzoo.errors import AlignzooError, DataError, IncompatibleError, MethodError, ModelError, UsageError
+from alignzoo.errors import AlignzooError, DataError, MethodError, ModelError, UsageError
+from alignzoo.plan.recipe import Layer
+from alignzoo.plan.resolve import require, resolve
 from alignzoo.plugin import plugins_from
 from alignzoo.reward import scoring
 from alignzoo.runs.execute import resume
@@ -101,7 +103,7 @@ def lower(run: RunFolder) -> bool:
 def test_the_probe_is_the_reward_where_nothing_else_is_given(train: Train) -> None:
     heard = Heard()
     run = train(report=heard, **SHAPO, **{"max-steps": 8})
-    assert run.result["sentence"] == "--loss dpo --geometry shapo-reward"
+    assert run.result["sentence"] == "--loss dpo --robust soft-label --geometry shapo-token"
     assert run.plan["reward"]["name"] == "probe"
     assert lower(run)
     assert any(note.startswith("reward probe:") for note in heard.notes)
@@ -115,7 +117,7 @@ def test_the_probe_is_the_reward_where_nothing_else_is_given(train: Train) -> No
 def test_a_column_is_the_reward(train: Train, scored_pairs: Path) -> None:
     words = {**SHAPO, "data": str(scored_pairs), "reward": "column", "max-steps": 8}
     run = train(**words)
-    assert run.result["sentence"] == "--loss dpo --geometry shapo-reward --reward column"
+    assert run.result["sentence"] == "--loss dpo --robust soft-label --geometry shapo-token --reward column"
     assert lower(run)
     facts = json.loads((run.path / "soft_labels.json").read_text())
     assert facts["counts"][0] + facts["counts"][-1] == facts["pairs"]
@@ -291,14 +293,14 @@ def test_a_resumed_run_keeps_its_reward(train: Train, tmp_path: Path) -> None:
 
 
 def test_what_does_not_go_together_is_refused(train: Train, counting: Any, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--reward probe does nothing here: no method of this run reads scores"):
+    with pytest.raises(UsageError, match="--reward probe does nothing here: no method of this run needs a reward"):
         train(reward="probe")
     with pytest.raises(UsageError, match=r"--reward.sign: no reward of this run has that option"):
         train(**{"reward.sign": -1})
-    with pytest.raises(IncompatibleError, match="soft-label and shapo-reward each put labels of their own"):
-        train(**SHAPO, robust="soft-label")
+    twice = require(resolve([Layer("python", {"geometry": "shapo-reward", "robust": "soft-label"})]))
+    assert [method.card.name for method in twice.of("robust")] == ["soft-label"], "its own part, not a second one"
     with pytest.raises(
-        UsageError, match=r"reward 'probe' needs a safety probe, and --probe.share 0 leaves it no pairs"
+        UsageError, match=r"reward 'probe' needs a safety probe, and --probe.share 0 leaves it no rows"
     ):
         train(**SHAPO, **{"probe.share": 0.0})
     with pytest.raises(DataError, match="and the data has no") as found:
@@ -316,8 +318,8 @@ def test_a_loss_without_an_opposite_label_is_refused(command: Any, az: Az, count
     for words in (("--geometry", "shapo-reward"), ("--robust", "soft-label")):
         refused = az(*command(tmp_path / "out", "--loss", "one-way", *words, *plugin))
         assert refused.returncode == 3
-        assert "evaluates pairs under the opposite label, and loss 'one-way' says" in refused.stderr
-        assert "choose another loss, such as --loss dpo" in refused.stderr
+        assert "evaluates the loss under the opposite label, and loss 'one-way' says" in refused.stderr
+        assert "choose another loss, or leave out --robust soft-label" in refused.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -14,8 +14,8 @@ from alignzoo.evaluate.held_out import HeldOut
 from alignzoo.objective.objective import Objective
 from alignzoo.objective.terms import Term
 from alignzoo.report import Reporter
+from alignzoo.step.metrics import non_finite, reward_metrics
 from alignzoo.testing.steps import Bench, Data
-from alignzoo.train.metrics import non_finite, reward_metrics
 
 PAIR_FIGURES = {
     "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected",
