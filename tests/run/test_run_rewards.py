@@ -299,9 +299,7 @@ def test_what_does_not_go_together_is_refused(train: Train, counting: Any, tmp_p
         train(**{"reward.sign": -1})
     twice = require(resolve([Layer("python", {"geometry": "shapo-reward", "robust": "soft-label"})]))
     assert [method.card.name for method in twice.of("robust")] == ["soft-label"], "its own part, not a second one"
-    with pytest.raises(
-        UsageError, match=r"reward 'probe' needs a safety probe, and --probe.share 0 leaves it no rows"
-    ):
+    with pytest.raises(UsageError, match=r"reward 'probe' needs a safety probe, and --probe.share 0 leaves it no rows"):
         train(**SHAPO, **{"probe.share": 0.0})
     with pytest.raises(DataError, match="and the data has no") as found:
         train(**SHAPO, reward="column")
