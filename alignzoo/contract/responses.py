@@ -104,6 +104,11 @@ class ResponseBatch:
         found = self.map(lambda value: value[kept[self.prompt]])
         return replace(found, prompt=(kept.cumsum(0) - 1)[found.prompt])
 
+    def together(self) -> torch.Tensor:
+        """``(R, R)`` bool: which responses belong to the same prompt and have the same role."""
+        same = self.prompt[:, None] == self.prompt[None, :]
+        return same if self.roles is None else same & (self.roles[:, None] == self.roles[None, :])
+
     def of_role(self, role: int) -> ResponseBatch:
         """The responses of one role: the batch itself where all have it."""
         if self.roles is None:
