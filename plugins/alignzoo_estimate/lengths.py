@@ -11,10 +11,10 @@ import numpy as np
 from alignzoo.data.columns import list_lengths, nested_lengths
 from alignzoo.data.mismatch import places
 from alignzoo.errors import UsageError
-from alignzoo.estimate.simulate import Lengths
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.settings import Settings
 from alignzoo.report import Reporter
+from alignzoo_estimate.simulate import Lengths
 
 if TYPE_CHECKING:
     from datasets import Dataset

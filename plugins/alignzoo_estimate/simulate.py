@@ -18,8 +18,8 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from alignzoo.estimate.live import Live
-from alignzoo.estimate.shapes import decoder_layers
+from alignzoo_estimate.live import Live
+from alignzoo_estimate.shapes import decoder_layers
 
 SEGMENTS, SEGMENTS_FROZEN = 8, 4
 """Up to this many packed rows are simulated individually: with gradients, and without."""

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from alignzoo_estimate.estimate import Estimate, Hardware, Model, Situation, estimate
+from alignzoo_estimate.lengths import Data, _mean, _rows, stated
+from alignzoo_estimate.memory import CUDA_CONTEXT, GIB
+from alignzoo_estimate.simulate import Lengths
 from datasets import Dataset
 
 from alignzoo.errors import UsageError
-from alignzoo.estimate.estimate import Estimate, Hardware, Model, Situation, estimate
-from alignzoo.estimate.lengths import Data, _mean, _rows, stated
-from alignzoo.estimate.memory import CUDA_CONTEXT, GIB
-from alignzoo.estimate.simulate import Lengths
 from alignzoo.model.load import _with_new_adapter
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import require, resolve
@@ -178,7 +178,7 @@ def test_lengths_that_are_stated() -> None:
 
 
 def test_changes_are_ranked_and_each_is_what_its_own_estimate_says() -> None:
-    from alignzoo.estimate.advice import changes, together
+    from alignzoo_estimate.advice import changes, together
 
     layers = [Layer("flag", {"model": "a", "data": "b", "packing": False, "reference-cache": False})]
     plan = require(resolve(layers))
@@ -201,7 +201,7 @@ def test_changes_are_ranked_and_each_is_what_its_own_estimate_says() -> None:
 
 
 def test_the_largest_micro_batch_fits_and_a_tenth_more_does_not() -> None:
-    from alignzoo.estimate.advice import largest
+    from alignzoo_estimate.advice import largest
 
     memory = estimated(micro_batch_size=16, batch_size=64).peak.total
     tokens = largest(estimated(Hardware(1, False, memory, None, "none")))
