@@ -6,13 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.data.rows import Message, Text, as_messages
+from alignzoo.contract.texts import Message, Text, as_messages
 from alignzoo.report import Reporter
 
 if TYPE_CHECKING:
     import torch
-
-    from alignzoo.probe.probe import Probe
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,8 @@ class RewardContext:
         device: where the policy is, and where a model of the reward's own belongs.
         seed: that of the run, for whatever is drawn.
         report: where to say what takes long or is worth knowing.
-        probe: the safety probe of that model: trained now, reused, or read from the given folder.
+        probe: the safety probe of that model: trained now, reused, or read from the given folder (a
+            :class:`alignzoo.geometry.probe.Probe`).
         trust_remote_code: whether the user lets models run code from their repositories.
         data_scores: whether the data has scores of its own.
     """
@@ -66,6 +65,6 @@ class RewardContext:
     device: torch.device
     seed: int
     report: Reporter
-    probe: Callable[[str | None], Probe]
+    probe: Callable[[str | None], Any]
     trust_remote_code: bool = False
     data_scores: bool = False

@@ -17,6 +17,7 @@ import torch
 
 from alignzoo.contract.card import Options, is_path
 from alignzoo.contract.reward import Reward
+from alignzoo.contract.scoring import Response, RewardContext
 from alignzoo.data.columns import column, list_lengths
 from alignzoo.data.digests import digest
 from alignzoo.data.parts import Parts, Scores
@@ -27,7 +28,6 @@ from alignzoo.plan.plan import Method
 from alignzoo.plugin.build import instantiate
 from alignzoo.plugin.faults import describe_error
 from alignzoo.plugin.registry import registry
-from alignzoo.reward.context import Response, RewardContext
 from alignzoo.reward.keep import keep, kept
 
 if TYPE_CHECKING:

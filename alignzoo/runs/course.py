@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignzoo.base.disk import check_there, remedy
 from alignzoo.base.files import whole
+from alignzoo.contract.result import RunResult
 from alignzoo.distributed.launch import take_over_sharding
 from alignzoo.distributed.process import launched
 from alignzoo.errors import AlignzooError, DamagedError, UsageError
@@ -19,7 +20,7 @@ from alignzoo.plan.started import plain_values, plan_as_started
 from alignzoo.report import Reporter
 from alignzoo.runs.folder import RunFolder
 from alignzoo.runs.introduction import introduction
-from alignzoo.runs.outcome import RunResult, read_before, report_outcome, write_evaluation
+from alignzoo.runs.outcome import read_before, report_outcome, write_evaluation
 from alignzoo.runs.watchers import check_trackers, observers_of
 
 if TYPE_CHECKING:

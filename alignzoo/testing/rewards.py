@@ -9,10 +9,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from alignzoo.contract.scoring import Response, RewardContext
 from alignzoo.errors import AlignzooError
 from alignzoo.lazy import torch
 from alignzoo.report import Reporter
-from alignzoo.reward.context import Response, RewardContext
 from alignzoo.testing.common import dead_option, probed_as_declared
 from alignzoo.testing.options import only_costs
 from alignzoo.testing.outcomes import Rule, Skipped, Violation
