@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alignzoo.contract.texts import Message as Message
 from alignzoo.contract.texts import Text, as_messages
 from alignzoo.data.shapes import Shape, response_name
 
