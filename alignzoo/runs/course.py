@@ -93,7 +93,7 @@ class Course:
     def prepare(self) -> tuple[Session, Loop]:
         """Everything before the first step; what cannot work fails here, the cheap checks first."""
         from alignzoo.data.parts import warn_of_little
-        from alignzoo.model.load import how_to_load
+        from alignzoo.model.adapters import how_to_load
         from alignzoo.model.positions import warn_beyond_positions
         from alignzoo.session.session import Session
         from alignzoo.train.begin import begin

@@ -27,7 +27,8 @@ from alignzoo.data.stream import PairStream
 from alignzoo.distributed.sharding import is_shard, prepare, resharding
 from alignzoo.logprobs.forward import Choice, forward_of, goes_by_batch
 from alignzoo.logprobs.logps import Forward
-from alignzoo.model.load import find_model, load_policy
+from alignzoo.model.load import load_policy
+from alignzoo.model.source import find_model
 from alignzoo.objective.build import build_objective
 from alignzoo.objective.objective import Objective
 from alignzoo.probe.probe import Probe

@@ -102,7 +102,8 @@ def of_data(plan: Plan, report: Reporter) -> Data:
         ModelError: the model has no tokenizer.
     """
     from alignzoo.data.parts import load_parts
-    from alignzoo.model.load import find_model, load_tokenizer
+    from alignzoo.model.load import load_tokenizer
+    from alignzoo.model.source import find_model
 
     settings = plan.settings
     tokenizer = load_tokenizer(find_model(settings.model), settings)

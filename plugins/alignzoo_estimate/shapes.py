@@ -27,7 +27,7 @@ def read_config(name: str, *, trust_remote_code: bool = False) -> Any:
     from transformers import AutoConfig
 
     from alignzoo.model.explained import explained, quiet
-    from alignzoo.model.load import find_model
+    from alignzoo.model.source import find_model
 
     path = local_path(name)
     if path.is_file() and path.suffix == ".json":

@@ -21,7 +21,7 @@ from alignzoo.plugin import Options, RewardCard, Verified
 from alignzoo_rewards.sign import Sign
 
 if TYPE_CHECKING:
-    from alignzoo.contract.scoring import Response, RewardContext
+    from alignzoo.interfaces import Response, RewardContext
     from alignzoo.model.classifier import Scorer
 
 

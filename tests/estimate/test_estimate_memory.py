@@ -15,7 +15,7 @@ from alignzoo_estimate.simulate import Lengths
 from datasets import Dataset
 
 from alignzoo.errors import UsageError
-from alignzoo.model.load import _with_new_adapter
+from alignzoo.model.adapters import with_new_adapter
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.plan.settings import Settings
@@ -57,7 +57,7 @@ def part(found: Estimate, name: str, moment: str = "head") -> float:
 def test_weights_gradients_and_optimizer_are_those_of_the_real_ones(rank: int, name: str) -> None:
     settings = Settings(optimizer=name, lora_r=rank)
     model = transformers.AutoModelForCausalLM.from_config(CONFIG)
-    model = _with_new_adapter(model, settings) if rank else model
+    model = with_new_adapter(model, settings) if rank else model
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     for weight in trained:
         weight.grad = torch.ones_like(weight)

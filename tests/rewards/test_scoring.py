@@ -18,7 +18,8 @@ from alignzoo.contract.scoring import Response, RewardContext
 from alignzoo.data.parts import Parts, Scores, load_parts
 from alignzoo.data.shapes import SHAPES
 from alignzoo.errors import MethodError
-from alignzoo.model.load import find_model, load_tokenizer
+from alignzoo.model.load import load_tokenizer
+from alignzoo.model.source import find_model
 from alignzoo.plan.plan import Method
 from alignzoo.plan.settings import Settings
 from alignzoo.plugin import plugins_from, registry
