@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alignzoo.contract.card import Card
 from alignzoo.contract.geometry import GeometryCard
 from alignzoo.errors import AlignzooError
-from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.testing.common import every_option_matters, probed_as_declared
 from alignzoo.testing.compare import EXACT, relative_error, same_however_cut, same_on_two_ranks
+from alignzoo.testing.geometry_bench import (
+    check_gradients,
+    check_unchanged,
+    disordered,
+    in_a_coupled_step,
+    in_a_mean_step,
+    ready,
+)
 from alignzoo.testing.outcomes import Rule, Skipped, Violation
 from alignzoo.testing.snapshot import Snapshot
 from alignzoo.testing.stages import coupled_goal, mean_goal
@@ -19,17 +27,14 @@ from alignzoo.testing.subject import Configuration, Subject
 from alignzoo.testing.sweep import STEPS, Forwards, InjectedFailure, sweep, telling_steps, working
 
 if TYPE_CHECKING:
-    from alignzoo.objective.objective import Objective
-    from alignzoo.testing.steps import Bench
-
-_RESTORE = "undo in a `finally`, or perturb with alignzoo.geometry.side_branch, which leaves the weights alone"
+    pass
 
 
 def step_report(subject: Subject) -> None:
     from alignzoo.testing.steps import PAIRS
 
     for configuration in working(subject):
-        bench, controller = _ready(subject, configuration)
+        bench, controller = ready(subject, configuration)
         *ahead, last = telling_steps(subject, configuration)
         goals = [(step, mean_goal()) for step in ahead or [last]]
         for step, goal in (*goals, (last, coupled_goal())):
@@ -49,35 +54,35 @@ def step_report(subject: Subject) -> None:
                     found=f"one of {len(loss.row_ids)} pairs, value {float(loss.value):.6g} {configuration}",
                     remedy="return what the first pass reported, not the one at the perturbed weights",
                 )
-            _check_gradients(bench, configuration)
+            check_gradients(bench, configuration)
 
 
 def restoration(subject: Subject) -> None:
     for configuration in working(subject):
-        bench, controller = _disordered(subject, configuration)
+        bench, controller = disordered(subject, configuration)
         for step in telling_steps(subject, configuration):
             before = Snapshot(bench.policy)
             controller.step(bench.context(mean_goal(), step, size=4))
-            _check_unchanged(before, bench, f"after step {step} {configuration}")
+            check_unchanged(before, bench, f"after step {step} {configuration}")
 
 
 def restoration_after_failure(subject: Subject) -> None:
     for configuration in working(subject):
         *ahead, step = telling_steps(subject, configuration)
-        bench, controller = _disordered(subject, configuration)
+        bench, controller = disordered(subject, configuration)
         for earlier in ahead:
             controller.step(bench.context(mean_goal(), earlier))
         state_before, whole = copy.deepcopy(controller.state_dict()), Forwards()
         controller.step(bench.context(mean_goal(), step, size=4, forward=whole))
         for failing in range(whole.count):
-            bench, controller = _disordered(subject, configuration)
+            bench, controller = disordered(subject, configuration)
             controller.load_state_dict(copy.deepcopy(state_before))
             before = Snapshot(bench.policy)
             where = f"forward {failing + 1} of {whole.count} failed, {configuration}"
             try:
                 controller.step(bench.context(mean_goal(), step, size=4, forward=Forwards(fail_at=failing)))
             except InjectedFailure:
-                _check_unchanged(before, bench, f"after {where}")
+                check_unchanged(before, bench, f"after {where}")
             else:
                 raise Violation(
                     expected="an error inside a step to come out of it",
@@ -93,8 +98,8 @@ def radius_zero(subject: Subject) -> None:
         if zero is None:
             continue
         tried += 1
-        bench, controller = _ready(subject, zero)
-        plain, _ = _ready(subject, zero)
+        bench, controller = ready(subject, zero)
+        plain, _ = ready(subject, zero)
         for step in range(STEPS) if configuration is subject.default else telling_steps(subject, configuration):
             controller.step(bench.context(mean_goal(), step, size=4))
             plain.context(mean_goal(), step, size=4).backward()
@@ -110,17 +115,17 @@ def radius_zero(subject: Subject) -> None:
 
 
 def accumulation(subject: Subject) -> None:
-    runs = _whole_step_runs(subject)
+    runs = whole_step_runs(subject)
     same_however_cut(subject, in_a_coupled_step, runs, rule="accumulation")
     same_however_cut(subject, in_a_mean_step, runs[:1], rule="accumulation")
 
 
 def ranks(subject: Subject) -> None:
-    same_on_two_ranks(subject, in_a_coupled_step, _whole_step_runs(subject))
+    same_on_two_ranks(subject, in_a_coupled_step, whole_step_runs(subject))
 
 
 def sharded(subject: Subject) -> None:
-    same_on_two_ranks(subject, in_a_coupled_step, _whole_step_runs(subject), sharded=True)
+    same_on_two_ranks(subject, in_a_coupled_step, whole_step_runs(subject), sharded=True)
 
 
 def passes(subject: Subject) -> None:
@@ -150,12 +155,12 @@ def lora(subject: Subject) -> None:
     refusals = 0
     for configuration in working(subject):
         try:
-            bench, controller = _ready(subject, configuration, adapter=True)
+            bench, controller = ready(subject, configuration, adapter=True)
             for step in telling_steps(subject, configuration):
                 before = Snapshot(bench.policy)
                 controller.step(bench.context(mean_goal(), step, size=4))
-                _check_unchanged(before, bench, f"after step {step} with a LoRA adapter, {configuration}")
-                _check_gradients(bench, configuration)
+                check_unchanged(before, bench, f"after step {step} with a LoRA adapter, {configuration}")
+                check_gradients(bench, configuration)
         except AlignzooError:
             refusals += 1
     if refusals == len(working(subject)):
@@ -165,7 +170,7 @@ def lora(subject: Subject) -> None:
 def declared_probe(subject: Subject) -> None:
     asked: list[tuple[Configuration, bool]] = []
     for configuration in working(subject):
-        bench, controller = _ready(subject, configuration)
+        bench, controller = ready(subject, configuration)
         for step in telling_steps(subject, configuration):
             controller.step(bench.context(mean_goal(), step, size=4))
         asked.append((configuration, bench.probes_trained > 0))
@@ -174,18 +179,18 @@ def declared_probe(subject: Subject) -> None:
 
 def evaluation(subject: Subject) -> None:
     for configuration in working(subject):
-        bench, controller = _ready(subject, configuration)
+        bench, controller = ready(subject, configuration)
         for step in telling_steps(subject, configuration):
             controller.step(bench.context(mean_goal(), step, size=4))
         before = Snapshot(bench.policy)
         with controller.for_evaluation():
             pass
-        _check_unchanged(before, bench, f"after for_evaluation() {configuration}")
+        check_unchanged(before, bench, f"after for_evaluation() {configuration}")
         try:
             with controller.for_evaluation():
                 raise InjectedFailure("the kit lets this evaluation fail")
         except InjectedFailure:
-            _check_unchanged(before, bench, f"after an error inside for_evaluation() {configuration}")
+            check_unchanged(before, bench, f"after an error inside for_evaluation() {configuration}")
 
 
 def no_dead_option(subject: Subject) -> None:
@@ -197,12 +202,12 @@ def state(subject: Subject) -> None:
     from alignzoo.step.states import plain_state
 
     for configuration in working(subject):
-        bench, controller = _ready(subject, configuration)
+        bench, controller = ready(subject, configuration)
         for step in range(STEPS // 2):
             controller.step(bench.context(mean_goal(), step))
             bench.gradient()
         saved = copy.deepcopy(plain_state(controller))
-        other, fresh = _ready(subject, configuration)
+        other, fresh = ready(subject, configuration)
         other.policy.load_state_dict(bench.policy.state_dict())  # as a resumed run does
         fresh.load_state_dict(saved)
         for step in range(STEPS // 2, STEPS):
@@ -217,72 +222,6 @@ def state(subject: Subject) -> None:
                 )
 
 
-def in_a_coupled_step(card: Card, controller: Any) -> tuple[Objective, GeometryController]:
-    """The controller on an objective that couples all pairs of the step."""
-    return coupled_goal(), controller
-
-
-def in_a_mean_step(card: Card, controller: Any) -> tuple[Objective, GeometryController]:
-    """The controller on a mean over pairs."""
-    return mean_goal(), controller
-
-
-def _ready(
-    subject: Subject, configuration: Configuration, *, adapter: bool = False, disordered: bool = False
-) -> tuple[Bench, Any]:
-    """A bench and a new controller that has seen its model; ``disordered``: with frozen weights and mixed modes."""
-    from alignzoo.testing.steps import Bench
-
-    bench, controller = Bench(adapter=adapter), subject.build(configuration)
-    if disordered:
-        bench.policy.model.embed_tokens.weight.requires_grad_(False)
-        bench.policy.train()
-        bench.policy.model.layers[0].eval()
-    before = Snapshot(bench.policy)
-    bench.setup(controller)
-    changes = [change for change in before.changes(bench.policy) if not change.startswith("changed hooks")]
-    if changes:
-        raise Violation(
-            expected="setup() to leave the model as it is",
-            found=f"{', '.join(changes)} {configuration}",
-            remedy="work on a copy",
-        )
-    return bench, controller
-
-
-def _disordered(subject: Subject, configuration: Configuration) -> tuple[Bench, Any]:
-    """:func:`_ready` on a model in which a blanket reset of flags and modes is noticed."""
-    return _ready(subject, configuration, disordered=True)
-
-
-def _check_unchanged(before: Snapshot, bench: Bench, when: str) -> None:
-    changes = list(before.changes(bench.policy))
-    if changes:
-        raise Violation(
-            expected="weights, buffers, flags, modes and hooks as they were, bit for bit",
-            found=f"{', '.join(changes)} {when}",
-            remedy=_RESTORE,
-        )
-
-
-def _check_gradients(bench: Bench, configuration: Configuration) -> None:
-    for name, parameter in bench.policy.named_parameters():
-        gradient = parameter.grad
-        if parameter.requires_grad and (gradient is None or not bool(torch.isfinite(gradient).all())):
-            raise Violation(
-                expected="a finite gradient in .grad of every trainable parameter",
-                found=f"{'none' if gradient is None else 'NaN or infinity'} in {name} {configuration}",
-                remedy="end the step with ctx.backward(), or fill in every .grad yourself",
-            )
-        if not parameter.requires_grad and gradient is not None:
-            raise Violation(
-                expected="no gradient in a frozen parameter",
-                found=f"one in {name} {configuration}",
-                remedy="touch the .grad of parameters with requires_grad only",
-            )
-    bench.policy.zero_grad()
-
-
 def _different(subject: Subject, one: Configuration, other: Configuration) -> bool:
     """Whether two configurations differ in a gradient, a metric or a refusal; looked for step by step."""
     ours, theirs = sweep(subject, one), sweep(subject, other)
@@ -290,17 +229,6 @@ def _different(subject: Subject, one: Configuration, other: Configuration) -> bo
         if a.differs(b):
             return True
     return ours.refusal != theirs.refusal
-
-
-def _whole_step_runs(subject: Subject) -> list[tuple[Configuration, tuple[int, ...]]]:
-    """The configurations that do not work per micro-batch (an option ``scope`` with the value ``microbatch`` says so),
-    each with the steps to compare: all telling ones at first, then the one in which the most happens, if the controller
-    does not count them itself."""
-    whole = [c for c in working(subject) if getattr(c.options, "scope", None) != "microbatch"]
-    if not whole:
-        raise Skipped("every configuration has scope='microbatch'")
-    runs = [(configuration, telling_steps(subject, configuration)) for configuration in whole]
-    return runs[:1] + [(c, steps if sweep(subject, c).moving else steps[-1:]) for c, steps in runs[1:]]
 
 
 def _card(card: Card) -> GeometryCard:

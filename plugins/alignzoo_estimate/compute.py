@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from alignzoo_estimate.simulate import Lengths
+from alignzoo_estimate.micro_batch import Lengths
 
 if TYPE_CHECKING:
     from alignzoo_estimate.estimate import Situation

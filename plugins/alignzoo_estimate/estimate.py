@@ -19,9 +19,10 @@ from alignzoo_estimate.compute import ON_CPU, ON_GPU, Work, tokens, work
 from alignzoo_estimate.geometry import Copies, copies, passes
 from alignzoo_estimate.lengths import Data
 from alignzoo_estimate.memory import GIB, Moment, moments
+from alignzoo_estimate.micro_batch import Bytes, Lengths, Way
 from alignzoo_estimate.optimizers import OptimizerBytes, optimizer_bytes
 from alignzoo_estimate.shapes import Shapes, empty_model, shapes_of
-from alignzoo_estimate.simulate import Bytes, Lengths, Simulator, Way
+from alignzoo_estimate.simulate import Simulator
 
 Sharding = Literal["none", "ddp", "fsdp"]
 

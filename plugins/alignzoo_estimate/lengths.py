@@ -14,7 +14,7 @@ from alignzoo.errors import UsageError
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.settings import Settings
 from alignzoo.report import Reporter
-from alignzoo_estimate.simulate import Lengths
+from alignzoo_estimate.micro_batch import Lengths
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from alignzoo_estimate.simulate import Bytes
+from alignzoo_estimate.micro_batch import Bytes
 
 if TYPE_CHECKING:
     from alignzoo_estimate.estimate import Situation

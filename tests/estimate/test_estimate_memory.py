@@ -11,7 +11,7 @@ import transformers
 from alignzoo_estimate.estimate import Estimate, Hardware, Model, Situation, estimate
 from alignzoo_estimate.lengths import Data, _mean, _rows, stated
 from alignzoo_estimate.memory import CUDA_CONTEXT, GIB
-from alignzoo_estimate.simulate import Lengths
+from alignzoo_estimate.micro_batch import Lengths
 from datasets import Dataset
 
 from alignzoo.errors import UsageError
