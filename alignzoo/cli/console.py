@@ -131,6 +131,12 @@ def rich_table(
     figures: bool,
     ruled: bool = True,
 ) -> Table:
+    """A table for a terminal.
+
+    Args:
+        figures: all columns but the first are right-aligned.
+        ruled: a line separates the header.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text

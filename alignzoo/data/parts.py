@@ -252,6 +252,7 @@ def describe(prepared: Prepared, report: Reporter) -> None:
 
 
 def warn_of_malformed(prepared: Prepared, report: Reporter) -> None:
+    """Report malformed rows that were dropped, with their places."""
     warning = malformed_warning(prepared)
     if warning is not None:
         report.warn(warning)

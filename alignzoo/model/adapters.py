@@ -65,6 +65,7 @@ def four_bits(settings: Settings) -> Any:
 
 
 def with_new_adapter(model: PreTrainedModel, settings: Settings) -> Any:
+    """A LoRA adapter on every linear map of the model, its A drawn by the run's seed."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(

@@ -19,6 +19,7 @@ from alignzoo.testing.geometry_bench import (
     in_a_coupled_step,
     in_a_mean_step,
     ready,
+    whole_step_runs,
 )
 from alignzoo.testing.outcomes import Rule, Skipped, Violation
 from alignzoo.testing.snapshot import Snapshot
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     pass
 
 
-def step_report(subject: Subject) -> None:
+def _step_report(subject: Subject) -> None:
     from alignzoo.testing.steps import PAIRS
 
     for configuration in working(subject):
@@ -57,7 +58,7 @@ def step_report(subject: Subject) -> None:
             check_gradients(bench, configuration)
 
 
-def restoration(subject: Subject) -> None:
+def _restoration(subject: Subject) -> None:
     for configuration in working(subject):
         bench, controller = disordered(subject, configuration)
         for step in telling_steps(subject, configuration):
@@ -66,7 +67,7 @@ def restoration(subject: Subject) -> None:
             check_unchanged(before, bench, f"after step {step} {configuration}")
 
 
-def restoration_after_failure(subject: Subject) -> None:
+def _restoration_after_failure(subject: Subject) -> None:
     for configuration in working(subject):
         *ahead, step = telling_steps(subject, configuration)
         bench, controller = disordered(subject, configuration)
@@ -91,7 +92,7 @@ def restoration_after_failure(subject: Subject) -> None:
                 )
 
 
-def radius_zero(subject: Subject) -> None:
+def _radius_zero(subject: Subject) -> None:
     tried = 0
     for configuration in working(subject):
         zero = subject.configure({**configuration.values, "rho": 0.0})
@@ -114,21 +115,21 @@ def radius_zero(subject: Subject) -> None:
         raise Skipped("no configuration takes rho=0")
 
 
-def accumulation(subject: Subject) -> None:
+def _accumulation(subject: Subject) -> None:
     runs = whole_step_runs(subject)
     same_however_cut(subject, in_a_coupled_step, runs, rule="accumulation")
     same_however_cut(subject, in_a_mean_step, runs[:1], rule="accumulation")
 
 
-def ranks(subject: Subject) -> None:
+def _ranks(subject: Subject) -> None:
     same_on_two_ranks(subject, in_a_coupled_step, whole_step_runs(subject))
 
 
-def sharded(subject: Subject) -> None:
+def _sharded(subject: Subject) -> None:
     same_on_two_ranks(subject, in_a_coupled_step, whole_step_runs(subject), sharded=True)
 
 
-def passes(subject: Subject) -> None:
+def _passes(subject: Subject) -> None:
     declared = _card(subject.card).passes
     for configuration in working(subject):
         for i, step in enumerate(sweep(subject, configuration)):
@@ -140,7 +141,7 @@ def passes(subject: Subject) -> None:
                 )
 
 
-def survival(subject: Subject) -> None:
+def _survival(subject: Subject) -> None:
     for configuration in working(subject):
         for i, step in enumerate(sweep(subject, configuration)):
             if step.moved and "geometry/survival" not in step.metrics:
@@ -151,7 +152,7 @@ def survival(subject: Subject) -> None:
                 )
 
 
-def lora(subject: Subject) -> None:
+def _lora(subject: Subject) -> None:
     refusals = 0
     for configuration in working(subject):
         try:
@@ -167,7 +168,7 @@ def lora(subject: Subject) -> None:
         raise Skipped("refused under a LoRA adapter, with an error that says so")
 
 
-def declared_probe(subject: Subject) -> None:
+def _declared_probe(subject: Subject) -> None:
     asked: list[tuple[Configuration, bool]] = []
     for configuration in working(subject):
         bench, controller = ready(subject, configuration)
@@ -177,7 +178,7 @@ def declared_probe(subject: Subject) -> None:
     probed_as_declared(subject, asked)
 
 
-def evaluation(subject: Subject) -> None:
+def _evaluation(subject: Subject) -> None:
     for configuration in working(subject):
         bench, controller = ready(subject, configuration)
         for step in telling_steps(subject, configuration):
@@ -193,7 +194,7 @@ def evaluation(subject: Subject) -> None:
             check_unchanged(before, bench, f"after an error inside for_evaluation() {configuration}")
 
 
-def no_dead_option(subject: Subject) -> None:
+def _no_dead_option(subject: Subject) -> None:
     every_option_matters(subject, lambda a, b: _different(subject, a, b))
 
 
@@ -249,43 +250,43 @@ def _takes_the_gradient(card: Card) -> bool:
 
 
 RULES = (
-    Rule("no-dead-option", "every option changes a gradient, a metric, or what is refused", no_dead_option),
+    Rule("no-dead-option", "every option changes a gradient, a metric, or what is refused", _no_dead_option),
     Rule("state", "state_dict is plain data, and all that a resumed run needs", state),
     Rule(
         "step-report",
         "a step reports the objective before it, and leaves finite gradients",
-        step_report,
+        _step_report,
         _takes_the_gradient,
     ),
     Rule(
         "restoration",
         "a step leaves weights, buffers, flags, modes and hooks bit-identical",
-        restoration,
+        _restoration,
         _takes_the_gradient,
     ),
     Rule(
         "restoration-after-failure",
         "so does a step in which any forward fails",
-        restoration_after_failure,
+        _restoration_after_failure,
         _takes_the_gradient,
     ),
-    Rule("evaluation", "for_evaluation gives the weights back, bit-identical, also after an error", evaluation),
-    Rule("radius-zero", "with rho=0 the gradient is the plain one, bit for bit", radius_zero, _has_rho),
-    Rule("accumulation", "a step does not depend on how it is cut into micro-batches", accumulation),
-    Rule("ranks", "two ranks take the step that one takes", ranks),
+    Rule("evaluation", "for_evaluation gives the weights back, bit-identical, also after an error", _evaluation),
+    Rule("radius-zero", "with rho=0 the gradient is the plain one, bit for bit", _radius_zero, _has_rho),
+    Rule("accumulation", "a step does not depend on how it is cut into micro-batches", _accumulation),
+    Rule("ranks", "two ranks take the step that one takes", _ranks),
     Rule(
         "sharded",
         "two ranks that each hold a part of the weights (FSDP2) take the step that one takes",
-        sharded,
+        _sharded,
         _declares_sharded,
     ),
-    Rule("passes", "a step takes at most the declared number of passes", passes),
+    Rule("passes", "a step takes at most the declared number of passes", _passes),
     Rule(
         "survival",
         "a step that moves weights logs which share of the perturbation reaches the forward",
-        survival,
+        _survival,
         _takes_the_gradient,
     ),
-    Rule("lora", "works under a LoRA adapter, or refuses it with an error", lora, _takes_the_gradient),
-    Rule("declared-probe", "a probe is asked for where it is declared, and only there", declared_probe),
+    Rule("lora", "works under a LoRA adapter, or refuses it with an error", _lora, _takes_the_gradient),
+    Rule("declared-probe", "a probe is asked for where it is declared, and only there", _declared_probe),
 )

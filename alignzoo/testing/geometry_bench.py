@@ -59,7 +59,7 @@ def disordered(subject: Subject, configuration: Configuration) -> tuple[Bench, A
     return ready(subject, configuration, disordered=True)
 
 
-def check_unchanged(before: Snapshot, bench: Bench, when: str) -> None:
+def _check_unchanged(before: Snapshot, bench: Bench, when: str) -> None:
     changes = list(before.changes(bench.policy))
     if changes:
         raise Violation(
@@ -69,7 +69,7 @@ def check_unchanged(before: Snapshot, bench: Bench, when: str) -> None:
         )
 
 
-def check_gradients(bench: Bench, configuration: Configuration) -> None:
+def _check_gradients(bench: Bench, configuration: Configuration) -> None:
     for name, parameter in bench.policy.named_parameters():
         gradient = parameter.grad
         if parameter.requires_grad and (gradient is None or not bool(torch.isfinite(gradient).all())):
