@@ -18,7 +18,8 @@ from alignzoo.distributed.shards import whole_state
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_Batch, _Result = TypeVar("_Batch"), TypeVar("_Result")
+_Batch = TypeVar("_Batch")
+_Result = TypeVar("_Result")
 
 
 def prepare(accelerator: Accelerator, model: Any, *, frozen: bool = False) -> Any:

@@ -59,7 +59,8 @@ def disordered(subject: Subject, configuration: Configuration) -> tuple[Bench, A
     return ready(subject, configuration, disordered=True)
 
 
-def _check_unchanged(before: Snapshot, bench: Bench, when: str) -> None:
+def check_unchanged(before: Snapshot, bench: Bench, when: str) -> None:
+    """Raise a violation if the model differs from the snapshot."""
     changes = list(before.changes(bench.policy))
     if changes:
         raise Violation(
@@ -69,7 +70,8 @@ def _check_unchanged(before: Snapshot, bench: Bench, when: str) -> None:
         )
 
 
-def _check_gradients(bench: Bench, configuration: Configuration) -> None:
+def check_gradients(bench: Bench, configuration: Configuration) -> None:
+    """Raise a violation unless all trainable weights, and only these, have finite gradients; they are then cleared."""
     for name, parameter in bench.policy.named_parameters():
         gradient = parameter.grad
         if parameter.requires_grad and (gradient is None or not bool(torch.isfinite(gradient).all())):
