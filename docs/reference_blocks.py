@@ -12,12 +12,12 @@ from alignzoo.cli.compat import NEEDS
 from alignzoo.contract.card import PROVIDED
 from alignzoo.contract.kinds import KINDS
 from alignzoo.contract.method import Method
+from alignzoo.contract.scoring import Response, RewardContext
 from alignzoo.data.formats import Layout
 from alignzoo.interfaces import DataSource, EvaluationContext, Evaluator
 from alignzoo.observers import RunObserver
 from alignzoo.plugin import hookspecs
 from alignzoo.plugin.declared import HOOKS
-from alignzoo.reward.context import Response, RewardContext
 from alignzoo.testing import RULES
 
 

@@ -28,6 +28,7 @@ from alignzoo.data.named import named_rows
 from alignzoo.data.noise import flip_labels, write_manifest
 from alignzoo.data.original import OriginalRows
 from alignzoo.data.prepare import Prepared, prepare
+from alignzoo.data.probe_rows import check_probe_pairs, set_aside
 from alignzoo.data.shapes import NOUNS, Shape
 from alignzoo.data.splits import drop_prompts, hold_out
 from alignzoo.data.summary import DataSummary
@@ -35,7 +36,6 @@ from alignzoo.errors import DataError
 from alignzoo.plan.extensions import data_of
 from alignzoo.plan.settings import Settings
 from alignzoo.plugin.registry import registry
-from alignzoo.probe.pairs import check_probe_pairs, set_aside
 from alignzoo.report import Reporter
 
 if TYPE_CHECKING:
@@ -252,6 +252,7 @@ def describe(prepared: Prepared, report: Reporter) -> None:
 
 
 def warn_of_malformed(prepared: Prepared, report: Reporter) -> None:
+    """Report malformed rows that were dropped, with their places."""
     warning = malformed_warning(prepared)
     if warning is not None:
         report.warn(warning)

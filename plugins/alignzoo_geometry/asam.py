@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import AscentOptions, Moved, Rho, WeightMover, ascend, lengthened
+from alignzoo.geometry.ascent import Moved, WeightMover, ascend, lengthened
+from alignzoo.geometry.vocabulary import AscentOptions, Rho
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import GeometryCard, Paper, Verified

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import ClimbOptions, WeightMover, both_gradients, combine, grads
+from alignzoo.geometry.ascent import WeightMover, both_gradients, combine, grads
 from alignzoo.geometry.perturb import dot
+from alignzoo.geometry.vocabulary import ClimbOptions
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import GeometryCard, Paper, Verified
 

@@ -16,12 +16,12 @@ from heard import Heard
 from transformers import AutoTokenizer
 
 from alignzoo.data.parts import Parts, load_parts
+from alignzoo.data.probe_rows import check_probe_pairs, set_aside
 from alignzoo.data.tokenise_rows import TokeniseRows
 from alignzoo.errors import DataError
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.plan.settings import Settings
-from alignzoo.probe.pairs import check_probe_pairs, set_aside
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from golden import golden_pairs, golden_responses
 
 from alignzoo import load_method
 from alignzoo.contract.responses import ResponseBatch
-from alignzoo.evaluate.held_out import HeldOut
 from alignzoo.objective.objective import Objective
 from alignzoo.objective.terms import Term
 from alignzoo.report import Reporter
+from alignzoo.step.held_out import HeldOut
 from alignzoo.step.metrics import non_finite, reward_metrics
 from alignzoo.testing.steps import Bench, Data
 
