@@ -1,7 +1,7 @@
-"""Which layout the rows of a source have: one of the built-in ones (:mod:`alignzoo.data.layouts`) or of a plugin.
+"""Detects the layout of a source's rows: a built-in one (:mod:`alignzoo.data.layouts`) or a plugin's.
 
-A layout is recognised by its columns and by the types in its first rows, or forced by name. Plugins bring others
-(hook ``alignzoo_formats``); they are looked at where no built-in one fits, so that installing one changes no other run.
+A layout is recognised by its columns and the types in its first rows, or forced by name. Plugins provide others (hook
+``alignzoo_formats``); they are tried only if no built-in one fits, so installing a plugin does not affect other runs.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ __all__ = ["LAYOUTS", "Layout", "choose_layout"]
 
 
 def choose_layout(rows: Dataset, name: str | None = None) -> Layout:
-    """The layout called ``name``, or the one that the first rows have.
+    """The layout called ``name``, or the one that fits the first rows.
 
     Raises:
-        UsageError: there is no layout of that name, or several plugins bring it.
-        BrokenPluginError: the plugin that brings it does not work.
+        UsageError: there is no layout of that name, or several plugins provide it.
+        BrokenPluginError: the plugin that provides it is broken.
         DataError: no layout, or more than one, fits.
     """
     if name is None:
@@ -50,9 +50,9 @@ def choose_layout(rows: Dataset, name: str | None = None) -> Layout:
         return _brought_by(known.plugin_of(card := known.find_extension("format", name)), card)
     except UnknownNameError as error:
         close = nearest(name, names)
-        meant = f" Did you mean {close[0]}?" if close else ""
+        meant = f"; did you mean {close[0]}?" if close else ""
         raise UsageError(
-            f"--data.format {name}: no such layout.{meant}", hint=f"Layouts: {', '.join(names)}"
+            f"--data.format {name}: no such layout{meant}", hint=f"layouts: {', '.join(names)}"
         ) from error
 
 
@@ -62,24 +62,24 @@ def _brought_by(plugin: Plugin, card: Extension) -> Layout:
     if not isinstance(layout, Layout):
         raise BrokenPluginError(
             f"format {card.name!r}: {card.target} is a {type(layout).__name__}, expected a Layout",
-            hint=f"repair or uninstall {plugin.distribution}",
+            hint=f"fix or uninstall {plugin.distribution}",
         )
     if layout.shape not in SHAPES:
         raise BrokenPluginError(
-            f"format {card.name!r}: its shape is {layout.shape!r}", hint=f"there are: {', '.join(SHAPES)}"
+            f"format {card.name!r}: unknown shape {layout.shape!r}", hint=f"shapes: {', '.join(SHAPES)}"
         )
     optional = OPTIONAL_FIELDS[layout.shape]
     unknown = sorted(set(layout.gives) - set(optional))
     if unknown:
         raise BrokenPluginError(
-            f"format {card.name!r}: gives names {unknown[0]!r}, which is no optional field of a row",
-            hint=f"there are: {', '.join(optional)}",
+            f"format {card.name!r}: `gives` names {unknown[0]!r}, which is not an optional field of a row",
+            hint=f"optional fields: {', '.join(optional)}",
         )
     return replace(layout, name=card.name, version=f"{plugin.distribution}:{plugin.fingerprint()}")
 
 
 def _of_plugins() -> list[Layout]:
-    """The layouts of all plugins that work; a broken one matters only to the run that names it."""
+    """The layouts of all working plugins; a broken one only affects a run that names it."""
     found = []
     for plugin, card in registry().extensions("format"):
         with contextlib.suppress(BrokenPluginError):
@@ -91,7 +91,7 @@ def _fits(layout: Layout, row: Row) -> bool:
     try:
         with contained():
             return bool(layout.fits(row))
-    except Exception:  # a plugin's code looking at rows that are not meant for it
+    except Exception:  # a plugin's code on rows that are not meant for it
         return False
 
 
@@ -99,7 +99,7 @@ def _detect(rows: Dataset) -> Layout:
     sample: Row = {}
     of_plugins: list[Layout] = []
     for layouts in (list(LAYOUTS.values()), of_plugins):
-        if layouts is of_plugins:  # not before: a plugin's module is imported only where no built-in layout fits
+        if layouts is of_plugins:  # import a plugin's module only if no built-in layout fits
             of_plugins += _of_plugins()
         for sample in islice(rows, _SAMPLED_ROWS):
             matches = [layout for layout in layouts if _fits(layout, sample)]
@@ -107,10 +107,10 @@ def _detect(rows: Dataset) -> Layout:
                 return matches[0]
             if matches:
                 names = " and ".join(layout.name for layout in matches)
-                raise DataError(f"The columns fit several layouts: {names}", hint="Choose one with --data.format")
+                raise DataError(f"the columns fit several layouts: {names}", hint="choose one with --data.format")
     found = ", ".join(f"{name} ({fields.kind_of(sample.get(name))})" for name in rows.column_names) or "none"
     known = "\n".join(f"    {layout.name}: {layout.columns}" for layout in (*LAYOUTS.values(), *of_plugins))
     raise DataError(
-        f"The data has no known preference layout. Columns found: {found}",
-        hint=f"Rename the columns to one of these, or force a layout with --data.format:\n{known}",
+        f"the data has no known preference layout; columns found: {found}",
+        hint=f"rename the columns to match one of these, or force a layout with --data.format:\n{known}",
     )

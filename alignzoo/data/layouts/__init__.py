@@ -1,4 +1,4 @@
-"""The built-in layouts: how a row of each becomes a row of the one form."""
+"""The built-in layouts: each converts its rows to the canonical form."""
 
 from __future__ import annotations
 
