@@ -1,4 +1,4 @@
-"""Aggregations: how the log-probs of a response's tokens become the log-prob of the response."""
+"""Aggregations: from the log-probs of a response's tokens to the log-prob of the response."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def conflicts(choice: Choice, launch: str) -> Iterator[AlignzooError]:
 
 
 class Aggregation(Method):
-    """One log-prob per response from those of its tokens, the same way for policy and reference."""
+    """One log-prob per response from those of its tokens, computed alike for policy and reference."""
 
     def __call__(self, logps: torch.Tensor, token_logps: torch.Tensor | None, responses: ResponseBatch) -> torch.Tensor:
-        """``(R,)``, differentiable in the log-probs; called for the policy and again for the reference.
+        """``(R,)``, differentiable in the log-probs; called once for the policy and once for the reference.
 
         Args:
             logps: ``(R,)`` sums over tokens.
-            token_logps: ``(R, T)``, 0 outside of the mask; None unless the card needs ``token-logps``.
-            responses: lengths, mask and prompts, the same in both calls; not its log-probs, which may be the other
-                model's.
+            token_logps: ``(R, T)``, 0 outside the mask; None unless the card needs ``token-logps``.
+            responses: lengths, mask and prompts, the same in both calls. Do not use its log-probs: they may be the
+                other model's.
         """
         raise NotImplementedError
