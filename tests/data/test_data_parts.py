@@ -275,7 +275,7 @@ def test_held_out_rows_of_one_prompt_alone_cannot_be_mismatched(tokenizer: Any, 
     """The training rows have many: the refusal speaks of the held-out ones, and says how to go without."""
     given: dict[str, Any] = {"data": write(tmp_path / "a.jsonl", 40), "needs": frozenset({"mismatched"})}
     with pytest.raises(DataError, match=r"the held-out rows \(2\) all have one prompt") as refused:
-        load(tokenizer, **given, eval_share=0.05)
+        load(tokenizer, **given, eval_share=0.5, eval_pairs=1)
     assert "--eval-share 0" in str(refused.value.hint)
     assert load(tokenizer, **given, eval_share=0).partners.keys() == {"train"}
     assert load(tokenizer, **given, eval_share=0.5).partners.keys() == {"train", "held_out"}
