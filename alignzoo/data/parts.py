@@ -197,8 +197,16 @@ def _divide_by_source(rows: Prepared, other: Prepared, settings: Settings, repor
 
 
 def _partners(train: Dataset, held_out: Dataset, max_length: int) -> dict[str, np.ndarray]:
-    parts = {"train": train, "held_out": held_out}
-    return {name: partners(part, max_length) for name, part in parts.items() if len(part)}
+    found = {"train": partners(train, max_length)}
+    if len(held_out) == 0:
+        return found
+    if len(column(held_out, "prompt_key").unique()) == 1:
+        raise DataError(
+            f"a method of this run compares responses with those to other prompts, and the held-out rows "
+            f"({len(held_out)}) all have one prompt",
+            hint="give more held-out rows (--eval-share, --eval-pairs, --eval-data), or hold out none: --eval-share 0",
+        )
+    return found | {"held_out": partners(held_out, max_length)}
 
 
 def warn_of_little(parts: Parts, settings: Settings, report: Reporter) -> None:
