@@ -104,10 +104,11 @@ class ResponseBatch:
         found = self.map(lambda value: value[kept[self.prompt]])
         return replace(found, prompt=(kept.cumsum(0) - 1)[found.prompt])
 
-    def together(self) -> torch.Tensor:
-        """``(R, R)`` bool: which responses belong to the same prompt and have the same role."""
-        same = self.prompt[:, None] == self.prompt[None, :]
-        return same if self.roles is None else same & (self.roles[:, None] == self.roles[None, :])
+    def shortest(self) -> torch.Tensor:
+        """``(R,)``: the tokens of the shortest response of the same prompt and role."""
+        place = 2 * self._numbered() + (0 if self.roles is None else self.roles)
+        least = self.lengths.new_full((2 * len(self),), torch.inf)
+        return least.scatter_reduce(0, place, self.lengths, "amin")[place]
 
     def of_role(self, role: int) -> ResponseBatch:
         """The responses of one role; the batch itself if all have it."""

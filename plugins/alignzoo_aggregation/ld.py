@@ -33,13 +33,8 @@ class LD(Aggregation):
         if token_logps is None:
             raise ValueError("no log-probs of tokens: the method's card must declare needs={'token-logps'}")
         places = torch.arange(token_logps.shape[1], device=token_logps.device)
-        tail = (token_logps * (places >= _shortest(responses)[:, None])).sum(-1)
+        tail = (token_logps * (places >= responses.shortest()[:, None])).sum(-1)
         return logps - (1 - self.options.alpha) * tail
-
-
-def _shortest(responses: ResponseBatch) -> torch.Tensor:
-    """``(R,)``: the tokens of the shortest response of the same prompt and role."""
-    return torch.where(responses.together(), responses.lengths[None, :], torch.inf).amin(1)
 
 
 CARD = AggregationCard(

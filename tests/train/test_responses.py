@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -91,6 +92,16 @@ def test_what_is_imitated_is_the_best_of_each_list_and_what_is_desirable(prompts
         expected += [place] if ordered else list(range(place, place + own)) if good else []
         place += own + kl
     assert torch.arange(len(whole))[whole.chosen_places()].tolist() == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(PROMPTS, st.randoms(use_true_random=False))
+def test_the_shortest_is_that_of_the_prompt_and_the_role(prompts: Any, draw: Any) -> None:
+    whole = batch(prompts)
+    whole = replace(whole, lengths=torch.tensor([float(draw.randint(1, 9)) for _ in range(len(whole))]))
+    for i, shortest in enumerate(whole.shortest().tolist()):
+        same = (whole.prompt == whole.prompt[i]) & (whole.roles == whole.roles[i])  # type: ignore[index]
+        assert shortest == float(whole.lengths[same].min())
 
 
 def test_views_of_many_responses_need_no_table_of_all_against_all() -> None:
