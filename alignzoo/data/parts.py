@@ -197,7 +197,7 @@ def _divide_by_source(rows: Prepared, other: Prepared, settings: Settings, repor
 
 def _partners(train: Dataset, held_out: Dataset, max_length: int) -> dict[str, np.ndarray]:
     parts = {"train": train, "held_out": held_out}
-    return {name: partners(part, max_length) for name, part in parts.items() if len(part)}
+    return {name: partners(part, max_length, held_out=part is held_out) for name, part in parts.items() if len(part)}
 
 
 def warn_of_little(parts: Parts, settings: Settings, report: Reporter) -> None:

@@ -36,14 +36,14 @@ def _conversational(row: Row) -> UnpairedRow | Drop:
 LAYOUTS = (
     Layout(
         "unpaired",
-        "prompt, completion (or output): text; label: true/false, 1/0 or chosen/rejected",
+        "prompt, completion (or output): text; label: true/false, 1/0, 1/-1 or chosen/rejected",
         lambda row: _fits(row, str),
         _text,
         shape="unpaired",
     ),
     Layout(
         "unpaired-conversational",
-        "prompt, completion (or output): chat messages; label: true/false, 1/0 or chosen/rejected",
+        "prompt, completion (or output): chat messages; label: true/false, 1/0, 1/-1 or chosen/rejected",
         lambda row: _fits(row, list),
         _conversational,
         shape="unpaired",
