@@ -61,9 +61,10 @@ def _find(name: str, kind: str | None) -> list[Entry]:
             raise
         except AlignzooError:
             continue
-    for extension in EXTENSION_KINDS:
-        if any(card.name == bare for _, card in registry().extensions(extension)):
-            raise UsageError(f"{name!r} is a {extension}, not a method", hint=f"`alignzoo ls {extension}` shows it")
+    if named := [one for one in EXTENSION_KINDS if any(card.name == bare for _, card in registry().extensions(one))]:
+        article = "an" if named[0][0] in "aeiou" else "a"
+        shown = ", ".join(f"`alignzoo ls {one}`" for one in named)
+        raise UsageError(f"{name!r} is {article} {', '.join(named)}, not a method", hint=f"see {shown}")
     known = {method.name for _, method in registry().entries(kind)}
     what = kind or "method"
     raise UsageError(f"unknown {what} {name!r}", hint=suggest(name, sorted(known)) or "`alignzoo ls` lists the methods")

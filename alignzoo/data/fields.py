@@ -107,14 +107,17 @@ def choice(row: Row, field: str) -> int:
     return int(value)
 
 
+_LABELS = {"true": True, "false": False, "chosen": True, "rejected": False, "desirable": True, "undesirable": False}
+
+
 def desirable(row: Row, field: str) -> bool:
-    """The field as the label of a response: true/false, 1/0, or chosen/rejected."""
+    """The field as the label of a response: true/false, 1/0, 1/-1, chosen/rejected or desirable/undesirable."""
     value = required(row, field)
-    if isinstance(value, bool) or (isinstance(value, int) and value in (0, 1)):
-        return bool(value)
-    if value in ("chosen", "rejected"):
-        return bool(value == "chosen")
-    raise FieldError(field, f"is {str(value)[:40]!r}, expected true or false (or 1/0, or chosen/rejected)")
+    if isinstance(value, str) and value.lower() in _LABELS:
+        return _LABELS[value.lower()]
+    if isinstance(value, int) and value in (-1, 0, 1):
+        return value == 1
+    raise FieldError(field, f"is {repr(value)[:40]}, expected true or false (or 1/0, 1/-1, or chosen/rejected)")
 
 
 def texts(row: Row, field: str) -> list[str]:

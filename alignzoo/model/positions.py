@@ -77,10 +77,10 @@ def fitted(plan: Plan, config: Any, report: Reporter) -> Plan:
 
 
 def warn_beyond_positions(config: Any, longest: int, report: Reporter) -> None:
-    """Warn if pairs are longer than the positions a model is designed for.
+    """Warn if rows are longer than the positions a model is designed for.
 
     Args:
-        longest: tokens of the longest pair, prompt and response.
+        longest: tokens of the longest prompt and response.
     """
     positions, rope = stated_positions(config), getattr(config.get_text_config(), "rope_parameters", None)
     if positions is None or longest <= positions or not isinstance(rope, dict):
@@ -88,6 +88,6 @@ def warn_beyond_positions(config: Any, longest: int, report: Reporter) -> None:
     kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]
     if {kind["rope_type"] for kind in kinds if "rope_type" in kind} <= {"default"}:
         report.warn(
-            f"pairs have up to {longest} tokens, but the model is designed for {positions}: log-probs may be poor "
+            f"rows have up to {longest} tokens, but the model is designed for {positions}: log-probs may be poor "
             f"beyond that; --max-length {positions} truncates responses there"
         )

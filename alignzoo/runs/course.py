@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from alignzoo.base.disk import check_there, remedy
 from alignzoo.base.files import whole
 from alignzoo.contract.result import RunResult
+from alignzoo.data.shapes import NOUNS
 from alignzoo.distributed.launch import take_over_sharding
 from alignzoo.distributed.process import launched
 from alignzoo.errors import AlignzooError, DamagedError, UsageError
@@ -233,6 +234,6 @@ class Course:
         if self.main:
             write_evaluation(folder, before=before, after=after)
             result.save()
-        report_outcome(before, after, self.report, self.answers)
+        report_outcome(before, after, self.report, self.answers, noun=NOUNS[parts.shape])
         self.report.note(f"{loop.steps} steps in {result.seconds:.1f} s; the model is in {folder / 'model'}")
         return result

@@ -46,16 +46,21 @@ def write_evaluation(folder: Path, **figures: dict[str, float]) -> None:
 
 
 def report_outcome(
-    before: Mapping[str, float], after: Mapping[str, float], report: Reporter, answers: Answers | None = None
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    report: Reporter,
+    answers: Answers | None = None,
+    *,
+    noun: str = "pairs",
 ) -> None:
-    """The tables at the end of a run, before → after, and the warnings that follow from them."""
+    """The tables at the end of a run, before → after, and the warnings that follow; ``noun``: rows of the data."""
     rows = [
         (label, shape.format(before[name]), shape.format(after[name]))
         for name, label, shape in HELD_OUT_ROWS
         if name in before and name in after
     ]
     if rows:
-        report.table("held-out pairs", ("", "before", "after"), rows)
+        report.table(f"held-out {noun}", ("", "before", "after"), rows)
     if answers is not None:
         answers.report(before, after, report)
     warn_of_displacement(before, after, report)

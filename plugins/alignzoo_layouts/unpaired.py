@@ -35,7 +35,7 @@ def _conversational(row: Row) -> UnpairedRow | Drop:
 
 UNPAIRED = Layout(
     "unpaired",
-    "prompt, completion (or output): text; label: true/false, 1/0 or chosen/rejected",
+    "prompt, completion (or output): text; label: true/false, 1/0, 1/-1 or chosen/rejected",
     lambda row: _fits(row, str),
     _text,
     shape="unpaired",
@@ -43,7 +43,7 @@ UNPAIRED = Layout(
 
 UNPAIRED_CONVERSATIONAL = Layout(
     "unpaired-conversational",
-    "prompt, completion (or output): chat messages; label: true/false, 1/0 or chosen/rejected",
+    "prompt, completion (or output): chat messages; label: true/false, 1/0, 1/-1 or chosen/rejected",
     lambda row: _fits(row, list),
     _conversational,
     shape="unpaired",

@@ -10,6 +10,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alignzoo.data.fields import desirable
 from alignzoo.data.formats import choose_layout, layouts
 from alignzoo.data.rows import (
     ROW_TYPES,
@@ -218,13 +219,19 @@ def test_ultrafeedback_replies_without_the_prompt() -> None:
     assert row == CANONICAL["ultrafeedback"]
 
 
-@pytest.mark.parametrize("label", [True, 1, "chosen"])
-@pytest.mark.parametrize("other", [False, 0, "rejected"])
+@pytest.mark.parametrize("label", [True, 1, "chosen", "True", "desirable"])
+@pytest.mark.parametrize("other", [False, 0, -1, "rejected", "false", "undesirable"])
 def test_labels_of_trl_and_of_halos(label: Any, other: Any) -> None:
-    for value, desirable in ((label, True), (other, False)):
+    for value, expected in ((label, True), (other, False)):
         row = {"prompt": [user("P?")], "output": [assistant("c")], "label": value, "reward": 0.5, "type": "binary"}
         layout = choose_layout(Dataset.from_list([row]))
-        assert layout.normalise(row) == UnpairedRow([user("P?")], [assistant("c")], desirable, score=0.5)
+        assert layout.normalise(row) == UnpairedRow([user("P?")], [assistant("c")], expected, score=0.5)
+
+
+@pytest.mark.parametrize("label", ["maybe", -2, 1.0, 0.5, [True]])
+def test_a_label_that_is_none_is_named(label: Any) -> None:
+    with pytest.raises(FieldError, match="expected true or false"):
+        desirable({"label": label}, "label")
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_a_default_length_yields_to_the_positions_of_the_model_and_a_given_one_i
 def test_pairs_beyond_the_positions_of_a_rope_model_are_warned_of(config: Any, longest: int, warned: bool) -> None:
     heard = Heard()
     warn_beyond_positions(config, longest, heard)
-    assert [f"pairs have up to {longest} tokens, but the model is designed for 64" in text for text in heard.said] == [
+    assert [f"rows have up to {longest} tokens, but the model is designed for 64" in text for text in heard.said] == [
         True
     ] * warned
     scaled = transformers.LlamaConfig(rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}, **SIZE)
