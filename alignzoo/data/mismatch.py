@@ -28,14 +28,11 @@ def partners(dataset: Dataset, max_length: int) -> np.ndarray:
 
     Args:
         max_length: tokens of prompt and response.
-        held_out: these are the rows to evaluate on; only the error says so.
 
     Raises:
         DataError: all prompts are the same.
     """
     keys = column(dataset, "prompt_key").combine_chunks().dictionary_encode().indices.to_numpy()
-    if (keys == keys[0]).all():
-        raise _one_prompt(len(keys), held_out)
     found = _nearest(keys)
     room = max_length - list_lengths(dataset, "prompt_ids").astype(np.int64)
     counts, tokens = nested_lengths(dataset, "response_ids")
@@ -55,23 +52,14 @@ def _nearest(keys: np.ndarray) -> np.ndarray:
     # Starts of runs of rows with the same prompt; the row before a run is the partner of all its rows.
     begins = keys != np.roll(keys, 1)
     if not begins.any():
+        same = "there is one row" if len(keys) == 1 else f"all {len(keys)} rows have the same prompt"
         raise DataError(
-            "a method of this run needs responses to other prompts, but all prompts are the same",
+            f"a method of this run compares responses with those to other prompts, but {same}",
             hint="use data with several prompts, or choose another method",
         )
     begin = np.maximum.accumulate(np.where(begins, rows, -1))
     begin[begin < 0] = rows[begins][-1]  # the first rows belong to the run that starts last
     return (begin - 1) % len(keys)
-
-
-def _one_prompt(rows: int, held_out: bool) -> DataError:
-    part = "held-out" if held_out else "training"
-    same = f"there is one {part} row" if rows == 1 else f"all prompts of the {rows} {part} rows are the same"
-    more = "raise --eval-share, or give --eval-data with" if held_out else "give data with"
-    return DataError(
-        f"a method of this run compares responses with those to other prompts, and {same}",
-        hint=f"{more} several prompts, or choose another method",
-    )
 
 
 def places(counts: np.ndarray, partners: np.ndarray) -> np.ndarray:

@@ -144,6 +144,7 @@ def load_parts(
             hint="use more data, or lower --eval-share and --probe.share",
         )
     check_columns(needs, train, prepared.shape, settings.data)
+    held_out = _evaluable(held_out, needs, report)
     if len(held_out):
         check_columns(needs, held_out, prepared.shape, settings.eval_data or settings.data)
     if "probe" in needs and probe_train is not None and probe_validation is not None:
@@ -196,17 +197,21 @@ def _divide_by_source(rows: Prepared, other: Prepared, settings: Settings, repor
     return train, held_out
 
 
+def _evaluable(held_out: Dataset, needs: Collection[Need], report: Reporter) -> Dataset:
+    """The held-out rows that the run's methods can be evaluated on: none where these need responses to other prompts
+    and there is only one prompt. What is trained on stays the same for every method."""
+    if "mismatched" not in needs or len(held_out) == 0 or len(column(held_out, "prompt_key").unique()) > 1:
+        return held_out
+    report.warn(
+        f"not evaluating: the held-out rows ({len(held_out)}) have a single prompt, and a method of this run compares "
+        "responses with those to other prompts; raise --eval-share, or give --eval-data"
+    )
+    return held_out.select([])
+
+
 def _partners(train: Dataset, held_out: Dataset, max_length: int) -> dict[str, np.ndarray]:
     found = {"train": partners(train, max_length)}
-    if len(held_out) == 0:
-        return found
-    if len(column(held_out, "prompt_key").unique()) == 1:
-        raise DataError(
-            f"a method of this run compares responses with those to other prompts, and the held-out rows "
-            f"({len(held_out)}) all have one prompt",
-            hint="give more held-out rows (--eval-share, --eval-pairs, --eval-data), or hold out none: --eval-share 0",
-        )
-    return found | {"held_out": partners(held_out, max_length)}
+    return found | ({"held_out": partners(held_out, max_length)} if len(held_out) else {})
 
 
 def warn_of_little(parts: Parts, settings: Settings, report: Reporter) -> None:

@@ -271,11 +271,17 @@ def test_nothing_left_to_train_on_is_an_error(tokenizer: Any, tmp_path: Path) ->
         load(tokenizer, data=data, eval_data=data)
 
 
-def test_held_out_rows_of_one_prompt_alone_cannot_be_mismatched(tokenizer: Any, tmp_path: Path) -> None:
-    """The training rows have many: the refusal speaks of the held-out ones, and says how to go without."""
-    given: dict[str, Any] = {"data": write(tmp_path / "a.jsonl", 40), "needs": frozenset({"mismatched"})}
-    with pytest.raises(DataError, match=r"the held-out rows \(2\) all have one prompt") as refused:
-        load(tokenizer, **given, eval_share=0.5, eval_pairs=1)
-    assert "--eval-share 0" in str(refused.value.hint)
-    assert load(tokenizer, **given, eval_share=0).partners.keys() == {"train"}
-    assert load(tokenizer, **given, eval_share=0.5).partners.keys() == {"train", "held_out"}
+def test_held_out_rows_of_one_prompt_are_not_evaluated_where_responses_to_others_are_needed(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    """They stay held out: what is trained on does not depend on the methods."""
+    given: dict[str, Any] = {"data": write(tmp_path / "a.jsonl", 40), "eval_share": 0.5, "eval_pairs": 1}
+    notes = Notes()
+    parts = load(tokenizer, **given, needs=frozenset({"mismatched"}), report=notes)
+    assert "not evaluating: the held-out rows (2) have a single prompt" in "".join(notes.said)
+    assert (parts.held_out, parts.partners.keys()) == (None, {"train"})
+    plain = load(tokenizer, **given)
+    assert plain.held_out is not None
+    assert parts.train["row_id"][:] == plain.train["row_id"][:]
+    given["eval_pairs"] = 64
+    assert load(tokenizer, **given, needs=frozenset({"mismatched"})).partners.keys() == {"train", "held_out"}
