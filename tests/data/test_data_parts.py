@@ -276,8 +276,8 @@ def test_held_out_rows_of_one_prompt_are_not_evaluated_where_responses_to_others
 ) -> None:
     """They stay held out: what is trained on does not depend on the methods."""
     given: dict[str, Any] = {"data": write(tmp_path / "a.jsonl", 40), "eval_share": 0.5, "eval_pairs": 1}
-    notes = Notes()
-    parts = load(tokenizer, **given, needs=frozenset({"mismatched"}), report=notes)
+    notes = Heard()
+    parts = load(tokenizer, **given, needs=frozenset({"mismatched"}), notes=notes)
     assert "not evaluating: the held-out rows (2) have a single prompt" in "".join(notes.said)
     assert (parts.held_out, parts.partners.keys()) == (None, {"train"})
     plain = load(tokenizer, **given)
