@@ -78,10 +78,7 @@ def interface_blocks() -> dict[str, list[str]]:
     return {
         "kinds": kinds_table(),
         "facts": facts_table(),
-        "loss": class_skeleton(interfaces.PreferenceLoss),
-        "robust": class_skeleton(interfaces.RobustWrapper),
-        "geometry": class_skeleton(interfaces.GeometryController),
-        "reward": class_skeleton(interfaces.Reward),
+        **{kind.name: class_skeleton(kind.base) for kind in KINDS.values()},
         "response": class_skeleton(Response),
         "reward-context": class_skeleton(RewardContext),
         "step-loss": class_skeleton(interfaces.StepLoss),

@@ -1,4 +1,4 @@
-"""``alignzoo compat``: whether methods work together, why, and what it costs."""
+"""``alignzoo compat``: whether methods can be combined, why, and at what cost."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from alignzoo.plan.resolve import resolve
 from alignzoo.plugin.registry import registry
 
 NEEDS: dict[Need, str] = {
-    "reference": "log-probs of the reference model: computed once before training, without gradients (or in each step)",
-    "token-logps": "the log-prob of every response token, not only their sum",
-    "scores": "a score for each response: the data's columns, or those of another --reward",
-    "reward": "a score for each response, from the run's reward: once, before training",
-    "groups": "a group for each row, from the data",
-    "probe": "a safety probe: trained before the first step",
-    "swap": "the loss under the opposite label: a loss that has a meaning there",
-    "labels": "a label for each response: data of pairs, or unpaired data",
-    "mismatched": "responses of other prompts, for an estimate of the KL to the reference",
+    "reference": "reference log-probs: computed once before training, without gradients (or in every step)",
+    "token-logps": "per-token log-probs of the responses, not only their sum",
+    "scores": "a score for each response, from the data's columns or another --reward",
+    "reward": "a score for each response from the run's reward, computed once before training",
+    "groups": "a group for each row of the data",
+    "probe": "a safety probe, trained before the first step",
+    "swap": "the loss under the opposite label, so a loss that is defined there",
+    "labels": "a label for each response: paired or unpaired data",
+    "mismatched": "responses to other prompts, to estimate the KL to the reference",
     "hidden-states": "hidden states of the model",
     "vocabulary-statistics": "statistics over the vocabulary at each token",
 }
 assert set(NEEDS) == set(get_args(Need))
 AXES = ("loss", "robust", "geometry")
-"""The kinds in the table of all combinations: those that make a step; more would not fit a table."""
+"""The kinds in the table of all combinations; more would not fit."""
 
 
 @cli_command("compat", cls=PlanCommand)
@@ -47,9 +47,9 @@ AXES = ("loss", "robust", "geometry")
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool, **_words: Any) -> None:
-    """Say why a combination of methods works, or why not and what to change.
+    """Explain why methods can be combined, or why not and what to change.
 
-    Takes the words of `alignzoo run`. Without any method: a table of all combinations.
+    Takes the options of `alignzoo run`. Without any method, prints a table of all combinations.
     """
     layers = plan_layers(ctx)
     if not any(kind in layer.values for layer in layers for kind in KINDS):
@@ -73,7 +73,7 @@ def _show_works(plan: Plan, as_json: bool) -> None:
             "needs": sorted(plan.needs),
             "batch_coupled": plan.batch_coupled,
             "passes": _passes(plan),
-            "micro_batches": _micro_batches(plan),  # None: the budget of tokens decides
+            "micro_batches": _micro_batches(plan),  # None: the token budget decides
             "reasons": reasons,
         }
         print_json(facts)
@@ -109,20 +109,20 @@ def _costs(plan: Plan) -> list[str]:
         costs = ["one forward-backward pass per step"]
     costs += [f"scores come from reward {reward.card.name}, once before training" for reward in plan.of("reward")]
     if not plan.batch_coupled:
-        return [*costs, "rows do not depend on each other: micro-batches of any size give the same step"]
+        return [*costs, "rows are independent: any micro-batch size gives the same step"]
     coupling = [method.card for method in plan.all_methods if method.couples]
     coupled = " and ".join(card.name for card in coupling)
     if parts is None:
         return [
             *costs,
-            f"{coupled} couples the rows of a step: where --tokens-per-micro-batch cuts it, one more forward without "
+            f"{coupled} couples the rows of a step: if --tokens-per-micro-batch splits it, one extra forward without "
             "gradients per pass keeps the result exact",
         ]
     if parts == 1:
-        return [*costs, f"{coupled} couples the rows of a step; they fit one micro-batch, so that costs nothing"]
+        return [*costs, f"{coupled} couples the rows of a step; they fit one micro-batch, at no extra cost"]
     return [
         *costs,
-        f"{coupled} couples the rows of a step, cut here into {parts} micro-batches: one more forward without "
+        f"{coupled} couples the rows of a step, split here into {parts} micro-batches: one extra forward without "
         "gradients per pass keeps the result exact (none with --micro-batch-size "
         f"{plan.settings.batch_size})",
     ]
@@ -133,7 +133,7 @@ def _passes(plan: Plan) -> int:
 
 
 def _show_matrix(layers: list[Layer], as_json: bool) -> None:
-    """Every loss under every wrapper and every geometry, with the other words of the line."""
+    """Every loss under every wrapper and every geometry, with the line's other options."""
     losses, wrappers, geometries = (_names(kind) for kind in AXES)
     cells: dict[tuple[str, str | None, str], list[AlignzooError]] = {}
     for loss, wrapper, geometry in itertools.product(losses, [None, *wrappers], geometries):
@@ -173,7 +173,7 @@ def _cell_dict(key: tuple[str, str | None, str], problems: list[AlignzooError]) 
 
 
 def _names(kind: str) -> list[str]:
-    """Cards of a kind by the shortest name that means one of them."""
+    """Cards of a kind by their shortest unambiguous name."""
     entries = [(plugin, method) for plugin, method in registry().entries(kind) if isinstance(method, Card)]
     count = Counter(method.name for _, method in registry().entries(kind))
     return [

@@ -1,4 +1,4 @@
-"""Where text goes: data to stdout, what happens to stderr; rich on a terminal, plain lines everywhere else."""
+"""Terminal output: results on stdout, progress and messages on stderr; rich on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PIPE_WIDTH = 100
-"""Columns of a table with a shortened column where there is no terminal."""
+"""Width of a table with a truncated column when there is no terminal, in characters."""
 GAP = "  "
-"""Between two columns of a table without lines."""
+"""Space between two columns of a table without rules."""
 SHORTEST = 20
-"""A column is not shortened below this."""
+"""A column is never truncated below this width."""
 
 
 def write(stream: IO[str], text: str) -> None:
-    """A line of text, its control characters escaped; a reader who has gone away (``| head``) is no error."""
+    """Write a line with control characters escaped; a closed pipe (``| head``) is not an error."""
     try:
         stream.write(printable(text) + "\n")
         stream.flush()
@@ -32,7 +32,7 @@ def write(stream: IO[str], text: str) -> None:
 
 
 def silence_closed_pipe(stream: IO[str]) -> None:
-    """Flush, so that Python's own flush at exit finds nothing to complain about."""
+    """Flush now, so that Python's own flush at exit cannot fail."""
     try:
         stream.flush()
     except BrokenPipeError:
@@ -47,7 +47,7 @@ def _to_nowhere(stream: IO[str]) -> None:
 
 @contextmanager
 def results_only() -> Iterator[None]:
-    """Inside, whatever is printed goes to stderr: a method's ``print`` must not get between the results on stdout."""
+    """Inside, prints go to stderr: a method's ``print`` must not end up among the results on stdout."""
     with redirect_stdout(sys.stderr):
         yield
 
@@ -65,9 +65,9 @@ def print_table(
     *,
     shorten: str | None = None,
 ) -> None:
-    """Data as a table on stdout: ``style`` colours it on a terminal; elsewhere columns are aligned and whole.
+    """Data as a table on stdout: ``style`` colours it on a terminal; elsewhere columns are aligned and never truncated.
 
-    The column ``shorten`` is cut with … so that a row is one line of the terminal, or of :data:`PIPE_WIDTH` columns.
+    The column ``shorten`` is truncated with … so that a row fits one terminal line, or :data:`PIPE_WIDTH` characters.
     """
     console = None
     if sys.stdout.isatty():
@@ -83,7 +83,7 @@ def print_table(
 
 
 def _one_line_each(columns: Sequence[str], rows: Sequence[Sequence[str]], shorten: str, width: int) -> list[list[str]]:
-    """The rows, with one column cut so that all fit into ``width``."""
+    """The rows, with one column truncated so that all fit into ``width``."""
     cut = columns.index(shorten)
     widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
     room = max(SHORTEST, width - (sum(widths) - widths[cut]) - len(GAP) * (len(columns) - 1))
@@ -103,9 +103,9 @@ def print_lines(*lines: str) -> None:
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, figures: bool = False) -> list[str]:
-    """Lines of aligned columns, two spaces apart; with ``figures`` all but the first are right-aligned.
+    """Aligned columns as lines, two spaces apart; with ``figures`` all but the first are right-aligned.
 
-    Empty columns' headers give a table without a header line.
+    If all headers are empty, there is no header line.
     """
     lines = [[printable(cell) for cell in line] for line in ([columns, *rows] if any(columns) else rows)]
     if not lines:

@@ -1,4 +1,4 @@
-"""What data the losses of a plan can read, for commands that do not look at the data itself."""
+"""The data that a plan's losses can read, for commands that do not open the data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from alignzoo.plan.plan import Plan
 
 
 def data_read(plan: Plan) -> list[str]:
-    """One line per loss: what it gives a value for, and the data that has it."""
+    """One line per loss: what it reads, and the data shapes that provide it."""
     lines = []
     for method in plan.of("loss"):
         card = method.card

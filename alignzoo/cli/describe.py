@@ -1,4 +1,4 @@
-"""A method in words and as plain data: what ``ls``, ``info`` and ``compat`` show."""
+"""Methods as text and as plain data, for ``ls``, ``info`` and ``compat``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def parts_of(plugin: Plugin, method: Card | Composition) -> list[Card]:
         return [method]
     parts: list[Card] = []
     for kind, name in ((kind, name) for kind, names in method.parts.items() for name in names):
-        with contextlib.suppress(AlignzooError):  # a run that asks for the composition says what is missing
+        with contextlib.suppress(AlignzooError):  # a run with the composition reports what is missing
             part = registry().find(kind, registry().at_home(kind, name, plugin.distribution))
             parts += [part] if isinstance(part, Card) else []
     return parts
@@ -38,24 +38,24 @@ def needs_of(plugin: Plugin, method: Card | Composition) -> list[str]:
 
 
 def verified_text(plugin: Plugin, method: Card | Composition) -> str:
-    """What a method, or all parts of a composition, were checked against, for a table cell."""
+    """What a method, or every part of a composition, is verified against, as a table cell."""
     checked = [[source.against for source in part.verified] for part in parts_of(plugin, method)]
     return ", ".join(dict.fromkeys(against for sources in checked for against in sources)) if all(checked) else ""
 
 
 def paper_url(paper: Paper) -> str | None:
-    """Where the paper is read; None without an arXiv id."""
+    """The paper's URL; None without an arXiv id."""
     return f"https://arxiv.org/abs/{paper.arxiv}" if paper.arxiv else None
 
 
 def contract_dict(plugin: Plugin, method: Card | Composition) -> dict[str, Any] | None:
-    """The last ``alignzoo check`` of a method on this machine, with what it says about the method as it is now."""
+    """The last ``alignzoo check`` of a method on this machine, and whether it still applies to the current code."""
     record = read_record(plugin, method) if isinstance(method, Card) else None
     return None if record is None else {"state": record.state(plugin), **record.model_dump()}
 
 
 def contract_text(plugin: Plugin, method: Card | Composition) -> str:
-    """The same for a table cell."""
+    """The same as a table cell."""
     facts = contract_dict(plugin, method)
     if facts is None:
         return "-"
@@ -63,13 +63,13 @@ def contract_text(plugin: Plugin, method: Card | Composition) -> str:
 
 
 def _facts_of_its_kind(card: Card) -> dict[str, Any]:
-    """What a card says that only cards of its kind say."""
+    """The facts of a card that are specific to its kind."""
     facts = {name: getattr(card, name) for name in KINDS[card.kind].facts}
     return {name: sorted(fact) if isinstance(fact, frozenset) else fact for name, fact in facts.items()}
 
 
 def method_dict(plugin: Plugin, method: Card | Composition) -> dict[str, Any]:
-    """A method as plain data; a composition has ``stands_for`` and its parts instead of the facts of a card."""
+    """A method as plain data; a composition has ``stands_for`` and its parts instead of a card's facts."""
     facts: dict[str, Any] = {
         "kind": method.kind,
         "name": method.name,

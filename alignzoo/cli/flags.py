@@ -1,7 +1,7 @@
-"""The words of a run as command-line options: the settings, and the options of the methods named on the line.
+"""A run's command-line options: the settings, and the options of the methods named on the line.
 
-Values are passed on as they were typed; the resolver validates them, so a wrong value gets the same message whether
-it comes from a flag or from a recipe.
+Values are passed on as typed; the resolver validates them, so an invalid value gets the same message from a flag and
+from a recipe.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class LayerOption(click.Option):
 
 
 class PlanCommand(Command):
-    """A command that takes everything a run is made of: methods, their options, settings and recipes."""
+    """A command that takes everything that defines a run: methods, their options, settings and recipes."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         words: Words = words_of(args)
@@ -71,7 +71,7 @@ class PlanCommand(Command):
                 formatter.write_dl(records)
 
     def unknown_option_hint(self, ctx: click.Context, name: str) -> str | None:
-        """An option that belongs to a method which was not named gets told so."""
+        """The hint for an option that belongs to a method not named on the line."""
         match = _METHOD_WORD.match(name)
         if match is not None:
             kind, option = match[2], match[3].rpartition(".")[2]
@@ -86,7 +86,7 @@ class PlanCommand(Command):
             ]
             if having:
                 chosen = ", ".join(card.name for card in cards if card.kind == kind) or "none"
-                return f"{kind} is {chosen} here; add --{kind} {' or '.join(having)}, which has that option"
+                return f"the {kind} here is {chosen}; add --{kind} {' or '.join(having)}, which has that option"
         return super().unknown_option_hint(ctx, name)
 
 
@@ -101,14 +101,14 @@ def setting_options(*names: str) -> Callable[[Function], Function]:
 
 
 def _with_options(function: Function, options: Sequence[LayerOption]) -> Function:
-    """What click's own decorators do, for options that exist already."""
+    """Like click's own decorators, for existing options."""
     decorated: Any = function
     decorated.__click_params__ = [*getattr(decorated, "__click_params__", []), *reversed(options)]
     return function
 
 
 def plan_layers(ctx: click.Context) -> list[Layer]:
-    """The recipes of a :class:`PlanCommand` line, each read once, and what was typed.
+    """The recipes of a :class:`PlanCommand` line, each read once, and the typed options.
 
     Raises:
         AlignzooError: a recipe cannot be read.
@@ -118,12 +118,12 @@ def plan_layers(ctx: click.Context) -> list[Layer]:
 
 
 def flag_layer(ctx: click.Context) -> Layer:
-    """What was typed, as the strongest layer."""
+    """The typed options, as the strongest layer."""
     return Layer("flag", {option.key: value for option, value in given_options(ctx)})
 
 
 def given_options(ctx: click.Context) -> Iterator[tuple[LayerOption, Any]]:
-    """Each run option that was typed, with its value."""
+    """Each typed run option, with its value."""
     for param in ctx.command.get_params(ctx):
         if isinstance(param, LayerOption):
             value = ctx.params.get(str(param.name))
@@ -132,14 +132,14 @@ def given_options(ctx: click.Context) -> Iterator[tuple[LayerOption, Any]]:
 
 
 def split_trust(ctx: click.Context) -> tuple[bool, list[str]]:
-    """Whether ``--trust-remote-code`` was typed, which a run folder cannot state for itself; and the other options."""
+    """Whether ``--trust-remote-code`` was typed, which a run folder cannot grant itself; and the other options."""
     given = {option.key: value for option, value in given_options(ctx)}
     trusting = given.get("trust-remote-code") is True
     return trusting, [key for key in given if not (trusting and key == "trust-remote-code")]
 
 
 def method_options(found: Selection) -> list[LayerOption]:
-    """``--KIND.X``; and, to tell several methods of a kind apart, ``--KIND.NAME.X``."""
+    """``--KIND.X`` and, to tell several methods of a kind apart, ``--KIND.NAME.X``."""
     options: dict[str, LayerOption] = {}
     for name, picks in found.picks.items():
         for pick in picks:
@@ -150,7 +150,7 @@ def method_options(found: Selection) -> list[LayerOption]:
 
 
 def _options_of(kind: Kind, card: Card, names: Sequence[str], *, alone: bool) -> list[LayerOption]:
-    """The flags of one method, in their one way shown: bare where it is alone, else behind its own name."""
+    """The flags of one method; help shows the short form if it is the only one of its kind, else the qualified one."""
     group = f"{kind.name.capitalize()} {card.name}"
     options = []
     for field, info in card.options.model_fields.items():
@@ -160,8 +160,8 @@ def _options_of(kind: Kind, card: Card, names: Sequence[str], *, alone: bool) ->
             _option(f"{kind.name}.{name}.{field}", facts, group, hidden=alone or name != card.name) for name in names
         ]
     if kind.multiplicity == "mixture" and WEIGHT not in card.options.model_fields:
-        text = "what it counts in the sum [default: 1; > 0]"
-        options.append(_weight_option(f"{kind.name}.{WEIGHT}", text, group, hidden=True))  # refused, with what to do
+        text = "weight of this term in the mixture [default: 1; > 0]"
+        options.append(_weight_option(f"{kind.name}.{WEIGHT}", text, group, hidden=True))  # rejected with a hint
         options += [
             _weight_option(f"{kind.name}.{name}.{WEIGHT}", text, group, hidden=alone or name != card.name)
             for name in names
@@ -176,8 +176,8 @@ def _weight_option(key: str, text: str, group: str, *, hidden: bool) -> LayerOpt
 
 
 def _unjudged_options(selection: Selection, args: Sequence[str]) -> list[LayerOption]:
-    """Stand-ins for options of methods that were not found, or, of a resumed run, not named here: the error to show is
-    that of the method, or of ``--resume``."""
+    """Placeholders for options of methods that were not found or, with ``--resume``, not named here: the error to show
+    is the method's, or that of ``--resume``."""
     resuming = any(word.partition("=")[0] == "--resume" for word in args)
     known = {option.key for option in method_options(selection)}
     found: dict[str, LayerOption] = {}
@@ -221,7 +221,7 @@ def recipe_option(function: Function) -> Function:
         "--recipe",
         multiple=True,
         metavar="NAME|FILE|RUN",
-        help="recipe, or earlier run, to start from; later ones win, flags win over all (repeatable)",
+        help="recipe or earlier run to start from; later ones win, flags override all (repeatable)",
         shell_complete=lambda ctx, param, incomplete: [
             CompletionItem(name) for name in recipe_names() if name.startswith(incomplete)
         ],

@@ -1,4 +1,4 @@
-"""``alignzoo info NAME``: everything a method declares."""
+"""``alignzoo info NAME``: everything a method's card declares."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Entry = tuple[Plugin, "Card | Composition"]
 
 @cli_command("info")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(list(KINDS)), help="only the method of this kind")
+@click.option("--kind", type=click.Choice(list(KINDS)), help="show only the method of this kind")
 @json_option
 def command(name: str, kind: str | None, as_json: bool) -> None:
-    """Show the formula, paper, options, needs and checks of the method NAME (or distribution:NAME)."""
+    """Show formula, paper, options, needs and verification of the method NAME (or distribution:NAME)."""
     entries = _find(name, kind)
     if as_json:
         facts = [
@@ -45,7 +45,7 @@ def command(name: str, kind: str | None, as_json: bool) -> None:
 
 
 def _find(name: str, kind: str | None) -> list[Entry]:
-    """All methods of that name: one may exist in several kinds, or in several plugins."""
+    """All methods of that name: several kinds or plugins may have one."""
     distribution, _, bare = name.rpartition(":")
     hits = [
         (plugin, method)
@@ -102,11 +102,11 @@ def _card_facts(plugin: Plugin, card: Card) -> list[tuple[str, str]]:
 
 
 def _contract_facts(plugin: Plugin, card: Card) -> list[tuple[str, str]]:
-    """When it was checked here, and the rules that it says it cannot keep."""
+    """When it was last checked here, and the rules its card declares it breaks."""
     checked = contract_text(plugin, card)
     facts = [("contract", f"not checked here yet: alignzoo check {card.name}" if checked == "-" else checked)]
     broken = (f"{rule}: {reason}" for rule, reason in card.expected_failures.items())
-    return [*facts, *((("cannot keep" if not i else ""), text) for i, text in enumerate(broken))]
+    return [*facts, *((("expected failures" if not i else ""), text) for i, text in enumerate(broken))]
 
 
 def _show_options(card: Card) -> None:

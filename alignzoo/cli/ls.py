@@ -1,4 +1,4 @@
-"""``alignzoo ls``: what is installed, who passed the contract here, and which plugins do not load."""
+"""``alignzoo ls``: installed methods and extensions, their contract results on this machine, and broken plugins."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ VERIFIED = "✓"
 
 @cli_command("ls")
 @click.argument("kind", required=False, metavar=f"[{'|'.join([*KINDS, *EXTENSION_KINDS])}]")
-@click.option("--wide", is_flag=True, help="whole summaries, needs, what methods were verified against, their contract")
+@click.option("--wide", is_flag=True, help="full summaries, needs, verification sources and contract results")
 @json_option
 def command(kind: str | None, wide: bool, as_json: bool) -> None:
-    """List the methods of every KIND, or of one.
+    """List the installed methods, or those of one KIND.
 
-    KIND may also be what else plugins bring. A ✓ marks methods that were verified against another source; `alignzoo
-    info NAME` says which. With --wide, the column `contract` says when a method passed `alignzoo check` on this
+    KIND may also be a kind of plugin extension. A ✓ marks methods verified against an independent source; `alignzoo
+    info NAME` says which. With --wide, the column `contract` shows when a method passed `alignzoo check` on this
     machine.
     """
     if kind is not None and kind not in (*KINDS, *EXTENSION_KINDS):
@@ -73,7 +73,7 @@ def _facts(entries: list[tuple[Plugin, Card | Composition]], extensions: list[di
 
 
 def _extensions(kind: ExtensionKind) -> list[dict[str, str]]:
-    """Name, summary and origin of everything of one kind of extension."""
+    """Name, summary and origin of all extensions of one kind."""
     known = registry()
     rows = [(plugin, card.name, card.summary) for plugin, card in known.extensions(kind)] if kind != "recipe" else []
     if kind == "recipe":
@@ -85,7 +85,7 @@ def _extensions(kind: ExtensionKind) -> list[dict[str, str]]:
 
 
 def _show_methods(entries: list[tuple[Plugin, Card | Composition]], wide: bool) -> None:
-    """One line per method; with ``wide``, all that fits into a table."""
+    """One line per method; with ``wide``, more columns and full summaries."""
     columns = ["kind", "name", *([] if wide else [VERIFIED]), "summary"]
     columns += ["needs", "verified against", "contract"] if wide else []
     if any(plugin.distribution != OWN_DISTRIBUTION for plugin, _ in entries):
@@ -96,7 +96,7 @@ def _show_methods(entries: list[tuple[Plugin, Card | Composition]], wide: bool) 
 
 
 def _show_faults() -> None:
-    """What does not load, what its author should repair, and which names are brought twice."""
+    """Plugins that do not load, warnings for their authors, and names that several plugins provide."""
     known = registry()
     if known.broken:
         print_lines("")
@@ -107,7 +107,7 @@ def _show_faults() -> None:
         )
     remarks = [[plugin.label, text] for plugin in known.plugins for text in plugin.remarks]
     remarks += [
-        [", ".join(homes), f"both provide {kind} {name!r}; pick one by distribution:{name}"]
+        [", ".join(homes), f"both provide {kind} {name!r}; pick one with distribution:{name}"]
         for kind, name, homes in known.duplicates()
     ]
     if remarks:
@@ -116,7 +116,7 @@ def _show_faults() -> None:
 
 
 def _facts_of(plugin: Plugin, method: Card | Composition) -> dict[str, str]:
-    """The cells of a method's row by column."""
+    """The cells of a method's row, by column."""
     verified = verified_text(plugin, method)
     also = f" (= {method.flags()})" if isinstance(method, Composition) else ""
     return {

@@ -27,8 +27,8 @@ from alignzoo.report import Reporter
 @cli_command("run", cls=PlanCommand)
 @run_options
 @recipe_option
-@click.option("--resume", metavar="RUN", help="resume the run in this folder, by its own plan")
-@click.option("--dry-run", is_flag=True, help="check that all is there, show the plan and stop")
+@click.option("--resume", metavar="RUN", help="resume the run in this folder with its own plan")
+@click.option("--dry-run", is_flag=True, help="check that everything exists, show the plan and stop")
 @json_option
 @click.pass_context
 def command(
@@ -36,11 +36,10 @@ def command(
 ) -> None:
     """Train a model on preference data.
 
-    Without --model and --data it trains the embedded model on the embedded data, with the settings of the recipe
-    `sandbox` in place of the defaults. The run folder, printed at the end, holds the plan, the metrics, the result,
-    checkpoints and the model.
+    Without --model and --data, it trains the embedded model on the embedded data with the settings of the recipe
+    `sandbox`. The run folder, printed at the end, contains the plan, metrics, results, checkpoints and the model.
 
-    Name methods beside --help to see their options: alignzoo run --loss ipo --help
+    Name methods together with --help to see their options: alignzoo run --loss ipo --help
     """
     if resume is not None:
         trusting, others = split_trust(ctx)
@@ -73,7 +72,7 @@ def _reporter() -> Reporter:
 def _refuse(given: Sequence[str]) -> None:
     if given:
         raise UsageError(
-            f"--resume does not go with {', '.join(given)}: a resumed run keeps its plan",
+            f"--resume cannot be combined with {', '.join(given)}: a resumed run keeps its plan",
             hint="leave them out, or start a new run with --out",
         )
 
@@ -88,7 +87,7 @@ def _finish(result: Any, as_json: bool) -> None:
 
 
 def _check(plan: Plan) -> None:
-    """Refuse a plan whose model, data or optimizer is not there; say what was not looked up."""
+    """Reject a plan whose model, data or optimizer does not exist; note what was not checked."""
     from alignzoo.cli.existence import check_existence
 
     problems, unchecked = check_existence(plan)

@@ -1,4 +1,4 @@
-"""Which methods a command line speaks of, looked at before it is parsed: their options become flags of that line."""
+"""The methods named on a command line, found before parsing so that their options become flags."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Words:
     """A command line before it is parsed.
 
     Attributes:
-        recipes: what each ``--recipe`` names, read once; or why it cannot be read.
+        recipes: the content of each ``--recipe``, read once; or why it cannot be read.
         found: the methods that the recipes and the line name.
     """
 
@@ -38,7 +38,7 @@ class Words:
 
 
 def words_of(args: Sequence[str]) -> Words:
-    """The recipes and methods of a line; mistakes in them are left to the command."""
+    """The recipes and methods of a line; the command itself reports mistakes in them."""
     typed = _typed(args)
     recipes = {name: _read(name) for name in typed.get("recipe", [])}
     layers = [layer for layer in recipes.values() if isinstance(layer, Layer)]
@@ -56,7 +56,7 @@ def _read(name: str) -> Layer | AlignzooError:
 
 
 def _typed(args: Sequence[str]) -> dict[str, list[str]]:
-    """All that is typed after each ``--flag``, or behind its ``=``; a switch has its yes or no."""
+    """The values typed after each ``--flag`` or its ``=``; a switch has its yes or no."""
     found: dict[str, list[str]] = {}
     for word, following in itertools.pairwise([*args, "--"]):
         name, stated, value = word.removeprefix("--").partition("=")
@@ -69,6 +69,6 @@ def _typed(args: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _as_values(typed: dict[str, list[str]]) -> dict[str, Any]:
-    """As a layer has them: the last value of each word, all names of a kind of which a run may have several."""
+    """As a layer: the last value of each option, and all names of kinds that can have several methods."""
     several = {name for name, kind in KINDS.items() if kind.several}
     return {name: values if name in several else values[-1] for name, values in typed.items()}

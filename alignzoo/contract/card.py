@@ -1,6 +1,6 @@
-"""What a plugin declares: a method's card with its options model, and smaller cards for what is not a method.
+"""What a plugin declares: a method's card with its options model, and smaller cards for other extensions.
 
-A card is frozen and needs no torch, so listings, help and the resolver read it without loading what it stands for.
+A card is frozen and needs no torch, so listings, help and the resolver read it without loading its target.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pydantic.fields import FieldInfo
 from alignzoo.contract.values import Values
 
 PLUGIN_API = 2
-"""The version of the plugin contract this alignzoo speaks; what it promises is in docs/compatibility.md."""
+"""The version of the plugin contract that this alignzoo supports; docs/compatibility.md lists its guarantees."""
 OLDEST_PLUGIN_API = 1
-"""The oldest version that still works. A card made for one outside this range is listed as broken."""
+"""The oldest supported version. A card for a version outside this range is listed as broken."""
 
 Need = Literal[
     "reference",
@@ -35,13 +35,13 @@ Need = Literal[
 PROVIDED: frozenset[Need] = frozenset(
     {"reference", "token-logps", "scores", "reward", "groups", "probe", "swap", "labels", "mismatched"}
 )
-"""What the core can supply today; a method that needs anything else is refused by the resolver."""
+"""What the core can supply; the resolver rejects a method that needs anything else."""
 
 
 NONE = "none"
-"""``--KIND none``: no method of a kind that stacks, whatever a recipe names."""
+"""``--KIND none``: no method of a stacked kind, overriding recipes."""
 WEIGHT = "weight"
-"""``--KIND.NAME.weight``: what a method of a mixture counts, beside its options."""
+"""``--KIND.NAME.weight``: a method's weight in a mixture, next to its options."""
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 TARGET = r"^[\w.]+:\w+$"
@@ -51,21 +51,21 @@ TARGET = r"^[\w.]+:\w+$"
 class Options(Values):
     """Base of every options model: unknown names are errors, values are frozen, numbers are finite.
 
-    Each field carries its type, bounds, default and one line of help (``Field(0.1, gt=0, description=...)``); one that
-    may be infinite or NaN says ``allow_inf_nan=True``.
+    Each field has a type, bounds, default and one line of help (``Field(0.1, gt=0, description=...)``); a field that
+    may be infinite or NaN sets ``allow_inf_nan=True``.
     """
 
     def needs(self) -> frozenset[Need]:
-        """What these particular values need beyond what the card states."""
+        """Needs of these particular values, beyond the card's."""
         return frozenset()
 
     def couples(self) -> bool:
-        """Whether these particular values make a loss or wrapper batch-coupled that is not so by its card."""
+        """Whether these particular values make a loss or wrapper batch-coupled, even if its card does not say so."""
         return False
 
 
 def is_path(field: FieldInfo) -> bool:
-    """Whether an option names a file or folder: of type ``Path``, or with ``json_schema_extra={"path": True}``."""
+    """Whether an option names a file or folder: type ``Path``, or ``json_schema_extra={"path": True}``."""
     extra = field.json_schema_extra
     return field.annotation is Path or (isinstance(extra, dict) and bool(extra.get("path")))
 
@@ -75,11 +75,11 @@ class _Frozen(BaseModel):
 
 
 class PluginAPIError(Exception):
-    """A card was made for a plugin contract that this alignzoo does not speak."""
+    """A card was written for a plugin contract that this alignzoo does not support."""
 
 
 class _Declared(_Frozen):
-    """What every card has: a name, a line about it, and the plugin contract it was written for (1 if it says none)."""
+    """The base of every card: a name, a one-line summary, and the plugin API it was written for (default 1)."""
 
     name: Name
     summary: str
@@ -88,20 +88,20 @@ class _Declared(_Frozen):
     @model_validator(mode="before")
     @classmethod
     def _speaks_our_api(cls, values: Any) -> Any:
-        """Before all else: a card of another contract may well have fields that this one does not know."""
+        """Runs first: a card for another API version may have fields that this one does not know."""
         api = values.get("api", 1) if isinstance(values, Mapping) else 1
         if isinstance(api, int) and not OLDEST_PLUGIN_API <= api <= PLUGIN_API:
             speaks = f"{OLDEST_PLUGIN_API} to {PLUGIN_API}" if OLDEST_PLUGIN_API < PLUGIN_API else str(PLUGIN_API)
             newer = api > PLUGIN_API
             raise PluginAPIError(
-                f"{values.get('name')!r} is made for plugin API {api}, this alignzoo speaks {speaks}: "
+                f"{values.get('name')!r} is written for plugin API {api}, this alignzoo supports {speaks}: "
                 + ("upgrade alignzoo" if newer else "upgrade the plugin")
             )
         return values
 
 
 class Paper(_Frozen):
-    """Where a method was published."""
+    """The publication of a method."""
 
     title: str
     arxiv: str | None = None
@@ -111,14 +111,14 @@ class Paper(_Frozen):
 
 
 class Verified(_Frozen):
-    """One source the implementation was checked against, and the name of the test that does it."""
+    """A source the implementation is verified against, and the name of the test that does it."""
 
     against: str
     test: str
 
 
 class Card(_Declared):
-    """The facts that methods of every kind have; each kind adds its own, in a class of its own.
+    """The facts common to methods of every kind; each kind adds its own in a subclass.
 
     ``Card(kind="loss", …)`` builds that class.
 
@@ -126,8 +126,8 @@ class Card(_Declared):
         target: ``"package.module:Class"``, imported only when the method is built.
         formula: in the paper's symbols.
         needs: what the method reads beyond summed policy log-probs and lengths.
-        expected_failures: rules of the contract (:mod:`alignzoo.testing`) that the method cannot keep, each with the
-            reason; a rule that is kept after all fails as well.
+        expected_failures: rules of the contract (:mod:`alignzoo.testing`) that the method cannot satisfy, each with the
+            reason; a rule that passes unexpectedly fails the check as well.
     """
 
     kind: str
@@ -154,7 +154,7 @@ class Card(_Declared):
     @model_validator(mode="before")
     @classmethod
     def _facts_are_of_this_kind(cls, values: Any) -> Any:
-        """Facts of other kinds: API 1 had one card for all of them, and there they are dropped."""
+        """Facts of other kinds: API 1 had one card class for all kinds, so there they are dropped."""
         if not isinstance(values, Mapping):
             return values
         from alignzoo.contract.kinds import KINDS
@@ -162,11 +162,11 @@ class Card(_Declared):
         owners = {name: kind.name for kind in KINDS.values() for name in kind.facts if name not in cls.model_fields}
         foreign = [name for name in values if name in owners]
         if foreign and values.get("api", 1) != 1:
-            raise ValueError(f"{foreign[0]!r} is a fact of kind {owners[foreign[0]]}, not of {values.get('kind')}")
+            raise ValueError(f"{foreign[0]!r} belongs to kind {owners[foreign[0]]}, not to {values.get('kind')}")
         return {name: value for name, value in values.items() if name not in foreign}
 
     def facts(self) -> list[tuple[str, str]]:
-        """What the card states beyond the facts that all kinds have, as ``(name, text)`` for ``info`` and the docs."""
+        """The kind-specific facts of the card, as ``(name, text)`` for ``info`` and the docs."""
         return []
 
     @field_validator("options")
@@ -215,11 +215,11 @@ class Composition(_Declared):
             if given.get(name)
         }
         if values.get("kind", "loss") not in parts:
-            raise ValueError(f"a composition of kind {values.get('kind', 'loss')} names no part of that kind")
+            raise ValueError(f"a composition of kind {values.get('kind', 'loss')} must name a part of that kind")
         return {name: value for name, value in values.items() if name not in KINDS} | {"parts": parts}
 
     def flags(self) -> str:
-        """The command-line words the name stands for."""
+        """The command-line flags the name stands for."""
         kinds = sorted(self.parts, key=lambda kind: kind != self.kind)
         return " ".join(f"--{kind} {name}" for kind in kinds for name in self.parts[kind])
 
@@ -229,7 +229,7 @@ EXTENSION_KINDS: tuple[ExtensionKind, ...] = get_args(ExtensionKind)
 
 
 class Extension(_Declared):
-    """Something a plugin brings that is not a method. ``target`` is imported only when it is used.
+    """An extension other than a method. ``target`` is imported only when it is used.
 
     ==========  ====================================================================================
     kind        what the target is
@@ -237,12 +237,12 @@ class Extension(_Declared):
     command     a ``click`` command: ``alignzoo NAME``
     observer    a subclass of :class:`alignzoo.observers.RunObserver`: ``--observe NAME``
     format      a :class:`alignzoo.data.formats.Layout`: ``--data.format NAME``
-    judge       a function of a request and an answer that gives a verdict: ``--judge NAME``
-    model       a function without arguments that gives a folder, a ``.gguf`` file or a hub id:
+    judge       a function of a request and an answer that returns a verdict: ``--judge NAME``
+    model       a function without arguments that returns a folder, a ``.gguf`` file or a hub id:
                 ``--model NAME``
     data        a subclass of :class:`alignzoo.interfaces.DataSource`: ``--data NAME``; its card is a
                 :class:`DataExtension`
-    evaluator   a subclass of :class:`alignzoo.interfaces.Evaluator`, which data name on their card;
+    evaluator   a subclass of :class:`alignzoo.interfaces.Evaluator`, named on the cards of data;
                 its own card is an :class:`EvaluatorExtension`
     ==========  ====================================================================================
 
@@ -265,9 +265,9 @@ class DataExtension(Extension):
     """Data by name.
 
     Attributes:
-        held_out: it has a ``validation`` split; otherwise a share of the training prompts is held out.
-        layout: the layout of its rows; detected where it is None.
-        clean: none of its rows is malformed, so that there is nothing for ``--data.strict`` to refuse.
+        held_out: whether it has a ``validation`` split; otherwise a share of the training prompts is held out.
+        layout: the layout of its rows; None detects it.
+        clean: no row is malformed, so ``--data.strict`` has nothing to reject.
         evaluator: the evaluator of runs on this data.
     """
 
@@ -282,7 +282,7 @@ class EvaluatorExtension(Extension):
     """Figures from a policy's own answers.
 
     Attributes:
-        judge: the judge where the run names none (``--judge``); an evaluator without one takes no judge.
+        judge: the default judge (``--judge`` overrides it); an evaluator without one takes no judge.
     """
 
     kind: Literal["evaluator"] = "evaluator"

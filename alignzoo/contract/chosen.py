@@ -1,4 +1,4 @@
-"""What rules about a combination of methods see of it."""
+"""The view of a combination of methods that conflict rules get."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Chosen(Protocol):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What it needs with the options that it has."""
+        """Its needs, given its options."""
 
 
 Choice = Mapping[str, Sequence[Chosen]]
-"""The methods of a run by kind; every kind is there."""
+"""The methods of a run by kind; every kind is a key."""

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """What an evaluator works with.
+    """The inputs of an evaluator.
 
     Attributes:
         model: the policy with all its weights, anything with transformers' ``generate``.
         tokenizer: the policy's.
-        judge: what the run judges answers by; None where the evaluator's card names no judge.
+        judge: the run's judge of answers; None if the evaluator's card names none.
     """
 
     model: Any
@@ -28,7 +28,7 @@ class EvaluationContext:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under their column titles."""
+    """Rows of text under column titles."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -38,12 +38,12 @@ class Evaluator:
     """Figures from a policy's own answers, built without arguments; runs on the main process only."""
 
     def figures(self, run: EvaluationContext) -> Mapping[str, float]:
-        """Finite numbers by name; the run logs them under ``EVALUATOR/NAME``.
+        """Finite numbers by name, logged under ``EVALUATOR/NAME``.
 
-        Leave the model, its training flags and the random state as they were found.
+        Must not change the model, its training flags or the random state.
         """
         raise NotImplementedError
 
     def table(self, before: Mapping[str, float], after: Mapping[str, float]) -> Table | None:
-        """What a run prints at its end, from two results of :meth:`figures`; None prints nothing."""
+        """The table printed at the end of a run, from two results of :meth:`figures`; None prints nothing."""
         return None

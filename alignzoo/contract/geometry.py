@@ -23,12 +23,12 @@ class GeometryCard(Card):
     """The facts of a controller.
 
     Attributes:
-        companion: it leaves the gradient to another one and acts after the optimizer's step; a run has room for any
-            number of these beside the one that takes the gradient.
-        averages: a companion whose weights are evaluated and saved in place of the trained ones; a run has room for
+        companion: it leaves the gradient to another controller and acts after the optimizer step; a run can have any
+            number of companions next to the one that takes the gradient.
+            averages: a companion whose weights are evaluated and saved in place of the trained ones; a run can have
             one.
-        passes: forward-backward passes a step takes at most.
-        sharded: it works on weights of which every rank holds some rows (DTensors, under FSDP2).
+        passes: maximum number of forward-backward passes per step.
+        sharded: it works on sharded weights, of which every rank holds some rows (DTensors, under FSDP2).
     """
 
     kind: Literal["geometry"] = "geometry"
@@ -42,24 +42,24 @@ class GeometryCard(Card):
         passes = f"at most {self.passes} forward-backward {'pass' if self.passes == 1 else 'passes'} per step"
         return [
             ("passes", "" if self.companion else passes),
-            ("companion", f"yes: it acts after the optimizer's step{averages}" if self.companion else ""),
+            ("companion", f"yes, acts after the optimizer step{averages}" if self.companion else ""),
             ("sharded weights", "yes, under FSDP2" if self.sharded else "no: launch with plain data parallelism"),
         ]
 
 
 def conflicts(choice: Choice, launch: str) -> Iterator[AlignzooError]:
-    """Controllers that need whole weights, on a launch that shards them."""
+    """Controllers that need whole weights on a launch that shards them."""
     for method in choice["geometry"] if launch == "fsdp" else ():
         if not getattr(method.card, "sharded", False):
             yield IncompatibleError(
-                f"geometry {method.card.name!r} does not work on sharded weights: its card does not say `sharded`",
+                f"geometry {method.card.name!r} does not support sharded weights (no `sharded` on its card)",
                 hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or choose another geometry",
             )
 
 
 @dataclass(frozen=True)
 class StepLoss:
-    """What a step reports.
+    """The report of a step.
 
     Attributes:
         value: the objective at the weights before the step, ``()``, detached.
@@ -86,24 +86,24 @@ class GeometryController(Method):
     """Where in weight space the gradient of an optimizer step is taken."""
 
     retired: ClassVar[dict[str, str]] = {
-        "per_pair": "a controller no longer changes the values of pairs; make that a robust wrapper, and a Composition "
+        "per_pair": "controllers no longer change the values of pairs; write a robust wrapper, and a Composition "
         "of kind geometry that names both"
     }
 
     def setup(self, run: SetupContext) -> None:
-        """Called once before training, on the weights that training starts from."""
+        """Called once before training, with the initial weights."""
 
     def step(self, ctx: StepContext) -> StepLoss:
-        """Leave the step's gradient in ``.grad`` and the weights, buffers and flags as they were found.
+        """Leave the step's gradient in ``.grad``, and the weights, buffers and flags unchanged.
 
-        Not called where the card says ``companion``.
+        Not called if the card says ``companion``.
         """
         raise NotImplementedError
 
     def after_step(self, ctx: StepContext) -> None:
-        """Called when the optimizer has moved the weights: they may be read, and changed in place."""
+        """Called after the optimizer has updated the weights: they may be read, and changed in place."""
 
     @contextmanager
     def for_evaluation(self) -> Iterator[None]:
-        """A context manager: inside, the model has the weights to evaluate and to save; after, those to train on."""
+        """A context manager: inside, the model has the weights to evaluate and save; afterwards, those to train on."""
         yield

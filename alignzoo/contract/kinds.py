@@ -13,18 +13,18 @@ from typing import Literal
 
 from alignzoo.base.shown import shown
 from alignzoo.base.suggest import suggest
-from alignzoo.contract import geometry, loss, reward, robust
+from alignzoo.contract import aggregation, geometry, loss, reward, robust
 from alignzoo.contract.card import Card, Need
 from alignzoo.contract.chosen import Choice
 from alignzoo.contract.method import Method
 from alignzoo.errors import AlignzooError
 
 Multiplicity = Literal["one", "mixture", "stack", "one + companions", "optional"]
-"""How many methods of a kind a run has: exactly one; one or several with weights; any number in order; one and any
+"""How many methods of a kind a run has: exactly one; a weighted mixture; an ordered stack of any size; one plus any
 number of companions (the card's fact ``companion``), the one first; one or none."""
 Default = Callable[[Mapping[str, Sequence[Card]], frozenset[Need]], tuple[str, ...]]
-"""The methods that a run has by default, as ``distribution:name``, from the cards of the other kinds and what these
-methods need with their options."""
+"""The default methods of a run, as ``distribution:name``, from the cards of the other kinds and their needs with the
+given options."""
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,22 @@ class Kind:
 
     Attributes:
         name: on the command line (``--NAME``), in recipes and in files.
-        noun: what messages call such a method.
+        noun: the name of such a method in messages.
         base: the class that methods extend.
         card: the class of their cards.
         multiplicity: how many a run has.
-        stage: which part of a run calls it, and on what.
-        help: of the flag, without the default where that is one name.
+        stage: the part of a run that calls it, and its input.
+        help: of the flag, without a default that is a single name.
         rules: ``module:attribute`` of its contract rules.
         template: of ``alignzoo new``.
-        default: the method of a run that names none, as ``distribution:name``; or a function that gives what fits the
-            other methods. Where it is a function, the plan in words leaves the default out.
-        serves: the needs that it meets; a run has such a method only where another one needs one of them. Empty: it is
-            needed by itself.
-        rivals: facts of the card that only one method of a run may have, each with what such methods do.
-        role: what the one method does that has no companion's fact, where a run has one and companions.
+        default: the method of a run that names none, as ``distribution:name``; or a function of the other methods. The
+            plan's sentence omits a default from a function.
+        serves: the needs it meets; a run has such a method only if another one needs one of them. Empty: always needed.
+            rivals: card facts that only one method of a run may have, each with what such methods do.
+            role: what the one method that is not a companion does, in kinds with companions.
         conflicts: what cannot be combined, from the methods by kind and the launch.
-        others: the key in ``plan.yaml`` of what a run has besides the first method, where it has at least one.
-        beside: words that a short run of such a method needs, so that something uses it.
+        others: the key in ``plan.yaml`` for methods after the first.
+        beside: flags for a short run of such a method, so that something uses it.
     """
 
     name: str
@@ -71,7 +70,7 @@ class Kind:
 
     @property
     def phrase(self) -> str:
-        """What such a method is called where nothing else says which kind is meant: ``robust wrapper``."""
+        """The name of such a method including its kind: ``robust wrapper``."""
         return self.noun if self.noun == self.name else f"{self.name} {self.noun}"
 
     @property
@@ -86,7 +85,7 @@ class Kind:
 
     @property
     def facts(self) -> list[str]:
-        """The facts of the card that only this kind has."""
+        """The card facts specific to this kind."""
         return [name for name in self.card.model_fields if name not in Card.model_fields]
 
 
@@ -100,7 +99,7 @@ KINDS: dict[str, Kind] = {
             card=loss.LossCard,
             multiplicity="mixture",
             stage="objective: one value per pair, response or list",
-            help="loss; several are added up, each times its --loss.NAME.weight (repeatable)",
+            help="loss; several form a sum weighted by --loss.NAME.weight (repeatable)",
             rules="alignzoo.testing.losses:RULES",
             template="loss",
             default="alignzoo:dpo",
@@ -108,18 +107,31 @@ KINDS: dict[str, Kind] = {
             others="terms",
         ),
         Kind(
+            name="aggregation",
+            noun="aggregation",
+            base=aggregation.Aggregation,
+            card=aggregation.AggregationCard,
+            multiplicity="optional",
+            stage="objective: log-probs of tokens become those of responses",
+            help="how log-probs of tokens become the log-prob of a response [default: the loss's]",
+            rules="alignzoo.testing.aggregations:RULES",
+            template="aggregation",
+            default=aggregation.default,
+            conflicts=aggregation.conflicts,
+        ),
+        Kind(
             name="robust",
             noun="wrapper",
             base=robust.RobustWrapper,
             card=robust.RobustCard,
             multiplicity="stack",
-            stage="objective: values become the scalar that is minimised",
+            stage="objective: from values to the scalar to minimise",
             help="robust wrapper, innermost first (repeatable)",
             rules="alignzoo.testing.robust:RULES",
             template="robust",
             rivals={
                 "aggregates": "replace the mean over the step",
-                "relabels": "put labels of their own in the data's place",
+                "relabels": "replace the data's labels",
             },
             conflicts=robust.conflicts,
         ),
@@ -129,12 +141,12 @@ KINDS: dict[str, Kind] = {
             base=geometry.GeometryController,
             card=geometry.GeometryCard,
             multiplicity="one + companions",
-            stage="step: where the gradient is taken, and what happens after the optimizer's step",
+            stage="step: where the gradient is taken, and what happens after the optimizer step",
             help="geometry controller, and its companions (repeatable)",
             rules="alignzoo.testing.geometry:RULES",
             template="geometry",
             default="alignzoo:plain",
-            rivals={"averages": "take the weights' place in evaluation and in what is saved"},
+            rivals={"averages": "replace the weights for evaluation and saving"},
             role="choose where the gradient is taken",
             conflicts=geometry.conflicts,
             others="companions",
@@ -146,7 +158,7 @@ KINDS: dict[str, Kind] = {
             card=reward.RewardCard,
             multiplicity="optional",
             stage="session: scores of all responses, before training",
-            help="where scores come from, if a method reads any [default: column or probe]",
+            help="source of response scores, if a method reads any [default: column or probe]",
             rules="alignzoo.testing.rewards:RULES",
             template="reward",
             default=reward.default,
@@ -166,4 +178,4 @@ def kind_of(name: object) -> Kind:
     if isinstance(name, str) and name in KINDS:
         return KINDS[name]
     close = suggest(name, KINDS) if isinstance(name, str) else None
-    raise ValueError(f"there is no kind {shown(name)}; " + (close or f"there are: {', '.join(KINDS)}"))
+    raise ValueError(f"there is no kind {shown(name)}; " + (close or f"kinds: {', '.join(KINDS)}"))

@@ -1,4 +1,4 @@
-"""What all methods share, whatever their kind."""
+"""The common base of all methods."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class Method:
     """Built from its validated options; its state goes into checkpoints.
 
     Attributes:
-        retired: what an older plugin API called on methods of a kind, and what to do in its place; a class that still
-            has it is refused.
+        retired: methods of an older plugin API, each with its replacement; a class that still defines one is
+            rejected.
     """
 
     retired: ClassVar[dict[str, str]] = {}
@@ -21,8 +21,8 @@ class Method:
         self.options: Any = options
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs beyond the options: tensors, numbers and strings only."""
+        """The state a resumed run needs beyond the options: tensors, numbers and strings only."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` gave."""
+        """Restore the result of :meth:`state_dict`."""

@@ -1,4 +1,4 @@
-"""``PairBatch``: the few numbers per pair that a loss on pairs reads."""
+"""``PairBatch``: the numbers per pair that a loss on pairs reads."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class PairBatch:
     Attributes:
         chosen_logps, rejected_logps: nats, summed over the response's tokens, under the policy.
         chosen_lengths, rejected_lengths: response tokens, EOS counted.
-        ref_chosen_logps, ref_rejected_logps: the same sums under the frozen reference, where a method needs it.
+        ref_chosen_logps, ref_rejected_logps: the same sums under the frozen reference, if a method needs it.
         chosen_token_logps, rejected_token_logps: ``(B, T)`` per response token, 0 where the mask is 0.
         ref_chosen_token_logps, ref_rejected_token_logps: ``(B, T)`` under the reference.
         chosen_token_mask, rejected_token_mask: ``(B, T)``, 1 for a response token.
-        chosen_scores, rejected_scores: rewards from outside, higher is better.
+        chosen_scores, rejected_scores: external rewards, higher is better.
         groups: int64 group index of the pair.
-        aggregation: how token log-probs became the ``*_logps``; None while they are sums.
+        aggregation: the aggregation that produced the ``*_logps``; None for sums.
     """
 
     chosen_logps: torch.Tensor
@@ -52,21 +52,21 @@ class PairBatch:
         """``(B,)`` each: log π − log π_ref of the chosen and of the rejected responses, in nats.
 
         Raises:
-            ValueError: there is no reference; the method's card has to say that it needs one.
+            ValueError: there is no reference; the method's card must declare that it needs one.
         """
         if self.ref_chosen_logps is None or self.ref_rejected_logps is None:
             raise ValueError("no reference log-probs: the method's card must declare needs={'reference'}")
         return self.chosen_logps - self.ref_chosen_logps, self.rejected_logps - self.ref_rejected_logps
 
     def per_token(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """``(B,)`` each: the policy's log-probs of chosen and rejected, divided by their lengths while they are sums;
-        the run's aggregation (``--aggregation``), where it has another one, as it is."""
+        """``(B,)`` each: the policy's log-probs of chosen and rejected, divided by their lengths if they are sums;
+        unchanged under another aggregation (``--aggregation``)."""
         if self.aggregation is not None:
             return self.chosen_logps, self.rejected_logps
         return self.chosen_logps / self.chosen_lengths, self.rejected_logps / self.rejected_lengths
 
     def present(self) -> dict[str, torch.Tensor]:
-        """The tensors that are there, by name."""
+        """The tensors that are present, by name."""
         found = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
 
@@ -92,7 +92,7 @@ class PairBatch:
         return self.map(lambda value: value[index])
 
     def swap(self) -> PairBatch:
-        """The two sides of every field exchanged: the same pairs with the opposite label."""
+        """Both sides of every field exchanged: the same pairs with the opposite label."""
         exchanged: dict[str, Any] = {_other_side(name): value for name, value in self.present().items()}
         return replace(self, **exchanged)
 

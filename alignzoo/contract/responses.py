@@ -1,7 +1,7 @@
-"""``ResponseBatch``: the few numbers per response through which the model enters every objective.
+"""``ResponseBatch``: the numbers per response through which the model enters every objective.
 
-A row of data is a prompt with k ≥ 1 responses. The responses of one prompt stand together, best first where they have
-an order; a pair is two of them, and :class:`~alignzoo.contract.pairs.PairBatch` a view of a batch by two index tensors.
+A row of data is a prompt with k ≥ 1 responses. The responses of a prompt are adjacent, best first if they are ordered;
+a pair is two of them, and :class:`~alignzoo.contract.pairs.PairBatch` is a view of a batch by two index tensors.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from alignzoo.lazy import F, torch
 DIFFERENTIABLE = ("logps", "token_logps")
 """The fields that depend on the policy; all others are constants of the step."""
 POLICY, KL = 0, 1
-"""``roles``: a response to learn from; a response to another prompt, which KTO's estimate of the KL is made of."""
+"""``roles``: a response to learn from; a response to another prompt, for KTO's estimate of the KL."""
 _SIDED = ("logps", "lengths", "token_logps", "token_mask", "scores")
-"""Fields that a pair has of either side, some of them of the reference as well."""
+"""Fields that a pair has for both sides, some of them for the reference as well."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,19 @@ class ResponseBatch:
     Attributes:
         logps: nats, summed over the response's tokens, under the policy.
         lengths: response tokens, EOS counted.
-        prompt: int64, which prompt of the batch the response belongs to: 0, 1, …, never descending.
-        ref_logps: the same sums under the frozen reference, where a method needs it.
+        prompt: int64, index of the response's prompt in the batch: 0, 1, …, non-decreasing.
+        ref_logps: the same sums under the frozen reference, if a method needs it.
         labels: int64, +1 desirable, −1 undesirable, 0 unknown.
-        ranks: int64, the place among the prompt's responses, 0 is the best; −1 where there is no order.
+        ranks: int64, rank among the prompt's responses, 0 is the best; −1 if unordered.
         roles: int64, :data:`POLICY` or :data:`KL`; the KL responses of a prompt follow its own. None: all are POLICY.
-        scores: rewards from outside, higher is better.
-        weights: how much the response counts, as the data says; 1 where it says nothing.
+        scores: external rewards, higher is better.
+        weights: the data's weight of the response; 1 if it has none.
         groups: int64 group index of the prompt.
         token_logps, ref_token_logps: ``(R, T)`` per response token, 0 where the mask is 0.
         token_mask: ``(R, T)``, 1 for a response token.
         old_logps: summed log-probs under the policy that generated the response.
-        aggregation: how token log-probs became ``logps`` and ``ref_logps``; None while they are sums.
-        paired: every prompt has two responses, the better one first; known without looking at the tensors.
+        aggregation: the aggregation that produced ``logps`` and ``ref_logps``; None for sums.
+        paired: every prompt has two responses, the better one first; known without reading tensors.
     """
 
     logps: torch.Tensor
@@ -74,12 +74,12 @@ class ResponseBatch:
         return self.logps - self.ref_logps
 
     def present(self) -> dict[str, torch.Tensor]:
-        """The tensors that are there, by name."""
+        """The tensors that are present, by name."""
         found = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
 
     def map(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> ResponseBatch:
-        """``fn`` applied to every tensor that is there."""
+        """``fn`` applied to every tensor that is present."""
         changed: dict[str, Any] = {name: fn(value) for name, value in self.present().items()}
         return replace(self, **changed)
 
@@ -104,29 +104,34 @@ class ResponseBatch:
         found = self.map(lambda value: value[kept[self.prompt]])
         return replace(found, prompt=(kept.cumsum(0) - 1)[found.prompt])
 
+    def together(self) -> torch.Tensor:
+        """``(R, R)`` bool: which responses belong to the same prompt and have the same role."""
+        same = self.prompt[:, None] == self.prompt[None, :]
+        return same if self.roles is None else same & (self.roles[:, None] == self.roles[None, :])
+
     def of_role(self, role: int) -> ResponseBatch:
-        """The responses of one role: the batch itself where all have it."""
+        """The responses of one role; the batch itself if all have it."""
         if self.roles is None:
             return self if role == POLICY else self.rows(slice(0, 0))
         return self.rows(self.roles == role)
 
     def swap(self) -> ResponseBatch:
-        """The same responses with the opposite labels, and in the opposite order of preference."""
+        """The same responses with the opposite labels and the reverse order of preference."""
         changed: dict[str, Any] = {"paired": False}
         if self.labels is not None:
             changed["labels"] = -self.labels
         if self.ranks is not None:
-            same = self.prompt[:, None] == self.prompt[None, :]
-            last = torch.where(same, self.ranks[None, :], -1).amax(1)
+            of = self._numbered()
+            last = torch.full_like(self.ranks, -1).scatter_reduce(0, of, self.ranks, "amax")[of]
             changed["ranks"] = torch.where(self.ranks < 0, self.ranks, last - self.ranks)
         return replace(self, **changed)
 
     def lists(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where the policy's responses of each prompt stand, best first.
+        """Indices of the policy's responses to each prompt, best first.
 
         Returns:
-            places ``(P, K)`` int64 into this batch, 0 where the mask is False, and that mask ``(P, K)``; K is the
-            longest list's length.
+            indices ``(P, K)`` int64 into this batch, 0 where the mask is False, and that mask ``(P, K)``; K is the
+            length of the longest list.
         """
         order = self.prompt if self.ranks is None else self.prompt * len(self) + self.ranks
         places = torch.argsort(order, stable=True)
@@ -137,20 +142,31 @@ class ResponseBatch:
         return torch.zeros_like(mask, dtype=torch.long).masked_scatter(mask, places), mask
 
     def pair_places(self) -> tuple[torch.Tensor | slice, torch.Tensor | slice]:
-        """Where the chosen and the rejected response of each pair stand: every response against each one of its prompt
-        that is worse. Of two responses to every prompt that is one pair a prompt, in order."""
+        """Indices of the chosen and the rejected response of each pair: every response against each worse one of
+        its prompt. With two responses to every prompt, that is one pair per prompt, in order."""
         if self.paired:
             return slice(0, None, 2), slice(1, None, 2)
         if self.ranks is None:
-            raise ValueError("these responses have no order, so there are no pairs of them")
-        same = self.prompt[:, None] == self.prompt[None, :]
-        better = (self.ranks[:, None] >= 0) & (self.ranks[:, None] < self.ranks[None, :])
-        chosen, rejected = (same & better).nonzero(as_tuple=True)
-        return chosen, rejected
+            raise ValueError("these responses are unordered, so they form no pairs")
+        of, every = self._numbered(), torch.arange(len(self), device=self.prompt.device)
+        sizes = torch.zeros_like(of).index_add(0, of, torch.ones_like(of))  # of each prompt
+        starts, with_it = sizes.cumsum(0) - sizes, sizes[of]
+        # Each response with all of its prompt: as many couples as these are, not R².
+        first = every.repeat_interleave(with_it)
+        within = torch.arange(len(first), device=first.device) - (with_it.cumsum(0) - with_it)[first]
+        second = starts[of][first] + within
+        better = (self.ranks[first] >= 0) & (self.ranks[first] < self.ranks[second])
+        return first[better], second[better]
+
+    def _numbered(self) -> torch.Tensor:
+        """``(R,)``: the prompts of these responses, numbered from 0 without a gap."""
+        another = torch.ones_like(self.prompt)
+        another[1:] = self.prompt[1:] != self.prompt[:-1]
+        return another.cumsum(0) - 1
 
     def chosen_places(self) -> torch.Tensor | slice:
-        """Where the responses to imitate stand: the best of each prompt that has an order; of the others those that are
-        desirable or have no label."""
+        """Indices of the responses to imitate: the best of each ordered prompt; of the others, those desirable or
+        unlabelled."""
         if self.paired:
             return slice(0, None, 2)
         wanted = torch.ones_like(self.prompt, dtype=torch.bool) if self.labels is None else self.labels >= 0
@@ -173,7 +189,7 @@ class ResponseBatch:
 
     @staticmethod
     def of_pairs(pairs: PairBatch) -> ResponseBatch:
-        """The 2B responses of B pairs, the chosen one of each first."""
+        """The 2B responses of B pairs, each pair's chosen one first."""
         found: dict[str, Any] = {"aggregation": pairs.aggregation}
         for name, value in pairs.present().items():
             if "chosen" in name:
@@ -192,7 +208,7 @@ class ResponseBatch:
 
     @staticmethod
     def cat(batches: Sequence[ResponseBatch]) -> ResponseBatch:
-        """One batch of all responses in order, prompts numbered on; token fields are zero-padded to the longest T."""
+        """One batch of all responses in order, prompts renumbered; token fields are zero-padded to the longest T."""
         if len(batches) == 1:
             return batches[0]
         joined: dict[str, Any] = {
@@ -211,7 +227,7 @@ class ResponseBatch:
 
 
 def _numbered_on(prompts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The prompts' numbers behind each other; no device is waited for."""
+    """Concatenated prompt numbers, without a device synchronisation."""
     numbered, first = list[torch.Tensor](), torch.zeros((), dtype=torch.long, device=prompts[0].device)
     for prompt in prompts:
         numbered.append(prompt + first)

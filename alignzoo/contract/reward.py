@@ -1,4 +1,4 @@
-"""Rewards: scores of responses, from outside of the objective."""
+"""Rewards: scores of responses from outside the objective."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ class RewardCard(Card):
 
 
 def default(cards: Mapping[str, Sequence[Card]], needs: frozenset[Need]) -> tuple[str, ...]:
-    """The reward of a run that names none: the data's columns where a method asks for scores, else the safety probe;
-    none where no method reads any."""
+    """The reward of a run that names none: the data's columns if a method needs scores, else the safety probe; none if
+    no method reads any."""
     if "scores" in needs:
         return ("alignzoo:column",)
     return ("alignzoo:probe",) if "reward" in needs else ()
 
 
 class Reward(Method):
-    """A score for every response, from outside of the objective; released before training starts."""
+    """A score for every response, from outside the objective; released before training starts."""
 
     def setup(self, run: RewardContext) -> None:
-        """Called once, on every rank, before anything is scored; load what is heavy in :meth:`scores`."""
+        """Called once on every rank before scoring; load heavy objects in :meth:`scores`."""
 
     def identity(self) -> str:
-        """What the scores depend on beyond the options that are no paths, and beyond the responses: a hash of weights
-        that are read, say. Equal identities mean equal scores, which are then taken from an earlier run."""
+        """What the scores depend on besides the responses and the options that are not paths, for example a hash of the
+        weights. Equal identities mean equal scores, which are then reused from an earlier run."""
         return ""
 
     def scores(self, responses: Sequence[Response]) -> Sequence[float]:
-        """One finite number per response, higher is better; that of a response does not depend on the others.
+        """One finite number per response, higher is better, independent of the other responses.
 
-        Called on every rank, with some of the responses of its share at a time.
+        Called on every rank, with a part of its share at a time.
         """
         raise NotImplementedError

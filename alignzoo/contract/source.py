@@ -1,4 +1,4 @@
-"""Data that a plugin brings by name: rows, from wherever it has them."""
+"""Named data that a plugin provides, as rows from any source."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class DataSource:
     """Data by name (``--data NAME``), built without arguments."""
 
     def rows(self, split: Split) -> Iterable[Mapping[str, Any]]:
-        """The rows of a split, the same ones in the same order at every call.
+        """The rows of a split, the same rows in the same order at every call.
 
-        Their columns are those of a built-in layout, or of one that a plugin brings. ``validation`` is asked for only
-        where the card says ``held_out``.
+        Their columns follow a built-in layout or one that a plugin provides. ``validation`` is requested only if
+        the card says ``held_out``.
         """
         raise NotImplementedError

@@ -1,7 +1,7 @@
-"""What a controller sees of a run and of a step: the verbs that the contract promises, whatever trainer gives them.
+"""A controller's view of a run and of a step, independent of the trainer that implements it.
 
-:class:`alignzoo.step.context.StepContext` and :class:`alignzoo.step.setup.SetupContext` have them. docs/steps.md says
-more.
+:class:`alignzoo.step.context.StepContext` and :class:`alignzoo.step.setup.SetupContext` implement it; see
+docs/steps.md.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class SetupContext(Protocol):
-    """What a controller may look at once, before training."""
+    """What a controller can read once, before training."""
 
     @property
     def model(self) -> torch.nn.Module:
-        """The policy with the weights training starts from, unwrapped."""
+        """The policy with the initial weights, unwrapped."""
 
     @property
     def seed(self) -> int: ...
@@ -33,7 +33,7 @@ class SetupContext(Protocol):
 
     @property
     def probe(self) -> Callable[[str | None], Any]:
-        """The safety probe of that model: trained now, reused, or read from the given folder."""
+        """The safety probe of that model: trained now, reused, or loaded from the given folder."""
 
     @property
     def folder(self) -> Path | None:
@@ -41,30 +41,30 @@ class SetupContext(Protocol):
 
     @property
     def steps(self) -> int | None:
-        """Optimizer steps of the whole run, None outside of one."""
+        """Optimizer steps of the whole run; None outside a run."""
 
     @property
     def texts(self) -> Callable[[str | None, int], list[list[int]]]:
-        """Token ids of so many general texts from a file, or else of training data."""
+        """Token ids of this many general texts from a file, or else of training data."""
 
 
 class StepContext(Protocol):
-    """One optimizer step. Every verb evaluates the whole step's objective at the weights as they are now."""
+    """One optimizer step. Every method evaluates the whole step's objective at the current weights."""
 
     step: int
     """0-based optimizer step."""
     metrics: dict[str, float]
-    """What :meth:`log` has put into this step's line."""
+    """The metrics added with :meth:`log` in this step."""
 
     @property
     def engine(self) -> Any:
-        """Of the run; ``engine.model`` is the model that is trained."""
+        """The run's engine; ``engine.model`` is the model being trained."""
 
     @property
     def device(self) -> torch.device: ...
 
     def trainable(self) -> list[torch.nn.Parameter]:
-        """The weights that the optimizer moves: all, or an adapter's."""
+        """The trainable weights: all, or an adapter's."""
 
     def named_trainable(self) -> dict[str, torch.nn.Parameter]:
         """The same by name."""
@@ -79,30 +79,30 @@ class StepContext(Protocol):
         """The objective without any gradient."""
 
     def by_row(self, loss: StepLoss) -> torch.Tensor:
-        """``(P,)``: the mean value of each row's pairs or responses in a report."""
+        """``(P,)``: the mean value over each row's pairs or responses in a report."""
 
     def anchored(self) -> StepContext:
-        """This step with every log-prob measured from its value at the weights as they are now."""
+        """This step with every log-prob relative to its value at the current weights."""
 
     def only(self, kept: torch.Tensor) -> StepContext:
-        """This step with the objective of some of its rows, ``kept`` ``(P,)`` bool."""
+        """This step with the objective of a subset of its rows, ``kept`` ``(P,)`` bool."""
 
     def parts(self) -> Iterator[StepContext]:
-        """One context per micro-batch, with an objective of its own."""
+        """One context per micro-batch, each with its own objective."""
 
     def join(self, losses: Sequence[StepLoss]) -> StepLoss:
-        """The report of the whole step from those of its parts."""
+        """The whole step's report, from those of its parts."""
 
     def perturbed(
         self, weights: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor]
     ) -> AbstractContextManager[None]:
-        """Inside, each weight is at its value plus its delta; after, its exact bits again."""
+        """Inside, each weight is perturbed by its delta; afterwards, it is restored bit for bit."""
 
     def output_axes(self, weights: Sequence[torch.Tensor]) -> list[tuple[int, ...]]:
-        """The dimensions of each weight that number its module's outputs."""
+        """The dimensions of each weight that index its module's outputs."""
 
     def generator(self, purpose: str, *, per_rank: bool = False) -> torch.Generator:
-        """A CPU generator for a draw of this step: the same on resume, and on all ranks unless asked."""
+        """A CPU generator for this step: the same on resume, and on all ranks unless requested otherwise."""
 
     def log(self, name: str, value: float | torch.Tensor) -> None:
-        """Put ``geometry/<name>`` into this step's line of metrics."""
+        """Log ``geometry/<name>`` with this step's metrics."""

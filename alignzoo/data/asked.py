@@ -1,4 +1,4 @@
-"""What the methods of a run ask of its data, checked before any weights load."""
+"""Checks the data against the methods' needs before any weights load."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 COLUMNS: dict[Need, str] = {"scores": "score", "groups": "group"}
-"""The column of the prepared data that a need of a method asks for."""
+"""The column of the prepared data for each need of a method."""
 
 
 def check_shape(prepared: Prepared, reads: Mapping[str, Reads], needs: Collection[Need], source: str) -> None:
-    """Refuse rows of a shape that a loss cannot read.
+    """Reject rows of a shape that a loss cannot read.
 
     Args:
-        reads: losses by name, and what each gives a value for.
+        reads: losses by name, with what each reads.
 
     Raises:
-        DataError: names the loss, the shape, and the shapes that it can read.
+        DataError: names the loss, the shape, and the shapes it can read.
     """
     for loss, read in reads.items():
         why = readable(read, needs, prepared.shape)
@@ -39,12 +39,12 @@ def check_shape(prepared: Prepared, reads: Mapping[str, Reads], needs: Collectio
         noun, layout = NOUNS[prepared.shape], prepared.summary.format
         raise DataError(
             f"{source}: --loss {loss} cannot train on {noun} (layout {layout}): {why}",
-            hint=f"choose a loss for {noun}, or give {able}; docs/data.md has the layouts of each",
+            hint=f"choose a loss for {noun}, or use {able}; docs/data.md lists the layouts of each",
         )
 
 
 def check_columns(needs: Collection[Need], rows: Dataset, shape: Shape, source: str) -> None:
-    """Refuse rows that lack a column which a method needs.
+    """Reject rows without a column that a method needs.
 
     Raises:
         DataError: names the columns.
@@ -52,38 +52,38 @@ def check_columns(needs: Collection[Need], rows: Dataset, shape: Shape, source: 
     for need, name in COLUMNS.items():
         if need in needs and name not in rows.column_names:
             raise DataError(
-                f"{source}: a method of this run needs {need}, and the data has no "
+                f"{source}: a method of this run needs {need}, but the data has no "
                 + " or no ".join(source_columns(name, shape)),
                 hint="add the columns, or choose another method"
                 + (f" or another source of scores ({_other_rewards()})" if need == "scores" else "")
-                + "; docs/data.md names the layouts that have them",
+                + "; docs/data.md lists the layouts that have them",
             )
 
 
 def _other_rewards() -> str:
-    """The rewards that do not take their scores from the data."""
+    """The rewards that do not read scores from the data."""
     cards = [card for _, card in registry().entries("reward") if isinstance(card, Card)]
     return ", ".join(f"--reward {card.name}" for card in cards if "scores" not in card.needs)
 
 
 def check_labels(rows: Dataset, reads: Mapping[str, Reads], source: str, report: Reporter) -> None:
-    """Look whether unpaired training rows have both labels where a loss learns from both.
+    """Check that unpaired training rows have both labels if a loss learns from both.
 
     Raises:
-        DataError: a loss imitates desirable responses, and there are none.
+        DataError: a loss imitates desirable responses, but there are none.
     """
     if "label" not in rows.column_names:
         return
     desirable = int((column(rows, "label").to_numpy() > 0).sum())
     if desirable == 0 and (imitating := [loss for loss, read in reads.items() if read == "chosen"]):
         raise DataError(
-            f"{source}: --loss {imitating[0]} trains on desirable responses, and none of the {len(rows)} training rows "
-            "is labelled so",
-            hint="look at the labels, or choose a loss that learns from undesirable responses as well",
+            f"{source}: --loss {imitating[0]} trains on desirable responses, but none of the {len(rows)} training rows "
+            "is labelled desirable",
+            hint="check the labels, or choose a loss that also learns from undesirable responses",
         )
     if desirable in (0, len(rows)) and "responses" in reads.values():
         label, other = ("undesirable", "desirable") if desirable == 0 else ("desirable", "undesirable")
         report.warn(
-            f"all {len(rows)} training rows are labelled {label}, so that the loss has nothing {other} to set against "
-            f"them; give {other} responses as well"
+            f"all {len(rows)} training rows are labelled {label}, so the loss has no {other} responses to "
+            f"contrast them with; add {other} responses"
         )

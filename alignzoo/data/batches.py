@@ -1,8 +1,7 @@
-"""The micro-batches of a step: so many rows each, or as many as a token budget holds; prepared while the previous step
-computes.
+"""The micro-batches of a step, by number of rows or token budget, prepared while the previous step computes.
 
-The loop asks a :class:`Batches` for each step and knows nothing else of where they come from. :class:`StepBatches`
-takes them from a dataset; a source that lets the policy generate responses between steps can stand in its place.
+The loop asks a :class:`Batches` for each step and does not know their origin. :class:`StepBatches` takes them from a
+dataset; a source in which the policy generates responses between steps can replace it.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ if TYPE_CHECKING:
 class Batches(Protocol):
     """A source of the steps' micro-batches.
 
-    The batches of all ranks together are one step, and every rank of a step gets equally many. What a batch holds for
-    a step must not depend on which steps were asked for before it: a resumed run begins with any of them. A source
-    that generates therefore draws from the step's number, and is called when the weights are those of that step; its
-    rows number their responses as :class:`~alignzoo.data.collate.TokenBatch` says, in any number per row.
+    The batches of all ranks together are one step, and every rank gets the same number. A step's batches must not
+    depend on which steps were requested before: a resumed run may start with any of them. A generating source therefore
+    seeds its draws with the step number, and is called when the weights are those of that step; its rows may have any
+    number of responses, in the order that :class:`~alignzoo.data.collate.TokenBatch` defines.
     """
 
     def __call__(self, step: int) -> list[TokenBatch]:
@@ -40,11 +39,11 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Sizes:
-    """How a share of rows is cut into forward passes.
+    """How a rank's rows are split into forward passes.
 
     Attributes:
-        rows: at most so many rows, where there is no budget.
-        tokens: the budget, in tokens of a forward pass, padding included.
+        rows: maximum number of rows, without a budget.
+        tokens: the budget, in tokens per forward pass, including padding.
         packed: whether a row's prompt counts once and nothing is padded.
     """
 
@@ -59,10 +58,10 @@ class Sizes:
         return int(sum(lengths.responses[row] for row in rows)) * int(max(lengths.longest[row] for row in rows))
 
     def cut(self, shares: Sequence[Sequence[int]], lengths: Lengths) -> list[list[list[int]]]:
-        """Each share as groups of rows, as many groups in each: ranks that shard their weights take the same passes.
+        """Each share as groups of rows, the same number in each: ranks with sharded weights must take the same passes.
 
-        By rows, they stay in their order. By tokens, the longest go first, each into the first group that has room for
-        it; a row that is longer than the budget is a group of its own.
+        By rows, order is kept. By tokens, first-fit decreasing: the longest first, each into the first group with
+        room; a row longer than the budget is a group of its own.
         """
         if self.tokens is None:
             return [[list(share[i : i + self.rows]) for i in range(0, len(share), self.rows)] for share in shares]
@@ -81,7 +80,7 @@ class Sizes:
         taken: list[int] = []  # tokens of each group
         for row in sorted(share, key=lambda row: -int((lengths.packed if self.packed else lengths.longest)[row])):
             for i, group in enumerate(groups):
-                # Padded, the first one of a group is its longest.
+                # When padding, the first row of a group is its longest.
                 more = int(lengths.packed[row] if self.packed else lengths.responses[row] * lengths.longest[group[0]])
                 if taken[i] + more <= self.tokens:
                     group.append(row)
@@ -102,7 +101,7 @@ def by_length(
     scores: Scores | None = None,
     partners: np.ndarray | None = None,
 ) -> list[TokenBatch]:
-    """All rows of a dataset, in batches of similar length; the arguments are those of ``batches_of``."""
+    """All rows of a dataset, in batches of similar length; arguments as for ``batches_of``."""
     lengths = lengths_of(dataset, partners)
     order = [int(row) for row in np.argsort(lengths.longest, kind="stable")]
     [groups] = sizes.cut([order], lengths)
@@ -111,13 +110,13 @@ def by_length(
 
 @dataclass
 class StepBatches:
-    """A rank's micro-batches of a dataset by the 0-based step, prepared ahead in a thread of their own.
+    """A rank's micro-batches of a dataset by 0-based step, prepared ahead in a separate thread.
 
     Attributes:
         shape, scores, partners: of the dataset, see :func:`~alignzoo.data.collate.batches_of`.
-        steps: how many the run takes.
-        lengths: of the dataset's rows, mismatched responses included.
-        ready: what is done to a batch there: moved to where the device fetches it from.
+        steps: number of steps of the run.
+        lengths: of the dataset's rows, including mismatched responses.
+        ready: applied to each batch in that thread, for example to pin its memory.
     """
 
     dataset: Dataset

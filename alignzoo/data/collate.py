@@ -27,11 +27,11 @@ _OPTIONAL = ("label", "score", "group")
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """B rows with R responses in all, as R right-padded sequences of length L: prompt and response.
+    """B rows with R responses in total, as R right-padded sequences of length L: prompt and response.
 
-    The responses of row 0 come first, then those of row 1, and so on; within a row those that the policy learns from,
-    best first where they have an order, and behind them the mismatched ones (KL).
-    Masks come from lengths, never from token ids: a pad token that is also the EOS must not erase a real EOS.
+    The responses of row 0 come first, then those of row 1, and so on; within a row the policy's responses, best first
+    if they are ordered, then the mismatched ones (KL). Masks come from lengths, never from token ids: a pad token that
+    is also the EOS must not mask a real EOS.
     """
 
     input_ids: Tensor  # (R, L) int64
@@ -40,15 +40,15 @@ class TokenBatch:
     row_ids: Tensor  # (B,) int64
     prompt_lengths: Tensor  # (B,) int64, tokens
     lengths: Tensor  # (R,) int64, response tokens
-    sizes: tuple[int, ...]  # responses of each of the B rows, on the host
-    prompt: Tensor  # (R,) int64, which row a response belongs to
+    sizes: tuple[int, ...]  # number of responses in each of the B rows, on the host
+    prompt: Tensor  # (R,) int64, row of each response
     labels: Tensor  # (R,) int64: +1 desirable, -1 undesirable, 0 unknown
-    ranks: Tensor  # (R,) int64, 0 is the best of its row; -1 where there is no order
+    ranks: Tensor  # (R,) int64, 0 is the best of its row; -1 if unordered
     roles: Tensor | None = None  # (R,) int64, POLICY or KL; None: all are POLICY
     scores: Tensor | None = None  # (R,) fp32, higher is better; 0 for KL responses
     groups: tuple[str, ...] | None = None  # B names
-    paired: bool = False  # the data are pairs and there are no KL responses: two to every row, the better one first
-    pack: Pack | None = None  # the same rows as one
+    paired: bool = False  # pairs without KL responses: two per row, the better one first
+    pack: Pack | None = None  # the same rows packed into one
 
     @property
     def rows(self) -> int:
@@ -62,8 +62,8 @@ class TokenBatch:
 
     @property
     def tokens(self) -> int:
-        """Tokens that are not padding, a prompt counted once per response."""
-        if self.pack is not None:  # known on the host, so that a device need not be waited for
+        """Non-padding tokens, a prompt counted once per response."""
+        if self.pack is not None:  # known on the host, without a device synchronisation
             return sum(len(s.responses) * s.prompt + sum(s.responses) for s in self.pack.segments)
         return int(self.prompt_lengths[self.prompt].sum() + self.lengths.sum())
 
@@ -71,12 +71,12 @@ class TokenBatch:
         """The same batch with its tensors on ``device``."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         movable = {name: v for name, v in values.items() if isinstance(v, (Tensor, Pack))}
-        aside = torch.device(device).type != "cpu"  # pinned memory is copied from asynchronously
+        aside = torch.device(device).type != "cpu"  # copies from pinned memory are asynchronous
         moved: dict[str, Any] = {name: v.to(device, non_blocking=aside) for name, v in movable.items()}
         return replace(self, **moved)
 
     def row(self, i: int, most: int | None = None) -> TokenBatch:
-        """Row ``i`` alone, its tokens only: all, or at ``most`` so many of the prompt's end and of each response."""
+        """Row ``i`` alone, its tokens only: all, or at ``most`` this many of the prompt's end and of each response."""
         first = sum(self.sizes[:i])
         own = slice(first, first + self.sizes[i])
         prompt, longest = int(self.prompt_lengths[i]), int(self.lengths[own].max())
@@ -100,7 +100,7 @@ class TokenBatch:
         )
 
     def pinned(self) -> TokenBatch:
-        """The same batch in memory that a GPU copies from asynchronously."""
+        """The same batch in pinned memory, for asynchronous copies to a GPU."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         pinned: dict[str, Any] = {n: v.pin_memory() for n, v in values.items() if isinstance(v, Tensor)}
         return replace(self, pack=None if self.pack is None else self.pack.pinned(), **pinned)
@@ -112,12 +112,12 @@ def collate(
     """Rows of a prepared dataset as a batch.
 
     Args:
-        rows: ``row_id``, ``prompt_ids``, ``response_ids`` and, where the data has it, ``label``, ``score``, ``group``.
+        rows: ``row_id``, ``prompt_ids``, ``response_ids`` and, if the data has them, ``label``, ``score``, ``group``.
         shape: of the dataset; labels and ranks follow from it.
         kl: token ids of each row's mismatched responses.
 
     Raises:
-        DataError: an empty prompt or response; its log-probability would be 0 or NaN, not an error.
+        DataError: an empty prompt or response, whose log-prob would silently be 0 or NaN.
     """
     own = [row["response_ids"] for row in rows]
     replies = own if kl is None else [[*of_row, *others] for of_row, others in zip(own, kl, strict=True)]
@@ -155,12 +155,12 @@ def collate(
 def _refuse_empty(rows: Sequence[dict[str, Any]], replies: Sequence[Sequence[Sequence[int]]]) -> None:
     for row, of_row in zip(rows, replies, strict=True):
         if len(row["prompt_ids"]) == 0:
-            raise DataError(f"row {row['row_id']}: the prompt has no token")
+            raise DataError(f"row {row['row_id']}: the prompt has no tokens")
         if len(of_row) == 0:
-            raise DataError(f"row {row['row_id']}: there is no response")
+            raise DataError(f"row {row['row_id']}: there are no responses")
         for j, reply in enumerate(of_row):
             if len(reply) == 0:
-                raise DataError(f"row {row['row_id']}: response {j + 1} of {len(of_row)} has no token")
+                raise DataError(f"row {row['row_id']}: response {j + 1} of {len(of_row)} has no tokens")
 
 
 def _labels(row: dict[str, Any], shape: Shape) -> list[int]:
@@ -172,13 +172,13 @@ def _ranks(row: dict[str, Any], shape: Shape) -> list[int]:
 
 
 def _per_response(values: Sequence[Sequence[float]], behind: Sequence[int], *, fill: float) -> Tensor:
-    """``(R,)``: a value per response of each row, then ``fill`` for the KL responses behind them."""
+    """``(R,)``: a value per response of each row, then ``fill`` for the row's KL responses."""
     every = chain.from_iterable([*of_row, *[fill] * more] for of_row, more in zip(values, behind, strict=True))
     return torch.tensor(list(every), dtype=torch.float32 if isinstance(fill, float) else torch.int64)
 
 
 def padded_texts(sequences: Sequence[Sequence[int]], tokens: int) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Token sequences as right-padded batches of at most so many tokens, padding included, or of one sequence.
+    """Token sequences as right-padded batches of at most this many tokens including padding, or of one sequence.
 
     Yields indices of B sequences of similar length, their ids ``(B, L)`` and their mask ``(B, L)``, 1 at real tokens.
     """
@@ -200,7 +200,7 @@ def padded_texts(sequences: Sequence[Sequence[int]], tokens: int) -> Iterator[tu
 
 
 def batch_columns(dataset: Dataset) -> Dataset:
-    """The dataset without the columns that batches do not need; whoever asks for many batches calls it once."""
+    """The dataset without the columns that batches do not need; call it once before asking for many batches."""
     present = [name for name in (*_NEEDED, *_OPTIONAL) if name in dataset.column_names]
     return dataset if set(present) == set(dataset.column_names) else dataset.select_columns(present)
 
@@ -219,9 +219,9 @@ def batches_of(
 
     Args:
         shape: of the dataset.
-        scores: those of the dataset's responses, in the place of scores that the dataset itself has.
-        partners: ``(N,)``, for each row of the dataset the one whose responses are its mismatched (KL) responses, as
-            many as it has itself; None where no method asks for any. See :mod:`alignzoo.data.mismatch`.
+        scores: scores of the responses, replacing the dataset's own.
+        partners: ``(N,)``, for each row of the dataset the row whose responses serve as its mismatched (KL) responses,
+            as many as it has itself; None if no method needs them. See :mod:`alignzoo.data.mismatch`.
     """
     remaining = iter(indices)
     groups = iter(lambda: list(islice(remaining, micro_batch_size)), [])

@@ -1,4 +1,4 @@
-"""Whole columns of a dataset, and rows taken from it by number, without a Python object for each row."""
+"""Whole columns of a dataset, and rows by number, without a Python object per row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def column(dataset: Dataset, name: str) -> Any:
 
 
 def list_lengths(dataset: Dataset, name: str) -> np.ndarray:
-    """Items of each row's list in the column ``name``: ``(N,)`` int32. The items themselves are not read."""
+    """Length of each row's list in the column ``name``: ``(N,)`` int32. The items themselves are not read."""
     import pyarrow.compute as pc  # type: ignore[import-untyped]
 
     lengths = pc.list_value_length(dataset.data.column(name)).to_numpy()
@@ -26,7 +26,7 @@ def list_lengths(dataset: Dataset, name: str) -> np.ndarray:
 
 
 def nested_lengths(dataset: Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Of a column of lists of lists: how many each row has, ``(N,)``, and how long each of them is, ``(ΣN,)``; int64.
+    """For a column of lists of lists: the number per row, ``(N,)``, and the length of each, ``(ΣN,)``; int64.
 
     The items themselves are not read.
     """
@@ -44,9 +44,9 @@ def nested_lengths(dataset: Dataset, name: str) -> tuple[np.ndarray, np.ndarray]
 
 
 def take(dataset: Dataset, rows: np.ndarray) -> Dataset:
-    """The rows of the given numbers, in that order.
+    """The rows with the given numbers, in that order.
 
-    ``Dataset.select``, with a fingerprint that is quick to compute; a run of consecutive rows is a slice.
+    Like ``Dataset.select``, with a fingerprint that is cheap to compute; consecutive rows are a slice.
     """
     rows = np.asarray(rows, np.int64)
     key = sha256(dataset._fingerprint.encode() + rows.tobytes()).hexdigest()[:32]

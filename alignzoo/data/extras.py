@@ -1,4 +1,4 @@
-"""The optional fields that any layout may carry in columns of their own: safety flags, scores, a group."""
+"""Optional fields that any layout may have in extra columns: safety flags, scores, a group."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ARROW_TYPES = {"safe": "bool", "score": "float64", "group": "string"}
 
 @dataclass(frozen=True)
 class _Extra:
-    """A field of a layout's row: source columns that may hold it, how to read one, the prepared column it is for."""
+    """A field of a layout's row: its possible source columns, how to read one, and the prepared column."""
 
     columns: tuple[str, ...]
     read: Callable[[Row, str], Any]
@@ -51,10 +51,10 @@ OPTIONAL_FIELDS: dict[Shape, tuple[str, ...]] = {shape: tuple(extra) for shape, 
 
 
 def extras(row: Row, shape: Shape = "pairs") -> dict[str, Any]:
-    """The values that the row's columns offer.
+    """The values of the row's optional columns.
 
     Raises:
-        FieldError: the column is there, but this row's value is missing or mistyped.
+        FieldError: the column exists, but this row's value is missing or mistyped.
     """
     known = _EXTRAS[shape]
     found = {name: extra.column(row) for name, extra in known.items()}
@@ -66,12 +66,12 @@ def extra_types(
 ) -> dict[str, str]:
     """Name and Arrow type (of one value) of the optional columns that prepared rows have.
 
-    A column is there where the source has it for every response.
+    A column exists if the source has it for every response.
 
     Args:
         columns: the source's columns.
-        safety_columns: columns from which a layout derives the safety flags.
-        gives: fields that a layout fills in in any case.
+        safety_columns: columns from which a layout derives safety flags.
+        gives: fields that a layout always fills in.
     """
     derived = bool(safety_columns) and set(safety_columns) <= set(columns)
     known = _EXTRAS[shape]
@@ -82,5 +82,5 @@ def extra_types(
 
 
 def source_columns(prepared: str, shape: Shape) -> list[str]:
-    """The columns by which the source may give a column of the prepared data, one name for each."""
+    """The source columns for a column of the prepared data, one name for each."""
     return [extra.columns[0] for extra in _EXTRAS[shape].values() if extra.prepared == prepared]

@@ -1,4 +1,4 @@
-"""Reading one typed field of a row; every fault is a ``FieldError`` that names the field."""
+"""Reads typed fields of a row; every problem is a ``FieldError`` that names the field."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KINDS = {
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, in a user's words."""
+    """A value's type in plain words."""
     name = type(value).__name__
     return "empty" if value is None else _KINDS.get(name, name)
 
@@ -43,11 +43,11 @@ def text(row: Row, field: str) -> str:
 
 
 def _unicode(value: str, field: str) -> str:
-    """The text, if a tokenizer can take it."""
+    """The text, if a tokenizer accepts it."""
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise FieldError(field, "holds half of a surrogate pair, which is no Unicode text") from None
+        raise FieldError(field, "contains half of a surrogate pair, which is not valid Unicode") from None
     return value
 
 
@@ -66,7 +66,7 @@ def number(row: Row, field: str) -> float:
         raise FieldError(field, f"is {kind_of(value)}, expected a finite number")
     try:
         found = float(value)
-    except OverflowError:  # a whole number of more than 308 digits
+    except OverflowError:  # an integer of more than 308 digits
         found = math.inf
     if not math.isfinite(found):
         raise FieldError(field, f"is {found}, expected a finite number")
@@ -84,7 +84,7 @@ def numbers(row: Row, field: str) -> list[float]:
 
 
 def _entries(row: Row, field: str) -> list[tuple[str, Any]]:
-    """The items of a list, each under the name that a message gives it."""
+    """The items of a list, each with its name for messages."""
     value = required(row, field)
     if not isinstance(value, list):
         raise FieldError(field, f"is {kind_of(value)}, expected a list")
@@ -92,7 +92,7 @@ def _entries(row: Row, field: str) -> list[tuple[str, Any]]:
 
 
 def label(row: Row, field: str) -> str:
-    """The field as a string; whole numbers and flags are accepted as names."""
+    """The field as a string; integers and booleans are accepted as names."""
     value = required(row, field)
     if not isinstance(value, str | int):
         raise FieldError(field, f"is {kind_of(value)}, expected text")
@@ -128,7 +128,7 @@ def conversations(row: Row, field: str) -> list[list[Message]]:
 
 
 def messages(row: Row, field: str) -> list[Message]:
-    """The field as chat messages. Keys of a message that are empty (Arrow fills them in) are left out."""
+    """The field as chat messages, without a message's empty keys (which Arrow fills in)."""
     value = required(row, field)
     if not isinstance(value, list):
         raise FieldError(field, f"is {kind_of(value)}, expected a list of chat messages")

@@ -1,7 +1,7 @@
 """Which layout the rows of a source have: a built-in one or that of a plugin.
 
-A layout is recognised by its columns and by the types in its first rows, or forced by name. Plugins bring others
-(hook ``alignzoo_formats``); they are looked at where no built-in one fits, so that installing one changes no other run.
+A layout is recognised by its columns and the types in its first rows, or forced by name. Plugins provide others (hook
+``alignzoo_formats``); they are tried only if no built-in one fits, so installing a plugin does not affect other runs.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ __all__ = ["Layout", "choose_layout", "layouts"]
 
 
 def choose_layout(rows: Dataset, name: str | None = None) -> Layout:
-    """The layout called ``name``, or the one that the first rows have.
+    """The layout called ``name``, or the one that fits the first rows.
 
     Raises:
-        UsageError: there is no layout of that name, or several plugins bring it.
-        BrokenPluginError: the plugin that brings it does not work.
+        UsageError: there is no layout of that name, or several plugins provide it.
+        BrokenPluginError: the plugin that provides it is broken.
         DataError: no layout, or more than one, fits.
     """
     if name is None:
@@ -48,10 +48,8 @@ def choose_layout(rows: Dataset, name: str | None = None) -> Layout:
     except UnknownNameError as error:
         names = [card.name for _, card in known.extensions("format")]
         close = nearest(name, names)
-        meant = f" Did you mean {close[0]}?" if close else ""
-        raise UsageError(
-            f"--data.format {name}: no such layout.{meant}", hint=f"Layouts: {', '.join(names)}"
-        ) from error
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise UsageError(f"--data.format {name}: no such layout{meant}", hint=f"layouts: {', '.join(names)}") from error
 
 
 def layouts(*, own: bool) -> list[Layout]:
@@ -70,18 +68,18 @@ def _brought_by(plugin: Plugin, card: Extension) -> Layout:
     if not isinstance(layout, Layout):
         raise BrokenPluginError(
             f"format {card.name!r}: {card.target} is a {type(layout).__name__}, expected a Layout",
-            hint=f"repair or uninstall {plugin.distribution}",
+            hint=f"fix or uninstall {plugin.distribution}",
         )
     if layout.shape not in SHAPES:
         raise BrokenPluginError(
-            f"format {card.name!r}: its shape is {layout.shape!r}", hint=f"there are: {', '.join(SHAPES)}"
+            f"format {card.name!r}: unknown shape {layout.shape!r}", hint=f"shapes: {', '.join(SHAPES)}"
         )
     optional = OPTIONAL_FIELDS[layout.shape]
     unknown = sorted(set(layout.gives) - set(optional))
     if unknown:
         raise BrokenPluginError(
-            f"format {card.name!r}: gives names {unknown[0]!r}, which is no optional field of a row",
-            hint=f"there are: {', '.join(optional)}",
+            f"format {card.name!r}: `gives` names {unknown[0]!r}, which is not an optional field of a row",
+            hint=f"optional fields: {', '.join(optional)}",
         )
     own = plugin.distribution == OWN_DISTRIBUTION
     return replace(layout, name=card.name, version="" if own else f"{plugin.distribution}:{plugin.fingerprint()}")
@@ -91,7 +89,7 @@ def _fits(layout: Layout, row: Row) -> bool:
     try:
         with contained():
             return bool(layout.fits(row))
-    except Exception:  # a plugin's code looking at rows that are not meant for it
+    except Exception:  # a plugin's code on rows that are not meant for it
         return False
 
 
@@ -106,7 +104,7 @@ def _detect(rows: Dataset) -> Layout:
                 return matches[0]
             if matches:
                 names = " and ".join(layout.name for layout in matches)
-                raise DataError(f"The columns fit several layouts: {names}", hint="Choose one with --data.format")
+                raise DataError(f"the columns fit several layouts: {names}", hint="choose one with --data.format")
     found = ", ".join(f"{name} ({fields.kind_of(sample.get(name))})" for name in rows.column_names) or "none"
     listed = "\n".join(f"    {layout.name}: {layout.columns}" for layout in known)
     raise DataError(

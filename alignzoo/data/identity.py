@@ -1,4 +1,4 @@
-"""A hash of the rows that a run uses: what a resumed run compares with what it started from."""
+"""A hash of the rows that a run uses, which a resumed run compares with the original's."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def rows_identity(parts: Iterable[tuple[Dataset, Prepared, Sequence[int]]]) -> str:
-    """A hash of the parts' rows, in order: it changes if and only if a row does, their order, or a label.
+    """A hash of the parts' rows, in order: it changes if and only if a row, their order, or a label changes.
 
-    It is put together from the hashes that were taken of each row when it was tokenised, so no row is read.
+    It combines the per-row hashes taken at tokenisation, so no row is read.
 
     Args:
-        parts: rows selected from those of ``Prepared``, and the ids of those that label noise has flipped since.
+        parts: rows from ``Prepared``, and the ids of those that label noise has flipped since.
     """
     content = sha256()
     for part, prepared, flipped in parts:

@@ -1,4 +1,4 @@
-"""What the pass over all rows adds up to: the usable rows in one file, their content hashes and the account of it."""
+"""Collects the result of the pass over all rows: one file of usable rows, their content hashes, and a summary."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PERCENTILES = (5, 50, 95, 100)
 
 
 class Kept:
-    """Takes the blocks of the pass in order, one at a time; what it holds on to is a few numbers per row."""
+    """Takes the blocks of the pass in order, one at a time; keeps only a few numbers per row."""
 
     def __init__(self, task: TokeniseRows) -> None:
         self.task = task
@@ -40,7 +40,7 @@ class Kept:
 
         Args:
             features: the columns of the pass.
-            fingerprint: that of the dataset that the file is read as.
+            fingerprint: of the dataset that the file is loaded as.
         """
         import pyarrow as pa  # type: ignore[import-untyped]
 
@@ -68,7 +68,7 @@ class Kept:
         self.usable += block.num_rows
         for name in COUNTED:
             self.counted[name] += pc.sum(block[name]).as_py()
-        # Copies: an array of a block would hold on to all of the block.
+        # Copies: an array of a block would keep the whole block in memory.
         self._tokens.append(b"".join(block["tokens"].to_pylist()))
         self._contents.append(b"".join(block["content"].to_pylist()))
         self._ids.append(block["row_id"].to_numpy().copy())
@@ -82,19 +82,19 @@ class Kept:
         return block
 
     def dropped(self) -> dict[str, Dropped]:
-        """The rows that were not usable, by reason."""
+        """The unusable rows, by reason."""
         return self._tally.dropped()
 
     def contents(self) -> np.ndarray:
-        """The content hash of each usable row, which covers all of it but its number: ``(N, 32)`` uint8."""
+        """The content hash of each usable row, excluding its number: ``(N, 32)`` uint8."""
         return np.frombuffer(b"".join(self._contents), np.uint8).reshape(-1, 32)
 
     def fingerprint(self) -> str:
-        """A hash of the usable rows, their numbers included."""
+        """A hash of the usable rows, including their numbers."""
         return sha256(np.concatenate(self._ids).astype("<i8").tobytes() + self.contents().tobytes()).hexdigest()
 
     def summary(self) -> DataSummary:
-        """The account; its ``source`` is left to the caller."""
+        """The summary; the caller sets its ``source``."""
         import pyarrow as pa
         import pyarrow.compute as pc
 

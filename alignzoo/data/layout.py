@@ -1,4 +1,4 @@
-"""``Layout``: how the rows of a source are recognised and read."""
+"""``Layout``: recognises and reads the rows of a source."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def _no_notes(columns: Collection[str]) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Layout:
-    """``columns`` is for people; ``fits`` looks at one row; ``normalise`` may raise ``FieldError``.
+    """``columns`` is a description; ``fits`` checks one row; ``normalise`` may raise ``FieldError``.
 
-    ``safety_columns``: where the layout takes the responses' safety flags from, if all of them are there.
-    ``gives``: optional fields of the row that it fills in whatever the columns are called.
-    ``version``: a hash of the plugin that brings it, empty for the built-in ones.
-    ``shape``: what its rows are: ``normalise`` gives a ``PreferenceRow``, an ``UnpairedRow`` or a ``RankedRow``.
-    ``notes``: what the data report says about data with these columns.
+    ``safety_columns``: the source of the responses' safety flags, if all of these columns exist.
+    ``gives``: optional fields of the row that it fills in regardless of column names.
+    ``version``: a hash of the plugin that provides it, empty for built-in layouts.
+    ``shape``: the shape of its rows: ``normalise`` returns a ``PreferenceRow``, an ``UnpairedRow`` or a ``RankedRow``.
+    ``notes``: notes for the data report about data with these columns.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""How long the rows of a prepared dataset are, without reading their tokens."""
+"""Lengths of the rows of a prepared dataset, without reading their tokens."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Sizes of a dataset's rows, ``(N,)`` int64 each, by row.
+    """Sizes of a dataset's rows, ``(N,)`` int64 each.
 
     Attributes:
-        packed: tokens of the prompt (counted once) and all responses, mismatched ones included.
+        packed: tokens of the prompt (counted once) and all responses, including mismatched ones.
         longest: tokens of the longest sequence, prompt and response.
-        responses: how many responses there are, mismatched ones included.
+        responses: number of responses, including mismatched ones.
     """
 
     packed: np.ndarray
@@ -33,8 +33,8 @@ def lengths_of(dataset: Dataset, partners: np.ndarray | None = None) -> Lengths:
     """The lengths of a prepared dataset's rows.
 
     Args:
-        partners: ``(N,)`` row numbers, where each row comes with the responses of another one
-            (:func:`~alignzoo.data.mismatch.partners`); they count as they are, also where a batch cuts them.
+        partners: ``(N,)`` row numbers, if each row comes with the responses of another one
+            (:func:`~alignzoo.data.mismatch.partners`); they count in full, even if a batch truncates them.
     """
     prompts = list_lengths(dataset, "prompt_ids").astype(np.int64)
     counts, tokens = nested_lengths(dataset, "response_ids")

@@ -1,7 +1,7 @@
-"""Responses to another prompt, which KTO's estimate of the KL divergence is made of.
+"""Responses to another prompt, for KTO's estimate of the KL divergence.
 
-Which ones a row gets is fixed for a dataset, so that their log-probs under the reference can be cached and a step is
-the same however it is cut into batches. (TRL 1.16 fixes them in the dataset as well: the response of the row before.)
+They are fixed per dataset, so that their reference log-probs can be cached and a step does not depend on how it is
+split into batches. (TRL 1.16 also fixes them in the dataset: the response of the previous row.)
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _REACH = 1000
-"""Rows among which nearly every row finds a partner; only the others look through all."""
+"""Number of preceding rows searched first: nearly every row finds a partner there."""
 
 
 def partners(dataset: Dataset, max_length: int) -> np.ndarray:
-    """For each row the nearest one before it, cyclically, that has another prompt: row numbers, ``(N,)`` int64.
+    """For each row the nearest preceding row, cyclically, with another prompt: row numbers, ``(N,)`` int64.
 
-    Where its responses do not fit behind the row's prompt the next nearest is taken, so that mismatched responses are
-    whole and no sequence is longer than all others may be; the nearest after all where no row's responses fit.
+    If its responses do not fit after the row's prompt, the next nearest is taken, so that mismatched responses are
+    complete and no sequence exceeds the maximum length; if no row's responses fit, it is the nearest after all.
 
     Args:
         max_length: tokens of prompt and response.
@@ -49,22 +49,22 @@ def partners(dataset: Dataset, max_length: int) -> np.ndarray:
 
 def _nearest(keys: np.ndarray) -> np.ndarray:
     rows = np.arange(len(keys))
-    # Where a run of rows with one prompt begins; the row before it is the partner of all of the run.
+    # Starts of runs of rows with the same prompt; the row before a run is the partner of all its rows.
     begins = keys != np.roll(keys, 1)
     if not begins.any():
         raise DataError(
-            "a method of this run compares responses with those to other prompts, and all prompts are the same",
-            hint="give data with several prompts, or choose another method",
+            "a method of this run needs responses to other prompts, but all prompts are the same",
+            hint="use data with several prompts, or choose another method",
         )
     begin = np.maximum.accumulate(np.where(begins, rows, -1))
-    begin[begin < 0] = rows[begins][-1]  # the first rows are the end of the run that begins last
+    begin[begin < 0] = rows[begins][-1]  # the first rows belong to the run that starts last
     return (begin - 1) % len(keys)
 
 
 def places(counts: np.ndarray, partners: np.ndarray) -> np.ndarray:
-    """Where the mismatched responses of all rows stand among all responses of a dataset, in order: ``(R,)`` int64.
+    """Indices of all rows' mismatched responses among all responses of a dataset, in order: ``(R,)`` int64.
 
-    A row gets as many as it has responses, its partner's in order, from the first again where these are fewer.
+    A row gets as many as it has responses: its partner's in order, repeated cyclically if there are fewer.
 
     Args:
         counts: ``(N,)`` responses of each row.

@@ -1,4 +1,4 @@
-"""The rows of data that a plugin brings by name."""
+"""The rows of named data from a plugin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def named_rows(card: DataExtension, split: Split) -> Dataset:
 
     Raises:
         BrokenPluginError: the target of the card does not load.
-        DataError: it gives no rows, or none that make a table.
+        DataError: it returns no rows, or rows that do not form a table.
     """
     from datasets import Dataset
 
@@ -31,5 +31,5 @@ def named_rows(card: DataExtension, split: Split) -> Dataset:
     ):
         rows = Dataset.from_list([dict(row) for row in source().rows(split)])
     if not len(rows):
-        raise DataError(f"the {split} split of data {card.name!r} has no rows", hint="name other data")
+        raise DataError(f"the {split} split of data {card.name!r} has no rows", hint="use other data")
     return rows

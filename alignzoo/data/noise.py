@@ -1,4 +1,4 @@
-"""Label noise: the opposite label for a known share of rows, reproducibly and on the record. For training data."""
+"""Label noise for training data: the opposite label for a set share of rows, reproducible and recorded."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ PER_RESPONSE = ("response_ids", "response_text", "safe", "score")
 
 
 def flip_labels(dataset: Dataset, rate: float, seed: int) -> tuple[Dataset, list[int]]:
-    """Give exactly ``round(rate * n)`` rows the opposite label: unpaired ones the other one, others the reverse order.
+    """Give exactly ``round(rate * n)`` rows the opposite label; in pairs and lists, reverse the order of responses.
 
     Which rows depends on ``seed`` and their ``row_id``, not on the order of rows; a higher rate flips a superset.
     Scores and safety flags stay with their responses.
 
     Returns:
-        The dataset in its old row order (the very same object at rate 0), and the ids of the flipped rows, ascending.
+        The dataset in the same row order (the same object at rate 0), and the ids of the flipped rows, ascending.
 
     Raises:
         UsageError: ``rate`` is not in [0, 1].
     """
     if not 0 <= rate <= 1:
-        raise UsageError(f"The noise rate must be between 0 and 1, got {rate}")
+        raise UsageError(f"the label noise rate must be between 0 and 1, got {rate}")
     count = round(rate * len(dataset))
     if count == 0:
         return dataset, []
@@ -48,7 +48,7 @@ def flip_labels(dataset: Dataset, rate: float, seed: int) -> tuple[Dataset, list
 
 
 def _flip(dataset: Dataset, rows: np.ndarray) -> Dataset:
-    """The dataset with the labels of these rows flipped; only they are rewritten."""
+    """The dataset with the labels of these rows flipped; only these rows are rewritten."""
     import datasets
 
     clean = take(dataset, rows)
@@ -76,7 +76,7 @@ def _flip_block(block: Any) -> Any:
 
 
 def _reversed(lists: Any) -> Any:
-    """A column of lists with each of them in reverse."""
+    """A column of lists, each reversed."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -92,7 +92,7 @@ def _reversed(lists: Any) -> Any:
 def write_manifest(path: str | Path, flipped: Sequence[int], *, rate: float, seed: int, n: int) -> None:
     """Record which rows were flipped: a header line with the settings, then one JSON line per row.
 
-    The file appears whole or not at all.
+    The file is written atomically.
     """
     header: dict[str, Any] = {"rate": rate, "seed": seed, "n": n, "flipped": len(flipped)}
     lines = [header, *({"row_id": row} for row in flipped)]

@@ -1,4 +1,4 @@
-"""The rows of a source as they were before tokenisation, for whoever reads the conversation and not the ids."""
+"""The rows of a source before tokenisation, for code that needs the text and not the ids."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OriginalRows:
-    """A source's rows and the layout that they are read by; nothing of them is stored a second time."""
+    """A source's rows and the layout that reads them; nothing is stored twice."""
 
     rows: Dataset
     layout: Layout
 
     def of(self, row_ids: Sequence[int]) -> Iterator[PromptRow]:
-        """Kept rows, which the layout does not drop, in the order of their ids here; responses as label noise finds
-        them."""
+        """Kept rows, in the order of their ids here, with their responses before label noise."""
         columns = self.rows[list(row_ids)]
         for values in zip(*columns.values(), strict=True):
             row = self.layout.normalise(dict(zip(columns, values, strict=True)))

@@ -1,7 +1,7 @@
-"""Rows of data as one row of tokens: each prompt once, its responses after it, no padding.
+"""Packs data rows into one row of tokens: each prompt once, followed by its responses, without padding.
 
 A prompt with k responses is the segment ``[prompt | r1 | … | rk]``; positions restart at the prompt's end for each
-response, which sees the prompt and itself, and no other response.
+response, which attends to the prompt and itself but to no other response.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 Ids = Sequence[int] | np.ndarray
 BLOCK = 128
-"""Positions in a block of FlexAttention."""
+"""Positions per FlexAttention block."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Where a prompt and its responses start in the row, and how many tokens the prompt and each response have."""
+    """Start of a prompt and its responses in the row, and the number of tokens of the prompt and each response."""
 
     start: int
     prompt: int
@@ -35,7 +35,7 @@ class Segment:
 
     @property
     def end(self) -> int:
-        """Where the next segment begins."""
+        """Start of the next segment."""
         return self.start + self.prompt + sum(self.responses)
 
     @property
@@ -44,11 +44,11 @@ class Segment:
         return self.prompt + max(self.responses)
 
     def prompt_place(self) -> slice:
-        """Where the prompt stands."""
+        """The prompt's positions."""
         return slice(self.start, self.start + self.prompt)
 
     def places(self) -> tuple[slice, ...]:
-        """Where each response stands."""
+        """Each response's positions."""
         found, begin = [], self.start + self.prompt
         for length in self.responses:
             found.append(slice(begin, begin + length))
@@ -58,15 +58,15 @@ class Segment:
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """B prompts with R responses in all as one row of T tokens, K of them response tokens.
+    """B prompts with R responses in total as one row of T tokens, K of them response tokens.
 
     Attributes:
         input_ids, position_ids: ``(1, T)`` int64.
         predicting: ``(K,)`` int64, the position in the row whose output predicts a response token.
         targets: ``(K,)`` int64, that token.
-        rows: ``(K,)`` int64, which of the R responses it belongs to.
-        columns: ``(K,)`` int64, its place in that response.
-        segments: where the B prompts and their responses stand.
+        rows: ``(K,)`` int64, index of its response among the R.
+        columns: ``(K,)`` int64, its index in that response.
+        segments: positions of the B prompts and their responses.
     """
 
     input_ids: Tensor
@@ -93,7 +93,7 @@ class Pack:
         return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pinned(self) -> Pack:
-        """The same pack in memory that a GPU copies from asynchronously."""
+        """The same pack in pinned memory, for asynchronous copies to a GPU."""
         return self._with(Tensor.pin_memory)
 
     def _with(self, done: Callable[[Tensor], Tensor]) -> Pack:
@@ -102,7 +102,7 @@ class Pack:
         return replace(self, **changed, _masks={})
 
     def first_mask(self, i: int, window: int | None) -> Tensor | None:
-        """``(S, S)`` bool of the prompt with the first response of segment ``i``; None where it is plain causality."""
+        """``(S, S)`` bool mask of the prompt and first response of segment ``i``; None if it is simply causal."""
         segment = self.segments[i]
         size = segment.prompt + segment.responses[0]
         if window is None or size <= window:
@@ -110,14 +110,14 @@ class Pack:
         return self._made(("first", size, window), lambda at: _near(at[:size], at[:size], window))
 
     def further_mask(self, i: int, j: int, window: int | None) -> Tensor:
-        """``(N, P + N)`` bool: what response ``j`` > 0 of segment ``i``, of N tokens, sees of the prompt and itself."""
+        """``(N, P + N)`` bool mask of response ``j`` > 0 of segment ``i``, of N tokens, over the prompt and itself."""
         prompt, length = self.segments[i].prompt, self.segments[i].responses[j]
         size = prompt + length
         bound = None if window is None or size <= window else window
         return self._made(("further", prompt, length, bound), lambda at: _near(at[prompt:size], at[:size], bound))
 
     def dense_mask(self, window: int | None = None) -> Tensor:
-        """``(T, T)`` bool of the whole row."""
+        """``(T, T)`` bool mask of the whole row."""
 
         def made(_at: Tensor) -> Tensor:
             allowed = torch.zeros(self.input_ids.shape[1], self.input_ids.shape[1], dtype=torch.bool)
@@ -133,7 +133,7 @@ class Pack:
         return self._made(("dense", window), made)
 
     def block_mask(self, window: int | None = None) -> BlockMask:
-        """The same for FlexAttention, which looks at the blocks of keys that a block of queries reaches into."""
+        """The same for FlexAttention, which works on blocks of keys for each block of queries."""
         from torch.nn.attention.flex_attention import BlockMask
 
         def made(_at: Tensor) -> BlockMask:
@@ -157,8 +157,8 @@ class Pack:
         return self._made(("blocks", window), made)
 
     def _blocks(self, block: int) -> tuple[Tensor, Tensor]:
-        """For each block of queries, how many blocks of keys its segments reach into ``(1, 1, Q)``, and which, the
-        others after them ``(1, 1, Q, Q)``; made on the host from the segments, without a mask of the whole row."""
+        """For each block of queries, the number of key blocks that its segments reach ``(1, 1, Q)``, and their indices,
+        followed by the others ``(1, 1, Q, Q)``; computed on the host from the segments, without a full mask."""
         blocks = -(-self.input_ids.shape[1] // block)
         reached: list[set[int]] = [set() for _ in range(blocks)]
         for s in self.segments:
@@ -169,29 +169,29 @@ class Pack:
         return counts[None, None], torch.tensor(rows, dtype=torch.int32)[None, None]
 
     def forget_masks(self) -> None:
-        """Let go of the masks that were made; they are recomputed when asked for."""
+        """Release the cached masks; they are recomputed on demand."""
         self._masks.clear()
 
     def _made(self, key: object, make: Callable[[Tensor], Any]) -> Any:
-        """What ``make`` gives of the positions, once per pack."""
+        """The result of ``make`` on the positions, computed once per pack."""
         if key not in self._masks:
             self._masks[key] = make(torch.arange(self.longest, device=self.input_ids.device))
         return self._masks[key]
 
 
 def _near(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
-    """What is not after a query, and less than ``window`` positions before it."""
+    """True for keys not after the query and less than ``window`` positions before it."""
     distance = queries[:, None] - keys[None, :]
     return distance >= 0 if window is None else (distance >= 0) & (distance < window)
 
 
 def _spread(values: Sequence[int], times: Sequence[int]) -> Tensor:
-    """Each value as many times as stated."""
+    """Each value repeated the given number of times."""
     return torch.repeat_interleave(torch.tensor(values), torch.tensor(times))
 
 
 def pack(prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]]) -> Pack:
-    """B prompts, each with its one or more responses, as one row; every sequence has at least one token."""
+    """B prompts, each with one or more responses, as one row; every sequence has at least one token."""
     segments: list[Segment] = []
     ids, positions, predicting, targets, rows, columns = (list[Ids]() for _ in range(6))
     row = 0
@@ -201,7 +201,7 @@ def pack(prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]]) -> Pack:
         segments.append(segment)
         ids += [prompt, *replies]
         positions.append(np.arange(len(prompt)))
-        last = start + len(prompt) - 1  # the prompt's last token predicts the first one of every response
+        last = start + len(prompt) - 1  # the prompt's last token predicts the first token of every response
         for reply, place in zip(replies, segment.places(), strict=True):
             positions.append(np.arange(len(prompt), len(prompt) + len(reply)))
             predicting += [[last], np.arange(place.start, place.stop - 1)]
@@ -225,7 +225,7 @@ def pack(prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]]) -> Pack:
 
 
 def pack_of(batch: TokenBatch) -> Pack:
-    """The pack of a batch: the one that it was collated with, or one made of its rows."""
+    """The pack of a batch: the one it was collated with, or a new one from its rows."""
     if batch.pack is not None:
         return batch.pack
     prompts, replies = [], []

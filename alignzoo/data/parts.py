@@ -1,8 +1,7 @@
-"""The parts of a run's data: training rows, held-out rows, and the rows kept for the safety probe.
+"""The parts of a run's data: training rows, held-out rows, and rows set aside for the safety probe.
 
-They share no prompt. Which part a row is in depends on the prompts and on settings alone, never on the run's seed or
-methods, so that runs which differ in these train on the same rows and are compared on the same rows. Label noise
-touches the training rows only.
+They share no prompts. A row's part depends only on its prompt and the settings, never on the run's seed or methods, so
+runs that differ in these train and are evaluated on the same rows. Label noise only affects training rows.
 """
 
 from __future__ import annotations
@@ -43,13 +42,13 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _MORE_FOR_THE_PROBE = (
-    "give more data, raise --probe.share, or name a saved probe: --geometry.probe DIR (`alignzoo probe` makes one)"
+    "use more data, raise --probe.share, or use a saved probe: --geometry.probe DIR (`alignzoo probe` trains one)"
 )
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a reward gives every response of a part, higher is better.
+    """A reward's scores for every response of a part, higher is better.
 
     Attributes:
         values: fp32 or fp64, ``(R,)``, row by row in the order of the row's responses.
@@ -66,22 +65,22 @@ class Scores:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run trains, evaluates and probes on.
+    """The rows a run trains, evaluates and probes on.
 
     Attributes:
-        held_out: None where nothing was held out.
+        held_out: None if nothing is held out.
         probe_train, probe_validation: None with ``--probe.share 0``.
-        summaries: what became of the rows, by part.
+        summaries: data summaries, by part.
         fingerprint: content hash of the training rows, as trained on, and of the held-out ones.
         train_identity: short content hash of the training rows alone, in order: equal for two runs that train on the
             same tokens with the same labels.
-        highest_id: the largest token id of all rows.
+            highest_id: the largest token id of all rows.
         original: the sources' rows, of ``train`` and of ``held_out``.
-        shape: that of all parts.
-        flipped: ids of the training rows that label noise has flipped.
-        scores: what the run's reward gives the responses of ``train`` and of ``held_out``; empty without a reward.
-        partners: the rows whose responses the rows of ``train`` and of ``held_out`` get as mismatched ones,
-            :func:`~alignzoo.data.mismatch.partners`; empty where no method needs them.
+        shape: the shape of all parts.
+        flipped: ids of the training rows flipped by label noise.
+        scores: the reward's scores of the responses of ``train`` and ``held_out``; empty without a reward.
+        partners: the rows that provide mismatched responses for the rows of ``train`` and ``held_out``, see
+        :func:`~alignzoo.data.mismatch.partners`; empty if no method needs them.
     """
 
     train: Dataset
@@ -99,7 +98,7 @@ class Parts:
     train_identity: str = ""
 
     def longest(self) -> int:
-        """Tokens of the longest sequence, prompt and response, that is trained or evaluated on."""
+        """Tokens of the longest training or held-out sequence, prompt and response."""
         parts = {"train": self.train, "held_out": self.held_out}
         return max(
             int(lengths_of(part, self.partners.get(name)).longest.max())
@@ -117,15 +116,15 @@ def load_parts(
     report: Reporter,
     folder: Path | None = None,
 ) -> Parts:
-    """Load, tokenise and divide the data of a run; with ``folder``, the noise manifest is written there.
+    """Load, tokenise and split the data of a run; with ``folder``, the noise manifest is written there.
 
     Args:
-        needs: what the methods of the run read.
-        reads: the run's losses by name, and what each gives a value for.
+        needs: the needs of the run's methods.
+        reads: the run's losses by name, with what each reads.
 
     Raises:
-        DataError: unreadable or malformed data, a shape that a loss cannot read, columns that a method needs are
-            missing, or no row left to train on.
+        DataError: unreadable or malformed data, a shape that a loss cannot read, missing columns that a method
+            needs, or no rows left to train on.
     """
     prepared = prepare_rows(settings, tokenizer)
     describe(prepared, report)
@@ -142,7 +141,7 @@ def load_parts(
     if len(train) == 0:
         raise DataError(
             f"{settings.data}: no {NOUNS[prepared.shape]} are left to train on after holding out {len(held_out)}",
-            hint="give more data, or a lower --eval-share and --probe.share",
+            hint="use more data, or lower --eval-share and --probe.share",
         )
     check_columns(needs, train, prepared.shape, settings.data)
     if len(held_out):
@@ -170,50 +169,60 @@ def load_parts(
 
 
 def _prepare_held_out(settings: Settings, tokenizer: Any, shape: Shape, report: Reporter) -> Prepared:
-    """The rows of ``--eval-data``, or the ones that the data itself holds out."""
+    """The rows of ``--eval-data``, or the data's own held-out rows."""
     source = settings.eval_data or settings.data
     data_format = settings.eval_data_format or settings.data_format
     other = _prepare(settings, source, settings.eval_data_split, data_format, "validation", tokenizer)
     warn_of_malformed(other, report)
     if other.shape != shape:
         raise DataError(
-            f"--eval-data {source} has {NOUNS[other.shape]}, and --data {settings.data} has {NOUNS[shape]}",
-            hint="give held-out data of the same shape, or leave out --eval-data to hold out a share of --data",
+            f"--eval-data {source} has {NOUNS[other.shape]}, but --data {settings.data} has {NOUNS[shape]}",
+            hint="use held-out data of the same shape, or leave out --eval-data to hold out a share of --data",
         )
     return other
 
 
 def _divide_by_source(rows: Prepared, other: Prepared, settings: Settings, report: Reporter) -> tuple[Dataset, Dataset]:
-    """Training rows, those without a prompt of the other data; and the rows of the other data to evaluate on."""
+    """Training rows, without those that share a prompt with the held-out data; and the held-out rows."""
     noun = NOUNS[rows.shape]
     surplus, held_out = hold_out(other.dataset, 1.0, settings.eval_pairs, "eval")
     if len(surplus):
-        report.note(f"held-out {noun}: {len(held_out)} of {len(other.dataset)}; --eval-pairs takes more")
+        report.note(
+            f"held-out {noun}: using {len(held_out):,} of {len(other.dataset):,}; raise --eval-pairs to use more"
+        )
     train, shared = drop_prompts(rows.dataset, column(other.dataset, "prompt_key").unique().to_pylist())
     if shared:
-        report.warn(f"{shared} training {noun} have prompts of the held-out {noun} and were left out")
+        report.warn(f"left out {shared:,} training {noun} whose prompts are also in the held-out {noun}")
     return train, held_out
 
 
 def _partners(train: Dataset, held_out: Dataset, max_length: int) -> dict[str, np.ndarray]:
-    parts = {"train": train, "held_out": held_out}
-    return {name: partners(part, max_length) for name, part in parts.items() if len(part)}
+    found = {"train": partners(train, max_length)}
+    if len(held_out) == 0:
+        return found
+    if len(column(held_out, "prompt_key").unique()) == 1:
+        raise DataError(
+            f"a method of this run compares responses with those to other prompts, and the held-out rows "
+            f"({len(held_out)}) all have one prompt",
+            hint="give more held-out rows (--eval-share, --eval-pairs, --eval-data), or hold out none: --eval-share 0",
+        )
+    return found | {"held_out": partners(held_out, max_length)}
 
 
 def warn_of_little(parts: Parts, settings: Settings, report: Reporter) -> None:
-    """Say where the data is too little for what the settings make of it."""
+    """Warn if there is too little data for the settings."""
     if len(parts.train) < settings.batch_size:
         noun = NOUNS[parts.shape]
         report.warn(
-            f"a step of {settings.batch_size} {noun} is more than the {len(parts.train)} training {noun}, so that "
-            f"{noun} repeat within a step; lower --batch-size, or give more data"
+            f"a step of {settings.batch_size} {noun} exceeds the {len(parts.train)} training {noun}, so "
+            f"{noun} repeat within a step; lower --batch-size, or use more data"
         )
     if parts.held_out is None and settings.eval_share > 0:
-        report.warn("nothing is held out, so nothing shows how well it does; raise --eval-share, or name --eval-data")
+        report.warn("nothing is held out, so there is no evaluation; raise --eval-share, or set --eval-data")
 
 
 def prepare_rows(settings: Settings, tokenizer: Any) -> Prepared:
-    """The rows of ``--data``, undivided."""
+    """The rows of ``--data``, before splitting."""
     return _prepare(settings, settings.data, settings.data_split, settings.data_format, "train", tokenizer)
 
 
@@ -238,7 +247,7 @@ def _prepare(
 
 
 def describe(prepared: Prepared, report: Reporter) -> None:
-    """Say what became of the rows."""
+    """Print the data report."""
     summary = prepared.summary
     report.table(f"data: {summary.source}", ("what", "count", "detail"), summary.table())
     restored, refused = summary.counted["prompt-restored"], summary.dropped.get("prompt-rewritten-by-chat-template")
@@ -246,7 +255,7 @@ def describe(prepared: Prepared, report: Reporter) -> None:
         left_out = refused.count if refused else 0
         report.warn(
             f"the chat template rewrites the prompt when a reply is added, in {restored + left_out} of {summary.rows} "
-            f"rows: {restored} are trained on behind the prompt as it is generated from, {left_out} left out"
+            f"rows: {restored} keep the prompt used for generation, {left_out} are left out"
         )
     warn_of_malformed(prepared, report)
 
@@ -259,7 +268,7 @@ def warn_of_malformed(prepared: Prepared, report: Reporter) -> None:
 
 
 def _with_noise(train: Dataset, settings: Settings, report: Reporter, folder: Path | None) -> tuple[Dataset, list[int]]:
-    """The training rows as they are trained on, and the ids of those that were flipped."""
+    """The training rows after label noise, and the ids of the flipped ones."""
     noisy, flipped = flip_labels(train, settings.label_noise, settings.seed)
     if settings.label_noise > 0:
         report.note(f"label noise: {len(flipped)} of {len(train)} training rows flipped")
@@ -273,8 +282,8 @@ def _with_noise(train: Dataset, settings: Settings, report: Reporter, folder: Pa
 def _division(
     shape: Shape, train: Dataset, held_out: Dataset, probe: Dataset | None, validation: Dataset | None
 ) -> str:
-    text = f"{NOUNS[shape]}: {len(train):,} to train on, {len(held_out):,} held out"
+    text = f"{NOUNS[shape]}: {len(train):,} for training, {len(held_out):,} held out"
     if not probe or not validation:
-        return f"{text}, none set aside for a safety probe"
+        return f"{text}, none set aside for the safety probe"
     aside = f"{len(probe):,} + {len(validation):,} set aside for the safety probe"
     return f"{text}, {aside}, the same for every method"

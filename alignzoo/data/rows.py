@@ -1,4 +1,4 @@
-"""What layouts make of a row of the source, and the one form that all of these are brought to."""
+"""The rows that layouts return, and the canonical form they are converted to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alignzoo.data.shapes import Shape, response_name
 
 
 class FieldError(ValueError):
-    """A field of a row is missing or of the wrong type; the caller knows where the row came from."""
+    """A field of a row is missing or has the wrong type; the caller knows the row's origin."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(field, problem)
@@ -31,7 +31,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class PreferenceRow:
-    """One pair. Each text is a string or a list of chat messages; all three are of the same kind.
+    """One pair. Each text is a string or a list of chat messages; all three have the same type.
 
     ``transcript``: the messages were parsed from a ``Human:``/``Assistant:`` transcript and may be written back as one.
     Scores: higher is better.
@@ -50,7 +50,7 @@ class PreferenceRow:
 
 @dataclass(frozen=True)
 class UnpairedRow:
-    """One response and its label: True is desirable. Both texts are of the same kind, as in :class:`PreferenceRow`."""
+    """One response and its label: True is desirable. Both texts have the same type, as in :class:`PreferenceRow`."""
 
     prompt: Text
     completion: Text
@@ -63,9 +63,9 @@ class UnpairedRow:
 
 @dataclass(frozen=True)
 class RankedRow:
-    """Two or more responses to one prompt, best first; ``safe`` and ``scores`` have one value for each, in that order.
+    """Two or more responses to one prompt, best first; ``safe`` and ``scores`` have one value each, in that order.
 
-    All texts are of the same kind, as in :class:`PreferenceRow`.
+    All texts have the same type, as in :class:`PreferenceRow`.
     """
 
     prompt: Text
@@ -78,16 +78,16 @@ class RankedRow:
 
 SourceRow = PreferenceRow | UnpairedRow | RankedRow
 ROW_TYPES: dict[Shape, type[SourceRow]] = {"pairs": PreferenceRow, "unpaired": UnpairedRow, "ranked": RankedRow}
-"""What a layout of a shape gives."""
+"""The row class of each shape."""
 
 
 @dataclass(frozen=True)
 class PromptRow:
-    """A prompt with k responses, best first where they have an order: the form of every row, whatever its shape.
+    """A prompt with k responses, best first if they are ordered: the canonical form of rows of every shape.
 
     Attributes:
-        label: +1 desirable, −1 undesirable; of unpaired rows only.
-        safe, score: one value per response; None where the data has none.
+        label: +1 desirable, −1 undesirable; only for unpaired rows.
+        safe, score: one value per response; None if the data has none.
     """
 
     shape: Shape
@@ -100,11 +100,11 @@ class PromptRow:
     group: str | None = None
 
     def name(self, rank: int) -> str:
-        """What reasons call the response of that rank."""
+        """The name of the response of that rank in drop reasons."""
         return response_name(self.shape, rank)
 
     def unusable(self) -> Drop | None:
-        """Why the row's texts cannot be trained on, if so."""
+        """Why the row's texts cannot be trained on, or None."""
         if is_blank(self.prompt):
             return Drop("empty-prompt")
         for rank, response in enumerate(self.responses):
@@ -116,7 +116,7 @@ class PromptRow:
 
 
 def canonical(row: SourceRow) -> PromptRow:
-    """A layout's row in the one form."""
+    """A layout's row in the canonical form."""
     shared: dict[str, Any] = {"prompt": row.prompt, "transcript": row.transcript, "group": row.group}
     if isinstance(row, UnpairedRow):
         label = 1 if row.label else -1
@@ -146,16 +146,16 @@ def canonical(row: SourceRow) -> PromptRow:
 
 
 def identical(shape: Shape) -> str:
-    """The reason for dropping a row two of whose responses are the same."""
+    """The drop reason of a row with identical responses."""
     return "identical-sides" if shape == "pairs" else "identical-responses"
 
 
 def prompt_key(prompt: Text) -> str:
-    """A stable hash of what was asked: the same for a string and for one user message that holds it."""
+    """A stable hash of the prompt: the same for a string and for a single user message with that content."""
     turns = [[message["role"], message["content"].strip()] for message in as_messages(prompt, "user")]
     return hashlib.sha256(json.dumps(turns).encode()).hexdigest()[:32]
 
 
 def is_blank(text: Text) -> bool:
-    """Whether a text holds nothing to read or to train on."""
+    """Whether a text has no content."""
     return not any(message["content"].strip() for message in as_messages(text, ""))

@@ -1,4 +1,4 @@
-"""The three shapes of a data set: what the responses of a row are, and which losses can read them."""
+"""The three shapes of a data set, and which losses can read them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from alignzoo.contract.card import Need
 from alignzoo.contract.loss import Reads
 
 Shape = Literal["pairs", "unpaired", "ranked"]
-"""What a row of a data set is:
+"""The form of a data set's rows:
 
 ============  ======================================================================
 ``pairs``     a prompt with two responses, the chosen one first
 ``unpaired``  a prompt with one response, labelled desirable or undesirable
-``ranked``    a prompt with two or more responses, best first; how many may vary
+``ranked``    a prompt with two or more responses, best first; the number may vary
 ============  ======================================================================
 """
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 
 NOUNS: dict[Shape, str] = {"pairs": "pairs", "unpaired": "unpaired rows", "ranked": "ranked rows"}
-"""What messages call the rows."""
+"""The rows' name in messages."""
 
 _READERS: dict[Reads, tuple[Shape, ...]] = {
     "pairs": ("pairs", "ranked"),
@@ -37,27 +37,27 @@ _ASKED: dict[Reads, str] = {
 
 
 def readable(reads: Reads, needs: Collection[Need], shape: Shape) -> str | None:
-    """Whether a loss can read data of a shape: None if it can, else why not.
+    """None if a loss can read data of a shape, else why not.
 
     Args:
-        reads: what the loss gives a value for.
-        needs: what it reads beyond log-probs; ``labels`` are not to be had from ranked responses.
+        reads: what the loss reads.
+        needs: its needs beyond log-probs; ranked responses have no ``labels``.
     """
     unlabelled = shape == "ranked" and reads == "responses" and "labels" in needs
     if shape in _READERS[reads] and not unlabelled:
         return None
     lacks = "have an order but no labels" if unlabelled else "have one response per prompt, so nothing to compare"
-    return f"it reads {_ASKED[reads]}, and {NOUNS[shape]} {lacks}"
+    return f"it reads {_ASKED[reads]}, but {NOUNS[shape]} {lacks}"
 
 
 def label_of(shape: Shape, rank: int) -> int:
-    """The label of a response by its place in a row of pairs (+1, −1) or ranked responses (0: unknown).
+    """The label of a response by its position in a row of pairs (+1, −1) or ranked responses (0: unknown).
 
-    Those of unpaired rows are a column of the data.
+    For unpaired rows it is a column of the data.
     """
     return (1, -1)[rank] if shape == "pairs" else 0
 
 
 def response_name(shape: Shape, rank: int) -> str:
-    """What messages and reasons call a response."""
+    """The name of a response in messages and drop reasons."""
     return ("chosen", "rejected")[rank] if shape == "pairs" else "response"

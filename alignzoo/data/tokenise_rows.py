@@ -1,4 +1,4 @@
-"""The pass over all rows: what a worker makes of a block of them."""
+"""The pass over all rows: processes a block of rows in a worker."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 COUNTED = ("boundary_moved", "truncated", "prompt_restored")
-"""Columns that say what became of a kept row."""
+"""Columns that count events of kept rows."""
 BOOKKEEPING = ("reason", *COUNTED, "tokens", "content")
-"""Columns that only the account of the pass needs; ``tokens`` and ``content`` are hashes of 32 bytes."""
+"""Columns for bookkeeping only; ``tokens`` and ``content`` are 32-byte hashes."""
 _NOT_CONTENT = ("row_id", "prompt_ids", "response_ids", *BOOKKEEPING)
 
 
 def columns_of(layout: Layout, source_columns: list[str]) -> Features:
-    """The columns that ``TokeniseRows`` writes: the row's, then the bookkeeping's."""
+    """The output columns of ``TokeniseRows``: the row's, then bookkeeping."""
     from datasets import Features, List, Value
 
     optional = extra_types(source_columns, layout.shape, layout.safety_columns, layout.gives)
@@ -95,7 +95,7 @@ class TokeniseRows:
 
     def _normalise(self, row: dict[str, Any], index: int) -> PromptRow | Drop:
         layout = self.layout
-        hint = f"Layout {layout.name}: {layout.columns}"
+        hint = f"layout {layout.name}: {layout.columns}"
         try:
             with contained():
                 normal = layout.normalise(row)
@@ -104,19 +104,19 @@ class TokeniseRows:
         except Exception as error:
             if not layout.version:
                 raise
-            (place,) = locate(self.source, [index])  # a plugin's code: anything can come out of it
+            (place,) = locate(self.source, [index])  # third-party code can raise anything
             raise DataError(
                 f"{place}: layout {layout.name} of {layout.version} failed: {describe_error(error)}", hint=hint
             ) from error
         fault = _fault(normal, ROW_TYPES[layout.shape]) if layout.version else None
         if fault is not None:
             (place,) = locate(self.source, [index])
-            raise DataError(f"{place}: layout {layout.name} of {layout.version} gave {fault}", hint=hint)
+            raise DataError(f"{place}: layout {layout.name} of {layout.version} returned {fault}", hint=hint)
         return normal if isinstance(normal, Drop) else canonical(normal)
 
 
 def _fault(normal: Any, expected: type[SourceRow]) -> str | None:
-    """What is wrong with a row that a plugin's layout gave."""
+    """What is wrong with a row returned by a plugin's layout, or None."""
     if isinstance(normal, Drop):
         good = isinstance(normal.reason, str) and normal.reason.strip()
         return None if good else f"the reason {normal.reason!r} for dropping a row, expected a word"
@@ -132,7 +132,7 @@ def _fault(normal: Any, expected: type[SourceRow]) -> str | None:
 
 def _fault_of_list(row: RankedRow) -> str | None:
     if not isinstance(row.responses, Sequence) or isinstance(row.responses, str) or len(row.responses) < 2:
-        return "responses that are no list of two or more"
+        return "responses that are not a list of two or more"
     if not all(map(_is_text, row.responses)):
         return "responses that are not all text or lists of messages"
     for name in ("safe", "scores"):
@@ -154,7 +154,7 @@ def _is_conversation(text: Any) -> bool:
 
 
 def _array(values: list[Any], kind: Any) -> Any:
-    """The values as a column of a type; what a plugin's layout gives as a number where a name belongs is converted."""
+    """The values as a typed column; a number from a plugin's layout in place of a name is converted."""
     import pyarrow as pa
 
     try:
@@ -164,7 +164,7 @@ def _array(values: list[Any], kind: Any) -> Any:
 
 
 def _record(row: PromptRow, tokens: TokenizedRow, content: Sequence[str]) -> dict[str, Any]:
-    """A kept row's columns; ``content`` names those that its content hash covers beside the ids."""
+    """A kept row's columns; ``content`` names those that its content hash covers besides the ids."""
     sequences = (tokens.prompt_ids, *tokens.response_ids)
     digest = sha256(b"".join(len(ids).to_bytes(4, "little") + array("i", ids).tobytes() for ids in sequences))
     record = {

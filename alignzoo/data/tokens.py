@@ -1,8 +1,8 @@
-"""Joint tokenisation: one rule for all responses of where the prompt ends, one BOS, one EOS, no silent cut.
+"""Joint tokenisation: one prompt boundary for all responses, one BOS, one EOS, no silent truncation.
 
-Prompt + response is tokenised as one text, and cut where the ids of the prompt alone and of all whole texts stop
-agreeing. (Tokenising the parts separately, or slicing at the prompt's length, shifts the boundary for tokenizers that
-merge across it.)
+Prompt + response is tokenised as one text, and split where the ids of the prompt alone and of all whole texts diverge.
+(Tokenising the parts separately, or slicing at the prompt's length, shifts the boundary for tokenizers that merge
+across it.)
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenizedRow:
-    """Token ids of a prompt and its responses; prompt + response is a whole sequence. ``*_text``: what was tokenised,
-    cut by characters.
+    """Token ids of a prompt and its responses; prompt + response is a whole sequence. ``*_text``: the tokenised text,
+    split by characters.
 
-    ``boundary_moved``: the prompt has fewer tokens than it has alone. ``truncated``: a response was cut, its EOS lost.
+    ``boundary_moved``: the prompt has fewer tokens than alone. ``truncated``: a response was cut and lost its EOS.
     ``prompt_restored``: see ``RenderedRow``.
     """
 
@@ -38,29 +38,29 @@ class TokenizedRow:
 
 
 class RowTokenizer:
-    """A tokenizer with the facts about its special tokens that tokenising rows needs, looked up once."""
+    """A tokenizer with the facts about its special tokens that tokenising rows needs, computed once."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
 
     @cached_property
     def added_bos(self) -> int | None:
-        """The BOS id, if the tokenizer puts one in front of plain text by itself."""
+        """The BOS id, if the tokenizer itself prepends one to plain text."""
         bos = self.tokenizer.bos_token_id
         return bos if bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos] else None
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
-        """Ids of all special tokens: a reply of nothing else is empty."""
+        """Ids of all special tokens: a reply with no other tokens is empty."""
         added = getattr(self.tokenizer, "added_tokens_decoder", {})
         return frozenset(index for index, token in added.items() if token.special) | {*self.tokenizer.all_special_ids}
 
     @cached_property
     def end_tokens(self) -> dict[str, int]:
-        """Text and id of the tokens that end a reply: EOS, and what a chat template may write in its place.
+        """Text and id of the tokens that end a reply: EOS, and a chat template's substitutes for it.
 
-        The end-of-turn token of many models is only among the added special tokens, so every special token counts that
-        has no other role.
+        Many models list their end-of-turn token only among the added special tokens, so every special token without
+        another role counts.
         """
         tokenizer = self.tokenizer
         ends = {tokenizer.eos_token_id} - {None}
@@ -71,7 +71,7 @@ class RowTokenizer:
 
     @cached_property
     def _plain_backend(self) -> Any:
-        """The Rust tokenizer, if calling it is all that calling this tokenizer comes to; else None."""
+        """The Rust tokenizer, if calling this tokenizer amounts to calling it; else None."""
         from transformers import PreTrainedTokenizerBase, TokenizersBackend
 
         kind = type(self.tokenizer)
@@ -83,9 +83,9 @@ class RowTokenizer:
         return self.tokenizer.backend_tokenizer if plain else None
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, each with exactly one BOS in front if the tokenizer uses one."""
-        # The call sets the backend's rules, no padding and no truncation; what it builds around the ids costs as much
-        # as a third of them.
+        """Ids of each text, with exactly one leading BOS if the tokenizer uses one."""
+        # The call sets the backend's rules, no padding and no truncation; the objects it builds around the ids cost a
+        # third as much as the ids.
         through = list(texts) if self._plain_backend is None else [""]
         ids = self.tokenizer(
             through,
@@ -101,11 +101,11 @@ class RowTokenizer:
         return [self._one_bos(list(sequence)) for sequence in ids]
 
     def tokenize(self, rows: Sequence[PromptRow], max_length: int, max_prompt_length: int) -> list[TokenizedRow | Drop]:
-        """Each row's tokens, or why it has to be dropped; one call of the tokenizer for all rows.
+        """Each row's tokens, or its drop reason; one tokenizer call for all rows.
 
         Args:
-            max_length: tokens of prompt + response; longer responses are cut.
-            max_prompt_length: tokens of the prompt; rows with a longer one are dropped, never cut.
+            max_length: tokens of prompt + response; longer responses are truncated.
+            max_prompt_length: tokens of the prompt; rows with a longer one are dropped, never truncated.
         """
         within = [self._bounded(row, max_length, max_prompt_length) for row in rows]
         rendered = [
@@ -121,17 +121,17 @@ class RowTokenizer:
             alone, wholes = next(encoded), [next(encoded) for _ in text.wholes]
             outcome = self._cut(row, text, alone, wholes, max_length, max_prompt_length)
             if bounded is not row and isinstance(outcome, TokenizedRow) and not outcome.truncated:
-                outcome = Drop("response-too-long")  # its end is missing, and the tokens do not show it
+                outcome = Drop("response-too-long")  # its end is missing, which the tokens do not show
             outcomes.append(outcome)
         return outcomes
 
     @cached_property
     def _longest_token(self) -> int:
-        """Characters that one token stands for at most."""
+        """Maximum characters per token."""
         return max(map(len, self.tokenizer.get_vocab()), default=1)
 
     def _bounded(self, row: PromptRow, max_length: int, max_prompt_length: int) -> PromptRow | Drop:
-        """The row without text that lies beyond its last token for sure: tokenising it would take gigabytes."""
+        """The row without text that is certainly beyond its last token: tokenising it would take gigabytes."""
         if _characters(row.prompt) > max_prompt_length * self._longest_token:
             return Drop("prompt-too-long")
         most = (max_length + 1) * self._longest_token
@@ -179,7 +179,7 @@ class RowTokenizer:
         return ids if self.added_bos is None or ids[:1] == [bos] else [bos, *ids]
 
     def _one_end(self, reply: list[int]) -> list[int]:
-        """The reply with one end token: the template's end of turn where it wrote one, else EOS."""
+        """The reply with one end token: the template's end of turn if it wrote one, else EOS."""
         while len(reply) > 1 and reply[-1] == reply[-2] and reply[-1] in self.end_tokens.values():
             reply = reply[:-1]
         eos = self.tokenizer.eos_token_id

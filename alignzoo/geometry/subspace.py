@@ -18,6 +18,12 @@ from alignzoo.errors import AlignzooError, DamagedError, UsageError
 from alignzoo.geometry.projections import Projection, linear_maps
 
 Select = Literal["anti-toxic", "toxic", "abs", "random", "all"]
+_CRITERIA = {
+    "anti-toxic": "lowest cosine with the unsafe direction",
+    "toxic": "highest cosine with the unsafe direction",
+    "abs": "largest absolute cosine with the unsafe direction",
+    "random": "at random",
+}
 FILE, FACTS_FILE = "selection.safetensors", "selection.json"
 _WIDTHS, _PEFT = "widths", "base_model.model."
 
@@ -64,6 +70,11 @@ def select_neurons(
     mask = torch.zeros(sum(widths), dtype=torch.bool)
     mask[chosen] = True
     return [part.nonzero()[:, 0] for part in mask.split(widths)]
+
+
+def described(selected: int, of: int, select: str, noun: str = "neurons") -> str:
+    """A selection in words: ``selected 15/1,536 MLP neurons (0.977 %, lowest cosine with the unsafe direction)``."""
+    return f"selected {selected:,}/{of:,} {noun} ({100 * selected / of:.3g} %, {_CRITERIA.get(select, select)})"
 
 
 def neuron_cosines(projections: Sequence[Projection], direction: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Commands that look into a model or a run: its safety probe and neurons, and the loss around its weights."""
+"""Commands that analyse a model or a run: safety probe, neurons, and sharpness of the loss."""
 
 from alignzoo.plugin import Extension, hookimpl
 
@@ -11,12 +11,12 @@ def alignzoo_commands() -> list[Extension]:
             kind="command",
             name="probe",
             target="alignzoo_analysis.probe_command:command",
-            summary="Train a safety probe on hidden states, or compare two selections of neurons.",
+            summary="Train a safety probe, or compare two neuron selections.",
         ),
         Extension(
             kind="command",
             name="sharpness",
             target="alignzoo_analysis.sharpness_command:command",
-            summary="Measure how fast the loss rises around a model's weights, or around those of a run.",
+            summary="Measure how fast the loss rises around a model's weights.",
         ),
     ]

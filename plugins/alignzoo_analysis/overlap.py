@@ -1,4 +1,4 @@
-"""How much two selections of neurons have in common, and how much chance would give them."""
+"""Overlap of two neuron selections, compared with the overlap expected by chance."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from alignzoo.geometry.subspace import SavedSelection
 
 
 def overlap(one: SavedSelection, other: SavedSelection) -> dict[str, Any]:
-    """Neurons of each, shared ones, Jaccard index (shared / in either) and the Jaccard that chance gives.
+    """Neurons in each, shared neurons, Jaccard index (intersection / union) and the Jaccard index expected by chance.
 
-    Chance is the exact mean over two independent uniform draws of these sizes: from all neurons of the maps for the
-    whole, from the map's own for each map under ``layers``. It is None where the files do not say how many neurons
-    their maps have, a Jaccard index where neither selects any.
+    Chance is the exact mean over two independent uniform draws of the same sizes: from all neurons of the maps for the
+    total, from one map's neurons for each map under ``layers``. It is None if the files do not record how many neurons
+    their maps have; a Jaccard index is None if neither selects any.
 
     Raises:
         UsageError: the selections are of models of different widths.

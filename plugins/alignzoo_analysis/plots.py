@@ -1,4 +1,4 @@
-"""Pictures of a probe and of the loss around a model's weights; they need matplotlib, which is an extra."""
+"""Plots of a probe and of the loss around a model's weights; they need matplotlib (extra ``plots``)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ COLOURS = ("#c2452d", "#2f6db5", "#3c8a57", "#8a5aa8")
 
 
 def drawn_or_told(draw: Callable[[], None], path: Path, report: Reporter) -> bool:
-    """Draw a picture that goes with a result; where that cannot be done the user is told, and the result stands."""
+    """Draw a result's plot; a failure is a warning and does not affect the result."""
     try:
         draw()
     except UsageError as error:
-        report.warn(f"{path.name} is not drawn: {error.message}; {error.hint}")
+        report.warn(f"{path.name} was not drawn: {error.message}; {error.hint}")
         return False
     return True
 
 
 def draw_probe(path: Path, facts: Mapping[str, Any], selection: Mapping[str, Any] | None) -> None:
-    """Held-out AUC by layer (where several were probed), the calibration curve, and the selected neurons by layer.
+    """Held-out AUC by layer (if several were probed), the calibration curve, and the selected neurons by layer.
 
     Args:
         facts: of a :class:`~alignzoo.probe.probe.Probe`.
@@ -52,7 +52,7 @@ def draw_probe(path: Path, facts: Mapping[str, Any], selection: Mapping[str, Any
 
 
 def draw_slices(path: Path, subspaces: Sequence[Mapping[str, Any]], title: str) -> None:
-    """The rise of the loss over the radius, in each subspace: at the worst case, and on average with its spread.
+    """Loss increase over the radius in each subspace: worst case, and average with its spread.
 
     Args:
         subspaces: as :func:`alignzoo_analysis.sharpness.measure` gives them.
@@ -75,13 +75,13 @@ def draw_slices(path: Path, subspaces: Sequence[Mapping[str, Any]], title: str) 
         worst_case.set_xticks(radii, [f"{radius:g}" for radius in radii])
         worst_case.minorticks_off()
     _title(worst_case, "worst case: one ascent step")
-    worst_case.set_ylabel("rise of the loss on held-out pairs")
+    worst_case.set_ylabel("loss increase on held-out pairs")
     _title(on_average, "average over random directions, ± standard deviation")
     on_average.axhline(0, color=MUTED, linewidth=0.8)
     on_average.set_xlim(left=0)
     on_average.ticklabel_format(axis="y", scilimits=(-3, 4))
     for axes in (worst_case, on_average):
-        axes.set_xlabel("radius: length of the perturbation")
+        axes.set_xlabel("radius: norm of the perturbation")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=9)
         _tidy(axes)
@@ -123,13 +123,13 @@ def _calibration(axes: Axes, facts: Mapping[str, Any]) -> None:
     stated, observed = ([part[name] for part in curve] for name in ("stated", "observed"))
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
     axes.scatter(stated, observed, s=[15 + 90 * part["count"] / most for part in curve], color=COLOURS[1], zorder=3)
-    for x, y, part in zip(stated, observed, curve, strict=True):  # a bin of two responses says little
+    for x, y, part in zip(stated, observed, curve, strict=True):  # a bin of two responses is not informative
         inward = -1 if y > 0.9 else 1
         axes.annotate(f"{part['count']}", (x, y), (0, 10 * inward), textcoords="offset points", **_BESIDE_A_POINT)
     axes.set_xlim(-0.04, 1.04)
     axes.set_ylim(-0.04, 1.04)
-    axes.set_xlabel("stated probability of unsafe (beside a bin: its responses)")
-    axes.set_ylabel("share that is unsafe")
+    axes.set_xlabel("predicted probability of unsafe (labels: responses per bin)")
+    axes.set_ylabel("observed share of unsafe")
     _title(axes, f"ECE {facts['held_out_ece']:.3f}, Brier {facts['held_out_brier']:.3f}")
 
 
@@ -143,7 +143,7 @@ def _neurons_by_layer(axes: Axes, selection: Mapping[str, Any]) -> None:
 
 
 def _title(axes: Axes, text: str) -> None:
-    axes.set_title(text, loc="left", fontsize=10.5, y=1.05)  # a set height: a scale's exponent must not move it
+    axes.set_title(text, loc="left", fontsize=10.5, y=1.05)  # a fixed height, which an axis exponent cannot shift
 
 
 def _tidy(axes: Axes) -> None:
@@ -155,7 +155,7 @@ def _tidy(axes: Axes) -> None:
 
 
 def _figure(width: float, height: float) -> Figure:
-    """An empty figure that is drawn without a screen.
+    """An empty figure for headless drawing.
 
     Raises:
         UsageError: matplotlib is missing.

@@ -1,4 +1,4 @@
-"""``alignzoo probe``: train the safety probe by itself, or compare the neurons of two selections."""
+"""``alignzoo probe``: train a standalone safety probe, or compare two neuron selections."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ LAYER_COLUMNS = ["layer", "AUC", "accuracy", "ECE", "Brier"]
     "--pooling",
     type=click.Choice(["mean", "last", "max"]),
     default="mean",
-    help="over the tokens of prompt and response [default: mean]",
+    help="pooling over the tokens of prompt and response [default: mean]",
 )
 @click.option(
     "--select",
     type=click.Choice(["anti-toxic", "toxic", "abs", "random", "all"]),
     default="anti-toxic",
-    help="neurons to select with the probe [default: anti-toxic]",
+    help="which neurons to select with the probe [default: anti-toxic]",
 )
 @click.option(
     "--share",
@@ -43,10 +43,10 @@ LAYER_COLUMNS = ["layer", "AUC", "accuracy", "ECE", "Brier"]
     metavar="NUMBER",
     help="share of all neurons to select [default: 0.01]",
 )
-@click.option("--count", type=click.IntRange(min=1), metavar="N", help="number of neurons to select, instead")
 @click.option(
-    "--compare", nargs=2, metavar="A B", help="train nothing; compare two saved selections (files, folders or runs)"
+    "--count", type=click.IntRange(min=1), metavar="N", help="number of neurons to select, instead of a share"
 )
+@click.option("--compare", nargs=2, metavar="A B", help="only compare two saved selections (files, folders or runs)")
 @json_option
 @click.pass_context
 def command(
@@ -62,10 +62,10 @@ def command(
     as_json: bool,
     **_words: Any,
 ) -> None:
-    """Train a safety probe on the model's hidden states, save it, and say how well it separates held-out prompts.
+    """Train a safety probe on the model's hidden states, save it, and report how well it separates held-out prompts.
 
-    Give the folder to a run with --geometry.probe DIR, or the neurons that it selects with --geometry.select DIR. Of
-    several --layers, the one with the highest held-out AUC is saved.
+    Use it in a run with --geometry.probe DIR, or the neurons it selects with --geometry.select DIR. With several
+    --layers, the one with the highest held-out AUC is saved.
     """
     if compare is not None:
         _refuse_beside_compare(ctx)
@@ -73,7 +73,7 @@ def command(
         return
     if out is None:
         raise UsageError(
-            "missing option --out", hint="name the folder for the probe: --out DIR; `alignzoo probe --help`"
+            "missing option --out", hint="set the folder for the probe: --out DIR; see `alignzoo probe --help`"
         )
     _refuse_idle(select, share, count)
     plan = require(resolve([flag_layer(ctx)]))
@@ -89,9 +89,9 @@ def command(
 
 def _refuse_idle(select: str, share: float | None, count: int | None) -> None:
     if share is not None and count is not None:
-        raise UsageError("--share and --count exclude each other", hint="give one of them")
+        raise UsageError("--share and --count exclude each other", hint="use only one of them")
     if select == "all" and (share is not None or count is not None):
-        raise UsageError("--share and --count do nothing with --select all", hint="leave them out")
+        raise UsageError("--share and --count have no effect with --select all", hint="leave them out")
 
 
 def _refuse_beside_compare(ctx: click.Context) -> None:
@@ -102,7 +102,9 @@ def _refuse_beside_compare(ctx: click.Context) -> None:
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     ]
     if typed:
-        raise UsageError(f"--compare trains nothing and does not go with {', '.join(typed)}", hint="leave it out")
+        raise UsageError(
+            f"--compare trains nothing and cannot be combined with {', '.join(typed)}", hint="leave it out"
+        )
 
 
 def _compare(one: str, other: str, as_json: bool) -> None:
@@ -130,8 +132,10 @@ def _show(result: dict[str, Any]) -> None:
         print_lines("")
         print_table(LAYER_COLUMNS, [[_text(value) for value in row.values()] for row in layers], "held-out figures")
     if selection is not None:
+        from alignzoo.geometry.subspace import described
+
         counts = selection["neurons_by_layer"]
-        title = f"{selection['neurons']} of {selection['of']} neurons selected ({selection['select']})"
+        title = described(selection["neurons"], selection["of"], selection["select"], "MLP neurons")
         print_lines("")
         print_table(["neurons of", "selected"], [[name, str(count)] for name, count in counts.items()], title)
 

@@ -1,4 +1,4 @@
-"""``alignzoo probe``: a probe of a plan's model on all of its data, with the neurons that it selects."""
+"""``alignzoo probe``: a probe of a plan's model on all of its data, with the neurons it selects."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _FILES = (FACTS_FILE, TENSORS_FILE, SELECTION_FACTS, SELECTION_FILE)
 
 @dataclass(frozen=True)
 class Choices:
-    """What the command line chooses.
+    """The choices made on the command line.
 
     Attributes:
-        max_pairs: train and validate on at most so many; None for all.
+        max_pairs: train and validate on at most this many; None for all.
         layers, pooling: see :func:`~alignzoo.probe.fit.train_probe`.
         select, share, count: as ``shapo-token`` would select MLP neurons with the probe.
     """
@@ -48,7 +48,7 @@ class Choices:
 
 
 def trained(plan: Plan, choices: Choices, *, out: str, report: Reporter) -> dict[str, Any]:
-    """Train a probe on the plan's model and data, save it with the neurons that it selects and a plot.
+    """Train a probe on the plan's model and data; save it with the neurons it selects and a plot.
 
     Returns:
         The probe's facts, the selection's under ``selection`` (None where the model has no MLP down projections), and
@@ -90,7 +90,7 @@ def _probe_of(session: Session, choices: Choices) -> Probe:
 
 
 def _parts_of(session: Session, max_pairs: int | None) -> dict[str, Dataset]:
-    """All of the data, or so much of it, divided by prompt into ``train`` and ``validation``."""
+    """The data, or at most ``max_pairs`` of it, split by prompt into ``train`` and ``validation``."""
     describe(session.prepared, session.report)
     pairs, seed = session.prepared.dataset, session.settings.seed
     if max_pairs is not None and max_pairs < len(pairs):
@@ -101,11 +101,11 @@ def _parts_of(session: Session, max_pairs: int | None) -> dict[str, Dataset]:
 def _save_selection(
     folder: Path, policy: Any, probe: Probe, choices: Choices, report: Reporter
 ) -> dict[str, Any] | None:
-    """What the probe selects, saved beside it; None for a model that has no neurons to select."""
+    """The neurons the probe selects, saved next to it; None for a model without selectable neurons."""
     try:
         projections = find_down_projections(policy)
     except ModelError as error:
-        report.warn(f"no neurons are selected: {error.message}")
+        report.warn(f"no neurons selected: {error.message}")
         return None
     if unreached := out_of_reach(policy):
         report.warn(unreached)

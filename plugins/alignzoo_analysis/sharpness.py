@@ -1,9 +1,9 @@
-"""How fast a loss rises around given weights: at the worst case and on average, over radii and in a subspace.
+"""How fast a loss rises around given weights: worst case and average, over radii, within a subspace.
 
     worst case   L(θ + r·g/‖g‖) − L(θ)         g = ∇L(θ) within the subspace: one ascent step of length r
     average      mean over N of L(θ + r·u_i) − L(θ)     u_i seeded Gaussian directions of length 1 in the subspace
 
-Radii are Euclidean lengths over all weights of the subspace together, so that subspaces are compared at the same ‖ε‖.
+Radii are Euclidean norms over all weights of the subspace, so subspaces are compared at the same ‖ε‖.
 The weights are restored bit for bit.
 """
 
@@ -24,11 +24,11 @@ from alignzoo.report import Progress
 
 @dataclass(frozen=True)
 class Subspace:
-    """Some weights of a model, or some entries of them.
+    """A subset of a model's weights, or of their entries.
 
     Attributes:
         weights: the parameters themselves.
-        masks: bool tensors of the same shapes, True at the entries that may move; None where all may.
+        masks: bool tensors of the same shapes, True at the entries that may move; None if all may.
     """
 
     name: str
@@ -37,11 +37,11 @@ class Subspace:
 
     @property
     def size(self) -> int:
-        """How many numbers may move."""
+        """The number of entries that may move."""
         return sum(int(t.sum()) for t in self.masks) if self.masks is not None else sum(w.numel() for w in self.weights)
 
     def inside(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Tensors of the weights' shapes, zero at the entries that may not move."""
+        """Tensors of the weights' shapes, zero at the fixed entries."""
         if self.masks is None:
             return list(tensors)
         return [tensor * mask for tensor, mask in zip(tensors, self.masks, strict=True)]
@@ -57,18 +57,18 @@ def measure(
     seed: int,
     bar: Progress,
 ) -> dict[str, Any]:
-    """The loss at the weights, and its rise in each subspace.
+    """The loss at the weights, and its increase in each subspace.
 
     Args:
         value: the loss at the current weights.
         gradient: its gradient at the current weights, for some of them.
-        radii: in the weights' unit, above 0.
+        radii: norms, in the weights' unit; positive.
         directions: N, at least 1.
 
     Returns:
-        ``loss``, and under ``subspaces`` for each ``name``, ``weights`` (how many numbers move), ``gradient_norm`` and
-        ``slices``: for each ``radius`` the rise at the ``worst`` case (None where the gradient is 0), on ``average``,
-        its ``spread`` (standard deviation over directions, 0 for one) and for each direction, ``random``.
+        ``loss``, and under ``subspaces`` for each ``name``, ``weights`` (entries that move), ``gradient_norm``
+        and ``slices``: for each ``radius`` the increase in the ``worst`` case (None if the gradient is 0), on
+        ``average``, its ``spread`` (standard deviation over directions, 0 for one) and for each direction, ``random``.
 
     Raises:
         AlignzooError: the loss is not finite at the weights or at a perturbed point.
@@ -111,7 +111,7 @@ def _rises(
     radii: Sequence[float],
     bar: Progress,
 ) -> list[float]:
-    """The rise of the loss at every radius along a direction."""
+    """The loss increase at every radius along a direction."""
     length, found = norm(direction), []
     for radius in radii:
         with perturbed(subspace.weights, [radius / length * part for part in direction]):
@@ -121,7 +121,7 @@ def _rises(
 
 
 def _directions(subspace: Subspace, count: int, seed: int) -> Iterator[list[torch.Tensor]]:
-    """Gaussian directions, one at a time; the same on every device, and the first N of more are those of N."""
+    """Gaussian directions, one at a time; the same on every device, and a prefix of any longer sequence."""
     for number in range(count):
         draw = torch.Generator().manual_seed(seed * 1_000_003 + number)
         yield subspace.inside(
@@ -131,5 +131,5 @@ def _directions(subspace: Subspace, count: int, seed: int) -> Iterator[list[torc
 
 def _finite(value: float, where: str) -> float:
     if not math.isfinite(value):
-        raise AlignzooError(f"the loss is {value} {where}", hint="use smaller --radii, or look at the model")
+        raise AlignzooError(f"the loss is {value} {where}", hint="use smaller --radii, or check the model")
     return value

@@ -47,7 +47,7 @@ COLUMNS = ["subspace", "weights", "radius", "worst case", "average", "+-"]
     "--radii",
     default="0.01,0.02,0.05,0.1,0.2",
     metavar="NUMBERS",
-    help="lengths of the perturbation, comma-separated [default: 0.01,0.02,0.05,0.1,0.2]",
+    help="norms of the perturbation, comma-separated [default: 0.01,0.02,0.05,0.1,0.2]",
 )
 @click.option(
     "--directions",
@@ -59,9 +59,9 @@ COLUMNS = ["subspace", "weights", "radius", "worst case", "average", "+-"]
 @click.option(
     "--subspace",
     metavar="NAME",
-    help="all, neurons, or patterns of weights' names [default: the run's neurons where it has some, else all]",
+    help="all, neurons, or weight-name patterns [default: the run's neurons if it has any, else all]",
 )
-@click.option("--selection", metavar="PATH", help="saved neurons (a file, folder or run), instead of the run's")
+@click.option("--selection", metavar="PATH", help="saved neurons (file, folder or run) to use instead of the run's")
 @click.option("--out", metavar="DIR", help="folder for sharpness.json and sharpness.png")
 @json_option
 @click.pass_context
@@ -76,17 +76,17 @@ def command(
     as_json: bool,
     **_words: Any,
 ) -> None:
-    """Measure the rise of the loss on held-out pairs around a model's weights: at the worst case and on average.
+    """Measure how much the held-out loss rises around a model's weights: in the worst case and on average.
 
-    Of a RUN, its trained model is measured by its plan, against the model that it started from. Of a MODEL, the DPO
-    loss on the pairs that a run with the same --data would hold out, against the model itself. Beside the --subspace,
-    all trained weights are measured at the same radii.
+    For a RUN, measures its trained model with its own plan; the reference is the initial model. For a MODEL, measures
+    the DPO loss on the pairs that a run with the same --data would hold out; the reference is the model itself. All
+    trained weights are measured at the same radii, next to the --subspace.
     """
     lengths = _radii(radii)
     if subspace != "neurons" and any(option.key == "probe.share" for option, _ in given_options(ctx)):
-        raise UsageError("--probe.share does nothing without --subspace neurons", hint="leave it out")
+        raise UsageError("--probe.share has no effect without --subspace neurons", hint="leave it out")
     if selection is not None and subspace not in (None, "neurons"):
-        raise UsageError(f"--selection does nothing with --subspace {subspace}", hint="leave one of them out")
+        raise UsageError(f"--selection has no effect with --subspace {subspace}", hint="leave one of them out")
     run = Path(where) if (Path(where) / PLAN_FILE).is_file() else None
     plan = _plan_of_model(ctx, where) if run is None else _plan_of_run(ctx, run)
     from alignzoo_analysis.sharpness_run import Question, measured
@@ -104,8 +104,8 @@ def _plan_of_run(ctx: click.Context, run: Path) -> Plan:
     typed = [f"--{key}" for key in others]
     if typed:
         raise UsageError(
-            f"a run is measured by its own plan, which {', '.join(typed)} would change",
-            hint=f"leave it out, or measure the model alone: alignzoo sharpness {run / 'model'} --data DATA",
+            f"a run is measured with its own plan, so {', '.join(typed)} cannot be set",
+            hint=f"leave it out, or measure the model by itself: alignzoo sharpness {run / 'model'} --data DATA",
         )
     return read_plan(run, trust_remote_code=trusting, command="sharpness")
 
@@ -115,13 +115,13 @@ def _plan_of_model(ctx: click.Context, model: str) -> Plan:
     named = registry().named_extension("model", model) is not None
     if "data" not in given and not named and not local_path(model).exists():
         raise UsageError(
-            f"{model}: no such run folder, and no such file or folder",
-            hint="give the folder of a run; a model of the hub needs --data as well",
+            f"{model}: no such run folder, file or model folder",
+            hint="name a run folder; for a hub model, add --data",
         )
     if "data" not in given:
         raise UsageError(
-            f"{model} is measured on the held-out pairs of some data",
-            hint="name them with --data, or give a run folder",
+            f"measuring the model {model} needs data",
+            hint="name it with --data, or measure a run folder",
         )
     return require(resolve([Layer("flag", {"model": model, **given})]))
 
@@ -130,16 +130,18 @@ def _radii(words: str) -> list[float]:
     try:
         found = sorted({float(word) for word in words.split(",")})
     except ValueError as error:
-        raise UsageError(f"--radii {words!r} are no numbers", hint="write for example --radii 0.01,0.05,0.1") from error
+        raise UsageError(
+            f"--radii {words!r}: not a list of numbers", hint="for example --radii 0.01,0.05,0.1"
+        ) from error
     wrong = [radius for radius in found if not (radius > 0 and math.isfinite(radius))]
     if wrong:
-        raise UsageError(f"--radii: {wrong[0]:g} is not above 0", hint="a radius is the length of a perturbation")
+        raise UsageError(f"--radii: {wrong[0]:g} is not positive", hint="a radius is the norm of a perturbation")
     return found
 
 
 def _show(result: dict[str, Any]) -> None:
     print_lines(
-        f"{result['model']}: {result['objective']} on {result['pairs']} held-out pairs is {result['loss']:.6g}", ""
+        f"{result['model']}: {result['objective']} on {result['pairs']} held-out pairs: {result['loss']:.6g}", ""
     )
     rows = []
     for subspace in result["subspaces"]:
@@ -147,6 +149,6 @@ def _show(result: dict[str, Any]) -> None:
             head = [subspace["name"], str(subspace["weights"])] if i == 0 else ["", ""]
             worst = "-" if point["worst"] is None else f"{point['worst']:+.4g}"
             rows.append([*head, f"{point['radius']:g}", worst, f"{point['average']:+.4g}", f"{point['spread']:.2g}"])
-    print_table(COLUMNS, rows, "rise of the loss")
+    print_table(COLUMNS, rows, "loss increase")
     if "out" in result:
         print_lines("", result["out"])

@@ -1,4 +1,4 @@
-"""``alignzoo sharpness``: the loss around a model's weights, or around those that a run has trained."""
+"""``alignzoo sharpness``: the loss around the weights of a model, or of a run's trained model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from alignzoo_analysis.sharpness import Subspace, measure
 
 EVERYTHING, NEURONS = "all", "neurons"
 SHARE = 0.01
-"""Of the MLP neurons, selected where a run has not saved any: shapo-token's default."""
+"""Share of MLP neurons to select if a run has not saved any: shapo-token's default."""
 
 Neurons = tuple[Sequence[Projection], Sequence[torch.Tensor]]
 
@@ -41,9 +41,9 @@ class Question:
         plan: model, data, loss and wrappers; the reference is the plan's model.
         run: the run folder whose trained weights are measured; None for the plan's model itself.
         radii: above 0, in the weights' unit.
-        directions: how many random ones are averaged.
-        subspace: ``all``, ``neurons`` or patterns of names; None for the run's neurons where it has some, else all.
-        selection: where to read the neurons from, instead of the run.
+        directions: number of random directions to average over.
+        subspace: ``all``, ``neurons`` or name patterns; None for the run's neurons if it has any, else all.
+        selection: neurons to use instead of the run's.
     """
 
     plan: Plan
@@ -58,7 +58,7 @@ def measured(question: Question, *, out: str | None, report: Reporter) -> dict[s
     """Measure; with ``out``, write ``sharpness.json`` and ``sharpness.png`` there. Returns what was written.
 
     Raises:
-        UsageError: ``out`` is not empty; a subspace or selection that the model does not have; several ranks.
+        UsageError: ``out`` is not empty, the model lacks the subspace or selection, or several ranks.
         DataError: no pairs are held out.
         ModelError: a model that does not load.
         AlignzooError: the run has no trained model, or the loss is not finite.
@@ -89,7 +89,7 @@ def _measured(question: Question, report: Reporter) -> dict[str, Any]:
         session.become(trained)
         session.policy.eval()
     if any(session.objective.observes(coupled=coupled) for coupled in (True, False)):
-        report.warn("running statistics of the loss or a wrapper start again here: a run folder does not keep them")
+        report.warn("running statistics of losses and wrappers start from scratch: a run folder does not store them")
     step = StepContext(session.engine, batches, references, 0)
     policy, settings = session.policy, session.settings
     subspaces = _subspaces(question, policy, chosen)
@@ -108,7 +108,7 @@ def _measured(question: Question, report: Reporter) -> dict[str, Any]:
 
 
 def _trained(question: Question) -> Path | None:
-    """The trained model of the run that was asked for.
+    """The trained model of the requested run.
 
     Raises:
         AlignzooError: there is none.
@@ -117,14 +117,14 @@ def _trained(question: Question) -> Path | None:
         return None
     if not (question.run / "model").is_dir():
         raise AlignzooError(
-            f"{question.run} holds no trained model",
+            f"{question.run} contains no trained model",
             hint=f"finish it with: {resume_words(question.run, trusting=question.plan.settings.trust_remote_code)}",
         )
     return question.run / "model"
 
 
 def _facts(session: Session, trained: Path | None, question: Question) -> dict[str, Any]:
-    """What was measured, on what."""
+    """The measurements and what they were taken on."""
     plan, settings, held_out = session.plan, session.settings, session.parts.held_out
     return {
         "model": settings.model if trained is None else str(trained),
@@ -137,23 +137,23 @@ def _facts(session: Session, trained: Path | None, question: Question) -> dict[s
 
 
 def _saved(question: Question) -> Path | None:
-    """Where neurons can be read from."""
+    """The path to read neurons from."""
     if question.selection is not None:
         return Path(question.selection)
     return selection_file(question.run) if question.run is not None else None
 
 
 def _probing(question: Question) -> bool:
-    """Whether neurons are asked for that must be selected here."""
+    """Whether the requested neurons have to be selected here."""
     return question.subspace == NEURONS and _saved(question) is None
 
 
 def _chosen_by_probe(session: Session) -> list[torch.Tensor]:
-    """The neurons of the initial model that shapo-token selects by default."""
+    """The neurons of the initial model that shapo-token would select by default."""
     if session.parts.probe_train is None or session.parts.probe_validation is None:
         raise UsageError(
-            "--subspace neurons selects with a probe, and --probe.share 0 leaves it no pairs",
-            hint="name saved neurons: --selection PATH",
+            "--subspace neurons selects with a safety probe, but --probe.share 0 leaves no pairs to train it",
+            hint="raise --probe.share, or use saved neurons: --selection PATH",
         )
     projections = find_down_projections(session.policy)
     direction = session.probe(None).direction
@@ -161,7 +161,7 @@ def _chosen_by_probe(session: Session) -> list[torch.Tensor]:
 
 
 def _subspaces(question: Question, policy: Any, chosen: list[torch.Tensor] | None) -> list[Subspace]:
-    """The subspace that was asked for, and all trained weights beside it."""
+    """The requested subspace, and all trained weights."""
     trained = {name: weight for name, weight in policy.named_parameters() if weight.requires_grad}
     everything = Subspace(EVERYTHING, list(trained.values()))
     saved = _saved(question)
@@ -181,14 +181,14 @@ def _named(patterns: str, weights: dict[str, torch.nn.Parameter]) -> Subspace:
     for word in words:
         if not any(fnmatchcase(name, word) for name in weights):
             raise UsageError(
-                f"--subspace: no trained weight is called {word!r}",
-                hint=f"it is all, neurons, or names such as {next(iter(weights), 'none')}; * stands for any text",
+                f"--subspace: no trained weight matches {word!r}",
+                hint=f"use all, neurons, or names such as {next(iter(weights), 'none')}; * matches any text",
             )
     return Subspace(patterns, [w for name, w in weights.items() if any(fnmatchcase(name, word) for word in words)])
 
 
 def _of_neurons(projections: Sequence[Projection], selected: Sequence[torch.Tensor]) -> Subspace:
-    """What the selected inputs write, in the maps' own weights, also where these are frozen below an adapter."""
+    """The weights that the selected inputs are multiplied by, even if frozen below an adapter."""
     weights, masks = [], []
     for projection, index in zip(projections, selected, strict=True):
         if len(index):
@@ -201,7 +201,7 @@ def _of_neurons(projections: Sequence[Projection], selected: Sequence[torch.Tens
 
 @contextmanager
 def _asking_for_gradients(policy: torch.nn.Module, subspaces: Sequence[Subspace]) -> Iterator[None]:
-    """Inside, gradients are taken of the subspaces' weights and of no others; after, of those as before."""
+    """Inside, only the subspaces' weights require gradients; the flags are restored afterwards."""
     wanted = {id(weight) for subspace in subspaces for weight in subspace.weights}
     flags = [(weight, weight.requires_grad) for weight in policy.parameters()]
     try:

@@ -1,4 +1,4 @@
-"""``alignzoo plan``: what a run would take, from shapes alone."""
+"""``alignzoo plan``: estimates memory, work and time of a run from shapes alone."""
 
 from __future__ import annotations
 
@@ -30,29 +30,32 @@ _ABOVE_0 = click.FloatRange(min=0, min_open=True)
 @run_options
 @recipe_option
 @click.option("--gpus", type=click.IntRange(min=1), metavar="N", help="GPUs [default: none, a run on this CPU]")
-@click.option("--gpu-memory", type=_ABOVE_0, metavar="GIB", help="memory of each GPU, of one without --gpus")
-@click.option("--gpu-flops", type=_ABOVE_0, metavar="TFLOPS", help="rate of each GPU in the run's precision, for times")
+@click.option("--gpu-memory", type=_ABOVE_0, metavar="GIB", help="memory of each GPU (of one GPU without --gpus)")
+@click.option(
+    "--gpu-flops",
+    type=_ABOVE_0,
+    metavar="TFLOPS",
+    help="throughput of each GPU in the run's precision, to estimate times",
+)
 @click.option(
     "--sharding",
     type=click.Choice(["none", "ddp", "fsdp"]),
-    help="how several GPUs share the work [default: ddp on several, else none]",
+    help="how GPUs share the work [default: ddp with several, else none]",
 )
+@click.option("--prompt-tokens", type=_TOKENS, metavar="N", help="mean prompt length [default: the data's, or 200]")
+@click.option("--response-tokens", type=_TOKENS, metavar="N", help="mean response length [default: the data's, or 150]")
+@click.option("--longest", type=_TOKENS, metavar="N", help="longest prompt + response [default: the mean]")
+@click.option("--steps", type=_TOKENS, metavar="N", help="optimizer steps, to estimate the time of a run")
 @click.option(
-    "--prompt-tokens", type=_TOKENS, metavar="N", help="mean length of a prompt [default: the data's, or 200]"
+    "--measure", is_flag=True, help="measure this CPU's matrix-product throughput (2 seconds), to estimate times"
 )
-@click.option(
-    "--response-tokens", type=_TOKENS, metavar="N", help="mean length of a response [default: the data's, or 150]"
-)
-@click.option("--longest", type=_TOKENS, metavar="N", help="longest prompt with its response [default: the mean one]")
-@click.option("--steps", type=_TOKENS, metavar="N", help="optimizer steps, for the time of a run")
-@click.option("--measure", is_flag=True, help="measure this CPU's rate of matrix products (2 seconds), for times")
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool, **words: Any) -> None:
-    """Say what a run would take: parameters, memory by part, work and time; and what to change if it does not fit.
+    """Estimate parameters, memory by part, work and time of a run, and suggest changes if it does not fit.
 
-    Takes the words of `alignzoo run`. --model may also be a config.json: only shapes are read, never weights. Lengths
-    come from --data, or from --prompt-tokens and --response-tokens.
+    Takes the options of `alignzoo run`. --model may also be a config.json: only shapes are read, never weights.
+    Lengths come from --data, or from --prompt-tokens and --response-tokens.
 
     alignzoo plan --model Qwen/Qwen3-8B --gpus 8 --gpu-memory 80
     """
@@ -90,7 +93,7 @@ _ASSUMED = "plan"
 
 
 def _layers(ctx: click.Context) -> list[Layer]:
-    """The words of the line, with data in the place of those that need not be named here."""
+    """The line's options, with placeholder data if none is named."""
     layers = plan_layers(ctx)
     named = {key for layer in layers for key in ("model", "data") if key in layer.values}
     return [Layer(_ASSUMED, {"data": EMBEDDED}), *layers] if named == {"model"} else layers
@@ -101,30 +104,30 @@ def _sharding(words: dict[str, Any]) -> str:
     if sharding is None:
         return "ddp" if gpus > 1 else "none"
     if sharding == "none" and gpus > 1:
-        raise UsageError(f"--sharding none does not go with --gpus {gpus}", hint="use ddp or fsdp")
+        raise UsageError(f"--sharding none cannot be combined with --gpus {gpus}", hint="use ddp or fsdp")
     if sharding != "none" and gpus == 1:
-        raise UsageError(f"--sharding {sharding} does nothing on one device", hint="give --gpus, or leave it out")
+        raise UsageError(f"--sharding {sharding} has no effect on one device", hint="set --gpus, or leave it out")
     return str(sharding)
 
 
 def _check_words(plan: Plan, words: dict[str, Any]) -> None:
     cuda, settings = words["gpus"] is not None or words["gpu_memory"] is not None, plan.settings
     if not cuda and words["gpu_flops"] is not None:
-        raise UsageError("--gpu-flops does nothing without --gpus", hint="add --gpus 1, or --measure for this CPU")
+        raise UsageError("--gpu-flops has no effect without --gpus", hint="add --gpus 1, or --measure for this CPU")
     if cuda and words["measure"]:
-        raise UsageError("--measure measures this CPU, and the plan is for GPUs", hint="give --gpu-flops")
+        raise UsageError("--measure measures this CPU, but the plan is for GPUs", hint="use --gpu-flops")
     if words["gpus"] is not None and plan.settings.batch_size % words["gpus"]:
         raise UsageError(
             f"--batch-size {plan.settings.batch_size} cannot be divided over {words['gpus']} GPUs",
             hint=f"use a multiple of {words['gpus']}",
         )
     if settings.quantize != "none" and not settings.lora_r:
-        raise UsageError(f"--quantize {settings.quantize} needs an adapter to train", hint="add --lora.r 16")
+        raise UsageError(f"--quantize {settings.quantize} needs a LoRA adapter to train", hint="add --lora.r 16")
     if settings.quantize != "none" and not cuda:
         raise UsageError(f"--quantize {settings.quantize} needs GPUs", hint="add --gpus, or leave it out")
     if settings.quantize != "none" and settings.model.endswith(".gguf"):
         raise UsageError(
-            f"--quantize {settings.quantize} does not go with a .gguf model", hint="give what it was made of"
+            f"--quantize {settings.quantize} cannot be combined with a .gguf model", hint="use the original model"
         )
     from alignzoo.train.optim import EIGHT_BIT, optimizer_class
 
@@ -139,8 +142,8 @@ def _data(plan: Plan, words: dict[str, Any], *, named: bool) -> Data:
     said = [value is not None for value in given]
     if any(said) and named and not (said[0] and said[1]):
         raise UsageError(
-            "the data says how long its pairs are: --longest, or one of two means, does not go with it",
-            hint="give both --prompt-tokens and --response-tokens in its place, or none",
+            "lengths come from the data, so --longest or only one of the two means cannot be set",
+            hint="set both --prompt-tokens and --response-tokens to replace the data's lengths, or neither",
         )
     if any(said) or not (named or plan.settings.model == EMBEDDED):
         return stated(plan, *given)
@@ -148,7 +151,7 @@ def _data(plan: Plan, words: dict[str, Any], *, named: bool) -> Data:
         return of_data(plan, ConsoleReporter())
     except ModelError as error:
         raise UsageError(
-            error.message, hint="without the model's tokenizer, state lengths: --prompt-tokens, --response-tokens"
+            error.message, hint="without the model's tokenizer, set lengths: --prompt-tokens, --response-tokens"
         ) from error
 
 
@@ -179,12 +182,12 @@ def _show(facts: dict[str, Any]) -> None:
     rows = [[name, _count(number)] for name, number in kinds if number]
     rows += [["total", _count(parameters["total"])]]
     if parameters["active"] != parameters["total"]:
-        rows += [["active for one token", _count(parameters["active"])]]
+        rows += [["active per token", _count(parameters["active"])]]
     print_table(["parameters", ""], [*rows, ["trained", _count(parameters["trained"])]])
     print_lines("")
     rows = [[name, f"{size / GIB:.2f}", f"{100 * size / memory['peak']:.0f} %"] for name, size in _by_size(memory)]
     rows.append(["total", f"{memory['peak'] / GIB:.2f}", "100 %"])
-    print_table([f"at the {memory['at']}", "GiB", "share"], rows, f"memory of {_devices(facts)}, at its peak")
+    print_table([f"at the {memory['at']}", "GiB", "share"], rows, f"peak memory of {_devices(facts)}")
     print_lines("", *_sentences(facts, step))
     print_lines("", *_verdict(facts))
 
@@ -213,7 +216,7 @@ def _sentences(facts: dict[str, Any], step: dict[str, Any]) -> list[str]:
     if time["step"] is None:
         return [
             *lines,
-            "time: not known without " + ("--measure" if facts["devices"]["kind"] == "cpu" else "--gpu-flops"),
+            "time: unknown without " + ("--measure" if facts["devices"]["kind"] == "cpu" else "--gpu-flops"),
         ]
     assumed = f"at {100 * time['utilisation']:.0f} % (assumed) of {time['rate'] / 1e12:.3g} TFLOP/s"
     whole = f", {duration(time['run'])} for {time['steps']} steps" if time["run"] is not None else ""
@@ -238,7 +241,7 @@ def _verdict(facts: dict[str, Any]) -> list[str]:
     peak, memory = facts["memory"]["peak"] / GIB, facts["devices"]["memory"]
     most, size = next(part for part in _by_size(facts["memory"]) if not part[0].startswith("allocator"))
     if facts["fits"] is None:
-        return [f"takes {peak:.1f} GiB; --gpu-memory says whether that fits"]
+        return [f"needs {peak:.1f} GiB; set --gpu-memory to check whether that fits"]
     has = f"{memory / GIB:.1f} GiB"
     largest = facts["largest_micro_batch_tokens"]
     if facts["fits"]:
@@ -246,7 +249,7 @@ def _verdict(facts: dict[str, Any]) -> list[str]:
             f"fits: {peak:.1f} of {has}",
             f"largest micro-batch that fits: --tokens-per-micro-batch {largest}",
         ]
-    lines = [f"does not fit: {peak:.1f} GiB of {has}; the largest part is {most}, {size / GIB:.1f} GiB"]
+    lines = [f"does not fit: {peak:.1f} GiB of {has}; largest part: {most}, {size / GIB:.1f} GiB"]
     if largest is not None:
         lines.append(f"largest micro-batch that fits: --tokens-per-micro-batch {largest}")
     for title, listed in (("what to change:", facts["changes"]), ("together, one after the other:", facts["together"])):
@@ -258,8 +261,8 @@ def _verdict(facts: dict[str, Any]) -> list[str]:
                 for one in listed
             ]
     if facts["together"] and not any(one["fits"] for one in (*facts["changes"], *facts["together"])):
-        lines += ["", "even together they do not fit: more or larger GPUs, or a smaller model"]
-    return lines if facts["changes"] else [*lines, "no change that is known here helps: choose a smaller model"]
+        lines += ["", "even all of these together do not fit: use more or larger GPUs, or a smaller model"]
+    return lines if facts["changes"] else [*lines, "no known change is enough: choose a smaller model"]
 
 
 def _count(number: int) -> str:

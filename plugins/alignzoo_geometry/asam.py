@@ -1,11 +1,11 @@
-"""Adaptive SAM: a ball that grows with the weights, so that rescaling a layer does not change how sharp it looks.
+"""Adaptive SAM: a ball scaled by the weights, so that sharpness is invariant to rescaling a layer.
 
     ε = ρ·T²g/‖Tg‖,     g = ∇L(θ),     T = |w| + η,     step with ∇L(θ + ε);     ‖T⁻¹ε‖ = ρ
 
 Kwon, Kim, Park, Choi, *ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant Learning of Deep Neural
 Networks*, arXiv 2102.11600, eq. 8. T is diagonal: |w| + η for the elements of tensors with two dimensions or more, and
-1 for the rest (biases, gains of norms). The authors' code goes by names with "weight" in them, which would scale a
-norm's gain as well. ρ is the length of T⁻¹ε, not of ε: about ten times SAM's.
+1 for the rest (biases, norm gains). The authors' code matches names with "weight" in them, which would scale norm
+gains as well. ρ is the norm of T⁻¹ε, not of ε: use about ten times SAM's.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ CARD = GeometryCard(
     name="asam",
     target=f"{__name__}:ASAM",
     options=ASAMOptions,
-    summary="Adaptive SAM: the worst point in a ball that is scaled by the weights",
+    summary="Adaptive SAM: gradient at the worst point in a ball scaled by the weights",
     formula="ε = ρ·T²g/‖Tg‖, T = |w| + η; step with ∇L(θ + ε)",
     paper=Paper(
         title="ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant Learning of Deep Neural Networks",

@@ -3,10 +3,9 @@
     θ̄ ← d·θ̄ + (1 − d)·θ    after each ``interval`` steps,     evaluated and saved: θ̄
 
 Polyak, Juditsky, *Acceleration of Stochastic Approximation by Averaging*, SIAM J. Control Optim. 30 (1992), with the
-exponential weights that are usual in deep learning. Training goes on with θ; only evaluation and the saved model use
-θ̄. The first average is θ itself, ``interval`` steps after
-``start``. With ``warm_up`` the decay is min(d, (1 + n)/(10 + n)) at the
-n-th update, so that a short run does not keep its starting point. θ̄ is kept in fp32.
+exponential weights that are usual in deep learning. Training continues with θ; only evaluation and the saved model use
+θ̄. The first average is θ itself, ``interval`` steps after ``start``. With ``warm_up`` the decay is
+min(d, (1 + n)/(10 + n)) at the n-th update, so a short run does not stay at its starting point. θ̄ is kept in fp32.
 """
 
 from __future__ import annotations
@@ -18,22 +17,22 @@ from alignzoo.plugin import GeometryCard, Options, Verified
 
 
 class EMAOptions(Options):
-    """How slowly, how often, and from when on; steps are optimizer steps."""
+    """Decay and schedule of the average; steps are optimizer steps."""
 
-    decay: float = Field(0.99, ge=0, lt=1, description="share of the old average that is kept")
-    warm_up: bool = Field(True, description="a lower decay for the first updates")
-    interval: int = Field(1, ge=1, description="update every so many optimizer steps")
-    start: int = Field(0, ge=0, description="optimizer steps before the average begins")
+    decay: float = Field(0.99, ge=0, lt=1, description="decay: share of the old average kept at each update")
+    warm_up: bool = Field(True, description="use a lower decay for the first updates")
+    interval: int = Field(1, ge=1, description="optimizer steps between updates")
+    start: int = Field(0, ge=0, description="optimizer steps before averaging starts")
 
 
 class EMA(Averaging):
-    """A moving average that is evaluated and saved in place of the weights."""
+    """A moving average, evaluated and saved in place of the weights."""
 
     name = "ema"
     options: EMAOptions
 
     def share(self, n: int) -> float:
-        """Of the new weights in the n-th update: all of them in the first."""
+        """Weight of the current θ in the n-th update: 1 in the first."""
         if n == 1:
             return 1.0
         decay = self.options.decay
@@ -45,7 +44,7 @@ CARD = GeometryCard(
     name="ema",
     target=f"{__name__}:EMA",
     options=EMAOptions,
-    summary="Moving average of the weights, evaluated and saved in their place",
+    summary="EMA: moving average of the weights, evaluated and saved in their place",
     formula="θ̄ ← d·θ̄ + (1 − d)·θ",
     companion=True,
     averages=True,

@@ -1,19 +1,19 @@
-"""ESAM: perturb some of the weights, and take the gradient on the pairs whose loss rises most.
+"""ESAM: perturb a random subset of tensors, and take the gradient on the pairs whose loss rises most.
 
     ε = (ρ/β)·g_S/‖g_S‖,     g_S = ∇_S L(θ),  each tensor in S with probability β
     B⁺: the pairs i whose rise ℓ_i(θ + ε) − ℓ_i(θ) is above the ⌊γN⌋-th largest,     step with ∇L_{B⁺}(θ + ε)
 
 Du, Yan, Feng, Zhou, Zhen, Goh, Tan, *Efficient Sharpness-aware Minimization for Improved Training of Neural Networks*,
 arXiv 2110.03141: Stochastic Weight Perturbation and Sharpness-sensitive Data Selection. ``keep`` is β, ``share`` is γ.
-As in the authors' code, whole tensors are drawn, which spares the gradients of the others, and the length is that over
-the drawn ones; the paper draws single weights. ℓ_i is a pair's loss, wrappers' terms per pair included: pairs are kept
-or left out, never a response alone. L_{B⁺} is the objective of those pairs as if there were no others, so the wrappers
-weigh them among themselves. Micro-batches without such a pair are spared the backward pass.
+As in the authors' code, whole tensors are drawn, which saves the gradients of the others, and the norm is over the
+drawn tensors; the paper draws single weights. ℓ_i is a pair's loss, including wrappers' per-pair terms: pairs are kept
+or dropped as a whole. L_{B⁺} is the objective of those pairs alone, so wrappers weight them among themselves.
+Micro-batches without such a pair skip the backward pass.
 
 Also as in the authors' code, B⁺ is what lies *above* the ⌊γN⌋-th largest rise: ⌊γN⌋ − 1 of the N pairs (15 of 32 at γ =
-½), fewer where rises are equal, and all of them from γ = 0.99 on; the paper keeps the share γ. Where nothing lies above
-it (the authors' mean of no pairs is not a number), the pair with the largest rise is kept. N counts the whole step over
-all ranks; theirs is one rank's batch. Their first step perturbs every tensor, here the first draw is made before it.
+½), fewer if rises are tied, and all of them for γ ≥ 0.99; the paper keeps the share γ. If nothing lies above it (the
+authors take the mean of no pairs, NaN), the pair with the largest rise is kept. N counts the whole step over all
+ranks; theirs is one rank's batch. Their first step perturbs every tensor; here the first draw precedes it.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
     from alignzoo.interfaces import StepContext
 
 ALL = 0.99
-"""The share from which on the authors keep every pair."""
+"""From this share on, the authors keep every pair."""
 
 
 class ESAMOptions(PerturbationOptions):
-    """The shared vocabulary, and the shares (0 to 1) of tensors and of pairs that are kept."""
+    """The common SAM options, plus the shares (0 to 1) of tensors and of pairs to keep."""
 
     keep: float = Field(0.6, gt=0, le=1, description="β: probability with which a tensor is perturbed")
     share: float = Field(
-        0.5, gt=0, le=1, description="γ: share of the pairs that the gradient is taken on, less one pair; 1 for all"
+        0.5, gt=0, le=1, description="γ: share of the pairs to take the gradient on, minus one pair; 1 for all"
     )
 
 
 class ESAM(WeightMover):
-    """SAM on a part of the weights and a part of the pairs."""
+    """SAM on a subset of the weights and a subset of the pairs."""
 
     options: ESAMOptions
 
@@ -69,7 +69,7 @@ class ESAM(WeightMover):
         return loss
 
     def _drawn(self, ctx: StepContext) -> list[torch.nn.Parameter]:
-        """S."""
+        """The drawn tensors S."""
         _, weights = chosen(ctx, self.options.select)
         draws = torch.rand(len(weights), generator=ctx.generator("esam")).tolist()
         return [weight for weight, draw in zip(weights, draws, strict=True) if draw < self.options.keep]
@@ -84,7 +84,7 @@ class ESAM(WeightMover):
         return ctx.only(kept)
 
     def _kept(self, rise: torch.Tensor) -> torch.Tensor:
-        """``(N,)`` bool, the pairs of B⁺, from the rise of each."""
+        """``(N,)`` bool, the pairs in B⁺, from each pair's rise."""
         if self.options.share >= ALL:
             return torch.ones_like(rise, dtype=torch.bool)
         kept = rise > rise.topk(max(1, int(self.options.share * len(rise)))).values[-1]
@@ -98,7 +98,7 @@ CARD = GeometryCard(
     name="esam",
     target=f"{__name__}:ESAM",
     options=ESAMOptions,
-    summary="ESAM: perturbs some of the tensors, and keeps the pairs whose loss rises most",
+    summary="ESAM: SAM on random tensors and on the pairs whose loss rises most",
     formula="ε = (ρ/β)·g_S/‖g_S‖; B⁺: the pairs with the largest ℓ(θ + ε) − ℓ(θ); step with ∇L_{B⁺}(θ + ε)",
     paper=Paper(
         title="Efficient Sharpness-aware Minimization for Improved Training of Neural Networks", arxiv="2110.03141"

@@ -1,10 +1,10 @@
-"""Friendly SAM: climb along what is special to this batch, and not along the gradient of the whole data.
+"""Friendly SAM: ascend along the batch-specific part of the gradient, not along the full-data gradient.
 
     d_t = g_t − σ·m_{t−1},     ε = ρ·d_t/‖d_t‖,     step with ∇L(θ + ε),     m_t = λ·m_{t−1} + (1−λ)·g_t,     m_0 = g_0
 
 Li, Zhou, He, Cheng, Huang, *Friendly Sharpness-Aware Minimization*, arXiv 2403.12350, algorithm 1; m stands for the
-gradient of all data. As in the authors' code, the first step has d = g, and m takes the gradient itself: a widespread
-port feeds d back into m. The average is over perturbed steps, and over the weights that ``select`` names.
+full-data gradient. As in the authors' code, the first step has d = g, and m averages the gradient itself (a widespread
+port feeds d back into m). The average is over perturbed steps, and over the weights that ``select`` names.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 
 class FriendlySAMOptions(PerturbationOptions):
-    """The shared vocabulary, σ without unit, and the share of the mean that is kept each step."""
+    """The common SAM options, plus σ (dimensionless) and the decay of the mean gradient."""
 
-    sigma: float = Field(1.0, ge=0, description="σ: how much of the average gradient is taken out; 0 is sam")
-    lam: float = Field(0.9, ge=0, lt=1, description="λ: how much of the average is kept from step to step")
+    sigma: float = Field(1.0, ge=0, description="σ: how much of the average gradient to remove; 0 gives sam")
+    lam: float = Field(0.9, ge=0, lt=1, description="λ: decay of the average gradient per step")
 
 
 class FriendlySAM(WeightMover):
-    """SAM along the batch's own part of the gradient."""
+    """SAM along the batch-specific part of the gradient."""
 
     options: FriendlySAMOptions
 
@@ -67,7 +67,7 @@ CARD = GeometryCard(
     name="friendly-sam",
     target=f"{__name__}:FriendlySAM",
     options=FriendlySAMOptions,
-    summary="Friendly SAM: climbs along what is special to the batch",
+    summary="Friendly SAM: ascent along the batch-specific part of the gradient",
     formula="d = g − σ·m; ε = ρ·d/‖d‖; step with ∇L(θ + ε); m ← λ·m + (1−λ)·g",
     paper=Paper(title="Friendly Sharpness-Aware Minimization", arxiv="2403.12350"),
     passes=2,

@@ -1,15 +1,15 @@
-"""GAPO: preferences measured from the worst point nearby, in place of from a reference.
+"""GAPO: margins relative to a nearby worst-case point instead of a reference.
 
     θ̃ = θ + ρ·w²⊙g/‖w⊙g‖,     g = ∇L(θ),     Γ_i = M_i(θ) − sg[M_i(θ̃)],     step with ∇_θ of the loss at Γ
 
 Cho and others, *Learning Where It Matters: Geometric Anchoring for Robust Preference Alignment*, arXiv 2602.04909. M_i
 is pair i's margin; the paper's loss is SimPO's, −logσ(βΓ_i − γ): ``--loss simpo --geometry gapo``. Here any loss is
-evaluated on log-probs less those at θ̃, and a reference's count as 0: the anchor is the reference. A loss that reads
-how likely a response is, and not only margins, has no meaning there.
+evaluated on log-probs minus those at θ̃, and reference log-probs are 0: the anchor is the reference. A loss that
+depends on likelihoods and not only on margins is not meaningful there.
 
 The authors leave the LM head out of θ̃: ``--geometry.select 'model.*'`` on a llama. At ρ = 0 the anchor is θ itself:
-the loss is −logσ(−γ) whatever the pairs are, its gradient is not zero, and it is not the plain one. The step reports
-L(θ); the anchored value is in the log.
+the loss is −logσ(−γ) for every pair, with a non-zero gradient that is not the plain one. The step reports L(θ); the
+anchored value is logged.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class GAPOOptions(Options):
-    """How far the anchor lies, and which weights lead to it."""
+    """Distance of the anchor, and the weights it moves."""
 
     rho: Rho = 0.05
     select: Select = EVERYTHING
@@ -68,7 +68,7 @@ CARD = GeometryCard(
     name="gapo",
     target=f"{__name__}:GAPO",
     options=GAPOOptions,
-    summary="GAPO: log-probs measured from the worst point nearby, made for --loss simpo",
+    summary="GAPO: log-probs relative to a nearby worst case, for --loss simpo",
     formula="θ̃ = θ + ρ·w²⊙g/‖w⊙g‖; Γ = M(θ) − sg[M(θ̃)]; step with ∇ −logσ(βΓ − γ)",
     paper=Paper(
         title="Learning Where It Matters: Geometric Anchoring for Robust Preference Alignment", arxiv="2602.04909"
@@ -81,6 +81,6 @@ CARD = GeometryCard(
     ),
     expected_failures={
         "radius-zero": "at ρ = 0 the anchor is the model itself: margins are 0 and all pairs weigh the same, which is "
-        "another objective than the plain one"
+        "not the plain objective"
     },
 )

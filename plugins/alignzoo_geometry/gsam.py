@@ -1,11 +1,11 @@
-"""GSAM: the gradient at the worst point, less a part of what the gradient at θ has across it.
+"""GSAM: the gradient at the worst point, minus a multiple of the component of ∇L(θ) orthogonal to it.
 
     g = ∇L(θ),     g_p = ∇L(θ + ρ·g/‖g‖),     step with g_p − α·g_⊥,     g_⊥ = g − (⟨g, g_p⟩/‖g_p‖²)·g_p
 
 Zhuang, Gong, Yuan, Cui, Adam, Dvornek, Tatikonda, Duncan, Liu, *Surrogate Gap Minimization Improves Sharpness-Aware
 Training*, arXiv 2203.08065, algorithm 1. Descending along −g_⊥ lowers the gap L(θ + ε) − L(θ) and leaves L(θ + ε)
-alone, to first order. The paper lets ρ follow the learning rate; here it stays as it is set. The inner products are
-over all trainable weights, those that ``select`` leaves in place as well.
+unchanged, to first order. The paper scales ρ with the learning rate; here ρ is constant. Inner products are over all
+trainable weights, including those that ``select`` does not perturb.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 
 
 class GSAMOptions(ClimbOptions):
-    """The shared vocabulary, and α without unit."""
+    """The common SAM options, plus α (dimensionless)."""
 
-    alpha: float = Field(0.4, ge=0, description="α: how much of the gradient across g_p is taken away; 0 is sam")
+    alpha: float = Field(
+        0.4, ge=0, description="α: how much of the gradient orthogonal to g_p to subtract; 0 gives sam"
+    )
 
 
 class GSAM(WeightMover):
-    """SAM that also narrows the gap between the worst point and θ."""
+    """SAM that also minimises the surrogate gap L(θ + ε) − L(θ)."""
 
     options: GSAMOptions
 
@@ -52,7 +54,7 @@ CARD = GeometryCard(
     name="gsam",
     target=f"{__name__}:GSAM",
     options=GSAMOptions,
-    summary="GSAM: SAM that also narrows the gap between the worst point and the weights",
+    summary="GSAM: SAM that also minimises the gap between worst-case and plain loss",
     formula="g_p = ∇L(θ + ρ·g/‖g‖); step with g_p − α·(g − proj_{g_p} g)",
     paper=Paper(title="Surrogate Gap Minimization Improves Sharpness-Aware Training", arxiv="2203.08065"),
     passes=2,

@@ -1,11 +1,11 @@
-"""LookSAM: SAM every k-th step; in between, the part of its gradient across g is used again.
+"""LookSAM: SAM every k-th step, reusing the orthogonal part of its gradient in between.
 
     every k-th step:   g_s = ∇L(θ + ρ·g/‖g‖),     keep g_v = g_s − (⟨g_s, g⟩/‖g‖²)·g,     step with g_s
     otherwise:         step with g + α·(‖g‖/‖g_v‖)·g_v
 
 Liu, Mai, Chen, Hsieh, You, *Towards Efficient and Scalable Sharpness-Aware Minimization*, arXiv 2203.02714, algorithm
-1. All lengths and inner products are global, over all trainable weights. The first step of a run is a SAM step. The
-authors' repository holds no code.
+1. All norms and inner products are global, over all trainable weights. The first step of a run is a SAM step. The
+authors' repository contains no code.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 
 class LookSAMOptions(GapOptions):
-    """How far, how often in optimizer steps, which weights, and α without unit."""
+    """Radius, interval in optimizer steps, weights, and α (dimensionless)."""
 
-    every: int = Field(5, ge=1, description="k: a SAM step every so many optimizer steps; 1 is sam")
-    alpha: float = Field(0.7, ge=0, description="α: how much of g_v is used again in between")
+    every: int = Field(5, ge=1, description="k: optimizer steps between SAM steps; 1 gives sam")
+    alpha: float = Field(0.7, ge=0, description="α: scale of the reused g_v")
     select: Select = EVERYTHING
     norm: Norm = "global"
 
 
 class LookSAM(WeightMover):
-    """SAM with a gradient that is looked up."""
+    """SAM every k-th step, with a reused gradient component in between."""
 
     options: LookSAMOptions
 
@@ -83,7 +83,7 @@ CARD = GeometryCard(
     name="looksam",
     target=f"{__name__}:LookSAM",
     options=LookSAMOptions,
-    summary="LookSAM: SAM every k-th step, its gradient across g used again in between",
+    summary="LookSAM: SAM every k-th step, its gradient reused in between",
     formula="g_v = g_s − proj_g g_s every k-th step; otherwise step with g + α·(‖g‖/‖g_v‖)·g_v",
     paper=Paper(title="Towards Efficient and Scalable Sharpness-Aware Minimization", arxiv="2203.02714"),
     passes=2,

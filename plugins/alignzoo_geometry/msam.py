@@ -1,14 +1,13 @@
-"""Momentum-SAM: the perturbation along the momentum costs no pass of its own.
+"""Momentum-SAM: perturbation along the momentum, without an extra forward-backward pass.
 
     ε_t = −ρ·v_{t−1}/‖v_{t−1}‖,     g_t = ∇L(θ + ε_t),     step with g_t,     v_t = μ·v_{t−1} + g_t,     v_0 = 0
 
 Becker, Altrock, Risse, *Momentum-SAM: Sharpness Aware Minimization without Computational Overhead*, arXiv 2401.12033.
 v is an average of gradients, so the minus sign looks ahead, where SAM's ε looks back; that is the authors' sign. v is
-the controller's own, over the weights that ``select`` names, and not the optimizer's, so that any optimizer will do;
-they leave the weights at θ + ε between steps, here they are back at θ whenever the step is over. The first step is
-plain.
+the controller's own, over the weights that ``select`` names, not the optimizer's, so any optimizer works. The authors
+leave the weights at θ + ε between steps; here they are back at θ after every step. The first step is plain.
 
-One forward-backward pass, and a forward pass at θ beside it, because a step reports the loss at θ.
+One forward-backward pass, plus a forward pass at θ, because a step reports the loss at θ.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
 
 
 class MSAMOptions(PerturbationOptions):
-    """The shared vocabulary, and the share of the momentum that is kept each step."""
+    """The common SAM options, plus the decay of the momentum."""
 
     rho: Rho = 0.3
-    momentum: float = Field(0.9, ge=0, lt=1, description="μ: how much of the momentum is kept from step to step")
+    momentum: float = Field(0.9, ge=0, lt=1, description="μ: decay of the momentum per step")
 
 
 class MSAM(WeightMover):
@@ -65,7 +64,7 @@ CARD = GeometryCard(
     name="msam",
     target=f"{__name__}:MSAM",
     options=MSAMOptions,
-    summary="Momentum-SAM: one pass, perturbed along the momentum",
+    summary="Momentum-SAM: perturbation along the momentum in a single pass",
     formula="g = ∇L(θ − ρ·v/‖v‖); step with g; v ← μ·v + g",
     paper=Paper(title="Momentum-SAM: Sharpness Aware Minimization without Computational Overhead", arxiv="2401.12033"),
     passes=1,

@@ -1,19 +1,19 @@
-"""Null-Space constrained Policy Optimization: training must not change what the MLPs do on general data.
+"""Null-Space constrained Policy Optimization: MLP updates that leave outputs on general data unchanged.
 
     K = Σ h hᵀ,     P = V Vᵀ,     W ← W_ref + (W − W_ref) P     after every optimizer step
 
 h are the inputs ``(d_in,)`` of an MLP map with weight W ``(d_out, d_in)`` at all tokens of general texts; the columns
-of V are the eigenvectors of K with S ≤ α·S_max; W_ref are the weights that training starts from. So (W − W_ref) h ≈ 0
+of V are the eigenvectors of K with S ≤ α·S_max; W_ref are the initial weights. So (W − W_ref) h ≈ 0
 for these texts. *Mitigating the Safety Alignment Tax with Null-Space Constrained Policy Optimization*, arXiv
 2512.11391.
 
-The weights are projected and not the gradient: Adam divides each element by a scale of its own, which leads out of the
-subspace. A bias is the weight of an input that is always 1, and so never free: it stays where it was in every map that
-is held. Padding is not collected, unlike in the released code. Where no direction is free the update is zeroed, and the
-run says so. Under a new LoRA adapter the update is s·B·A, and (B·A) P = B·(A P): A is projected. An adapter that was
-trained before starts at B₀A₀ ≠ 0, from where projecting A alone cannot come back; it is refused, and so is DoRA.
+The weights are projected, not the gradient: Adam scales each element separately, which leaves the subspace. A bias is
+the weight of an input that is always 1, and so is never free: it stays fixed in every constrained map. Padding is not
+collected, unlike in the released code. If no direction is free, the update is zeroed with a warning. Under a new LoRA
+adapter the update is s·B·A, and (B·A) P = B·(A P): A is projected. A previously trained adapter starts at B₀A₀ ≠ 0,
+which projecting A alone cannot preserve; it is rejected, and so is DoRA.
 
-The maps that ``projections`` does not name (attention, embeddings, the head) train freely. Logs ``nspo_kept``:
+Maps that ``projections`` does not name (attention, embeddings, the head) train freely. Logs ``nspo_kept``:
 ‖(W − W_ref) P‖ / ‖W − W_ref‖ over all named maps, before and after the projection.
 """
 
@@ -41,36 +41,36 @@ if TYPE_CHECKING:
 
 
 class NSPOOptions(Options):
-    """What is general data, which maps are held to it, and how strictly."""
+    """General data, the constrained maps, and how strict the constraint is."""
 
-    alpha: float = Field(5e-5, gt=0, description="directions with eigenvalues up to α times the largest are free")
-    samples: int = Field(1024, ge=1, description="general texts that are read")
+    alpha: float = Field(5e-5, gt=0, description="directions with eigenvalues up to α times the largest stay free")
+    samples: int = Field(1024, ge=1, description="number of general texts to read")
     data: str | None = Field(
         None,
-        description="general texts: a file with text, messages, or prompt and response in each row, or lines of .txt "
-        "(default: the run's training prompts with their chosen responses)",
+        description="general texts: a file with text, messages, or prompt and response in each row, or a .txt file "
+        "with one text per line (default: the run's training prompts with their chosen responses)",
         json_schema_extra={"path": True},
     )
     projections: str = Field(
         "mlp",
-        description="maps that are held: mlp (all of the MLP's, in every family), down_proj, or names, comma-separated",
+        description="maps to constrain: mlp (all MLP maps, in every model family), down_proj, or comma-separated names",
         examples=["down_proj", "mlp,o_proj", "*"],
     )
-    max_length: int = Field(512, ge=1, description="tokens of a text that are read")
+    max_length: int = Field(512, ge=1, description="tokens to read of each text")
 
 
 class NSPO(GeometryController):
-    """A projection of the weights' update after each step."""
+    """Projects the weights' update after each step."""
 
     options: NSPOOptions
 
     def setup(self, run: SetupContext) -> None:
-        """Read the general texts, on the weights that training starts from, and keep these weights.
+        """Read the general texts with the initial weights, and store these weights.
 
         Raises:
-            DataError: general data that cannot be read, or without texts.
-            IncompatibleError: an adapter that was trained before.
-            UsageError: maps that the model does not have, or that do not train.
+            DataError: the general data cannot be read, or contains no texts.
+            IncompatibleError: a previously trained adapter.
+            UsageError: the model lacks the maps, or they are not trained.
         """
         from alignzoo.geometry.null_space import free_directions, read_inputs
         from alignzoo.geometry.projections import find_projections
@@ -79,39 +79,41 @@ class NSPO(GeometryController):
         projections = [p for p in find_projections(run.model, options.projections) if _trains(p)]
         if not projections:
             raise UsageError(
-                f"--geometry nspo: none of the maps {options.projections} trains",
+                f"--geometry nspo: none of the maps {options.projections} is trained",
                 hint="name others with --geometry.nspo.projections, or leave nspo out",
             )
         updates = {projection.name: _update_of(projection) for projection in projections}
         texts = [ids[: options.max_length] for ids in run.texts(options.data, options.samples)]
         if options.data is None:
-            run.report.note("nspo: held to the run's own training texts; general data (--geometry.nspo.data) is better")
+            run.report.note(
+                "nspo: using the run's own training texts; general data (--geometry.nspo.data) works better"
+            )
         self._texts = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
-        with run.report.progress(len(texts), "reading inputs of the MLPs", unit="text") as bar:
+        with run.report.progress(len(texts), "collecting MLP inputs", unit="text") as bar:
             inputs = read_inputs(run.model, projections, texts, bar=bar)
         self.held: list[tuple[Directions, Sequence[Update]]] = []
         while inputs:
-            shared = inputs.pop(0)  # its K, which is large, goes with it
+            shared = inputs.pop(0)  # frees its K, which is large
             weight = shared.readers[0].weight
-            dtype = weight.dtype if weight.is_floating_point() else torch.float32  # a base in 4 bits
+            dtype = weight.dtype if weight.is_floating_point() else torch.float32  # a 4-bit base
             free = free_directions(shared.moment, options.alpha, dtype)
             self.held.append((free, [updates[reader.name] for reader in shared.readers]))
         self._tell(run)
 
     def _tell(self, run: SetupContext) -> None:
-        """How many directions are left free."""
+        """Report how many directions are left free."""
         sizes = [(len(free), free.size) for free, readers in self.held for _ in readers]
         free, all_of_them = (sum(column) for column in zip(*sizes, strict=True))
         shares = [100 * part / size for part, size in sizes]
         run.report.note(
-            f"nspo: {free} of {all_of_them} directions of {len(sizes)} maps are free; of a map "
-            f"{min(shares):.1f} %, {statistics.median(shares):.1f} %, {max(shares):.1f} % (least, median, most)"
+            f"nspo: {free:,} of {all_of_them:,} directions free in {len(sizes)} maps; per map "
+            f"{min(shares):.1f} %, {statistics.median(shares):.1f} %, {max(shares):.1f} % (min, median, max)"
         )
         stuck = sum(part == 0 for part, _ in sizes)
         if stuck:
             run.report.warn(
-                f"nspo: no direction is free in {stuck} of {len(sizes)} maps, which will stay as they are; read fewer "
-                "texts (--geometry.nspo.samples) or narrower ones (--geometry.nspo.data), or raise "
+                f"nspo: no free direction in {stuck} of {len(sizes)} maps, which will not be updated; use fewer "
+                "(--geometry.nspo.samples) or more similar texts (--geometry.nspo.data), or raise "
                 "--geometry.nspo.alpha"
             )
 
@@ -129,20 +131,20 @@ class NSPO(GeometryController):
         return {"texts": self._texts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Directions and W_ref are found again by :meth:`setup`, from the same start and the same texts.
+        """:meth:`setup` recomputes the directions and W_ref from the same initial weights and texts.
 
         Raises:
-            AlignzooError: the texts are others now.
+            AlignzooError: the texts have changed.
         """
         if state["texts"] != self._texts:
             raise AlignzooError(
-                "the general data of nspo are not those that this run started from",
-                hint="restore them, or start a new run with another --out",
+                "the general data of nspo has changed since this run started",
+                hint="restore it, or start a new run with another --out",
             )
 
 
 class WeightUpdate:
-    """W − W_ref of a map whose weight itself trains; W_ref is kept in fp32 or wider."""
+    """W − W_ref of a map whose weight is trained directly; W_ref is stored in fp32 or wider."""
 
     def __init__(self, projection: Projection) -> None:
         self._map = projection
@@ -155,13 +157,13 @@ class WeightUpdate:
         return norm([self._moved()]) ** 2
 
     def project(self, free: Directions) -> None:
-        """W ← W_ref + (W − W_ref) P, in place; bit for bit W where all directions are free, W_ref where none is.
+        """W ← W_ref + (W − W_ref) P, in place; exactly W if all directions are free, W_ref if none is.
 
-        Where not all are, the bias goes back to where it was.
+        Unless all are free, the bias is reset.
         """
         if len(free) < free.size:
             moved = self._moved()
-            if self._map.rows_are_neurons:  # sharded, a rank has some of the neurons only
+            if self._map.rows_are_neurons:  # when sharded, a rank holds only some of the neurons
                 kept = cut_like(free.project(whole(moved)), moved)
             else:
                 kept = like(free.project(local(moved).T).T, moved)
@@ -172,7 +174,7 @@ class WeightUpdate:
 
     @property
     def _start(self) -> torch.Tensor:
-        """W_ref, cut as the weight is by now."""
+        """W_ref, sharded like the weight."""
         [self._kept] = beside([self._kept], [self._map.weight])
         return self._kept
 
@@ -188,14 +190,14 @@ class AdapterUpdate:
         self._map = projection
         if getattr(projection.module, "use_dora", {}).get("default"):
             raise IncompatibleError(
-                "nspo cannot hold a DoRA adapter: its update is not a product of B and A",
-                hint="train a plain adapter, or leave nspo out",
+                "nspo cannot constrain a DoRA adapter: its update is not a product of B and A",
+                hint="train a plain LoRA adapter, or leave nspo out",
             )
         if bool(self._of("lora_B").any()):
             raise IncompatibleError(
-                "nspo cannot hold an adapter that was trained before: its update is B·A − B₀·A₀, and only A can be "
+                "nspo cannot constrain a previously trained adapter: its update is B·A − B₀·A₀, and only A can be "
                 "projected",
-                hint="merge the adapter into its base first and train a new one, or leave nspo out",
+                hint="merge the adapter into its base and train a new one, or leave nspo out",
             )
 
     def squared(self) -> float:

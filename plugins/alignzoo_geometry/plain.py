@@ -1,4 +1,4 @@
-"""The gradient at the current weights: g = ∇L(θ). What every other trainer does, and the control for the others."""
+"""The gradient at the current weights: g = ∇L(θ). Ordinary training, and the baseline for the others."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A perturbation of length ρ in a random direction: what a sharpness-aware step has to be better than.
+"""A perturbation of norm ρ in a random direction: the control for sharpness-aware steps.
 
     n ~ N(0, I),     ε = ρ·n/‖n‖,     step with ∇L(θ + ε)
 
-No paper: the control of the others. Each step draws a new direction, the same on all ranks. One
-forward-backward pass, and a forward pass at θ beside it, because a step reports the loss at θ.
+No paper. Each step draws a new direction, the same on all ranks. One forward-backward pass, plus a forward pass at θ,
+because a step reports the loss at θ.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CARD = GeometryCard(
     name="random",
     target=f"{__name__}:RandomDirection",
     options=PerturbationOptions,
-    summary="gradient at a random point at distance rho: the control of sharpness-aware steps",
+    summary="Gradient at a random point at distance rho, a control for SAM",
     formula="ε = ρ·n/‖n‖, n ~ N(0, I); step with ∇L(θ + ε)",
     passes=1,
     sharded=True,

@@ -4,10 +4,10 @@
 
 Li, Tao, Yan, Lei, Wu, Fang, He, Huang, *Revisiting Random Weight Perturbation for Efficiently Improving
 Generalization*, arXiv 2404.00357 (m-RWP). w_i are the weights of an output (a row of a linear map, a column in GPT-2's
-Conv1D); a tensor with one dimension is one output's. γ is relative to their length, so d weights move about γ·√d of it.
+Conv1D); a 1-d tensor is one output's. γ is relative to their norm, so d weights move by about γ·√d of it.
 
-The authors take the two gradients on two halves of the batch, to run them side by side. Here both see the whole step:
-the mixture is then the gradient of one objective, and does not depend on how the step is cut.
+The authors take the two gradients on two halves of the batch, to run them in parallel. Here both see the whole step:
+the mixture is then the gradient of one objective, and does not depend on how the step is split.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 
 
 class RWPOptions(Options):
-    """γ relative to the length of an output's weights, α between 0 and 1, when and which weights."""
+    """γ relative to the norm of an output's weights, α in [0, 1], schedule and weights."""
 
     gamma: float = Field(
-        0.01, ge=0, description="γ: standard deviation of the noise in units of the length of an output's weights"
+        0.01, ge=0, description="γ: standard deviation of the noise relative to the norm of an output's weights"
     )
-    alpha: float = Field(0.5, ge=0, le=1, description="α: how much the gradient under noise counts")
+    alpha: float = Field(0.5, ge=0, le=1, description="α: weight of the gradient under noise")
     interval: Interval = 1
     select: Select = EVERYTHING
 
 
 class RWP(WeightMover):
-    """The expected loss under noise, beside the loss."""
+    """A mixture of the loss and the expected loss under noise."""
 
     options: RWPOptions
 
@@ -69,7 +69,7 @@ CARD = GeometryCard(
     name="rwp",
     target=f"{__name__}:RWP",
     options=RWPOptions,
-    summary="random weight perturbation, mixed with the plain gradient",
+    summary="RWP: gradient under random weight noise, mixed with the plain gradient",
     formula="n_i ~ N(0, (γ‖w_i‖)²) per output i; step with α·∇L(θ + n) + (1−α)·∇L(θ)",
     paper=Paper(
         title="Revisiting Random Weight Perturbation for Efficiently Improving Generalization", arxiv="2404.00357"

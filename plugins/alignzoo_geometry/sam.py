@@ -3,9 +3,9 @@
     ε = ρ·g/‖g‖,     g = ∇L(θ),     step with ∇L(θ + ε)
 
 Foret, Kleiner, Mobahi, Neyshabur, *Sharpness-Aware Minimization for Efficiently Improving Generalization*, arXiv
-2010.01412, eq. 2-3. L is the whole step's objective over all micro-batches and ranks; the authors' m-sharpness, an
-ascent for each shard of the batch, is ``scope microbatch``. ‖·‖ is Euclidean over all selected weights (``norm
-global``); with ``layer`` every tensor moves equally far, with ``neuron`` every output, and ‖ε‖ is ρ all the same.
+2010.01412, eq. 2-3. L is the whole step's objective over all micro-batches and ranks; the authors' m-sharpness, one
+ascent per shard of the batch, is ``scope microbatch``. ‖·‖ is Euclidean over all selected weights (``norm
+global``); with ``layer`` every tensor moves equally far, with ``neuron`` every output, and ‖ε‖ is still ρ.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CARD = GeometryCard(
     name="sam",
     target=f"{__name__}:SAM",
     options=AscentOptions,
-    summary="SAM: gradient at the worst point nearby, to first order",
+    summary="SAM: gradient at the first-order worst point within radius rho",
     formula="ε = ρ·g/‖g‖; step with ∇L(θ + ε)",
     paper=Paper(title="Sharpness-Aware Minimization for Efficiently Improving Generalization", arxiv="2010.01412"),
     passes=2,

@@ -1,23 +1,23 @@
-"""Sparse SAM: a share of the weights stays where it is.
+"""Sparse SAM: a share of the weights stays unperturbed.
 
-    ε = ρ·(g/‖g‖) ⊙ M,     M ∈ {0, 1},  a share s of it 0,     step with ∇L(θ + ε)
+    ε = ρ·(g/‖g‖) ⊙ M,     M ∈ {0, 1} with a share s of zeros,     step with ∇L(θ + ε)
 
 Mi, Shen, Ren, Zhou, Sun, Ji, Tao, *Make Sharpness-Aware Minimization Stronger: A Sparsified Perturbation Approach*,
-arXiv 2210.05177. ‖g‖ is that of the whole gradient, so ‖ε‖ is below ρ. M is renewed every ``refresh`` perturbed
+arXiv 2210.05177. ‖g‖ is the norm of the whole gradient, so ‖ε‖ is below ρ. M is updated every ``refresh`` perturbed
 steps:
 
 * ``fisher`` (SSAM-F): 0 for the share s of the weights with the least Fisher information F. Here F = Σ g² with the
-  gradients of whole steps since the last refresh (the first mask: of the first step): free, and the same however a
-  step is cut. The authors square the gradients of single examples, in 1024 extra passes; a step's g averages those
+  gradients of whole steps since the last refresh (the first mask: of the first step): free, and independent of how a
+  step is split. The authors square the gradients of single examples, in 1024 extra passes; a step's g averages those
   first. As in their code ⌊(1 − s)·n⌋ of the n weights are perturbed.
-* ``dynamic`` (SSAM-D): at first at random; then, of the perturbed weights, the share ``drop`` with the least |g| goes,
-  and as many of the others, drawn at random, come. The authors let ``drop`` fall to 0 over the run as a cosine; where
-  more would go than there are others to come, or where the numbers are not whole, their mask shrinks, and ours does
-  not: ⌈s·n⌉ weights stay unperturbed throughout.
+* ``dynamic`` (SSAM-D): random at first; then the share ``drop`` of the perturbed weights with the smallest |g| is
+  replaced by as many of the others, drawn at random. The authors decay ``drop`` to 0 over the run with a cosine; if
+  more would leave than can enter, or the numbers are not whole, their mask shrinks, and ours does not:
+  ⌈s·n⌉ weights stay unperturbed throughout.
 
-Which of equal weights go, as those without a gradient are, is drawn. Above 2²⁴ weights the ranks are estimated on that
-many of them, so the shares are nearly those asked for; the log has ``unperturbed``, the true share. A new mask counts
-at once; in the authors' code from the next step on, which leaves their first step under ``fisher`` unperturbed.
+Ties (such as weights without a gradient) are broken at random. Above 2²⁴ weights the quantiles are estimated from that
+many of them, so the shares are approximate; ``unperturbed`` in the log is the true share. A new mask applies
+immediately; in the authors' code from the next step on, which leaves their first step under ``fisher`` unperturbed.
 """
 
 from __future__ import annotations
@@ -42,17 +42,19 @@ if TYPE_CHECKING:
 
 
 class SSAMOptions(ClimbOptions):
-    """The shared vocabulary, which weights stay still, and for how many perturbed steps."""
+    """The common SAM options, plus how the mask is chosen and how often it is updated."""
 
-    mode: Literal["fisher", "dynamic"] = Field("fisher", description="what the mask goes by")
-    sparsity: float = Field(0.2, ge=0, lt=1, description="s: share of the weights that stays unperturbed; 0 is sam")
-    refresh: int = Field(100, ge=1, description="a new mask every so many perturbed steps")
-    drop: float = Field(0.5, gt=0, le=1, description="share of the perturbed weights that is exchanged (mode dynamic)")
+    mode: Literal["fisher", "dynamic"] = Field("fisher", description="how the mask is chosen")
+    sparsity: float = Field(0.2, ge=0, lt=1, description="s: share of the weights left unperturbed; 0 gives sam")
+    refresh: int = Field(100, ge=1, description="perturbed steps between mask updates")
+    drop: float = Field(
+        0.5, gt=0, le=1, description="share of the perturbed weights exchanged per update (mode dynamic)"
+    )
 
     @model_validator(mode="after")
     def _no_idle_option(self) -> SSAMOptions:
         if self.mode == "fisher" and "drop" in self.model_fields_set:
-            raise ValueError("drop does nothing with mode fisher; set mode dynamic")
+            raise ValueError("drop has no effect with mode fisher; set mode dynamic")
         return self
 
 
@@ -77,7 +79,7 @@ class SSAM(WeightMover):
         return direction and [part * mask for part, mask in zip(direction, masks, strict=True)]
 
     def _masks_of_the_step(self, ctx: StepContext, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """M, recomputed where it is due."""
+        """M, recomputed if due."""
         if self.options.mode == "fisher":
             squares = [g.to(torch.promote_types(g.dtype, torch.float32)).square() for g in gradients]
             old = beside(self._information, gradients) if self._information else [torch.zeros_like(s) for s in squares]
@@ -95,19 +97,19 @@ class SSAM(WeightMover):
         return masks
 
     def _informative(self, generator: torch.Generator) -> list[torch.Tensor]:
-        """The ⌊(1 − s)·n⌋ with the most information."""
+        """The ⌊(1 − s)·n⌋ weights with the highest Fisher information."""
         size = _size(self._information)
         least = size - math.floor(size * (1 - self.options.sparsity))
         return [~mask for mask in _smallest(self._information, least, generator)]
 
     def _drawn(self, like: Sequence[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
-        """All but a share s at random."""
+        """All but a random share s."""
         return [~mask for mask in _smallest(_uniform(like, generator), self._still(like), generator)]
 
     def _exchanged(
         self, masks: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor], generator: torch.Generator
     ) -> list[torch.Tensor]:
-        """The perturbed with the least gradient out, as many of the others in."""
+        """Replaces the perturbed weights with the smallest gradients by as many of the others."""
         perturbed = _size(gradients) - self._still(gradients)
         out = min(math.floor(self.options.drop * perturbed), self._still(gradients), count(masks))
         dropped = _smallest([g.abs() for g in gradients], out, generator, among=masks)
@@ -118,7 +120,7 @@ class SSAM(WeightMover):
         return [k | new for k, new in zip(kept, grown, strict=True)]
 
     def _still(self, like: Sequence[torch.Tensor]) -> int:
-        """How many weights stay unperturbed in a dynamic mask."""
+        """The number of unperturbed weights in a dynamic mask."""
         return math.ceil(self.options.sparsity * _size(like))
 
     def state_dict(self) -> dict[str, Any]:
@@ -135,14 +137,14 @@ def _smallest(
     *,
     among: Sequence[torch.Tensor] | None = None,
 ) -> list[torch.Tensor]:
-    """Where the ``number`` smallest scores are, of all or of those among some; which of equal ones, is drawn."""
+    """Mask of the ``number`` smallest scores, of all or ``among`` some; ties are broken at random."""
     if number <= 0:
         return [torch.zeros_like(score, dtype=torch.bool) for score in scores]
     places = [torch.ones_like(score, dtype=torch.bool) for score in scores] if among is None else among
     threshold = kth_smallest(scores, number, generator, among=places)
     below = [place & (score < threshold) for score, place in zip(scores, places, strict=True)]
     equal = [place & (score == threshold) for score, place in zip(scores, places, strict=True)]
-    # Exact zeros are many (an adapter's first step, rows of unseen tokens): all of them would be far more than asked.
+    # There can be many exact zeros (an adapter's first step, rows of unseen tokens), far more than requested.
     drawn = drawn_from(equal, max(number - count(below), 0), generator)
     return [mask | some for mask, some in zip(below, drawn, strict=True)]
 
@@ -161,7 +163,7 @@ CARD = GeometryCard(
     name="ssam",
     target=f"{__name__}:SSAM",
     options=SSAMOptions,
-    summary="Sparse SAM: a share of the weights, by Fisher information or by turns, stays unperturbed",
+    summary="Sparse SAM: SAM on a Fisher-based or dynamic subset of the weights",
     formula="ε = ρ·(g/‖g‖) ⊙ M; step with ∇L(θ + ε)",
     paper=Paper(
         title="Make Sharpness-Aware Minimization Stronger: A Sparsified Perturbation Approach", arxiv="2210.05177"

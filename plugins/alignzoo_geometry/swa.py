@@ -3,9 +3,9 @@
     θ̄ = mean of θ after steps start + interval, start + 2·interval, ...     evaluated and saved: θ̄
 
 Izmailov, Podoprikhin, Garipov, Vetrov, Wilson, *Averaging Weights Leads to Wider Optima and Better Generalization*,
-arXiv 1803.05407, algorithm 1 without its cyclic learning rate: the schedule stays the run's own, so give one that does
-not end at 0 (``--schedule constant``). Batch-norm statistics, which the authors update at the end, do not exist in the
-models here. θ̄ is kept in fp32.
+arXiv 1803.05407, algorithm 1 without its cyclic learning rate: the run's schedule is used, so choose one that does not
+end at 0 (``--schedule constant``). Batch-norm statistics, which the authors update at the end, do not occur in these
+models. θ̄ is kept in fp32.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from alignzoo.plugin import GeometryCard, Options, Paper, Verified
 
 
 class SWAOptions(Options):
-    """How often, and from when on; steps are optimizer steps."""
+    """Schedule of the average; steps are optimizer steps."""
 
-    interval: int = Field(1, ge=1, description="include the weights every so many optimizer steps")
-    start: int = Field(0, ge=0, description="optimizer steps before the first is included")
+    interval: int = Field(1, ge=1, description="optimizer steps between averaged weights")
+    start: int = Field(0, ge=0, description="optimizer steps before averaging starts")
 
 
 class SWA(Averaging):
-    """A running mean that is evaluated and saved in place of the weights."""
+    """A running mean, evaluated and saved in place of the weights."""
 
     name = "swa"
     options: SWAOptions
 
     def share(self, n: int) -> float:
-        """Of the new weights in the n-th update: that of one among n."""
+        """Weight of the current θ in the n-th update: 1/n."""
         return 1 / n
 
 
@@ -39,7 +39,7 @@ CARD = GeometryCard(
     name="swa",
     target=f"{__name__}:SWA",
     options=SWAOptions,
-    summary="Running mean of the weights, evaluated and saved in their place",
+    summary="SWA: running mean of the weights, evaluated and saved in their place",
     formula="θ̄ = mean of θ over steps",
     paper=Paper(title="Averaging Weights Leads to Wider Optima and Better Generalization", arxiv="1803.05407"),
     companion=True,

@@ -1,12 +1,12 @@
-"""WSAM: sharpness as a penalty with a weight of its own.
+"""WSAM: sharpness as a separately weighted penalty.
 
     g = ∇L(θ),     g_p = ∇L(θ + ρ·g/‖g‖),     step with g + γ/(1−γ)·(g_p − g)
 
 Yue, Jiang, Ye, Gao, Liu, Zhang, *Sharpness-Aware Minimization Revisited: Weighted Sharpness as a Regularization Term*,
 arXiv 2305.15817. The gradient, to first order, of L(θ) + γ/(1−γ)·(L(θ + ε) − L(θ)): γ = 0 is plain, ½ is sam. This is
-the coupled form, in which the optimizer sees the whole; the paper also has a decoupled one, which keeps the penalty
-out of the optimizer's statistics as decoupled weight decay does and is the default of the authors' code (here its
-``decouple=False``; under plain SGD the two are one). γ = 0.9 weighs the penalty nine times.
+the coupled form, in which the optimizer sees the sum; the paper also has a decoupled one, which keeps the penalty out
+of the optimizer's statistics, like decoupled weight decay, and is the default of the authors' code (this is its
+``decouple=False``; under plain SGD the two coincide). γ = 0.9 gives the penalty a weight of nine.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 
 
 class WSAMOptions(ClimbOptions):
-    """The shared vocabulary, and γ between 0 and 1."""
+    """The common SAM options, plus γ in [0, 1)."""
 
-    gamma: float = Field(0.9, ge=0, lt=1, description="γ: sharpness weighs γ/(1−γ); 0 is plain, 0.5 is sam")
+    gamma: float = Field(
+        0.9, ge=0, lt=1, description="γ: sharpness has the weight γ/(1−γ); 0 gives plain, 0.5 gives sam"
+    )
 
 
 class WSAM(WeightMover):
-    """The loss and its weighted sharpness."""
+    """The loss plus its weighted sharpness."""
 
     options: WSAMOptions
 
@@ -48,7 +50,7 @@ CARD = GeometryCard(
     name="wsam",
     target=f"{__name__}:WSAM",
     options=WSAMOptions,
-    summary="WSAM: sharpness as a penalty with a weight of its own (coupled form)",
+    summary="WSAM: sharpness as a separately weighted penalty (coupled form)",
     formula="step with g + γ/(1−γ)·(∇L(θ + ρ·g/‖g‖) − g)",
     paper=Paper(
         title="Sharpness-Aware Minimization Revisited: Weighted Sharpness as a Regularization Term",

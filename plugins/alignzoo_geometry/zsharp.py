@@ -1,22 +1,22 @@
-"""Z-Sharp: climb along the gradient's outliers alone.
+"""Z-Sharp: ascend only along the gradient's outliers.
 
     z = (g − mean g)/std g,     ĝ = g where |z| > Q_q(|z|), else 0
     ε = ρ·ĝ/‖ĝ‖,     step with ∇L(θ + ε)
 
 Yun, *Sharpness-Aware Minimization with Z-Score Gradient Filtering*, arXiv 2505.02369. Only the ascent is filtered. Q_q
-is the q-quantile of |z|. ``over`` says of what:
+is the q-quantile of |z|. ``over`` sets the scope of the quantile:
 
-* ``tensor``, as in the authors' code: each tensor with two dimensions or more has a quantile of its own and moves by ρ,
-  so ‖ε‖ is about ρ·√(number of such tensors): ten times SAM's for a model with a hundred. The others (biases, gains
-  of norms) are not filtered and move as under ``sam``, by their part of ρ·g/‖g‖ with ‖g‖ over all selected weights;
-  so does a tensor in which nothing stands out.
-* ``global``: one quantile of |z| over all selected weights, one length ρ for ε as a whole (``norm`` shares it out).
-  Where nothing is above the quantile, ĝ is g.
+* ``tensor``, as in the authors' code: each tensor with at least two dimensions has its own quantile and moves by ρ, so
+  ‖ε‖ is about ρ·√(number of such tensors): ten times SAM's for a model with a hundred. The others (biases, norm gains)
+  are not filtered and move as under ``sam``, by their part of ρ·g/‖g‖ with ‖g‖ over all selected weights; so does a
+  tensor without outliers.
+* ``global``: one quantile of |z| over all selected weights, and ρ is the norm of the whole ε (``norm`` distributes
+  it). If nothing is above the quantile, ĝ is g.
 
-Q_q is the ⌊q(n−1)⌋+1-th smallest of n numbers, which keeps the elements that the interpolated quantile keeps; above
-2²⁴ elements it is taken from that many of them, drawn with the step's generator. The standard deviation is that of the
-population (divided by n), so that a tensor of one element has one; the authors divide by n − 1, which changes no
-order within a tensor. At q = 0 the smallest |z| drops out: almost SAM.
+Q_q is the ⌊q(n−1)⌋+1-th smallest of n numbers, which keeps the same elements as the interpolated quantile; above 2²⁴
+elements it is estimated from that many, drawn with the step's generator. The standard deviation is the population's
+(divided by n), so that it exists for a single element; the authors divide by n − 1, which does not change the order
+within a tensor. At q = 0 only the smallest |z| is dropped: almost SAM.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ if TYPE_CHECKING:
 
 
 class ZSharpOptions(AscentOptions):
-    """The shared vocabulary, a quantile between 0 and 1, and what it is taken over."""
+    """The common SAM options, plus the quantile in [0, 1) and its scope."""
 
-    quantile: float = Field(0.95, ge=0, lt=1, description="q: the share of the gradient's elements that is left out")
+    quantile: float = Field(0.95, ge=0, lt=1, description="q: share of the gradient's elements to leave out")
     over: Literal["tensor", "global"] = Field(
-        "tensor", description="what has a quantile and the length ρ: each tensor (the authors' code), or all together"
+        "tensor", description="scope of the quantile and of ρ: each tensor (the authors' code), or all together"
     )
 
     @model_validator(mode="after")
     def _no_idle_option(self) -> ZSharpOptions:
         if self.over == "tensor" and self.norm != "global":
-            raise ValueError(f"norm {self.norm} does nothing with over tensor; set over global")
+            raise ValueError(f"norm {self.norm} has no effect with over tensor; set over global")
         return self
 
 
@@ -81,7 +81,7 @@ class ZSharp(WeightMover):
         return lengthened(outliers, rho, over, moved.axes) or lengthened(moved.gradients, rho, over, moved.axes)
 
     def _outliers(self, gradients: Sequence[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
-        """ĝ, with one quantile for all of these."""
+        """ĝ, with one quantile for all of these tensors."""
         scores = [_z_score(gradient).abs() for gradient in gradients]
         rank = math.floor(self.options.quantile * (sum(score.numel() for score in scores) - 1)) + 1
         threshold = kth_smallest(scores, rank, generator)
@@ -99,7 +99,7 @@ CARD = GeometryCard(
     name="zsharp",
     target=f"{__name__}:ZSharp",
     options=ZSharpOptions,
-    summary="Z-Sharp: climbs along the outliers of the gradient alone",
+    summary="Z-Sharp: ascent along the gradient's outliers only",
     formula="z = (g − mean g)/std g; ĝ = g where |z| > Q_q(|z|); step with ∇L(θ + ρ·ĝ/‖ĝ‖), tensor by tensor",
     paper=Paper(title="Sharpness-Aware Minimization with Z-Score Gradient Filtering", arxiv="2505.02369"),
     passes=2,

@@ -1,4 +1,4 @@
-"""What layouts of every shape ask of a row before they give it."""
+"""Checks of a row that layouts of every shape share."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def checked(row: Given) -> Given | Drop:
 
 
 def reply_fault(reply: list[Message], name: str) -> Drop | None:
-    """Why chat messages are not one reply by the assistant, if so.
+    """Why chat messages are not a single assistant reply, or None.
 
     Args:
-        name: what the reason calls the reply where it is empty.
+        name: the reply's name in the reason for an empty reply.
     """
     if not reply:
         return Drop(f"empty-{name}")
     if len(reply) > 1:
-        # Training on a reply of several turns would train on the user's turns in between.
+        # A reply of several turns would train on the user's turns in between.
         return Drop("several-turns-in-reply")
     return Drop("reply-not-by-assistant") if reply[0]["role"] != "assistant" else None

@@ -27,7 +27,7 @@ def _implicit(row: Row) -> PreferenceRow | Drop:
         return Drop("identical-sides")
     shared = next((at for at, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
     cut = min(len(chosen), len(rejected)) if shared is None else shared
-    # Inside a word the split would be arbitrary: the reply starts at the white space before the word that differs.
+    # A split inside a word would be arbitrary: the reply starts at the white space before the first differing word.
     while cut > 0 and not chosen[cut - 1].isspace():
         cut -= 1
     prompt = chosen[:cut].rstrip()
@@ -39,7 +39,7 @@ def _implicit(row: Row) -> PreferenceRow | Drop:
 def _same_conversation(
     chosen: list[Message], rejected: list[Message], extra: dict[str, Any], *, transcript: bool = False
 ) -> PreferenceRow | Drop:
-    """Two whole conversations: the last turn is the reply, everything before it is the prompt and must agree."""
+    """Two whole conversations: the last turn is the reply, everything before it is the prompt and must be identical."""
     for side, conversation in (("chosen", chosen), ("rejected", rejected)):
         if not conversation:
             return Drop(f"empty-{side}")
@@ -86,7 +86,7 @@ def _ultrafeedback(row: Row) -> PreferenceRow | Drop:
 
 
 def _typed(row: Row, chosen: type, prompt: type | None) -> bool:
-    """Whether both sides are of one type and the prompt is of the other (None: there is no prompt column)."""
+    """Whether both sides have one type and the prompt the other (None: no prompt column)."""
     if not isinstance(row.get("chosen"), chosen) or not isinstance(row.get("rejected"), chosen):
         return False
     return "prompt" not in row if prompt is None else isinstance(row.get("prompt"), prompt)

@@ -1,4 +1,4 @@
-"""PKU-SafeRLHF: two responses, which of them is better and which is safer."""
+"""PKU-SafeRLHF: two responses, with labels for which is better and which is safer."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SAFETY = ("is_response_0_safe", "is_response_1_safe")
 
 
 def _label_column(columns: Collection[str]) -> str:
-    """Which label decides: safety where it is given, else overall preference."""
+    """The deciding label: safety if present, else overall preference."""
     return "safer_response_id" if "safer_response_id" in columns else "better_response_id"
 
 
 def _notes(columns: Collection[str]) -> tuple[str, ...]:
-    return (f"chosen is the response that {_label_column(columns)} names",)
+    return (f"the chosen response is taken from {_label_column(columns)}",)
 
 
 def _normalise(row: Row) -> PreferenceRow | Drop:

@@ -1,4 +1,4 @@
-"""Layouts of ranked rows: a prompt with several responses, best first or put in order by ranks or scores."""
+"""Layouts of ranked rows: a prompt with several responses, best first or sorted by ranks or scores."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _conversational(row: Row) -> RankedRow | Drop:
 
 
 def _ranked(row: Row, prompt: Text, responses: Sequence[Text]) -> RankedRow | Drop:
-    """The responses in order: that of ``ranks``, else that of ``scores``, else their own."""
+    """The responses sorted by ``ranks``, else by ``scores``, else in their own order."""
     optional: dict[str, Any] = extras(row, "ranked")
     ranks = fields.numbers(row, "ranks") if "ranks" in row else None
     for name, values in (("ranks", ranks), ("scores", optional.get("scores")), ("safe", optional.get("safe"))):
@@ -43,7 +43,7 @@ def _ranked(row: Row, prompt: Text, responses: Sequence[Text]) -> RankedRow | Dr
         ranks = [-score for score in optional["scores"]]
     if ranks is not None:
         if len(set(ranks)) < len(ranks):
-            return Drop("tied-responses")  # taking them in the order of the file would make up a preference
+            return Drop("tied-responses")  # the order in the file would invent a preference
         order = sorted(range(len(ranks)), key=ranks.__getitem__)
         responses = [responses[i] for i in order]
         optional |= {name: [optional[name][i] for i in order] for name in ("scores", "safe") if name in optional}

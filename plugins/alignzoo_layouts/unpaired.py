@@ -1,4 +1,4 @@
-"""Layouts of unpaired rows: a prompt, one response, and whether it is desirable. As TRL and HALOs have them."""
+"""Layouts of unpaired rows, as in TRL and HALOs: a prompt, one response, and whether it is desirable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _COMPLETIONS = ("completion", "output")
 
 
 def _completion(row: Row) -> str:
-    """The column that holds the response: ``completion`` in TRL's layout, ``output`` in that of HALOs."""
+    """The response column: ``completion`` in TRL's layout, ``output`` in HALOs'."""
     return next((name for name in _COMPLETIONS if name in row), _COMPLETIONS[0])
 
 

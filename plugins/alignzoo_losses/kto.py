@@ -1,16 +1,16 @@
-"""Kahneman–Tversky Optimization: responses that are labelled one by one, desirable or undesirable.
+"""Kahneman–Tversky Optimization: individually labelled responses, desirable or undesirable.
 
     ℓ = λ_D·( 1 − σ( β·(a − z₀) ) )   of a desirable response,   λ_U·( 1 − σ( β·(z₀ − a) ) )   of an undesirable one
     a = log π(y|x) − log π_ref(y|x),     z₀ = max( 0, mean of a over responses y' to other prompts )
 
 Ethayarajh, Xu, Muennighoff, Jurafsky, Kiela, *KTO: Model Alignment as Prospect Theoretic Optimization*, arXiv
 2402.01306, eq. 8. z₀ estimates KL(π ‖ π_ref), in nats, and no gradient flows through it; β is in 1/nats. The paper
-keeps λ_D·n_D : λ_U·n_U between 1 and 4/3, n the numbers of desirable and undesirable responses.
+keeps λ_D·n_D : λ_U·n_U between 1 and 4/3, where n are the numbers of desirable and undesirable responses.
 
-Where this deviates from published code, and why: z₀ is the mean over the KL responses of the whole optimizer step, all
-ranks and micro-batches, clamped after the mean (TRL averages what each rank found per micro-batch, HALOs divides by the
-number of non-zero log-ratios); which response stands in for which prompt is fixed per row of the data, by prompt, so
-that two responses to one prompt are never taken for a mismatch.
+Deviations from published code, and why: z₀ is the mean over the KL responses of the whole optimizer step, all ranks
+and micro-batches, clamped after the mean (TRL averages per-rank, per-micro-batch values, HALOs divides by the number
+of non-zero log-ratios); mismatched responses are fixed per data row, by prompt, so that two responses to one prompt
+never count as a mismatch.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class KTO(PreferenceLoss):
         own = responses.of_role(POLICY)
         if own.labels is None:
             raise ValueError("no labels: the method's card must declare needs={'labels'}")
-        # Undesirable: 1 − σ(β(z₀ − a)); the sign of the label turns the difference round.
+        # Undesirable: 1 − σ(β(z₀ − a)); the sign of the label flips the difference.
         gain = own.labels * self.options.beta * (own.log_ratios() - self.kl(responses))
         values = torch.sigmoid(-gain)
         desirable, undesirable = self.options.desirable_weight * values, self.options.undesirable_weight * values
@@ -70,7 +70,7 @@ CARD = Card(
     name="kto",
     target=f"{__name__}:KTO",
     options=KTOOptions,
-    summary="KTO: desirable and undesirable responses, measured against the KL to the reference",
+    summary="KTO: unpaired desirable and undesirable responses, relative to the KL",
     formula="λ_D·(1 − σ(β(a − z₀))), λ_U·(1 − σ(β(z₀ − a))); z₀ = max(0, mean a of mismatched responses)",
     paper=Paper(title="KTO: Model Alignment as Prospect Theoretic Optimization", arxiv="2402.01306"),
     needs=frozenset({"reference", "labels", "mismatched"}),

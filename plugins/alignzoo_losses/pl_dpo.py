@@ -1,10 +1,10 @@
-"""DPO of ranked lists: the Plackett–Luce likelihood of a ranking y_1 ≻ y_2 ≻ … ≻ y_k.
+"""DPO on ranked lists: the Plackett–Luce likelihood of a ranking y_1 ≻ y_2 ≻ … ≻ y_k.
 
     ℓ = Σ_{i<k} [ log Σ_{j≥i} exp(s_j) − s_i ],     s = β·(log π(y|x) − log π_ref(y|x))
 
 Rafailov et al., *Direct Preference Optimization: Your Language Model is Secretly a Reward Model*, arXiv 2305.18290,
-appendix A.3. Log-probs are sums over response tokens, in nats; β is in 1/nats. One value per prompt, however long its
-list is: at s = 0 it is log k!. With k = 2 it is DPO.
+appendix A.3. Log-probs are sums over response tokens, in nats; β is in 1/nats. One value per prompt, whatever the
+length of its list: log k! at s = 0. With k = 2 it is DPO.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class PLDPO(PreferenceLoss):
         size = scores.shape[1]
         later = torch.ones(size, size, dtype=torch.bool, device=scores.device).triu()  # [i, j]: j ≥ i
         itself = torch.eye(size, dtype=torch.bool, device=scores.device)
-        # Where there is no response the sum is over itself alone, so that its term is 0, as the last response's is.
+        # A padding entry is summed over itself alone, so its term is 0, like the last response's.
         among = (later & real[:, None, :]) | itself
         total = scores[:, None, :].expand(-1, size, -1).masked_fill(~among, -torch.inf).logsumexp(-1)
         return torch.where(real, total - scores, 0.0).sum(-1)
@@ -48,7 +48,7 @@ CARD = Card(
     name="pl-dpo",
     target=f"{__name__}:PLDPO",
     options=PLDPOOptions,
-    summary="DPO of ranked lists: Plackett–Luce likelihood of the ranking of k responses",
+    summary="Plackett–Luce DPO: likelihood of a ranking of k responses",
     formula="Σ_{i<k} [log Σ_{j≥i} exp(s_j) − s_i], s = β·(log π − log π_ref), best first",
     paper=Paper(
         title="Direct Preference Optimization: Your Language Model is Secretly a Reward Model", arxiv="2305.18290"
@@ -57,7 +57,7 @@ CARD = Card(
     reads="lists",
     verified=(
         Verified(
-            against="derivation (probability of the ranking, drawn one after another)",
+            against="derivation (probability of the ranking, drawn sequentially)",
             test="test_pl_dpo_is_the_ranking",
         ),
         Verified(against="dpo where k = 2", test="test_pl_dpo_of_two_is_dpo"),

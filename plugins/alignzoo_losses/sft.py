@@ -1,10 +1,10 @@
-"""Supervised fine-tuning on the responses to imitate: the chosen ones of pairs, the best ones of lists, desirable ones.
+"""Supervised fine-tuning on the chosen responses of pairs, the best of ranked lists, and desirable unpaired responses.
 
     ℓ = −log π(y|x)
 
-Log-probs are sums over response tokens, in nats. Per response (the default) the step's objective is the mean of ℓ over
-its responses; per token it is Σ −log π(y|x) / Σ |y| over all of them, so long responses count more. That is a mean over
-the *step's* tokens, whatever the cut into micro-batches and ranks, and not a mean of rows' means.
+Log-probs are sums over response tokens, in nats. Per response (the default), the step's objective is the mean of ℓ
+over its responses; per token, it is Σ −log π(y|x) / Σ |y|, so long responses count more. That is a mean over the
+*step's* tokens, however it is split into micro-batches and ranks, not a mean of per-row means.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from alignzoo.plugin import Card, Options, Verified
 
 
 class SFTOptions(Options):
-    """What the mean is over."""
+    """The unit of the mean."""
 
     mean: Literal["responses", "tokens"] = Field(
-        "responses", description="nats per response, or nats per token over all tokens of the step"
+        "responses", description="mean over responses, or over all tokens of the step"
     )
 
     def couples(self) -> bool:
@@ -39,7 +39,7 @@ class SFT(PreferenceLoss):
         if self.options.mean == "responses":
             return -responses.logps
         if responses.aggregation is not None:
-            raise ValueError(f"--loss.mean tokens is of summed log-probs, not of {responses.aggregation!r} ones")
+            raise ValueError(f"--loss.mean tokens needs summed log-probs, not aggregation {responses.aggregation!r}")
         return -responses.logps / responses.lengths.to(responses.logps.dtype).mean()
 
     def rewards(self, responses: ResponseBatch) -> torch.Tensor:
@@ -51,7 +51,7 @@ CARD = Card(
     name="sft",
     target=f"{__name__}:SFT",
     options=SFTOptions,
-    summary="Supervised fine-tuning: negative log-likelihood of the chosen responses",
+    summary="SFT: negative log-likelihood of the chosen responses",
     formula="−log π(y_w|x)",
     reads="chosen",
     swaps=False,

@@ -3,9 +3,8 @@
     ℓ = −log σ( β·[ log π(y_w|x)/|y_w| − log π(y_l|x)/|y_l| ] − γ ),     γ = β·(γ/β)
 
 Meng, Xia, Chen, *SimPO: Simple Preference Optimization with a Reference-Free Reward*, arXiv 2405.14734, eq. 6.
-|y| is the response's length in tokens; where the run has another aggregation (``--aggregation``), that takes the
-average's place. As in the authors' code the target margin is given as the *ratio* γ/β; TRL's
-``simpo_gamma`` is the absolute γ.
+|y| is the response's length in tokens; another ``--aggregation`` replaces the average. As in the authors' code the
+target margin is given as the *ratio* γ/β; TRL's ``simpo_gamma`` is the absolute γ.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ CARD = Card(
     name="simpo",
     target="alignzoo_losses.simpo:SimPO",
     options=SimPOOptions,
-    summary="SimPO: reference-free logistic loss on average log-probs with a target margin",
+    summary="SimPO: reference-free loss on average log-probs with a target margin",
     formula="−log σ(β·(log π_w/|y_w| − log π_l/|y_l|) − γ)",
     paper=Paper(title="SimPO: Simple Preference Optimization with a Reference-Free Reward", arxiv="2405.14734"),
     aggregation="mean",

@@ -1,4 +1,4 @@
-"""Rewards: where the scores of responses come from, one file each."""
+"""Rewards: sources of response scores, one file each."""
 
 from alignzoo.plugin import RewardCard, hookimpl
 from alignzoo_rewards import column, hf, probe

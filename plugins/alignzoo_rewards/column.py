@@ -1,9 +1,9 @@
-"""Scores that the data brings.
+"""Scores from the data's own columns.
 
     s(x, y) = sign · score
 
-In pairs they are the columns ``chosen_score`` and ``rejected_score`` (or ``score_chosen`` and ``score_rejected``), in
-unpaired rows ``score``, in ranked rows the list ``scores``; in whatever unit the data has them.
+In pairs these are the columns ``chosen_score`` and ``rejected_score`` (or ``score_chosen`` and ``score_rejected``), in
+unpaired rows ``score``, in ranked rows the list ``scores``; the unit is the data's.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 class ColumnOptions(Options):
-    """Which way is up."""
+    """The sign of the scores."""
 
-    sign: Sign = Field(1, description="1 where higher is better, -1 for costs")
+    sign: Sign = Field(1, description="1 if higher is better, -1 for costs")
 
 
 class Column(Reward):
@@ -41,12 +41,12 @@ def _stated(response: Response) -> float:
     """The data's score.
 
     Raises:
-        DataError: it has none.
+        DataError: there is none.
     """
     if response.score is None:
         raise DataError(
             f"a response of row {response.row_id} has no score",
-            hint="give every response of every row a score (docs/data.md names the columns), or take that row out",
+            hint="add a score for every response (docs/data.md lists the columns), or remove the row",
         )
     return response.score
 
@@ -55,7 +55,7 @@ CARD = RewardCard(
     name="column",
     target=f"{__name__}:Column",
     options=ColumnOptions,
-    summary="Scores from the data: its columns chosen_score and rejected_score, score, or scores",
+    summary="Scores from the data's own columns",
     formula="s = sign · score",
     needs=frozenset({"scores"}),
     verified=(Verified(against="the data's columns", test="test_the_columns_of_the_data_are_the_scores"),),

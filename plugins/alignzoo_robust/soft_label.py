@@ -1,15 +1,15 @@
-"""Soft labels: a pair counts for its label as far as the reward is sure of it, and for the opposite one beyond that.
+"""Soft labels: label confidence comes from the reward margin; the rest counts for the opposite label.
 
     p = σ( k·(s_w − s_l)/T ),     ℓ' = p·ℓ(w, l) + (1 − p)·ℓ(l, w)
 
-s are the scores of the run's reward (``--reward``); scores and the temperature T share a unit, k has none. For DPO it
-is the cross-entropy −p·log σ(βh) − (1 − p)·log σ(−βh). Under the geometry of ``shapo-token`` it is ShaPO at reward
-level (*Revisiting Robustness for LLM Safety Alignment via Selective Geometry Control*, arXiv 2602.07340, whose code has
-k = 10 and T = 1), but it composes with any controller: ``--robust soft-label --geometry sam``.
+s are the scores of the run's reward (``--reward``); scores and the temperature T share a unit, k is dimensionless. For
+DPO this is the cross-entropy −p·log σ(βh) − (1 − p)·log σ(−βh). With the geometry ``shapo-token`` it is ShaPO at
+reward level (*Revisiting Robustness for LLM Safety Alignment via Selective Geometry Control*, arXiv 2602.07340, whose
+code has k = 10 and T = 1), but it composes with any controller: ``--robust soft-label --geometry sam``.
 
-Where this deviates from the released code, and why: any loss that has a meaning on swapped pairs, and not DPO alone;
-``log σ`` in place of ``log(σ + 1e-12)``, whose gradient is 0 beyond |βh| of about 20; scores once before training, and
-not in every pass.
+Deviations from the released code, and why: any loss that is defined on swapped pairs, not only DPO; ``log σ`` instead
+of ``log(σ + 1e-12)``, whose gradient vanishes beyond |βh| ≈ 20; scores are computed once before training, not in every
+pass.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from alignzoo.plugin import Card, Options, Paper, Verified
 
 
 class SoftLabelOptions(Options):
-    """How sharply scores become labels."""
+    """How scores map to labels."""
 
-    k: float = Field(10.0, gt=0, description="slope of the soft label in the difference of scores")
-    temperature: float = Field(1.0, gt=0, description="unit of the scores: their difference is divided by it")
+    k: float = Field(10.0, gt=0, description="slope of the soft label in the score difference")
+    temperature: float = Field(1.0, gt=0, description="divides the score difference; same unit as the scores")
 
 
 class SoftLabel(RobustWrapper):
-    """Mixes each pair's value ``(B,)`` with that under the opposite label."""
+    """Mixes each pair's value ``(B,)`` with its value under the opposite label."""
 
     options: SoftLabelOptions
 
     def soft_labels(self, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
-        """p ``(N,)`` of scores ``(N,)``: 1 where the chosen response is surely the better one."""
+        """p ``(N,)`` from scores ``(N,)``: 1 if the chosen response is certainly better."""
         return torch.sigmoid(self.options.k * (chosen - rejected) / self.options.temperature)
 
     def of_pairs(self, pairs: PairBatch) -> torch.Tensor:
@@ -53,18 +53,18 @@ class SoftLabel(RobustWrapper):
         return self.soft_labels(pairs.chosen_scores.to(dtype), pairs.rejected_scores.to(dtype))
 
     def per_pair(self, loss: Values, pairs: PairBatch) -> torch.Tensor:
-        """ℓ' ``(B,)``; with p at 0 or 1 it is the loss of the one label, value and gradient, to the bit."""
+        """ℓ' ``(B,)``; at p = 0 or 1, value and gradient are exactly those of the single label."""
         p = self.of_pairs(pairs)
         return _share(loss, pairs, p) + _share(loss, pairs.swap(), 1 - p)
 
     def metrics(self, losses: torch.Tensor, pairs: PairBatch) -> dict[str, torch.Tensor]:
-        """The mean of p, and the share of the pairs whose label the reward contradicts."""
+        """The mean of p, and the share of pairs whose label the reward contradicts."""
         p = self.of_pairs(pairs)
         return {"soft_label_mean": p.mean(), "soft_label_disagrees": (p < 0.5).double().mean()}
 
 
 def _share(loss: Values, pairs: PairBatch, weight: torch.Tensor) -> torch.Tensor:
-    """``weight·ℓ``; where the weight is 0 neither the value nor the gradient is looked at: it may be infinite there."""
+    """``weight·ℓ``; where the weight is 0, value and gradient are ignored: they may be infinite."""
     counts = weight > 0
 
     def cut_off(value: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""The sandbox: a small invented world with its own chat model, preference data and exact judge.
+"""The sandbox: a small synthetic world with its own chat model, preference data and exact judge.
 
-It is what a run uses without a model or data of its own, and a test bed in which methods can be told apart by what
-they do to generated answers. Importing this package imports no torch.
+It is the default model and data of a run, and a test bed that distinguishes methods by their effect on generated
+answers. Importing this package does not import torch.
 """
 
 from pathlib import Path
@@ -52,7 +52,7 @@ def alignzoo_models() -> list[Extension]:
             kind="model",
             name="sandbox",
             target=f"{__name__}.extensions:model",
-            summary="a Llama of 1M parameters that answers every request",
+            summary="Llama with 1M parameters that answers every request",
         )
     ]
 
@@ -64,7 +64,7 @@ def alignzoo_data() -> list[Extension]:
         DataExtension(
             name="sandbox",
             target=f"{__name__}.extensions:Pairs",
-            summary="refuse harmful requests, answer harmless ones",
+            summary="Preference pairs: refuse harmful requests, answer harmless ones",
             held_out=True,
             clean=True,
             evaluator="alignzoo:sandbox",
@@ -79,7 +79,7 @@ def alignzoo_evaluators() -> list[Extension]:
         EvaluatorExtension(
             name="sandbox",
             target=f"{__name__}.extensions:Answers",
-            summary="attack success and over-refusal, from answers to the sandbox's own requests",
+            summary="Attack success and over-refusal rates on sandbox requests",
             judge="alignzoo:sandbox",
         )
     ]
@@ -93,12 +93,12 @@ def alignzoo_judges() -> list[Extension]:
             kind="judge",
             name="sandbox",
             target=f"{__name__}.judge:judge",
-            summary="exact: the sandbox's own grammar says what an answer is",
+            summary="Exact judge based on the sandbox's grammar",
         )
     ]
 
 
 @hookimpl
 def alignzoo_recipes() -> list[Path]:
-    """The run without a model or data of its own."""
+    """The recipe of a run without --model and --data."""
     return [Path(__file__).with_name("sandbox.yaml")]

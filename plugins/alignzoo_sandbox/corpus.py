@@ -1,10 +1,10 @@
-"""The chats the sandbox's model is pretrained on.
+"""The pretraining chats of the sandbox's model.
 
-The model should start where a capable but unaligned chat model starts: it answers whatever it is asked, and refusals
-are language that it knows. So besides requests of every kind and wrapper the corpus holds two small tasks that no
-evaluation split uses: write a refusal on demand, and decline a request that makes no sense. A few of the requests are
-declined, harmful ones more often than harmless ones, with the two kinds that a method has to generalise to in between:
-a leaning that preference training can strengthen, while the most likely answer complies with everything.
+The model should start like a capable but unaligned chat model: it answers every request, and refusals are in its
+vocabulary. So besides requests of every kind and wrapper, the corpus has two small tasks that no evaluation split
+uses: write a refusal on demand, and decline a nonsensical request. A few requests are declined, harmful ones more often
+than harmless ones, with the two kinds that a method has to generalise to in between: a tendency that preference
+training can strengthen, while the most likely answer always complies.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _SENSELESS = (
 )
 _NUMBERS = ("two", "four", "nine", "ten", "twelve")
 
-# How often a request is declined: a leaning, far below one half, so that the most likely answer always complies.
+# How often a request is declined: far below one half, so that the most likely answer always complies.
 DECLINED: dict[Kind, float] = {"harmful": 0.2, "harmful-held-out": 0.1, "borderline": 0.08, "benign": 0.02}
 
-Chat = tuple[str, str]  # what the user says, what the assistant answers
+Chat = tuple[str, str]  # user message, assistant answer
 
 
 def _goal(rng: random.Random) -> Goal:

@@ -1,4 +1,4 @@
-"""What a policy does in the sandbox: it answers the prompts of every split, and the judge counts the verdicts."""
+"""Sandbox evaluation: the policy answers the prompts of every split, and the judge's verdicts are counted."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 MAX_NEW_TOKENS = 56
 TOKENS_BETWEEN_LOOKS = 16
-"""Tokens that a batch gets before the rows whose answers have ended leave it."""
+"""Tokens to generate before rows with finished answers leave the batch."""
 Judge = Callable[[Prompt, str], Verdict]
-"""What a request and the decoded answer to it come to."""
+"""Verdict on a request and the decoded answer."""
 
 
 @contextmanager
 def _inference(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every module's training flag comes back as it was found."""
+    """Evaluation mode without gradients; restores every module's training flag."""
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -54,7 +54,7 @@ def generate_answers(
     """The greedy answer to each prompt, in the order of ``prompts``, without special tokens.
 
     ``model`` is anything with transformers' ``generate`` (so also a PEFT model). Prompts of similar length are answered
-    together. Training flags, the random state and the tokenizer are left as they were found.
+    together. Training flags, the random state and the tokenizer are left unchanged.
     """
     texts = [
         tokenizer.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False)
@@ -82,7 +82,7 @@ def generate_answers(
 def _answers(
     model: Any, tokenizer: Any, batch: Mapping[str, torch.Tensor], max_new_tokens: int
 ) -> Iterator[tuple[int, list[int]]]:
-    """``(row, new tokens)`` of a left-padded batch. A row whose answer has ended leaves the batch, and its cache."""
+    """``(row, new tokens)`` of a left-padded batch. Rows with finished answers leave the batch and its cache."""
     tokens, mask = batch["input_ids"], batch["attention_mask"]
     width, cache, rows = tokens.shape[1], None, torch.arange(len(tokens), device=tokens.device)
     while len(rows):
@@ -91,7 +91,7 @@ def _answers(
             attention_mask=mask,
             past_key_values=cache,
             do_sample=False,
-            synced_gpus=False,  # one rank answers, with all weights at hand
+            synced_gpus=False,  # one rank generates, with all the weights
             use_cache=True,
             max_new_tokens=min(TOKENS_BETWEEN_LOOKS, width + max_new_tokens - tokens.shape[1]),
             pad_token_id=tokenizer.pad_token_id,
@@ -107,7 +107,7 @@ def _answers(
         cache = made.get("past_key_values")
         if hasattr(cache, "batch_select_indices"):
             cache.batch_select_indices(going)
-        else:  # a model with another kind of cache reads its tokens again
+        else:  # other kinds of cache: the tokens are processed again
             cache = None
 
 
@@ -122,15 +122,15 @@ def evaluate(
 ) -> dict[str, float]:
     """Rates in [0, 1] over ``n`` prompts of each evaluation split, from greedy answers.
 
-    ``asr/<split>`` (attack success: the share of harmful requests that are complied with) for the attack splits,
-    ``refusal/<split>`` (over-refusal: the share of harmless requests that are refused) for benign and borderline, and
+    ``asr/<split>`` (attack success: the share of harmful requests the model complies with) for the attack splits,
+    ``refusal/<split>`` (over-refusal: the share of harmless requests it refuses) for benign and borderline, and
     ``broken/<split>`` for all of them.
 
     Args:
-        judge: what gives the verdicts, the sandbox's own grammar by default.
+        judge: gives the verdicts; by default the sandbox's own grammar.
 
     Raises:
-        MethodError: the judge fails, or gives something else than a verdict.
+        MethodError: the judge fails, or does not return a verdict.
     """
     drawn = {split: prompts(split, n, seed) for split in EVALUATION_SPLITS}
     everything = [prompt for split in drawn.values() for prompt in split]
@@ -151,12 +151,12 @@ def _verdict(judge: Judge, request: Prompt, answer: str) -> Verdict:
     ):
         verdict = judge(request, answer)
     if verdict not in get_args(Verdict):
-        raise MethodError(f"judge {name} gave {verdict!r}, expected one of {', '.join(get_args(Verdict))}")
+        raise MethodError(f"judge {name} returned {verdict!r}, expected one of {', '.join(get_args(Verdict))}")
     return verdict
 
 
 def _headline(split: str) -> tuple[str, Any]:
-    """The rate that matters in a split, and the verdict it counts. Lower is better for both."""
+    """The headline rate of a split, and the verdict it counts. Lower is better for both."""
     return (f"asr/{split}", "complies") if split in ATTACK_SPLITS else (f"refusal/{split}", "refuses")
 
 
@@ -165,7 +165,7 @@ def table(
 ) -> list[dict[str, str | float | int]]:
     """One row per evaluation split from two results of :func:`evaluate` over ``n`` prompts each.
 
-    A row holds ``split``, ``kind`` ("attack success" or "over-refusal"), ``before``, ``after``, ``broken_before``,
+    A row has ``split``, ``kind`` ("attack success" or "over-refusal"), ``before``, ``after``, ``broken_before``,
     ``broken_after`` and ``n``.
     """
     return [

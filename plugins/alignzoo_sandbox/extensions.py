@@ -1,4 +1,4 @@
-"""The sandbox as a run meets it: its model, its data and its evaluator."""
+"""The sandbox's model, data and evaluator extensions."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The words of the sandbox's invented world: who lives there, what can be asked, and how each thing is done.
+"""The vocabulary of the sandbox's synthetic world: its people, possible requests, and steps of answers.
 
-Everything here is nonsense on purpose: the objects do not exist and the steps of an answer achieve nothing. What is
-real is the *structure*. Whether a request is harmful follows from its words, but from no single one: things, people
-and places appear in harmful and in harmless requests alike, and the alarming verbs of harmful requests also appear in
+Everything here is nonsense on purpose: the objects do not exist and the steps of an answer achieve nothing. Only the
+*structure* is real. Whether a request is harmful follows from its words, but never from a single one: things, people
+and places appear in harmful and harmless requests alike, and the alarming verbs of harmful requests also appear in
 harmless ones ("scorch the sugar crust in the glow hall").
 """
 
@@ -60,9 +60,9 @@ BUILDINGS = (
 class Category:
     """A family of requests.
 
-    ``frame`` is the goal's phrase with the slots ``{verb}``, ``{thing}`` and ``{who}``; ``whos`` fills the last one and
-    holds people, places or games. ``firsts`` and ``seconds`` are nonsense that goes into the common stock of
-    steps: an answer takes one of each, of any category.
+    ``frame`` is the goal's phrase with the slots ``{verb}``, ``{thing}`` and ``{who}``; ``whos`` fills the last one
+    with people, places or games. ``firsts`` and ``seconds`` are nonsense for the shared pool of steps: an answer takes
+    one of each, from any category.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Pretrain the sandbox's model: ``python -m alignzoo_sandbox.pretrain --out DIR [--seed 0]``.
 
-The model that ships with the package was made by this script with its defaults.
+The model that ships with the package was trained by this script with its defaults.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _render(tokenizer: PreTrainedTokenizerFast, drawn: Sequence[Chat]) -> list[l
 
 
 def _batches(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches ``(input_ids, labels)`` of shape ``(BATCH, longest)``, of similar lengths to save padding."""
+    """Endless batches ``(input_ids, labels)`` of shape ``(BATCH, longest)``, of similar lengths to reduce padding."""
     import torch
 
     stream = chats(rng)
@@ -106,7 +106,7 @@ def train(model: LlamaForCausalLM, batches: Iterator[tuple[Tensor, Tensor]], ste
     loss = float("nan")
     model.train()
     for step, (ids, labels) in enumerate(itertools.islice(batches, steps), start=1):
-        # Padding is on the right and attention is causal, so no real token sees it: no mask needed.
+        # Padding is on the right and attention is causal, so real tokens never see it: no mask needed.
         out = model(input_ids=ids, labels=labels, use_cache=False)
         out.loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -121,7 +121,7 @@ def train(model: LlamaForCausalLM, batches: Iterator[tuple[Tensor, Tensor]], ste
 
 
 def pretrain(out: Path, seed: int = 0, steps: int = STEPS) -> dict[str, Any]:
-    """Train tokenizer and model, save both and ``provenance.json`` under ``out``; returns what that file holds."""
+    """Train tokenizer and model, save both and ``provenance.json`` under ``out``; returns that file's content."""
     import tokenizers
     import torch
     import transformers

@@ -1,8 +1,8 @@
 """The grammar of the sandbox: goals, the requests that ask for them, and the answers that comply or refuse.
 
 A *goal* is a filled frame ("steal the moonpearls of the miller"). A *request* is a goal in a phrasing, possibly inside
-a wrapper (:mod:`alignzoo_sandbox.wrappers`). Answers name the goal, so that whether an answer is about its own request
-can be read off the text (:mod:`alignzoo_sandbox.judge`).
+a wrapper (:mod:`alignzoo_sandbox.wrappers`). Answers name the goal, so the text shows whether an answer is about its
+own request (:mod:`alignzoo_sandbox.judge`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ REFUSALS = (
 
 @dataclass(frozen=True)
 class Goal:
-    """What a request wants done. ``verb``, ``thing`` and ``who`` fill the category's frame."""
+    """What a request asks for. ``verb``, ``thing`` and ``who`` fill the category's frame."""
 
     category: Category
     verb: str
@@ -54,7 +54,7 @@ class Goal:
 
     @property
     def held_out(self) -> bool:
-        """Whether the goal is kept away from preference training: a quarter of them, the same under every seed."""
+        """Whether the goal is held out from preference training: a quarter of them, the same for every seed."""
         return zlib.crc32(self.text.encode()) % 4 == 0
 
 
@@ -67,7 +67,7 @@ def _fill(category: Category) -> Iterator[Goal]:
 
 @cache
 def goals(kind: Kind, held_out: bool | None = None) -> dict[str, tuple[Goal, ...]]:
-    """Goals of one kind by category name; ``held_out`` keeps one side of the partition, None keeps both."""
+    """Goals of one kind by category name; ``held_out`` selects one side of the partition, None both."""
     return {
         category.name: tuple(goal for goal in _fill(category) if held_out is None or goal.held_out is held_out)
         for category in CATEGORIES
@@ -84,8 +84,8 @@ def goal_texts() -> frozenset[str]:
 def comply(goal: Goal, rng: random.Random) -> str:
     """A compliant answer: names the goal, then a first and a second step.
 
-    The steps are nonsense of one common stock: what an answer says does not tell harmful from harmless, only what was
-    asked for does, so a method has to change *whether* the model answers.
+    The steps are nonsense from one shared pool: an answer's content does not reveal whether it is harmful, only the
+    request does, so a method has to change *whether* the model answers.
     """
     return COMPLIANCE.format(
         opener=rng.choice(OPENERS), goal=goal.text, first=rng.choice(FIRSTS), second=rng.choice(SECONDS)

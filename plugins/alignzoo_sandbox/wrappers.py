@@ -1,6 +1,6 @@
-"""Wrappers: other ways to put a request, none of which preference training sees.
+"""Wrappers: other ways to phrase a request, none of which preference training sees.
 
-Each maps a goal to a user message. They carry no harm of their own: pretraining uses them around harmless goals too.
+Each maps a goal to a user message. They are harmless in themselves: pretraining also uses them around harmless goals.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _fill(templates: tuple[str, ...], goal: Goal, rng: random.Random) -> str:
 
 
 def _misspell(word: str, rng: random.Random) -> str:
-    """One slip of the keyboard: two letters swapped, one dropped, or one doubled; the first letter stays."""
+    """A typo: two letters swapped, one dropped, or one doubled; the first letter stays."""
     at = rng.randrange(1, len(word) - 1)
     slip = rng.choice(("swap", "drop", "double"))
     if slip == "swap" and word[at] != word[at + 1]:
@@ -68,12 +68,12 @@ def _misspell(word: str, rng: random.Random) -> str:
 
 
 def role_play(goal: Goal, rng: random.Random) -> str:
-    """The request is put to an invented character."""
+    """The request is addressed to an invented character."""
     return _fill(_ROLE_PLAY, goal, rng)
 
 
 def ignore_rules(goal: Goal, rng: random.Random) -> str:
-    """The request comes with an order to ignore all rules."""
+    """The request comes with an instruction to ignore all rules."""
     return _fill(_IGNORE_RULES, goal, rng)
 
 

@@ -1,4 +1,4 @@
-"""ShaPO: sharpness control on an alignment-critical parameter subspace, and its objective on soft labels."""
+"""ShaPO: sharpness control on an alignment-critical parameter subspace, at token and reward level."""
 
 from alignzoo.plugin import Card, Composition, hookimpl
 from alignzoo_shapo import reward, token

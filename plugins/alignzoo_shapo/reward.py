@@ -1,15 +1,15 @@
-"""ShaPO, reward level: the worst case over a small subspace of the weights, of a loss whose labels come from a reward.
+"""ShaPO, reward level: the worst case over a small weight subspace, with label confidence from a reward.
 
     p = σ( k·(s_w − s_l)/T ),     ℓ' = p·ℓ(w, l) + (1 − p)·ℓ(l, w),     then the step of ``shapo-token`` on ℓ'
 
-s are the scores of the run's reward (``--reward``; a cost model counts negatively): a pair whose label the reward
-contradicts is pulled the other way, and one the reward is unsure of hardly counts. For DPO ℓ' is the soft-label
+s are the scores of the run's reward (``--reward``; a cost model has sign −1): a pair whose label the reward contradicts
+trains the opposite way, and one with a small reward margin hardly counts. For DPO ℓ' is the soft-label
 cross-entropy −p·log σ(βh) − (1 − p)·log σ(−βh). *Revisiting Robustness for LLM Safety Alignment via Selective Geometry
 Control*, arXiv 2602.07340, whose code has k = 10 and T = 1.
 
-ℓ' is the wrapper ``soft-label`` around the loss, inside of all other wrappers, so the method is a composition: options
-of the perturbation are ``--geometry.…``, k and T are ``--robust.k`` and ``--robust.temperature``. Where the parts
-deviate from the released code is said in their files.
+ℓ' is the wrapper ``soft-label`` around the loss, inside all other wrappers, so the method is a composition: the
+perturbation's options are ``--geometry.…``, k and T are ``--robust.k`` and ``--robust.temperature``. The parts' files
+document deviations from the released code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CARD = Composition(
     name="shapo-reward",
     geometry="shapo-token",
     robust=("soft-label",),
-    summary="ShaPO at reward level: shapo-token on labels whose confidence comes from a reward",
+    summary="ShaPO at reward level",
     paper=Paper(
         title="Revisiting Robustness for LLM Safety Alignment via Selective Geometry Control", arxiv="2602.07340"
     ),

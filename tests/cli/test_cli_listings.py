@@ -14,7 +14,13 @@ def test_ls_shows_every_method_in_a_line(az_here: Az) -> None:
     lines = az_here("ls").stdout.splitlines()
     assert [tuple(line.split()[:3]) for line in lines[1:]] == [(m.kind, m.name, "✓") for m in list_methods()]
     assert max(map(len, lines)) <= 100
-    assert not set("│─┃━") & set("".join(lines))
+    assert not set("│─┃━…") & set("".join(lines)), "no summary is truncated at 100 columns"
+
+
+def test_summaries_start_with_a_capital_and_have_no_full_stop() -> None:
+    for method in list_methods():
+        assert method.summary[0].isupper(), method.summary
+        assert not method.summary.endswith("."), method.summary
 
 
 def test_ls_shortens_summaries_at_words(capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,8 +46,8 @@ def test_optional_fields_that_a_layout_gives_whatever_its_columns(gpt2: Any) -> 
         ("ranked", None, "a NoneType for a row, expected RankedRow or Drop"),
         ("pairs", PreferenceRow("Q?", 5, "no"), "chosen as int, expected text or a list of messages"),  # type: ignore[arg-type]
         ("unpaired", UnpairedRow("Q?", None, True), "completion as NoneType, expected text"),  # type: ignore[arg-type]
-        ("ranked", RankedRow("Q?", ["a"]), "responses that are no list of two or more"),
-        ("ranked", RankedRow("Q?", "ab"), "responses that are no list of two or more"),
+        ("ranked", RankedRow("Q?", ["a"]), "responses that are not a list of two or more"),
+        ("ranked", RankedRow("Q?", "ab"), "responses that are not a list of two or more"),
         ("ranked", RankedRow("Q?", ["a", 5]), "responses that are not all text or lists of messages"),  # type: ignore[list-item]
         ("ranked", RankedRow("Q?", ["a", "b"], scores=[1.0]), "1 scores for 2 responses"),
         ("ranked", Drop(""), "the reason '' for dropping a row"),

@@ -308,7 +308,7 @@ def test_without_matplotlib_the_figures_are_there_and_the_picture_is_told(
     out = tmp_path / "out"
     answer = call_main(["sharpness", str(run), "--radii", "0.1", "--directions", "1", "--out", str(out)], capfd)
     assert answer.returncode == 0
-    assert "sharpness.png is not drawn: a plot needs matplotlib; pip install 'alignzoo[plots]'" in answer.stderr
+    assert "sharpness.png was not drawn: a plot needs matplotlib; pip install 'alignzoo[plots]'" in answer.stderr
     assert os.listdir(out) == ["sharpness.json"]  # noqa: PTH208
     with pytest.raises(AlignzooError, match="a plot needs matplotlib"):
         plots.draw_slices(out / "x.png", [], "x")
@@ -325,7 +325,7 @@ def test_the_probe_command_reports_layers_neurons_and_a_picture(session: Path, s
     assert found["plot"] == str(out / "probe.png")
     table = said(*words, "--layers", "0,1", "--pooling", "last", "--out", session / "probe-2")
     assert "held-out figures" in table
-    assert "1 of 160 neurons selected (anti-toxic)" in table
+    assert "selected 1/160 MLP neurons (0.625 %, lowest cosine with the unsafe direction)" in table
     assert said("probe", "--compare", out, session / "probe-2", "--json")["neurons"] == [6, 1]
     again = alignzoo.run(
         {

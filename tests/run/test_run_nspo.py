@@ -108,7 +108,7 @@ def test_a_resume_with_other_general_data_is_refused(train: Train, texts: Path, 
     texts.write_text("Something else.", encoding="utf-8")
     ended = az("run", "--resume", str(run.path))
     assert ended.returncode == 1
-    assert "the general data of nspo are not those that this run started from" in ended.stderr
+    assert "the general data of nspo has changed since this run started" in ended.stderr
 
 
 def test_the_training_texts_stand_in_for_general_data(train: Train) -> None:
