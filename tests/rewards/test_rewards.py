@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_rewards.classifier import load_scorer
 from heard import Heard
 from reward_helpers import by_hand, save_classifier
 from safetensors.torch import load_file
@@ -16,7 +17,6 @@ from safetensors.torch import load_file
 from alignzoo import load_method
 from alignzoo.contract.scoring import Response, RewardContext
 from alignzoo.errors import DataError, ModelError, UsageError
-from alignzoo.model.classifier import load_scorer
 from alignzoo.plugin import registry
 from alignzoo.probe.probe import Probe
 from alignzoo.report import Progress, Reporter
