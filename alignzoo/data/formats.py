@@ -51,9 +51,7 @@ def choose_layout(rows: Dataset, name: str | None = None) -> Layout:
     except UnknownNameError as error:
         close = nearest(name, names)
         meant = f"; did you mean {close[0]}?" if close else ""
-        raise UsageError(
-            f"--data.format {name}: no such layout{meant}", hint=f"layouts: {', '.join(names)}"
-        ) from error
+        raise UsageError(f"--data.format {name}: no such layout{meant}", hint=f"layouts: {', '.join(names)}") from error
 
 
 def _brought_by(plugin: Plugin, card: Extension) -> Layout:

@@ -113,7 +113,8 @@ def prepare(
         prepared, unreadable = _kept(folder, original)
         if prepared is None:
             raise DataError(
-                f"{folder}: the tokenised data cannot be read back ({unreadable})", hint="check whether the disk is full"
+                f"{folder}: the tokenised data cannot be read back ({unreadable})",
+                hint="check whether the disk is full",
             )
     summary = replace(prepared.summary, source=name or "rows in memory", split=split)
     return replace(prepared, summary=replace(summary, notes=(*layout.notes(rows.column_names), *damage)))

@@ -21,8 +21,8 @@ class Dropped:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """``counted``: boundary-moved, response-truncated, prompt-restored, duplicate among the kept rows; for unpaired rows
-    also desirable and undesirable, for ranked rows all responses. ``lengths``: percentiles, in tokens."""
+    """``counted``: boundary-moved, response-truncated, prompt-restored, duplicate among the kept rows; for unpaired
+    rows also desirable and undesirable, for ranked rows all responses. ``lengths``: percentiles, in tokens."""
 
     source: str
     split: str | None

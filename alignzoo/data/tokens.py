@@ -24,7 +24,7 @@ class TokenizedRow:
     """Token ids of a prompt and its responses; prompt + response is a whole sequence. ``*_text``: the tokenised text,
     split by characters.
 
-    ``boundary_moved``: the prompt has fewer tokens than alone. ``truncated``: a response was truncated and lost its EOS.
+    ``boundary_moved``: the prompt has fewer tokens than alone. ``truncated``: a response was cut and lost its EOS.
     ``prompt_restored``: see ``RenderedRow``.
     """
 

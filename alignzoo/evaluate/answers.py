@@ -1,4 +1,4 @@
-"""Figures from what the policy generates, by the evaluator that goes with a run's data."""
+"""Figures from generated answers, by the evaluator of the run's data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from alignzoo.report import Reporter
 
 
 def answers_of(settings: Settings) -> Answers | None:
-    """The evaluator of a run's data with its judge; None where the data has none, or with ``--no-samples``.
+    """The evaluator of a run's data with its judge; None if the data has none, or with ``--no-samples``.
 
     Raises:
         BrokenPluginError: the evaluator or the judge does not load.
@@ -38,14 +38,14 @@ def answers_of(settings: Settings) -> Answers | None:
     except Exception as error:
         raise BrokenPluginError(
             f"evaluator {card.name!r} cannot be built from {card.target}: {describe_error(error)}",
-            hint="repair its plugin, or leave generated answers out with --no-samples",
+            hint="fix its plugin, or skip generated answers with --no-samples",
         ) from error
     return Answers(card, evaluator, None if judge is None else import_target(judge))
 
 
 @dataclass(frozen=True)
 class Answers:
-    """An evaluator at work; its figures are named ``EVALUATOR/…``."""
+    """A built evaluator; its figures are named ``EVALUATOR/…``."""
 
     card: EvaluatorExtension
     evaluator: Evaluator
@@ -55,7 +55,7 @@ class Answers:
         """Figures at the model's current weights, on one process.
 
         Raises:
-            MethodError: the evaluator fails, or gives something other than finite numbers.
+            MethodError: the evaluator fails, or returns something other than finite numbers.
         """
         try:
             with contained():
@@ -66,14 +66,14 @@ class Answers:
             raise self._failed(f"failed: {describe_error(error)}") from error
         for name, value in figures.items():
             if not isinstance(value, Real) or not math.isfinite(value):
-                raise self._failed(f"gave {value!r} for {name!r}, expected a finite number")
+                raise self._failed(f"returned {value!r} for {name!r}, expected a finite number")
         return {f"{self.card.name}/{name}": float(value) for name, value in figures.items()}
 
     def report(self, before: Mapping[str, float], after: Mapping[str, float], report: Reporter) -> None:
-        """Print the evaluator's table of two results of :meth:`figures`, which may lie among others.
+        """Print the evaluator's table of two results of :meth:`figures`, which may be part of larger ones.
 
         Raises:
-            MethodError: the evaluator cannot make one of its own figures.
+            MethodError: the evaluator fails on its own figures.
         """
         old, new = self._own(before), self._own(after)
         if not old or not new:
@@ -93,5 +93,5 @@ class Answers:
     def _failed(self, what: str) -> MethodError:
         return MethodError(
             f"evaluator {self.card.name!r} {what}",
-            hint="run again with --debug for the traceback, or leave generated answers out with --no-samples",
+            hint="run again with --debug for the traceback, or skip generated answers with --no-samples",
         )

@@ -45,14 +45,14 @@ class Objective:
         aggregating = [w for w in self.wrappers if type(w).objective is not RobustWrapper.objective]
         if len(aggregating) > 1:
             names = " and ".join(type(w).__name__ for w in aggregating)
-            raise MethodError(f"{names} each have an objective of their own; their cards must say `aggregates`")
+            raise MethodError(f"{names} each define their own objective; their cards must say `aggregates`")
         self.aggregator = aggregating[0] if aggregating else RobustWrapper(Options())
         parts = [term.coupled for term in self.terms] + [wrapping.coupled for wrapping in self.wrappings]
         self.coupled = coupled or bool(aggregating) or any(parts)
 
     @property
     def preference(self) -> Term:
-        """The term that the wrappers go around, and whose rewards are logged."""
+        """The wrapped term, whose rewards are logged."""
         return self.terms[0]
 
     @property
@@ -92,7 +92,7 @@ class Objective:
         return self._added_up(self._by_term(responses))
 
     def counts(self, responses: ResponseBatch) -> list[int]:
-        """How many values each term has for these responses."""
+        """The number of values of each term for these responses."""
         return [term.count(responses) for term in self.terms]
 
     def cotangents(
@@ -122,7 +122,7 @@ class Objective:
         return value.detach(), replace(responses.detach(), **cotangents)
 
     def weights(self, responses: ResponseBatch) -> torch.Tensor:
-        """How much each value of the preference term counts in a step, ``(N,)``, detached."""
+        """The weight of each value of the preference term in a step, ``(N,)``, detached."""
         with torch.no_grad():
             losses = self.values(responses)
         with blamed((self.aggregator,), f"failed in weights() on {self._these(losses)}"):

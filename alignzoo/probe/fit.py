@@ -1,4 +1,4 @@
-"""Train a probe on labelled responses, or reuse the one that was trained on the same weights and data before."""
+"""Train a probe on labelled responses, or reuse one trained on the same weights and data."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 BY_FLAGS, BY_LABEL, BY_ORDER = "safe", "label", "order"
 """Where the labels of responses come from: the fact ``labels``."""
 _STAND_INS = {
-    BY_LABEL: "a desirable response serves as safe, an undesirable one as unsafe",
-    BY_ORDER: "the chosen (best) response serves as safe, the rejected (worst) one as unsafe",
+    BY_LABEL: "desirable responses count as safe, undesirable ones as unsafe",
+    BY_ORDER: "chosen (best) responses count as safe, rejected (worst) ones as unsafe",
 }
 OF_A_LAYER = ("layer", "held_out_auc", "held_out_accuracy", "held_out_ece", "held_out_brier")
 PROBE_VERSION = 3  # part of the cache key: raise it when the same data would give another probe
@@ -58,7 +58,7 @@ def _kept(folder: Path, hidden: int, report: Reporter) -> Probe | None:
         probe = Probe.load(folder, hidden=hidden)
         _announce(probe, "reused from an earlier run on the same weights and data", report)
     except AlignzooError as error:
-        report.warn(f"{error.message}; training another one")
+        report.warn(f"{error.message}; training a new one")
         # Moved before it is deleted: no other run sees half of it, and none deletes what another has just published.
         with contextlib.suppress(OSError), scratch(folder.parent) as away:
             folder.rename(away / folder.name)
@@ -76,7 +76,7 @@ def _publish(probe: Probe, folder: Path, hidden: int, report: Reporter) -> Probe
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(AlignzooError):
             return Probe.load(folder, hidden=hidden)
-        report.warn(f"the probe is not kept for later runs: {error}; ALIGNZOO_CACHE names another folder for it")
+        report.warn(f"cannot cache the probe: {error}; set ALIGNZOO_CACHE to a writable folder")
     return probe
 
 
@@ -102,7 +102,7 @@ def train_probe(
         DataError: too few safe or unsafe responses in one of the parts.
         UsageError: a layer that the model does not have.
     """
-    check_probe_pairs(train, validation, hint="give more data")
+    check_probe_pairs(train, validation, hint="use more data")
     model = without_adapter(model)
     indices = layer_indices(layers, int(model.config.get_text_config().num_hidden_layers))
     training = model.training
@@ -153,8 +153,8 @@ def _announce(probe: Probe, how: str, report: Reporter) -> None:
     """Say where the probe comes from, what its labels are and how good it is."""
     facts = probe.facts
     if facts["labels"] != BY_FLAGS:
-        report.note(f"safety probe: the data has no safety labels; {_STAND_INS[facts['labels']]}")
+        report.note(f"safety probe: no safety labels in the data; {_STAND_INS[facts['labels']]}")
     report.note(
         f"safety probe: {how}; held-out AUC {facts['held_out_auc']:.3f}, accuracy {facts['held_out_accuracy']:.3f} "
-        f"(majority {facts['held_out_majority']:.3f}) on {facts['held_out_responses']} responses"
+        f"(majority class {facts['held_out_majority']:.3f}) on {facts['held_out_responses']} responses"
     )

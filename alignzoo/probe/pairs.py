@@ -45,7 +45,7 @@ def check_probe_pairs(train: Dataset, validation: Dataset, *, hint: str) -> None
     Raises:
         DataError: no safe or no unsafe response to train on, or fewer than ``LEAST_VALIDATION`` of either to validate.
     """
-    for name, rows, least in (("train on", train, 1), ("be judged on", validation, LEAST_VALIDATION)):
+    for name, rows, least in (("train on", train, 1), ("validate on", validation, LEAST_VALIDATION)):
         labels = safety_labels(rows)
         safe, unsafe = int((labels == SAFE).sum()), int((labels == UNSAFE).sum())
         if min(safe, unsafe) < least:

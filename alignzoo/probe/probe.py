@@ -69,16 +69,16 @@ class Probe:
         try:
             facts = read_sealed(folder / FACTS_FILE)
             if facts.pop(TENSORS_FILE, None) != file_digest(folder / TENSORS_FILE):
-                raise DamagedError(folder / TENSORS_FILE, "its content is not what was written")
+                raise DamagedError(folder / TENSORS_FILE, "its content has changed since it was written")
             tensors = load_file(folder / TENSORS_FILE)
             probe = cls(tensors["weight"], tensors["bias"], facts)
         except DamagedError as error:
-            raise DamagedError(error.path, error.reason, hint=f"train the probe again: {again}") from error
+            raise DamagedError(error.path, error.reason, hint=f"retrain the probe: {again}") from error
         except (OSError, SafetensorError, KeyError) as error:
-            raise DamagedError(folder / TENSORS_FILE, str(error), hint=f"train the probe again: {again}") from error
+            raise DamagedError(folder / TENSORS_FILE, str(error), hint=f"retrain the probe: {again}") from error
         if probe.weight.shape[1] != hidden:
             raise ModelError(
-                f"the probe in {folder} is for hidden size {probe.weight.shape[1]}, the model has {hidden}",
+                f"the probe in {folder} has hidden size {probe.weight.shape[1]}, but the model has {hidden}",
                 hint=f"train a probe on this model: {again}",
             )
         return probe
@@ -98,13 +98,13 @@ def layer_indices(words: str, count: int) -> list[int]:
         given = [int(word) for word in words.split(",")]
     except ValueError as error:
         raise UsageError(
-            f"--layers {words!r} is neither last, all, nor indices", hint="write for example --layers 4,8,-1"
+            f"--layers {words!r} is neither last, all, nor indices", hint="for example --layers 4,8,-1"
         ) from error
     outside = [index for index in given if not -count - 1 <= index <= count]
     if outside:
         raise UsageError(
             f"--layers: the model has no hidden layer {outside[0]}",
-            hint=f"it has 1 to {count}, and 0 for the embeddings",
+            hint=f"it has layers 1 to {count}, and 0 for the embeddings",
         )
     return sorted({index if index >= 0 else count + 1 + index for index in given})
 
@@ -166,7 +166,7 @@ def fit_probe(
             raise DataError(
                 f"the probe's {name} part has {int((labels == 0).sum())} safe and {int((labels == 1).sum())} unsafe "
                 "responses; it needs both",
-                hint="give more data, or raise --probe.share",
+                hint="use more data, or raise --probe.share",
             )
     features, labels = train[0].double(), train[1].double()
     mean, scale = features.mean(0), features.std(0).clamp_min(1e-8)
@@ -199,7 +199,7 @@ def fit_probe(
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far stated probabilities can be taken at their word.
+    """Calibration of predicted probabilities.
 
     Attributes:
         ece: expected calibration error: |mean stated − share observed| of a bin, averaged with the bins' counts.

@@ -107,9 +107,9 @@ def read_shards(folder: Path, *, tokens: bool, report: Reporter) -> Iterator[Val
         except FileNotFoundError:
             continue  # cleared by somebody else since it was listed
         except OSError as error:
-            report.warn(f"the reference log-probs kept in {path} cannot be read ({error}); computing them again")
+            report.warn(f"the cached reference log-probs in {path} cannot be read ({error}); recomputing them")
         except (SafetensorError, ValueError) as error:
-            report.warn(f"the reference log-probs kept in {path} are damaged ({error}); computing them again")
+            report.warn(f"the cached reference log-probs in {path} are corrupt ({error}); recomputing them")
             with contextlib.suppress(OSError):
                 path.unlink()
 

@@ -86,10 +86,7 @@ class Store:
 
     def _warn_once(self, error: Exception) -> None:
         if self._writable:
-            self._report.warn(
-                f"the reference log-probs are not kept for later runs: {error}; "
-                "ALIGNZOO_CACHE names another folder for them"
-            )
+            self._report.warn(f"cannot cache the reference log-probs: {error}; set ALIGNZOO_CACHE to a writable folder")
         self._writable = False
 
 

@@ -27,7 +27,7 @@ def kept(key: str, count: int, report: Reporter) -> torch.Tensor | None:
         if stated != _content(scores) or scores.shape != (count,):
             raise ValueError("its content is not what was written")
     except (OSError, SafetensorError, ValueError) as error:
-        report.warn(f"the scores kept in {path} are damaged ({error}); scoring again")
+        report.warn(f"the cached scores in {path} are corrupt ({error}); scoring again")
         with contextlib.suppress(OSError):
             path.unlink()
         return None
@@ -43,7 +43,7 @@ def keep(key: str, scores: torch.Tensor, report: Reporter) -> None:
             save_file({"scores": scores}, whole, metadata={"content": _content(scores)})
             whole.replace(path)
     except (OSError, SafetensorError) as error:
-        report.warn(f"the scores are not kept for later runs: {error}; ALIGNZOO_CACHE names another folder for them")
+        report.warn(f"cannot cache the scores: {error}; set ALIGNZOO_CACHE to a writable folder")
 
 
 def _file(key: str) -> Path:

@@ -69,12 +69,12 @@ def scored(
 
 
 def _set_up(reward: Reward, method: Method, run: RewardContext) -> None:
-    with _blamed(f"reward {method.card.name!r} failed while it was set up"):
+    with _blamed(f"reward {method.card.name!r} failed in setup()"):
         reward.setup(run)
 
 
 def _identity(reward: Reward, method: Method) -> str:
-    with _blamed(f"reward {method.card.name!r} failed to say what it is"):
+    with _blamed(f"reward {method.card.name!r} failed in identity()"):
         return score_identity(reward, method.options)
 
 
@@ -214,7 +214,7 @@ def _asked(reward: Reward, name: str, responses: Sequence[Response]) -> list[flo
         given = list(reward.scores(responses))
     if len(given) != len(responses):
         raise MethodError(
-            f"reward {name!r} gave {len(given)} scores for {len(responses)} responses, rows {first} to {last}",
+            f"reward {name!r} returned {len(given)} scores for {len(responses)} responses, rows {first} to {last}",
             hint="scores() returns one number per response",
         )
     numbers = list[float]()
@@ -222,8 +222,8 @@ def _asked(reward: Reward, name: str, responses: Sequence[Response]) -> list[flo
         number = _number(value)
         if number is None:
             raise MethodError(
-                f"reward {name!r} gave {value!r} for a response of row {response.row_id}",
-                hint="a score is one finite number; look at that row of the data, and at the reward",
+                f"reward {name!r} returned {value!r} for a response of row {response.row_id}",
+                hint="a score must be one finite number; check that row of the data and the reward",
             )
         numbers.append(number)
     return numbers

@@ -66,7 +66,7 @@ def claim_new(folder: Path, report: Reporter) -> Claim:
         AlignzooError: it cannot be written.
     """
     check_free(folder)
-    with stating(f"--out {folder}", "name a folder in a place that you may write to"):
+    with stating(f"--out {folder}", "choose a folder in a writable place"):
         try:
             folder.mkdir(parents=True)
             claim = Claim(folder, made=True)
@@ -90,7 +90,7 @@ def claim_default(name: Path, report: Reporter) -> Claim:
     Raises:
         AlignzooError: it cannot be written.
     """
-    with stating(name.parent, "name another place with --out"):
+    with stating(name.parent, "choose another place with --out"):
         name.parent.mkdir(parents=True, exist_ok=True)
         for count in itertools.count(1):
             folder = name if count == 1 else name.with_name(f"{name.name}-{count}")
@@ -111,7 +111,7 @@ def claim_run(folder: Path, report: Reporter) -> Claim:
     """
     check_name(folder)
     claim = Claim(folder, made=False)
-    with stating(folder, "allow writing there, or copy it to a place that you may write to"):
+    with stating(folder, "make it writable, or copy it to a writable place"):
         claim.take(report)
     clear_leftovers(folder)
     return claim
@@ -147,7 +147,7 @@ def check_name(folder: Path) -> None:
         str(folder).encode()
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"{str(folder)!r} is not UTF-8, and models cannot be saved there", hint="use a name in UTF-8"
+            f"{str(folder)!r} is not UTF-8, so models cannot be saved there", hint="use a UTF-8 name"
         ) from error
 
 
@@ -162,7 +162,7 @@ def check_free(folder: Path, *, own: bool = False) -> None:
         AlignzooError: it cannot be looked into.
     """
     check_name(folder)
-    with stating(f"--out {folder}", "name a folder in a place that you may write to"):
+    with stating(f"--out {folder}", "choose a folder in a writable place"):
         if not folder.exists():
             return
         if folder.is_dir() and not own:
@@ -172,7 +172,7 @@ def check_free(folder: Path, *, own: bool = False) -> None:
         is_run = (folder / PLAN_FILE).is_file()
     raise UsageError(
         f"--out {folder} exists and is not empty",
-        hint=f"name another folder, or continue that run with --resume {folder}" if is_run else "name another folder",
+        hint=f"choose another folder, or resume that run with --resume {folder}" if is_run else "choose another folder",
     )
 
 

@@ -149,7 +149,7 @@ class Course:
         try:
             before = read_before(folder) if self.folder.resuming else None
         except DamagedError as error:
-            fate = "lost" if loop.done > 0 else "computed again"
+            fate = "lost" if loop.done > 0 else "recomputed"
             self.report.warn(f"{error.message}; the figures before training are {fate}")
             before = None
         if before is not None:
@@ -207,7 +207,7 @@ class Course:
             check_there(self.folder.path)
             raise AlignzooError(
                 f"could not save the model in {target}: {error}",
-                hint=f"the last checkpoint is whole; {remedy(error)} and finish with: {self.folder.resume_words()}",
+                hint=f"the last checkpoint is intact; {remedy(error)} and finish with: {self.folder.resume_words()}",
             ) from error
 
     def _finish(self, session: Session, loop: Loop, before: Figures, after: Figures, weights: str) -> RunResult:

@@ -1,4 +1,4 @@
-"""Start a run or continue one. ``run`` is the Python API, ``execute`` and ``resume`` are the command's.
+"""Start or resume a run. ``run`` is the Python API, ``execute`` and ``resume`` are the command's.
 
 from alignzoo import run
 result = run({"loss": "dpo", "geometry": "shapo-token", "max-steps": 20})
@@ -62,7 +62,7 @@ def resume(folder: str | Path, *, reporter: Reporter, trust_remote_code: bool = 
     plan = read_plan(path, trust_remote_code=trust_remote_code)
     finished = _finished(path, reporter)
     if finished is not None:
-        reporter.note(f"{path} has finished all its {finished.steps} steps; nothing to do")
+        reporter.note(f"{path} has already finished all {finished.steps} steps; nothing to do")
         return finished
     check_links(path, RUN_FILES)
     for remark in changed_plugins(path, plan):

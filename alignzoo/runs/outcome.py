@@ -113,6 +113,6 @@ def warn_of_displacement(before: Mapping[str, float], after: Mapping[str, float]
     chosen, rejected = (after[name] - before[name] for name in names)
     if chosen < 0 and rejected < 0 and -chosen > 0.01 * abs(before[names[0]]):
         report.warn(
-            f"likelihood displacement: the chosen responses lost {-chosen:.2f} nats on average while the rejected lost "
-            f"{-rejected:.2f}; a lower --lr, fewer steps or a stronger pull to the reference keep more of them"
+            f"likelihood displacement: chosen responses lost {-chosen:.2f} nats on average, rejected ones "
+            f"{-rejected:.2f}; a lower --lr, fewer steps or a stronger KL constraint reduce this"
         )

@@ -41,9 +41,9 @@ class Controllers:
         if not isinstance(report, StepLoss):
             given = "None" if report is None else f"a {type(report).__name__}"
             raise MethodError(
-                f"{type(self.gradient).__name__} gave {given}; step() returns a StepLoss"
+                f"{type(self.gradient).__name__} returned {given}; step() must return a StepLoss"
                 f"{place_of(type(self.gradient).step)}",
-                hint="`alignzoo check` runs the contract's tests on a method",
+                hint="`alignzoo check` runs the contract tests on a method",
             )
         return report
 

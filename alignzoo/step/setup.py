@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _no_texts(given: str | None, count: int) -> list[list[int]]:
-    raise AlignzooError("there are no texts outside of a run", hint="give SetupContext(texts=...)")
+    raise AlignzooError("there are no texts outside a run", hint="use SetupContext(texts=...)")
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def _find(name: str, kind: str | None) -> Card:
     only: str = next(iter(bringing), next(iter(KINDS)))
     method = registry().find(kind if kind is not None else only, name)
     if isinstance(method, Composition):
-        raise UsageError(f"{name!r} is a composition: {method.flags()}", hint="check its parts")
+        raise UsageError(f"{name!r} is a composition: {method.flags()}", hint="check its parts instead")
     return method
 
 

@@ -94,7 +94,7 @@ class Check:
             raise
         except Violation as violation:
             raise ContractError(broken + str(violation)) from violation.__cause__
-        except Exception as error:  # a stranger's code: anything can come out of it
+        except Exception as error:  # third-party code can raise anything
             raise ContractError(f"{broken}{describe_error(error)}\n  {_place(error)}") from error
 
     def skipped(self, broken: str) -> Outcome:
@@ -109,7 +109,7 @@ class Check:
             self()
             status, detail = "passed", ""
             if self.expected is not None:
-                status, detail = "unexpected", f"{self.rule} is kept: take it out of the card's expected_failures"
+                status, detail = "unexpected", f"{self.rule} passes: remove it from the card's expected_failures"
         except Skipped as reason:
             status, detail = "skipped", str(reason)
         except ContractError as error:

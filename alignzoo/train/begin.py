@@ -91,7 +91,7 @@ def _checkpoint(session: Session, folder: Path) -> Checkpoint | None:
     settings, identities = session.settings, session.identities
     checkpoint = load_latest(folder, session.report, trusting=settings.trust_remote_code)
     if checkpoint is None:
-        session.report.warn(f"{folder} holds no checkpoint; starting from the first step")
+        session.report.warn(f"{folder} contains no checkpoint; starting from the first step")
         return None
     _check_identities(checkpoint, identities, {"weights": settings.model, "data": settings.data})
     return checkpoint
@@ -101,7 +101,7 @@ def _check_identities(checkpoint: Checkpoint, identities: Mapping[str, str], sou
     for what, source in sources.items():
         if checkpoint.facts.get(what) != identities.get(what):
             raise AlignzooError(
-                f"the {what} of {source} are not those that this run started from",
+                f"the {what} of {source} changed since this run started",
                 hint="restore them, or start a new run with another --out",
             )
 

@@ -65,7 +65,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int, trusting
         last = [path for path in whole_checkpoints(folder) if step_of(path) <= checkpoint.step][-1:]
         raise AlignzooError(
             f"could not save the checkpoint of step {checkpoint.step} in {target.parent}: {error}",
-            hint=f"{remedy(error)} and continue from {f'step {step_of(last[0])}' if last else 'the first step'} with: "
+            hint=f"{remedy(error)} and resume from {f'step {step_of(last[0])}' if last else 'the first step'} with: "
             + resume_words(folder, trusting=trusting),
         ) from error
     # Those of later steps are left: a resume found them damaged, and they must not count as the newest.
@@ -104,10 +104,10 @@ def load_latest(folder: Path, report: Reporter, *, trusting: bool = False) -> Ch
         try:
             return load_checkpoint(path)
         except DamagedError as error:
-            report.warn(error.message + ("" if path == paths[0] else "; trying the checkpoint before it"))
+            report.warn(error.message + ("" if path == paths[0] else "; trying the previous checkpoint"))
     if paths:
         raise AlignzooError(
-            f"no checkpoint in {folder / 'checkpoints'} can be read",
+            f"no readable checkpoint in {folder / 'checkpoints'}",
             hint=f"delete that folder to start from the first step with: {resume_words(folder, trusting=trusting)}",
         )
     return None
@@ -123,7 +123,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         for name in _FILES:
             if facts["files"][name]["digest"] != file_digest(path / name):
-                raise DamagedError(path, f"the content of {name} is not what was written")
+                raise DamagedError(path, f"the content of {name} has changed since it was written")
         tensors = torch.load(path / TENSORS_FILE, map_location="cpu", weights_only=True)
         return Checkpoint(facts["step"], load_file(path / WEIGHTS_FILE), tensors, facts)
     except DamagedError:
@@ -143,7 +143,7 @@ def _checked_state(path: Path) -> dict[str, Any]:
     except DamagedError as error:
         raise DamagedError(path, f"{STATE_FILE}: {error.reason}") from error
     if facts.get("step") != step_of(path):
-        raise DamagedError(path, f"it holds step {facts.get('step')}")
+        raise DamagedError(path, f"it contains step {facts.get('step')}")
     for name in _FILES:
         file = path / name
         if not file.is_file():

@@ -88,7 +88,7 @@ class Loop:
         settings = self.settings
         metrics = MetricsFile(self.folder, self.report, done=self.done, digest=self.metrics) if self._writes else None
         self.engine.model.train()
-        say = partial(self.report.note, "finishing this step, saving; Ctrl-C again stops at once")
+        say = partial(self.report.note, "finishing this step and saving; press Ctrl-C again to stop immediately")
         progress = self.report.progress(self.steps, "training", unit="step", done=self.done)
         with stop_requests(say) as stop, progress as bar:
             while self.done < self.steps:
@@ -109,8 +109,8 @@ class Loop:
                 if self._agree(stop.is_set()):
                     self.save()
                     raise Interrupted(
-                        f"stopped after step {self.done} of {self.steps}; the state is saved",
-                        hint=f"continue with: {resume_words(self.folder, trusting=settings.trust_remote_code)}",
+                        f"stopped after step {self.done} of {self.steps}; state saved",
+                        hint=f"resume with: {resume_words(self.folder, trusting=settings.trust_remote_code)}",
                     )
                 if self.done == self.steps or (settings.save_every and self.done % settings.save_every == 0):
                     self.save()
@@ -121,7 +121,7 @@ class Loop:
         if self.warned_of_rounding or survival is None or survival >= SURVIVES:
             return
         self.warned_of_rounding = True
-        remedy = "give --precision fp32, or a larger radius" if self.settings.precision == "bf16" else "it is too small"
+        remedy = "use --precision fp32 or a larger radius" if self.settings.precision == "bf16" else "it is too small"
         self.report.warn(
             f"step {line['step']}: {survival:.0%} of the perturbation reaches the forward (geometry/survival) and the "
             f"rest is rounded away, so the radius is shorter than set; {remedy}"
@@ -192,8 +192,8 @@ class Loop:
         ]
         raise NonFiniteLossError(
             f"step {step + 1}: {what}; rows {name_rows(culprits or loss.row_ids.tolist())}",
-            hint=(f"the last good checkpoint is {good[-1]}" if good else "no good checkpoint was saved before")
-            + "; try a lower --lr, --precision fp32, or look at those rows of the data",
+            hint=(f"the last good checkpoint is {good[-1]}" if good else "no good checkpoint was saved")
+            + "; try a lower --lr or --precision fp32, or check those rows of the data",
         )
 
     def save(self) -> None:

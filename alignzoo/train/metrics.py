@@ -48,12 +48,12 @@ class MetricsFile:
         # A process that was killed leaves half a line of a step that is taken again: nothing is lost with it.
         if missing:
             why = f" (damaged lines: {damaged})" if damaged else ""
-            report.warn(f"{self.path} has no figures of step {_spans(missing)}{why}; they are lost")
+            report.warn(f"{self.path} has no figures for step {_spans(missing)}{why}; they are lost")
         if doubled:
-            report.warn(f"{self.path} had more than one line of step {_spans(doubled)}; the first one stays")
+            report.warn(f"{self.path} had more than one line for step {_spans(doubled)}; keeping the first")
         whole = b"".join(lines[step] + b"\n" for step in sorted(lines))
         if digest is not None and not missing and bytes_digest(whole) != digest:
-            report.warn(f"{self.path}: the figures of steps 1 to {done} are not those that were written")
+            report.warn(f"{self.path}: the figures of steps 1 to {done} have been changed")
         if whole != content:
             write_text(self.path, whole.decode())
 

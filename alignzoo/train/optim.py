@@ -65,7 +65,7 @@ def make_optimizer(parameters: Iterable[torch.nn.Parameter], settings: Settings)
     if "weight_decay" in inspect.signature(kind).parameters:
         options["weight_decay"] = settings.weight_decay
     elif settings.weight_decay:
-        raise UsageError(f"--weight-decay does nothing here: --optimizer {settings.optimizer} has none")
+        raise UsageError(f"--weight-decay has no effect here: --optimizer {settings.optimizer} does not support it")
     return kind(_by_decay(weights) if settings.weight_decay else weights, **options)
 
 

@@ -194,12 +194,12 @@ def test_labels_follow_from_the_shape() -> None:
 
 
 def test_one_label_alone_is_warned_of_and_nothing_to_imitate_refused(gpt2: Any, tmp_path: Path) -> None:
-    for label, said in ((True, "nothing undesirable to set against"), (False, "nothing desirable to set against")):
+    for label, said in ((True, "no undesirable responses to contrast"), (False, "no desirable responses to contrast")):
         data = write(tmp_path / "a.jsonl", [{**row, "label": label} for row in source("unpaired")])
         heard = Heard()
         load(gpt2, data, {"labels"}, {"kto": "responses"}, heard)
         assert any(said in warning for warning in heard.warnings)
-    with pytest.raises(DataError, match="--loss sft trains on desirable responses, and none of the"):
+    with pytest.raises(DataError, match="--loss sft trains on desirable responses, but none of the"):
         load(gpt2, data, (), {"sft": "chosen"})
     heard = Heard()
     load(gpt2, write(tmp_path / "b.jsonl", source("unpaired")), {"labels"}, {"kto": "responses"}, heard)

@@ -274,17 +274,17 @@ def test_frozen_weights_below_an_adapter_are_measured_too(session: Path, said: S
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("{model}", "held-out pairs of some data"),
-        ("{run} --seed 3", "a run is measured by its own plan, which --seed would change"),
-        ("{run} --radii 0,1", "0 is not above 0"),
+        ("{model}", "needs data"),
+        ("{run} --seed 3", "a run is measured with its own plan, so --seed cannot be set"),
+        ("{run} --radii 0,1", "0 is not positive"),
         ("{run} --radii a", "no numbers"),
-        ("{run} --subspace nothing", "no trained weight is called 'nothing'"),
-        ("{run} --subspace all --selection x", "--selection does nothing"),
+        ("{run} --subspace nothing", "no trained weight matches 'nothing'"),
+        ("{run} --subspace all --selection x", "--selection has no effect"),
         ("{run} --selection nowhere", "no saved selection in nowhere"),
         ("{run} --out {run}", "is not empty"),
         ("nowhere --data {model}", "nowhere"),
         ("{model} --data {pairs} --eval-share 0", "no pairs are held out"),
-        ("{model} --data {pairs} --probe.share 0.2", "--probe.share does nothing"),
+        ("{model} --data {pairs} --probe.share 0.2", "--probe.share has no effect"),
         ("{model} --data {pairs} --eval-share 0.3 --probe.share 0 --subspace neurons", "--selection PATH"),
     ],
 )

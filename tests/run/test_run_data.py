@@ -152,7 +152,7 @@ def test_eval_data_is_what_is_held_out(train: Train, pairs: Path, tmp_path: Path
     held_out = write_rows(tmp_path / "held.jsonl", rows[:10])
     heard = Heard()
     run = train(eval_data=str(held_out), eval_every=1, report=heard, **{"probe.share": 0})
-    assert any("prompts of the held-out pairs and were left out" in warning for warning in heard.warnings)
+    assert any("training pairs whose prompts are also in the held-out pairs" in warning for warning in heard.warnings)
     sizes = run.result["pairs"]
     assert sizes["held_out"] == 10
     assert sizes["train"] <= 54

@@ -158,7 +158,7 @@ def test_a_name_that_is_not_utf8_is_refused_before_anything_is_trained(
 ) -> None:
     ended = az(*command(tmp_path / os.fsdecode(b"caf\xe9")))
     assert ended.returncode == 2, ended.stderr
-    assert "is not UTF-8, and models cannot be saved there" in ended.stderr
+    assert "is not UTF-8, so models cannot be saved there" in ended.stderr
     assert "loading" not in ended.stderr
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("caf")]
 
@@ -206,8 +206,8 @@ def test_when_the_terminal_is_closed_the_step_is_finished_and_saved(
     monkeypatch.setenv("DURING", "hang-up")
     ended = az(*command(tmp_path / "run", *acting, "--observe", "acting"))
     assert ended.returncode == 130, ended.stderr
-    assert "finishing this step, saving" in ended.stderr
-    assert "stopped after step 1 of 2; the state is saved" in ended.stderr
+    assert "finishing this step and saving" in ended.stderr
+    assert "stopped after step 1 of 2; state saved" in ended.stderr
     newest = latest_checkpoint(tmp_path / "run")
     assert newest is not None
     assert step_of(newest) == 1

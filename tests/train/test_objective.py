@@ -320,7 +320,7 @@ def test_rewards_that_are_none_are_said_of_the_loss(given: Any) -> None:
 
 
 def test_two_objectives_do_not_silently_become_one() -> None:
-    with pytest.raises(MethodError, match="each have an objective of their own"):
+    with pytest.raises(MethodError, match="each define their own objective"):
         objective("dpo", "drdpo", "drdpo")
 
 
