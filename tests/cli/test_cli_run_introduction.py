@@ -121,4 +121,4 @@ def test_no_samples_generates_none(az_here: Az, tmp_path: Path) -> None:
 def test_no_samples_where_it_does_nothing(words: list[str], az_here: Az) -> None:
     ended = az_here("run", *words, "--dry-run")
     assert ended.returncode == 2
-    assert "does nothing here" in ended.stderr
+    assert "has no effect here" in ended.stderr

@@ -277,7 +277,7 @@ def test_frozen_weights_below_an_adapter_are_measured_too(session: Path, said: S
         ("{model}", "needs data"),
         ("{run} --seed 3", "a run is measured with its own plan, so --seed cannot be set"),
         ("{run} --radii 0,1", "0 is not positive"),
-        ("{run} --radii a", "no numbers"),
+        ("{run} --radii a", "not a list of numbers"),
         ("{run} --subspace nothing", "no trained weight matches 'nothing'"),
         ("{run} --subspace all --selection x", "--selection has no effect"),
         ("{run} --selection nowhere", "no saved selection in nowhere"),

@@ -390,7 +390,7 @@ def test_a_row_that_is_poison(az: Az, command: Command, out: Path, tmp_path: Pat
         assert torch.isfinite(tensor[: rare - 1] if tensor.dim() == 2 and len(tensor) > rare else tensor).all()
     held_out = write_rows(tmp_path / "held.jsonl", [rows[17], rows[18]])
     held = az(*command(out.with_name("held"), "--json", **given, **{"eval-data": held_out}))
-    refused(held, 1, "the objective on held-out pairs is nan after step 0; pairs 0\n")
+    refused(held, 1, "the objective on held-out rows is nan after step 0; rows 0\n")
     assert not out.with_name("held").exists()
 
 
@@ -398,7 +398,7 @@ def test_an_explosion_at_the_last_step(az: Az, command: Command, out: Path) -> N
     """No further step would notice; the evaluation after the run does, and no model or result is left to mislead."""
     given = {"optimizer": "sgd", "max-grad-norm": 0, "warmup-steps": 0, "max-steps": 1}
     ended = az(*command(out, "--json", lr=1e12, **given))
-    refused(ended, 1, "the objective on held-out pairs is nan after step 1", "try a lower --lr")
+    refused(ended, 1, "the objective on held-out rows is nan after step 1", "try a lower --lr")
     assert not (out / "model").exists()
     assert not (out / "result.json").exists()
     strict_json((out / "evaluation.json").read_text())

@@ -76,8 +76,8 @@ def test_every_layout_trains(layout_and_file: tuple[str, Path], train: Train, ma
     has_labels = layout in ("conversational", "pku-saferlhf")
     assert labels == ("safe" if has_labels else "order")
     said = (
-        "safety probe: the data has no safety labels; "
-        "the chosen (best) response serves as safe, the rejected (worst) one as unsafe"
+        "safety probe: no safety labels in the data; "
+        "chosen (best) responses count as safe, rejected (worst) ones as unsafe"
     )
     assert (said in heard.notes) == (not has_labels)
 
