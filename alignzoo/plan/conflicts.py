@@ -78,8 +78,7 @@ def _needs(plan: Plan) -> list[AlignzooError]:
     """Needs that nothing here can meet."""
     return [
         IncompatibleError(
-            f"{method.card.kind} {method.card.name!r} needs {', '.join(lacking)}, which this alignzoo does not "
-            "provide",
+            f"{method.card.kind} {method.card.name!r} needs {', '.join(lacking)}, which this alignzoo does not provide",
             hint="choose another method, or upgrade alignzoo",
         )
         for method in plan.all_methods

@@ -18,10 +18,10 @@ from alignzoo.reference.store import Store
 
 
 class CachedReference:
-    """Log-probs of responses under the reference, looked up.
+    """Looks up log-probs of responses under the reference.
 
     Args:
-        device: where the fields are wanted.
+        device: the device of the returned fields.
     """
 
     def __init__(self, store: Store, device: torch.device) -> None:
@@ -58,7 +58,7 @@ class CachedReference:
 
 
 def cached_reference(filling: Filling, sources: Callable[[], Sequence[Source]]) -> CachedReference:
-    """The reference of a run that sees these rows: from earlier runs, and what they lack computed now."""
+    """The reference table for these rows: from earlier runs, with missing values computed now."""
     began = time.perf_counter()
     filling.store.load()
     wanted = sources()

@@ -1,4 +1,4 @@
-"""Scores kept between runs: one file per reward and set of responses, whole or not there."""
+"""Scores cached between runs: one file per reward and set of responses, written atomically."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from alignzoo.report import Reporter
 
 
 def kept(key: str, count: int, report: Reporter) -> torch.Tensor | None:
-    """The scores ``(count,)`` under a key; a damaged file is reported and removed."""
+    """The scores ``(count,)`` under a key; a corrupt file is reported and removed."""
     path = _file(key)
     if not path.is_file():
         return None
@@ -35,7 +35,7 @@ def kept(key: str, count: int, report: Reporter) -> torch.Tensor | None:
 
 
 def keep(key: str, scores: torch.Tensor, report: Reporter) -> None:
-    """Write scores ``(count,)`` for later runs, whole or not at all."""
+    """Write scores ``(count,)`` for later runs, atomically."""
     path = _file(key)
     try:
         with scratch(path.parent) as beside:

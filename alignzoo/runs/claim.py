@@ -1,4 +1,4 @@
-"""A folder for results: found free, claimed by one process, restored where a start fails."""
+"""A folder for results: checked to be free, claimed by one process, restored if a start fails."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from alignzoo.report import Reporter
 
 @dataclass(frozen=True)
 class Claim:
-    """A folder that this process alone writes in.
+    """A folder that only this process writes to.
 
     Attributes:
-        made: whether this process made it; else it was there, empty or with a run to resume.
+        made: whether this process created it; otherwise it was empty or has a run to resume.
     """
 
     folder: Path
     made: bool
 
     def take(self, report: Reporter) -> None:
-        """Keep others from writing in it.
+        """Prevent others from writing to it.
 
         Raises:
             UsageError: another process was faster.
@@ -45,7 +45,7 @@ class Claim:
             raise
 
     def undo(self, written: Iterable[str]) -> None:
-        """Remove what this process may have written, by name, and the folder itself where it was not there before."""
+        """Remove the files this process may have written, by name, and the folder itself if it was created here."""
         for name in written:
             _remove(self.folder / name)
         self.release()
@@ -54,12 +54,12 @@ class Claim:
                 self.folder.rmdir()
 
     def release(self) -> None:
-        """Let others write in it."""
+        """Release it for others."""
         unlock(self.folder)
 
 
 def claim_new(folder: Path, report: Reporter) -> Claim:
-    """Make a folder, or take an empty one.
+    """Create a folder, or claim an empty one.
 
     Raises:
         UsageError: it holds something, is a file, or another process uses it.
@@ -82,7 +82,7 @@ def claim_new(folder: Path, report: Reporter) -> Claim:
 
 
 def claim_default(name: Path, report: Reporter) -> Claim:
-    """Make the folder of a run without ``--out``; where another one has that name, a number follows it.
+    """Create the folder of a run without ``--out``; if the name is taken, a number is appended.
 
     Args:
         name: of the folder that is wanted.
@@ -103,7 +103,7 @@ def claim_default(name: Path, report: Reporter) -> Claim:
 
 
 def claim_run(folder: Path, report: Reporter) -> Claim:
-    """Take the folder of a run that is to be resumed.
+    """Claim the folder of a run to resume.
 
     Raises:
         UsageError: that run is running, or the folder's name is not UTF-8.
@@ -119,7 +119,7 @@ def claim_run(folder: Path, report: Reporter) -> Claim:
 
 @contextmanager
 def new_folder(folder: Path, report: Reporter, written: Iterable[str]) -> Iterator[Path]:
-    """A new folder for what is made inside; a failure leaves it as it was.
+    """A new folder for results; a failure restores the previous state.
 
     Args:
         written: names of the files that are made inside.
@@ -138,7 +138,7 @@ def new_folder(folder: Path, report: Reporter, written: Iterable[str]) -> Iterat
 
 
 def check_name(folder: Path) -> None:
-    """Refuse a name that the writers of models could not take, before anything is trained.
+    """Reject a name that model writers cannot handle, before anything is trained.
 
     Raises:
         UsageError: it is not UTF-8.
@@ -152,7 +152,7 @@ def check_name(folder: Path) -> None:
 
 
 def check_free(folder: Path, *, own: bool = False) -> None:
-    """Refuse a folder that holds something.
+    """Reject a non-empty folder.
 
     Args:
         own: this process has its lock.

@@ -43,19 +43,19 @@ def run(recipe: str | Path | Mapping[str, Any] | Plan | None = None, *, report: 
 
 
 def execute(plan: Plan, *, reporter: Reporter) -> RunResult:
-    """Train by a plan into a new run folder."""
+    """Train a plan in a new run folder."""
     with interruptible():
         return Course(plan, reporter, None).go()
 
 
 def resume(folder: str | Path, *, reporter: Reporter, trust_remote_code: bool = False) -> RunResult:
-    """Continue a run from its last whole checkpoint; its plan stays as it is.
+    """Resume a run from its last complete checkpoint; its plan does not change.
 
     Args:
-        trust_remote_code: to be stated again for a run that was started with it.
+        trust_remote_code: must be set again for a run that was started with it.
 
     Raises:
-        AlignzooError: not a run folder, a part of it leads elsewhere, or the model or data it started from have
+        AlignzooError: not a run folder, a part of it is a link elsewhere, or its original model or data have
             changed.
     """
     path = Path(folder)
@@ -72,7 +72,7 @@ def resume(folder: str | Path, *, reporter: Reporter, trust_remote_code: bool = 
 
 
 def _finished(folder: Path, reporter: Reporter) -> RunResult | None:
-    """The result of a run that has finished; a damaged one is computed again from the last checkpoint."""
+    """The result of a finished run; a corrupt one is recomputed from the last checkpoint."""
     try:
         return RunResult.load(folder)
     except DamagedError as error:

@@ -1,4 +1,4 @@
-"""The life of a run folder: named, claimed with the plan in it, removed again where the start fails, released."""
+"""The life cycle of a run folder: named, claimed with the plan in it, removed if the start fails, released."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RUN_FOLDERS = ("alignzoo", "checkpoints", "geometry", "model", "probe")
 
 
 def default_folder(plan: Plan) -> Path:
-    """Where a run without ``--out`` goes: by its methods and the time."""
+    """The folder of a run without ``--out``: from its methods and the time."""
     names = "-".join(method.card.name for method in plan.all_methods)
     return Path(f"runs/{names}-{datetime.now():%Y%m%d-%H%M%S}")
 

@@ -1,4 +1,4 @@
-"""What a run ends with: figures before and after, as tables and as ``result.json``."""
+"""A run's results: figures before and after training, as tables and as ``result.json``."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def report_outcome(
 
 
 def warn_of_displacement(before: Mapping[str, float], after: Mapping[str, float], report: Reporter) -> None:
-    """Say when the chosen responses became less likely together with the rejected ones."""
+    """Warn if the chosen responses became less likely together with the rejected ones."""
     names = ("eval/logps/chosen", "eval/logps/rejected")
     if not all(name in before and name in after for name in names):
         return

@@ -1,4 +1,4 @@
-"""The states of methods as a checkpoint holds them: plain data, whole on every rank that writes."""
+"""The states of methods in checkpoints: plain data, unsharded on every rank that writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plugin brings beside its methods: does each part load, and is it what it claims to be?"""
+"""Checks of a plugin's extensions: does each load, and does it have the declared type?"""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _wrong(card: Extension) -> str | None:
 
 
 def _wrong_events(observer: type) -> str | None:
-    """An event that would never be told, or could not be."""
+    """A handler for an unknown event, or with a wrong signature."""
     from alignzoo.observers import RunObserver
 
     events = [name for name in vars(RunObserver) if name.startswith("on_")]

@@ -1,4 +1,4 @@
-"""What the kit speaks of: a rule, its check on one method, and what came of it."""
+"""The contract kit's vocabulary: a rule, its check on one method, and the outcome."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Violation(Exception):
     """Raised inside a rule; the check puts the method and the rule in front.
 
     Args:
-        expected: what the rule asks for.
-        found: what came out instead.
+        expected: what the rule requires.
+        found: the actual result.
         remedy: what the author can do.
     """
 
@@ -102,7 +102,7 @@ class Check:
         return Outcome(self.rule, self.summary, "skipped", f"{broken} is broken", 0.0)
 
     def outcome(self, seconds: Callable[[], float]) -> Outcome:
-        """Run the check and say what came of it; ``seconds`` is a clock."""
+        """Run the check and return its outcome; ``seconds`` is a clock."""
         start = seconds()
         status: Status
         try:
@@ -121,7 +121,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one check; ``detail`` is the error, the reason, or empty; ``seconds`` of wall clock."""
+    """The outcome of one check; ``detail`` is the error, the reason, or empty; ``seconds`` of wall clock."""
 
     rule: str
     summary: str
@@ -132,7 +132,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Report:
-    """What came of all checks of one method."""
+    """The outcomes of all checks of one method."""
 
     kind: str
     name: str

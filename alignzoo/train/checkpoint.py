@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: written beside, flushed, then renamed; every byte is checked on reading."""
+"""Atomic checkpoints: written to a temporary folder, flushed, then renamed; every byte is checked on reading."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int, trusting
     """Write ``checkpoints/step-…`` under the run folder and drop all but the newest ``keep``.
 
     Args:
-        trusting: the run was started with ``--trust-remote-code``: for the line that resumes it.
+        trusting: the run was started with ``--trust-remote-code``: for the command that resumes it.
 
     Raises:
-        AlignzooError: it could not be written (disk full, ...); what was there before is untouched.
+        AlignzooError: it could not be written (disk full, ...); existing checkpoints are untouched.
     """
     target = folder / "checkpoints" / f"step-{checkpoint.step:08d}"
     try:
@@ -68,7 +68,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int, trusting
             hint=f"{remedy(error)} and resume from {f'step {step_of(last[0])}' if last else 'the first step'} with: "
             + resume_words(folder, trusting=trusting),
         ) from error
-    # Those of later steps are left: a resume found them damaged, and they must not count as the newest.
+    # Later ones are kept: a resume found them corrupt, and they must not count as the newest.
     done = [path for path in whole_checkpoints(folder) if step_of(path) <= checkpoint.step]
     for old in done[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -80,7 +80,7 @@ def _identity(path: Path) -> dict[str, Any]:
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run folder."""
+    """The newest complete checkpoint of a run folder."""
     found = whole_checkpoints(folder)
     return found[-1] if found else None
 
@@ -91,10 +91,10 @@ def whole_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_latest(folder: Path, report: Reporter, *, trusting: bool = False) -> Checkpoint | None:
-    """The newest checkpoint of a run folder that is undamaged, None if it has none at all; says which are damaged.
+    """The newest intact checkpoint of a run folder, None if it has none at all; warns about corrupt ones.
 
     Args:
-        trusting: the run was started with ``--trust-remote-code``: for the line that resumes it.
+        trusting: the run was started with ``--trust-remote-code``: for the command that resumes it.
 
     Raises:
         AlignzooError: all are damaged.

@@ -44,7 +44,7 @@ FAULTS = {
     ),
     "no-card": (
         f"{HOOK}@hookimpl\ndef alignzoo_methods():\n    return ['dpo']",
-        "alignzoo_methods() gave a str, expected Card or Composition",
+        "alignzoo_methods() returned a str, expected Card or Composition",
     ),
     "invalid-card": (
         f"{HOOK}@hookimpl\ndef alignzoo_methods():\n    return [Card(kind='loss', name='No Name', summary='x')]",
@@ -57,7 +57,7 @@ FAULTS = {
     "wrong-extension": (
         f"{HOOK}@hookimpl\ndef alignzoo_judges():\n"
         "    return [Extension(kind='observer', name='eye', target='a:B', summary='x')]",
-        "alignzoo_judges() gave 'eye' of kind observer, expected judge",
+        "alignzoo_judges() returned 'eye' of kind observer, expected judge",
     ),
     "no-such-recipe": (
         f"{HOOK}@hookimpl\ndef alignzoo_recipes():\n    return ['/nowhere/mine.yaml']",

@@ -103,7 +103,7 @@ def test_the_report_says_which_pairs_train(tokenizer: Any, tmp_path: Path) -> No
     parts = load(tokenizer, notes, data=data)
     sizes = [len(part) for part in (parts.train, parts.held_out, parts.probe_train, parts.probe_validation)]
     train, held_out, probe, validation = (f"{size:,}" for size in sizes)
-    assert f"pairs: {train} to train on, {held_out} held out, {probe} + {validation} set aside" in "".join(notes.said)
+    assert f"pairs: {train} for training, {held_out} held out, {probe} + {validation} set aside" in "".join(notes.said)
     assert "," in train
 
 
@@ -261,7 +261,7 @@ def test_as_many_processes_tokenise_as_are_asked_for(
 
 @pytest.mark.parametrize(("need", "column"), [("scores", "chosen_score"), ("groups", "group")])
 def test_a_need_that_the_data_cannot_meet_is_refused(tokenizer: Any, tmp_path: Path, need: str, column: str) -> None:
-    with pytest.raises(DataError, match=rf"needs {need}, and the data has no {column}"):
+    with pytest.raises(DataError, match=rf"needs {need}, but the data has no {column}"):
         load(tokenizer, needs=frozenset({need}), data=write(tmp_path / "a.jsonl", 40))
 
 

@@ -140,7 +140,7 @@ def test_parts_of_compositions_do_not_meet_others_of_their_kind() -> None:
     assert problem.message == "mix already implies --geometry sam, so it cannot be combined with --geometry asam"
     assert problem.hint == "name the parts yourself: --loss ipo --geometry sam"
     [problem] = problems_of({"geometry": "asam-ipo", "loss": "simpo"}, known)
-    assert problem.message == "asam-ipo already means --loss ipo, so --loss simpo does not fit"
+    assert problem.message == "asam-ipo already implies --loss ipo, so it cannot be combined with --loss simpo"
     same = require(resolve([Layer("flag", {**OWN, "loss": "mix", "geometry": ["ema", "sam"]})], methods=known))
     assert same.sentence() == "--loss ipo --geometry sam --geometry ema"
 

@@ -191,7 +191,7 @@ def test_scores_that_an_interrupted_run_kept_are_not_asked_for(
 
 def test_a_reward_that_miscounts_is_named_with_its_rows(parts: Any, asked: Any) -> None:
     spoiled = [{**row, "prompt": f"{row['prompt']} spoil"} for row in rows_of("ranked")]
-    with pytest.raises(MethodError, match=r"reward 'length' gave 1 scores for \d+ responses, rows \d+ to \d+"):
+    with pytest.raises(MethodError, match=r"reward 'length' returned 1 scores for \d+ responses, rows \d+ to \d+"):
         score(parts(spoiled))
 
 

@@ -189,7 +189,7 @@ def test_a_stop_after_the_last_step_can_be_resumed(
     monkeypatch.setenv("DURING", "end")
     ended = az(*command(folder, *acting, "--observe", "acting"))
     assert ended.returncode == 130, ended.stderr
-    assert f"continue with: alignzoo run --resume {folder} --plugin" in ended.stderr
+    assert f"resume with: alignzoo run --resume {folder} --plugin" in ended.stderr
     newest = latest_checkpoint(folder)
     assert newest is not None
     assert step_of(newest) == 2

@@ -196,7 +196,7 @@ def test_disk_full_while_writing_metrics(half_done: HalfDone, az: Az, start: Sta
     _, stderr = process.communicate(timeout=200)
     assert process.returncode == 1, stderr
     assert f"cannot write {half.path}: [Errno 27] File too large" in stderr
-    assert f"free some space and continue with: alignzoo run --resume {half.path}" in stderr
+    assert f"free some space and resume with: alignzoo run --resume {half.path}" in stderr
     assert "Traceback" not in stderr
     _assert_equal(_finished(az, ["run", "--resume", str(half.path)]), whole)
 

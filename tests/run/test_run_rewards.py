@@ -222,9 +222,9 @@ def test_damaged_scores_are_made_anew(train: Train, counting: Any) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        ("few", r"reward 'length' gave 63 scores for 64 responses, rows \d+ to \d+"),
-        ("nan", r"reward 'length' gave nan for a response of row \d+"),
-        ("text", r"reward 'length' gave 'good' for a response of row \d+"),
+        ("few", r"reward 'length' returned 63 scores for 64 responses, rows \d+ to \d+"),
+        ("nan", r"reward 'length' returned nan for a response of row \d+"),
+        ("text", r"reward 'length' returned 'good' for a response of row \d+"),
         ("raise", r"reward 'length' failed on rows \d+ to \d+: ZeroDivisionError: by the author"),
     ],
 )
