@@ -7,6 +7,7 @@ from alignzoo.contract.geometry import GeometryController, StepLoss
 from alignzoo.contract.loss import PreferenceLoss
 from alignzoo.contract.reward import Reward
 from alignzoo.contract.robust import RobustWrapper, Values
+from alignzoo.contract.scoring import Response, RewardContext
 from alignzoo.contract.source import DataSource
 from alignzoo.contract.step import SetupContext, StepContext
 
@@ -21,7 +22,9 @@ __all__ = [
     "GeometryController",
     "PerPair",
     "PreferenceLoss",
+    "Response",
     "Reward",
+    "RewardContext",
     "RobustWrapper",
     "SetupContext",
     "StepContext",

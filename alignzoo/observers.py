@@ -22,7 +22,7 @@ from alignzoo.plugin.faults import describe_error
 from alignzoo.report import Reporter
 
 if TYPE_CHECKING:
-    from alignzoo.runs.outcome import RunResult
+    from alignzoo.contract.result import RunResult
 
 
 class RunObserver:

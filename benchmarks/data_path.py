@@ -56,7 +56,8 @@ def one_pass(file: str, model: str, workers: int | None, began: float) -> dict[s
     from alignzoo.data.collate import batch_columns, batches_of
     from alignzoo.data.parts import load_parts
     from alignzoo.data.stream import PairStream
-    from alignzoo.model.load import find_model, load_tokenizer
+    from alignzoo.model.load import load_tokenizer
+    from alignzoo.model.source import find_model
     from alignzoo.plan.settings import Settings
     from alignzoo.report import Reporter
 

@@ -48,7 +48,8 @@ def prepare(model: str, pairs: int, length: int) -> tuple[Any, list[Any], list[A
     from alignzoo import load_method
     from alignzoo.data.collate import collate
     from alignzoo.logprobs.forward import choose_forward
-    from alignzoo.model.load import find_model, load_policy, load_tokenizer
+    from alignzoo.model.load import load_policy, load_tokenizer
+    from alignzoo.model.source import find_model
     from alignzoo.objective.objective import Objective
     from alignzoo.plan.settings import Settings
     from alignzoo.step.engine import Engine

@@ -22,7 +22,8 @@ Columns = dict[str, list[list[int]]]
 
 def save_given(name: str, folder: Path) -> None:
     """Any model that ``alignzoo run`` takes."""
-    from alignzoo.model.load import find_model, load_policy, load_tokenizer
+    from alignzoo.model.load import load_policy, load_tokenizer
+    from alignzoo.model.source import find_model
     from alignzoo.plan.settings import Settings
 
     source, settings = find_model(name), Settings(model=name)
@@ -61,7 +62,8 @@ def whole(folder: Path) -> Iterator[Path]:
 def tokens_of(data: str, model: str, scenario: str, count: int) -> Columns:
     """``count`` pairs in the scenario's shape."""
     from alignzoo.data.prepare import prepare
-    from alignzoo.model.load import find_model, load_tokenizer
+    from alignzoo.model.load import load_tokenizer
+    from alignzoo.model.source import find_model
     from alignzoo.plan.settings import Settings
 
     settings = Settings(model=model)

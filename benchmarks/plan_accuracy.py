@@ -104,9 +104,10 @@ def recipe_of(model: Path, data: Path, settings: dict[str, Any], out: Path) -> d
 
 def predict(recipe: dict[str, Any]) -> float:
     """Bytes at the peak, from config and data alone."""
-    from alignzoo.estimate.estimate import Hardware, Model, Situation, estimate
-    from alignzoo.estimate.lengths import of_data
-    from alignzoo.estimate.shapes import read_config
+    from alignzoo_estimate.estimate import Hardware, Model, Situation, estimate
+    from alignzoo_estimate.lengths import of_data
+    from alignzoo_estimate.shapes import read_config
+
     from alignzoo.plan.recipe import Layer, flatten
     from alignzoo.plan.resolve import require, resolve
     from alignzoo.report import Reporter

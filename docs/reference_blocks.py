@@ -12,12 +12,12 @@ from alignzoo.cli.compat import NEEDS
 from alignzoo.contract.card import PROVIDED
 from alignzoo.contract.kinds import KINDS
 from alignzoo.contract.method import Method
+from alignzoo.contract.scoring import Response, RewardContext
 from alignzoo.data.formats import Layout
 from alignzoo.interfaces import DataSource, EvaluationContext, Evaluator
 from alignzoo.observers import RunObserver
 from alignzoo.plugin import hookspecs
 from alignzoo.plugin.declared import HOOKS
-from alignzoo.reward.context import Response, RewardContext
 from alignzoo.testing import RULES
 
 
@@ -78,10 +78,7 @@ def interface_blocks() -> dict[str, list[str]]:
     return {
         "kinds": kinds_table(),
         "facts": facts_table(),
-        "loss": class_skeleton(interfaces.PreferenceLoss),
-        "robust": class_skeleton(interfaces.RobustWrapper),
-        "geometry": class_skeleton(interfaces.GeometryController),
-        "reward": class_skeleton(interfaces.Reward),
+        **{kind.name: class_skeleton(kind.base) for kind in KINDS.values()},
         "response": class_skeleton(Response),
         "reward-context": class_skeleton(RewardContext),
         "step-loss": class_skeleton(interfaces.StepLoss),

@@ -61,8 +61,9 @@ def _beside(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole(target: Path) -> Iterator[Path]:
-    """Yields a path to write a file or folder to, which then atomically replaces ``target``, safe against power loss.
+def whole(target: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yields a path to write a file or folder to, which then atomically replaces ``target``, safe against power loss
+    unless it is not ``durable`` (what can be computed again).
 
     Until then, and if the body fails, the previous content stays.
 
@@ -72,12 +73,13 @@ def whole(target: Path) -> Iterator[Path]:
     with _beside(target.parent) as beside:
         path = beside / target.name
         yield path
-        for written in [*path.rglob("*"), path]:
+        for written in [*path.rglob("*"), path] if durable else []:
             _flush(written)
         if path.is_dir() and os.path.lexists(target):
             target.rename(beside / f"{_BEFORE}{target.name}")  # a folder takes the place of an empty one only
         path.replace(target)
-    _flush(target.parent)
+    if durable:
+        _flush(target.parent)
 
 
 def write_text(target: Path, text: str) -> None:

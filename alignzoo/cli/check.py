@@ -12,7 +12,8 @@ import click
 from alignzoo.base.suggest import suggest
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
-from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table, results_only
+from alignzoo.cli.console import print_json, print_lines, print_table, results_only
+from alignzoo.cli.reporter import ConsoleReporter
 from alignzoo.contract.card import EXTENSION_KINDS, Card
 from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError

@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from alignzoo import __version__
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines, print_table, results_only
@@ -21,6 +20,7 @@ from alignzoo.plan.settings import EMBEDDED
 from alignzoo.plugin.build import import_target
 from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.registry import registry
+from alignzoo.version import __version__
 
 
 @cli_command("doctor")

@@ -39,7 +39,7 @@ def check_existence(plan: Plan) -> tuple[list[AlignzooError], list[str]]:
 
 
 def _model(name: str) -> str | None:
-    from alignzoo.model.load import find_model, is_hub_id
+    from alignzoo.model.source import find_model, is_hub_id
 
     if is_hub_id(name) and not local_path(name).exists():
         return f"--model {name} is treated as a hub id; not checked"

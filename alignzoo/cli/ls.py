@@ -78,16 +78,10 @@ def _extensions(kind: ExtensionKind) -> list[dict[str, str]]:
     rows = [(plugin, card.name, card.summary) for plugin, card in known.extensions(kind)] if kind != "recipe" else []
     if kind == "recipe":
         rows = [(plugin, name, str(path)) for plugin, name, path in known.recipes()]
-    found = [
+    return [
         {"kind": kind, "name": name, "summary": summary, "from": plugin.label, "distribution": plugin.distribution}
         for plugin, name, summary in rows
     ]
-    if kind == "format":
-        from alignzoo.data.formats import LAYOUTS
-
-        own = {"from": OWN_DISTRIBUTION, "distribution": OWN_DISTRIBUTION}
-        found = [{"kind": kind, "name": x.name, "summary": x.columns, **own} for x in LAYOUTS.values()] + found
-    return found
 
 
 def _show_methods(entries: list[tuple[Plugin, Card | Composition]], wide: bool) -> None:

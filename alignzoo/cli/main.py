@@ -13,7 +13,6 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from alignzoo import __version__
 from alignzoo.base.shown import printable
 from alignzoo.base.stop import interruptible, keep_exit_code
 from alignzoo.base.suggest import suggest
@@ -27,6 +26,7 @@ from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.faults import describe_error
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import plugins_from, registry
+from alignzoo.version import __version__
 
 COMMANDS = OWN_COMMANDS
 """Each is the attribute ``command`` of the module with its name."""

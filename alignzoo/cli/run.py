@@ -9,9 +9,10 @@ import click
 
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
-from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table, results_only
+from alignzoo.cli.console import print_json, print_lines, print_table, results_only
 from alignzoo.cli.data_read import data_read
 from alignzoo.cli.flags import PlanCommand, plan_layers, recipe_option, run_options, split_trust
+from alignzoo.cli.reporter import ConsoleReporter
 from alignzoo.distributed.launch import distributed_backend, is_first_rank
 from alignzoo.errors import UsageError
 from alignzoo.plan.extensions import data_of

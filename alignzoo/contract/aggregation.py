@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from alignzoo.contract.card import Card
+from alignzoo.contract.card import Card, Need
+from alignzoo.contract.chosen import Choice
 from alignzoo.contract.method import Method
 from alignzoo.contract.responses import ResponseBatch
+from alignzoo.errors import AlignzooError, IncompatibleError
 from alignzoo.lazy import torch
+
+SUM = "sum"
+"""What the model gives; a run that asks for nothing else needs no aggregation for it."""
+FROM_SUMS = (SUM, "mean")
+"""What a loss can take from sums and lengths by itself (:meth:`PairBatch.per_token`)."""
 
 
 class AggregationCard(Card):
     """The facts of an aggregation."""
 
     kind: Literal["aggregation"] = "aggregation"
+
+
+def default(cards: Mapping[str, Sequence[Card]], needs: frozenset[Need]) -> tuple[str, ...]:
+    """That of the first loss; the others read sums."""
+    name = getattr(cards["loss"][0], "aggregation", SUM)
+    if name == SUM:
+        return ()
+    return (f"alignzoo:{name}" if name in FROM_SUMS else name,)
+
+
+def conflicts(choice: Choice, launch: str) -> Iterator[AlignzooError]:
+    """Losses beside the first that could not have the log-probs that they read."""
+    for loss in choice["loss"][1:]:
+        name = getattr(loss.card, "aggregation", SUM)
+        if name not in FROM_SUMS:
+            yield IncompatibleError(
+                f"loss {loss.card.name!r} reads log-probs aggregated by {name!r}, and only the first loss has them so",
+                hint=f"name it first: --loss {loss.card.name} --loss {choice['loss'][0].card.name}",
+            )
 
 
 class Aggregation(Method):

@@ -13,7 +13,7 @@ from typing import Literal
 
 from alignzoo.base.shown import shown
 from alignzoo.base.suggest import suggest
-from alignzoo.contract import geometry, loss, reward, robust
+from alignzoo.contract import aggregation, geometry, loss, reward, robust
 from alignzoo.contract.card import Card, Need
 from alignzoo.contract.chosen import Choice
 from alignzoo.contract.method import Method
@@ -105,6 +105,19 @@ KINDS: dict[str, Kind] = {
             default="alignzoo:dpo",
             conflicts=loss.conflicts,
             others="terms",
+        ),
+        Kind(
+            name="aggregation",
+            noun="aggregation",
+            base=aggregation.Aggregation,
+            card=aggregation.AggregationCard,
+            multiplicity="optional",
+            stage="objective: log-probs of tokens become those of responses",
+            help="how log-probs of tokens become the log-prob of a response [default: the loss's]",
+            rules="alignzoo.testing.aggregations:RULES",
+            template="aggregation",
+            default=aggregation.default,
+            conflicts=aggregation.conflicts,
         ),
         Kind(
             name="robust",

@@ -104,6 +104,11 @@ class ResponseBatch:
         found = self.map(lambda value: value[kept[self.prompt]])
         return replace(found, prompt=(kept.cumsum(0) - 1)[found.prompt])
 
+    def together(self) -> torch.Tensor:
+        """``(R, R)`` bool: which responses belong to the same prompt and have the same role."""
+        same = self.prompt[:, None] == self.prompt[None, :]
+        return same if self.roles is None else same & (self.roles[:, None] == self.roles[None, :])
+
     def of_role(self, role: int) -> ResponseBatch:
         """The responses of one role; the batch itself if all have it."""
         if self.roles is None:
@@ -116,8 +121,8 @@ class ResponseBatch:
         if self.labels is not None:
             changed["labels"] = -self.labels
         if self.ranks is not None:
-            same = self.prompt[:, None] == self.prompt[None, :]
-            last = torch.where(same, self.ranks[None, :], -1).amax(1)
+            of = self._numbered()
+            last = torch.full_like(self.ranks, -1).scatter_reduce(0, of, self.ranks, "amax")[of]
             changed["ranks"] = torch.where(self.ranks < 0, self.ranks, last - self.ranks)
         return replace(self, **changed)
 
@@ -143,10 +148,21 @@ class ResponseBatch:
             return slice(0, None, 2), slice(1, None, 2)
         if self.ranks is None:
             raise ValueError("these responses are unordered, so they form no pairs")
-        same = self.prompt[:, None] == self.prompt[None, :]
-        better = (self.ranks[:, None] >= 0) & (self.ranks[:, None] < self.ranks[None, :])
-        chosen, rejected = (same & better).nonzero(as_tuple=True)
-        return chosen, rejected
+        of, every = self._numbered(), torch.arange(len(self), device=self.prompt.device)
+        sizes = torch.zeros_like(of).index_add(0, of, torch.ones_like(of))  # of each prompt
+        starts, with_it = sizes.cumsum(0) - sizes, sizes[of]
+        # Each response with all of its prompt: as many couples as these are, not R².
+        first = every.repeat_interleave(with_it)
+        within = torch.arange(len(first), device=first.device) - (with_it.cumsum(0) - with_it)[first]
+        second = starts[of][first] + within
+        better = (self.ranks[first] >= 0) & (self.ranks[first] < self.ranks[second])
+        return first[better], second[better]
+
+    def _numbered(self) -> torch.Tensor:
+        """``(R,)``: the prompts of these responses, numbered from 0 without a gap."""
+        another = torch.ones_like(self.prompt)
+        another[1:] = self.prompt[1:] != self.prompt[:-1]
+        return another.cumsum(0) - 1
 
     def chosen_places(self) -> torch.Tensor | slice:
         """Indices of the responses to imitate: the best of each ordered prompt; of the others, those desirable or

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from alignzoo.contract.card import Card, Need
 from alignzoo.contract.method import Method
-
-if TYPE_CHECKING:
-    from alignzoo.reward.context import Response, RewardContext
+from alignzoo.contract.scoring import Response, RewardContext
 
 
 class RewardCard(Card):

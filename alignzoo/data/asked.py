@@ -84,6 +84,6 @@ def check_labels(rows: Dataset, reads: Mapping[str, Reads], source: str, report:
     if desirable in (0, len(rows)) and "responses" in reads.values():
         label, other = ("undesirable", "desirable") if desirable == 0 else ("desirable", "undesirable")
         report.warn(
-            f"all {len(rows)} training rows are labelled {label}, so the loss has no {other} responses to contrast "
-            f"them with; add {other} responses"
+            f"all {len(rows)} training rows are labelled {label}, so the loss has no {other} responses to "
+            f"contrast them with; add {other} responses"
         )

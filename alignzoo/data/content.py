@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.base.files import clear_leftovers, scratch
+from alignzoo.base.files import clear_leftovers, whole
 from alignzoo.base.stored import file_digest
 from alignzoo.data.digests import digest, rows_digest, tables_digest
 
@@ -113,10 +113,9 @@ def remember(what: str, files: Iterable[Path], found: str) -> None:
     with contextlib.suppress(OSError):
         memo = _memo(what, files)
         clear_leftovers(memo.parent)
-        with scratch(memo.parent) as beside:
-            whole = beside / memo.name
-            whole.write_text(json.dumps({"digest": found}), encoding="utf-8")
-            whole.replace(memo)
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        with whole(memo, durable=False) as path:
+            path.write_text(json.dumps({"digest": found}), encoding="utf-8")
 
 
 def settled(files: Iterable[Path]) -> bool:

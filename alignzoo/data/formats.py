@@ -1,4 +1,4 @@
-"""Detects the layout of a source's rows: a built-in one (:mod:`alignzoo.data.layouts`) or a plugin's.
+"""Which layout the rows of a source have: a built-in one or that of a plugin.
 
 A layout is recognised by its columns and the types in its first rows, or forced by name. Plugins provide others (hook
 ``alignzoo_formats``); they are tried only if no built-in one fits, so installing a plugin does not affect other runs.
@@ -16,11 +16,11 @@ from alignzoo.contract.card import Extension
 from alignzoo.data import fields
 from alignzoo.data.extras import OPTIONAL_FIELDS
 from alignzoo.data.fields import Row
-from alignzoo.data.layouts import LAYOUTS
-from alignzoo.data.layouts.layout import Layout
+from alignzoo.data.layout import Layout
 from alignzoo.data.shapes import SHAPES
 from alignzoo.errors import BrokenPluginError, DataError, UnknownNameError, UsageError, contained
 from alignzoo.plugin.build import import_target
+from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import registry
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _SAMPLED_ROWS = 100
 
-__all__ = ["LAYOUTS", "Layout", "choose_layout"]
+__all__ = ["Layout", "choose_layout", "layouts"]
 
 
 def choose_layout(rows: Dataset, name: str | None = None) -> Layout:
@@ -42,16 +42,24 @@ def choose_layout(rows: Dataset, name: str | None = None) -> Layout:
     """
     if name is None:
         return _detect(rows)
-    if name in LAYOUTS:
-        return LAYOUTS[name]
     known = registry()
-    names = [*LAYOUTS, *(card.name for _, card in known.extensions("format"))]
     try:
         return _brought_by(known.plugin_of(card := known.find_extension("format", name)), card)
     except UnknownNameError as error:
+        names = [card.name for _, card in known.extensions("format")]
         close = nearest(name, names)
         meant = f"; did you mean {close[0]}?" if close else ""
         raise UsageError(f"--data.format {name}: no such layout{meant}", hint=f"layouts: {', '.join(names)}") from error
+
+
+def layouts(*, own: bool) -> list[Layout]:
+    """The built-in layouts, or those of other plugins, by name; a broken one matters only to the run that names it."""
+    found = []
+    for plugin, card in registry().extensions("format"):
+        if (plugin.distribution == OWN_DISTRIBUTION) == own:
+            with contextlib.suppress(BrokenPluginError):
+                found.append(_brought_by(plugin, card))
+    return found
 
 
 def _brought_by(plugin: Plugin, card: Extension) -> Layout:
@@ -73,16 +81,8 @@ def _brought_by(plugin: Plugin, card: Extension) -> Layout:
             f"format {card.name!r}: `gives` names {unknown[0]!r}, which is not an optional field of a row",
             hint=f"optional fields: {', '.join(optional)}",
         )
-    return replace(layout, name=card.name, version=f"{plugin.distribution}:{plugin.fingerprint()}")
-
-
-def _of_plugins() -> list[Layout]:
-    """The layouts of all working plugins; a broken one only affects a run that names it."""
-    found = []
-    for plugin, card in registry().extensions("format"):
-        with contextlib.suppress(BrokenPluginError):
-            found.append(_brought_by(plugin, card))
-    return found
+    own = plugin.distribution == OWN_DISTRIBUTION
+    return replace(layout, name=card.name, version="" if own else f"{plugin.distribution}:{plugin.fingerprint()}")
 
 
 def _fits(layout: Layout, row: Row) -> bool:
@@ -95,20 +95,19 @@ def _fits(layout: Layout, row: Row) -> bool:
 
 def _detect(rows: Dataset) -> Layout:
     sample: Row = {}
-    of_plugins: list[Layout] = []
-    for layouts in (list(LAYOUTS.values()), of_plugins):
-        if layouts is of_plugins:  # import a plugin's module only if no built-in layout fits
-            of_plugins += _of_plugins()
+    known: list[Layout] = []
+    for own in (True, False):  # a plugin's module is imported only where no built-in layout fits
+        known += (these := layouts(own=own))
         for sample in islice(rows, _SAMPLED_ROWS):
-            matches = [layout for layout in layouts if _fits(layout, sample)]
+            matches = [layout for layout in these if _fits(layout, sample)]
             if len(matches) == 1:
                 return matches[0]
             if matches:
                 names = " and ".join(layout.name for layout in matches)
                 raise DataError(f"the columns fit several layouts: {names}", hint="choose one with --data.format")
     found = ", ".join(f"{name} ({fields.kind_of(sample.get(name))})" for name in rows.column_names) or "none"
-    known = "\n".join(f"    {layout.name}: {layout.columns}" for layout in (*LAYOUTS.values(), *of_plugins))
+    listed = "\n".join(f"    {layout.name}: {layout.columns}" for layout in known)
     raise DataError(
         f"the data has no known preference layout; columns found: {found}",
-        hint=f"rename the columns to match one of these, or force a layout with --data.format:\n{known}",
+        hint=f"Rename the columns to one of these, or force a layout with --data.format:\n{listed}",
     )

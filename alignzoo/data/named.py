@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from alignzoo.contract.card import DataExtension
 from alignzoo.contract.source import Split
-from alignzoo.errors import AlignzooError, DataError, contained
+from alignzoo.errors import DataError
 from alignzoo.plugin.build import import_target
-from alignzoo.plugin.faults import describe_error
+from alignzoo.plugin.guard import guarded
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,16 +24,12 @@ def named_rows(card: DataExtension, split: Split) -> Dataset:
     from datasets import Dataset
 
     source = import_target(card)
-    try:
-        with contained():
-            rows = Dataset.from_list([dict(row) for row in source().rows(split)])
-    except AlignzooError:
-        raise
-    except Exception as error:
-        raise DataError(
-            f"data {card.name!r} failed to provide its {split} split: {describe_error(error)}",
-            hint=f"fix the plugin that provides {card.target}, or use other data",
-        ) from error
+    with guarded(
+        f"data {card.name!r} gave no rows for its {split} split",
+        error=DataError,
+        hint=f"fix the plugin that provides {card.target}, or use other data",
+    ):
+        rows = Dataset.from_list([dict(row) for row in source().rows(split)])
     if not len(rows):
         raise DataError(f"the {split} split of data {card.name!r} has no rows", hint="use other data")
     return rows

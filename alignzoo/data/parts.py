@@ -27,6 +27,7 @@ from alignzoo.data.named import named_rows
 from alignzoo.data.noise import flip_labels, write_manifest
 from alignzoo.data.original import OriginalRows
 from alignzoo.data.prepare import Prepared, prepare
+from alignzoo.data.probe_rows import check_probe_pairs, set_aside
 from alignzoo.data.shapes import NOUNS, Shape
 from alignzoo.data.splits import drop_prompts, hold_out
 from alignzoo.data.summary import DataSummary
@@ -34,7 +35,6 @@ from alignzoo.errors import DataError
 from alignzoo.plan.extensions import data_of
 from alignzoo.plan.settings import Settings
 from alignzoo.plugin.registry import registry
-from alignzoo.probe.pairs import check_probe_pairs, set_aside
 from alignzoo.report import Reporter
 
 if TYPE_CHECKING:
@@ -195,8 +195,16 @@ def _divide_by_source(rows: Prepared, other: Prepared, settings: Settings, repor
 
 
 def _partners(train: Dataset, held_out: Dataset, max_length: int) -> dict[str, np.ndarray]:
-    parts = {"train": train, "held_out": held_out}
-    return {name: partners(part, max_length) for name, part in parts.items() if len(part)}
+    found = {"train": partners(train, max_length)}
+    if len(held_out) == 0:
+        return found
+    if len(column(held_out, "prompt_key").unique()) == 1:
+        raise DataError(
+            f"a method of this run compares responses with those to other prompts, and the held-out rows "
+            f"({len(held_out)}) all have one prompt",
+            hint="give more held-out rows (--eval-share, --eval-pairs, --eval-data), or hold out none: --eval-share 0",
+        )
+    return found | {"held_out": partners(held_out, max_length)}
 
 
 def warn_of_little(parts: Parts, settings: Settings, report: Reporter) -> None:
@@ -251,6 +259,7 @@ def describe(prepared: Prepared, report: Reporter) -> None:
 
 
 def warn_of_malformed(prepared: Prepared, report: Reporter) -> None:
+    """Report malformed rows that were dropped, with their places."""
     warning = malformed_warning(prepared)
     if warning is not None:
         report.warn(warning)

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alignzoo.contract.texts import Message as Message
+from alignzoo.contract.texts import Text, as_messages
 from alignzoo.data.shapes import Shape, response_name
-
-Message = dict[str, Any]
-Text = str | list[Message]
 
 
 class FieldError(ValueError):
@@ -149,11 +148,6 @@ def canonical(row: SourceRow) -> PromptRow:
 def identical(shape: Shape) -> str:
     """The drop reason of a row with identical responses."""
     return "identical-sides" if shape == "pairs" else "identical-responses"
-
-
-def as_messages(text: Text, role: str) -> list[Message]:
-    """``text`` as chat messages; a string becomes one message, without the white space that joined it to its prompt."""
-    return [{"role": role, "content": text.strip()}] if isinstance(text, str) else text
 
 
 def prompt_key(prompt: Text) -> str:

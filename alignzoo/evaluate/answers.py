@@ -10,13 +10,15 @@ from typing import Any
 
 from alignzoo.contract.card import EvaluatorExtension
 from alignzoo.contract.evaluator import EvaluationContext, Evaluator, Table
-from alignzoo.errors import AlignzooError, BrokenPluginError, MethodError, contained
+from alignzoo.errors import BrokenPluginError, MethodError
 from alignzoo.plan.extensions import evaluator_of, judge_of
 from alignzoo.plan.settings import Settings
 from alignzoo.plugin.build import import_target
-from alignzoo.plugin.faults import describe_error
+from alignzoo.plugin.guard import FOR_THE_TRACEBACK, guarded
 from alignzoo.plugin.registry import registry
 from alignzoo.report import Reporter
+
+_WITHOUT = f"{FOR_THE_TRACEBACK}, or leave generated answers out with --no-samples"
 
 
 def answers_of(settings: Settings) -> Answers | None:
@@ -30,16 +32,13 @@ def answers_of(settings: Settings) -> Answers | None:
     if card is None or not settings.samples:
         return None
     judge = judge_of(settings, known)
-    try:
-        with contained():
-            evaluator = import_target(card)()
-    except BrokenPluginError:
-        raise
-    except Exception as error:
-        raise BrokenPluginError(
-            f"evaluator {card.name!r} cannot be built from {card.target}: {describe_error(error)}",
-            hint="fix its plugin, or skip generated answers with --no-samples",
-        ) from error
+    with guarded(
+        f"evaluator {card.name!r} cannot be built from {card.target}",
+        error=BrokenPluginError,
+        hint="fix its plugin, or skip generated answers with --no-samples",
+        passes=(BrokenPluginError,),
+    ):
+        evaluator = import_target(card)()
     return Answers(card, evaluator, None if judge is None else import_target(judge))
 
 
@@ -57,16 +56,11 @@ class Answers:
         Raises:
             MethodError: the evaluator fails, or returns something other than finite numbers.
         """
-        try:
-            with contained():
-                figures = dict(self.evaluator.figures(EvaluationContext(model, tokenizer, self.judge, report)))
-        except AlignzooError:
-            raise
-        except Exception as error:
-            raise self._failed(f"failed: {describe_error(error)}") from error
+        with guarded(f"{self._name} failed", hint=_WITHOUT):
+            figures = dict(self.evaluator.figures(EvaluationContext(model, tokenizer, self.judge, report)))
         for name, value in figures.items():
             if not isinstance(value, Real) or not math.isfinite(value):
-                raise self._failed(f"returned {value!r} for {name!r}, expected a finite number")
+                raise MethodError(f"{self._name} gave {value!r} for {name!r}, expected a finite number", hint=_WITHOUT)
         return {f"{self.card.name}/{name}": float(value) for name, value in figures.items()}
 
     def report(self, before: Mapping[str, float], after: Mapping[str, float], report: Reporter) -> None:
@@ -78,20 +72,15 @@ class Answers:
         old, new = self._own(before), self._own(after)
         if not old or not new:
             return
-        try:
-            with contained():
-                table = self.evaluator.table(old, new)
-                if isinstance(table, Table):
-                    report.table(self.card.name, table.columns, [list(map(str, row)) for row in table.rows])
-        except Exception as error:
-            raise self._failed(f"failed: {describe_error(error)}") from error
+        with guarded(f"{self._name} failed", hint=_WITHOUT):
+            table = self.evaluator.table(old, new)
+            if isinstance(table, Table):
+                report.table(self.card.name, table.columns, [list(map(str, row)) for row in table.rows])
 
     def _own(self, figures: Mapping[str, float]) -> dict[str, float]:
         prefix = f"{self.card.name}/"
         return {name.removeprefix(prefix): value for name, value in figures.items() if name.startswith(prefix)}
 
-    def _failed(self, what: str) -> MethodError:
-        return MethodError(
-            f"evaluator {self.card.name!r} {what}",
-            hint="run again with --debug for the traceback, or skip generated answers with --no-samples",
-        )
+    @property
+    def _name(self) -> str:
+        return f"evaluator {self.card.name!r}"

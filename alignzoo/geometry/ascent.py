@@ -5,95 +5,29 @@ A controller's file then contains only its mathematics: the direction of ε, and
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING
 
 from alignzoo.contract.card import Options
 from alignzoo.contract.geometry import GeometryController
-from alignzoo.distributed.shards import Rows, cut_like, like, local, sums
+from alignzoo.distributed.shards import like, local, sums
 from alignzoo.errors import UsageError
 from alignzoo.geometry.outputs import Axes, squares_by_output
 from alignzoo.geometry.perturb import Scaled, cosine, dot, norm
+from alignzoo.geometry.vocabulary import (
+    EVERYTHING,
+    AscentOptions,
+    GapOptions,
+    Over,
+    PerturbationOptions,
+)
 from alignzoo.lazy import torch
 
 if TYPE_CHECKING:
     from alignzoo.contract.geometry import StepLoss
     from alignzoo.contract.step import SetupContext, StepContext
-
-Over = Literal["global", "layer", "neuron"]
-EVERYTHING = "all"
-EXACT_UP_TO = 2**24
-"""Up to this many values :func:`kth_smallest` is exact; beyond that, it uses a sample of this size."""
-
-# Shared options for how far, when and which weights; ρ is a Euclidean length in the weights' unit.
-Rho = Annotated[float, Field(ge=0, description="length of the perturbation")]
-Interval = Annotated[int, Field(ge=1, description="perturb every this many optimizer steps")]
-Select = Annotated[
-    str,
-    Field(
-        description="trainable weights to perturb: all, or comma-separated name patterns (*.mlp.*)",
-        examples=["*.mlp.*"],
-    ),
-]
-Norm = Annotated[
-    Over, Field(description="distribute the length over all weights, equally over tensors, or equally over outputs")
-]
-Scope = Annotated[
-    Literal["step", "microbatch"],
-    Field(description="the objective: the whole step's, or each micro-batch's own"),
-]
-
-
-GapShare = Annotated[
-    float, Field(gt=0, description="predicted rise of the loss, g·ε, as a share of the loss (radius gap)")
-]
-
-
-def refuse_idle_lengths(radius: str, given: set[str]) -> None:
-    """Raise ValueError if ``rho`` or ``gap_share`` was set but has no effect."""
-    if radius == "gap" and "rho" in given:
-        raise ValueError("rho does nothing with radius gap; set gap_share, or radius normalized")
-    if radius != "gap" and "gap_share" in given:
-        raise ValueError(f"gap_share does nothing with radius {radius}; set radius gap")
-
-
-class PerturbationOptions(Options):
-    """How far, when, which weights, and how the length is distributed."""
-
-    rho: Rho = 0.05
-    interval: Interval = 1
-    select: Select = EVERYTHING
-    norm: Norm = "global"
-
-
-class GapOptions(Options):
-    """A fixed length, or one found in each step; for perturbations along which the objective rises to first order."""
-
-    rho: Rho = 0.05
-    radius: Literal["normalized", "gap"] = Field(
-        "normalized", description="ε has length ρ, or the length at which g·ε is a given share of the loss"
-    )
-    gap_share: GapShare = 0.1
-
-    @model_validator(mode="after")
-    def _no_idle_length(self) -> GapOptions:
-        refuse_idle_lengths(self.radius, self.model_fields_set)
-        return self
-
-
-class ClimbOptions(GapOptions, PerturbationOptions):
-    """How far, when, which weights, and how the length is distributed; the length is fixed or found."""
-
-
-class AscentOptions(ClimbOptions):
-    """The same, with the scope of the objective."""
-
-    scope: Scope = "step"
 
 
 @dataclass(frozen=True)
@@ -327,49 +261,3 @@ def _positive(squares: Sequence[torch.Tensor], of: Sequence[torch.Tensor], axes:
     found = [(square > 0).sum() for square in squares]
     shared = sums(found, of)  # if the first dimension indexes outputs, a rank has those of its rows
     return sum(int(both if 0 in kept else n) for n, both, kept in zip(found, shared, axes, strict=True))
-
-
-def noise_like(weights: Sequence[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
-    """Independent standard normal noise with the weights' shapes, dtypes and placement."""
-    return [cut_like(torch.randn(w.shape, generator=generator).to(w.dtype), w) for w in weights]
-
-
-def kth_smallest(
-    parts: Sequence[torch.Tensor],
-    k: int,
-    generator: torch.Generator,
-    *,
-    among: Sequence[torch.Tensor] | None = None,
-) -> torch.Tensor:
-    """The k-th smallest (from 1) of all values in ``parts``, or of those where ``among`` is True, ``()``.
-
-    Beyond :data:`EXACT_UP_TO` values, the same quantile of a sample of that size, drawn with replacement.
-    """
-    values = [local(part).flatten() for part in parts]
-    if among is not None:
-        values = [value[local(place).flatten()] for value, place in zip(values, among, strict=True)]
-    rows = Rows(values, parts)
-    number = sum(rows.counts)
-    if number <= EXACT_UP_TO:
-        return rows.all().kthvalue(k).values
-    draws = [
-        torch.randint(n, (math.ceil(EXACT_UP_TO * n / number),), generator=generator)
-        if n
-        else torch.empty(0, dtype=torch.int64)
-        for n in rows.counts
-    ]
-    drawn = rows.drawn(draws)
-    return drawn.kthvalue(max(1, round(k / number * len(drawn)))).values
-
-
-def drawn_from(places: Sequence[torch.Tensor], number: int, generator: torch.Generator) -> list[torch.Tensor]:
-    """Masks that are True at ``number`` of the True places, drawn without replacement."""
-    rows = Rows([torch.empty(int(local(place).sum())) for place in places], places)
-    drawn = torch.zeros(sum(rows.counts), dtype=torch.bool)
-    drawn[torch.randperm(len(drawn), generator=generator)[:number]] = True
-    masks = []
-    for place, mine in zip(places, rows.offsets(), strict=True):
-        mask = torch.zeros_like(local(place))
-        mask[local(place)] = drawn[mine].to(mask.device)
-        masks.append(like(mask, place))
-    return masks

@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from alignzoo.data.digests import digest, tokenizer_digest
 from alignzoo.errors import ModelError
 from alignzoo.model.explained import explained, quiet
-from alignzoo.model.load import full_model, safetensors_only
+from alignzoo.model.load import safetensors_only
+from alignzoo.model.source import full_model
 from alignzoo.model.weights import config_digest, fingerprint
 
 _UNBOUNDED = 1 << 20  # tokenizers without a limit report an absurdly large one

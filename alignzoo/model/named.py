@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alignzoo.errors import AlignzooError, BrokenPluginError, contained
+from alignzoo.errors import BrokenPluginError
 from alignzoo.plugin.build import import_target
-from alignzoo.plugin.faults import describe_error
+from alignzoo.plugin.guard import guarded
 from alignzoo.plugin.registry import registry
 
 
@@ -19,16 +19,12 @@ def place_of(name: str) -> str:
     card = registry().named_extension("model", name)
     if card is None:
         return name
-    try:
-        with contained():
-            place = import_target(card)()
-            if not isinstance(place, (str, Path)):
-                raise TypeError(f"gave a {type(place).__name__}, expected a folder, a file or a hub id")
-    except AlignzooError:
-        raise
-    except Exception as error:
-        raise BrokenPluginError(
-            f"model {card.name!r} ({card.target}) failed: {describe_error(error)}",
-            hint="repair its plugin, or name another --model",
-        ) from error
+    with guarded(
+        f"model {card.name!r} ({card.target}) failed",
+        error=BrokenPluginError,
+        hint="repair its plugin, or name another --model",
+    ):
+        place = import_target(card)()
+        if not isinstance(place, (str, Path)):
+            raise TypeError(f"gave a {type(place).__name__}, expected a folder, a file or a hub id")
     return str(place)

@@ -17,13 +17,13 @@ def build_objective(
     """A new objective of these methods: the first loss under the wrappers, plus the other losses.
 
     Args:
-        aggregation: of all terms; None for sums.
+        aggregation: of the first loss; None for sums, which the others read in any case.
     """
     aggregating = None
     if aggregation is not None:
         aggregating = Aggregating(aggregation.card.name, instantiate(aggregation.card, aggregation.options))
     return Objective(
-        [_term(method, aggregating) for method in losses],
+        [_term(method, None if i else aggregating) for i, method in enumerate(losses)],
         [Wrapping(instantiate(method.card, method.options), method.card.name, method.couples) for method in wrappers],
     )
 

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
-from alignzoo.errors import AlignzooError, MethodError, contained
-from alignzoo.plugin.blame import place_in, place_of
-from alignzoo.plugin.faults import describe_error, package_of
+from alignzoo.errors import AlignzooError, MethodError
+from alignzoo.plugin.blame import place_of
+from alignzoo.plugin.faults import package_of
+from alignzoo.plugin.guard import guarded
 
 
-@contextmanager
-def blamed(methods: Sequence[Any], what: str) -> Iterator[None]:
+def blamed(methods: Sequence[Any], what: str) -> AbstractContextManager[None]:
     """Inside, an error in methods' code becomes one that names them; alignzoo's own errors pass through.
 
     Raises:
         MethodError: anything else was raised, except for out-of-memory errors.
     """
-    try:
-        with contained():
-            yield
-    except (AlignzooError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # third-party code can raise anything
-        names = " under ".join(type(method).__name__ for method in methods)
-        place = place_in(error, {package_of(type(method).__module__) for method in methods})
-        raise MethodError(
-            f"{names} {what}: {describe_error(error)}{place}", hint="run again with --debug for the traceback"
-        ) from error
+    names = " under ".join(type(method).__name__ for method in methods)
+    return guarded(
+        f"{names} {what}",
+        passes=(AlignzooError, MemoryError, torch.OutOfMemoryError),
+        packages={package_of(type(method).__module__) for method in methods},
+    )
 
 
 def fault(value: Any, shape: Sequence[int], *, differentiable: bool = False) -> str | None:

@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
-from alignzoo import __version__
 from alignzoo.base.files import write_text
 from alignzoo.base.stored import DIGEST, read_object, value_digest
 from alignzoo.contract.card import WEIGHT, Card, Extension, ExtensionKind, is_path
@@ -26,6 +25,7 @@ from alignzoo.plan.started import PLAN_FILE, methods_to_state, plan_as_started, 
 from alignzoo.plugin.faults import exists
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import registry, sources
+from alignzoo.version import __version__
 
 FITTED = "model"
 """The origin of a setting that the model has decided."""

@@ -12,8 +12,8 @@ from alignzoo.base.suggest import suggest
 from alignzoo.contract.card import Card, Composition, Extension, Need, Options
 from alignzoo.contract.kinds import kind_of
 from alignzoo.errors import BrokenPluginError, UsageError, contained
-from alignzoo.plugin.blame import place_in
 from alignzoo.plugin.faults import describe_error, package_of
+from alignzoo.plugin.guard import guarded
 from alignzoo.plugin.registry import registry
 
 
@@ -69,15 +69,14 @@ def import_target(card: Card | Extension) -> Any:
         BrokenPluginError: it cannot be imported.
     """
     module, _, name = card.target.partition(":")
-    try:
-        with contained():
-            return getattr(importlib.import_module(module), name)
-    except Exception as error:  # third-party code can raise anything
-        raise BrokenPluginError(
-            f"{card.kind} {card.name!r} does not load from {card.target}: {describe_error(error)}"
-            f"{place_in(error, {package_of(module)})}",
-            hint="`alignzoo doctor` lists all plugins and where they come from",
-        ) from error
+    with guarded(
+        f"{card.kind} {card.name!r} does not load from {card.target}",
+        error=BrokenPluginError,
+        hint="`alignzoo doctor` lists all plugins and where they come from",
+        passes=(),
+        packages={package_of(module)},
+    ):
+        return getattr(importlib.import_module(module), name)
 
 
 def instantiate(card: Card, options: Options) -> Any:
@@ -94,15 +93,14 @@ def instantiate(card: Card, options: Options) -> Any:
                 "call",
                 hint=remedy,
             )
-    try:
-        with contained():
-            return target(options)
-    except Exception as error:
-        raise BrokenPluginError(
-            f"{card.kind} {card.name!r} cannot be built from {card.target}: {describe_error(error)}"
-            f"{place_in(error, {package_of(card.target)})}",
-            hint=f"`alignzoo check {card.name}` says which rule of the contract it breaks",
-        ) from error
+    with guarded(
+        f"{card.kind} {card.name!r} cannot be built from {card.target}",
+        error=BrokenPluginError,
+        hint=f"`alignzoo check {card.name}` says which rule of the contract it breaks",
+        passes=(),
+        packages={package_of(card.target)},
+    ):
+        return target(options)
 
 
 def load_method(kind: str, name: str, **options: Any) -> Any:

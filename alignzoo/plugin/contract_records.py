@@ -9,11 +9,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from alignzoo import __version__
 from alignzoo.base.cache import cache_root
 from alignzoo.base.files import clear_leftovers, write_text
 from alignzoo.contract.card import Card
 from alignzoo.plugin.plugin import Plugin
+from alignzoo.version import __version__
 
 State = Literal["passed", "failed", "changed", "unchecked"]
 

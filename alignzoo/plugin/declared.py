@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from alignzoo.plugin.plugin import Plugin
 PROJECT = "alignzoo"
 """pluggy's name for the hooks."""
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("alignzoo_"))
-OWN_COMMANDS = ("run", "plan", "ls", "info", "compat", "check", "new", "recipes", "doctor")
+OWN_COMMANDS = ("run", "ls", "info", "compat", "check", "new", "recipes", "doctor")
 """Commands of the core; a plugin cannot take their place."""
 _EXTENSION_OF = {
     "alignzoo_commands": "command",
@@ -46,6 +45,11 @@ def ask(plugin: Plugin, module: Any) -> None:
         _keep(plugin, name, _declared(manager, name))
     if asked and not (plugin.methods or plugin.extensions or plugin.recipes or plugin.warnings):
         plugin.warnings.append(f"provides nothing: {', '.join(asked)} returned no cards; a hook returns a list")
+
+
+def reserved(card: Extension) -> str:
+    """The warning about an extension that has the name of one of alignzoo's own."""
+    return f"reserved: {card.name!r} is a built-in {card.kind}, so this one is ignored"
 
 
 def _declared(manager: pluggy.PluginManager, name: str) -> list[Any]:
@@ -103,22 +107,11 @@ def _keep(plugin: Plugin, hook: str, given: list[Any]) -> None:
         if card.kind != _EXTENSION_OF[hook]:
             raise ValueError(f"{hook}() returned {card.name!r} of kind {card.kind}, expected {_EXTENSION_OF[hook]}")
     for card in given:
-        if card.name in _reserved(card.kind):
-            plugin.warnings.append(f"reserved: {card.name!r} is a built-in {card.kind}, so this one is ignored")
+        if card.kind == "command" and card.name in OWN_COMMANDS:
+            plugin.warnings.append(reserved(card))
         else:
             plugin.extensions.append(card)
     _check_twice([(card.kind, card.name) for card in given])
-
-
-def _reserved(kind: str) -> Collection[str]:
-    """Names that a plugin cannot take, because the built-in ones are not looked up among plugins."""
-    if kind == "command":
-        return OWN_COMMANDS
-    if kind == "format":
-        from alignzoo.data.formats import LAYOUTS
-
-        return LAYOUTS
-    return ()
 
 
 def _check_defaults(card: Card) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from alignzoo.contract.card import PluginAPIError
 from alignzoo.errors import UsageError, contained
-from alignzoo.plugin.declared import ask
+from alignzoo.plugin.declared import ask, reserved
 from alignzoo.plugin.faults import describe_error, is_file, package_of, places
 from alignzoo.plugin.plugin import Plugin
 
@@ -48,21 +48,21 @@ def discover(*, third_party: bool, files: Iterable[Path]) -> list[Plugin]:
     )
     loaded = [_load(plugin, load) for plugin, load in found]
     loaded += [_from_file(path) for path in files]
-    _keep_own_commands(loaded)
+    _keep_own_names(loaded)
     return loaded
 
 
-def _keep_own_commands(plugins: Iterable[Plugin]) -> None:
-    """A command that alignzoo's own plugins bring keeps its name, like one of the core."""
-    own: set[str] = set()
+def _keep_own_names(plugins: Iterable[Plugin]) -> None:
+    """A command or layout that alignzoo's own plugins bring keeps its name, like a command of the core."""
+    own: set[tuple[str, str]] = set()
     for plugin in plugins:
-        commands = [card for card in plugin.extensions if card.kind == "command"]
+        cards = [card for card in plugin.extensions if card.kind in ("command", "format")]
         if plugin.distribution == OWN_DISTRIBUTION:
-            own.update(card.name for card in commands)
+            own.update((card.kind, card.name) for card in cards)
             continue
-        for card in commands:
-            if card.name in own:
-                plugin.warnings.append(f"reserved: {card.name!r} is a built-in command, so this one is ignored")
+        for card in cards:
+            if (card.kind, card.name) in own:
+                plugin.warnings.append(reserved(card))
                 plugin.extensions.remove(card)
 
 

@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from alignzoo.base.cache import cache_folder
 from alignzoo.base.files import scratch
 from alignzoo.data.digests import rows_digest
+from alignzoo.data.probe_rows import UNKNOWN, UNSAFE, check_probe_pairs, safety_labels
 from alignzoo.errors import AlignzooError
 from alignzoo.model.base import without_adapter
 from alignzoo.model.weights import fingerprint
-from alignzoo.probe.pairs import UNKNOWN, UNSAFE, check_probe_pairs, safety_labels
 from alignzoo.probe.probe import Pooling, Probe, fit_probe, hidden_features, layer_indices
 from alignzoo.report import Reporter
 
@@ -139,7 +139,7 @@ def _responses(part: Dataset) -> list[tuple[list[int], int]]:
 
 
 def _labelled_by(part: Dataset) -> str:
-    """The source of the labels of :func:`~alignzoo.probe.pairs.safety_labels`."""
+    """What :func:`~alignzoo.data.probe_rows.safety_labels` reads the labels from."""
     return next((name for name in (BY_FLAGS, BY_LABEL) if name in part.column_names), BY_ORDER)
 
 

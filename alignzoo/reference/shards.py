@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from alignzoo.base.files import scratch
+from alignzoo.base.files import whole
 from alignzoo.report import Reporter
 
 _TOKENS_AT_A_TIME = 1 << 20
@@ -92,10 +92,9 @@ def write_shard(folder: Path, values: Values) -> None:
     if values.token_logps is not None:
         tensors["token_logps"] = values.token_logps
         stated["tokens"] = _tokens_content(values)
-    with scratch(folder) as beside:
-        whole = beside / path.name
-        save_file(tensors, whole, metadata=stated)
-        whole.replace(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole(path, durable=False) as written:
+        save_file(tensors, written, metadata=stated)
 
 
 def read_shards(folder: Path, *, tokens: bool, report: Reporter) -> Iterator[Values]:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from alignzoo.base.cache import cache_folder
-from alignzoo.base.files import scratch
+from alignzoo.base.files import whole
 from alignzoo.report import Reporter
 
 
@@ -38,10 +38,9 @@ def keep(key: str, scores: torch.Tensor, report: Reporter) -> None:
     """Write scores ``(count,)`` for later runs, atomically."""
     path = _file(key)
     try:
-        with scratch(path.parent) as beside:
-            whole = beside / path.name
-            save_file({"scores": scores}, whole, metadata={"content": _content(scores)})
-            whole.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path, durable=False) as written:
+            save_file({"scores": scores}, written, metadata={"content": _content(scores)})
     except (OSError, SafetensorError) as error:
         report.warn(f"cannot cache the scores: {error}; set ALIGNZOO_CACHE to a writable folder")
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -17,17 +16,17 @@ import torch
 
 from alignzoo.contract.card import Options, is_path
 from alignzoo.contract.reward import Reward
+from alignzoo.contract.scoring import Response, RewardContext
 from alignzoo.data.columns import column, list_lengths
 from alignzoo.data.digests import digest
 from alignzoo.data.parts import Parts, Scores
 from alignzoo.data.shapes import NOUNS, Shape
 from alignzoo.distributed.ranks import on_all_ranks
-from alignzoo.errors import AlignzooError, MethodError, contained
+from alignzoo.errors import MethodError
 from alignzoo.plan.plan import Method
 from alignzoo.plugin.build import instantiate
-from alignzoo.plugin.faults import describe_error
+from alignzoo.plugin.guard import guarded
 from alignzoo.plugin.registry import registry
-from alignzoo.reward.context import Response, RewardContext
 from alignzoo.reward.keep import keep, kept
 
 if TYPE_CHECKING:
@@ -69,12 +68,12 @@ def scored(
 
 
 def _set_up(reward: Reward, method: Method, run: RewardContext) -> None:
-    with _blamed(f"reward {method.card.name!r} failed in setup()"):
+    with guarded(f"reward {method.card.name!r} failed in setup()"):
         reward.setup(run)
 
 
 def _identity(reward: Reward, method: Method) -> str:
-    with _blamed(f"reward {method.card.name!r} failed in identity()"):
+    with guarded(f"reward {method.card.name!r} failed in identity()"):
         return score_identity(reward, method.options)
 
 
@@ -210,7 +209,7 @@ def _responses_digest(responses: Sequence[Response]) -> str:
 def _asked(reward: Reward, name: str, responses: Sequence[Response]) -> list[float]:
     """The scores of some responses, checked."""
     first, last = responses[0].row_id, responses[-1].row_id
-    with _blamed(f"reward {name!r} failed on rows {first} to {last}"):
+    with guarded(f"reward {name!r} failed on rows {first} to {last}"):
         given = list(reward.scores(responses))
     if len(given) != len(responses):
         raise MethodError(
@@ -236,17 +235,3 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
-
-
-@contextmanager
-def _blamed(what: str) -> Iterator[None]:
-    """Inside, an error in a reward's code becomes one that names it; alignzoo's own errors pass through."""
-    try:
-        with contained():
-            yield
-    except AlignzooError:
-        raise
-    except Exception as error:  # third-party code can raise anything
-        raise MethodError(
-            f"{what}: {describe_error(error)}", hint="run again with --debug for the traceback"
-        ) from error

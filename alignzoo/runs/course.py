@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignzoo.base.disk import check_there, remedy
 from alignzoo.base.files import whole
+from alignzoo.contract.result import RunResult
 from alignzoo.distributed.launch import take_over_sharding
 from alignzoo.distributed.process import launched
 from alignzoo.errors import AlignzooError, DamagedError, UsageError
@@ -19,7 +20,7 @@ from alignzoo.plan.started import plain_values, plan_as_started
 from alignzoo.report import Reporter
 from alignzoo.runs.folder import RunFolder
 from alignzoo.runs.introduction import introduction
-from alignzoo.runs.outcome import RunResult, read_before, report_outcome, write_evaluation
+from alignzoo.runs.outcome import read_before, report_outcome, write_evaluation
 from alignzoo.runs.watchers import check_trackers, observers_of
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Course:
     def prepare(self) -> tuple[Session, Loop]:
         """Everything before the first step; invalid runs fail here, cheap checks first."""
         from alignzoo.data.parts import warn_of_little
-        from alignzoo.model.load import how_to_load
+        from alignzoo.model.adapters import how_to_load
         from alignzoo.model.positions import warn_beyond_positions
         from alignzoo.session.session import Session
         from alignzoo.train.begin import begin

@@ -12,6 +12,7 @@ from typing import Any
 
 from alignzoo.base.files import check_links
 from alignzoo.base.stop import interruptible
+from alignzoo.contract.result import RunResult
 from alignzoo.distributed.launch import distributed_backend
 from alignzoo.errors import DamagedError
 from alignzoo.plan.plan import Plan
@@ -21,7 +22,6 @@ from alignzoo.plan.resolve import require, resolve
 from alignzoo.report import Reporter
 from alignzoo.runs.course import Course
 from alignzoo.runs.folder import RUN_FILES
-from alignzoo.runs.outcome import RunResult
 
 
 def run(recipe: str | Path | Mapping[str, Any] | Plan | None = None, *, report: Reporter | None = None) -> RunResult:

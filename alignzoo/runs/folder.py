@@ -113,7 +113,7 @@ class RunFolder:
             self._claim.undo((*RUN_FILES, *RUN_FOLDERS))
 
     def release(self) -> None:
-        """Let others write in it."""
+        """Release it for others."""
         if self._claim is not None:
             self._claim.release()
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from alignzoo.base.files import write_json
 from alignzoo.base.stored import read_as, sealed
 from alignzoo.evaluate.answers import Answers
 from alignzoo.report import Reporter
 
-RESULT_FILE = "result.json"
 EVALUATION_FILE = "evaluation.json"
 
 HELD_OUT_ROWS = (
@@ -22,48 +20,6 @@ HELD_OUT_ROWS = (
     ("eval/logps/chosen", "log-prob of chosen", "{:.2f}"),
     ("eval/logps/rejected", "log-prob of rejected", "{:.2f}"),
 )
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A finished run.
-
-    Attributes:
-        folder: the run folder.
-        sentence: the methods, as the words of a command line.
-        before, after: figures of the evaluations: ``eval/…`` on held-out pairs, ``EVALUATOR/…`` from generated answers.
-        seconds: wall-clock time of this process, loading included.
-        train_identity: hash of the training pairs in order; runs that share it trained on the same pairs and labels.
-    """
-
-    folder: str
-    sentence: str
-    status: str
-    steps: int
-    tokens: int
-    seconds: float
-    pairs: dict[str, int]
-    weights: str
-    before: dict[str, float] = field(default_factory=dict)
-    after: dict[str, float] = field(default_factory=dict)
-    train_identity: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def save(self) -> None:
-        """Write ``result.json`` into the run folder."""
-        write_json(Path(self.folder) / RESULT_FILE, sealed(self.to_dict()))
-
-    @classmethod
-    def load(cls, folder: Path) -> RunResult | None:
-        """The result of a run folder, None if the run has not finished.
-
-        Raises:
-            DamagedError: it is not what was written.
-        """
-        path = folder / RESULT_FILE
-        return read_as(path, cls) if path.is_file() else None
 
 
 @dataclass(frozen=True)

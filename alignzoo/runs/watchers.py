@@ -6,9 +6,9 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
-from alignzoo.errors import BrokenPluginError, UsageError, contained
+from alignzoo.errors import BrokenPluginError, UsageError
 from alignzoo.plugin.build import import_target
-from alignzoo.plugin.faults import describe_error
+from alignzoo.plugin.guard import guarded
 from alignzoo.plugin.registry import registry
 
 
@@ -21,16 +21,13 @@ def observers_of(names: Sequence[str]) -> dict[str, Any]:
     built = {}
     for name in names:
         card = registry().find_extension("observer", name)
-        try:
-            with contained():
-                built[name] = import_target(card)()
-        except BrokenPluginError:
-            raise
-        except Exception as error:
-            raise BrokenPluginError(
-                f"observer {name!r} cannot be built from {card.target}: {describe_error(error)}",
-                hint="fix its plugin, or leave it out of --observe",
-            ) from error
+        with guarded(
+            f"observer {name!r} cannot be built from {card.target}",
+            error=BrokenPluginError,
+            hint="fix its plugin, or leave it out of --observe",
+            passes=(BrokenPluginError,),
+        ):
+            built[name] = import_target(card)()
     return built
 
 

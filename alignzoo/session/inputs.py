@@ -14,16 +14,10 @@ from alignzoo.data.lengths import Lengths, lengths_of
 from alignzoo.data.parts import Parts, load_parts, prepare_rows
 from alignzoo.data.prepare import Prepared
 from alignzoo.data.texts import load_texts, training_texts
-from alignzoo.model.load import (
-    ModelSource,
-    check_quantisation,
-    check_vocabulary,
-    find_model,
-    load_config,
-    load_policy,
-    load_tokenizer,
-)
+from alignzoo.model.adapters import check_quantisation
+from alignzoo.model.load import check_vocabulary, load_config, load_policy, load_tokenizer
 from alignzoo.model.positions import fitted
+from alignzoo.model.source import ModelSource, find_model
 from alignzoo.model.weights import fingerprint
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.settings import Settings

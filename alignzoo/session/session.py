@@ -18,16 +18,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignzoo.contract.responses import ResponseBatch
+from alignzoo.contract.scoring import RewardContext
 from alignzoo.data.batches import Batches, Sizes, StepBatches, by_length
 from alignzoo.data.collate import TokenBatch, batch_columns
 from alignzoo.data.lengths import lengths_of
 from alignzoo.data.parts import Parts
 from alignzoo.data.stream import PairStream
 from alignzoo.distributed.sharding import is_shard, prepare, resharding
-from alignzoo.evaluate.held_out import HeldOut
 from alignzoo.logprobs.forward import Choice, forward_of, goes_by_batch
 from alignzoo.logprobs.logps import Forward
-from alignzoo.model.load import find_model, load_policy
+from alignzoo.model.load import load_policy
+from alignzoo.model.source import find_model
 from alignzoo.objective.build import build_objective
 from alignzoo.objective.objective import Objective
 from alignzoo.probe.probe import Probe
@@ -37,10 +38,10 @@ from alignzoo.reference.compute import Filling, Source
 from alignzoo.reference.frozen import Reference, ReferenceForward, as_reference
 from alignzoo.reference.identity import reference_identity
 from alignzoo.reference.store import Store, store_folder
-from alignzoo.reward.context import RewardContext
 from alignzoo.reward.scoring import scored
 from alignzoo.session.inputs import HELD_OUT, TRAIN, Inputs
 from alignzoo.step.engine import Engine
+from alignzoo.step.held_out import HeldOut
 
 if TYPE_CHECKING:
     from datasets import Dataset

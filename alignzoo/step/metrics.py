@@ -22,7 +22,10 @@ def reward_metrics(term: Term, responses: ResponseBatch) -> dict[str, float]:
     the difference of their means. What has no value in these responses is left out.
     """
     means = _of_pairs(term, responses) if term.reads == "pairs" else _of_responses(term, responses)
-    values = torch.stack([value.mean() for value in means.values()]).tolist()  # one wait for the device
+    means = {name: value for name, value in means.items() if value.numel()}
+    if not means:
+        return {}
+    values = torch.stack([value.mean() for value in means.values()]).tolist()  # one device synchronisation
     return dict(zip(means, values, strict=True))
 
 
@@ -95,10 +98,13 @@ def _settled(responses: ResponseBatch) -> ResponseBatch:
 
 
 def weight_metrics(objective: Objective, responses: ResponseBatch) -> dict[str, float]:
-    """``robust/effective_pairs``: (Σw)²/Σw² of the values' weights, N where all count the same. Under wrappers only."""
+    """``robust/effective_pairs``: (Σw)²/Σw² of the values' weights, N where all count the same. Only under wrappers,
+    and where there is a value."""
     if not objective.wrappers:
         return {}
     weights = objective.weights(responses).double()
+    if len(weights) == 0:
+        return {}
     return {"robust/effective_pairs": float(weights.sum().square() / weights.square().sum())}
 
 

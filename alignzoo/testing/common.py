@@ -57,7 +57,7 @@ def card_without_torch(subject: Subject) -> None:
         )
 
 
-def target(subject: Subject) -> None:
+def _target(subject: Subject) -> None:
     card = subject.card
     interface = kind_of(card.kind).base
     module, _, name = card.target.partition(":")
@@ -86,7 +86,7 @@ def target(subject: Subject) -> None:
         ) from error
 
 
-def options(subject: Subject) -> None:
+def _options(subject: Subject) -> None:
     model, made = subject.card.options, subject.default.options
     name = next(iter(model.model_fields), None)
     try:
@@ -128,6 +128,7 @@ def every_option_matters(subject: Subject, different: Callable[[Configuration, C
 
 
 def dead_option(name: str, tried: int) -> Violation:
+    """The violation of an option that changed nothing in ``tried`` other values."""
     if not tried:
         return Violation(
             expected=f"another valid value of option {name!r} than its default",
@@ -144,8 +145,8 @@ def dead_option(name: str, tried: int) -> Violation:
 
 RULES = (
     Rule("card-without-torch", "the card can be read without importing torch", card_without_torch),
-    Rule("target", "the target is a class of the kind's interface, built from its options", target),
-    Rule("options", "the options build, are frozen, and refuse unknown names", options),
+    Rule("target", "the target is a class of the kind's interface, built from its options", _target),
+    Rule("options", "the options build, are frozen, and refuse unknown names", _options),
 )
 
 

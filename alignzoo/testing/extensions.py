@@ -103,7 +103,7 @@ def _wrong_events(observer: type) -> str | None:
 
 def _wrong_place(place: Any) -> str | None:
     """What is wrong with where a model is, as far as that can be seen without asking the network."""
-    from alignzoo.model.load import find_model, is_hub_id
+    from alignzoo.model.source import find_model, is_hub_id
 
     if not isinstance(place, (str, Path)):
         return f"gave {place!r}, expected a folder, a .gguf file or a hub id"

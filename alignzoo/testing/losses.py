@@ -29,7 +29,7 @@ UNITS = {"pairs": "pair", "responses": "response", "lists": "list", "chosen": "r
 MARGINS = (500.0, -500.0, 5000.0, -5000.0)
 
 
-def one_value_per_pair(subject: Subject) -> None:
+def _one_value_per_pair(subject: Subject) -> None:
     for configuration, loss in _warm(subject):
         for count in (8, 1):
             batch = _batch(subject, configuration, count=count)
@@ -39,12 +39,12 @@ def one_value_per_pair(subject: Subject) -> None:
                 check_vector(reward, torch.zeros(size, dtype=torch.float64), f"the {name} {configuration}")
 
 
-def gradcheck(subject: Subject) -> None:
+def _gradcheck(subject: Subject) -> None:
     for configuration, loss in _warm(subject):
         check_gradient(loss, _batch(subject, configuration, count=4), str(configuration))
 
 
-def finite(subject: Subject) -> None:
+def _finite(subject: Subject) -> None:
     for configuration, loss in _warm(subject):
         for dtype in (torch.float32, torch.bfloat16):
             for margin in MARGINS:
@@ -56,7 +56,7 @@ def finite(subject: Subject) -> None:
                 check_finite({"values": values, "gradients": grads}, where)
 
 
-def permutation(subject: Subject) -> None:
+def _permutation(subject: Subject) -> None:
     order = torch.tensor(ORDER)
     for configuration, loss in _warm(subject):
         batch = _batch(subject, configuration)
@@ -77,7 +77,7 @@ def permutation(subject: Subject) -> None:
             )
 
 
-def independent_pairs(subject: Subject) -> None:
+def _independent_pairs(subject: Subject) -> None:
     unit = UNITS[subject.reads]
     for configuration, loss in _warm(subject):
         if subject.coupled(configuration):
@@ -112,7 +112,7 @@ def swap(subject: Subject) -> None:
             )
 
 
-def declared_fields(subject: Subject) -> None:
+def _declared_fields(subject: Subject) -> None:
     read: list[tuple[Configuration, set[str]]] = []
     for configuration in subject.configurations:
         loss = subject.build(configuration)
@@ -124,25 +124,25 @@ def declared_fields(subject: Subject) -> None:
     check_declared(subject, read)
 
 
-def no_dead_option(subject: Subject) -> None:
+def _no_dead_option(subject: Subject) -> None:
     every_option_matters(subject, lambda a, b: differ(_behaviour(subject, a), _behaviour(subject, b)))
 
 
-def state(subject: Subject) -> None:
+def _state(subject: Subject) -> None:
     check_state(subject, _observe, partial(_all, subject))
 
 
-def metrics(subject: Subject) -> None:
+def _metrics(subject: Subject) -> None:
     if type(subject.build(subject.default)).metrics is PreferenceLoss.metrics:
         raise Skipped("metrics() is not overridden: there is nothing to log")
     check_metrics(subject, _observe, partial(_all, subject), lambda loss, batch: loss.metrics(batch), lent=frozenset())
 
 
-def splits(subject: Subject) -> None:
+def _splits(subject: Subject) -> None:
     same_however_cut(subject, in_a_step, two_steps(subject), rule="splits")
 
 
-def ranks(subject: Subject) -> None:
+def _ranks(subject: Subject) -> None:
     same_on_two_ranks(subject, in_a_step, two_steps(subject))
 
 
@@ -236,28 +236,28 @@ def _has_an_opposite(card: Card) -> bool:
 
 
 RULES = (
-    Rule("declared-fields", "only fields of declared needs are read, and every declared need is", declared_fields),
+    Rule("declared-fields", "only fields of declared needs are read, and every declared need is", _declared_fields),
     Rule(
         "one-value-per-pair",
         "values and rewards are finite and (N,), never reduced, also for one pair, response or list",
-        one_value_per_pair,
+        _one_value_per_pair,
         ground=True,
     ),
-    Rule("no-dead-option", "every option changes a value, a reward or a gradient", no_dead_option),
-    Rule("state", "state_dict is plain data, and all that a resumed run needs", state),
-    Rule("gradcheck", "gradients are those of the values, in float64", gradcheck),
-    Rule("finite", "values and gradients are finite at margins of ±500 and ±5000 nats, fp32 and bf16", finite),
-    Rule("permutation", "permuting pairs, responses or lists permutes values and rewards", permutation),
+    Rule("no-dead-option", "every option changes a value, a reward or a gradient", _no_dead_option),
+    Rule("state", "state_dict is plain data, and all that a resumed run needs", _state),
+    Rule("gradcheck", "gradients are those of the values, in float64", _gradcheck),
+    Rule("finite", "values and gradients are finite at margins of ±500 and ±5000 nats, fp32 and bf16", _finite),
+    Rule("permutation", "permuting pairs, responses or lists permutes values and rewards", _permutation),
     Rule(
         "independent-pairs",
         "without batch_coupled, a value does not depend on the others",
-        independent_pairs,
+        _independent_pairs,
         lambda card: not getattr(card, "batch_coupled", False),
     ),
     Rule(
         "swap", "swapping the sides of pairs swaps the rewards, and labels do not change them", swap, _has_an_opposite
     ),
-    Rule("metrics", "metrics() gives finite numbers, and leaves the method as it was", metrics),
-    Rule("splits", "a step does not depend on how it is cut into micro-batches", splits, _over_steps),
-    Rule("ranks", "two ranks take the step that one takes", ranks, _over_steps),
+    Rule("metrics", "metrics() gives finite numbers, and leaves the method as it was", _metrics),
+    Rule("splits", "a step does not depend on how it is cut into micro-batches", _splits, _over_steps),
+    Rule("ranks", "two ranks take the step that one takes", _ranks, _over_steps),
 )

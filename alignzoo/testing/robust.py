@@ -32,7 +32,7 @@ CLOSED_FORM = 1e-6
 EXTREMES = (500.0, -500.0, 5000.0, -5000.0)
 
 
-def shapes(subject: Subject) -> None:
+def _shapes(subject: Subject) -> None:
     for configuration, wrapper in _warm(subject):
         for count in (8, 1):
             pairs = _pairs(subject, configuration, count=count)
@@ -54,7 +54,7 @@ def shapes(subject: Subject) -> None:
                 )
 
 
-def gradcheck(subject: Subject) -> None:
+def _gradcheck(subject: Subject) -> None:
     for configuration, wrapper in _warm(subject):
         check_gradient(
             lambda pairs, wrapper=wrapper: wrapper.objective(wrapper.per_pair(logistic(), pairs)),  # type: ignore[misc]
@@ -63,7 +63,7 @@ def gradcheck(subject: Subject) -> None:
         )
 
 
-def weights_are_the_gradient(subject: Subject) -> None:
+def _weights_are_the_gradient(subject: Subject) -> None:
     if type(subject.build(subject.default)).weights is RobustWrapper.weights:
         raise Skipped("weights() is not overridden: it is the gradient by construction")
     for configuration, wrapper in _warm(subject):
@@ -77,7 +77,7 @@ def weights_are_the_gradient(subject: Subject) -> None:
                 )
 
 
-def finite(subject: Subject) -> None:
+def _finite(subject: Subject) -> None:
     for configuration, wrapper in _warm(subject):
         for extreme in EXTREMES:
             for given in ([extreme, 0.7, 0.2, 1.3], [extreme] * 4, [extreme, -extreme, 0.7, 0.2], [extreme]):
@@ -88,7 +88,7 @@ def finite(subject: Subject) -> None:
                 check_finite(results, f"where losses reach {extreme:g}, {configuration}")
 
 
-def permutation(subject: Subject) -> None:
+def _permutation(subject: Subject) -> None:
     order = torch.tensor(ORDER)
     for configuration, wrapper in _warm(subject):
         pairs = _pairs(subject, configuration)
@@ -105,7 +105,7 @@ def permutation(subject: Subject) -> None:
                     )
 
 
-def declared_coupling(subject: Subject) -> None:
+def _declared_coupling(subject: Subject) -> None:
     card, kind = _card(subject.card), type(subject.build(subject.default))
     own_objective = kind.objective is not RobustWrapper.objective
     if own_objective and not card.aggregates:
@@ -140,7 +140,7 @@ def declared_coupling(subject: Subject) -> None:
                 )
 
 
-def declared_fields(subject: Subject) -> None:
+def _declared_fields(subject: Subject) -> None:
     read: list[tuple[Configuration, set[str]]] = []
     for configuration in subject.configurations:
         wrapper, loss = subject.build(configuration), logistic()
@@ -157,15 +157,15 @@ def declared_fields(subject: Subject) -> None:
     check_declared(subject, read)
 
 
-def no_dead_option(subject: Subject) -> None:
+def _no_dead_option(subject: Subject) -> None:
     every_option_matters(subject, lambda a, b: differ(_behaviour(subject, a), _behaviour(subject, b)))
 
 
-def state(subject: Subject) -> None:
+def _state(subject: Subject) -> None:
     check_state(subject, _observe, _all, lent=LENT)
 
 
-def metrics(subject: Subject) -> None:
+def _metrics(subject: Subject) -> None:
     if type(subject.build(subject.default)).metrics is RobustWrapper.metrics:
         raise Skipped("metrics() is not overridden: there is nothing to log")
     check_metrics(subject, _observe, _all, lambda w, pairs: w.metrics(_values(w, pairs), pairs), lent=LENT)
@@ -203,11 +203,11 @@ def _bare(responses: ResponseBatch) -> torch.Tensor:
     return F.softplus(values.index_add(0, own.prompt, -signs * own.logps))
 
 
-def splits(subject: Subject) -> None:
+def _splits(subject: Subject) -> None:
     same_however_cut(subject, in_a_step, two_steps(subject), rule="splits")
 
 
-def ranks(subject: Subject) -> None:
+def _ranks(subject: Subject) -> None:
     same_on_two_ranks(subject, in_a_step, two_steps(subject))
 
 
@@ -273,18 +273,18 @@ def _behaviour(subject: Subject, configuration: Configuration) -> list[torch.Ten
 
 
 RULES = (
-    Rule("declared-fields", "only fields of declared needs are read, and every declared need is", declared_fields),
-    Rule("shapes", "values are (B,), the objective is a scalar, weights are (N,) and detached", shapes, ground=True),
-    Rule("no-dead-option", "every option changes a value, a weight or a gradient", no_dead_option),
-    Rule("state", "state_dict is plain data, and all that a resumed run needs", state),
-    Rule("gradcheck", "the gradient of the objective is that of its value, in float64", gradcheck),
-    Rule("weights-are-the-gradient", "weights of its own are the objective's gradient", weights_are_the_gradient),
-    Rule("finite", "objective, gradient and weights are finite where losses reach ±500 and ±5000", finite),
-    Rule("permutation", "the order of the pairs does not matter", permutation),
-    Rule("declared-coupling", "aggregates and batch_coupled say what the wrapper does", declared_coupling),
+    Rule("declared-fields", "only fields of declared needs are read, and every declared need is", _declared_fields),
+    Rule("shapes", "values are (B,), the objective is a scalar, weights are (N,) and detached", _shapes, ground=True),
+    Rule("no-dead-option", "every option changes a value, a weight or a gradient", _no_dead_option),
+    Rule("state", "state_dict is plain data, and all that a resumed run needs", _state),
+    Rule("gradcheck", "the gradient of the objective is that of its value, in float64", _gradcheck),
+    Rule("weights-are-the-gradient", "weights of its own are the objective's gradient", _weights_are_the_gradient),
+    Rule("finite", "objective, gradient and weights are finite where losses reach ±500 and ±5000", _finite),
+    Rule("permutation", "the order of the pairs does not matter", _permutation),
+    Rule("declared-coupling", "aggregates and batch_coupled say what the wrapper does", _declared_coupling),
     DECLARED_SWAP,
     Rule("around", "per_pair() gives one value for each, whatever the losses read that the card goes around", around),
-    Rule("metrics", "metrics() gives finite numbers, and leaves the method as it was", metrics),
-    Rule("splits", "a step does not depend on how it is cut into micro-batches", splits),
-    Rule("ranks", "two ranks take the step that one takes", ranks),
+    Rule("metrics", "metrics() gives finite numbers, and leaves the method as it was", _metrics),
+    Rule("splits", "a step does not depend on how it is cut into micro-batches", _splits),
+    Rule("ranks", "two ranks take the step that one takes", _ranks),
 )

@@ -15,7 +15,7 @@ from alignzoo.testing.stages import logistic
 from alignzoo.testing.subject import Configuration, Subject
 
 
-def declared_swap(subject: Subject) -> None:
+def _declared_swap(subject: Subject) -> None:
     asked = [(configuration, _watched(subject, configuration).swapped) for configuration in subject.configurations]
     used_as_declared(
         subject,
@@ -46,4 +46,4 @@ def _unwatched(loss: Any, seen: Reads) -> Values:
     return inner
 
 
-DECLARED_SWAP = Rule("declared-swap", "pairs are swapped where it is declared, and only there", declared_swap)
+DECLARED_SWAP = Rule("declared-swap", "pairs are swapped where it is declared, and only there", _declared_swap)

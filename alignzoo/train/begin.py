@@ -102,7 +102,7 @@ def _check_identities(checkpoint: Checkpoint, identities: Mapping[str, str], sou
         if checkpoint.facts.get(what) != identities.get(what):
             raise AlignzooError(
                 f"the {what} of {source} changed since this run started",
-                hint="restore them, or start a new run with another --out",
+                hint="restore it, or start a new run with another --out",
             )
 
 

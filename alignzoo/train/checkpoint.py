@@ -79,12 +79,6 @@ def _identity(path: Path) -> dict[str, Any]:
     return {"size": path.stat().st_size, "digest": file_digest(path)}
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run folder."""
-    found = whole_checkpoints(folder)
-    return found[-1] if found else None
-
-
 def whole_checkpoints(folder: Path) -> list[Path]:
     """All checkpoints whose files have the size that they were written with, oldest first; no content is checked."""
     return [path for path in checkpoints_of(folder) if _is_whole(path)]

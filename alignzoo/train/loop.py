@@ -22,7 +22,6 @@ from alignzoo.data.batches import Batches
 from alignzoo.distributed.sharding import full_state
 from alignzoo.distributed.shards import cut_like, whole, whole_state
 from alignzoo.errors import Interrupted, NonFiniteLossError
-from alignzoo.evaluate.held_out import HeldOut
 from alignzoo.model.weights import trained_weights
 from alignzoo.observers import Observers
 from alignzoo.plan.settings import Settings
@@ -33,6 +32,7 @@ from alignzoo.report import Reporter
 from alignzoo.step.context import StepContext
 from alignzoo.step.controllers import Controllers
 from alignzoo.step.engine import Engine
+from alignzoo.step.held_out import HeldOut
 from alignzoo.step.metrics import name_rows, non_finite, reward_metrics, weight_metrics
 from alignzoo.step.states import plain_state
 from alignzoo.train.checkpoint import Checkpoint, save_checkpoint, whole_checkpoints

@@ -246,10 +246,10 @@ def memory(which: str, *, cpu: bool) -> Figures:
     """The measured peak of a run against what ``alignzoo plan`` predicts from the config."""
     import plan_accuracy
     import torch
+    from alignzoo_estimate.estimate import Hardware, Model, Situation, estimate
+    from alignzoo_estimate.lengths import of_data
+    from alignzoo_estimate.shapes import read_config
 
-    from alignzoo.estimate.estimate import Hardware, Model, Situation, estimate
-    from alignzoo.estimate.lengths import of_data
-    from alignzoo.estimate.shapes import read_config
     from alignzoo.plan.recipe import Layer, flatten
     from alignzoo.plan.resolve import require, resolve
     from alignzoo.report import Reporter

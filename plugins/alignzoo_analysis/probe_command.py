@@ -8,8 +8,9 @@ import click
 
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
-from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table
+from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.cli.flags import flag_layer, given_options, setting_options
+from alignzoo.cli.reporter import ConsoleReporter
 from alignzoo.errors import UsageError
 from alignzoo.plan.resolve import require, resolve
 

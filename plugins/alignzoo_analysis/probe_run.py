@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.data.parts import describe
+from alignzoo.data.probe_rows import PROBE_VALIDATION
 from alignzoo.data.splits import split_by_prompt
 from alignzoo.distributed.process import alone
 from alignzoo.errors import ModelError
@@ -16,7 +17,6 @@ from alignzoo.geometry.subspace import FILE as SELECTION_FILE
 from alignzoo.geometry.subspace import Select, save_selection, select_neurons
 from alignzoo.plan.plan import Plan
 from alignzoo.probe.fit import part_digest, train_probe
-from alignzoo.probe.pairs import PROBE_VALIDATION
 from alignzoo.probe.probe import FACTS_FILE, TENSORS_FILE, Pooling, Probe
 from alignzoo.report import Reporter
 from alignzoo.runs.claim import new_folder

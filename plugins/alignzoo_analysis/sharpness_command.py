@@ -11,8 +11,9 @@ import click
 from alignzoo.base.files import local_path
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
-from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table
+from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.cli.flags import given_options, setting_options, split_trust
+from alignzoo.cli.reporter import ConsoleReporter
 from alignzoo.errors import UsageError
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.planfile import PLAN_FILE, read_plan

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import AscentOptions, Moved, Rho, WeightMover, ascend, lengthened
+from alignzoo.geometry.ascent import Moved, WeightMover, ascend, lengthened
+from alignzoo.geometry.vocabulary import AscentOptions, Rho
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import GeometryCard, Paper, Verified
@@ -55,7 +56,7 @@ CARD = GeometryCard(
     name="asam",
     target=f"{__name__}:ASAM",
     options=ASAMOptions,
-    summary="Adaptive SAM: gradient at the worst point in a ball scaled by the weights",
+    summary="Adaptive SAM: SAM in a ball scaled by the weights",
     formula="ε = ρ·T²g/‖Tg‖, T = |w| + η; step with ∇L(θ + ε)",
     paper=Paper(
         title="ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant Learning of Deep Neural Networks",

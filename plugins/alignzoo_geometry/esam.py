@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import PerturbationOptions, WeightMover, chosen, lengthened, plain
+from alignzoo.geometry.ascent import WeightMover, chosen, lengthened, plain
 from alignzoo.geometry.perturb import norm
+from alignzoo.geometry.vocabulary import PerturbationOptions
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import GeometryCard, Paper, Verified

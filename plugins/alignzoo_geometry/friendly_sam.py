@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from alignzoo.distributed.shards import beside
-from alignzoo.geometry.ascent import Moved, PerturbationOptions, WeightMover, ascend, lengthened
+from alignzoo.geometry.ascent import Moved, WeightMover, ascend, lengthened
+from alignzoo.geometry.vocabulary import PerturbationOptions
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import GeometryCard, Options, Paper, Verified
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import ClimbOptions, WeightMover, both_gradients, combine, grads
+from alignzoo.geometry.ascent import WeightMover, both_gradients, combine, grads
 from alignzoo.geometry.perturb import dot
+from alignzoo.geometry.vocabulary import ClimbOptions
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import GeometryCard, Paper, Verified
 
@@ -53,7 +54,7 @@ CARD = GeometryCard(
     name="gsam",
     target=f"{__name__}:GSAM",
     options=GSAMOptions,
-    summary="GSAM: SAM that also minimises the gap between worst-case and plain loss",
+    summary="GSAM: SAM that also minimises the surrogate gap",
     formula="g_p = ∇L(θ + ρ·g/‖g‖); step with g_p − α·(g − proj_{g_p} g)",
     paper=Paper(title="Surrogate Gap Minimization Improves Sharpness-Aware Training", arxiv="2203.08065"),
     passes=2,

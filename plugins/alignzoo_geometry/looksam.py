@@ -15,18 +15,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from alignzoo.distributed.shards import beside
-from alignzoo.geometry.ascent import (
-    EVERYTHING,
-    GapOptions,
-    Norm,
-    Select,
-    WeightMover,
-    combine,
-    grads,
-    visit,
-    with_radius,
-)
+from alignzoo.geometry.ascent import WeightMover, combine, grads, visit, with_radius
 from alignzoo.geometry.perturb import cosine, dot, norm
+from alignzoo.geometry.vocabulary import EVERYTHING, GapOptions, Norm, Select
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import GeometryCard, Options, Paper, Verified
 

@@ -10,15 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from alignzoo.geometry.ascent import (
-    PerturbationOptions,
-    WeightMover,
-    chosen,
-    gradient_at,
-    lengthened,
-    noise_like,
-    plain,
-)
+from alignzoo.geometry.ascent import WeightMover, chosen, gradient_at, lengthened, plain
+from alignzoo.geometry.draws import noise_like
+from alignzoo.geometry.vocabulary import PerturbationOptions
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import GeometryCard, Verified
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from alignzoo.geometry.ascent import AscentOptions, WeightMover, ascend
+from alignzoo.geometry.ascent import WeightMover, ascend
+from alignzoo.geometry.vocabulary import AscentOptions
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import GeometryCard, Paper, Verified
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import ClimbOptions, WeightMover, both_gradients, combine
+from alignzoo.geometry.ascent import WeightMover, both_gradients, combine
+from alignzoo.geometry.vocabulary import ClimbOptions
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import GeometryCard, Paper, Verified
 

@@ -28,8 +28,10 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from alignzoo.distributed.shards import local
-from alignzoo.geometry.ascent import AscentOptions, Moved, WeightMover, ascend, kth_smallest, lengthened
+from alignzoo.geometry.ascent import Moved, WeightMover, ascend, lengthened
+from alignzoo.geometry.draws import kth_smallest
 from alignzoo.geometry.perturb import norm, total
+from alignzoo.geometry.vocabulary import AscentOptions
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import GeometryCard, Paper, Verified

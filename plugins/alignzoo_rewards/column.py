@@ -19,7 +19,7 @@ from alignzoo.plugin import Options, RewardCard, Verified
 from alignzoo_rewards.sign import Sign
 
 if TYPE_CHECKING:
-    from alignzoo.reward.context import Response
+    from alignzoo.interfaces import Response
 
 
 class ColumnOptions(Options):

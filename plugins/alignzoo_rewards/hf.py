@@ -21,8 +21,8 @@ from alignzoo.plugin import Options, RewardCard, Verified
 from alignzoo_rewards.sign import Sign
 
 if TYPE_CHECKING:
+    from alignzoo.interfaces import Response, RewardContext
     from alignzoo.model.classifier import Scorer
-    from alignzoo.reward.context import Response, RewardContext
 
 
 class HFOptions(Options):

@@ -19,7 +19,7 @@ from alignzoo.lazy import torch
 from alignzoo.plugin import Need, Options, RewardCard, Verified
 
 if TYPE_CHECKING:
-    from alignzoo.reward.context import Response, RewardContext
+    from alignzoo.interfaces import Response, RewardContext
 
 
 class ProbeOptions(Options):

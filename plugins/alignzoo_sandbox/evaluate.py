@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, get_args
 
-from alignzoo.errors import MethodError, contained
+from alignzoo.errors import MethodError
 from alignzoo.lazy import F, torch
-from alignzoo.plugin.faults import describe_error
+from alignzoo.plugin.guard import FOR_THE_TRACEBACK, guarded
 from alignzoo.report import Reporter
 from alignzoo_sandbox.generate import (
     ATTACK_SPLITS,
@@ -146,14 +146,10 @@ def evaluate(
 
 def _verdict(judge: Judge, request: Prompt, answer: str) -> Verdict:
     name = getattr(judge, "__qualname__", repr(judge))
-    try:
-        with contained():
-            verdict = judge(request, answer)
-    except Exception as error:  # third-party code can raise anything
-        raise MethodError(
-            f"judge {name} failed on the answer {answer[:60]!r}: {describe_error(error)}",
-            hint="run again with --debug for the traceback, or use another --judge",
-        ) from error
+    with guarded(
+        f"judge {name} failed on the answer {answer[:60]!r}", hint=f"{FOR_THE_TRACEBACK}, or with another --judge"
+    ):
+        verdict = judge(request, answer)
     if verdict not in get_args(Verdict):
         raise MethodError(f"judge {name} returned {verdict!r}, expected one of {', '.join(get_args(Verdict))}")
     return verdict

@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from alignzoo.geometry.ascent import GapShare, Scope, in_parts, refuse_idle_lengths, warn_if_never
+from alignzoo.geometry.ascent import in_parts, warn_if_never
 from alignzoo.geometry.perturb import cosine, norm
+from alignzoo.geometry.vocabulary import GapShare, Scope, refuse_idle_lengths
 from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Need, Options, Paper, Verified

@@ -10,7 +10,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignzoo.data.formats import LAYOUTS, choose_layout
+from alignzoo.data.formats import choose_layout, layouts
 from alignzoo.data.rows import (
     ROW_TYPES,
     Drop,
@@ -25,6 +25,7 @@ from alignzoo.data.sources import load_rows
 from alignzoo.data.transcripts import parse_transcript, write_transcript
 from alignzoo.errors import DataError, UsageError
 
+LAYOUTS = {layout.name: layout for layout in layouts(own=True)}
 HH = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?\n\nAssistant:"
 PKU = {
     "prompt": "P?",

@@ -16,12 +16,12 @@ from heard import Heard
 from transformers import AutoTokenizer
 
 from alignzoo.data.parts import Parts, load_parts
+from alignzoo.data.probe_rows import check_probe_pairs, set_aside
 from alignzoo.data.tokenise_rows import TokeniseRows
 from alignzoo.errors import DataError
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.plan.settings import Settings
-from alignzoo.probe.pairs import check_probe_pairs, set_aside
 
 
 @pytest.fixture(scope="module")
@@ -269,3 +269,13 @@ def test_nothing_left_to_train_on_is_an_error(tokenizer: Any, tmp_path: Path) ->
     data = write(tmp_path / "a.jsonl", 4)
     with pytest.raises(DataError, match="no pairs are left to train on"):
         load(tokenizer, data=data, eval_data=data)
+
+
+def test_held_out_rows_of_one_prompt_alone_cannot_be_mismatched(tokenizer: Any, tmp_path: Path) -> None:
+    """The training rows have many: the refusal speaks of the held-out ones, and says how to go without."""
+    given: dict[str, Any] = {"data": write(tmp_path / "a.jsonl", 40), "needs": frozenset({"mismatched"})}
+    with pytest.raises(DataError, match=r"the held-out rows \(2\) all have one prompt") as refused:
+        load(tokenizer, **given, eval_share=0.5, eval_pairs=1)
+    assert "--eval-share 0" in str(refused.value.hint)
+    assert load(tokenizer, **given, eval_share=0).partners.keys() == {"train"}
+    assert load(tokenizer, **given, eval_share=0.5).partners.keys() == {"train", "held_out"}

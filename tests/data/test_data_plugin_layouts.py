@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from alignzoo.data.layouts.layout import Layout
+from alignzoo.data.layout import Layout
 from alignzoo.data.rows import Drop, PreferenceRow, RankedRow, UnpairedRow
 from alignzoo.data.tokenise_rows import TokeniseRows
 from alignzoo.errors import DataError

@@ -19,13 +19,13 @@ from alignzoo.data.malformed import refuse_malformed
 from alignzoo.data.mismatch import partners
 from alignzoo.data.parts import Parts, Scores, load_parts
 from alignzoo.data.prepare import prepare
+from alignzoo.data.probe_rows import SAFE, UNKNOWN, UNSAFE, safety_labels
 from alignzoo.data.rows import PreferenceRow
 from alignzoo.data.shapes import SHAPES, label_of, readable
 from alignzoo.data.sources import load_rows
 from alignzoo.data.summary import DataSummary
 from alignzoo.errors import DataError
 from alignzoo.plan.settings import Settings
-from alignzoo.probe.pairs import SAFE, UNKNOWN, UNSAFE, safety_labels
 
 
 def source(shape: str, count: int = 60) -> list[dict[str, Any]]:

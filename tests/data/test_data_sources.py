@@ -15,7 +15,7 @@ from datasets import Dataset, DatasetDict
 
 from alignzoo.data.sources import is_path, load_rows, locate
 from alignzoo.errors import AlignzooError, DataError, UsageError
-from alignzoo.model.load import find_model
+from alignzoo.model.source import find_model
 
 ROWS: list[dict[str, Any]] = [{"chosen": "a x", "rejected": "a y"}, {"chosen": "None", "rejected": "NA"}]
 Jsonl = Callable[..., str]

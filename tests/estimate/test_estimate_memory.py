@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from alignzoo_estimate.estimate import Estimate, Hardware, Model, Situation, estimate
+from alignzoo_estimate.lengths import Data, _mean, _rows, stated
+from alignzoo_estimate.memory import CUDA_CONTEXT, GIB
+from alignzoo_estimate.micro_batch import Lengths
 from datasets import Dataset
 
 from alignzoo.errors import UsageError
-from alignzoo.estimate.estimate import Estimate, Hardware, Model, Situation, estimate
-from alignzoo.estimate.lengths import Data, _mean, _rows, stated
-from alignzoo.estimate.memory import CUDA_CONTEXT, GIB
-from alignzoo.estimate.simulate import Lengths
-from alignzoo.model.load import _with_new_adapter
+from alignzoo.model.adapters import with_new_adapter
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.plan.settings import Settings
@@ -57,7 +57,7 @@ def part(found: Estimate, name: str, moment: str = "head") -> float:
 def test_weights_gradients_and_optimizer_are_those_of_the_real_ones(rank: int, name: str) -> None:
     settings = Settings(optimizer=name, lora_r=rank)
     model = transformers.AutoModelForCausalLM.from_config(CONFIG)
-    model = _with_new_adapter(model, settings) if rank else model
+    model = with_new_adapter(model, settings) if rank else model
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     for weight in trained:
         weight.grad = torch.ones_like(weight)
@@ -178,7 +178,7 @@ def test_lengths_that_are_stated() -> None:
 
 
 def test_changes_are_ranked_and_each_is_what_its_own_estimate_says() -> None:
-    from alignzoo.estimate.advice import changes, together
+    from alignzoo_estimate.advice import changes, together
 
     layers = [Layer("flag", {"model": "a", "data": "b", "packing": False, "reference-cache": False})]
     plan = require(resolve(layers))
@@ -201,7 +201,7 @@ def test_changes_are_ranked_and_each_is_what_its_own_estimate_says() -> None:
 
 
 def test_the_largest_micro_batch_fits_and_a_tenth_more_does_not() -> None:
-    from alignzoo.estimate.advice import largest
+    from alignzoo_estimate.advice import largest
 
     memory = estimated(micro_batch_size=16, batch_size=64).peak.total
     tokens = largest(estimated(Hardware(1, False, memory, None, "none")))

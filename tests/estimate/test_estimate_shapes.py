@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import transformers
+from alignzoo_estimate.shapes import Shapes, empty_model, read_config, shapes_of
 
 from alignzoo.errors import ModelError
-from alignzoo.estimate.shapes import Shapes, empty_model, read_config, shapes_of
 from alignzoo.testing.tiny import CONFIGS, tiny_model
 
 EXPERTS = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from alignzoo_estimate.live import Live
+from alignzoo_estimate.micro_batch import Lengths, Way, merged
+from alignzoo_estimate.shapes import decoder_layers, empty_model
+from alignzoo_estimate.simulate import Simulator, _faked, _run
 
 from alignzoo.data.pack import pack
-from alignzoo.estimate.live import Live
-from alignzoo.estimate.shapes import decoder_layers, empty_model
-from alignzoo.estimate.simulate import Lengths, Simulator, Way, _faked, _run, merged
 from alignzoo.logprobs import attention
 from alignzoo.logprobs.attention import NAME
 

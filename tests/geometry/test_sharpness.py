@@ -15,7 +15,8 @@ from toy import Quadratic, Toy, flat
 from alignzoo import list_methods, load_method
 from alignzoo.errors import UsageError
 from alignzoo.geometry import ascent
-from alignzoo.geometry.ascent import kth_smallest, lengthened
+from alignzoo.geometry.ascent import lengthened
+from alignzoo.geometry.draws import kth_smallest
 from alignzoo.geometry.perturb import norm
 from alignzoo.interfaces import StepLoss
 from alignzoo.step.setup import SetupContext

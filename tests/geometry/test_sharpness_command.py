@@ -17,7 +17,8 @@ from in_process import call_main
 
 import alignzoo
 from alignzoo.errors import AlignzooError
-from alignzoo.model.load import find_model, load_policy
+from alignzoo.model.load import load_policy
+from alignzoo.model.source import find_model
 from alignzoo.model.weights import fingerprint
 from alignzoo.plan.settings import Settings
 from alignzoo.report import Progress

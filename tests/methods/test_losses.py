@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from golden import GOLDEN, golden_pairs
+from trl_dpo import step_of_trl
 
 from alignzoo import list_methods, load_method
 from alignzoo.contract.loss import LossCard
@@ -53,14 +54,6 @@ def test_dpo_is_ln_2_at_the_reference() -> None:
     )
 
 
-def _ids(inputs: Any, row: int, *, response: bool) -> list[int]:
-    """The tokens of a row of TRL's batch: those of its prompt, or of its response."""
-    ids, mask = inputs["input_ids"][row], inputs["completion_mask"][row].bool()
-    real = inputs["attention_mask"][row].bool()
-    found: list[int] = ids[real & (mask if response else ~mask)].tolist()
-    return found
-
-
 @pytest.mark.parametrize(
     ("name", "options", "loss_type", "beta"),
     [
@@ -71,50 +64,9 @@ def _ids(inputs: Any, row: int, *, response: bool) -> list[int]:
 def test_losses_equal_trl(name: str, options: Any, loss_type: str, beta: float, tmp_path: Any) -> None:
     """TRL's own trainer computes its loss on its own batch; we compute ours on the same tokens and weights."""
     pytest.importorskip("trl")
-    import copy
-
-    from alignzoo_sandbox import MODEL_PATH, preference_rows
-    from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import DPOConfig, DPOTrainer
-
-    from alignzoo.logprobs.logps import padded_logps
-    from alignzoo.objective.views import with_constants
-    from alignzoo.testing.tiny import batch_of
-
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
-    policy = AutoModelForCausalLM.from_pretrained(MODEL_PATH, dtype=torch.float32).eval()
-    reference = copy.deepcopy(policy)
-    with torch.no_grad():
-        generator = torch.Generator().manual_seed(0)
-        for parameter in policy.parameters():
-            parameter += 0.02 * parameter.std() * torch.randn(parameter.shape, generator=generator)
-    columns = ("prompt", "chosen", "rejected")
-    rows = [{key: row[key] for key in columns} for row in preference_rows("train", 4)]
-    arguments = DPOConfig(
-        output_dir=str(tmp_path), per_device_train_batch_size=4, loss_type=[loss_type], beta=beta, use_cpu=True,
-        report_to="none", bf16=False, gradient_checkpointing=False, disable_dropout=True,
-    )  # fmt: skip
-    trainer = DPOTrainer(
-        policy, reference, arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
-    )
-    inputs = next(iter(trainer.get_train_dataloader()))
-    theirs = trainer._compute_loss(trainer.model, inputs, return_outputs=False)
-
-    ours_rows = [
-        {
-            "row_id": i,
-            "prompt_ids": _ids(inputs, i, response=False),
-            "response_ids": [_ids(inputs, i, response=True), _ids(inputs, i + 4, response=True)],
-        }
-        for i in range(4)
-    ]
-    batch = batch_of(ours_rows)
-    with torch.no_grad():
-        responses = with_constants(padded_logps(policy, batch), batch, padded_logps(reference, batch), {})
-    pairs = responses.pairs()
-    ours = load_method("loss", name, **options)(pairs.to(dtype=torch.float64)).mean()
-    assert float(ours) == pytest.approx(theirs.item(), rel=2e-6)
+    theirs, responses = step_of_trl(tmp_path, loss_type=[loss_type], beta=beta)
+    ours = load_method("loss", name, **options)(responses.pairs()).mean()
+    assert float(ours) == pytest.approx(theirs, rel=2e-6)
 
 
 def test_simpo_equals_trl() -> None:

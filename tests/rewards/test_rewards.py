@@ -14,12 +14,12 @@ from reward_helpers import by_hand, save_classifier
 from safetensors.torch import load_file
 
 from alignzoo import load_method
+from alignzoo.contract.scoring import Response, RewardContext
 from alignzoo.errors import DataError, ModelError, UsageError
 from alignzoo.model.classifier import load_scorer
 from alignzoo.plugin import registry
 from alignzoo.probe.probe import Probe
 from alignzoo.report import Progress, Reporter
-from alignzoo.reward.context import Response, RewardContext
 from alignzoo.testing import check_method
 from alignzoo.testing.tiny import tiny_model
 

@@ -14,16 +14,17 @@ from accelerate import Accelerator
 from heard import Heard
 
 from alignzoo.base.cache import cache_root
+from alignzoo.contract.scoring import Response, RewardContext
 from alignzoo.data.parts import Parts, Scores, load_parts
 from alignzoo.data.shapes import SHAPES
 from alignzoo.errors import MethodError
-from alignzoo.model.load import find_model, load_tokenizer
+from alignzoo.model.load import load_tokenizer
+from alignzoo.model.source import find_model
 from alignzoo.plan.plan import Method
 from alignzoo.plan.settings import Settings
 from alignzoo.plugin import plugins_from, registry
 from alignzoo.probe.probe import Probe
 from alignzoo.reward import scoring
-from alignzoo.reward.context import Response, RewardContext
 from alignzoo.reward.scoring import _agreement, scored
 
 PLUGIN = """

@@ -19,7 +19,7 @@ from alignzoo.base.files import PARTIAL
 from alignzoo.base.owner import Owner
 from alignzoo.base.stored import sealed, unsealed
 from alignzoo.runs.folder import RUN_FILES, RUN_FOLDERS
-from alignzoo.train.checkpoint import latest_checkpoint, step_of
+from alignzoo.train.checkpoint import step_of, whole_checkpoints
 
 Command = Callable[..., list[str]]
 
@@ -189,9 +189,8 @@ def test_a_stop_after_the_last_step_can_be_resumed(
     monkeypatch.setenv("DURING", "end")
     ended = az(*command(folder, *acting, "--observe", "acting"))
     assert ended.returncode == 130, ended.stderr
-    assert f"resume with: alignzoo run --resume {folder} --plugin" in ended.stderr
-    newest = latest_checkpoint(folder)
-    assert newest is not None
+    assert f"continue with: alignzoo run --resume {folder} --plugin" in ended.stderr
+    newest = whole_checkpoints(folder)[-1]
     assert step_of(newest) == 2
     assert {path.name for path in folder.iterdir()}.isdisjoint({"model", "result.json", ".lock"})
     monkeypatch.setenv("DURING", "nothing")
@@ -206,10 +205,9 @@ def test_when_the_terminal_is_closed_the_step_is_finished_and_saved(
     monkeypatch.setenv("DURING", "hang-up")
     ended = az(*command(tmp_path / "run", *acting, "--observe", "acting"))
     assert ended.returncode == 130, ended.stderr
-    assert "finishing this step and saving" in ended.stderr
-    assert "stopped after step 1 of 2; state saved" in ended.stderr
-    newest = latest_checkpoint(tmp_path / "run")
-    assert newest is not None
+    assert "finishing this step, saving" in ended.stderr
+    assert "stopped after step 1 of 2; the state is saved" in ended.stderr
+    newest = whole_checkpoints(tmp_path / "run")[-1]
     assert step_of(newest) == 1
 
 

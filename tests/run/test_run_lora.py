@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignzoo.errors import ModelError, UsageError
-from alignzoo.model.load import ModelSource, find_model, load_policy, load_tokenizer
+from alignzoo.model.load import load_policy, load_tokenizer
+from alignzoo.model.source import ModelSource, find_model
 from alignzoo.plan.settings import Settings
 
 ADAPTED = {"lora.r": 4, "geometry": "shapo-token", "geometry.interval": 1, "robust": ["drdpo"]}

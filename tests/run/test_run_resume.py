@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from run_helpers import Az, MakeModel, RunFolder, Start, same, strict_json
 
-from alignzoo.train.checkpoint import latest_checkpoint, step_of
+from alignzoo.train.checkpoint import step_of, whole_checkpoints
 
 Command = Callable[..., list[str]]
 HalfDone = Callable[..., tuple[RunFolder, RunFolder]]
@@ -63,10 +63,9 @@ def test_killed_at_any_moment_it_ends_the_same(command: Command, az: Az, start: 
         _, stderr = process.communicate()
         assert process.returncode == -signal.SIGKILL, stderr
         words = ["run", "--resume", str(folder)]
-    newest = latest_checkpoint(folder)
-    assert newest is not None
+    newest = whole_checkpoints(folder)[-1]
     _leave_half_written(folder, newest)
-    assert latest_checkpoint(folder) == newest
+    assert whole_checkpoints(folder)[-1] == newest
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 15, "lo')
     resumed = _finished(az, words)
@@ -106,8 +105,7 @@ def test_asked_to_stop_it_saves_and_exits_130(
     assert f"alignzoo run --resume {folder}" in stderr
     assert "Traceback" not in stderr
     assert strict_json(stdout)["error"]["exit_code"] == 130
-    newest = latest_checkpoint(folder)
-    assert newest is not None
+    newest = whole_checkpoints(folder)[-1]
     assert step_of(newest) == done
     assert not (folder / "model").exists()
     assert not (folder / "result.json").exists()

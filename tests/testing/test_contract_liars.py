@@ -6,6 +6,7 @@ from typing import Any
 
 import heavy_card
 import liars
+import lying_aggregations as aggregations
 import lying_controllers as controllers
 import lying_losses as losses
 import lying_rewards as rewards
@@ -38,6 +39,10 @@ def of_lists(method: type, **facts: Any) -> Card:
 
 def of_chosen(method: type, **facts: Any) -> Card:
     return card(method, reads="chosen", swaps=False, **facts)
+
+
+def of_tokens(method: type, **facts: Any) -> Card:
+    return card(method, needs=frozenset({"token-logps"}), **facts)
 
 
 def sam(method: type, *, passes: int = 2, **facts: Any) -> Card:
@@ -140,6 +145,17 @@ LIES: list[tuple[Card, str, str]] = [
     (of_chosen(losses.ForgetsAfterwards), "state", r"running statistic into state_dict\(\)"),
     (card(losses.OneSided), "around", "a loss that reads responses, since the card says so; found AttributeError"),
     (card(losses.WrapperThatLogsAWord), "metrics", "a finite number as 'largest'"),
+    (card(aggregations.OneNumber), "one-logp-per-response", r"shape \(\)"),
+    (of_tokens(aggregations.Frozen), "gradcheck", "differentiated in the policy's log-probs"),
+    (of_tokens(aggregations.Perplexity), "finite", "inf"),
+    (of_tokens(aggregations.ByTheWidth), "of-its-prompt", "another when the other prompts are taken away"),
+    (of_tokens(aggregations.ShortestOfAll), "of-its-prompt", "another when the other prompts are taken away"),
+    (card(aggregations.ByRank), "any-label", "the same log-probs under the opposite labels"),
+    (card(aggregations.OfThePolicy), "any-model", "responses.logps read"),
+    (card(aggregations.Tail), "one-logp-per-response", "a finite|failed|TypeError|NoneType"),
+    (card(aggregations.Total, needs=frozenset({"token-logps"})), "declared-fields", "'token-logps' to be used"),
+    (of_tokens(aggregations.Drawn), "repeatable", "two evaluations of the same batch"),
+    (card(aggregations.Total, options=aggregations.Power), "no-dead-option", "option 'power' to change something"),
     (card(rewards.OneTooFew), "scores", "a list of 8 scores; found 7 of them"),
     (card(rewards.NotANumber), "scores", "finite numbers; found nan"),
     (card(rewards.Tensors), "scores", "a list of 8 scores; found a Tensor"),

@@ -24,11 +24,11 @@ from alignzoo.testing.tiny import tiny_model
 from alignzoo.train import checkpoint as checkpoints
 from alignzoo.train.checkpoint import (
     Checkpoint,
-    latest_checkpoint,
     load_checkpoint,
     load_latest,
     save_checkpoint,
     step_of,
+    whole_checkpoints,
 )
 from alignzoo.train.metrics import MetricsFile
 
@@ -121,7 +121,7 @@ def test_what_a_killed_save_left_is_not_picked_and_goes_away(tmp_path: Path) -> 
     left = tmp_path / "checkpoints" / f"{PARTIAL}{killed.token}.x" / "step-00000005"
     left.mkdir(parents=True)
     (left / "weights.safetensors").write_bytes(b"half")
-    assert latest_checkpoint(tmp_path) is None
+    assert whole_checkpoints(tmp_path) == []
     clear_leftovers(tmp_path)
     assert not left.parent.exists()
 
@@ -137,7 +137,7 @@ def test_a_full_disk_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(AlignzooError, match="could not save the checkpoint of step 2") as failure:
         save_checkpoint(tmp_path, state(2), keep=1)
     assert f"continue from step 1 with: alignzoo run --resume {tmp_path}" in str(failure.value)
-    assert latest_checkpoint(tmp_path) == good
+    assert whole_checkpoints(tmp_path)[-1] == good
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
 
 

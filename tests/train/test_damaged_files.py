@@ -13,6 +13,7 @@ import torch
 from heard import Heard
 from mutations import damaged
 
+from alignzoo.contract.result import RunResult
 from alignzoo.data.parts import Scores
 from alignzoo.errors import AlignzooError
 from alignzoo.geometry.projections import Projection
@@ -23,7 +24,7 @@ from alignzoo.plan.resolve import require, resolve
 from alignzoo.probe.probe import Probe
 from alignzoo.reference.shards import Values, read_shards, write_shard
 from alignzoo.reward import keep as scores
-from alignzoo.runs.outcome import RunResult, read_before, write_evaluation
+from alignzoo.runs.outcome import read_before, write_evaluation
 from alignzoo.train.checkpoint import Checkpoint, load_latest, save_checkpoint
 from alignzoo.train.metrics import MetricsFile, metrics_digest
 

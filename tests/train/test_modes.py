@@ -13,8 +13,9 @@ import transformers
 from steps import objective
 
 from alignzoo.logprobs.logps import padded_pair_logps
-from alignzoo.model.load import find_model, load_policy
+from alignzoo.model.load import load_policy
 from alignzoo.model.modes import disable_dropout
+from alignzoo.model.source import find_model
 from alignzoo.plan.settings import Settings
 from alignzoo.testing.steps import context
 from alignzoo.testing.tiny import NEOX, SMALL, VOCAB, batch_of, cut, pair_rows, with_adapter

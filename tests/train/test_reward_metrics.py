@@ -10,11 +10,11 @@ from golden import golden_pairs, golden_responses
 
 from alignzoo import load_method
 from alignzoo.contract.responses import ResponseBatch
-from alignzoo.evaluate.held_out import HeldOut
 from alignzoo.objective.objective import Objective
 from alignzoo.objective.terms import Term
 from alignzoo.report import Reporter
-from alignzoo.step.metrics import non_finite, reward_metrics
+from alignzoo.step.held_out import HeldOut
+from alignzoo.step.metrics import non_finite, reward_metrics, weight_metrics
 from alignzoo.testing.steps import Bench, Data
 
 PAIR_FIGURES = {
@@ -106,6 +106,18 @@ def test_of_desirable_responses_alone_there_is_no_margin() -> None:
     given = golden_responses_without_order().rows(slice(0, None, 2))
     found = reward_metrics(term("kto", "responses"), given)
     assert found.keys() == {"rewards/chosen", "logps/chosen"}
+
+
+def test_a_step_without_a_response_to_imitate_has_no_figures_of_one() -> None:
+    """Figures that are not a number would make ``metrics.jsonl`` no JSON."""
+    given = golden_responses_without_order().rows(slice(1, None, 2))
+    assert bool((given.labels == -1).all())  # type: ignore[union-attr]
+    assert reward_metrics(term("sft", "chosen"), given) == {
+        "logps/rejected": pytest.approx(float(given.logps.mean())),
+    }
+    robust = Objective([term("sft", "chosen")], [load_method("robust", "drdpo")])
+    assert float(robust.value(given)) == 0
+    assert weight_metrics(robust, given) == {}
 
 
 def test_rows_with_a_number_that_is_not_finite_are_named_once() -> None:

@@ -10,7 +10,7 @@ from alignzoo.data.rows import Drop, PreferenceRow, RankedRow, UnpairedRow
 from alignzoo.data.shapes import Shape
 
 
-def no_notes(columns: Collection[str]) -> Sequence[str]:
+def _no_notes(columns: Collection[str]) -> Sequence[str]:
     return ()
 
 
@@ -33,4 +33,4 @@ class Layout:
     gives: tuple[str, ...] = ()
     version: str = ""
     shape: Shape = "pairs"
-    notes: Callable[[Collection[str]], Sequence[str]] = no_notes
+    notes: Callable[[Collection[str]], Sequence[str]] = _no_notes

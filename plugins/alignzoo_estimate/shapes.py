@@ -15,8 +15,6 @@ from alignzoo.base.files import local_path
 from alignzoo.errors import ModelError
 from alignzoo.geometry.outputs import has_row_per_input
 
-_GGUF_HINT = "give its config.json or a hub id, or install the package: pip install 'alignzoo[gguf]'"
-
 
 def read_config(name: str, *, trust_remote_code: bool = False) -> Any:
     """The transformers config of a hub id, a folder, a ``config.json``, a ``.gguf`` file or a plugin.
@@ -27,7 +25,7 @@ def read_config(name: str, *, trust_remote_code: bool = False) -> Any:
     from transformers import AutoConfig
 
     from alignzoo.model.explained import explained, quiet
-    from alignzoo.model.load import find_model
+    from alignzoo.model.source import find_model
 
     path = local_path(name)
     if path.is_file() and path.suffix == ".json":

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from alignzoo.estimate.compute import tokens
-from alignzoo.estimate.estimate import Estimate, Hardware, Situation, estimate
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import resolve
+from alignzoo_estimate.compute import tokens
+from alignzoo_estimate.estimate import Estimate, Hardware, Situation, estimate
 
 RANK = 8
 _MANY = 64  # rows in a micro-batch; more gain nothing

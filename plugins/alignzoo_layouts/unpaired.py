@@ -5,9 +5,9 @@ from __future__ import annotations
 from alignzoo.data import fields
 from alignzoo.data.extras import extras
 from alignzoo.data.fields import Row
-from alignzoo.data.layouts.checks import checked, reply_fault
-from alignzoo.data.layouts.layout import Layout
+from alignzoo.data.layout import Layout
 from alignzoo.data.rows import Drop, UnpairedRow
+from alignzoo_layouts.checks import checked, reply_fault
 
 _COMPLETIONS = ("completion", "output")
 
@@ -33,19 +33,18 @@ def _conversational(row: Row) -> UnpairedRow | Drop:
     return reply_fault(completion, "response") or checked(UnpairedRow(prompt, completion, label, **optional))
 
 
-LAYOUTS = (
-    Layout(
-        "unpaired",
-        "prompt, completion (or output): text; label: true/false, 1/0 or chosen/rejected",
-        lambda row: _fits(row, str),
-        _text,
-        shape="unpaired",
-    ),
-    Layout(
-        "unpaired-conversational",
-        "prompt, completion (or output): chat messages; label: true/false, 1/0 or chosen/rejected",
-        lambda row: _fits(row, list),
-        _conversational,
-        shape="unpaired",
-    ),
+UNPAIRED = Layout(
+    "unpaired",
+    "prompt, completion (or output): text; label: true/false, 1/0 or chosen/rejected",
+    lambda row: _fits(row, str),
+    _text,
+    shape="unpaired",
+)
+
+UNPAIRED_CONVERSATIONAL = Layout(
+    "unpaired-conversational",
+    "prompt, completion (or output): chat messages; label: true/false, 1/0 or chosen/rejected",
+    lambda row: _fits(row, list),
+    _conversational,
+    shape="unpaired",
 )

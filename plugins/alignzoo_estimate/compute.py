@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from alignzoo.estimate.simulate import Lengths
+from alignzoo_estimate.micro_batch import Lengths
 
 if TYPE_CHECKING:
-    from alignzoo.estimate.estimate import Situation
+    from alignzoo_estimate.estimate import Situation
 
 ON_GPU, ON_CPU = 0.4, 0.6
 """Assumed utilisation of the matrix-product rate in a step."""

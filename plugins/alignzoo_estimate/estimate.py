@@ -11,17 +11,18 @@ from typing import Any, Literal
 import torch
 
 from alignzoo.errors import ModelError
-from alignzoo.estimate.compute import ON_CPU, ON_GPU, Work, tokens, work
-from alignzoo.estimate.geometry import Copies, copies, passes
-from alignzoo.estimate.lengths import Data
-from alignzoo.estimate.memory import GIB, Moment, moments
-from alignzoo.estimate.optimizers import OptimizerBytes, optimizer_bytes
-from alignzoo.estimate.shapes import Shapes, empty_model, shapes_of
-from alignzoo.estimate.simulate import Bytes, Lengths, Simulator, Way
 from alignzoo.logprobs import attention
 from alignzoo.logprobs.attention import NAME, CannotPack
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.settings import Settings
+from alignzoo_estimate.compute import ON_CPU, ON_GPU, Work, tokens, work
+from alignzoo_estimate.geometry import Copies, copies, passes
+from alignzoo_estimate.lengths import Data
+from alignzoo_estimate.memory import GIB, Moment, moments
+from alignzoo_estimate.micro_batch import Bytes, Lengths, Way
+from alignzoo_estimate.optimizers import OptimizerBytes, optimizer_bytes
+from alignzoo_estimate.shapes import Shapes, empty_model, shapes_of
+from alignzoo_estimate.simulate import Simulator
 
 Sharding = Literal["none", "ddp", "fsdp"]
 
@@ -217,7 +218,7 @@ _KEPT: dict[str, Copies] = {}
 
 
 def _copies(plan: Plan) -> Copies:
-    """As :func:`alignzoo.estimate.geometry.copies`, once per selection of controllers."""
+    """As :func:`alignzoo_estimate.geometry.copies`, once per selection of controllers."""
     key = repr([(method.card.name, method.distribution, method.options) for method in plan.of("geometry")])
     if key not in _KEPT:
         _KEPT[key] = copies(plan)

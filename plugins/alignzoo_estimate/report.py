@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from alignzoo.estimate.advice import Change
-from alignzoo.estimate.estimate import Estimate
+from alignzoo_estimate.advice import Change
+from alignzoo_estimate.estimate import Estimate
 
 
 def report(

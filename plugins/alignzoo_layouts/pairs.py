@@ -7,10 +7,10 @@ from typing import Any
 from alignzoo.data import fields
 from alignzoo.data.extras import extras
 from alignzoo.data.fields import Row
-from alignzoo.data.layouts.checks import checked, reply_fault
-from alignzoo.data.layouts.layout import Layout
+from alignzoo.data.layout import Layout
 from alignzoo.data.rows import Drop, Message, PreferenceRow, is_blank
 from alignzoo.data.transcripts import is_transcript, parse_transcript
+from alignzoo_layouts.checks import checked, reply_fault
 
 
 def _explicit(row: Row) -> PreferenceRow | Drop:
@@ -96,36 +96,39 @@ def _sides_are_transcripts(row: Row) -> bool:
     return is_transcript(row["chosen"]) and is_transcript(row["rejected"])
 
 
-LAYOUTS = (
-    Layout("explicit", "prompt, chosen, rejected: text", lambda row: _typed(row, str, str), _explicit),
-    Layout(
-        "conversational",
-        "prompt, chosen, rejected: chat messages",
-        lambda row: _typed(row, list, list),
-        _conversational,
-    ),
-    Layout(
-        "implicit",
-        "chosen, rejected: text that begins with the same prompt",
-        lambda row: _typed(row, str, None) and not _sides_are_transcripts(row),
-        _implicit,
-    ),
-    Layout(
-        "implicit-conversational",
-        "chosen, rejected: chat messages that begin with the same turns",
-        lambda row: _typed(row, list, None),
-        _implicit_conversational,
-    ),
-    Layout(
-        "hh-rlhf",
-        r"chosen, rejected: transcripts '\n\nHuman: …\n\nAssistant: …'",
-        lambda row: _typed(row, str, None) and _sides_are_transcripts(row),
-        _hh_rlhf,
-    ),
-    Layout(
-        "ultrafeedback",
-        "prompt: text; chosen, rejected: chat messages that begin with it; score_chosen, score_rejected: numbers",
-        lambda row: _typed(row, list, str),
-        _ultrafeedback,
-    ),
+EXPLICIT = Layout("explicit", "prompt, chosen, rejected: text", lambda row: _typed(row, str, str), _explicit)
+
+CONVERSATIONAL = Layout(
+    "conversational",
+    "prompt, chosen, rejected: chat messages",
+    lambda row: _typed(row, list, list),
+    _conversational,
+)
+
+IMPLICIT = Layout(
+    "implicit",
+    "chosen, rejected: text that begins with the same prompt",
+    lambda row: _typed(row, str, None) and not _sides_are_transcripts(row),
+    _implicit,
+)
+
+IMPLICIT_CONVERSATIONAL = Layout(
+    "implicit-conversational",
+    "chosen, rejected: chat messages that begin with the same turns",
+    lambda row: _typed(row, list, None),
+    _implicit_conversational,
+)
+
+HH_RLHF = Layout(
+    "hh-rlhf",
+    r"chosen, rejected: transcripts '\n\nHuman: …\n\nAssistant: …'",
+    lambda row: _typed(row, str, None) and _sides_are_transcripts(row),
+    _hh_rlhf,
+)
+
+ULTRAFEEDBACK = Layout(
+    "ultrafeedback",
+    "prompt: text; chosen, rejected: chat messages that begin with it; score_chosen, score_rejected: numbers",
+    lambda row: _typed(row, list, str),
+    _ultrafeedback,
 )

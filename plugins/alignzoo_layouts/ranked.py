@@ -8,9 +8,9 @@ from typing import Any
 from alignzoo.data import fields
 from alignzoo.data.extras import extras
 from alignzoo.data.fields import Row
-from alignzoo.data.layouts.checks import checked, reply_fault
-from alignzoo.data.layouts.layout import Layout
+from alignzoo.data.layout import Layout
 from alignzoo.data.rows import Drop, FieldError, RankedRow, Text
+from alignzoo_layouts.checks import checked, reply_fault
 
 
 def _fits(row: Row, kind: type) -> bool:
@@ -50,19 +50,18 @@ def _ranked(row: Row, prompt: Text, responses: Sequence[Text]) -> RankedRow | Dr
     return checked(RankedRow(prompt, responses, **optional))
 
 
-LAYOUTS = (
-    Layout(
-        "ranked",
-        "prompt: text; responses: list of texts, best first, or in the order of ranks (lowest is best) or scores",
-        lambda row: _fits(row, str),
-        _text,
-        shape="ranked",
-    ),
-    Layout(
-        "ranked-conversational",
-        "prompt: chat messages; responses: list of lists of chat messages, in order as in ranked",
-        lambda row: _fits(row, list),
-        _conversational,
-        shape="ranked",
-    ),
+RANKED = Layout(
+    "ranked",
+    "prompt: text; responses: list of texts, best first, or in the order of ranks (lowest is best) or scores",
+    lambda row: _fits(row, str),
+    _text,
+    shape="ranked",
+)
+
+RANKED_CONVERSATIONAL = Layout(
+    "ranked-conversational",
+    "prompt: chat messages; responses: list of lists of chat messages, in order as in ranked",
+    lambda row: _fits(row, list),
+    _conversational,
+    shape="ranked",
 )

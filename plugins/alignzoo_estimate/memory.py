@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from alignzoo.estimate.simulate import Bytes
+from alignzoo_estimate.micro_batch import Bytes
 
 if TYPE_CHECKING:
-    from alignzoo.estimate.estimate import Situation
+    from alignzoo_estimate.estimate import Situation
 
 GIB = 2.0**30
 FP32, BF16 = 4, 2

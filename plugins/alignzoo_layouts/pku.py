@@ -7,9 +7,9 @@ from collections.abc import Collection
 from alignzoo.data import fields
 from alignzoo.data.extras import extras
 from alignzoo.data.fields import Row
-from alignzoo.data.layouts.checks import checked
-from alignzoo.data.layouts.layout import Layout
+from alignzoo.data.layout import Layout
 from alignzoo.data.rows import Drop, PreferenceRow
+from alignzoo_layouts.checks import checked
 
 _SAFETY = ("is_response_0_safe", "is_response_1_safe")
 
@@ -39,7 +39,7 @@ def _fits(row: Row) -> bool:
     return texts and isinstance(row.get(_label_column(row)), int)
 
 
-LAYOUT = Layout(
+PKU_SAFERLHF = Layout(
     "pku-saferlhf",
     "prompt, response_0, response_1: text; safer_response_id or better_response_id: 0 or 1; "
     "is_response_0_safe, is_response_1_safe: true/false",

@@ -11,10 +11,10 @@ import numpy as np
 from alignzoo.data.columns import list_lengths, nested_lengths
 from alignzoo.data.mismatch import places
 from alignzoo.errors import UsageError
-from alignzoo.estimate.simulate import Lengths
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.settings import Settings
 from alignzoo.report import Reporter
+from alignzoo_estimate.micro_batch import Lengths
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -102,7 +102,8 @@ def of_data(plan: Plan, report: Reporter) -> Data:
         ModelError: the model has no tokenizer.
     """
     from alignzoo.data.parts import load_parts
-    from alignzoo.model.load import find_model, load_tokenizer
+    from alignzoo.model.load import load_tokenizer
+    from alignzoo.model.source import find_model
 
     settings = plan.settings
     tokenizer = load_tokenizer(find_model(settings.model), settings)

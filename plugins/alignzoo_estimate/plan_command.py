@@ -9,17 +9,18 @@ import click
 
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
-from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table
+from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.cli.flags import PlanCommand, plan_layers, recipe_option, run_options
+from alignzoo.cli.reporter import ConsoleReporter
 from alignzoo.errors import ModelError, UsageError
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.plan.settings import EMBEDDED
 
 if TYPE_CHECKING:
-    from alignzoo.estimate.estimate import Hardware
-    from alignzoo.estimate.lengths import Data
     from alignzoo.plan.plan import Plan
+    from alignzoo_estimate.estimate import Hardware
+    from alignzoo_estimate.lengths import Data
 
 _TOKENS = click.IntRange(min=1)
 _ABOVE_0 = click.FloatRange(min=0, min_open=True)
@@ -62,24 +63,24 @@ def command(ctx: click.Context, as_json: bool, **words: Any) -> None:
     layers = _layers(ctx)
     plan = require(resolve(layers, distributed=sharding))
     _check_words(plan, words)
-    from alignzoo.estimate.estimate import Model, Situation, estimate
-    from alignzoo.estimate.shapes import read_config
     from alignzoo.model.positions import fitted
+    from alignzoo_estimate.estimate import Model, Situation, estimate
+    from alignzoo_estimate.shapes import read_config
 
     try:
         config = read_config(plan.settings.model, trust_remote_code=plan.settings.trust_remote_code)
         model = Model(config)
-    except ModelError as error:  # nothing has been run: the words are wrong
+    except ModelError as error:  # nothing has run yet, so this is a usage error
         raise UsageError(error.message, hint=error.hint) from error
     plan = fitted(plan, config, ConsoleReporter())
     settings = plan.settings
     data = _data(plan, words, named=any("data" in layer.values for layer in layers if layer.origin != _ASSUMED))
     found = estimate(Situation(plan, model, _hardware(words, sharding, settings.precision == "bf16"), data))
-    from alignzoo.estimate.advice import changes, largest, together
+    from alignzoo_estimate.advice import changes, largest, together
 
     advice = changes(found, layers) if found.fits is False else []
     path = together(found, layers) if found.fits is False and not any(one.estimate.fits for one in advice) else []
-    from alignzoo.estimate.report import report
+    from alignzoo_estimate.report import report
 
     facts = report(found, words["steps"] or settings.max_steps, advice, path, largest(found))
     if as_json:
@@ -135,7 +136,7 @@ def _check_words(plan: Plan, words: dict[str, Any]) -> None:
 
 
 def _data(plan: Plan, words: dict[str, Any], *, named: bool) -> Data:
-    from alignzoo.estimate.lengths import of_data, stated
+    from alignzoo_estimate.lengths import of_data, stated
 
     given = [words[name] for name in ("prompt_tokens", "response_tokens", "longest")]
     said = [value is not None for value in given]
@@ -155,8 +156,8 @@ def _data(plan: Plan, words: dict[str, Any], *, named: bool) -> Data:
 
 
 def _hardware(words: dict[str, Any], sharding: Any, bf16: bool) -> Hardware:
-    from alignzoo.estimate.compute import measured_rate
-    from alignzoo.estimate.estimate import GIB, Hardware
+    from alignzoo_estimate.compute import measured_rate
+    from alignzoo_estimate.estimate import GIB, Hardware
 
     memory = words["gpu_memory"]
     if words["gpus"] is None and memory is None:
@@ -173,7 +174,7 @@ def _hardware(words: dict[str, Any], sharding: Any, bf16: bool) -> Hardware:
 
 
 def _show(facts: dict[str, Any]) -> None:
-    from alignzoo.estimate.memory import GIB
+    from alignzoo_estimate.memory import GIB
 
     parameters, step, memory = facts["parameters"], facts["step"], facts["memory"]
     print_lines(f"{facts['model']}: {facts['sentence']}", "")
@@ -235,7 +236,7 @@ def duration(seconds: float) -> str:
 
 
 def _verdict(facts: dict[str, Any]) -> list[str]:
-    from alignzoo.estimate.memory import GIB
+    from alignzoo_estimate.memory import GIB
 
     peak, memory = facts["memory"]["peak"] / GIB, facts["devices"]["memory"]
     most, size = next(part for part in _by_size(facts["memory"]) if not part[0].startswith("allocator"))

@@ -91,9 +91,9 @@ def _controller(method: Method) -> Any:
 
 def _bytes(controller: Any, *, companion: bool = False) -> tuple[float, float, float]:
     """Bytes kept after some steps, at the peak, and of the trained weights."""
-    from alignzoo.estimate.simulate import Live
     from alignzoo.testing.stages import mean_goal
     from alignzoo.testing.steps import Bench
+    from alignzoo_estimate.simulate import Live
 
     bench = Bench()
     weights = [weight for weight in bench.policy.parameters() if weight.requires_grad]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from alignzoo.estimate.simulate import Live
 from alignzoo.plan.settings import Settings
+from alignzoo_estimate.simulate import Live
 
 _SIDE = 512
 
