@@ -184,7 +184,7 @@ def test_hf_names_the_model_whose_scores_are_not_finite(tmp_path: Path) -> None:
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
-    with pytest.raises(ModelError, match=r"the reward model .*broken gives nan for row 0"):
+    with pytest.raises(ModelError, match=r"the reward model .*broken returned nan for row 0"):
         ready("hf", model=str(folder)).scores(GIVEN)
 
 
