@@ -212,7 +212,7 @@ def test_damaged_scores_are_made_anew(train: Train, counting: Any) -> None:
         heard = Heard()
         again = train(report=heard, **words)
         assert len(asked()) == 2 * once
-        assert [w for w in heard.warnings if "are damaged (its content is not what was written); scoring again" in w]
+        assert [w for w in heard.warnings if "are corrupt (its content is not what was written); scoring again" in w]
         for path in kept() - before:
             path.write_bytes(path.read_bytes()[:40])
         assert train(**words).column("loss") == again.column("loss") == first.column("loss")
