@@ -66,7 +66,7 @@ def test_hf_without_a_template_reads_plain_text(tmp_path: Path) -> None:
     reward = ready("hf", model=str(folder))
     expected = [by_hand(folder, str(r.prompt), str(r.reply), template=False) for r in GIVEN[:2]]
     assert reward.scores(GIVEN[:2]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    with pytest.raises(ModelError, match=r"chat messages, and the tokenizer of .*plain has no chat template"):
+    with pytest.raises(ModelError, match=r"chat messages, but the tokenizer of .*plain has no chat template"):
         reward.scores(GIVEN[2:])
 
 
@@ -150,7 +150,9 @@ def test_options_without_a_meaning_are_refused() -> None:
         assert load_method("reward", name, sign="-1", **options).options.sign == -1
     with pytest.raises(UsageError, match=r"--reward.model: string should have at least 1 character"):
         load_method("reward", "hf", model="")
-    with pytest.raises(UsageError, match=r"^--reward hf needs --reward.model: hub id or folder of a classifier"):
+    with pytest.raises(
+        UsageError, match=r"^--reward hf needs --reward.model: hub id or folder of a sequence classifier"
+    ):
         load_method("reward", "hf")
 
 
@@ -182,7 +184,7 @@ def test_hf_names_the_model_whose_scores_are_not_finite(tmp_path: Path) -> None:
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
-    with pytest.raises(ModelError, match=r"the reward model .*broken gives nan for row 0"):
+    with pytest.raises(ModelError, match=r"the reward model .*broken returned nan for row 0"):
         ready("hf", model=str(folder)).scores(GIVEN)
 
 
