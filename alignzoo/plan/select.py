@@ -1,4 +1,4 @@
-"""From layered words to the methods of a run: compositions taken apart, defaults, options with where they came from.
+"""From layers of settings to a run's methods: expands compositions, adds defaults, and collects options with origins.
 
 The one way from words to methods: ``resolve`` makes a plan of it, a command line makes its flags of it.
 """
@@ -162,11 +162,11 @@ class _Selecting:
                 self.found.picks[kind].append(pick)
         elif method in inside:
             self.found.problems.append(
-                UsageError(f"the composition {inside[0].name} stands for itself: {inside[0].flags()}")
+                UsageError(f"the composition {inside[0].name} contains itself: {inside[0].flags()}")
             )
         elif method is not None:
             if not inside:
-                self.found.notes.append(f"--{kind} {method.name} stands for {method.flags()}")
+                self.found.notes.append(f"--{kind} {method.name} is short for {method.flags()}")
             home = self.registry.distribution_of(method)
             for part_kind, parts in method.parts.items():
                 also = {*called, method.name} if part_kind == kind else set[str]()
@@ -187,7 +187,7 @@ class _Selecting:
                 named = f"--{kind.name} {pick.card.name}"
                 self.found.problems.append(
                     IncompatibleError(
-                        f"{by.name} already means {named}, so --{kind.name} {rivals[0]} does not fit",
+                        f"{by.name} already implies {named}, so it cannot be combined with --{kind.name} {rivals[0]}",
                         hint=f"name the parts yourself: {by.flags()}",
                     )
                 )
@@ -226,12 +226,12 @@ class _Selecting:
                 picks += [Pick(card, {card.name, name})] if isinstance(card, Card) else []
 
     def _idle(self, kind: Kind, card: Card) -> UsageError:
-        """A method that nothing in this run needs."""
+        """The error for a method that nothing in this run needs."""
         cards = [card for _, card in self.registry.entries() if isinstance(card, Card) and card.kind != kind.name]
         readers = [f"--{card.kind} {card.name}" for card in cards if default_needs(card) & kind.serves]
         return UsageError(
-            f"--{kind.name} {card.name} does nothing here: no method of this run needs a {kind.noun}",
-            hint=f"add one that does ({', '.join(readers)}), or leave it out",
+            f"--{kind.name} {card.name} has no effect here: no method of this run needs a {kind.noun}",
+            hint=f"add a method that does ({', '.join(readers)}), or leave it out",
         )
 
     def _build(self, kind: Kind) -> None:

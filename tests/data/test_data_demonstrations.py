@@ -71,7 +71,7 @@ def test_a_first_row_whose_label_is_null_does_not_make_unpaired_rows_demonstrati
 
 def test_a_whole_conversation_beside_prompt_and_completion_is_ambiguous() -> None:
     rows = Dataset.from_list([{**TEXT, **WHOLE}])
-    with pytest.raises(DataError, match="prompt-completion and messages|messages and prompt-completion"):
+    with pytest.raises(DataError, match=r"prompt-completion and messages|messages and prompt-completion"):
         choose_layout(rows)
     assert choose_layout(rows, "messages").name == "messages"
 

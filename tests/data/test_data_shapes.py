@@ -21,7 +21,7 @@ from alignzoo.data.parts import Parts, Scores, load_parts
 from alignzoo.data.prepare import prepare
 from alignzoo.data.probe_rows import SAFE, UNKNOWN, UNSAFE, safety_labels
 from alignzoo.data.rows import PreferenceRow
-from alignzoo.data.shapes import SHAPES, label_of, readable
+from alignzoo.data.shapes import NOUNS, SHAPES, label_of, readable
 from alignzoo.data.sources import load_rows
 from alignzoo.data.summary import DataSummary
 from alignzoo.errors import DataError
@@ -180,10 +180,10 @@ def test_a_loss_is_refused_what_it_cannot_read(reads: Any, shape: Any, gpt2: Any
     if shape in TABLE[reads]:
         assert load(gpt2, data, needs, {"some-loss": reads}).shape == shape
         return
-    with pytest.raises(DataError, match=f"a.jsonl: --loss some-loss cannot train on {shape} rows") as error:
+    with pytest.raises(DataError, match=f"a.jsonl: --loss some-loss cannot train on {NOUNS[shape]} ") as error:
         load(gpt2, data, needs, {"some-loss": reads})
-    assert "or give " in str(error.value.hint)
-    assert shape not in str(error.value.hint).split("or give")[1]
+    assert "or use " in str(error.value.hint)
+    assert shape not in str(error.value.hint).split("or use")[1]
 
 
 def test_responses_without_their_labels_are_read_from_any_shape() -> None:
@@ -196,12 +196,12 @@ def test_labels_follow_from_the_shape() -> None:
 
 
 def test_one_label_alone_is_warned_of_and_nothing_to_imitate_refused(gpt2: Any, tmp_path: Path) -> None:
-    for label, said in ((True, "nothing undesirable to set against"), (False, "nothing desirable to set against")):
+    for label, said in ((True, "no undesirable responses to contrast"), (False, "no desirable responses to contrast")):
         data = write(tmp_path / "a.jsonl", [{**row, "label": label} for row in source("unpaired")])
         heard = Heard()
         load(gpt2, data, {"labels"}, {"kto": "responses"}, heard)
         assert any(said in warning for warning in heard.warnings)
-    with pytest.raises(DataError, match="--loss sft trains on desirable responses, and none of the"):
+    with pytest.raises(DataError, match="--loss sft trains on desirable responses, but none of the"):
         load(gpt2, data, (), {"sft": "chosen"})
     heard = Heard()
     load(gpt2, write(tmp_path / "b.jsonl", source("unpaired")), {"labels"}, {"kto": "responses"}, heard)
@@ -210,7 +210,7 @@ def test_one_label_alone_is_warned_of_and_nothing_to_imitate_refused(gpt2: Any, 
 
 def test_held_out_data_of_another_shape_is_refused(gpt2: Any, tmp_path: Path) -> None:
     files = {shape: write(tmp_path / f"{shape}.jsonl", source(shape)) for shape in SHAPES}
-    with pytest.raises(DataError, match=r"has unpaired rows, and --data .* has pairs"):
+    with pytest.raises(DataError, match=r"has unpaired rows, but --data .* has pairs"):
         load(gpt2, files["pairs"], eval_data=files["unpaired"])
 
 
@@ -225,7 +225,7 @@ def test_held_out_data_of_another_shape_is_refused(gpt2: Any, tmp_path: Path) ->
 def test_a_column_that_is_missing_is_named_as_the_source_would_have_it(
     shape: str, need: str, column: str, gpt2: Any, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=rf"needs {need}, and the data has no {column}\n"):
+    with pytest.raises(DataError, match=rf"needs {need}, but the data has no {column}\n"):
         load(gpt2, write(tmp_path / "a.jsonl", source(shape)), {need})
 
 
