@@ -136,11 +136,11 @@ def canonical(row: SourceRow) -> PromptRow:
     """A layout's row in the canonical form."""
     shared: dict[str, Any] = {"prompt": row.prompt, "transcript": row.transcript, "group": row.group}
     if isinstance(row, UnpairedRow | DemonstrationRow):
-        labelled = isinstance(row, UnpairedRow)
+        label = None if isinstance(row, DemonstrationRow) else 1 if row.label else -1
         return PromptRow(
-            "unpaired" if labelled else "demonstrations",
+            "demonstrations" if label is None else "unpaired",
             responses=(row.completion,),
-            label=(1 if row.label else -1) if labelled else None,
+            label=label,
             safe=None if row.safe is None else (row.safe,),
             score=None if row.score is None else (row.score,),
             **shared,

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from datasets import Dataset
 from run_helpers import MakeModel, RunFolder, Train, plain_rows, same, write_rows
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from alignzoo.data.prepare import prepare
 from alignzoo.errors import DataError
 
 ROWS = 24
@@ -84,3 +88,29 @@ def test_micro_batches_and_packing_change_nothing(fine_tune: Any, mean: str) -> 
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert losses[2] == pytest.approx(losses[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["text", "chat"])
+def test_tokens_and_the_loss_of_the_first_step_are_trls(
+    fine_tune: Any, make_model: MakeModel, name: str, tmp_path: Path
+) -> None:
+    trl = pytest.importorskip("trl")
+    rows = {"text": text, "chat": chat}[name]()
+    run = fine_tune(rows, name, **{"loss.mean": "tokens", "eval_share": 0.0, "batch_size": ROWS})
+    folder = make_model(chat_template=False, name="plain") if name == "text" else make_model()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    trainer = trl.SFTTrainer(
+        AutoModelForCausalLM.from_pretrained(folder),
+        args=trl.SFTConfig(output_dir=str(tmp_path / "trl"), use_cpu=True, report_to=[], bf16=False),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    made = prepare(Dataset.from_list(rows), tokenizer, max_length=512, max_prompt_length=256).dataset
+    for theirs, ours in zip(trainer.train_dataset, made, strict=True):
+        prompt, [response] = ours["prompt_ids"], ours["response_ids"]
+        assert theirs["input_ids"] == [*prompt, *response]
+        assert theirs["labels"] == [*[-100] * len(prompt), *response]
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    with torch.no_grad():
+        expected = trainer.compute_loss(trainer.model.eval(), batch)
+    assert run.metrics[0]["loss"] == pytest.approx(float(expected), rel=1e-5)
