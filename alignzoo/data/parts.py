@@ -129,10 +129,7 @@ def load_parts(
     """
     prepared = prepare_rows(settings, tokenizer)
     describe(prepared, report)
-    check_shape(prepared, reads, needs, settings.data)
-    check_noise(settings.label_noise, prepared.shape, settings.data)
-    if "probe" in needs:
-        check_safety_known(prepared.dataset, prepared.shape, settings.data)
+    _check_shape(prepared, reads, needs, settings)
     summaries, highest_id, other = {"train": prepared.summary}, prepared.highest_id, prepared
     own = data_of(settings.data, registry())
     if settings.eval_data is not None or (own is not None and own.held_out):
@@ -171,6 +168,13 @@ def load_parts(
         partners=_partners(train, held_out, settings.max_length) if "mismatched" in needs else {},
         train_identity=rows_identity([trained])[:16],
     )
+
+
+def _check_shape(prepared: Prepared, reads: Mapping[str, Reads], needs: Collection[Need], settings: Settings) -> None:
+    check_shape(prepared, reads, needs, settings.data)
+    check_noise(settings.label_noise, prepared.shape, settings.data)
+    if "probe" in needs:
+        check_safety_known(prepared.dataset, prepared.shape, settings.data)
 
 
 def _prepare_held_out(settings: Settings, tokenizer: Any, shape: Shape, report: Reporter) -> Prepared:
