@@ -43,6 +43,19 @@ def check_shape(prepared: Prepared, reads: Mapping[str, Reads], needs: Collectio
         )
 
 
+def check_noise(rate: float, shape: Shape, source: str) -> None:
+    """Reject label noise on rows without a label or an order.
+
+    Raises:
+        DataError: names the shape.
+    """
+    if rate > 0 and shape == "demonstrations":
+        raise DataError(
+            f"{source}: --label-noise {rate} gives rows the opposite label, but demonstrations have no labels",
+            hint="leave out --label-noise, or use pairs, ranked rows or unpaired rows",
+        )
+
+
 def check_columns(needs: Collection[Need], rows: Dataset, shape: Shape, source: str) -> None:
     """Reject rows without a column that a method needs.
 
