@@ -130,8 +130,8 @@ def test_radius_gap_has_nowhere_to_go_from_a_loss_of_0_or_a_flat_one() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "complaint"),
     [
-        ("sam", {"radius": "gap", "rho": 0.1}, "rho does nothing with radius gap"),
-        ("looksam", {"radius": "gap", "rho": 0.1}, "rho does nothing with radius gap"),
+        ("sam", {"radius": "gap", "rho": 0.1}, "rho has no effect with radius gap"),
+        ("looksam", {"radius": "gap", "rho": 0.1}, "rho has no effect with radius gap"),
         ("sam", {"gap_share": 0.1}, "gap_share has no effect with radius normalized"),
         ("gsam", {"radius": "gap", "gap_share": 0}, "greater than 0"),
         ("random", {"radius": "gap"}, "radius"),

@@ -266,10 +266,10 @@ def test_running_statistics_without_coupling_take_no_extra_forward_and_move_afte
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (None, "gave None"),
+        (None, "returned None"),
         ({"a": "b"}, "returned a str as 'a'"),
-        ({3: 1.0}, "returned a int as a name"),
-        ({"a": torch.zeros(2)}, r"gave shape \(2,\) as 'a'"),
+        ({3: 1.0}, "returned an int as a name"),
+        ({"a": torch.zeros(2)}, r"returned shape \(2,\) as 'a'"),
     ],
 )
 def test_metrics_that_are_none_are_said_of_the_method(given: Any, words: str) -> None:
