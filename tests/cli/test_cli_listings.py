@@ -133,7 +133,7 @@ def test_compat_says_why_and_what_it_costs(az_here: Az) -> None:
     text = az_here(*words, "--batch-size", "64", "--micro-batch-size", "16").stdout
     assert text.startswith("works: --loss dpo --robust drdpo --geometry shapo-token\n")
     assert "--loss drdpo is short for --loss dpo --robust drdpo" in text
-    assert "loss dpo needs log-probs of the reference" in text
+    assert "loss dpo needs reference log-probs: computed once before training" in text
     assert "4 micro-batches" in text
     assert "2 forward-backward passes" in text
     assert "if --tokens-per-micro-batch splits it" in az_here(*words, "--tokens-per-micro-batch", "900").stdout
@@ -164,6 +164,10 @@ def test_compat_says_why_not(az_here: Az, words: list[str], environment: dict[st
     assert said in facts["problems"][0]["hint"]
 
 
+UNPAIRED = {"kto": "responses", "pl-dpo": "lists", "sft": "chosen"}
+"""The losses that do not read pairs, by what they read."""
+
+
 def test_compat_without_methods_is_the_table_of_all(az_here: Az) -> None:
     kinds = ("loss", "robust", "geometry")
     cards = {kind: [m.name for m in list_methods(kind) if hasattr(m, "target")] for kind in kinds}
@@ -171,11 +175,18 @@ def test_compat_without_methods_is_the_table_of_all(az_here: Az) -> None:
     assert [line for line in text if line.startswith("loss ")] == [f"loss {loss}" for loss in cards["loss"]]
     assert text[1].split() == ["geometry", "no", "wrapper", *cards["robust"]]
     rows = [line.split() for line in text]
-    assert rows.count(["sam", *["ok"] * (1 + len(cards["robust"]))]) == len(cards["loss"])
+    assert cards["robust"] == ["drdpo", "soft-label"]
+    assert rows.count(["sam", "ok", "ok", "ok"]) == len(cards["loss"]) - len(UNPAIRED)
+    assert [row[1:4] for row in rows if row[:1] == ["sam"] and "no" in row] == [["ok", "ok", "no"]] * len(UNPAIRED)
+    for loss, reads in UNPAIRED.items():
+        assert any(
+            f"'soft-label' wraps losses that read pairs, but loss '{loss}' reads {reads}" in line for line in text
+        )
     assert max(len(line) for line in text if not line.startswith("[")) <= 80
     under = az_here("compat", ACCELERATE_USE_DEEPSPEED="true").stdout
     assert "no [1]" in under
     assert "[1] runs under DeepSpeed are not supported" in under
     combinations = json.loads(az_here("compat", "--json").stdout)["combinations"]
     assert len(combinations) == len(cards["loss"]) * (1 + len(list_methods("robust"))) * len(cards["geometry"])
-    assert [one for one in combinations if not one["ok"]] == []
+    refused = [(one["loss"], one["robust"], one["geometry"]) for one in combinations if not one["ok"]]
+    assert sorted(refused) == sorted((loss, ["soft-label"], name) for loss in UNPAIRED for name in cards["geometry"])
