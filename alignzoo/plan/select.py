@@ -6,7 +6,7 @@ The one way from words to methods: ``resolve`` makes a plan of it, a command lin
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,11 +30,13 @@ class Pick:
 
     Attributes:
         called: the names that stand for it in these words: its own, an alias, that of a composition.
+        by: the composition it is a part of, the outermost one; None if it was named itself.
         method: None while its options are not built, or where they cannot be.
     """
 
     card: Card
     called: set[str] = field(default_factory=set)
+    by: Composition | None = None
     method: Method | None = None
 
     @property
@@ -132,10 +134,13 @@ class _Selecting:
 
     def _take_named(self) -> None:
         """What the words name, each composition replaced by its parts."""
-        brought: dict[str, list[tuple[Pick, Composition]]] = {kind: [] for kind in KINDS}
+        brought: dict[str, list[Pick]] = {kind: [] for kind in KINDS}
         for kind_name in KINDS:
             for name in self._names(kind_name):
                 self._take(kind_name, name, {name}, brought, ())
+        for kind in KINDS.values():
+            if kind.multiplicity == "mixture":
+                self._lead(kind, brought)
         for kind in KINDS.values():
             self._join(kind, brought[kind.name])
 
@@ -149,15 +154,15 @@ class _Selecting:
         kind: str,
         name: str,
         called: set[str],
-        brought: dict[str, list[tuple[Pick, Composition]]],
+        brought: dict[str, list[Pick]],
         inside: tuple[Composition, ...],
     ) -> None:
         """One name: its method, or the parts of its composition."""
         method = self._find(kind, name)
         if isinstance(method, Card):
-            pick = Pick(method, {method.name, *called})
+            pick = Pick(method, {method.name, *called}, inside[0] if inside else None)
             if inside and kind != inside[0].kind:
-                brought[kind].append((pick, inside[0]))
+                brought[kind].append(pick)
             else:
                 self.found.picks[kind].append(pick)
         elif method in inside:
@@ -174,32 +179,77 @@ class _Selecting:
                     at_home = self.registry.at_home(part_kind, part, home)
                     self._take(part_kind, at_home, also | {at_home}, brought, (*inside, method))
 
-    def _join(self, kind: Kind, brought: Sequence[tuple[Pick, Composition]]) -> None:
+    def _lead(self, kind: Kind, brought: Mapping[str, Sequence[Pick]]) -> None:
+        """Put first the method of a composition that also names what goes around it, as that goes around the first one
+        alone."""
+        picks = self.found.picks[kind.name]
+        around = [name for name, other in KINDS.items() if other.around_first]
+        inner = [pick.by for name in around for pick in brought[name] if pick.by and pick.by.kind == kind.name]
+        leaders = list({by.name: by for by in inner}.values())
+        if not leaders:
+            return
+        if len(leaders) > 1:
+            self.found.problems.append(_two_leaders(kind, leaders))
+            return
+        (by,) = leaders
+        own, others = ([pick for pick in picks if (pick.by is by) is is_own] for is_own in (True, False))
+        if not own or picks[0].by is by:
+            return
+        first, named = others[0].card.name, [f"--{n} {pick.card.name}" for n in around for pick in self.found.picks[n]]
+        if named:
+            self.found.problems.append(
+                IncompatibleError(
+                    f"--{kind.name} {by.name} stands for {by.flags()}, and {named[0]} is named beside {first}, the "
+                    f"first {kind.noun}: both go around the first {kind.noun}, and there is one",
+                    hint=f"put --{kind.name} {by.name} before --{kind.name} {first}, so that both go around "
+                    f"{own[0].card.name}; or leave out {named[0]}",
+                )
+            )
+            return
+        self.found.notes.append(
+            f"{own[0].card.name} goes first: what {by.name} names with it applies to the first {kind.noun}"
+        )
+        picks[:] = [*own, *others]
+
+    def _join(self, kind: Kind, brought: Sequence[Pick]) -> None:
         """The parts that compositions of other kinds bring, put to what was named: in front of a stack; elsewhere they
         may not meet another one."""
         picks = self.found.picks[kind.name]
         there = [pick.card for pick in picks]
-        new = [(pick, by) for pick, by in brought if pick.card not in there]
+        new = [pick for pick in brought if pick.card not in there]
         room = kind.multiplicity == "stack"
-        for pick, by in new:
+        for pick in new:
+            assert pick.by is not None
             rivals = [] if room else [p.card.name for p in picks if is_companion(p.card) == is_companion(pick.card)]
             if rivals and not is_companion(pick.card):
                 named = f"--{kind.name} {pick.card.name}"
                 self.found.problems.append(
                     IncompatibleError(
-                        f"{by.name} already means {named}, so --{kind.name} {rivals[0]} does not fit",
-                        hint=f"name the parts yourself: {by.flags()}",
+                        f"{pick.by.name} already means {named}, so --{kind.name} {rivals[0]} does not fit",
+                        hint=f"name the parts yourself: {pick.by.flags()}",
                     )
                 )
-        picks[:0] = [pick for pick, _ in new]
+        picks[:0] = new
 
     def _find(self, kind: str, name: str) -> Card | Composition | None:
         try:
             return self.registry.find(kind, name)
         except AlignzooError as error:
-            self.found.problems.append(error)
+            self.found.problems.append(self._several_in_one(kind, name) or error)
             self.found.unresolved.add(kind)
             return None
+
+    def _several_in_one(self, kind: str, name: str) -> UsageError | None:
+        """The error about names that are joined by commas; None where it is not that."""
+        names = [part.strip() for part in name.split(",")]
+        if len(names) == 1 or not KINDS[kind].several:
+            return None
+        layer = next((layer for layer in reversed(self.layers) if name in as_list(layer.values.get(kind, []))), None)
+        if layer is not None and layer.origin.startswith("recipe:"):
+            hint = f"write a list: `{kind}: [{', '.join(names)}]`"
+        else:
+            hint = "repeat the flag: " + " ".join(f"--{kind} {part}" for part in names)
+        return UsageError(f"{shown(name)} is not one {kind} but {len(names)}", hint=hint)
 
     def _add_default(self, kind: Kind) -> None:
         """The default, where nothing was named; beside companions, the one that they accompany goes first."""
@@ -258,6 +308,15 @@ class _Selecting:
                     f"{card.kind} {card.name!r} has no option {shown(option)}",
                     hint=f"did you mean {' or '.join(elsewhere)}?",
                 )
+
+
+def _two_leaders(kind: Kind, compositions: Sequence[Composition]) -> IncompatibleError:
+    """The error about compositions that each name what goes around their own method."""
+    names = " and ".join(f"--{kind.name} {by.name} ({by.flags()})" for by in compositions)
+    return IncompatibleError(
+        f"{names} each name what goes around their {kind.noun}, and that goes around the first {kind.noun} alone",
+        hint=f"keep one of them, and name only the {kind.noun} of the other",
+    )
 
 
 def is_companion(card: Card) -> bool:

@@ -48,6 +48,14 @@ def test_a_composition_shows_the_needs_of_its_parts(az_here: Az) -> None:
     assert "reference" in row
 
 
+def test_info_of_a_composition_shows_the_options_of_its_parts(az_here: Az) -> None:
+    [found] = json.loads(az_here("info", "shapo-reward", "--json").stdout)["methods"]
+    flags = [option["flag"] for option in found["options"]]
+    assert {"--geometry.rho", "--robust.k"} <= set(flags)
+    listed = [line.split()[0] for line in az_here("info", "shapo-reward").stdout.splitlines() if line.startswith("--")]
+    assert listed == flags
+
+
 def test_ls_wide_shows_every_method_with_its_facts(az: Az) -> None:
     ended = az("ls", "--wide")
     assert (ended.returncode, ended.stderr) == (0, "")
