@@ -49,7 +49,6 @@ class Kind:
         around_first: whether it applies to the first loss of a mixture alone.
         conflicts: what cannot be combined, from the methods by kind and the launch.
         others: the key in ``plan.yaml`` for methods after the first.
-        beside: flags for a short run of such a method, so that something uses it.
     """
 
     name: str
@@ -68,7 +67,6 @@ class Kind:
     around_first: bool = False
     conflicts: Callable[[Choice, str], Iterator[AlignzooError]] | None = None
     others: str = ""
-    beside: str = ""
 
     @property
     def phrase(self) -> str:
@@ -167,7 +165,6 @@ KINDS: dict[str, Kind] = {
             template="reward",
             default=reward.default,
             serves=frozenset({"reward", "scores"}),
-            beside="--robust soft-label",
         ),
     )
 }

@@ -26,8 +26,8 @@ WHOLE_WEIGHTS_ONLY = ("adafactor", "rprop", "adamw8bit")
 
 
 def missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooError]:
-    """Evaluators, judges and observers that no plugin provides, or a broken one; models and data that several provide, or
-    whose name is misspelt."""
+    """Evaluators, judges and observers that no plugin provides, or a broken one; models and data that several provide,
+    or whose name is misspelt."""
     problems: list[AlignzooError] = []
     lookups: list[Callable[[], object]] = [
         lambda: _named("model", "model", settings.model, methods),

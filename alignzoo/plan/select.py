@@ -18,7 +18,7 @@ from alignzoo.plan.options import values_of, weight_of
 from alignzoo.plan.plan import Method
 from alignzoo.plan.recipe import Layer, read_recipe
 from alignzoo.plan.settings import EMBEDDED
-from alignzoo.plugin.build import build_options, default_needs
+from alignzoo.plugin.build import build_options, default_needs, readers
 from alignzoo.plugin.registry import Registry, registry
 
 DEFAULT_RECIPE = f"alignzoo:{EMBEDDED}"
@@ -277,11 +277,10 @@ class _Selecting:
 
     def _idle(self, kind: Kind, card: Card) -> UsageError:
         """A method that nothing in this run needs."""
-        cards = [card for _, card in self.registry.entries() if isinstance(card, Card) and card.kind != kind.name]
-        readers = [f"--{card.kind} {card.name}" for card in cards if default_needs(card) & kind.serves]
+        named = [f"--{reader.kind} {reader.name}" for reader in readers(kind, self.registry)]
         return UsageError(
             f"--{kind.name} {card.name} does nothing here: no method of this run needs a {kind.noun}",
-            hint=f"add one that does ({', '.join(readers)}), or leave it out",
+            hint=f"add one that does ({', '.join(named)}), or leave it out",
         )
 
     def _build(self, kind: Kind) -> None:

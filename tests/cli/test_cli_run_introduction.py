@@ -34,7 +34,7 @@ def test_a_run_introduces_itself() -> None:
     assert facts["loss"].startswith("dpo: Direct Preference Optimization")
     assert "(beta 0.1)" in facts["loss"]
     assert facts["model"] == "org/m"
-    assert facts["steps"] == "7 of 32 pairs, 4 pairs per forward pass"
+    assert facts["steps"] == "7 of 32 rows, 4 rows per forward pass"
     assert facts["settings"] == "lr 1e-06, dropout"
     assert facts["folder"] == "runs/here"
 
@@ -42,7 +42,9 @@ def test_a_run_introduces_itself() -> None:
 def test_an_introduction_names_the_options_that_were_given() -> None:
     facts = introduced(loss="ipo", loss__logps="sum", epochs=2, tokens_per_micro_batch=900, packing=False)
     assert "logps sum" in facts["loss"]
-    assert facts["steps"].endswith("of 16 pairs, at most 900 tokens per forward pass")
+    assert facts["steps"].endswith(
+        "passes over the training rows, steps of 32 rows, at most 900 tokens per forward pass"
+    )
     assert "no packing" in facts["settings"]
 
 

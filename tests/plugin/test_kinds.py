@@ -13,8 +13,9 @@ from alignzoo.cli.flags import method_options
 from alignzoo.contract.card import Card, Composition, Options
 from alignzoo.contract.geometry import GeometryCard, GeometryController
 from alignzoo.contract.kinds import KINDS, Kind
-from alignzoo.contract.loss import LossCard
+from alignzoo.contract.loss import LossCard, PreferenceLoss
 from alignzoo.contract.method import Method
+from alignzoo.contract.robust import RobustWrapper
 from alignzoo.errors import AlignzooError, BrokenPluginError
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.planfile import plan_to_dict, read_plan, write_plan
@@ -62,7 +63,7 @@ def test_facts_of_other_kinds_are_dropped_from_cards_of_api_1_only() -> None:
     assert Card(kind="loss", name="mine", passes=2, batch_coupled=True, **FACTS) == LossCard(
         name="mine", batch_coupled=True, **FACTS
     )
-    with pytest.raises(ValidationError, match="'passes' is a fact of kind geometry, not of loss"):
+    with pytest.raises(ValidationError, match="'passes' belongs to kind geometry, not to loss"):
         Card(kind="loss", name="mine", passes=2, api=2, **FACTS)
     with pytest.raises(ValidationError, match="Extra inputs"):
         Card(kind="loss", name="mine", passess=2, **FACTS)
@@ -77,7 +78,50 @@ def test_a_controller_that_changes_values_is_broken_and_told_what_to_become() ->
     card = GeometryCard(name="inner", **{**FACTS, "target": f"{__name__}:Inner"})
     with pytest.raises(BrokenPluginError, match=r"has `per_pair` of plugin API 1") as error:
         instantiate(card, Options())
-    assert "make that a robust wrapper, and a Composition of kind geometry" in str(error.value.hint)
+    assert "write a robust wrapper, and a Composition of kind geometry" in str(error.value.hint)
+
+
+class NoBatch(PreferenceLoss):
+    def metrics(self) -> Any:
+        return {}
+
+
+class Flexible(PreferenceLoss):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def metrics(self, responses: Any, more: int = 3) -> Any: ...
+
+    @staticmethod
+    def rewards(batch: Any) -> Any: ...
+
+
+class TooMuch(RobustWrapper):
+    def per_pair(self, loss: Any, pairs: Any, weight: float) -> Any: ...
+
+
+class NotAMethod(PreferenceLoss):
+    metrics = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "message"),
+    [
+        ("loss", NoBatch, r"'mine': metrics\(\) cannot be called as metrics\(batch\) \(.*test_kinds\.py:\d+"),
+        ("robust", TooMuch, r"per_pair\(loss, pairs, weight\) cannot be called as per_pair\(loss, pairs\)"),
+        ("loss", NotAMethod, r"`metrics` is a NoneType, expected metrics\(batch\)"),
+    ],
+)
+def test_methods_with_other_arguments_are_refused_before_they_are_called(kind: str, target: type, message: str) -> None:
+    card = Card(kind=kind, name="mine", **{**FACTS, "target": f"{__name__}:{target.__name__}"})
+    with pytest.raises(BrokenPluginError, match=message) as error:
+        instantiate(card, Options())
+    assert error.value.exit_code == 4
+    assert KINDS[kind].base.__name__ in str(error.value.hint)
+
+
+def test_arguments_may_be_named_otherwise_and_more_be_optional() -> None:
+    card = Card(kind="loss", name="mine", **{**FACTS, "target": f"{__name__}:Flexible"})
+    assert isinstance(instantiate(card, Options()), Flexible)
 
 
 class Weighed(Options):
@@ -85,7 +129,7 @@ class Weighed(Options):
 
 
 def test_the_word_weight_belongs_to_mixtures() -> None:
-    with pytest.raises(ValidationError, match="`weight` is a word of every loss in a mixture"):
+    with pytest.raises(ValidationError, match="`weight` is reserved for weights in a mixture"):
         Card(kind="loss", name="mine", options=Weighed, api=2, **FACTS)
     old = Card(kind="loss", name="old", options=Weighed, **FACTS)  # of API 1: its option keeps its meaning
     values = {**OWN, "loss": ["dpo", "old"], "loss.old.weight": 3}
@@ -100,7 +144,7 @@ def test_a_composition_states_its_parts_by_kind_in_either_spelling() -> None:
     assert keywords == parts
     assert keywords.flags() == "--loss dpo --robust drdpo --geometry sam"
     assert list(keywords.parts) == ["loss", "robust", "geometry"]
-    with pytest.raises(ValidationError, match="names no part of that kind"):
+    with pytest.raises(ValidationError, match="must name a part of that kind"):
         Composition(kind="geometry", name="mix", summary="s", robust="drdpo")
 
 
