@@ -40,8 +40,8 @@ def check_shape(prepared: Prepared, reads: Mapping[str, Reads], needs: Collectio
         noun, layout = NOUNS[prepared.shape], prepared.summary.format
         raise IncompatibleError(
             f"{source}: --loss {loss} cannot train on {noun} (layout {layout}): {why}",
-            hint=f"choose a loss for {noun} ({_readers(prepared.shape)}), or use {able}; docs/data.md lists the layouts "
-            "of each",
+            hint=f"choose a loss for {noun} ({_readers(prepared.shape)}), or use {able}; docs/data.md lists the "
+            "layouts of each",
         )
 
 

@@ -8,12 +8,14 @@ from typing import Any
 
 from alignzoo.plugin.blame import place_of
 
+_ABSENT = object()
+
 
 def misfit(target: Any, base: type) -> str | None:
     """What is wrong with the signature of a method of ``base`` that a class redefines, with file and line; or None."""
     for name, expected in _called(base) if isinstance(target, type) else ():
         given = _defined(target, name)
-        if given is None or given is _defined(base, name):
+        if given is _ABSENT or given is _defined(base, name):
             continue
         function = getattr(given, "__func__", given)
         if not callable(function):
@@ -41,7 +43,7 @@ def _called(base: type) -> Iterator[tuple[str, inspect.Signature]]:
 
 def _defined(owner: type, name: str) -> Any:
     """An attribute of a class as its body defines it, not that of its metaclass."""
-    return next((vars(one)[name] for one in owner.__mro__ if name in vars(one)), None)
+    return next((vars(one)[name] for one in owner.__mro__ if name in vars(one)), _ABSENT)
 
 
 def _parameters(function: Any, *, bound: bool) -> inspect.Signature | None:
