@@ -1,4 +1,4 @@
-"""What a run says while it works. The base class is silent (the Python API); the command line prints."""
+"""A run's messages and progress. The base class is silent (the Python API); the command line prints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Progress:
 
 
 class Reporter:
-    """Receives what happens, in order. All text is for people; programs read the run folder."""
+    """Receives messages in order. All text is for people; programs read the run folder."""
 
     def note(self, text: str) -> None:
         """Something worth knowing."""

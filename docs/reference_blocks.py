@@ -56,7 +56,7 @@ def kinds_table() -> list[str]:
 
 
 def facts_table() -> list[str]:
-    """The facts that only the cards of one kind have."""
+    """The facts specific to the cards of one kind."""
     rows = []
     for kind in KINDS.values():
         meanings = attributes_of(kind.card)

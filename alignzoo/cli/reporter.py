@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 PLAIN_SECONDS = 10.0
-"""Seconds between two progress lines where there is no terminal."""
+"""Seconds between progress lines when there is no terminal."""
 
 
 class ConsoleReporter(Reporter):
-    """Tells on stderr what a run does."""
+    """Reports a run's progress on stderr."""
 
     def __init__(self, stream: IO[str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream or sys.stderr
@@ -66,7 +66,7 @@ class ConsoleReporter(Reporter):
                 finally:
                     self._bars = None
             return
-        # Only one live display may be on a screen: an evaluation inside the training is one more bar of it.
+        # A terminal can have only one live display, so an evaluation during training is another bar in it.
         bar = _RichBar(bars, self._clock, total, description, unit, done)
         try:
             yield bar
@@ -75,7 +75,7 @@ class ConsoleReporter(Reporter):
 
 
 def speed(count: int, seconds: float, unit: str) -> str:
-    """Throughput: units per second, or seconds per unit where that is the readable way round."""
+    """Throughput: units per second, or seconds per unit when that is easier to read."""
     if count == 0 or seconds <= 0:
         return f"- {unit}/s"
     rate = count / seconds
@@ -90,7 +90,7 @@ def duration(seconds: float) -> str:
 
 
 class _PlainProgress(Progress):
-    """A line at the first unit, at the last, and now and then between."""
+    """Prints a line for the first unit, the last, and occasionally in between."""
 
     def __init__(
         self, stream: IO[str], clock: Callable[[], float], total: int, description: str, unit: str, done: int
@@ -140,7 +140,7 @@ def _rich_progress(console: Console) -> RichProgress:
     ]
 
     class Fitting(RichProgress):
-        """Leaves out columns where the terminal is narrow: never the step, the time left and the first figure."""
+        """Drops columns on a narrow terminal, but never the step, the time left or the first figure."""
 
         def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
             listed = list(tasks)

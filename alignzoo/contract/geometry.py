@@ -25,8 +25,7 @@ class GeometryCard(Card):
     Attributes:
         companion: it leaves the gradient to another controller and acts after the optimizer step; a run can have any
             number of companions next to the one that takes the gradient.
-            averages: a companion whose weights are evaluated and saved in place of the trained ones; a run can have
-            one.
+        averages: a companion whose weights are evaluated and saved in place of the trained ones; a run can have one.
         passes: maximum number of forward-backward passes per step.
         sharded: it works on sharded weights, of which every rank holds some rows (DTensors, under FSDP2).
     """

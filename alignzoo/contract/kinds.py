@@ -44,8 +44,8 @@ class Kind:
         default: the method of a run that names none, as ``distribution:name``; or a function of the other methods. The
             plan's sentence omits a default from a function.
         serves: the needs it meets; a run has such a method only if another one needs one of them. Empty: always needed.
-            rivals: card facts that only one method of a run may have, each with what such methods do.
-            role: what the one method that is not a companion does, in kinds with companions.
+        rivals: card facts that only one method of a run may have, each with what such methods do.
+        role: what the one method that is not a companion does, in kinds with companions.
         around_first: whether it applies to the first loss of a mixture alone.
         conflicts: what cannot be combined, from the methods by kind and the launch.
         others: the key in ``plan.yaml`` for methods after the first.

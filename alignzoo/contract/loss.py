@@ -23,7 +23,7 @@ Reads = Literal["pairs", "responses", "lists", "chosen"]
 ``responses``  a response with its label; called with a :class:`ResponseBatch`, including KL responses
 ``lists``      a prompt with its ranked responses; called with a :class:`ResponseBatch`
 ``chosen``     a response to imitate: the chosen one of a pair, the best of a list, or one that is labelled +1 or not
-at all; called with a :class:`ResponseBatch` of only these
+               at all; called with a :class:`ResponseBatch` of only these
 =============  =====================================================================================================
 """
 
@@ -45,7 +45,7 @@ class LossCard(Card):
         aggregation: its default aggregation of token log-probs into the log-prob of a response.
         batch_coupled: a value depends on the other pairs or responses of the step.
         swaps: whether it is defined under the opposite labels, as the loss of the swapped pairs or
-        responses.
+            responses.
     """
 
     kind: Literal["loss"] = "loss"

@@ -1,4 +1,4 @@
-"""What a reward works with: the responses, and once before them the run."""
+"""The inputs of a reward: the run's context, once, and the responses."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Response:
 
 @dataclass(frozen=True)
 class RewardContext:
-    """What a reward may look at once, before it scores.
+    """What a reward can read once, before it scores.
 
     Attributes:
-        model: the policy with the weights training starts from, unwrapped.
+        model: the policy with the initial weights, unwrapped.
         weights: the content hash of these weights.
-        device: where the policy is, and where a model of the reward's own belongs.
+        device: the policy's device, also for the reward's own model.
         seed: that of the run, for whatever is drawn.
         report: where to say what takes long or is worth knowing.
         probe: the safety probe of that model: trained now, reused, or read from the given folder (a

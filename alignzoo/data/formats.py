@@ -108,6 +108,6 @@ def _detect(rows: Dataset) -> Layout:
     found = ", ".join(f"{name} ({fields.kind_of(sample.get(name))})" for name in rows.column_names) or "none"
     listed = "\n".join(f"    {layout.name}: {layout.columns}" for layout in known)
     raise DataError(
-        f"The data has no known preference layout. Columns found: {found}",
+        f"the data has no known preference layout; columns found: {found}",
         hint=f"Rename the columns to one of these, or force a layout with --data.format:\n{listed}",
     )

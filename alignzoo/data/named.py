@@ -27,7 +27,7 @@ def named_rows(card: DataExtension, split: Split) -> Dataset:
     with guarded(
         f"data {card.name!r} gave no rows for its {split} split",
         error=DataError,
-        hint=f"repair the plugin that brings {card.target}, or name other data",
+        hint=f"fix the plugin that provides {card.target}, or use other data",
     ):
         rows = Dataset.from_list([dict(row) for row in source().rows(split)])
     if not len(rows):

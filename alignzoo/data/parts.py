@@ -74,13 +74,13 @@ class Parts:
         fingerprint: content hash of the training rows, as trained on, and of the held-out ones.
         train_identity: short content hash of the training rows alone, in order: equal for two runs that train on the
             same tokens with the same labels.
-            highest_id: the largest token id of all rows.
+        highest_id: the largest token id of all rows.
         original: the sources' rows, of ``train`` and of ``held_out``.
         shape: the shape of all parts.
         flipped: ids of the training rows flipped by label noise.
         scores: the reward's scores of the responses of ``train`` and ``held_out``; empty without a reward.
         partners: the rows that provide mismatched responses for the rows of ``train`` and ``held_out``, see
-        :func:`~alignzoo.data.mismatch.partners`; empty if no method needs them.
+            :func:`~alignzoo.data.mismatch.partners`; empty if no method needs them.
     """
 
     train: Dataset
@@ -188,9 +188,7 @@ def _divide_by_source(rows: Prepared, other: Prepared, settings: Settings, repor
     noun = NOUNS[rows.shape]
     surplus, held_out = hold_out(other.dataset, 1.0, settings.eval_pairs, "eval")
     if len(surplus):
-        report.note(
-            f"held-out {noun}: using {len(held_out):,} of {len(other.dataset):,}; raise --eval-pairs to use more"
-        )
+        report.note(f"held-out {noun}: using {len(held_out):,} of {len(other.dataset):,}; raise --eval-pairs for more")
     train, shared = drop_prompts(rows.dataset, column(other.dataset, "prompt_key").unique().to_pylist())
     if shared:
         report.warn(f"left out {shared:,} training {noun} whose prompts are also in the held-out {noun}")

@@ -1,4 +1,4 @@
-"""The rows that are set aside for the safety probe, the labels of their responses, and whether they are enough."""
+"""The rows set aside for the safety probe, the labels of their responses, and the minimum number needed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 SAFE, UNSAFE, UNKNOWN = 1, 0, -1
 PROBE_VALIDATION = 0.3
-"""Share of the probe's prompts that validate it."""
+"""Share of the probe's prompts used for validation."""
 LEAST_VALIDATION = 5
-"""Safe, and unsafe, responses that a probe is judged on at least: with as many of each, a direction that means nothing
-separates them without an error once in 252 times."""
+"""Minimum number of safe and of unsafe validation responses: with that many of each, a random direction separates
+them perfectly once in 252 times."""
 
 
 def set_aside(rows: Dataset, share: float | None) -> tuple[Dataset, Dataset | None, Dataset | None]:
@@ -40,12 +40,12 @@ def set_aside(rows: Dataset, share: float | None) -> tuple[Dataset, Dataset | No
 
 
 def check_probe_pairs(train: Dataset, validation: Dataset, *, hint: str) -> None:
-    """Refuse too few responses for a probe.
+    """Reject too few responses for a probe.
 
     Raises:
         DataError: no safe or no unsafe response to train on, or fewer than ``LEAST_VALIDATION`` of either to validate.
     """
-    for name, rows, least in (("train on", train, 1), ("be judged on", validation, LEAST_VALIDATION)):
+    for name, rows, least in (("train on", train, 1), ("validate on", validation, LEAST_VALIDATION)):
         labels = safety_labels(rows)
         safe, unsafe = int((labels == SAFE).sum()), int((labels == UNSAFE).sum())
         if min(safe, unsafe) < least:
@@ -57,10 +57,10 @@ def check_probe_pairs(train: Dataset, validation: Dataset, *, hint: str) -> None
 
 
 def safety_labels(rows: Dataset) -> np.ndarray:
-    """Of every response, row by row, whether it is :data:`SAFE`, :data:`UNSAFE` or :data:`UNKNOWN`: ``(R,)`` int8.
+    """For every response, row by row: :data:`SAFE`, :data:`UNSAFE` or :data:`UNKNOWN`, ``(R,)`` int8.
 
-    Without safety flags a desirable response counts as safe, and so does the best of several, whose worst counts as
-    unsafe; what is in between is unknown.
+    Without safety flags, desirable and best-ranked responses count as safe, undesirable and worst-ranked ones as
+    unsafe; those in between are unknown.
     """
     if "safe" in rows.column_names:
         import pyarrow.compute as pc  # type: ignore[import-untyped]

@@ -1,4 +1,4 @@
-"""Figures from what the policy generates, by the evaluator that goes with a run's data."""
+"""Figures from generated answers, by the evaluator of the run's data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WITHOUT = f"{FOR_THE_TRACEBACK}, or leave generated answers out with --no-sampl
 
 
 def answers_of(settings: Settings) -> Answers | None:
-    """The evaluator of a run's data with its judge; None where the data has none, or with ``--no-samples``.
+    """The evaluator of a run's data with its judge; None if the data has none, or with ``--no-samples``.
 
     Raises:
         BrokenPluginError: the evaluator or the judge does not load.
@@ -35,7 +35,7 @@ def answers_of(settings: Settings) -> Answers | None:
     with guarded(
         f"evaluator {card.name!r} cannot be built from {card.target}",
         error=BrokenPluginError,
-        hint="repair its plugin, or leave generated answers out with --no-samples",
+        hint="fix its plugin, or skip generated answers with --no-samples",
         passes=(BrokenPluginError,),
     ):
         evaluator = import_target(card)()
@@ -44,7 +44,7 @@ def answers_of(settings: Settings) -> Answers | None:
 
 @dataclass(frozen=True)
 class Answers:
-    """An evaluator at work; its figures are named ``EVALUATOR/…``."""
+    """A built evaluator; its figures are named ``EVALUATOR/…``."""
 
     card: EvaluatorExtension
     evaluator: Evaluator
@@ -54,7 +54,7 @@ class Answers:
         """Figures at the model's current weights, on one process.
 
         Raises:
-            MethodError: the evaluator fails, or gives something other than finite numbers.
+            MethodError: the evaluator fails, or returns something other than finite numbers.
         """
         with guarded(f"{self._name} failed", hint=_WITHOUT):
             figures = dict(self.evaluator.figures(EvaluationContext(model, tokenizer, self.judge, report)))
@@ -64,10 +64,10 @@ class Answers:
         return {f"{self.card.name}/{name}": float(value) for name, value in figures.items()}
 
     def report(self, before: Mapping[str, float], after: Mapping[str, float], report: Reporter) -> None:
-        """Print the evaluator's table of two results of :meth:`figures`, which may lie among others.
+        """Print the evaluator's table of two results of :meth:`figures`, which may be part of larger ones.
 
         Raises:
-            MethodError: the evaluator cannot make one of its own figures.
+            MethodError: the evaluator fails on its own figures.
         """
         old, new = self._own(before), self._own(after)
         if not old or not new:

@@ -1,10 +1,10 @@
 """Attention over packed rows, as transformers' models call it.
 
-Registered with transformers under :data:`NAME`. Called without a pack it is ``sdpa``. With one, each segment is
-computed on its own: the prompt and its first response as one causal sequence (no mask; the kernel skips what lies
-ahead), then each further response against the prompt and itself. So the work and the memory are those of the segments,
-not of the square of a whole row, and a segment's numbers do not depend on what else is in the row. On a GPU,
-FlexAttention does the same in one call.
+Registered with transformers under :data:`NAME`. Without a pack it is ``sdpa``. With one, each segment is computed
+separately: the prompt and its first response as one causal sequence (no mask; the kernel skips future positions), then
+each further response against the prompt and itself. So work and memory grow with the segments, not with the square of
+the whole row, and a segment's numbers do not depend on the rest of the row. On a GPU, FlexAttention does the same in
+one call.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _UNSUPPORTED = ("softcap", "s_aux", "position_bias", "cache")
 
 
 class CannotPack(Exception):
-    """The model's attention asks for something that packed attention does not do."""
+    """The model's attention needs something that packed attention does not support."""
 
 
 def register() -> None:
-    """Make :data:`NAME` known to transformers; once is enough, twice does no harm."""
+    """Register :data:`NAME` with transformers; idempotent."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
@@ -60,7 +60,7 @@ def packed_attention(
         )
     for name in _UNSUPPORTED:
         if options.get(name) is not None:
-            raise CannotPack(f"its attention has {name}, which packed attention does not know")
+            raise CannotPack(f"its attention has {name}, which packed attention does not support")
     window = options.get("sliding_window") or getattr(module, "sliding_window", None)
     if flex and not dropout:
         return _flex(query, key, value, pack, window, scaling), None
@@ -106,11 +106,11 @@ def _flex(
     window: int | None,
     scaling: float | None,
 ) -> torch.Tensor:
-    """The whole row in one call of FlexAttention, whose block mask leaves out what no segment needs."""
+    """The whole row in one FlexAttention call, whose block mask skips blocks that no segment needs."""
     attend = _compiled() if query.is_cuda else _plain()
     kind = query.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
-    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)  # rotations leave them of several
+    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)  # rotary embeddings can leave mixed dtypes
     grouped = key.shape[1] != query.shape[1]
     mask = pack.block_mask(window)
     found = attend(query, key, value, block_mask=mask, scale=scaling, enable_gqa=grouped)

@@ -1,7 +1,7 @@
-"""Which way a run computes its log-probs: packed where that gives the padded numbers, padded elsewhere.
+"""Chooses how a run computes log-probs: packed if that reproduces the padded numbers, else padded.
 
-A model is packed if nothing but attention mixes its positions and they come from ``position_ids``. That is not believed
-but tried, once per run, before the first step: the log-probs of every token of a few rows, packed against padded.
+Packing requires that only attention mixes positions and that these come from ``position_ids``. This is verified, not
+assumed: once per run, before the first step, every token's log-prob in a few rows is compared, packed against padded.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4
 """Largest difference of a token's log-prob, in nats per nat (or per nat of 1), that counts as rounding in fp32."""
 TOLERANCE_NARROW = 0.05
-"""The same where some layers compute in 16 bits."""
+"""The same if some layers compute in 16 bits."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A way to the log-probs, and in a line of text why it was taken."""
+    """A forward function, with a one-line reason for choosing it."""
 
     forward: Forward
     packed: bool
@@ -50,11 +50,11 @@ class Choice:
 
     @property
     def by_segment(self) -> bool:
-        """Whether it is packed attention, which the model now has."""
+        """Whether the model now uses packed attention."""
         return self.way in ("segments", "flex")
 
     def adopt(self, model: Any) -> None:
-        """Make another model with the same architecture ready for :attr:`forward`."""
+        """Prepare another model with the same architecture for :attr:`forward`."""
         if self.by_segment:
             use_packing(model)
 
@@ -70,11 +70,11 @@ def forward_of(
     shape: Shape,
     partners: np.ndarray | None = None,
 ) -> Choice:
-    """The way that a run takes, the same on all ranks.
+    """The forward of a run, the same on all ranks.
 
     Args:
         policy: see :func:`choose_forward`.
-        first: rows of ``dataset`` that the run begins with.
+        first: rows of the first step.
         shape, partners: of ``dataset``, see :func:`alignzoo.data.collate.batches_of`.
     """
     rows = worth_trying(policy, lengths_of(dataset, partners), first)
@@ -87,27 +87,29 @@ def forward_of(
     if len({way for _, way, _ in ranks}) == 1:
         return choice
     leave_packing(policy)
-    reasons = [why for packed, _, why in ranks if not packed] or ["packing is off: the ranks disagree on how to pack"]
+    reasons = [why for packed, _, why in ranks if not packed] or [
+        "packing is off: the ranks chose different ways to pack"
+    ]
     return Choice(partial(padded_logps, tokens=tokens), False, reasons[0])
 
 
 def choose_forward(
     policy: Any, sample: TokenBatch, *, packing: bool = True, tokens: bool = False, autocast: torch.dtype | None = None
 ) -> Choice:
-    """The quickest way that gives the padded path's log-probs.
+    """The fastest forward that reproduces the padded path's log-probs.
 
     Args:
-        policy: unwrapped, whole, on its device. Its attention becomes the packed one where that is chosen; without a
-            pack to work on it is what it was before.
-        sample: rows to try it on, see :func:`worth_trying`.
-        packing: whether packing is wanted at all.
-        tokens: whether the per-token fields are.
-        autocast: the dtype that the run computes in, where it is not the weights'.
+        policy: unwrapped, unsharded, on its device. Gets packed attention if that is chosen; without a pack, this
+            behaves as before.
+        sample: rows to compare on, see :func:`worth_trying`.
+        packing: whether packing is allowed.
+        tokens: whether per-token fields are needed.
+        autocast: the run's compute dtype, if it is not the weights'.
     """
     padded = partial(padded_logps, tokens=tokens)
-    _tried(policy, sample.row(0, most=8), padded_logps)  # here, and not in a step, the head is tried
+    _tried(policy, sample.row(0, most=8), padded_logps)  # checks the head here and not during a step
     if not packing:
-        return Choice(padded, False, "every response with its own prompt, padded (--no-packing)")
+        return Choice(padded, False, "packing is off (--no-packing): padded batches, each response with its own prompt")
     reason = why_not_packed(innermost(policy))
     if reason is not None:
         return Choice(padded, False, f"packing is off: {reason}")
@@ -127,40 +129,42 @@ def choose_forward(
                     _try_backward(policy, forward, sample, autocast)
             except torch.OutOfMemoryError as error:
                 raise ModelError(
-                    f"there is no memory for the few rows that packing is tried on, {sample.tokens} tokens",
-                    hint="give a lower --max-length, or see what `alignzoo plan` advises",
+                    f"out of memory on the few rows used to test packing ({sample.tokens} tokens)",
+                    hint="lower --max-length, or see the suggestions of `alignzoo plan`",
                 ) from error
             except (CannotPack, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
                 failures.append(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
                 continue
             if gap > tolerance:
-                failures.append(f"its log-probs come out differently, by up to {gap:.1e}")
+                failures.append(f"packed log-probs differ by up to {gap:.1e}")
                 continue
             attempt.keep = True
-            how = {"flex": ", by FlexAttention", "segments": "", "masks": ", by one mask over all rows"}[way]
-            why = f"packing: each prompt once, no padding{how} (largest difference from the padded path {gap:.0e})"
+            how = {"flex": ", with FlexAttention", "segments": "", "masks": ", with one mask over all rows"}[way]
+            why = f"packing: each prompt once, no padding{how} (max difference from padded log-probs: {gap:.0e})"
             return Choice(partial(forward, tokens=tokens), True, why, way)
-    return Choice(padded, False, f"packing is off: {failures[-1] if failures else 'its attention takes no masks'}")
+    return Choice(
+        padded, False, f"packing is off: {failures[-1] if failures else 'its attention does not accept masks'}"
+    )
 
 
 _BY_ROW = ("attn_temperature_tuning", "index_topk")
 _REACHES = re.compile("window|chunk|block|local|stride|sparse|topk")
-"""Words in the names of settings that make a layer treat what is far apart in another way."""
+"""Words in config names that indicate layers with distance-dependent behaviour."""
 
 
 def why_not_packed(model: Any) -> str | None:
-    """Why a model need not be tried."""
+    """Why a model cannot be packed, or None."""
     if getattr(model, "_is_stateful", False):
         return "the model is recurrent: its layers mix positions in the order of the row"
     if _has_alibi(model):
         return "the model measures positions within the row (ALiBi)"
     if hasattr(model.config, "vision_config"):
-        return "the model takes images"
+        return "the model accepts images"
     for name in _BY_ROW:
         if getattr(model.config.get_text_config(), name, None):
-            return f"the model's {name} goes by a token's place in the row"
+            return f"the model's {name} depends on a token's position in the row"
     if "position_ids" not in forward_parameters(model.__class__):
-        return "the model takes no position_ids"
+        return "the model does not accept position_ids"
     return None
 
 
@@ -176,13 +180,13 @@ def _has_alibi(model: Any) -> bool:
 
 
 def use_packing(model: Any) -> None:
-    """Give a model packed attention; without a pack it is ``sdpa``. For models like one that was tried."""
+    """Give a model packed attention (``sdpa`` without a pack). For models like one that was tested."""
     attention.register()
     innermost(model).set_attn_implementation(attention.NAME)
 
 
 def leave_packing(model: Any) -> None:
-    """The opposite of :func:`use_packing`."""
+    """Undo :func:`use_packing`."""
     if innermost(model).config._attn_implementation == attention.NAME:
         innermost(model).set_attn_implementation("sdpa")
 
@@ -234,7 +238,7 @@ def _try_backward(policy: torch.nn.Module, forward: Forward, sample: TokenBatch,
 
 
 def _gap(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest difference, relative for log-probs beyond 1 nat; infinite where one side alone is not finite."""
+    """The largest difference, relative for log-probs beyond 1 nat; infinite if only one side is finite."""
     gap = (found - expected).abs() / expected.abs().clamp(min=1.0)
     return float(torch.nan_to_num(gap, nan=torch.inf).max()) if not torch.equal(found, expected) else 0.0
 

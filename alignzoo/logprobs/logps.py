@@ -1,8 +1,8 @@
-"""From a tokenised batch to the log-probs of its responses: the one place where the model enters the objective.
+"""From a tokenised batch to the log-probs of its responses: the only place where the model enters the objective.
 
-Two ways to the same numbers: packed (each prompt once, no padding) and padded (every response a row of its own behind
-its prompt). In both, the head runs on the positions that predict a response token and nowhere else, and everything
-after it is fp32 whatever the compute dtype (a bf16 sum near 300 has spacing 2). The loop knows only :data:`Forward`;
+Two paths give the same numbers: packed (each prompt once, no padding) and padded (every response in its own row after
+its prompt). In both, the head runs only on positions that predict a response token, and everything after it is fp32
+whatever the compute dtype (a bf16 sum near 300 has spacing 2). The loop only knows :data:`Forward`;
 :mod:`alignzoo.logprobs.forward` chooses one for a run.
 """
 

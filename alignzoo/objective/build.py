@@ -14,7 +14,7 @@ from alignzoo.plugin.build import instantiate
 def build_objective(
     losses: Sequence[Method], wrappers: Sequence[Method] = (), aggregation: Method | None = None
 ) -> Objective:
-    """The objective of these methods, newly built: the first loss under the wrappers, the others beside it.
+    """A new objective of these methods: the first loss under the wrappers, plus the other losses.
 
     Args:
         aggregation: of the first loss; None for sums, which the others read in any case.

@@ -1,4 +1,4 @@
-"""Around methods' code: what goes wrong there names the method, with the file and line."""
+"""Guards around methods' code: errors name the method, with file and line."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from alignzoo.plugin.guard import guarded
 
 
 def blamed(methods: Sequence[Any], what: str) -> AbstractContextManager[None]:
-    """Around methods' code: an error in it becomes one that names them; their own refusals pass.
+    """Inside, an error in methods' code becomes one that names them; alignzoo's own errors pass through.
 
     Raises:
-        MethodError: anything else came out, but for a lack of memory.
+        MethodError: anything else was raised, except for out-of-memory errors.
     """
     names = " under ".join(type(method).__name__ for method in methods)
     return guarded(
@@ -29,7 +29,7 @@ def blamed(methods: Sequence[Any], what: str) -> AbstractContextManager[None]:
 
 
 def fault(value: Any, shape: Sequence[int], *, differentiable: bool = False) -> str | None:
-    """What is wrong with a method's result, which should be a floating-point tensor of this shape."""
+    """What is wrong with a method's result, which should be a floating-point tensor of this shape, or None."""
     if not isinstance(value, torch.Tensor):
         return a(value)
     if tuple(value.shape) != tuple(shape):
@@ -47,8 +47,8 @@ def a(value: Any) -> str:
 
 
 def wrong(method: Any, function: Callable[..., Any], gave: str, due: str) -> MethodError:
-    """The error about what a method's function gave, and what it should have given."""
+    """The error for an invalid result of a method's function."""
     return MethodError(
-        f"{type(method).__name__} gave {gave}; {due}{place_of(function)}",
-        hint="`alignzoo check` runs the contract's tests on a method",
+        f"{type(method).__name__} returned {gave}; {due}{place_of(function)}",
+        hint="`alignzoo check` runs the contract tests on a method",
     )

@@ -24,13 +24,13 @@ from alignzoo.objective.terms import UNITS, Term, Wrapping, check_values
 
 
 class Objective:
-    """A weighted sum of terms. The first is the preference term: the wrappers go around it alone, the first wrapper
+    """A weighted sum of terms. The first is the preference term: wrappers apply to it alone, the first wrapper
     innermost. The others are plain means over their own values.
 
     Args:
-        terms: at least one; a loss alone stands for one term that reads pairs.
-        wrappers: at most one of them aggregates (the resolver sees to it).
-        coupled: of a loss and wrappers that are given alone: what one value contributes depends on the others.
+        terms: at least one; a bare loss is one term that reads pairs.
+        wrappers: at most one of them aggregates (the resolver ensures it).
+        coupled: for a bare loss and wrappers: whether a value's contribution depends on the others.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class Objective:
         aggregating = [w for w in self.wrappers if type(w).objective is not RobustWrapper.objective]
         if len(aggregating) > 1:
             names = " and ".join(type(w).__name__ for w in aggregating)
-            raise MethodError(f"{names} each have an objective of their own; their cards must say `aggregates`")
+            raise MethodError(f"{names} each define their own objective; their cards must say `aggregates`")
         self.aggregator = aggregating[0] if aggregating else RobustWrapper(Options())
         parts = [term.coupled for term in self.terms] + [wrapping.coupled for wrapping in self.wrappings]
         self.coupled = coupled or bool(aggregating) or any(parts)
 
     @property
     def preference(self) -> Term:
-        """The term that the wrappers go around, and whose rewards are logged."""
+        """The wrapped term, whose rewards are logged."""
         return self.terms[0]
 
     @property
@@ -74,11 +74,11 @@ class Objective:
         return found
 
     def values(self, responses: ResponseBatch) -> torch.Tensor:
-        """``(N,)`` values of the preference term under its loss and every ``per_pair`` around it."""
+        """``(N,)`` values of the preference term, inside all wrappers' ``per_pair``."""
         return self._wrapped(self.preference.view(responses))
 
     def by_prompt(self, responses: ResponseBatch) -> torch.Tensor:
-        """``(P,)``: the mean of :meth:`values` over those of each prompt, 0 where it has none."""
+        """``(P,)``: the mean of :meth:`values` per prompt, 0 for prompts without values."""
         values = self.values(responses)
         if responses.paired and self.preference.reads != "responses":
             return values
@@ -92,7 +92,7 @@ class Objective:
         return self._added_up(self._by_term(responses))
 
     def counts(self, responses: ResponseBatch) -> list[int]:
-        """How many values each term has for these responses."""
+        """The number of values of each term for these responses."""
         return [term.count(responses) for term in self.terms]
 
     def cotangents(
@@ -122,7 +122,7 @@ class Objective:
         return value.detach(), replace(responses.detach(), **cotangents)
 
     def weights(self, responses: ResponseBatch) -> torch.Tensor:
-        """How much each value of the preference term counts in a step, ``(N,)``, detached."""
+        """The weight of each value of the preference term in a step, ``(N,)``, detached."""
         with torch.no_grad():
             losses = self.values(responses)
         with blamed((self.aggregator,), f"failed in weights() on {self._these(losses)}"):
@@ -133,14 +133,14 @@ class Objective:
         return weights
 
     def observes(self, *, coupled: bool) -> bool:
-        """Whether a method that is batch-coupled, or is not, keeps running statistics."""
+        """Whether any method, batch-coupled or not as given, keeps running statistics."""
         return any(term.coupled == coupled and _watches(term.loss, PreferenceLoss) for term in self.terms) or any(
             w.coupled == coupled and _watches(w.wrapper, RobustWrapper) for w in self.wrappings
         )
 
     def observe(self, responses: ResponseBatch, *, coupled: bool) -> None:
-        """Let running statistics see the step's responses once: those of batch-coupled methods before the step's first
-        evaluation, those of the others when the step is over."""
+        """Update running statistics once with the step's responses: batch-coupled methods before the step's first
+        evaluation, the others after the step."""
         if not self.observes(coupled=coupled):
             return
         responses = responses.detach()
@@ -160,8 +160,8 @@ class Objective:
 
     @torch.no_grad()
     def metrics(self, responses: ResponseBatch) -> dict[str, float]:
-        """What the methods log: ``loss/NAME/KEY``, ``robust/NAME/KEY``, and of several terms ``loss/NAME/value``, each
-        before its weight."""
+        """The methods' metrics: ``loss/NAME/KEY``, ``robust/NAME/KEY``, and with several terms ``loss/NAME/value``,
+        before weighting."""
         responses = responses.detach()
         found: dict[str, float | torch.Tensor] = {}
         if len(self.terms) > 1:
@@ -206,7 +206,7 @@ class Objective:
         return found
 
     def _by_term(self, responses: ResponseBatch) -> list[torch.Tensor]:
-        """The scalar of each term before its weight; 0 for a term without a value."""
+        """The scalar of each term before weighting; 0 for a term without values."""
         losses = self.values(responses)
         with blamed((self.aggregator,), f"failed in objective() on {self._these(losses)}"):
             value = self.aggregator.objective(losses) if len(losses) else losses.sum()
@@ -215,12 +215,12 @@ class Objective:
         return [value, *(values.sum() / max(1, len(values)) for values in self._others(responses))]
 
     def _share(self, responses: ResponseBatch, of: Sequence[int]) -> torch.Tensor:
-        """What some of a step's responses add to an objective of plain means, in each term over so many values."""
+        """A subset of responses' share of an objective of plain means, given each term's number of values."""
         every = [self.values(responses), *self._others(responses)]
         return self._added_up([values.sum() / max(1, count) for values, count in zip(every, of, strict=True)])
 
     def _added_up(self, scalars: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The terms' scalars ``()`` with their weights."""
+        """The weighted sum of the terms' scalars ``()``."""
         weighted = [
             value if term.weight == 1 else term.weight * value for term, value in zip(self.terms, scalars, strict=True)
         ]
@@ -236,7 +236,7 @@ def pull_back(responses: ResponseBatch, cotangents: ResponseBatch) -> torch.Tens
     for name in DIFFERENTIABLE:
         field, cotangent = getattr(responses, name), getattr(cotangents, name)
         if field is not None and cotangent is not None:
-            if field.dim() == 2:  # a micro-batch's T may be less than that of the whole step
+            if field.dim() == 2:  # a micro-batch's T may be smaller than the whole step's
                 cotangent = cotangent[:, : field.shape[1]]
             term = (field * cotangent.to(field.dtype)).sum()
             total = term if total is None else total + term
@@ -264,10 +264,10 @@ def _watches(method: Any, base: Any) -> bool:
 
 
 def _numbers(method: Any, prefix: str, given: Any) -> dict[str, float | torch.Tensor]:
-    """What a method's ``metrics()`` gave, by the names in the file.
+    """The result of a method's ``metrics()``, by the names in the file.
 
     Raises:
-        MethodError: it is no mapping from strings to numbers.
+        MethodError: it is not a mapping from strings to numbers.
     """
     due = "metrics() returns a mapping from names to numbers or tensors ()"
     if not isinstance(given, Mapping):
@@ -283,7 +283,7 @@ def _numbers(method: Any, prefix: str, given: Any) -> dict[str, float | torch.Te
 
 
 def _floats(found: dict[str, float | torch.Tensor]) -> dict[str, float]:
-    """The numbers, with one wait for the device."""
+    """The numbers, with a single device synchronisation."""
     tensors = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         return {name: float(value) for name, value in found.items()}

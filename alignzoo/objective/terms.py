@@ -1,4 +1,4 @@
-"""Terms of an objective: a loss with what it reads of a step's responses, and a wrapper with its name."""
+"""Terms of an objective: a loss with its view of a step's responses, and a wrapper with its name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alignzoo.contract.robust import RobustWrapper
 from alignzoo.objective.guard import a, blamed, fault, wrong
 
 UNITS: dict[Reads, str] = {"pairs": "pair", "responses": "response", "lists": "list", "chosen": "response"}
-"""What a loss gives one value for, by what it reads."""
+"""The unit of a loss's values, by what it reads."""
 
 
 class Aggregating(NamedTuple):
@@ -61,7 +61,7 @@ class Term:
         """The responses with the log-probs that the loss reads, of policy and reference.
 
         Raises:
-            MethodError: the aggregation fails, or gives something else than ``(R,)``.
+            MethodError: the aggregation fails, or does not return ``(R,)``.
         """
         if self.aggregation is None or responses.aggregation is not None:
             return responses
@@ -74,19 +74,21 @@ class Term:
             with blamed((method,), f"failed on {len(responses)} responses"):
                 given = method(summed, getattr(responses, tokens), responses)
             if what := fault(given, summed.shape, differentiable=torch.is_grad_enabled() and summed.requires_grad):
-                raise wrong(method, type(method).__call__, what, "an aggregation returns one log-prob a response, (R,)")
+                raise wrong(
+                    method, type(method).__call__, what, "an aggregation returns one log-prob per response, (R,)"
+                )
             changed[logps] = given
         return replace(responses, **changed)
 
     def view(self, responses: ResponseBatch) -> Any:
-        """What the loss is called with: pairs, or responses."""
+        """The loss's input: pairs or responses."""
         responses = self.aggregated(responses)
         if self.reads == "pairs":
             return responses.pairs()
         return responses.rows(responses.chosen_places()) if self.reads == "chosen" else responses
 
     def count(self, responses: ResponseBatch) -> int:
-        """The values that the loss has for these responses; where they are paired, known without a look at tensors."""
+        """The number of values for these responses; known without reading tensors if they are paired."""
         if self.reads == "responses":
             return _policy(responses)
         if responses.paired:
@@ -112,10 +114,10 @@ class Term:
         return _policy(view) if self.reads == "responses" else len(view)
 
     def values(self, view: Any) -> torch.Tensor:
-        """``(N,)`` values of a view, as the loss gives them.
+        """``(N,)`` values of a view, as the loss returns them.
 
         Raises:
-            MethodError: they are something else.
+            MethodError: they are not.
         """
         values = self.loss(view)
         check_values(self, self.loss, type(self.loss).__call__, values, view)
@@ -126,7 +128,7 @@ class Term:
         that are no KL responses.
 
         Raises:
-            MethodError: it fails on them, or gives something else.
+            MethodError: it fails, or returns something else.
         """
         size = len(view) if self.reads in ("pairs", "chosen") else _policy(view)
         with blamed((self.loss,), f"failed in rewards() on {size} {self._unit()}s"):
@@ -146,11 +148,11 @@ class Term:
 
 
 def check_values(term: Term, method: Any, function: Any, values: Any, view: Any) -> None:
-    """Hold what a loss, or a wrapper around it, gives for a view to its shape: a wrapper must not be the one that fails
-    on what a loss has given.
+    """Check the shape of a loss's or wrapper's result on a view, so that a wrapper is not blamed for the loss's
+    result.
 
     Raises:
-        MethodError: it is something else.
+        MethodError: the shape is wrong.
     """
     size, unit = term.size(view), UNITS[term.reads]
     inputs = view.present()

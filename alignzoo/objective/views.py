@@ -1,4 +1,4 @@
-"""A step's responses beside the model: completed by constants, in float64, relative to an anchor, or only some."""
+"""Views of a step's responses: completed with constants, in float64, relative to an anchor, or a subset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def count_rows(batches: Sequence[TokenBatch]) -> int:
 
 
 def structure(batch: TokenBatch) -> ResponseBatch:
-    """What is known of a batch's responses before any forward: its log-probs are placeholders."""
+    """A batch's responses before any forward pass, with placeholder log-probs."""
     return ResponseBatch(
         logps=batch.lengths,
         lengths=batch.lengths,
@@ -33,7 +33,7 @@ def structure(batch: TokenBatch) -> ResponseBatch:
 def with_constants(
     responses: ResponseBatch, batch: TokenBatch, reference: ResponseBatch | None, groups: Mapping[str, int]
 ) -> ResponseBatch:
-    """Policy fields completed by what does not depend on the policy: reference log-probs, scores, groups."""
+    """Policy fields completed with those that do not depend on the policy: reference log-probs, scores, groups."""
     constants: dict[str, Any] = {"scores": batch.scores}
     if groups and batch.groups is not None:
         of_rows = torch.tensor([groups[name] for name in batch.groups], device=responses.logps.device)
@@ -44,12 +44,12 @@ def with_constants(
 
 
 def in_float64(responses: ResponseBatch) -> ResponseBatch:
-    """In float64 (fp32 where the device has none): the objective's own arithmetic adds no error worth speaking of."""
+    """In float64 (fp32 if the device lacks it), so that the objective's arithmetic adds no significant error."""
     return responses.to(dtype=torch.float32 if responses.logps.device.type == "mps" else torch.float64)
 
 
 def relative_to(responses: ResponseBatch, anchor: ResponseBatch) -> ResponseBatch:
-    """The policy's log-probs less the anchor's, which are constants; the reference, in whose place it stands, is 0."""
+    """The policy's log-probs minus the anchor's, which are constants; the anchor replaces the reference, which is 0."""
     present = responses.present()
     policy: dict[str, Any] = {
         name: present[name] - getattr(anchor, name).detach() for name in DIFFERENTIABLE if name in present
@@ -61,7 +61,7 @@ def relative_to(responses: ResponseBatch, anchor: ResponseBatch) -> ResponseBatc
 
 
 def spread(some: ResponseBatch, kept: torch.Tensor) -> ResponseBatch:
-    """A batch of all responses that has ``some`` where ``kept`` ``(R,)`` is True, and 0 elsewhere."""
+    """A batch of all responses with ``some`` where ``kept`` ``(R,)`` is True, and 0 elsewhere."""
 
     def placed(value: torch.Tensor) -> torch.Tensor:
         every = value.new_zeros((len(kept), *value.shape[1:]))

@@ -1,4 +1,4 @@
-"""What cannot work together in a plan, each with what to change."""
+"""Conflicts in a plan, each with a suggested fix."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from alignzoo.plugin.faults import exists
 from alignzoo.plugin.registry import Registry
 
 UNSUPPORTED = {
-    "fsdp1": ("FSDP 1", "it flattens weights, so that no controller can tell them apart"),
-    "deepspeed": ("DeepSpeed", "its backward pass steps the optimizer, and a controller takes several"),
+    "fsdp1": ("FSDP 1", "it flattens weights, so controllers cannot tell them apart"),
+    "deepspeed": ("DeepSpeed", "its backward pass steps the optimizer, but a controller may need several"),
 }
-"""Launches that no method runs under, with their names and why."""
+"""Unsupported launches, with name and reason."""
 WHOLE_WEIGHTS_ONLY = ("adafactor", "rprop", "adamw8bit")
-"""Optimizers that fail on the shards of FSDP2, or were not tried on them."""
+"""Optimizers that fail or are untested on FSDP2 shards."""
 
 
 def missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooError]:
-    """Evaluators, judges and observers that no plugin provides, or a broken one; models and data that several provide,
-    or whose name is misspelt."""
+    """Evaluators, judges and observers that are missing or broken; models and data that several plugins provide, or
+    whose name is misspelt."""
     problems: list[AlignzooError] = []
     lookups: list[Callable[[], object]] = [
         lambda: _named("model", "model", settings.model, methods),
@@ -66,7 +66,7 @@ def _named(kind: Literal["model", "data"], flag: str, name: str | None, methods:
 
 
 def conflicts(plan: Plan, distributed: str, known: Registry) -> list[AlignzooError]:
-    """What cannot work together, each with what to change."""
+    """All conflicts, each with a suggested fix."""
     problems = _launch(plan, distributed)
     for kind in KINDS.values():
         problems += _rivals(kind, plan.of(kind.name))
@@ -76,11 +76,11 @@ def conflicts(plan: Plan, distributed: str, known: Registry) -> list[AlignzooErr
 
 
 def _rivals(kind: Kind, methods: Sequence[Method]) -> list[AlignzooError]:
-    """Methods of a kind of which a run has room for one."""
+    """Several methods where a run can have only one."""
     names = [method.card.name for method in methods]
     repeated = sorted({name for name in names if names.count(name) > 1})
     problems: list[AlignzooError] = [
-        IncompatibleError(f"--{kind.name} {name} is given twice", hint="name each method once") for name in repeated
+        IncompatibleError(f"--{kind.name} {name} is named twice", hint="name each method once") for name in repeated
     ]
     groups = {
         does: [m.card.name for m in methods if getattr(m.card, fact, False)] for fact, does in kind.rivals.items()
@@ -91,7 +91,7 @@ def _rivals(kind: Kind, methods: Sequence[Method]) -> list[AlignzooError]:
         if len(set(rivals)) > 1:
             problems.append(
                 IncompatibleError(
-                    f"{' and '.join(rivals)} each {does}, and only one can",
+                    f"{' and '.join(rivals)} each {does}, but only one can",
                     hint=f"keep one of --{kind.name} {f' / --{kind.name} '.join(rivals)}",
                 )
             )
@@ -99,11 +99,10 @@ def _rivals(kind: Kind, methods: Sequence[Method]) -> list[AlignzooError]:
 
 
 def _needs(plan: Plan) -> list[AlignzooError]:
-    """Needs of methods that nothing here can meet."""
+    """Needs that nothing here can meet."""
     return [
         IncompatibleError(
-            f"{method.card.kind} {method.card.name!r} needs {', '.join(lacking)}, which no part of this alignzoo "
-            "provides",
+            f"{method.card.kind} {method.card.name!r} needs {', '.join(lacking)}, which this alignzoo does not provide",
             hint="choose another method, or upgrade alignzoo",
         )
         for method in plan.all_methods
@@ -112,7 +111,7 @@ def _needs(plan: Plan) -> list[AlignzooError]:
 
 
 def _launch(plan: Plan, distributed: str) -> list[AlignzooError]:
-    """What does not run on the ranks of this launch."""
+    """What does not run on this launch's ranks."""
     if distributed in UNSUPPORTED:
         name, why = UNSUPPORTED[distributed]
         return [
@@ -127,7 +126,7 @@ def _launch(plan: Plan, distributed: str) -> list[AlignzooError]:
     if plan.settings.quantize != "none":
         problems.append(
             IncompatibleError(
-                f"--quantize {plan.settings.quantize} was not tried on sharded weights",
+                f"--quantize {plan.settings.quantize} is untested on sharded weights",
                 hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or leave it out",
             )
         )
@@ -135,7 +134,7 @@ def _launch(plan: Plan, distributed: str) -> list[AlignzooError]:
     if optimizer in WHOLE_WEIGHTS_ONLY:
         problems.append(
             IncompatibleError(
-                f"--optimizer {optimizer} does not work on sharded weights",
+                f"--optimizer {optimizer} does not support sharded weights",
                 hint="choose another, such as adamw, or launch with plain data parallelism",
             )
         )
@@ -143,38 +142,38 @@ def _launch(plan: Plan, distributed: str) -> list[AlignzooError]:
 
 
 def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
-    """Settings that were given but that this run would ignore."""
+    """Settings that this run would ignore."""
     settings, problems = plan.settings, list[AlignzooError]()
 
     def unused(name: str, because: str, hint: str) -> None:
         if name in plan.origins:
             negated = "no-" if getattr(settings, name) is False else ""
             said = f"--{negated}{Settings.flag(name)}"
-            problems.append(UsageError(f"{said} does nothing here: {because}", hint=hint))
+            problems.append(UsageError(f"{said} has no effect here: {because}", hint=hint))
 
     if settings.lora_r == 0:
         unused("lora_alpha", "--lora.r is 0, so there is no adapter", "add --lora.r 8, or leave it out")
     given = plan.origins.get("micro_batch_size")
     if settings.tokens_per_micro_batch is not None and given == plan.origins.get("tokens_per_micro_batch"):
-        unused("micro_batch_size", "--tokens-per-micro-batch decides", "leave one of them out")
+        unused("micro_batch_size", "--tokens-per-micro-batch takes precedence", "leave one of them out")
     if settings.eval_data is not None:
-        unused("eval_share", "--eval-data names the held-out data", "leave one of them out")
+        unused("eval_share", "--eval-data sets the held-out data", "leave one of them out")
     else:
         unused("eval_data_split", "there is no --eval-data", "leave it out")
         unused("eval_data_format", "there is no --eval-data", "leave it out")
     data, evaluator = data_of(settings.data, known), evaluator_of(settings, known)
     if data is not None:
         for name in ("data_split", "data_format", *(("eval_share",) if data.held_out else ())):
-            unused(name, f"--data {data.name} has its own splits and layout", "name another --data, or leave it out")
+            unused(name, f"--data {data.name} has its own splits and layout", "use other --data, or leave it out")
         if data.clean:
-            unused("data_strict", f"--data {data.name} has no malformed rows", "name another --data, or leave it out")
+            unused("data_strict", f"--data {data.name} has no malformed rows", "use other --data, or leave it out")
     held_out = data_of(settings.eval_data, known)
     if held_out is not None:
         for name in ("eval_data_split", "eval_data_format"):
             unused(name, f"--eval-data {held_out.name} has its own splits and layout", "leave it out")
         if not held_out.held_out:
             problems.append(
-                UsageError(f"--eval-data {held_out.name} has no validation split", hint="name other held-out data")
+                UsageError(f"--eval-data {held_out.name} has no validation split", hint="use other held-out data")
             )
     if evaluator is None:
         hint = f"leave it out, or run on --data {' / '.join(evaluated_data(known))}"
@@ -186,14 +185,14 @@ def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
         unused("judge", f"the evaluator of --data {settings.data} takes no judge", "leave it out")
     if not (data and data.held_out) and settings.eval_data is None and settings.eval_share == 0:
         for name in ("eval_every", "eval_pairs"):
-            unused(name, "nothing is held out", "raise --eval-share, or name --eval-data")
+            unused(name, "nothing is held out", "raise --eval-share, or set --eval-data")
     probing = [method.card for method in plan.all_methods if "probe" in method.needs]
     if settings.probe_share == 0 and probing:
         kind, named = probing[0].kind, "probe" in probing[0].options.model_fields
         problems.append(
             UsageError(
-                f"{kind} {probing[0].name!r} needs a safety probe, and --probe.share 0 leaves it no rows",
-                hint=f"raise --probe.share{f', or name a saved probe: --{kind}.probe DIR' if named else ''}",
+                f"{kind} {probing[0].name!r} needs a safety probe, but --probe.share 0 leaves no rows to train it",
+                hint=f"raise --probe.share{f', or use a saved probe: --{kind}.probe DIR' if named else ''}",
             )
         )
     return problems

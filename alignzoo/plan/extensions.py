@@ -1,4 +1,4 @@
-"""The extensions that a run's settings stand for: its model, data, evaluator and judge, where plugins bring them."""
+"""The plugin extensions in a run's settings: model, data, evaluator and judge."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def evaluator_of(settings: Settings, known: Registry) -> EvaluatorExtension | No
     """The evaluator that goes with the run's data.
 
     Raises:
-        AlignzooError: no plugin brings the one that the data names, or a broken one does.
+        AlignzooError: the evaluator named by the data is missing or broken.
     """
     data = data_of(settings.data, known)
     if data is None or data.evaluator is None:
@@ -31,7 +31,7 @@ def evaluator_of(settings: Settings, known: Registry) -> EvaluatorExtension | No
 
 
 def judge_of(settings: Settings, known: Registry) -> Extension | None:
-    """The judge of the run's answers: the one that was asked for, or the evaluator's own.
+    """The judge of the run's answers: the requested one, or the evaluator's default.
 
     Raises:
         AlignzooError: there is none of that name, or its plugin is broken.
@@ -50,7 +50,7 @@ def used_extensions(settings: Settings, known: Registry) -> Iterator[Extension]:
     """Everything but methods and commands that a run uses.
 
     Raises:
-        AlignzooError: something that was asked for is not there.
+        AlignzooError: a requested extension does not exist.
     """
     named = [("model", settings.model), ("data", settings.data), ("data", settings.eval_data)]
     found = [known.named_extension(kind, name) for kind, name in named]  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The values of a method's options in layered words, and its weight in a mixture."""
+"""A method's option values from layers, and its weight in a mixture."""
 
 from __future__ import annotations
 
@@ -67,5 +67,5 @@ def weight_of(kind: Kind, card: Card, values: dict[str, Any]) -> float:
         return _WEIGHT.validate_python(value)
     except ValueError as error:  # pydantic's errors are ones
         raise UsageError(
-            f"--{kind.name}.{card.name}.{WEIGHT}: should be a number greater than 0 (got {shown(value)})"
+            f"--{kind.name}.{card.name}.{WEIGHT}: must be a number greater than 0 (got {shown(value)})"
         ) from error

@@ -95,14 +95,14 @@ class Plan:
         return any(method.couples for method in self.all_methods)
 
     def objective(self) -> str:
-        """What is minimised, in words: ``dpo under drdpo + 0.1 · sft``."""
+        """The objective in words: ``dpo under drdpo + 0.1 · sft``."""
         first, *others = self.of("loss")
         inner = [first.card.name, *(method.card.name for method in self.of("robust"))]
         terms = [_times(first.weight, " under ".join(inner)), *(_times(term.weight, term.card.name) for term in others)]
         return " + ".join(terms)
 
     def sentence(self) -> str:
-        """The plan as the words of a command line."""
+        """The plan's methods as command-line flags."""
         words: list[str] = []
         for name, methods in self.methods.items():
             if not _is_default(KINDS[name], self.methods):

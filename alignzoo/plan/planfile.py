@@ -109,9 +109,9 @@ def read_plan(folder: Path, *, trust_remote_code: bool = False, command: str = "
     """
     path = folder / PLAN_FILE
     if not path.is_file():
-        reason = "no such folder" if not folder.is_dir() else f"it holds no {PLAN_FILE}"
+        reason = "no such folder" if not folder.is_dir() else f"it contains no {PLAN_FILE}"
         raise AlignzooError(
-            f"{folder} is not the folder of an alignzoo run: {reason}", hint="give the --out folder of an earlier run"
+            f"{folder} is not an alignzoo run folder: {reason}", hint="use the --out folder of an earlier run"
         )
     content = plan_as_started(folder)
     layers = _layers(content)
@@ -120,12 +120,12 @@ def read_plan(folder: Path, *, trust_remote_code: bool = False, command: str = "
     plan = require(resolve(layers, distributed=distributed_backend()))
     if plan.settings.trust_remote_code and not trust_remote_code:
         raise UsageError(
-            f"the run in {folder} lets its model run code, and a run folder may not ask for that by itself",
+            f"the run in {folder} lets its model run code, which a run folder cannot allow by itself",
             hint=f"if you trust the model: alignzoo {command} {shlex.quote(str(folder))} --trust-remote-code",
         )
     if trust_remote_code and not plan.settings.trust_remote_code:
         raise UsageError(
-            f"the run in {folder} was started without --trust-remote-code, and its plan stays as it is",
+            f"the run in {folder} was started without --trust-remote-code, and a resumed run keeps its plan",
             hint="leave it out",
         )
     _check_unchanged(content, plan, path)
@@ -151,11 +151,13 @@ def plan_layer(content: dict[str, Any], name: str) -> Layer:
         }
         files = [str(plugin["file"]) for plugin in content.get("plugins") or () if plugin.get("file")]
     except (KeyError, TypeError, AttributeError) as error:
-        raise AlignzooError(f"{name} is damaged: {error}", hint="write a recipe with the words of that run") from error
+        raise AlignzooError(
+            f"{name} is damaged: {error}", hint="write a recipe with the settings of that run"
+        ) from error
     _check_plugin_files(files, name, f"alignzoo run --recipe {shlex.quote(name)}")
     values.pop("out", None)
     trusting = values.pop("trust-remote-code", None) in (True, "true")
-    note = f"{name}: --trust-remote-code is not taken from it; give it yourself if you trust the model"
+    note = f"{name}: --trust-remote-code is not copied from it; set it yourself if you trust the model"
     return Layer(f"recipe:{name}", values, (note,) if trusting else ())
 
 
@@ -164,13 +166,13 @@ def _check_plugin_files(files: Sequence[str], where: Path | str, command: str) -
     absent = [file for file in files if Path(file) not in [given.resolve() for given in sources().files]]
     if absent:
         raise UsageError(
-            f"the run in {where} uses the plugin file {absent[0]}, and a run folder may not make code run by itself",
+            f"the run in {where} uses the plugin file {absent[0]}, but a run folder cannot run code by itself",
             hint=f"name it again: {command}" + "".join(f" --plugin {shlex.quote(file)}" for file in files),
         )
 
 
 def changed_plugins(folder: Path, plan: Plan) -> list[str]:
-    """What to say of the plugins of a run that are not what they were when it was started."""
+    """Notes on plugins of a run that have changed since it started."""
     then = _recorded(folder)
     remarks = []
     for plugin in [*used_plugins(plan), *_detected(folder)]:
@@ -179,11 +181,11 @@ def changed_plugins(folder: Path, plan: Plan) -> list[str]:
             continue
         versions = sorted({str(was.get("version")) for was in old} - {plugin.version})
         if not old:
-            what = "it was not there then"
+            what = "it was not installed then"
         else:
             what = f"it was {' or '.join(versions)} then" if versions else "its files have changed"
         remarks.append(
-            f"plugin {plugin.label} ({plugin.entry_point}) is not the one that this run was started with: {what}; "
+            f"plugin {plugin.label} ({plugin.entry_point}) has changed since this run started: {what}; "
             "the rest of the run may differ from its beginning"
         )
     return remarks
@@ -244,9 +246,9 @@ def _check_unchanged(content: dict[str, Any], plan: Plan, path: Path) -> None:
     for then, group in ((content["settings"], now["settings"]), *_paired_options(content, now)):
         for name, stated in group.items():
             if name not in then or then[name]["value"] != stated["value"]:
-                was = repr(then[name]["value"]) if name in then else "not there"
+                was = repr(then[name]["value"]) if name in then else "missing"
                 raise AlignzooError(
-                    f"{path}: {name} was {was} when the run was started, and would now be {stated['value']!r}",
+                    f"{path}: {name} was {was} when the run started, but would now be {stated['value']!r}",
                     hint=f"resume it with alignzoo {content.get('alignzoo')}, or start a new run with another --out",
                 )
 

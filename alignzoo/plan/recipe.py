@@ -1,4 +1,4 @@
-"""Recipes: YAML files with the words of a ``run`` command line, checked in and named.
+"""Recipes: named YAML files with the settings of a ``run`` command line.
 
 ::
 
@@ -41,7 +41,7 @@ class Layer:
 
 
 def recipe_names() -> list[str]:
-    """The recipes that alignzoo and the installed plugins bring, by name."""
+    """The recipes of alignzoo and the installed plugins, by name."""
     return sorted({name for _, name, _ in registry().recipes()})
 
 
@@ -58,7 +58,7 @@ def find_recipe(name: str) -> Path:
         if is_file(path):
             return path
     raise UsageError(
-        f"no recipe {shown(name)}: neither an installed one nor a file",
+        f"no recipe {shown(name)}: neither installed nor a file",
         hint=suggest(name, recipe_names()) or "`alignzoo recipes list` shows the installed ones",
     )
 
@@ -78,7 +78,7 @@ def read_recipe(name: str) -> Layer:
         ) from error
     if not isinstance(content, dict):
         found = "empty" if content is None else f"a {type(content).__name__}"
-        raise UsageError(f"{path}: a recipe is a mapping of settings, this is {found}")
+        raise UsageError(f"{path}: a recipe must be a mapping of settings, this is {found}")
     if is_plan(content):
         from alignzoo.plan.planfile import plan_layer
 
@@ -145,7 +145,7 @@ class _Flat:
 
     def put(self, key: str, value: Any) -> None:
         if key in self.values:
-            raise UsageError(f"{self.where}: {shown(key)} is given twice", hint="leave one of them out")
+            raise UsageError(f"{self.where}: {shown(key)} is set twice", hint="leave one of them out")
         self.values[key] = value
 
     def method(self, value: Any, kind: str, *, qualified: bool) -> str:
@@ -159,7 +159,7 @@ class _Flat:
             )
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             raise UsageError(
-                f"{self.where}: {kind} is a name or a mapping with `name`, not {shown(value)}",
+                f"{self.where}: {kind} must be a name or a mapping with `name`, not {shown(value)}",
                 hint=f"write `{kind}: NAME` or `{kind}: {{name: NAME, option: value}}`",
             )
         name = str(value["name"])

@@ -1,5 +1,5 @@
-"""From what was asked to a ``Plan``, or to the list of problems: one pure function for ``run``, ``--dry-run``,
-``compat`` and Python, so that a wrong combination is refused before any weight loads.
+"""Resolves layers of settings to a ``Plan`` or a list of problems: one pure function for ``run``, ``--dry-run``,
+``compat`` and Python, so an invalid combination is rejected before any weights load.
 
 Values are layered: card default < recipes, left to right < flags; the origin of each is kept.
 """
@@ -28,7 +28,7 @@ from alignzoo.plugin.registry import Registry, registry
 def resolve(
     layers: Sequence[Layer], *, methods: Registry | None = None, distributed: str = "none"
 ) -> Plan | list[AlignzooError]:
-    """Resolve layered words into a plan.
+    """Resolve layers of settings into a plan.
 
     Args:
         layers: flat values, weakest first (recipes in order, then flags); see :mod:`alignzoo.plan.recipe`.
@@ -56,9 +56,9 @@ def resolve(
 
 
 def _mixture(plan: Plan) -> list[str]:
-    """What a mixture of losses minimises, in words."""
+    """The objective of a mixture of losses, in words."""
     first, *others = plan.of("loss")
-    wrapped = f"; wrappers go around {first.card.name}, the first loss" if plan.of("robust") else ""
+    wrapped = f"; wrappers apply to {first.card.name}, the first loss" if plan.of("robust") else ""
     return [f"objective: {plan.objective()}{wrapped}"] if others else []
 
 
@@ -70,8 +70,8 @@ def _half_named(layers: Sequence[Layer]) -> list[AlignzooError]:
     (given,), (missing,) = named, {"model", "data"} - named
     return [
         UsageError(
-            f"--{given} is given without --{missing}",
-            hint=f"name a --{missing} of your own, or the embedded one: --{missing} {EMBEDDED}",
+            f"--{given} needs --{missing} as well",
+            hint=f"set your own --{missing}, or use the embedded one: --{missing} {EMBEDDED}",
         )
     ]
 
@@ -105,8 +105,8 @@ def _settings(layers: Sequence[Layer], problems: list[AlignzooError]) -> tuple[S
             if flags[key] == "trust_remote_code" and layer.origin.startswith("recipe:"):
                 problems.append(
                     UsageError(
-                        f"{layer.origin} asks for {key}, and a recipe may not: it lets a stranger's code run",
-                        hint=f"take it out, and give --{key} yourself if you trust the model",
+                        f"{layer.origin} sets {key}, which a recipe may not: it lets third-party code run",
+                        hint=f"remove it, and set --{key} yourself if you trust the model",
                     )
                 )
                 continue

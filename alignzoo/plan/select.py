@@ -1,4 +1,4 @@
-"""From layered words to the methods of a run: compositions taken apart, defaults, options with where they came from.
+"""From layers of settings to a run's methods: expands compositions, adds defaults, and collects options with origins.
 
 The one way from words to methods: ``resolve`` makes a plan of it, a command line makes its flags of it.
 """
@@ -167,11 +167,11 @@ class _Selecting:
                 self.found.picks[kind].append(pick)
         elif method in inside:
             self.found.problems.append(
-                UsageError(f"the composition {inside[0].name} stands for itself: {inside[0].flags()}")
+                UsageError(f"the composition {inside[0].name} contains itself: {inside[0].flags()}")
             )
         elif method is not None:
             if not inside:
-                self.found.notes.append(f"--{kind} {method.name} stands for {method.flags()}")
+                self.found.notes.append(f"--{kind} {method.name} is short for {method.flags()}")
             home = self.registry.distribution_of(method)
             for part_kind, parts in method.parts.items():
                 also = {*called, method.name} if part_kind == kind else set[str]()
@@ -225,7 +225,8 @@ class _Selecting:
                 named = f"--{kind.name} {pick.card.name}"
                 self.found.problems.append(
                     IncompatibleError(
-                        f"{pick.by.name} already means {named}, so --{kind.name} {rivals[0]} does not fit",
+                        f"{pick.by.name} already implies {named}, so it cannot be combined with --{kind.name} "
+                        f"{rivals[0]}",
                         hint=f"name the parts yourself: {pick.by.flags()}",
                     )
                 )
@@ -276,11 +277,11 @@ class _Selecting:
                 picks += [Pick(card, {card.name, name})] if isinstance(card, Card) else []
 
     def _idle(self, kind: Kind, card: Card) -> UsageError:
-        """A method that nothing in this run needs."""
+        """The error for a method that nothing in this run needs."""
         named = [f"--{reader.kind} {reader.name}" for reader in readers(kind, self.registry)]
         return UsageError(
-            f"--{kind.name} {card.name} does nothing here: no method of this run needs a {kind.noun}",
-            hint=f"add one that does ({', '.join(named)}), or leave it out",
+            f"--{kind.name} {card.name} has no effect here: no method of this run needs a {kind.noun}",
+            hint=f"add a method that does ({', '.join(named)}), or leave it out",
         )
 
     def _build(self, kind: Kind) -> None:

@@ -72,11 +72,11 @@ def plan_as_started(folder: Path) -> dict[str, Any]:
         AlignzooError: it was edited since, or is damaged.
     """
     path = folder / PLAN_FILE
-    hint = "restore it, or start a new run with another --out: a run keeps the plan that it was started with"
+    hint = "restore it, or start a new run with another --out: a run keeps its original plan"
     try:
         content = read_yaml(path)
         if not isinstance(content, dict):
-            raise DamagedError(path, "it holds no plan")
+            raise DamagedError(path, "it contains no plan")
         _refuse_edits(content, folder)
         return unsealed(content, path)
     except DamagedError as error:
@@ -103,8 +103,8 @@ def _refuse_edits(content: dict[str, Any], folder: Path) -> None:
         edits = ", ".join(f"{word} was {then.get(word)!r} and is {now.get(word)!r}" for word in changed)
         flags = "".join(f" --{word} {shlex.quote(str(now[word]))}" for word in changed if _is_flag_value(now.get(word)))
         raise AlignzooError(
-            f"{folder / PLAN_FILE} was edited after the run was started: {edits}",
-            hint="a run keeps the plan that it was started with: restore it, or start a new run: "
+            f"{folder / PLAN_FILE} was edited after the run started: {edits}",
+            hint="a run keeps its original plan: restore it, or start a new run: "
             f"alignzoo run --recipe {shlex.quote(str(folder))}{flags}",
         )
 

@@ -1,4 +1,4 @@
-"""Words about options that no method of a run takes."""
+"""Options that no method of a run has."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _problem(
     near = [f"--{kind.name}.{name}" for name in next(filter(None, found), [])]
     hint = f"did you mean {' or '.join(elsewhere or near)}?" if elsewhere or near else None
     if hint is None and fields:
-        hint = f"there are: {', '.join(f'--{kind.name}.{name}' for name in sorted(fields))}"
+        hint = f"available: {', '.join(f'--{kind.name}.{name}' for name in sorted(fields))}"
     return UsageError(f"--{key}: no {kind.noun} of this run has that option", hint=hint)
 
 
@@ -74,11 +74,11 @@ def _misplaced_weight(kind: Kind, key: str, owned: bool, picks: Sequence[Pick]) 
     """A weight of a method that is the only one, or without the method's name."""
     if len(picks) == 1:
         return UsageError(
-            f"--{key} does nothing here: a weight is relative to the other terms of a mixture, and there is one "
+            f"--{key} has no effect here: a weight is relative to the other terms of a mixture, but there is only one "
             f"{kind.noun}",
             hint=f"add another --{kind.name}, or leave it out",
         )
     if owned:
         return None
     names = [f"--{kind.name}.{pick.card.name}.{WEIGHT}" for pick in picks]
-    return UsageError(f"--{key}: say whose weight it is", hint=" or ".join(names))
+    return UsageError(f"--{key}: name the method it belongs to", hint=" or ".join(names))

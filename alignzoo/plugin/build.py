@@ -42,7 +42,7 @@ def build_options(card: Card, values: dict[str, Any]) -> Options:
     except Exception as error:
         raise BrokenPluginError(
             f"the options of {card.kind} {card.name!r} fail on {shown(values)}: {describe_error(error)}",
-            hint="a validator raises ValueError for a value that is wrong; repair its plugin",
+            hint="a validator must raise ValueError for an invalid value; fix its plugin",
         ) from error
 
 
@@ -139,6 +139,6 @@ def load_method(kind: str, name: str, **options: Any) -> Any:
     method = registry().find(kind, name)
     if isinstance(method, Composition):
         raise UsageError(
-            f"{name!r} is a composition: {method.flags()}", hint="load its parts, or give it to `alignzoo run`"
+            f"{name!r} is a composition: {method.flags()}", hint="load its parts, or use it with `alignzoo run`"
         )
     return instantiate(method, build_options(method, options))

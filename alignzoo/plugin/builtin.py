@@ -1,4 +1,4 @@
-"""What alignzoo itself brings beside its methods: the shipped recipes."""
+"""alignzoo's own extensions besides methods: the shipped recipes."""
 
 from __future__ import annotations
 

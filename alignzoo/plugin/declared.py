@@ -1,4 +1,4 @@
-"""What a plugin's hooks declare, and the slips that would otherwise go unnoticed or fail where nobody knows whose."""
+"""Reads what a plugin's hooks declare, and catches mistakes that would otherwise go unnoticed or fail elsewhere."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def ask(plugin: Plugin, module: Any) -> None:
     manager.register(module, name=plugin.entry_point)
     asked = [name for name in HOOKS if getattr(manager.hook, name).get_hookimpls()]
     if not asked:
-        plugin.warnings.append(f"brings nothing: none of its functions is a hook ({', '.join(HOOKS)})")
+        plugin.warnings.append(f"provides nothing: none of its functions is a hook ({', '.join(HOOKS)})")
     for name in asked:
         _keep(plugin, name, _declared(manager, name))
     if asked and not (plugin.methods or plugin.extensions or plugin.recipes or plugin.warnings):
-        plugin.warnings.append(f"brings nothing: {', '.join(asked)} gave no card; a hook returns a list")
+        plugin.warnings.append(f"provides nothing: {', '.join(asked)} returned no cards; a hook returns a list")
 
 
 def reserved(card: Extension) -> str:
     """The warning about an extension that has the name of one of alignzoo's own."""
-    return f"reserved: {card.name!r} is a {card.kind} of alignzoo, and this one is left out"
+    return f"reserved: {card.name!r} is a built-in {card.kind}, so this one is ignored"
 
 
 def _declared(manager: pluggy.PluginManager, name: str) -> list[Any]:
@@ -59,7 +59,7 @@ def _declared(manager: pluggy.PluginManager, name: str) -> list[Any]:
             results = getattr(manager.hook, name)()
             for result in results:
                 if isinstance(result, (str, Path, BaseModel)):
-                    raise TypeError(f"a hook returns a list, this gave a single {type(result).__name__}")
+                    raise TypeError(f"a hook must return a list, this returned a single {type(result).__name__}")
             return [item for result in results for item in result]
     except PluginAPIError:
         raise
@@ -86,7 +86,7 @@ def _keep(plugin: Plugin, hook: str, given: list[Any]) -> None:
         paths = [Path(path) for path in given]
         for path in paths:
             if not path.is_absolute():
-                raise ValueError(f"{hook}() names {path}; give a whole path: Path(__file__).with_name(...)")
+                raise ValueError(f"{hook}() names {path}; use an absolute path: Path(__file__).with_name(...)")
             if not is_file(path):
                 raise FileNotFoundError(f"{hook}() names {path}, which is not a file")
         _check_twice([("recipe", path.stem) for path in paths])
@@ -95,7 +95,7 @@ def _keep(plugin: Plugin, hook: str, given: list[Any]) -> None:
     if hook == "alignzoo_methods":
         for method in given:
             if not isinstance(method, (Card, Composition)):
-                raise TypeError(f"{hook}() gave a {type(method).__name__}, expected Card or Composition")
+                raise TypeError(f"{hook}() returned a {type(method).__name__}, expected Card or Composition")
             if isinstance(method, Card):
                 _check_defaults(method)
         plugin.methods = given
@@ -103,9 +103,9 @@ def _keep(plugin: Plugin, hook: str, given: list[Any]) -> None:
         return
     for card in given:
         if not isinstance(card, Extension):
-            raise TypeError(f"{hook}() gave a {type(card).__name__}, expected Extension")
+            raise TypeError(f"{hook}() returned a {type(card).__name__}, expected Extension")
         if card.kind != _EXTENSION_OF[hook]:
-            raise ValueError(f"{hook}() gave {card.name!r} of kind {card.kind}, expected {_EXTENSION_OF[hook]}")
+            raise ValueError(f"{hook}() returned {card.name!r} of kind {card.kind}, expected {_EXTENSION_OF[hook]}")
     for card in given:
         if card.kind == "command" and card.name in OWN_COMMANDS:
             plugin.warnings.append(reserved(card))

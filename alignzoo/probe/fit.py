@@ -1,4 +1,4 @@
-"""Train a probe on labelled responses, or reuse the one that was trained on the same weights and data before."""
+"""Train a probe on labelled responses, or reuse one trained on the same weights and data."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 BY_FLAGS, BY_LABEL, BY_ORDER = "safe", "label", "order"
-"""Where the labels of responses come from: the fact ``labels``."""
+"""The source of the response labels: the fact ``labels``."""
 _STAND_INS = {
-    BY_LABEL: "a desirable response serves as safe, an undesirable one as unsafe",
-    BY_ORDER: "the chosen (best) response serves as safe, the rejected (worst) one as unsafe",
+    BY_LABEL: "desirable responses count as safe, undesirable ones as unsafe",
+    BY_ORDER: "chosen (best) responses count as safe, rejected (worst) ones as unsafe",
 }
 OF_A_LAYER = ("layer", "held_out_auc", "held_out_accuracy", "held_out_ece", "held_out_brier")
-PROBE_VERSION = 3  # part of the cache key: raise it when the same data would give another probe
+PROBE_VERSION = 3  # part of the cache key: raise it when the same data would give a different probe
 
 
 def cached_probe(
     model: Any, train: Dataset, validation: Dataset, *, report: Reporter, weights: str | None = None
 ) -> Probe:
-    """The probe of these weights and rows: reused where it was trained before, else trained and kept."""
+    """The probe of these weights and rows: from the cache, or trained and cached."""
     weights = weights or fingerprint(model)
     data = {"probe_train": part_digest(train), "probe_validation": part_digest(validation)}
     key = hashlib.sha256(json.dumps([PROBE_VERSION, weights, data]).encode()).hexdigest()[:32]
@@ -58,8 +58,8 @@ def _kept(folder: Path, hidden: int, report: Reporter) -> Probe | None:
         probe = Probe.load(folder, hidden=hidden)
         _announce(probe, "reused from an earlier run on the same weights and data", report)
     except AlignzooError as error:
-        report.warn(f"{error.message}; training another one")
-        # Moved before it is deleted: no other run sees half of it, and none deletes what another has just published.
+        report.warn(f"{error.message}; training a new one")
+        # Moved before deletion: no run sees half of it, or deletes one that another has just published.
         with contextlib.suppress(OSError), scratch(folder.parent) as away:
             folder.rename(away / folder.name)
         return None
@@ -67,7 +67,7 @@ def _kept(folder: Path, hidden: int, report: Reporter) -> Probe | None:
 
 
 def _publish(probe: Probe, folder: Path, hidden: int, report: Reporter) -> Probe:
-    """Keep a probe for later runs, whole or not at all; where another run was faster, its probe is returned."""
+    """Cache a probe atomically; if another run was faster, its probe is returned."""
     try:
         with scratch(folder.parent) as beside:
             whole = beside / folder.name
@@ -76,7 +76,7 @@ def _publish(probe: Probe, folder: Path, hidden: int, report: Reporter) -> Probe
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(AlignzooError):
             return Probe.load(folder, hidden=hidden)
-        report.warn(f"the probe is not kept for later runs: {error}; ALIGNZOO_CACHE names another folder for it")
+        report.warn(f"cannot cache the probe: {error}; set ALIGNZOO_CACHE to a writable folder")
     return probe
 
 
@@ -90,9 +90,9 @@ def train_probe(
     layers: str = "last",
     pooling: Pooling = "mean",
 ) -> Probe:
-    """Fit a probe on the responses of ``train``; its figures are those on ``validation``, by other prompts.
+    """Fit a probe on the responses of ``train``; its figures are computed on ``validation``, with other prompts.
 
-    Of several layers the one with the highest AUC on ``validation`` is taken, so that its AUC is a little flattered;
+    Of several layers, the one with the highest AUC on ``validation`` is chosen, so its AUC is slightly optimistic;
     ``facts["layers"]`` has the figures of all.
 
     Args:
@@ -102,7 +102,7 @@ def train_probe(
         DataError: too few safe or unsafe responses in one of the parts.
         UsageError: a layer that the model does not have.
     """
-    check_probe_pairs(train, validation, hint="give more data")
+    check_probe_pairs(train, validation, hint="use more data")
     model = without_adapter(model)
     indices = layer_indices(layers, int(model.config.get_text_config().num_hidden_layers))
     training = model.training
@@ -131,7 +131,7 @@ def train_probe(
 
 
 def _responses(part: Dataset) -> list[tuple[list[int], int]]:
-    """Every response that is known to be safe (0) or unsafe (1): its tokens behind its prompt's, and that label."""
+    """Every response known to be safe (0) or unsafe (1): tokens of prompt + response, and the label."""
     rows = zip(part["prompt_ids"], part["response_ids"], strict=True)
     sequences = ([*prompt, *response] for prompt, responses in rows for response in responses)
     labelled = zip(sequences, safety_labels(part).tolist(), strict=True)
@@ -150,11 +150,11 @@ def part_digest(part: Dataset) -> str:
 
 
 def _announce(probe: Probe, how: str, report: Reporter) -> None:
-    """Say where the probe comes from, what its labels are and how good it is."""
+    """Report the probe's origin, labels and quality."""
     facts = probe.facts
     if facts["labels"] != BY_FLAGS:
-        report.note(f"safety probe: the data has no safety labels; {_STAND_INS[facts['labels']]}")
+        report.note(f"safety probe: no safety labels in the data; {_STAND_INS[facts['labels']]}")
     report.note(
         f"safety probe: {how}; held-out AUC {facts['held_out_auc']:.3f}, accuracy {facts['held_out_accuracy']:.3f} "
-        f"(majority {facts['held_out_majority']:.3f}) on {facts['held_out_responses']} responses"
+        f"(majority class {facts['held_out_majority']:.3f}) on {facts['held_out_responses']} responses"
     )

@@ -1,4 +1,4 @@
-"""The reference of a run as a table of its log-probs: no model is kept beside the policy, and no step waits for one."""
+"""The reference as a table of log-probs: no second model in memory, and no reference forward during training."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from alignzoo.reference.store import Store
 
 
 class CachedReference:
-    """Log-probs of responses under the reference, looked up.
+    """Looks up log-probs of responses under the reference.
 
     Args:
-        device: where the fields are wanted.
+        device: the device of the returned fields.
     """
 
     def __init__(self, store: Store, device: torch.device) -> None:
@@ -39,8 +39,8 @@ class CachedReference:
         if len(absent):
             row = int(batch.row_ids[np.repeat(np.arange(batch.rows), batch.sizes)[absent[0]]])
             raise AlignzooError(
-                f"there is no reference log-prob of row {row}",
-                hint="this should not happen; --no-reference-cache computes them in every step",
+                f"no reference log-prob for row {row}",
+                hint="this is a bug; --no-reference-cache computes them in every step instead",
             )
         logps = torch.from_numpy(self._store.logps(places))
         token_logps, token_mask = _padded(self._store.token_logps(places)) if self._store.tokens else (None, None)
@@ -58,7 +58,7 @@ class CachedReference:
 
 
 def cached_reference(filling: Filling, sources: Callable[[], Sequence[Source]]) -> CachedReference:
-    """The reference of a run that sees these rows: from earlier runs, and what they lack computed now."""
+    """The reference table for these rows: from earlier runs, with missing values computed now."""
     began = time.perf_counter()
     filling.store.load()
     wanted = sources()

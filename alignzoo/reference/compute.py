@@ -1,7 +1,7 @@
-"""Log-probs under the reference that no earlier run has kept: computed before training, in batches of like length.
+"""Computes missing reference log-probs before training, in batches of similar length.
 
-Which rows share a batch depends on the rows alone and not on what is there already, so that a run which was
-interrupted here and started again has the numbers of one that was not.
+Which rows share a batch depends only on the rows and not on the cache, so an interrupted and restarted run gets the
+same numbers as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from alignzoo.data.shapes import Shape
 
 TOKENS_PER_BATCH, TOKENS_ON_CPU = 4096, 1024
-"""Tokens of a batch at most; at least one row. On a CPU larger ones were no faster."""
+"""Maximum tokens per batch, with at least one row. On a CPU, larger batches were not faster."""
 RESPONSES_PER_SHARD, SECONDS_PER_SHARD = 16384, 20.0
-"""Values are kept whenever so many responses are done or so much time has passed: what is lost when a run is killed."""
-_BATCHES_AT_A_TIME = 4  # of each rank, before the ranks tell each other
+"""Values are saved after this many responses or this much time, which bounds the loss when a run is killed."""
+_BATCHES_AT_A_TIME = 4  # per rank, between exchanges of the ranks
 
 
 @dataclass(frozen=True)
 class Source:
-    """Rows of a prepared dataset whose responses are wanted.
+    """Rows of a prepared dataset whose responses are needed.
 
     Attributes:
         shape: of the dataset.
@@ -72,11 +72,11 @@ class Source:
         return cls(dataset, shape, rows, keys, keys.packed if packed else keys.padded, partners)
 
     def missing(self, store: Store) -> np.ndarray:
-        """``(n,)`` bool: rows of which a response is not in the store."""
+        """``(n,)`` bool: rows with a response that is not in the store."""
         return ~np.logical_and.reduceat(store.has(self.keys.keys), self.keys.offsets[:-1])
 
     def batches(self, tokens: int) -> Iterator[np.ndarray]:
-        """Positions of rows of like length, the longest first: what does not fit into memory shows at once."""
+        """Batches of rows of similar length, the longest first, so that running out of memory shows immediately."""
         order = np.lexsort((*self.keys.first.T, -self.lengths))
         start, sizes = 0, self.lengths[order]
         ends = np.cumsum(sizes)
@@ -89,7 +89,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Filling:
-    """What it takes to compute log-probs under the reference.
+    """Everything needed to compute log-probs under the reference.
 
     Attributes:
         forward: from a batch on the device to its responses under the reference.
@@ -106,10 +106,10 @@ class Filling:
     tokens: int | None = None
 
     def complete(self, sources: Sequence[Source]) -> int:
-        """Compute, keep and take in what the store lacks, each rank a share; every rank then has all of it.
+        """Compute, save and load the values missing from the store, each rank a share; afterwards every rank has all.
 
         Returns:
-            How many rows were not there.
+            The number of missing rows.
         """
         on_cpu = self.accelerator.device.type == "cpu"
         budget = self.tokens or (TOKENS_ON_CPU if on_cpu else TOKENS_PER_BATCH)
@@ -129,7 +129,7 @@ class Filling:
         return int(sum(lacking.sum() for lacking in missing))
 
     def _anywhere(self, mine: np.ndarray) -> np.ndarray:
-        """True where it is so on any rank: their folders need not be the same."""
+        """True where any rank has True: their cache folders may differ."""
         return np.logical_or.reduce(on_all_ranks(self.accelerator, lambda: mine))
 
     def _compute(self, batches: Sequence[tuple[Source, np.ndarray]], bar: Progress) -> None:
@@ -173,7 +173,7 @@ class Filling:
         if not pending:
             return
         values = Values.cat(pending)
-        # A batch holds rows that are known, too. Two values of one response differ by rounding: the first one stays.
+        # A batch may contain known rows. Two values of one response differ by rounding: the first one stays.
         values = values.only(~self.store.has(values.keys))
         writes = self.accelerator.is_local_main_process  # one rank of each machine: its disk may be its own
         on_all_ranks(self.accelerator, partial(self.store.write, values) if writes else lambda: None)
@@ -181,7 +181,7 @@ class Filling:
 
 
 def values_of(batch: TokenBatch, responses: ResponseBatch, *, tokens: bool) -> Values:
-    """The log-probs of a batch's responses, in its order, as they are kept."""
+    """The log-probs of a batch's responses, in its order, in storage form."""
     flat = None
     if tokens:
         assert responses.token_logps is not None

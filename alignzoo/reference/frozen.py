@@ -1,7 +1,7 @@
-"""The frozen reference: the policy as it was before the first step.
+"""The frozen reference: the policy before the first step.
 
-Full fine-tuning keeps a snapshot of the weights; a new LoRA adapter is switched off; an adapter that was already
-trained has a frozen copy. Always in eval mode, without gradients, and the policy is left as it was found.
+Full fine-tuning keeps a snapshot of the weights; a new LoRA adapter is switched off; a previously trained adapter has
+a frozen copy. Always in eval mode, without gradients, and without side effects on the policy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Reference:
     Args:
         policy: the policy before training, unwrapped.
         forward: from a model and a batch to its responses.
-        wrap: how the device's accelerator prepares a frozen model (sharding, autocast).
+        wrap: prepares a frozen model for the accelerator (sharding, autocast).
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class Reference:
 
 @contextmanager
 def as_reference(policy: Any) -> Iterator[None]:
-    """Inside, a policy computes as the reference, if training has not changed its weights yet (those of an adapter may
-    have changed); no gradients are kept. All is restored, also after an exception."""
+    """Inside, a policy acts as the reference, provided training has not changed its weights (an adapter's may have
+    changed); without gradients. Everything is restored, also after an exception."""
     with torch.no_grad():
         if hasattr(policy, "peft_config"):
             with _reference_adapter(policy):
@@ -70,7 +70,7 @@ def as_reference(policy: Any) -> Iterator[None]:
 
 @contextmanager
 def _reference_adapter(model: Any) -> Iterator[None]:
-    """The adapter off, or exchanged for the reference's copy; eval mode; all restored, also after an exception."""
+    """The adapter off, or replaced by the reference's copy; eval mode; restored afterwards, also after an exception."""
     training = model.training
     flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     model.eval()

@@ -1,4 +1,4 @@
-"""What names a reference: its weights, and how it computes. :mod:`alignzoo.reference.keys` names its responses."""
+"""Identifies a reference: its weights and how it computes. :mod:`alignzoo.reference.keys` identifies responses."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
 from alignzoo.model.weights import config_digest, fingerprint
 from alignzoo.plan.settings import Settings
 
-_VERSION = 1  # raise it when the same weights and tokens would be given other log-probs
-_WAYS = {"segments": "pairs"}  # what the identities of existing stores call a way that was renamed
+_VERSION = 1  # raise it when the same weights and tokens would give different log-probs
+_WAYS = {"segments": "pairs"}  # names of renamed ways in the identities of existing stores
 
 
 def reference_identity(policy: Any, settings: Settings, weights: str, *, way: str) -> str:
     """A hash of the reference and of how it computes, 32 hex digits.
 
-    A new adapter is off in the reference, so that its run shares the base's log-probs; the frozen copy of a trained
-    one counts.
+    A new adapter is off in the reference, so its run shares the base's log-probs; the frozen copy of a trained one
+    counts.
 
     Args:
         policy: the policy with the weights that training starts from, not sharded.
@@ -42,7 +42,7 @@ def reference_identity(policy: Any, settings: Settings, weights: str, *, way: st
 
 
 def _rounding(policy: Any, way: str) -> tuple[str, ...]:
-    """What moves log-probs by more than fp32's last digits where products are rounded to fewer bits."""
+    """Facts that change log-probs by more than fp32's last digits in reduced precision."""
     model = innermost(policy)
     implementations = (getattr(model.config, f"_{part}_implementation", None) for part in ("attn", "experts"))
     head = "fused head" if has_fused_head(policy) else "logits"

@@ -1,7 +1,7 @@
-"""The key of a log-prob under a reference: a hash of the tokens of a response and of its prompt.
+"""The key of a reference log-prob: a hash of the tokens of a response and of its prompt.
 
-Nothing else is in it. Token ids stand for themselves, so tokenizer, template and truncation count where they change ids
-and only there; labels and their noise, the other responses to the prompt and the run's settings change no key.
+It contains nothing else. Tokenizer, template and truncation matter only if they change token ids; labels, label noise,
+the other responses to the prompt and the run's settings do not change keys.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scores kept between runs: one file per reward and set of responses, whole or not there."""
+"""Scores cached between runs: one file per reward and set of responses, written atomically."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from alignzoo.report import Reporter
 
 
 def kept(key: str, count: int, report: Reporter) -> torch.Tensor | None:
-    """The scores ``(count,)`` under a key; a damaged file is reported and removed."""
+    """The scores ``(count,)`` under a key; a corrupt file is reported and removed."""
     path = _file(key)
     if not path.is_file():
         return None
@@ -27,7 +27,7 @@ def kept(key: str, count: int, report: Reporter) -> torch.Tensor | None:
         if stated != _content(scores) or scores.shape != (count,):
             raise ValueError("its content is not what was written")
     except (OSError, SafetensorError, ValueError) as error:
-        report.warn(f"the scores kept in {path} are damaged ({error}); scoring again")
+        report.warn(f"the cached scores in {path} are corrupt ({error}); scoring again")
         with contextlib.suppress(OSError):
             path.unlink()
         return None
@@ -35,14 +35,14 @@ def kept(key: str, count: int, report: Reporter) -> torch.Tensor | None:
 
 
 def keep(key: str, scores: torch.Tensor, report: Reporter) -> None:
-    """Write scores ``(count,)`` for later runs, whole or not at all."""
+    """Write scores ``(count,)`` for later runs, atomically."""
     path = _file(key)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path, durable=False) as written:
             save_file({"scores": scores}, written, metadata={"content": _content(scores)})
     except (OSError, SafetensorError) as error:
-        report.warn(f"the scores are not kept for later runs: {error}; ALIGNZOO_CACHE names another folder for them")
+        report.warn(f"cannot cache the scores: {error}; set ALIGNZOO_CACHE to a writable folder")
 
 
 def _file(key: str) -> Path:

@@ -1,4 +1,4 @@
-"""The score of every response, once before training: by the run's reward, or as an earlier run kept it."""
+"""Scores every response once before training, with the run's reward or from the cache."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 ROWS_AT_A_TIME = 32
 ROWS_KEPT_TOGETHER = 256
-"""Scores are kept, and sent to the other ranks, whenever so many rows are done: about a minute of a large model."""
-_VERSION = 2  # part of the key of kept scores: raise it when the same reward would be asked in another way
+"""Scores are cached and exchanged between ranks after this many rows: about a minute with a large model."""
+_VERSION = 2  # part of the cache key: raise it when the same reward would be called differently
 
 
 def scored(
@@ -46,16 +46,16 @@ def scored(
     *,
     which: Collection[str] = ("train", "held_out"),
 ) -> tuple[Parts, str]:
-    """The parts with the scores that a reward gives their responses, and the reward's identity.
+    """The parts with a reward's scores of their responses, and the reward's identity.
 
-    Every rank sets the reward up and scores its share; each of them has all scores in the end, or the same error.
+    Every rank sets up the reward and scores its share; in the end all have all scores, or the same error.
 
     Args:
-        which: the parts that are scored.
+        which: the parts to score.
 
     Raises:
-        MethodError: the reward failed, or did not give one finite number per response.
-        AlignzooError: what the reward itself refuses.
+        MethodError: the reward failed, or did not return one finite number per response.
+        AlignzooError: the reward itself rejects something.
     """
     reward: Reward = instantiate(method.card, method.options)
     sources = [part for name in which if (part := getattr(parts, name)) is not None]
@@ -68,17 +68,17 @@ def scored(
 
 
 def _set_up(reward: Reward, method: Method, run: RewardContext) -> None:
-    with guarded(f"reward {method.card.name!r} failed while it was set up"):
+    with guarded(f"reward {method.card.name!r} failed in setup()"):
         reward.setup(run)
 
 
 def _identity(reward: Reward, method: Method) -> str:
-    with guarded(f"reward {method.card.name!r} failed to say what it is"):
+    with guarded(f"reward {method.card.name!r} failed in identity()"):
         return score_identity(reward, method.options)
 
 
 def score_identity(reward: Reward, options: Options) -> str:
-    """What a reward's scores depend on beside the responses: its options, and what it says of itself.
+    """What a reward's scores depend on besides the responses: its options and its own identity.
 
     Left out are paths, whose content :meth:`Reward.identity` speaks for, and options that only change what scoring
     costs (``json_schema_extra={"cost": True}``).
@@ -100,7 +100,7 @@ def _origin(method: Method) -> list[str]:
 
 @dataclass(frozen=True)
 class _Scoring:
-    """A reward that was set up, and what it is to score."""
+    """A reward after setup, and the parts to score."""
 
     reward: Reward
     method: Method
@@ -110,7 +110,7 @@ class _Scoring:
     accelerator: Accelerator
 
     def of(self, part: str) -> Scores:
-        """Scores of a part, kept ones or new ones: block by block, one to each rank at a time."""
+        """Scores of a part, cached or new: block by block, one per rank at a time."""
         dataset, name, report = getattr(self.parts, part), self.method.card.name, self.run.report
         count, noun = len(dataset), NOUNS[self.parts.shape]
         starts, world = range(0, count, ROWS_KEPT_TOGETHER), self.accelerator.num_processes
@@ -161,7 +161,7 @@ class _Block:
 
 
 def _agreement(scores: Scores, shape: Shape) -> str:
-    """How far scores agree with the data's order, where it has one."""
+    """How often scores agree with the data's order, if it has one."""
     if shape == "unpaired":
         return ""
     row = np.repeat(np.arange(len(scores.offsets) - 1), np.diff(scores.offsets))
@@ -213,7 +213,7 @@ def _asked(reward: Reward, name: str, responses: Sequence[Response]) -> list[flo
         given = list(reward.scores(responses))
     if len(given) != len(responses):
         raise MethodError(
-            f"reward {name!r} gave {len(given)} scores for {len(responses)} responses, rows {first} to {last}",
+            f"reward {name!r} returned {len(given)} scores for {len(responses)} responses, rows {first} to {last}",
             hint="scores() returns one number per response",
         )
     numbers = list[float]()
@@ -221,8 +221,8 @@ def _asked(reward: Reward, name: str, responses: Sequence[Response]) -> list[flo
         number = _number(value)
         if number is None:
             raise MethodError(
-                f"reward {name!r} gave {value!r} for a response of row {response.row_id}",
-                hint="a score is one finite number; look at that row of the data, and at the reward",
+                f"reward {name!r} returned {value!r} for a response of row {response.row_id}",
+                hint="a score must be one finite number; check that row of the data and the reward",
             )
         numbers.append(number)
     return numbers

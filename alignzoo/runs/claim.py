@@ -1,4 +1,4 @@
-"""A folder for results: found free, claimed by one process, restored where a start fails."""
+"""A folder for results: checked to be free, claimed by one process, restored if a start fails."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from alignzoo.report import Reporter
 
 @dataclass(frozen=True)
 class Claim:
-    """A folder that this process alone writes in.
+    """A folder that only this process writes to.
 
     Attributes:
-        made: whether this process made it; else it was there, empty or with a run to resume.
+        made: whether this process created it; otherwise it was empty or has a run to resume.
     """
 
     folder: Path
     made: bool
 
     def take(self, report: Reporter) -> None:
-        """Keep others from writing in it.
+        """Prevent others from writing to it.
 
         Raises:
             UsageError: another process was faster.
@@ -45,7 +45,7 @@ class Claim:
             raise
 
     def undo(self, written: Iterable[str]) -> None:
-        """Remove what this process may have written, by name, and the folder itself where it was not there before."""
+        """Remove the files this process may have written, by name, and the folder itself if it was created here."""
         for name in written:
             _remove(self.folder / name)
         self.release()
@@ -54,19 +54,19 @@ class Claim:
                 self.folder.rmdir()
 
     def release(self) -> None:
-        """Let others write in it."""
+        """Release it for others."""
         unlock(self.folder)
 
 
 def claim_new(folder: Path, report: Reporter) -> Claim:
-    """Make a folder, or take an empty one.
+    """Create a folder, or claim an empty one.
 
     Raises:
         UsageError: it holds something, is a file, or another process uses it.
         AlignzooError: it cannot be written.
     """
     check_free(folder)
-    with stating(f"--out {folder}", "name a folder in a place that you may write to"):
+    with stating(f"--out {folder}", "choose a folder in a writable place"):
         try:
             folder.mkdir(parents=True)
             claim = Claim(folder, made=True)
@@ -82,7 +82,7 @@ def claim_new(folder: Path, report: Reporter) -> Claim:
 
 
 def claim_default(name: Path, report: Reporter) -> Claim:
-    """Make the folder of a run without ``--out``; where another one has that name, a number follows it.
+    """Create the folder of a run without ``--out``; if the name is taken, a number is appended.
 
     Args:
         name: of the folder that is wanted.
@@ -90,7 +90,7 @@ def claim_default(name: Path, report: Reporter) -> Claim:
     Raises:
         AlignzooError: it cannot be written.
     """
-    with stating(name.parent, "name another place with --out"):
+    with stating(name.parent, "choose another place with --out"):
         name.parent.mkdir(parents=True, exist_ok=True)
         for count in itertools.count(1):
             folder = name if count == 1 else name.with_name(f"{name.name}-{count}")
@@ -103,7 +103,7 @@ def claim_default(name: Path, report: Reporter) -> Claim:
 
 
 def claim_run(folder: Path, report: Reporter) -> Claim:
-    """Take the folder of a run that is to be resumed.
+    """Claim the folder of a run to resume.
 
     Raises:
         UsageError: that run is running, or the folder's name is not UTF-8.
@@ -111,7 +111,7 @@ def claim_run(folder: Path, report: Reporter) -> Claim:
     """
     check_name(folder)
     claim = Claim(folder, made=False)
-    with stating(folder, "allow writing there, or copy it to a place that you may write to"):
+    with stating(folder, "make it writable, or copy it to a writable place"):
         claim.take(report)
     clear_leftovers(folder)
     return claim
@@ -119,7 +119,7 @@ def claim_run(folder: Path, report: Reporter) -> Claim:
 
 @contextmanager
 def new_folder(folder: Path, report: Reporter, written: Iterable[str]) -> Iterator[Path]:
-    """A new folder for what is made inside; a failure leaves it as it was.
+    """A new folder for results; a failure restores the previous state.
 
     Args:
         written: names of the files that are made inside.
@@ -138,7 +138,7 @@ def new_folder(folder: Path, report: Reporter, written: Iterable[str]) -> Iterat
 
 
 def check_name(folder: Path) -> None:
-    """Refuse a name that the writers of models could not take, before anything is trained.
+    """Reject a name that model writers cannot handle, before anything is trained.
 
     Raises:
         UsageError: it is not UTF-8.
@@ -147,12 +147,12 @@ def check_name(folder: Path) -> None:
         str(folder).encode()
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"{str(folder)!r} is not UTF-8, and models cannot be saved there", hint="use a name in UTF-8"
+            f"{str(folder)!r} is not UTF-8, so models cannot be saved there", hint="use a UTF-8 name"
         ) from error
 
 
 def check_free(folder: Path, *, own: bool = False) -> None:
-    """Refuse a folder that holds something.
+    """Reject a non-empty folder.
 
     Args:
         own: this process has its lock.
@@ -162,7 +162,7 @@ def check_free(folder: Path, *, own: bool = False) -> None:
         AlignzooError: it cannot be looked into.
     """
     check_name(folder)
-    with stating(f"--out {folder}", "name a folder in a place that you may write to"):
+    with stating(f"--out {folder}", "choose a folder in a writable place"):
         if not folder.exists():
             return
         if folder.is_dir() and not own:
@@ -172,7 +172,7 @@ def check_free(folder: Path, *, own: bool = False) -> None:
         is_run = (folder / PLAN_FILE).is_file()
     raise UsageError(
         f"--out {folder} exists and is not empty",
-        hint=f"name another folder, or continue that run with --resume {folder}" if is_run else "name another folder",
+        hint=f"choose another folder, or resume that run with --resume {folder}" if is_run else "choose another folder",
     )
 
 

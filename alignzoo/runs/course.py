@@ -1,4 +1,4 @@
-"""The course of a run: introduction, session, figures before, training, figures after, model, result."""
+"""The stages of a run: introduction, session, evaluation before, training, evaluation after, model, result."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class Course:
         return bool(self.accelerator.is_main_process)
 
     def go(self) -> RunResult:
-        """Run it to its end.
+        """Run it to completion.
 
         Raises:
-            AlignzooError: it cannot start, or was stopped; the message says how it is continued.
+            AlignzooError: it cannot start, or was stopped; the message says how to resume it.
         """
         try:
             result = self._go()
@@ -92,7 +92,7 @@ class Course:
         return self._finish(session, loop, before, after, weights)
 
     def prepare(self) -> tuple[Session, Loop]:
-        """Everything before the first step; what cannot work fails here, the cheap checks first."""
+        """Everything before the first step; invalid runs fail here, cheap checks first."""
         from alignzoo.data.parts import warn_of_little
         from alignzoo.model.adapters import how_to_load
         from alignzoo.model.positions import warn_beyond_positions
@@ -140,7 +140,7 @@ class Course:
             where.project_dir = where.logging_dir = str(self.folder.path)
 
     def _write_facts(self, session: Session) -> None:
-        """How the rows of the data were read, and on what the run runs."""
+        """Report how the data was read and the hardware of the run."""
         from alignzoo.runs.environment import describe_environment
 
         summaries = {name: summary.to_dict() for name, summary in session.parts.summaries.items()}
@@ -149,12 +149,12 @@ class Course:
         self.folder.write_once("env.json", environment)
 
     def _before(self, session: Session, loop: Loop) -> Figures:
-        """The figures before training: computed now, or those that an interrupted run has left."""
+        """The figures before training: computed now, or left by an interrupted run."""
         folder = self.folder.path
         try:
             before = read_before(folder) if self.folder.resuming else None
         except DamagedError as error:
-            fate = "lost" if loop.done > 0 else "computed again"
+            fate = "lost" if loop.done > 0 else "recomputed"
             self.report.warn(f"{error.message}; the figures before training are {fate}")
             before = None
         if before is not None:
@@ -167,7 +167,7 @@ class Course:
         return before
 
     def _figures(self, session: Session, loop: Loop) -> Figures:
-        """Figures at the current weights: on held-out rows, and from generated answers where something judges them."""
+        """Figures at the current weights: on held-out rows, and from generated answers if there is an evaluator."""
         figures = loop.evaluate()
         if self.answers is not None:
             figures |= self._of_answers(self.answers, session, loop)
@@ -212,7 +212,7 @@ class Course:
             check_there(self.folder.path)
             raise AlignzooError(
                 f"could not save the model in {target}: {error}",
-                hint=f"the last checkpoint is whole; {remedy(error)} and finish with: {self.folder.resume_words()}",
+                hint=f"the last checkpoint is intact; {remedy(error)} and finish with: {self.folder.resume_words()}",
             ) from error
 
     def _finish(self, session: Session, loop: Loop, before: Figures, after: Figures, weights: str) -> RunResult:

@@ -1,4 +1,4 @@
-"""Start a run or continue one. ``run`` is the Python API, ``execute`` and ``resume`` are the command's.
+"""Start or resume a run. ``run`` is the Python API, ``execute`` and ``resume`` are the command's.
 
 from alignzoo import run
 result = run({"loss": "dpo", "geometry": "shapo-token", "max-steps": 20})
@@ -43,26 +43,26 @@ def run(recipe: str | Path | Mapping[str, Any] | Plan | None = None, *, report: 
 
 
 def execute(plan: Plan, *, reporter: Reporter) -> RunResult:
-    """Train by a plan into a new run folder."""
+    """Train a plan in a new run folder."""
     with interruptible():
         return Course(plan, reporter, None).go()
 
 
 def resume(folder: str | Path, *, reporter: Reporter, trust_remote_code: bool = False) -> RunResult:
-    """Continue a run from its last whole checkpoint; its plan stays as it is.
+    """Resume a run from its last complete checkpoint; its plan does not change.
 
     Args:
-        trust_remote_code: to be stated again for a run that was started with it.
+        trust_remote_code: must be set again for a run that was started with it.
 
     Raises:
-        AlignzooError: not a run folder, a part of it leads elsewhere, or the model or data it started from have
+        AlignzooError: not a run folder, a part of it is a link elsewhere, or its original model or data have
             changed.
     """
     path = Path(folder)
     plan = read_plan(path, trust_remote_code=trust_remote_code)
     finished = _finished(path, reporter)
     if finished is not None:
-        reporter.note(f"{path} has finished all its {finished.steps} steps; nothing to do")
+        reporter.note(f"{path} has already finished all {finished.steps} steps; nothing to do")
         return finished
     check_links(path, RUN_FILES)
     for remark in changed_plugins(path, plan):
@@ -72,7 +72,7 @@ def resume(folder: str | Path, *, reporter: Reporter, trust_remote_code: bool = 
 
 
 def _finished(folder: Path, reporter: Reporter) -> RunResult | None:
-    """The result of a run that has finished; a damaged one is computed again from the last checkpoint."""
+    """The result of a finished run; a corrupt one is recomputed from the last checkpoint."""
     try:
         return RunResult.load(folder)
     except DamagedError as error:

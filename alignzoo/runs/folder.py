@@ -1,4 +1,4 @@
-"""The life of a run folder: named, claimed with the plan in it, removed again where the start fails, released."""
+"""The life cycle of a run folder: named, claimed with the plan in it, removed if the start fails, released."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RUN_FOLDERS = ("alignzoo", "checkpoints", "geometry", "model", "probe")
 
 
 def default_folder(plan: Plan) -> Path:
-    """Where a run without ``--out`` goes: by its methods and the time."""
+    """The folder of a run without ``--out``: from its methods and the time."""
     names = "-".join(method.card.name for method in plan.all_methods)
     return Path(f"runs/{names}-{datetime.now():%Y%m%d-%H%M%S}")
 
@@ -81,7 +81,7 @@ class RunFolder:
             on_all_ranks(accelerator, lambda: self._take(plan) if first else self.path)[0],
         )
         if self.path != introduced:
-            self._report.note(f"another run has that folder; this one takes {self.path}")
+            self._report.note(f"another run uses that folder; using {self.path}")
         self._taken = True
 
     def _take(self, plan: Plan) -> Path:
@@ -89,7 +89,7 @@ class RunFolder:
             self._claim = claim_run(self.path, self._report)
             return self.path
         self._claim = (claim_new if self._named else claim_default)(self.path, self._report)
-        with stating(self._claim.folder, "allow writing there, or name another place with --out"):
+        with stating(self._claim.folder, "make it writable, or choose another place with --out"):
             write_plan(plan, self._claim.folder)
         return self._claim.folder
 
@@ -100,7 +100,7 @@ class RunFolder:
 
     def explained(self, error: BaseException) -> AlignzooError | None:
         """What to say of a failure that is not the program's, and how the run is continued; None for others."""
-        resume = f"continue with: {self.resume_words()}"
+        resume = f"resume with: {self.resume_words()}"
         if isinstance(error, KeyboardInterrupt) and self.lasting:
             return Interrupted("interrupted", hint=resume)
         if not isinstance(error, Exception) or not self._taken:
@@ -113,7 +113,7 @@ class RunFolder:
             self._claim.undo((*RUN_FILES, *RUN_FOLDERS))
 
     def release(self) -> None:
-        """Let others write in it."""
+        """Release it for others."""
         if self._claim is not None:
             self._claim.release()
 

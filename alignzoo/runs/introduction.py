@@ -1,4 +1,4 @@
-"""How a run introduces itself: what it is about to do, in a few lines, before anything heavy is loaded."""
+"""A run's introduction: a few lines about what it will do, before anything heavy is loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from alignzoo.plan.settings import Settings
 
 WIDTH = 80
 MAIN_OPTIONS = 4
-"""So many options of a method are shown at any value: the first ones, which a card's author thought of first."""
+"""Number of options that are always shown per method: the first ones, usually the most important."""
 _STEPS = {"max_steps", "epochs", "batch_size", "micro_batch_size", "tokens_per_micro_batch"}
 _ELSEWHERE = {"model", "data", "out", "seed"} | _STEPS
 _ALWAYS = ("lr",)

@@ -1,4 +1,4 @@
-"""What a run ends with: figures before and after, as tables and as ``result.json``."""
+"""A run's results: figures before and after training, as tables and as ``result.json``."""
 
 from __future__ import annotations
 
@@ -82,13 +82,13 @@ def _held_out_rows(figures: Mapping[str, float]) -> list[tuple[str, str, str]]:
 
 
 def warn_of_displacement(before: Mapping[str, float], after: Mapping[str, float], report: Reporter) -> None:
-    """Say when the chosen responses became less likely together with the rejected ones."""
+    """Warn if the chosen responses became less likely together with the rejected ones."""
     names = ("eval/logps/chosen", "eval/logps/rejected")
     if not all(name in before and name in after for name in names):
         return
     chosen, rejected = (after[name] - before[name] for name in names)
     if chosen < 0 and rejected < 0 and -chosen > 0.01 * abs(before[names[0]]):
         report.warn(
-            f"likelihood displacement: the chosen responses lost {-chosen:.2f} nats on average while the rejected lost "
-            f"{-rejected:.2f}; a lower --lr, fewer steps or a stronger pull to the reference keep more of them"
+            f"likelihood displacement: chosen responses lost {-chosen:.2f} nats on average, rejected ones "
+            f"{-rejected:.2f}; a lower --lr, fewer steps or a stronger KL constraint reduce this"
         )

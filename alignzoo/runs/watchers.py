@@ -1,4 +1,4 @@
-"""What accompanies a run: its observers and trackers, refused before the start where one is missing or broken."""
+"""A run's observers and trackers; missing or broken ones are rejected before it starts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def observers_of(names: Sequence[str]) -> dict[str, Any]:
         with guarded(
             f"observer {name!r} cannot be built from {card.target}",
             error=BrokenPluginError,
-            hint="repair its plugin, or leave it out of --observe",
+            hint="fix its plugin, or leave it out of --observe",
             passes=(BrokenPluginError,),
         ):
             built[name] = import_target(card)()
@@ -40,4 +40,6 @@ def check_trackers(names: Sequence[str]) -> None:
     for name in names:
         modules = ("tensorboard", "tensorboardX") if name == "tensorboard" else (name,)
         if not any(importlib.util.find_spec(module) for module in modules):
-            raise UsageError(f"--track {name} needs a package that is missing", hint=f"pip install 'alignzoo[{name}]'")
+            raise UsageError(
+                f"--track {name} needs a package that is not installed", hint=f"pip install 'alignzoo[{name}]'"
+            )

@@ -1,6 +1,6 @@
-"""A method to start from: the files of a small installable package, or of one file, rendered from templates.
+"""Starter methods: the files of a small installable package, or a single file, rendered from templates.
 
-What is rendered works as it is, keeps the contract and needs no edit to run, so its author changes one thing at a time.
+The result works unchanged and passes the contract tests, so its author can change one thing at a time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 @dataclass(frozen=True)
 class Scaffold:
-    """A method's names, and its files.
+    """A method's names and files.
 
     Args:
         kind: what it is.
@@ -36,7 +36,7 @@ class Scaffold:
 
     @property
     def words(self) -> list[str]:
-        """The parts of the name, without an ``alignzoo`` in front: the distribution has it anyway."""
+        """The parts of the name, without a leading ``alignzoo``, which the distribution's name already has."""
         words = [word for word in self.name.split("-") if word]
         return words[1:] if words[0] == "alignzoo" and len(words) > 1 else words
 
@@ -66,8 +66,8 @@ class Scaffold:
 
     @property
     def run_words(self) -> str:
-        """A short run with the method, beside one that reads it where a kind serves others, as words after ``alignzoo
-        run``."""
+        """A short run with the method, as arguments of ``alignzoo run``; with a method that needs it where something
+        has to."""
         beside = "".join(f" --{card.kind} {card.name}" for card in readers(KINDS[self.kind], registry())[:1])
         return f"--{self.kind} {self.name}{beside} --max-steps 20 --out runs/{self.name}"
 
@@ -106,7 +106,7 @@ class Scaffold:
 
 
 def write_folder(folder: Path, files: dict[str, str]) -> None:
-    """Write a folder whole or not at all.
+    """Write a folder atomically.
 
     Args:
         folder: does not exist, or is an empty folder; its parent exists.
@@ -126,7 +126,7 @@ def write_folder(folder: Path, files: dict[str, str]) -> None:
         if not existing:
             draft.rename(folder)
             return
-        for entry in sorted(draft.iterdir()):  # into the folder: who stands in it keeps it
+        for entry in sorted(draft.iterdir()):  # move into the folder, which may be someone's working directory
             moved.append(entry.rename(folder / entry.name))
     except BaseException:
         for entry in moved:
@@ -137,7 +137,7 @@ def write_folder(folder: Path, files: dict[str, str]) -> None:
 
 
 def write_file(file: Path, text: str) -> None:
-    """Write a file that does not exist, whole or not at all.
+    """Write a new file atomically.
 
     Raises:
         OSError: it cannot be written; then nothing is left behind.
@@ -156,5 +156,5 @@ def _template(name: str) -> str:
 
 
 def _names_in(template: str) -> set[str]:
-    """Every word of a template: names that what is put into it must not take."""
+    """Every word of a template: names that rendered values must not shadow."""
     return set(re.findall(r"\w+", _PLACEHOLDER.sub("", _template(template))))

@@ -1,1 +1,1 @@
-"""Everything that a command may need of a plan's model and data, each made on demand and once."""
+"""Everything a command may need from a plan's model and data, each created on demand and once."""

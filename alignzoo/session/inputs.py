@@ -1,4 +1,4 @@
-"""What a plan names, loaded: the model's files, the data, the policy with the weights that training starts from."""
+"""A plan's loaded inputs: the model's files, the data, the policy with its initial weights."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ TRAIN, HELD_OUT = "train", "held_out"
 
 
 class Inputs:
-    """What a plan names, loaded: tokenizer, data and policy.
+    """A plan's loaded inputs: tokenizer, data and policy.
 
     Args:
-        plan: as it was resolved; :attr:`plan` is the one that also fits the model.
+        plan: the resolved plan; :attr:`plan` is adjusted to the model.
         accelerator: of this launch.
-        uses: the parts of the data that are trained or evaluated on; without any, the data is not divided.
-        needs: what a command reads beside the methods of the plan.
+        uses: the parts of the data to train or evaluate on; without any, the data is not split.
+        needs: a command's own needs besides those of the plan's methods.
 
     Attributes:
         folder: where what is made beside the weights is kept (noise manifest, probe, selections); None to keep nothing.
@@ -78,7 +78,7 @@ class Inputs:
 
     @cached_property
     def plan(self) -> Plan:
-        """The plan, its lengths within the model's positions."""
+        """The plan, with lengths limited to the model's positions."""
         return fitted(self._resolved, self.config, self.report)
 
     @property
@@ -91,12 +91,12 @@ class Inputs:
 
     @cached_property
     def prepared(self) -> Prepared:
-        """The tokenised rows of ``--data``, not divided."""
+        """The tokenised rows of ``--data``, before splitting."""
         return prepare_rows(self.settings, self.tokenizer)
 
     @cached_property
     def parts(self) -> Parts:
-        """The divided data.
+        """The split data.
 
         Raises:
             DataError: see :func:`~alignzoo.data.parts.load_parts`.
@@ -109,12 +109,12 @@ class Inputs:
 
     @cached_property
     def lengths(self) -> Lengths:
-        """Lengths of the training rows, with the mismatched responses where a method needs some."""
+        """Lengths of the training rows, with mismatched responses if a method needs them."""
         return lengths_of(self.parts.train, self.parts.partners.get(TRAIN))
 
     @cached_property
     def groups(self) -> dict[str, int]:
-        """Numbers of the groups of the data, where a method reads them."""
+        """The data's groups by number, if a method reads them."""
         return group_indices(self.parts) if "groups" in self.needs else {}
 
     def texts(self, given: str | None, count: int) -> list[list[int]]:
@@ -141,5 +141,5 @@ class Inputs:
 
     @cached_property
     def weights(self) -> str:
-        """Content hash of the weights that training starts from; to be asked for before they change."""
+        """Content hash of the initial weights; read it before they change."""
         return fingerprint(self.policy)

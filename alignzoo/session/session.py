@@ -1,11 +1,11 @@
-"""From a plan to tokenizer, data, policy, objective, reference, engine and batches: each made on demand and once.
+"""From a plan to tokenizer, data, policy, objective, reference, engine and batches: each created on demand and once.
 
     session = Session(plan, accelerator, report)
     session.parts          # loads and tokenises the data, before any weight
     session.engine         # loads the policy, tries packing, prepares the model for this launch
 
-What is made on the way is what it depends on, so that data which does not fit is refused before weights are loaded.
-Whatever is at hand already is set before it is asked for: ``session.policy = model``.
+Each part creates what it depends on, so that unsuitable data is rejected before weights are loaded. Set parts that
+already exist before they are requested: ``session.policy = model``.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
 
 
 class Session(Inputs):
-    """One plan, worked with in this process (and in the other ones of its launch); see :class:`Inputs`."""
+    """One plan in this process (and the other processes of its launch); see :class:`Inputs`."""
 
     @cached_property
     def probe(self) -> Callable[[str | None], Probe]:
-        """What gives the safety probe: read from the folder that is given, or trained on the data set aside for it."""
+        """The source of the safety probe: loaded from a given folder, or trained on the data set aside for it."""
         return probe_source(self.policy, self.parts, self.weights, self.accelerator, self.folder, self.report)
 
     @cached_property
@@ -73,12 +73,12 @@ class Session(Inputs):
 
     @property
     def scores(self) -> dict[str, Any]:
-        """The reward's scores by part; empty where no method reads any."""
+        """The reward's scores by part; empty if no method reads any."""
         return self._scored[0].scores
 
     @property
     def identities(self) -> dict[str, str]:
-        """Hashes of what training starts from: weights, data and, once there are scores, the reward."""
+        """Hashes of training's inputs: weights, data and, if there are scores, the reward."""
         known = {"weights": self.weights, "data": self.parts.fingerprint}
         if "_scored" in vars(self) and self._scored[1] is not None:
             known["scores"] = self._scored[1]
@@ -92,7 +92,7 @@ class Session(Inputs):
 
     @cached_property
     def choice(self) -> Choice:
-        """The way to log-probs, tried on some rows of the data."""
+        """The choice of forward, tested on some rows of the data."""
         part = TRAIN if TRAIN in self.uses else HELD_OUT
         rows = getattr(self.parts, part)
         first = self.stream.indices(0) if part == TRAIN else range(len(rows))
@@ -116,7 +116,7 @@ class Session(Inputs):
 
     @cached_property
     def caches_reference(self) -> bool:
-        """Whether reference log-probs come from the cache: they are wanted there, and belong to a response alone."""
+        """Whether reference log-probs come from the cache: enabled, and independent of the batch."""
         if "reference" not in self.needs or not self.settings.reference_cache:
             return False
         lengths = [lengths_of(rows, self.parts.partners.get(part)) for part, rows in self._used()]
@@ -143,13 +143,13 @@ class Session(Inputs):
 
     @cached_property
     def model(self) -> Any:
-        """The policy as this launch runs it: under autocast, replicated or sharded."""
-        _ = self._frozen, self._store_folder  # they read the policy's weights, which sharding exchanges
+        """The policy as prepared for this launch: autocast, replicated or sharded."""
+        _ = self._frozen, self._store_folder  # they read the policy's weights, which sharding replaces
         return prepare(self.accelerator, self.policy)
 
     @cached_property
     def reference(self) -> ReferenceForward | None:
-        """Log-probs at the weights that training starts from; None where no method reads them."""
+        """Log-probs at the initial weights; None if no method reads them."""
         if self._frozen is not None or self._store_folder is None:
             return self._frozen
         _ = self.model
@@ -163,11 +163,11 @@ class Session(Inputs):
             is_shard(self.policy),
             self.settings.tokens_per_micro_batch,
         )
-        with as_reference(self.policy):  # it still has the weights that training starts from
+        with as_reference(self.policy):  # it still has the initial weights
             return cached_reference(filling, self._sources)
 
     def _sources(self) -> list[Source]:
-        """The rows whose reference log-probs are needed: those that training visits, and all that are held out."""
+        """The rows whose reference log-probs are needed: those that training visits, and all held-out rows."""
         return [
             Source.of(
                 rows,
@@ -191,7 +191,7 @@ class Session(Inputs):
         return [self.forward(self.policy, batch) for batch in batches]
 
     def become(self, trained: Path) -> None:
-        """Load a trained model of this plan in the policy's place; what was computed before stays as it is."""
+        """Replace the policy with a trained model of this plan; earlier results are kept."""
         self.report.note(f"loading {trained}")
         policy: Any = load_policy(find_model(str(trained)), self.settings).to(self.accelerator.device)
         self.choice.adopt(policy)
@@ -201,7 +201,7 @@ class Session(Inputs):
 
     @cached_property
     def engine(self) -> Engine:
-        """Model, forward and objective: what every step works with."""
+        """Model, forward and objective, shared by all steps."""
         return Engine(self.model, self.forward, self.objective, self.accelerator, self.settings.seed, self.groups)
 
     @cached_property
@@ -211,7 +211,7 @@ class Session(Inputs):
 
     @cached_property
     def steps(self) -> int:
-        """Optimizer steps: what ``--epochs`` and ``--max-steps`` allow, one epoch where neither is given."""
+        """Optimizer steps allowed by ``--epochs`` and ``--max-steps``; one epoch by default."""
         limits = [self.settings.max_steps] if self.settings.max_steps is not None else []
         if self.settings.epochs is not None or not limits:
             limits.append(self.stream.steps(self.settings.epochs or 1.0))
@@ -219,13 +219,13 @@ class Session(Inputs):
 
     @property
     def sizes(self) -> Sizes:
-        """How rows are cut into forward passes."""
+        """How rows are split into forward passes."""
         return Sizes(self.settings.micro_batch_size, self.settings.tokens_per_micro_batch, self.choice.packed)
 
     @cached_property
     def batches(self) -> Batches:
-        """The source of batches, here the data; one that generates responses between steps is made in its place."""
-        on_a_gpu = self.accelerator.device.type == "cuda"  # which fetches from pinned memory while the host works
+        """The source of batches, here the data; override for one that generates responses between steps."""
+        on_a_gpu = self.accelerator.device.type == "cuda"  # copies from pinned memory overlap with host work
         return StepBatches(
             dataset=batch_columns(self.parts.train),
             shape=self.parts.shape,
@@ -243,7 +243,7 @@ class Session(Inputs):
 
     @cached_property
     def held_out_batches(self) -> list[TokenBatch]:
-        """The held-out rows in batches of similar length; none where nothing is held out."""
+        """The held-out rows in batches of similar length; none if nothing is held out."""
         if self.parts.held_out is None:
             return []
         return by_length(

@@ -1,7 +1,7 @@
-"""What a geometry controller works with: all micro-batches of one optimizer step behind a few verbs.
+"""A geometry controller's interface to an optimizer step with all its micro-batches.
 
-Every verb evaluates the *whole* step's objective, over all micro-batches and ranks, at the current weights; on the
-same data, with the same dropout masks, and with reference log-probs that were computed before any perturbation.
+Every method evaluates the *whole* step's objective, over all micro-batches and ranks, at the current weights; on the
+same data, with the same dropout masks, and with reference log-probs computed before any perturbation.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Engine", "SetupContext", "StepContext"]
 
 
 class StepContext:
-    """One optimizer step, seen by a controller.
+    """A controller's view of one optimizer step.
 
     Args:
         engine: model, objective and accelerator of the run.
@@ -152,17 +152,17 @@ class StepContext:
             return self.engine.objective.by_prompt(loss.responses)
 
     def anchored(self) -> StepContext:
-        """This step with every log-prob measured from its value at the weights as they are now.
+        """This step with every log-prob relative to its value at the current weights.
 
-        What the objective of the returned context sees of the policy are differences from here, and the reference is
-        0: the anchor stands in its place. Running statistics are those of the plain log-probs.
+        The objective of the returned context sees differences from these values as the policy's log-probs, and a
+        reference of 0: the anchor replaces it. Running statistics are those of the plain log-probs.
         """
         self._passes.observe()
         with torch.no_grad():
             return self._with(anchors=[self._passes.forward(i) for i in range(len(self.batches))])
 
     def only(self, kept: torch.Tensor) -> StepContext:
-        """This step with the objective of some of its rows alone, however they lie in micro-batches and on ranks.
+        """This step with the objective of a subset of its rows, in any micro-batches and on any ranks.
 
         Args:
             kept: ``(P,)`` bool in the order of :attr:`StepLoss.row_ids`, the same on all ranks, at least one True.
@@ -196,7 +196,7 @@ class StepContext:
             yield part
 
     def join(self, losses: Sequence[StepLoss]) -> StepLoss:
-        """The report of the whole step from those of its :meth:`parts`."""
+        """The whole step's report, from those of its :meth:`parts`."""
         for name in {name: None for _, logged in self._logged_by_parts for name in logged}:
             values = [(rows, logged[name]) for rows, logged in self._logged_by_parts if name in logged]
             self.metrics[name] = sum(rows * value for rows, value in values) / sum(rows for rows, _ in values)

@@ -1,4 +1,4 @@
-"""The geometry of a run: one controller that takes the gradient, and the companions that act after the step."""
+"""The geometry of a run: one controller that takes the gradient, and companions that act after the step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alignzoo.step.states import plain_state
 
 
 class Controllers:
-    """A :class:`GeometryController` in its verbs, made of one and its companions, called in the order given.
+    """One controller and its companions behind the :class:`GeometryController` interface, called in the given order.
 
     Args:
         gradient: whose :meth:`~GeometryController.step` is taken.
@@ -41,9 +41,9 @@ class Controllers:
         if not isinstance(report, StepLoss):
             given = "None" if report is None else f"a {type(report).__name__}"
             raise MethodError(
-                f"{type(self.gradient).__name__} gave {given}; step() returns a StepLoss"
+                f"{type(self.gradient).__name__} returned {given}; step() must return a StepLoss"
                 f"{place_of(type(self.gradient).step)}",
-                hint="`alignzoo check` runs the contract's tests on a method",
+                hint="`alignzoo check` runs the contract tests on a method",
             )
         return report
 

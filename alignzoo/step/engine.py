@@ -1,4 +1,4 @@
-"""What stays the same over all steps of a run: model, forward, objective, and the ranks that share a step."""
+"""The constants of a run's steps: model, forward, objective, and the ranks that share a step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Engine:
-    """What stays the same over all steps of a run; ``groups`` numbers the group names of the data."""
+    """The constants of a run's steps; ``groups`` numbers the data's group names."""
 
     model: torch.nn.Module
     forward: Forward
@@ -38,7 +38,7 @@ class Engine:
 
     @property
     def sharded(self) -> bool:
-        """Whether every rank holds a part of each weight only."""
+        """Whether every rank holds only a part of each weight."""
         return is_shard(self.model)
 
     def gather(self, responses: ResponseBatch, rows: int) -> tuple[ResponseBatch, int]:

@@ -21,7 +21,7 @@ _Part = TypeVar("_Part")
 
 
 class HeldOut:
-    """Held-out rows, cut over the ranks; their reference log-probs are computed once.
+    """Held-out rows, divided over the ranks; their reference log-probs are computed once.
 
     Args:
         batches: the micro-batches of *all* ranks, the same list on each.
@@ -36,14 +36,14 @@ class HeldOut:
         world, rank = engine.world, engine.accelerator.process_index
         self._mine = [batch.to(engine.accelerator.device) for batch in batches[rank::world]]
         self._references: list[ResponseBatch] | None = None
-        # A rank with fewer batches still has to take part in gathering sharded weights.
+        # A rank with fewer batches must still take part in gathering sharded weights.
         rounds = -(-len(batches) // world) if engine.sharded else len(self._mine)
         self._idle = [batches[0].to(engine.accelerator.device)] * (rounds - len(self._mine))
 
     @torch.no_grad()
     def evaluate(self, *, step: int = 0) -> dict[str, float]:
-        """``eval/loss`` (the objective over all held-out rows), ``eval/rewards/…``, ``eval/logps/…`` and what
-        the methods log.
+        """``eval/loss`` (the objective over all held-out rows), ``eval/rewards/…``, ``eval/logps/…`` and the methods'
+        own metrics.
 
         Raises:
             NonFiniteLossError: ``eval/loss`` is NaN or infinite after ``step`` optimizer steps.
@@ -79,7 +79,7 @@ class HeldOut:
             raise NonFiniteLossError(
                 f"the objective on held-out rows is {figures['loss']} after step {step}; "
                 f"rows {name_rows(non_finite(everyone, ids) or ids.tolist())}",
-                hint="try a lower --lr, or look at the model and at those rows of the held-out data",
+                hint="try a lower --lr, or check the model and those held-out rows",
             )
         return {f"eval/{name}": value for name, value in figures.items()}
 

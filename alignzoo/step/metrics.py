@@ -1,4 +1,4 @@
-"""Figures of a set of responses: rewards, log-probs, weights, and which rows are not finite."""
+"""Metrics of a set of responses: rewards, log-probs, weights, and non-finite rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from alignzoo.contract.responses import POLICY, ResponseBatch
 from alignzoo.objective.objective import Objective
 from alignzoo.objective.terms import Term
 
-_ROUNDING = 5e-7  # of summed log-probs in fp32: twice what other batches of the same responses were seen to change
+_ROUNDING = 5e-7  # of summed log-probs in fp32: twice the observed effect of different batches
 
 
 @torch.no_grad()
@@ -25,7 +25,7 @@ def reward_metrics(term: Term, responses: ResponseBatch) -> dict[str, float]:
     means = {name: value for name, value in means.items() if value.numel()}
     if not means:
         return {}
-    values = torch.stack([value.mean() for value in means.values()]).tolist()  # one wait for the device
+    values = torch.stack([value.mean() for value in means.values()]).tolist()  # one device synchronisation
     return dict(zip(means, values, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Forward and backward passes over a step's micro-batches that add up to its one objective."""
+"""Forward and backward passes over a step's micro-batches, which add up to one objective."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Part:
 
 @dataclass
 class Seen:
-    """Whether running statistics have seen the step; shared by all views of it."""
+    """Whether running statistics have been updated in this step; shared by all its views."""
 
     done: bool = False
 
@@ -217,7 +217,7 @@ class Passes:
     def _sync(self, exchange: bool) -> Any:
         """Gradients are exchanged between ranks once, with the last micro-batch of the step.
 
-        Sharded ones with every micro-batch: not to exchange them is to keep a whole gradient on every rank.
+        Sharded ones are exchanged with every micro-batch: otherwise every rank would keep a whole gradient.
         """
         if self.engine.sharded:
             return nullcontext()

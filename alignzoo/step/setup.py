@@ -1,4 +1,4 @@
-"""What a controller may look at once, before training."""
+"""What a controller can read once, before training."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 def _no_texts(given: str | None, count: int) -> list[list[int]]:
-    raise AlignzooError("there are no texts outside of a run", hint="give SetupContext(texts=...)")
+    raise AlignzooError("there are no texts outside a run", hint="use SetupContext(texts=...)")
 
 
 @dataclass(frozen=True)
 class SetupContext:
-    """What a controller may look at once, before training.
+    """What a controller can read once, before training.
 
     Attributes:
-        model: the policy with the weights training starts from, unwrapped.
-        probe: the safety probe of that model: trained now, reused, or read from the given folder.
-        folder: the run folder, for what should be kept beside the run; None on ranks that do not write.
-        steps: optimizer steps of the whole run, None outside of one.
-        texts: token ids of so many general texts from the given file, or else of training data (prompt and chosen
-            response); the same on all ranks and after a resume, fewer where there are fewer.
+        model: the policy with the initial weights, unwrapped.
+        probe: the safety probe of that model: trained now, reused, or loaded from the given folder.
+        folder: the run folder, for files to keep with the run; None on ranks that do not write.
+        steps: optimizer steps of the whole run; None outside a run.
+        texts: token ids of this many general texts from the given file, or else of training data (prompt and chosen
+            response); the same on all ranks and after a resume, fewer if there are fewer.
     """
 
     model: torch.nn.Module

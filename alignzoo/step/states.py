@@ -1,4 +1,4 @@
-"""The states of methods as a checkpoint holds them: plain data, whole on every rank that writes."""
+"""The states of methods in checkpoints: plain data, unsharded on every rank that writes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def plain_state(method: Any, *, keep: bool = True) -> dict[str, Any]:
     strange = _not_plain(state)
     if strange is not None:
         raise MethodError(
-            f"{type(method).__name__}.state_dict() holds a {strange}, and a checkpoint takes tensors, numbers, "
+            f"{type(method).__name__}.state_dict() contains a {strange}, but a checkpoint takes tensors, numbers, "
             "strings, lists and dicts of them"
         )
     return state

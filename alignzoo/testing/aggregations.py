@@ -20,19 +20,19 @@ OF_A_MODEL = ("logps", "ref_logps", "token_logps", "ref_token_logps")
 MARGINS = (500.0, -500.0, 5000.0, -5000.0)
 
 
-def one_logp_per_response(subject: Subject) -> None:
+def _one_logp_per_response(subject: Subject) -> None:
     for configuration, aggregation in _built(subject):
         for count in (8, 1):
             batch = _batch(subject, configuration, count=count)
             check_vector(_of_policy(aggregation, batch), batch.logps, f"the log-probs {configuration}")
 
 
-def gradcheck(subject: Subject) -> None:
+def _gradcheck(subject: Subject) -> None:
     for configuration, aggregation in _built(subject):
         check_gradient(partial(_of_policy, aggregation), _batch(subject, configuration, count=3), str(configuration))
 
 
-def finite(subject: Subject) -> None:
+def _finite(subject: Subject) -> None:
     for configuration, aggregation in _built(subject):
         for dtype in (torch.float32, torch.bfloat16):
             for margin in MARGINS:
@@ -43,7 +43,7 @@ def finite(subject: Subject) -> None:
                 check_finite({"log-probs": found, "gradients": grads}, where)
 
 
-def of_its_prompt_alone(subject: Subject) -> None:
+def _of_its_prompt_alone(subject: Subject) -> None:
     for configuration, aggregation in _built(subject):
         batch = _batch(subject, configuration)
         whole = _of_policy(aggregation, batch)
@@ -57,7 +57,7 @@ def of_its_prompt_alone(subject: Subject) -> None:
                 )
 
 
-def whatever_the_label(subject: Subject) -> None:
+def _whatever_the_label(subject: Subject) -> None:
     for configuration, aggregation in _built(subject):
         batch = _batch(subject, configuration)
         if differ([_of_policy(aggregation, batch)], [_of_policy(aggregation, batch.swap())]):
@@ -83,7 +83,7 @@ def whatever_the_model(subject: Subject) -> None:
             )
 
 
-def declared_fields(subject: Subject) -> None:
+def _declared_fields(subject: Subject) -> None:
     read: list[tuple[Configuration, set[str]]] = []
     for configuration, aggregation in _built(subject):
         batch, inputs = leaves(_batch(subject, configuration, declared=False))
@@ -96,7 +96,7 @@ def declared_fields(subject: Subject) -> None:
     check_declared(subject, read)
 
 
-def no_dead_option(subject: Subject) -> None:
+def _no_dead_option(subject: Subject) -> None:
     def behaviour(configuration: Configuration) -> list[torch.Tensor]:
         aggregation = subject.build(configuration)
         return [_of_policy(aggregation, _batch(subject, configuration, seed=seed)).detach() for seed in (11, 12)]
@@ -104,7 +104,7 @@ def no_dead_option(subject: Subject) -> None:
     every_option_matters(subject, lambda a, b: differ(behaviour(a), behaviour(b)))
 
 
-def repeatable(subject: Subject) -> None:
+def _repeatable(subject: Subject) -> None:
     for configuration, aggregation in _built(subject):
         batch = _batch(subject, configuration)
         if differ([_of_policy(aggregation, batch)], [_of_policy(aggregation, batch)]):
@@ -134,18 +134,18 @@ def _of_policy(aggregation: Any, batch: ResponseBatch) -> Any:
 
 
 RULES = (
-    Rule("declared-fields", "only fields of declared needs are read, and every declared need is", declared_fields),
+    Rule("declared-fields", "only fields of declared needs are read, and every declared need is", _declared_fields),
     Rule(
         "one-logp-per-response",
         "log-probs are finite and (R,), also for one prompt",
-        one_logp_per_response,
+        _one_logp_per_response,
         ground=True,
     ),
-    Rule("no-dead-option", "every option changes a log-prob", no_dead_option),
-    Rule("repeatable", "nothing is drawn and no state is kept", repeatable),
-    Rule("gradcheck", "gradients are those of the log-probs, in float64", gradcheck),
-    Rule("finite", "log-probs and gradients are finite at margins of ±500 and ±5000 nats, fp32 and bf16", finite),
-    Rule("of-its-prompt", "a log-prob depends on the responses of its prompt alone", of_its_prompt_alone),
-    Rule("any-label", "opposite labels change no log-prob", whatever_the_label),
+    Rule("no-dead-option", "every option changes a log-prob", _no_dead_option),
+    Rule("repeatable", "nothing is drawn and no state is kept", _repeatable),
+    Rule("gradcheck", "gradients are those of the log-probs, in float64", _gradcheck),
+    Rule("finite", "log-probs and gradients are finite at margins of ±500 and ±5000 nats, fp32 and bf16", _finite),
+    Rule("of-its-prompt", "a log-prob depends on the responses of its prompt alone", _of_its_prompt_alone),
+    Rule("any-label", "opposite labels change no log-prob", _whatever_the_label),
     Rule("any-model", "policy and reference are aggregated alike", whatever_the_model),
 )

@@ -1,4 +1,4 @@
-"""Which checks a method has, and running them; the rules of a kind are those that its record names."""
+"""Collects and runs the checks of a method; a kind's record names its rules."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def check_method(card: Card | str, *, kind: str | None = None, rules: Collection
 
 
 def outcomes_of(checks: Iterable[Check]) -> Iterator[Outcome]:
-    """What comes of the checks of a method, one after the other; those that a broken rule is the ground of are
+    """The outcomes of a method's checks, one after the other; checks that depend on a broken rule are
     skipped."""
     broken: str | None = None
     for check in checks:
@@ -125,7 +125,7 @@ def _find(name: str, kind: str | None) -> Card:
     only: str = next(iter(bringing), next(iter(KINDS)))
     method = registry().find(kind if kind is not None else only, name)
     if isinstance(method, Composition):
-        raise UsageError(f"{name!r} is a composition: {method.flags()}", hint="check its parts")
+        raise UsageError(f"{name!r} is a composition: {method.flags()}", hint="check its parts instead")
     return method
 
 

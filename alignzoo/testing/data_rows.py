@@ -1,4 +1,4 @@
-"""Do the rows of data that a plugin brings keep what its card says?"""
+"""Checks that the rows of a plugin's data match its card."""
 
 from __future__ import annotations
 

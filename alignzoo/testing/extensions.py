@@ -1,4 +1,4 @@
-"""What a plugin brings beside its methods: does each part load, and is it what it claims to be?"""
+"""Checks of a plugin's extensions: does each load, and does it have the declared type?"""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _report(kind: str, name: str, rule: str, summary: str, run: Callable[[], str
             fault = run()
     except AlignzooError as error:
         fault = str(error)
-    except Exception as error:  # a stranger's code: anything can come out of it
+    except Exception as error:  # third-party code can raise anything
         fault = describe_error(error)
     detail = f"{kind} {name!r} breaks {rule}: {fault}" if fault else ""
     outcome = Outcome(rule, summary, "failed" if fault else "passed", detail, time.perf_counter() - began)
@@ -50,19 +50,19 @@ def _composition(plugin: Plugin, method: Composition) -> Report:
     def run() -> None:
         require(resolve([Layer("check", {"loss": f"{plugin.distribution}:{method.name}"})]))
 
-    return _report("composition", method.name, "resolves", "its parts exist and go together", run)
+    return _report("composition", method.name, "resolves", "its parts exist and can be combined", run)
 
 
 def _recipe(plugin: Plugin, name: str) -> Report:
     def run() -> None:
         require(resolve([read_recipe(f"{plugin.distribution}:{name}")]))
 
-    return _report("recipe", name, "resolves", "its words make a plan", run)
+    return _report("recipe", name, "resolves", "it resolves to a plan", run)
 
 
 def _extension(card: Extension) -> Report:
     return _report(
-        card.kind, card.name, "target", "the target loads and is what the kind asks for", lambda: _wrong(card)
+        card.kind, card.name, "target", "the target loads and has the type its kind requires", lambda: _wrong(card)
     )
 
 
@@ -82,7 +82,7 @@ def _wrong(card: Extension) -> str | None:
 
 
 def _wrong_events(observer: type) -> str | None:
-    """An event that would never be told, or could not be."""
+    """A handler for an unknown event, or with a wrong signature."""
     from alignzoo.observers import RunObserver
 
     events = [name for name in vars(RunObserver) if name.startswith("on_")]

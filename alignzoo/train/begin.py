@@ -1,4 +1,4 @@
-"""From a session to a training loop that is ready to run, at its start or where it was left."""
+"""From a session to a training loop that is ready to start or resume."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def begin(
     observers: Observers | None = None,
     planned: dict[str, Any] | None = None,
 ) -> Loop:
-    """Set up the methods, the optimizer and the loop; with ``resuming``, restore the last whole checkpoint.
+    """Set up the methods, the optimizer and the loop; with ``resuming``, restore the last complete checkpoint.
 
     Args:
         folder: the run folder.
         planned: the values of the plan file, which every checkpoint keeps.
 
     Raises:
-        AlignzooError: resuming, but the weights, the data or the reward are not those that the run started from.
+        AlignzooError: resuming, but the weights, the data or the reward have changed since the run started.
     """
     settings, report = session.settings, session.report
     checkpoint = _checkpoint(session, folder) if resuming else None
@@ -87,11 +87,11 @@ def _setup_context(session: Session) -> SetupContext:
 
 
 def _checkpoint(session: Session, folder: Path) -> Checkpoint | None:
-    """The checkpoint to continue from, None to start over; what the run started from must not have changed."""
+    """The checkpoint to resume from, None to start over; the run's inputs must not have changed."""
     settings, identities = session.settings, session.identities
     checkpoint = load_latest(folder, session.report, trusting=settings.trust_remote_code)
     if checkpoint is None:
-        session.report.warn(f"{folder} holds no checkpoint; starting from the first step")
+        session.report.warn(f"{folder} contains no checkpoint; starting from the first step")
         return None
     _check_identities(checkpoint, identities, {"weights": settings.model, "data": settings.data})
     return checkpoint
@@ -101,13 +101,13 @@ def _check_identities(checkpoint: Checkpoint, identities: Mapping[str, str], sou
     for what, source in sources.items():
         if checkpoint.facts.get(what) != identities.get(what):
             raise AlignzooError(
-                f"the {what} of {source} are not those that this run started from",
-                hint="restore them, or start a new run with another --out",
+                f"the {what} of {source} changed since this run started",
+                hint="restore it, or start a new run with another --out",
             )
 
 
 def _controllers(session: Session) -> Controllers:
-    """The geometry controllers, set up; one that averages weights comes last, for it sees what the others left."""
+    """The geometry controllers after setup; a weight average comes last, because it sees the others' changes."""
     methods = sorted(session.plan.of("geometry"), key=lambda method: bool(getattr(method.card, "averages", False)))
     gradient, *companions = [instantiate(method.card, method.options) for method in methods]
     controllers = Controllers(gradient, companions)
@@ -116,7 +116,7 @@ def _controllers(session: Session) -> Controllers:
 
 
 def _note_soft_labels(session: Session) -> None:
-    """Say which labels the training pairs have where a wrapper gives them soft ones."""
+    """Report the training pairs' soft labels if a wrapper relabels them."""
     scores = session.scores.get("train")
     if scores is None or session.parts.shape != "pairs":
         return
@@ -127,7 +127,7 @@ def _note_soft_labels(session: Session) -> None:
 
 
 def _flat(plan: Plan) -> dict[str, Any]:
-    """The plan as trackers take it: flat, plain values."""
+    """The plan for trackers: flat, plain values."""
     values: dict[str, Any] = {
         f"{method.card.kind}.{method.card.name}.{name}": value
         for method in plan.all_methods

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: written beside, flushed, then renamed; every byte is checked on reading."""
+"""Atomic checkpoints: written to a temporary folder, flushed, then renamed; every byte is checked on reading."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int, trusting
     """Write ``checkpoints/step-…`` under the run folder and drop all but the newest ``keep``.
 
     Args:
-        trusting: the run was started with ``--trust-remote-code``: for the line that resumes it.
+        trusting: the run was started with ``--trust-remote-code``: for the command that resumes it.
 
     Raises:
-        AlignzooError: it could not be written (disk full, ...); what was there before is untouched.
+        AlignzooError: it could not be written (disk full, ...); existing checkpoints are untouched.
     """
     target = folder / "checkpoints" / f"step-{checkpoint.step:08d}"
     try:
@@ -65,10 +65,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int, trusting
         last = [path for path in whole_checkpoints(folder) if step_of(path) <= checkpoint.step][-1:]
         raise AlignzooError(
             f"could not save the checkpoint of step {checkpoint.step} in {target.parent}: {error}",
-            hint=f"{remedy(error)} and continue from {f'step {step_of(last[0])}' if last else 'the first step'} with: "
+            hint=f"{remedy(error)} and resume from {f'step {step_of(last[0])}' if last else 'the first step'} with: "
             + resume_words(folder, trusting=trusting),
         ) from error
-    # Those of later steps are left: a resume found them damaged, and they must not count as the newest.
+    # Later ones are kept: a resume found them corrupt, and they must not count as the newest.
     done = [path for path in whole_checkpoints(folder) if step_of(path) <= checkpoint.step]
     for old in done[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -85,10 +85,10 @@ def whole_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_latest(folder: Path, report: Reporter, *, trusting: bool = False) -> Checkpoint | None:
-    """The newest checkpoint of a run folder that is undamaged, None if it has none at all; says which are damaged.
+    """The newest intact checkpoint of a run folder, None if it has none at all; warns about corrupt ones.
 
     Args:
-        trusting: the run was started with ``--trust-remote-code``: for the line that resumes it.
+        trusting: the run was started with ``--trust-remote-code``: for the command that resumes it.
 
     Raises:
         AlignzooError: all are damaged.
@@ -98,10 +98,10 @@ def load_latest(folder: Path, report: Reporter, *, trusting: bool = False) -> Ch
         try:
             return load_checkpoint(path)
         except DamagedError as error:
-            report.warn(error.message + ("" if path == paths[0] else "; trying the checkpoint before it"))
+            report.warn(error.message + ("" if path == paths[0] else "; trying the previous checkpoint"))
     if paths:
         raise AlignzooError(
-            f"no checkpoint in {folder / 'checkpoints'} can be read",
+            f"no readable checkpoint in {folder / 'checkpoints'}",
             hint=f"delete that folder to start from the first step with: {resume_words(folder, trusting=trusting)}",
         )
     return None
@@ -117,7 +117,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         for name in _FILES:
             if facts["files"][name]["digest"] != file_digest(path / name):
-                raise DamagedError(path, f"the content of {name} is not what was written")
+                raise DamagedError(path, f"the content of {name} has changed since it was written")
         tensors = torch.load(path / TENSORS_FILE, map_location="cpu", weights_only=True)
         return Checkpoint(facts["step"], load_file(path / WEIGHTS_FILE), tensors, facts)
     except DamagedError:
@@ -137,7 +137,7 @@ def _checked_state(path: Path) -> dict[str, Any]:
     except DamagedError as error:
         raise DamagedError(path, f"{STATE_FILE}: {error.reason}") from error
     if facts.get("step") != step_of(path):
-        raise DamagedError(path, f"it holds step {facts.get('step')}")
+        raise DamagedError(path, f"it contains step {facts.get('step')}")
     for name in _FILES:
         file = path / name
         if not file.is_file():

@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: the file that a run's figures go to, a line a step."""
+"""``metrics.jsonl``: a run's figures, one line per step."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class MetricsFile:
-    """``metrics.jsonl``: one object per optimizer step, each whole on the disk when its step is over.
+    """``metrics.jsonl``: one object per optimizer step, flushed to disk at the end of the step.
 
     Args:
-        report: gets warnings about lines that are missing, doubled or damaged.
-        done: the steps taken so far, whose lines stay.
-        digest: of those lines, where it is known.
+        report: gets warnings about missing, duplicate or corrupt lines.
+        done: the steps taken so far, whose lines are kept.
+        digest: of those lines, if known.
     """
 
     def __init__(self, folder: Path, report: Reporter, *, done: int = 0, digest: str | None = None) -> None:
@@ -31,7 +31,7 @@ class MetricsFile:
         append_text(self.path, json.dumps(line) + "\n")
 
     def _repair(self, done: int, digest: str | None, report: Reporter) -> None:
-        """Drop the lines of steps that a resumed run takes again, and all that is no line of its own step."""
+        """Drop the lines of steps that a resumed run repeats, and invalid lines."""
         content = self.path.read_bytes() if self.path.is_file() else b""
         lines: dict[int, bytes] = {}
         doubled: list[int] = []
@@ -45,27 +45,27 @@ class MetricsFile:
             elif step <= done:
                 lines[step] = text
         missing = [step for step in range(1, done + 1) if step not in lines]
-        # A process that was killed leaves half a line of a step that is taken again: nothing is lost with it.
+        # A killed process leaves half a line of a step that is repeated: nothing is lost.
         if missing:
             why = f" (damaged lines: {damaged})" if damaged else ""
-            report.warn(f"{self.path} has no figures of step {_spans(missing)}{why}; they are lost")
+            report.warn(f"{self.path} has no figures for step {_spans(missing)}{why}; they are lost")
         if doubled:
-            report.warn(f"{self.path} had more than one line of step {_spans(doubled)}; the first one stays")
+            report.warn(f"{self.path} had more than one line for step {_spans(doubled)}; keeping the first")
         whole = b"".join(lines[step] + b"\n" for step in sorted(lines))
         if digest is not None and not missing and bytes_digest(whole) != digest:
-            report.warn(f"{self.path}: the figures of steps 1 to {done} are not those that were written")
+            report.warn(f"{self.path}: the figures of steps 1 to {done} have been changed")
         if whole != content:
             write_text(self.path, whole.decode())
 
 
 def metrics_digest(folder: Path) -> str | None:
-    """The digest of all lines of a run so far; None where there is none."""
+    """The digest of all lines of a run so far; None if there is none."""
     path = folder / METRICS_FILE
     return file_digest(path) if path.is_file() else None
 
 
 def _step_of(text: bytes) -> int | None:
-    """The step of a line of metrics; None for what is no step and its figures."""
+    """The step of a line of metrics; None if the line is invalid."""
     try:
         line = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""``alignzoo plan``: what a run would take, from shapes alone."""
+"""``alignzoo plan``: estimates memory, work and time of a run from shapes alone."""
 
 from alignzoo.plugin import Extension, hookimpl
 

@@ -70,7 +70,7 @@ def command(ctx: click.Context, as_json: bool, **words: Any) -> None:
     try:
         config = read_config(plan.settings.model, trust_remote_code=plan.settings.trust_remote_code)
         model = Model(config)
-    except ModelError as error:  # nothing has been run: the words are wrong
+    except ModelError as error:  # nothing has run yet, so this is a usage error
         raise UsageError(error.message, hint=error.hint) from error
     plan = fitted(plan, config, ConsoleReporter())
     settings = plan.settings

@@ -56,7 +56,7 @@ CARD = GeometryCard(
     name="asam",
     target=f"{__name__}:ASAM",
     options=ASAMOptions,
-    summary="Adaptive SAM: gradient at the worst point in a ball scaled by the weights",
+    summary="Adaptive SAM: SAM in a ball scaled by the weights",
     formula="ε = ρ·T²g/‖Tg‖, T = |w| + η; step with ∇L(θ + ε)",
     paper=Paper(
         title="ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant Learning of Deep Neural Networks",

@@ -54,7 +54,7 @@ CARD = GeometryCard(
     name="gsam",
     target=f"{__name__}:GSAM",
     options=GSAMOptions,
-    summary="GSAM: SAM that also minimises the gap between worst-case and plain loss",
+    summary="GSAM: SAM that also minimises the surrogate gap",
     formula="g_p = ∇L(θ + ρ·g/‖g‖); step with g_p − α·(g − proj_{g_p} g)",
     paper=Paper(title="Surrogate Gap Minimization Improves Sharpness-Aware Training", arxiv="2203.08065"),
     passes=2,

@@ -22,7 +22,7 @@ from alignzoo_rewards.sign import Sign
 
 if TYPE_CHECKING:
     from alignzoo.interfaces import Response, RewardContext
-    from alignzoo.model.classifier import Scorer
+    from alignzoo_rewards.classifier import Scorer
 
 
 class HFOptions(Options):
@@ -50,7 +50,7 @@ class HF(Reward):
         Raises:
             ModelError: there is none, or it is not a classifier with one output.
         """
-        from alignzoo.model.classifier import check_scorer
+        from alignzoo_rewards.classifier import check_scorer
 
         self.run = run
         self.path = check_scorer(self.options.model, trust_remote_code=run.trust_remote_code)
@@ -77,7 +77,7 @@ class HF(Reward):
         return found
 
     def _scorer(self) -> Scorer:
-        from alignzoo.model.classifier import load_scorer
+        from alignzoo_rewards.classifier import load_scorer
 
         if self._loaded is None:
             self.run.report.note(f"loading the reward model {self.options.model}")

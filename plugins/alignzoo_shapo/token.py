@@ -145,7 +145,7 @@ class ShaPOToken(GeometryController):
         Raises:
             UsageError: a map or a saved selection does not fit the model, or a probe's direction is compared with
                 maps that do not write to the residual stream.
-                ModelError: the model has no recognisable down-projections.
+            ModelError: the model has no recognisable down-projections.
         """
         from alignzoo.geometry.side_branch import SideBranches
         from alignzoo.geometry.subspace import SavedSelection, described, save_selection

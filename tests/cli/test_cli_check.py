@@ -107,8 +107,8 @@ def test_a_file_or_distribution_without_methods_is_an_error(az_here: Az, tmp_pat
     for name, text in (("nothing_here.py", "x = 1"), ("no_loss.py", source().replace("'loss'", "'robust'"))):
         (tmp_path / name).write_text(text)
     for words, said in (
-        (["nothing_here.py"], "brings nothing to check"),
-        (["nothing_here.py", "dpo"], "brings nothing to check"),
+        (["nothing_here.py"], "provides nothing to check"),
+        (["nothing_here.py", "dpo"], "provides nothing to check"),
         (["no_loss.py", "--kind", "geometry"], "brings no geometry to check"),
     ):
         ended = az_here("check", *(str(tmp_path / word) if word.endswith(".py") else word for word in words))

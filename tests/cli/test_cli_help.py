@@ -26,7 +26,7 @@ def test_dir_lists_what_is_public() -> None:
 
 def test_commands_that_plugins_of_alignzoo_bring_are_listed_as_its_own(az_here: Az) -> None:
     text = az_here("--help").stdout
-    assert "Commands of plugins" not in text
+    assert "Plugin commands" not in text
     own = text.partition("Commands:\n")[2]
     for name in ("run", "probe", "sharpness"):
         assert f"\n  {name} " in f"\n{own}"

@@ -105,7 +105,7 @@ def test_listings_say_what_is_required_and_what_runs_on_shards(az_here: Az) -> N
     assert ["--reward.model", "TEXT", "required"] in [line.split()[:3] for line in text.splitlines()]
     assert "sharded" not in text
     named = az_here("run", "--geometry", "shapo-reward", "--reward", "hf", "--help").stdout
-    assert "hub id or folder of a classifier with one output [required]" in " ".join(named.split())
+    assert "hub id or folder of a sequence classifier with one output [required]" in " ".join(named.split())
     [sam] = json.loads(az_here("info", "sam", "--json").stdout)["methods"]
     assert sam["sharded"]
     assert "  sharded weights   yes, under FSDP2" in az_here("info", "sam").stdout
@@ -140,16 +140,16 @@ def test_compat_says_why_and_what_it_costs(az_here: Az) -> None:
     words = ["compat", "--loss", "drdpo", "--geometry", "shapo-token"]
     text = az_here(*words, "--batch-size", "64", "--micro-batch-size", "16").stdout
     assert text.startswith("works: --loss dpo --robust drdpo --geometry shapo-token\n")
-    assert "--loss drdpo stands for --loss dpo --robust drdpo" in text
+    assert "--loss drdpo is short for --loss dpo --robust drdpo" in text
     assert "loss dpo needs log-probs of the reference" in text
     assert "4 micro-batches" in text
     assert "2 forward-backward passes" in text
-    assert "where --tokens-per-micro-batch cuts it" in az_here(*words, "--tokens-per-micro-batch", "900").stdout
+    assert "if --tokens-per-micro-batch splits it" in az_here(*words, "--tokens-per-micro-batch", "900").stdout
     facts = json.loads(az_here(*words, "--batch-size", "8", "--micro-batch-size", "8", "--json").stdout)
     assert facts["ok"]
     assert facts["needs"] == ["probe", "reference"]
     assert facts["micro_batches"] == 1
-    assert any("that costs nothing" in reason for reason in facts["reasons"])
+    assert any("at no extra cost" in reason for reason in facts["reasons"])
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_what_does_not_fit_is_told_what_to_change(az_here: Az, model: str) -> No
     assert again["fits"] == change["fits"]
     text = az_here("plan", *words).stdout
     assert "does not fit:" in text
-    assert "the largest part is activations" in text
+    assert "largest part: activations" in text
     assert all(len(line) <= 80 for line in text.splitlines() if model not in line)
 
 
@@ -119,9 +119,9 @@ def test_a_rate_is_measured_on_request(az_here: Az, model: str) -> None:
         (["--batch-size", "-4"], "--batch-size"),
         (["--longest", "10"], "less than the mean"),
         (["--gpus", "3"], "cannot be divided over 3 GPUs"),
-        (["--gpus", "2", "--sharding", "none"], "does not go with --gpus 2"),
-        (["--sharding", "fsdp"], "does nothing on one device"),
-        (["--gpu-flops", "10"], "does nothing without --gpus"),
+        (["--gpus", "2", "--sharding", "none"], "cannot be combined with --gpus 2"),
+        (["--sharding", "fsdp"], "has no effect on one device"),
+        (["--gpu-flops", "10"], "has no effect without --gpus"),
         (["--gpus", "1", "--measure"], "measures this CPU"),
         (["--optimizer", "adamx"], "no such optimizer"),
         (["--quantize", "4bit"], "needs an adapter"),

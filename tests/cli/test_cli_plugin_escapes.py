@@ -154,16 +154,16 @@ def test_files_of_a_package_that_cannot_be_read_do_no_harm(az: Az, add_plugin: A
 def test_small_slips_of_authors_are_told(az: Az, add_plugin: AddPlugin) -> None:
     head = "from alignzoo.plugin import Card, Extension, hookimpl\n\n@hookimpl\n"
     slips = {
-        "forgot-return": ("def alignzoo_methods():\n    []", "gave no card; a hook returns a list"),
+        "forgot-return": ("def alignzoo_methods():\n    []", "returned no cards; a hook returns a list"),
         "single-card": (
             "def alignzoo_judges():\n    return Extension(kind='judge', name='x', target='a:b', summary='x')",
-            "a hook returns a list, this gave a single Extension",
+            "a hook must return a list, this returned a single Extension",
         ),
-        "relative-recipe": ("def alignzoo_recipes():\n    return ['mine.yaml']", "give a whole path"),
+        "relative-recipe": ("def alignzoo_recipes():\n    return ['mine.yaml']", "use an absolute path"),
         "takes-none": (
             "def alignzoo_methods():\n    return [Card(kind='robust', name='none', target='a:b', summary='', "
             "formula='')]",
-            "`--robust none` means no wrapper at all",
+            "`--robust none` means no wrapper",
         ),
         "no-reason": (
             "def alignzoo_methods():\n    return [Card(kind='loss', name='x', target='a:b', summary='', formula='', "

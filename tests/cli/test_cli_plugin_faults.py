@@ -24,11 +24,11 @@ FAULTS = {
     ),
     "too-new": (
         plugin_source(card_source("loss", "late", api=99, colour="of the future")),
-        "'late' is made for plugin API 99, this alignzoo speaks 1 to 2: upgrade alignzoo",
+        "'late' is written for plugin API 99, this alignzoo supports 1 to 2: upgrade alignzoo",
     ),
     "too-old": (
         plugin_source(card_source("loss", "early", api=0)),
-        "'early' is made for plugin API 0, this alignzoo speaks 1 to 2: upgrade the plugin",
+        "'early' is written for plugin API 0, this alignzoo supports 1 to 2: upgrade the plugin",
     ),
     "misspelled-hook": (
         f"{HOOK}@hookimpl\ndef alignzoo_method():\n    return []",
@@ -44,7 +44,7 @@ FAULTS = {
     ),
     "no-card": (
         f"{HOOK}@hookimpl\ndef alignzoo_methods():\n    return ['dpo']",
-        "alignzoo_methods() gave a str, expected Card or Composition",
+        "alignzoo_methods() returned a str, expected Card or Composition",
     ),
     "invalid-card": (
         f"{HOOK}@hookimpl\ndef alignzoo_methods():\n    return [Card(kind='loss', name='No Name', summary='x')]",
@@ -57,7 +57,7 @@ FAULTS = {
     "wrong-extension": (
         f"{HOOK}@hookimpl\ndef alignzoo_judges():\n"
         "    return [Extension(kind='observer', name='eye', target='a:B', summary='x')]",
-        "alignzoo_judges() gave 'eye' of kind observer, expected judge",
+        "alignzoo_judges() returned 'eye' of kind observer, expected judge",
     ),
     "no-such-recipe": (
         f"{HOOK}@hookimpl\ndef alignzoo_recipes():\n    return ['/nowhere/mine.yaml']",
@@ -65,9 +65,9 @@ FAULTS = {
     ),
 }
 REMARKS = {
-    "imports-torch": (f"import torch\n{GOOD}", "imports torch when it is looked for"),
+    "imports-torch": (f"import torch\n{GOOD}", "imports torch at discovery"),
     "sleeps": (f"import time\ntime.sleep(1.1)\n{GOOD}", "s to load, and every command waits for it"),
-    "empty-module": ("x = 1", "brings nothing: none of its functions is a hook"),
+    "empty-module": ("x = 1", "provides nothing: none of its functions is a hook"),
 }
 
 
@@ -153,7 +153,7 @@ def test_a_plugin_that_takes_a_built_in_name_does_not_get_the_default(az: Az, ad
     plan = json.loads(az("run", "--dry-run", "--json", plugins=plugins).stdout)
     assert (plan["loss"]["from"], plan["geometry"]["from"]) == ("alignzoo", "alignzoo")
     listed = az("ls", plugins=plugins).stdout
-    assert "both provide loss 'dpo'; pick one by distribution:dpo" in listed
+    assert "both provide loss 'dpo'; pick one with distribution:dpo" in listed
     asked = az("run", "--loss", "dpo", "--dry-run", plugins=plugins)
     assert asked.returncode == 2
     assert "--loss alignzoo:dpo or --loss rival:dpo" in asked.stderr

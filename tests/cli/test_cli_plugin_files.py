@@ -34,7 +34,7 @@ def test_mistakes_with_files_are_named(az: Az, tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text(plugin_source(card_source("loss", "mine")))
     taken = az("ls", "--plugin", str(tmp_path / "json.py"))
     assert taken.returncode == 2
-    assert "there is another module called 'json'" in taken.stderr
+    assert "another module is called 'json'" in taken.stderr
     (tmp_path / "typo.py").write_text("def broken(:\n")
     listed = az("ls", "--plugin", str(tmp_path / "typo.py"))
     assert listed.returncode == 0
@@ -84,8 +84,8 @@ def test_commands_recipes_and_more_of_a_plugin(az: Az, add_plugin: AddPlugin, tm
     assert "not yours" not in text
     assert "dpo" in az("ls", plugins=plugins).stdout
     listed = az("ls", plugins=plugins).stdout
-    assert "reserved: 'ls' is a command of alignzoo" in listed
-    assert "reserved: 'probe' is a command of alignzoo" in listed, "one that a plugin of alignzoo brings"
+    assert "reserved: 'ls' is a built-in command" in listed
+    assert "reserved: 'probe' is a built-in command" in listed, "one that a plugin of alignzoo brings"
     assert "Train a safety probe" in az("probe", "--help", plugins=plugins).stdout
     hollow = az("hollow", plugins=plugins)
     assert hollow.returncode == 4
@@ -97,4 +97,10 @@ def test_commands_recipes_and_more_of_a_plugin(az: Az, add_plugin: AddPlugin, tm
     assert plan["loss"]["options"]["tau"] == {"value": 0.3, "from": "recipe:tuned"}
     assert "tuned" in az("recipes", "list", plugins=plugins).stdout
     kinds = az("ls", "command", "--json", plugins=plugins)
-    assert [row["name"] for row in json.loads(kinds.stdout)["extensions"]] == ["hello", "hollow", "probe", "sharpness"]
+    assert [row["name"] for row in json.loads(kinds.stdout)["extensions"]] == [
+        "hello",
+        "hollow",
+        "plan",
+        "probe",
+        "sharpness",
+    ]

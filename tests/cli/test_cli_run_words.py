@@ -93,7 +93,7 @@ def test_wrapper_options_reach_the_wrapper_that_is_named(az_here: Az) -> None:
     words = ["--loss", "drdpo", "--robust.drdpo.beta_prime", "0.25", "--dry-run", "--json"]
     plan = json.loads(az_here("run", *words).stdout)
     assert plan["robust"][0]["options"]["beta_prime"]["value"] == 0.25
-    assert plan["notes"] == ["--loss drdpo stands for --loss dpo --robust drdpo"]
+    assert plan["notes"] == ["--loss drdpo is short for --loss dpo --robust drdpo"]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_wrapper_options_reach_the_wrapper_that_is_named(az_here: Az) -> None:
         ("--geometry shapo", "unknown geometry 'shapo'", "did you mean shapo-reward or shapo-token?"),
         ("--output-dir runs/a", "unknown option --output-dir", "did you mean --out?"),
         ("--learning_rate=1", "unknown option --learning_rate", "did you mean --lr?"),
-        ("--loss dpo --loss ipo --loss.weight 2", "--loss.weight: say whose weight it is", "--loss.ipo.weight"),
+        ("--loss dpo --loss ipo --loss.weight 2", "--loss.weight: name the method it belongs to", "--loss.ipo.weight"),
         ("--reward hf --reward=column", "--reward takes one value but was given 2 times", "keep one of them"),
         ("--lr 1 --lr 2 --lr=3", "--lr takes one value but was given 3 times", "keep one of them"),
         ("--loss.beta 1 --loss.beta 1", "--loss.beta takes one value but was given 2 times", "keep one of them"),
@@ -169,7 +169,7 @@ def test_what_may_be_repeated(az_here: Az) -> None:
     plan = az_here("run", "--geometry", "sam", "--geometry", "ema", "--json", "--json", "--dry-run")
     assert json.loads(plan.stdout)["companions"][0]["name"] == "ema"
     twice = az_here("run", "--geometry", "sam", "--geometry", "sam", "--dry-run")
-    assert (twice.returncode, twice.stderr.splitlines()[0]) == (3, "error: --geometry sam is given twice")
+    assert (twice.returncode, twice.stderr.splitlines()[0]) == (3, "error: --geometry sam is named twice")
 
 
 @pytest.mark.parametrize("words", ["--loss dpi", "--loss.beta 0", "--loss.betta 1", "--lr fast"])

@@ -104,7 +104,7 @@ def test_scores_groups_and_moving() -> None:
     [
         ({"prompt_ids": []}, "the prompt has no token"),
         ({"response_ids": [[3], []]}, "response 2 of 2 has no token"),
-        ({"response_ids": []}, "there is no response"),
+        ({"response_ids": []}, "there are no responses"),
     ],
 )
 def test_an_empty_sequence_raises_and_names_the_row(changed: dict[str, Any], problem: str) -> None:

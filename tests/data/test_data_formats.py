@@ -101,7 +101,7 @@ def test_detected_and_normalised(name: str) -> None:
 def test_forced_by_name_and_unknown_name() -> None:
     rows = Dataset.from_list([EXAMPLES["hh-rlhf"]])
     assert choose_layout(rows, "implicit").name == "implicit"
-    with pytest.raises(UsageError, match="Did you mean hh-rlhf") as error:
+    with pytest.raises(UsageError, match="did you mean hh-rlhf") as error:
         choose_layout(rows, "hh_rlhf")
     assert "ultrafeedback" in str(error.value)
 

@@ -103,7 +103,7 @@ def test_the_report_says_which_pairs_train(tokenizer: Any, tmp_path: Path) -> No
     parts = load(tokenizer, notes, data=data)
     sizes = [len(part) for part in (parts.train, parts.held_out, parts.probe_train, parts.probe_validation)]
     train, held_out, probe, validation = (f"{size:,}" for size in sizes)
-    assert f"pairs: {train} to train on, {held_out} held out, {probe} + {validation} set aside" in "".join(notes.said)
+    assert f"pairs: {train} for training, {held_out} held out, {probe} + {validation} set aside" in "".join(notes.said)
     assert "," in train
 
 
@@ -130,7 +130,7 @@ def test_a_template_that_rewrites_prompts_is_reported_with_its_share(
     summary = load(notes=notes, **behind_a_system_text(tmp_path / "a.jsonl", template)).summaries["train"]
     assert summary.counted["prompt-restored"] == restored
     assert summary.lengths["prompt"]["p5"] > 20
-    said = "in 60 of 60 rows: 60 are trained on behind the prompt as it is generated from, 0 left out"
+    said = "in 60 of 60 rows: 60 keep the prompt used for generation, 0 are left out"
     assert [said in text for text in notes.warnings] == [True] * bool(restored)
 
 
@@ -143,7 +143,7 @@ def test_pairs_whose_reply_cannot_be_told_from_a_rewritten_prompt_are_left_out(t
 
 def test_too_few_pairs_to_judge_a_probe_are_refused_where_one_is_needed(tokenizer: Any, tmp_path: Path) -> None:
     data = write(tmp_path / "a.jsonl", 20)
-    with pytest.raises(DataError, match=r"unsafe responses to be judged on; it needs at least 5 of each") as error:
+    with pytest.raises(DataError, match=r"unsafe responses to validate on; it needs at least 5 of each") as error:
         load(tokenizer, data=data, probe_share=0.3, needs=frozenset({"probe"}))
     assert all(word in str(error.value.hint) for word in ("more data", "--probe.share", "--geometry.probe DIR"))
     assert len(load(tokenizer, data=data, probe_share=0.3).train) < 20
@@ -165,7 +165,7 @@ def test_prompts_of_the_held_out_data_are_not_trained_on(tokenizer: Any, tmp_pat
     data, other = write(tmp_path / "a.jsonl", 40), write(tmp_path / "b.jsonl", 20, first=15)
     parts = load(tokenizer, notes, data=data, eval_data=other, eval_pairs=6, probe_share=0)
     assert (len(parts.train), len(parts.held_out)) == (30, 6)
-    assert any("10 training pairs have prompts of the held-out pairs" in text for text in notes.said)
+    assert any("left out 10 training pairs whose prompts are also in the held-out pairs" in text for text in notes.said)
     assert any("held-out pairs: 6 of 20" in text for text in notes.said)
 
 
@@ -261,7 +261,7 @@ def test_as_many_processes_tokenise_as_are_asked_for(
 
 @pytest.mark.parametrize(("need", "column"), [("scores", "chosen_score"), ("groups", "group")])
 def test_a_need_that_the_data_cannot_meet_is_refused(tokenizer: Any, tmp_path: Path, need: str, column: str) -> None:
-    with pytest.raises(DataError, match=rf"needs {need}, and the data has no {column}"):
+    with pytest.raises(DataError, match=rf"needs {need}, but the data has no {column}"):
         load(tokenizer, needs=frozenset({need}), data=write(tmp_path / "a.jsonl", 40))
 
 
@@ -276,8 +276,8 @@ def test_held_out_rows_of_one_prompt_are_not_evaluated_where_responses_to_others
 ) -> None:
     """They stay held out: what is trained on does not depend on the methods."""
     given: dict[str, Any] = {"data": write(tmp_path / "a.jsonl", 40), "eval_share": 0.5, "eval_pairs": 1}
-    notes = Notes()
-    parts = load(tokenizer, **given, needs=frozenset({"mismatched"}), report=notes)
+    notes = Heard()
+    parts = load(tokenizer, **given, needs=frozenset({"mismatched"}), notes=notes)
     assert "not evaluating: the held-out rows (2) have a single prompt" in "".join(notes.said)
     assert (parts.held_out, parts.partners.keys()) == (None, {"train"})
     plain = load(tokenizer, **given)

@@ -54,7 +54,7 @@ def test_optional_fields_that_a_layout_gives_whatever_its_columns(gpt2: Any) -> 
     ],
 )
 def test_what_a_layout_gives_wrongly_is_said(shape: str, given: Any, said: str, gpt2: Any) -> None:
-    with pytest.raises(DataError, match=rf"row 0 .*: layout own of dist:1 gave {said}"):
+    with pytest.raises(DataError, match=rf"row 0 .*: layout own of dist:1 returned {said}"):
         tokenised(gpt2, lambda _: given, shape=shape)
 
 

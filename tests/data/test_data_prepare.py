@@ -60,7 +60,7 @@ def test_pku_safety_flags_and_the_note_about_the_label(gpt2: Any) -> None:
     row = {"prompt": "P?", "response_0": "a", "response_1": "b", "better_response_id": 0, "safer_response_id": 1}
     plain = made(Dataset.from_list([row]), gpt2)
     assert "safe" not in plain.dataset.column_names
-    assert plain.summary.notes == ("chosen is the response that safer_response_id names",)
+    assert plain.summary.notes == ("the chosen response is taken from safer_response_id",)
     flagged = made(Dataset.from_list([{**row, "is_response_0_safe": False, "is_response_1_safe": True}]), gpt2)
     assert flagged.dataset[0]["safe"] == [True, False]
 

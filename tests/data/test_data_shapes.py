@@ -195,12 +195,12 @@ def test_labels_follow_from_the_shape() -> None:
 
 
 def test_one_label_alone_is_warned_of_and_nothing_to_imitate_refused(gpt2: Any, tmp_path: Path) -> None:
-    for label, said in ((True, "nothing undesirable to set against"), (False, "nothing desirable to set against")):
+    for label, said in ((True, "no undesirable responses to contrast"), (False, "no desirable responses to contrast")):
         data = write(tmp_path / "a.jsonl", [{**row, "label": label} for row in source("unpaired")])
         heard = Heard()
         load(gpt2, data, {"labels"}, {"kto": "responses"}, heard)
         assert any(said in warning for warning in heard.warnings)
-    with pytest.raises(DataError, match="--loss sft trains on desirable responses, and none of the"):
+    with pytest.raises(DataError, match="--loss sft trains on desirable responses, but none of the"):
         load(gpt2, data, (), {"sft": "chosen"})
     heard = Heard()
     load(gpt2, write(tmp_path / "b.jsonl", source("unpaired")), {"labels"}, {"kto": "responses"}, heard)
@@ -209,7 +209,7 @@ def test_one_label_alone_is_warned_of_and_nothing_to_imitate_refused(gpt2: Any, 
 
 def test_held_out_data_of_another_shape_is_refused(gpt2: Any, tmp_path: Path) -> None:
     files = {shape: write(tmp_path / f"{shape}.jsonl", source(shape)) for shape in SHAPES}
-    with pytest.raises(DataError, match=r"has unpaired rows, and --data .* has pairs"):
+    with pytest.raises(DataError, match=r"has unpaired rows, but --data .* has pairs"):
         load(gpt2, files["pairs"], eval_data=files["unpaired"])
 
 
@@ -224,7 +224,7 @@ def test_held_out_data_of_another_shape_is_refused(gpt2: Any, tmp_path: Path) ->
 def test_a_column_that_is_missing_is_named_as_the_source_would_have_it(
     shape: str, need: str, column: str, gpt2: Any, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=rf"needs {need}, and the data has no {column}\n"):
+    with pytest.raises(DataError, match=rf"needs {need}, but the data has no {column}\n"):
         load(gpt2, write(tmp_path / "a.jsonl", source(shape)), {need})
 
 

@@ -165,7 +165,7 @@ def test_a_cache_that_cannot_be_written_is_not_blamed_on_the_file(
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     path = jsonl(ROWS)
-    with pytest.raises(AlignzooError, match=f"the dataset cache .* cannot be used: .*{error.strerror}") as refused:
+    with pytest.raises(AlignzooError, match=f"the dataset cache .* is not usable: .*{error.strerror}") as refused:
         load_rows(path)
     assert path not in str(refused.value)
     assert str(datasets.config.HF_DATASETS_CACHE) in refused.value.message

@@ -46,7 +46,7 @@ def test_text_is_tokenised_as_it_stands(
     source = _write(tmp_path / "texts.jsonl", [{"text": "bread and salt"}, {"text": "  "}, {"text": "water"}])
     found, notes = _load(source, chatml)
     assert [chatml.decode(ids) for ids in found] == ["bread and salt", "water"]
-    assert notes == [f"{source}: 2 texts, fewer than the 9 that were asked for"]
+    assert notes == [f"{source}: only 2 of the 9 requested texts"]
     with_bos, _ = _load(source, llama)
     assert all(ids[0] == llama.bos_token_id and llama.bos_token_id not in ids[1:] for ids in with_bos)
 
@@ -100,13 +100,13 @@ def test_a_fault_names_file_line_and_field(
 
 def test_a_conversation_that_the_template_refuses(chatml: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     chatml.chat_template = "{{ raise_exception('two turns of one speaker') }}"
-    with pytest.raises(DataError, match=r"texts\.jsonl:1: the chat template refuses the conversation: two turns"):
+    with pytest.raises(DataError, match=r"texts\.jsonl:1: the chat template rejects the conversation: two turns"):
         _load(_write(tmp_path / "texts.jsonl", [{"messages": TURNS}]), chatml)
 
 
 def test_files_that_hold_nothing(chatml: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     for name, rows in (("a.txt", [" "]), ("b.jsonl", [{"text": " "}]), ("c.jsonl", [{"messages": []}])):
-        with pytest.raises(DataError, match="there are no texts in it"):
+        with pytest.raises(DataError, match="contains no texts"):
             _load(_write(tmp_path / name, rows), chatml)
     for name in ("none.txt", "none.jsonl"):
         with pytest.raises(DataError, match=r"none\.\w+: [Nn]o such file"):
@@ -124,4 +124,4 @@ def test_training_texts_are_prompts_with_their_chosen_responses() -> None:
     assert all(text == [text[0], text[0], 7] for text in some)
     assert not notes.said
     assert len(training_texts(pairs, 99, seed=0, report=notes)) == 20
-    assert notes.said == ["20 training rows, fewer than the 99 texts that were asked for"]
+    assert notes.said == ["only 20 training rows for the 99 requested texts"]

@@ -154,7 +154,7 @@ def test_without_a_name_a_run_gets_the_folder_that_it_introduced(
     Moving.seconds = 0
     second = Course(plan, heard, None)
     second.folder.take(second.accelerator, plan)
-    assert heard.notes[-1] == f"another run has that folder; this one takes {run.folder.path}-2"
+    assert heard.notes[-1] == f"another run uses that folder; using {run.folder.path}-2"
     assert claim_default(run.folder.path, heard).folder == Path(f"{run.folder.path}-3")
 
 
@@ -183,7 +183,7 @@ def test_a_name_too_long_is_a_mistake_of_the_user(tmp_path: Path) -> None:
 def test_a_name_that_models_cannot_be_saved_under_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     for claim in (claim_new, claim_run):
-        with pytest.raises(UsageError, match=r"caf\\udce9' is not UTF-8, and models cannot be saved there"):
+        with pytest.raises(UsageError, match=r"caf\\udce9' is not UTF-8, so models cannot be saved there"):
             claim(folder, Reporter())
     assert list(tmp_path.iterdir()) == []
 

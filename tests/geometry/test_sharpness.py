@@ -132,7 +132,7 @@ def test_radius_gap_has_nowhere_to_go_from_a_loss_of_0_or_a_flat_one() -> None:
     [
         ("sam", {"radius": "gap", "rho": 0.1}, "rho does nothing with radius gap"),
         ("looksam", {"radius": "gap", "rho": 0.1}, "rho does nothing with radius gap"),
-        ("sam", {"gap_share": 0.1}, "gap_share does nothing with radius normalized"),
+        ("sam", {"gap_share": 0.1}, "gap_share has no effect with radius normalized"),
         ("gsam", {"radius": "gap", "gap_share": 0}, "greater than 0"),
         ("random", {"radius": "gap"}, "radius"),
         ("friendly-sam", {"radius": "gap"}, "radius"),
@@ -278,7 +278,7 @@ def test_zsharp_takes_the_whole_gradient_where_none_stands_out(over: str) -> Non
 
 
 def test_a_norm_that_zsharp_ignores_is_an_error() -> None:
-    with pytest.raises(UsageError, match="norm layer does nothing with over tensor"):
+    with pytest.raises(UsageError, match="norm layer has no effect with over tensor"):
         controller("zsharp", norm="layer")
 
 
@@ -331,7 +331,7 @@ def test_ssam_masks_keep_their_share(mode: str, sparsity: float) -> None:
 
 
 def test_an_idle_drop_is_an_error() -> None:
-    with pytest.raises(UsageError, match="drop does nothing with mode fisher"):
+    with pytest.raises(UsageError, match="drop has no effect with mode fisher"):
         controller("ssam", drop=0.3)
 
 

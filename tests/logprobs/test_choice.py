@@ -28,7 +28,7 @@ from alignzoo.testing.tiny import SMALL, VOCAB, batch_of, pair_rows, tiny_model
         ("mpt", "ALiBi"),
         ("falcon-alibi", "ALiBi"),
         ("mamba", "recurrent"),
-        ("llama4", "come out differently"),
+        ("llama4", "packed log-probs differ"),
     ],
 )
 def test_what_cannot_be_packed_says_why_and_is_computed_padded(family: str, why: str) -> None:
@@ -64,7 +64,7 @@ def test_the_check_sees_what_is_wrong(wrong: str, monkeypatch: pytest.MonkeyPatc
         batch = replace(batch, pack=replace(made, position_ids=torch.arange(made.input_ids.shape[1])[None]))
     choice = choose_forward(model, batch)
     assert not choice.packed
-    assert "come out differently" in choice.why
+    assert "packed log-probs differ" in choice.why
 
 
 def causal(query: Any, key: Any, value: Any, pack: Any, window: Any, scaling: Any, dropout: Any) -> torch.Tensor:
@@ -87,9 +87,9 @@ def test_alibi_is_known_by_what_the_model_says_or_does() -> None:
 @pytest.mark.parametrize(
     ("family", "change", "why"),
     [
-        ("llama4", {"attention_chunk_size": 16, "attn_temperature_tuning": False}, "come out differently"),
+        ("llama4", {"attention_chunk_size": 16, "attn_temperature_tuning": False}, "packed log-probs differ"),
         ("llama4", {"attn_temperature_tuning": True}, "attn_temperature_tuning"),
-        ("gpt-neo", {}, "come out differently"),
+        ("gpt-neo", {}, "packed log-probs differ"),
     ],
 )
 def test_what_goes_wrong_with_long_pairs_only_is_tried_on_a_long_one(

@@ -165,7 +165,7 @@ def test_sft_equals_golden_values() -> None:
 
 
 def test_sft_of_tokens_refuses_log_probs_that_are_no_sums() -> None:
-    with pytest.raises(ValueError, match="not of 'mean' ones"):
+    with pytest.raises(ValueError, match="not aggregation 'mean'"):
         load_method("loss", "sft", mean="tokens")(replace(unpaired("chosen", 1), aggregation="mean"))
 
 

@@ -156,7 +156,7 @@ def test_shapo_reward_is_shapo_token_under_soft_label(tmp_path: Path) -> None:
     named = plan(geometry="shapo-reward", **options)
     parts = plan(geometry="shapo-token", robust=["soft-label"], **options)
     assert named.methods == parts.methods
-    assert named.notes == ("--geometry shapo-reward stands for --geometry shapo-token --robust soft-label",)
+    assert named.notes == ("--geometry shapo-reward is short for --geometry shapo-token --robust soft-label",)
     around = plan(geometry=["shapo-reward", "ema"], robust=["drdpo"])
     assert around.sentence() == (
         "--loss dpo --robust soft-label --robust drdpo --geometry shapo-token --geometry ema"
@@ -181,10 +181,10 @@ def test_parts_of_compositions_do_not_meet_others_of_their_kind() -> None:
     other = Composition(kind="geometry", name="asam-ipo", summary="s", geometry="asam", loss="ipo")
     known = known_with(mix, other)
     [problem] = problems_of({"loss": "mix", "geometry": "asam"}, known)
-    assert problem.message == "mix already means --geometry sam, so --geometry asam does not fit"
+    assert problem.message == "mix already implies --geometry sam, so it cannot be combined with --geometry asam"
     assert problem.hint == "name the parts yourself: --loss ipo --geometry sam"
     [problem] = problems_of({"geometry": "asam-ipo", "loss": "simpo"}, known)
-    assert problem.message == "asam-ipo already means --loss ipo, so --loss simpo does not fit"
+    assert problem.message == "asam-ipo already implies --loss ipo, so it cannot be combined with --loss simpo"
     same = require(resolve([Layer("flag", {**OWN, "loss": "mix", "geometry": ["ema", "sam"]})], methods=known))
     assert same.sentence() == "--loss ipo --geometry sam --geometry ema"
 
@@ -195,7 +195,7 @@ def test_a_composition_of_compositions_is_taken_apart_to_the_end() -> None:
     found = require(resolve([Layer("flag", {**OWN, "geometry": "outer"})], methods=known_with(outer)))
     assert found.sentence() == "--loss dpo --robust soft-label --geometry shapo-token"
     [problem] = problems_of({"loss": "loop"}, known_with(loop))
-    assert problem.message == "the composition loop stands for itself: --loss loop"
+    assert problem.message == "the composition loop contains itself: --loss loop"
 
 
 class PosthocCard(Card):
@@ -243,9 +243,9 @@ def test_a_new_kind_needs_only_its_record(posthoc: Registry, tmp_path: Path, mon
     assert stated_values(content)["posthoc.one.share"] == {"value": 0.25, "from": "recipe:x"}
     assert plain_values(content)["posthoc"] == ["one"]
     [twice] = problems_of({"posthoc": ["one", "one"]}, posthoc)
-    assert twice.message == "--posthoc one is given twice"
+    assert twice.message == "--posthoc one is named twice"
     both = problems_of({"posthoc": ["one", "two"]}, posthoc)
-    assert [problem.message for problem in both] == ["one and two each go round, and only one can"]
+    assert [problem.message for problem in both] == ["one and two each go round, but only one can"]
     none = require(resolve([Layer("recipe:x", recipe), Layer("flag", {"posthoc": ["none"]})], methods=posthoc))
     assert none.of("posthoc") == ()
     [problem] = problems_of({"posthoc": ["one"], "posthoc.shere": 1}, posthoc)

@@ -85,7 +85,7 @@ def test_a_default_that_has_changed_since_stops_a_resume(section: str, name: str
     values[name]["value"] = 0.77
     del content["digest"]
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(sealed(content)))
-    with pytest.raises(AlignzooError, match=rf"{name} was 0.77 when the run was started"):
+    with pytest.raises(AlignzooError, match=rf"{name} was 0.77 when the run started"):
         read_plan(tmp_path)
 
 
@@ -152,7 +152,7 @@ def test_a_recipe_may_not_let_a_strangers_code_run(tmp_path: Path) -> None:
 def test_a_setting_that_would_do_nothing_is_refused(values: dict[str, Any], flag: str) -> None:
     error = refusal(values)
     assert isinstance(error, UsageError)
-    assert error.message.startswith(f"{flag} does nothing here")
+    assert error.message.startswith(f"{flag} has no effect here")
 
 
 def test_a_budget_of_tokens_goes_before_the_micro_batch_size_of_a_recipe() -> None:
@@ -246,7 +246,7 @@ def test_only_one_average_takes_the_weights_place() -> None:
     both = resolve([Layer("flag", {**OWN, "geometry": ["ema", "sam", "swa"]})])
     assert isinstance(both, list)
     assert both[0].exit_code == 3
-    assert "ema and swa each take the weights' place" in both[0].message
+    assert "ema and swa each replace the weights" in both[0].message
 
 
 @pytest.mark.parametrize("optimizer", ["adafactor", "Rprop"])
@@ -255,7 +255,7 @@ def test_optimizers_that_need_whole_weights_are_refused_on_shards(optimizer: str
     assert isinstance(resolve(given, distributed="ddp"), Plan)
     [problem] = resolve(given, distributed="fsdp")  # type: ignore[misc]
     assert problem.exit_code == 3
-    assert "does not work on sharded weights" in problem.message
+    assert "does not support sharded weights" in problem.message
 
 
 def edit(folder: Path, *values: tuple[str, Any]) -> None:
@@ -281,7 +281,7 @@ def test_a_hand_edited_plan_is_refused_and_its_edits_are_named(tmp_path: Path) -
     with pytest.raises(AlignzooError) as refusal:
         read_plan(tmp_path)
     said = str(refusal.value)
-    assert "plan.yaml was edited after the run was started" in said
+    assert "plan.yaml was edited after the run started" in said
     assert "max-steps was None and is 3, lr was 0.001 and is 0.5" in said
     assert f"alignzoo run --recipe {tmp_path} --max-steps 3 --lr 0.5" in said
 
@@ -321,7 +321,7 @@ def test_the_line_that_resumes_a_run_can_be_typed_as_it_is(tmp_path: Path) -> No
 
 def test_a_run_folder_may_not_let_a_strangers_code_run(tmp_path: Path) -> None:
     write_plan(plan({**OWN, "trust-remote-code": True}), tmp_path)
-    with pytest.raises(UsageError, match="may not ask for that by itself") as refusal:
+    with pytest.raises(UsageError, match="cannot allow by itself") as refusal:
         read_plan(tmp_path)
     assert refusal.value.hint == f"if you trust the model: alignzoo run --resume {tmp_path} --trust-remote-code"
     assert read_plan(tmp_path, trust_remote_code=True).settings.trust_remote_code
@@ -399,7 +399,7 @@ def test_the_trust_of_a_run_is_not_taken_by_a_recipe(tmp_path: Path) -> None:
     assert isinstance(again, Plan)
     assert not again.settings.trust_remote_code
     assert again.notes == (
-        f"{tmp_path}: --trust-remote-code is not taken from it; give it yourself if you trust the model",
+        f"{tmp_path}: --trust-remote-code is not copied from it; set it yourself if you trust the model",
     )
 
 

@@ -49,7 +49,7 @@ def test_a_mixture_has_weights_and_says_what_it_minimises() -> None:
     assert [(m.card.name, m.weight) for m in found.of("loss")] == [("dpo", 1.0), ("ipo", 0.1)]
     assert found.one("loss").options.model_dump() == {"beta": 0.2}
     assert found.sentence() == "--loss dpo --loss ipo --loss.ipo.weight 0.1 --robust drdpo --geometry plain"
-    assert found.notes == ("objective: dpo under drdpo + 0.1 · ipo; wrappers go around dpo, the first loss",)
+    assert found.notes == ("objective: dpo under drdpo + 0.1 · ipo; wrappers apply to dpo, the first loss",)
     assert plan(MIXED).notes == ("objective: dpo + 0.1 · ipo",)
     heavy = plan({**MIXED, "loss.dpo.weight": 2, "robust": ["drdpo"]})
     assert heavy.objective() == "2 · (dpo under drdpo) + 0.1 · ipo"
@@ -74,17 +74,17 @@ def test_bare_options_go_to_the_losses_that_have_them() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"loss": ["dpo", "ipo"], "loss.weight": 0.1}, "--loss.weight: say whose weight it is"),
-        ({"loss": "dpo", "loss.weight": 2}, "--loss.weight does nothing here: a weight is relative"),
-        ({"loss": "dpo", "loss.dpo.weight": 2}, "--loss.dpo.weight does nothing here: a weight is relative"),
+        ({"loss": ["dpo", "ipo"], "loss.weight": 0.1}, "--loss.weight: name the method it belongs to"),
+        ({"loss": "dpo", "loss.weight": 2}, "--loss.weight has no effect here: a weight is relative"),
+        ({"loss": "dpo", "loss.dpo.weight": 2}, "--loss.dpo.weight has no effect here: a weight is relative"),
         ({"loss": ["dpo", "ipo"], "loss.simpo.weight": 2}, "--loss.simpo.weight: no loss 'simpo' in this run"),
         (
             {"loss": ["dpo", "ipo"], "loss.ipo.weight": 0},
-            "--loss.ipo.weight: should be a number greater than 0 (got 0)",
+            "--loss.ipo.weight: must be a number greater than 0 (got 0)",
         ),
-        ({"loss": ["dpo", "ipo"], "loss.ipo.weight": "inf"}, "should be a number greater than 0 (got 'inf')"),
-        ({"loss": ["dpo", "ipo"], "loss.ipo.weight": True}, "should be a number greater than 0 (got True)"),
-        ({"loss": ["dpo", "dpo"]}, "--loss dpo is given twice"),
+        ({"loss": ["dpo", "ipo"], "loss.ipo.weight": "inf"}, "must be a number greater than 0 (got 'inf')"),
+        ({"loss": ["dpo", "ipo"], "loss.ipo.weight": True}, "must be a number greater than 0 (got True)"),
+        ({"loss": ["dpo", "dpo"]}, "--loss dpo is named twice"),
         ({"robust": ["drdpo"], "robust.weight": 1}, "--robust.weight: no wrapper of this run has that option"),
     ],
 )

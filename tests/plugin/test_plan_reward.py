@@ -139,4 +139,4 @@ def test_a_wrapper_around_soft_labels_that_looks_at_the_opposite_label_would_do_
     for values in ({"robust": ["soft-label", "smooth"]}, {"robust": ["smooth"], "geometry": "shapo-reward"}):
         [problem] = resolved(**values)
         assert problem.exit_code == 3
-        assert "robust 'smooth' would do nothing around" in problem.message
+        assert "robust 'smooth' has no effect around" in problem.message

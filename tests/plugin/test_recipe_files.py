@@ -43,11 +43,11 @@ def refusal(tmp_path: Path, content: str | bytes) -> UsageError:
         ("lr: 1\n---\nlr: 2", "mine.yaml:2: expected a single document"),
         ("lr: {", "mine.yaml:1: "),
         ("out: " + "x" * MOST_BYTES, "mine.yaml: larger than "),
-        ("", "a recipe is a mapping of settings, this is empty"),
-        ("- lr", "a recipe is a mapping of settings, this is a list"),
-        ("max_steps: 3\nmax-steps: 4", "'max-steps' is given twice"),
-        ("lora: {r: 4}\nlora.r: 8", "'lora.r' is given twice"),
-        ("loss: {name: dpo, beta: 1}\nloss.beta: 2", "'loss.beta' is given twice"),
+        ("", "a recipe must be a mapping of settings, this is empty"),
+        ("- lr", "a recipe must be a mapping of settings, this is a list"),
+        ("max_steps: 3\nmax-steps: 4", "'max-steps' is set twice"),
+        ("lora: {r: 4}\nlora.r: 8", "'lora.r' is set twice"),
+        ("loss: {name: dpo, beta: 1}\nloss.beta: 2", "'loss.beta' is set twice"),
         ("seed: " + "[1, " * 10 + "2" + "]" * 10, "--seed: input should be a valid integer (got [1, [1, [1, [...]]]])"),
     ],
 )
@@ -93,5 +93,5 @@ def test_options_of_a_method_that_another_layer_replaces_stay_unread(tmp_path: P
 
 
 def test_a_mapping_from_python_is_held_to_the_same() -> None:
-    with pytest.raises(UsageError, match="'max-steps' is given twice"):
+    with pytest.raises(UsageError, match="'max-steps' is set twice"):
         flatten({"max_steps": 3, "max-steps": 4}, "the recipe")

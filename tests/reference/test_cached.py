@@ -121,7 +121,7 @@ def test_rows_that_a_run_does_not_visit_are_not_computed(tmp_path: Path) -> None
     cached = cached_reference(filling(tmp_path, forward, Heard()), lambda: [source])
     assert sum(forward.sizes) == 3
     assert len(cached(batch_of([ROWS[8], ROWS[3]]))) == 4
-    with pytest.raises(AlignzooError, match="no reference log-prob of row 4"):
+    with pytest.raises(AlignzooError, match="no reference log-prob for row 4"):
         cached(batch_of([ROWS[8], ROWS[4]]))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_rewards.classifier import load_scorer
 from heard import Heard
 from reward_helpers import by_hand, save_classifier
 from safetensors.torch import load_file
@@ -16,7 +17,6 @@ from safetensors.torch import load_file
 from alignzoo import load_method
 from alignzoo.contract.scoring import Response, RewardContext
 from alignzoo.errors import DataError, ModelError, UsageError
-from alignzoo.model.classifier import load_scorer
 from alignzoo.plugin import registry
 from alignzoo.probe.probe import Probe
 from alignzoo.report import Progress, Reporter
@@ -66,7 +66,7 @@ def test_hf_without_a_template_reads_plain_text(tmp_path: Path) -> None:
     reward = ready("hf", model=str(folder))
     expected = [by_hand(folder, str(r.prompt), str(r.reply), template=False) for r in GIVEN[:2]]
     assert reward.scores(GIVEN[:2]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    with pytest.raises(ModelError, match=r"chat messages, and the tokenizer of .*plain has no chat template"):
+    with pytest.raises(ModelError, match=r"chat messages, but the tokenizer of .*plain has no chat template"):
         reward.scores(GIVEN[2:])
 
 
@@ -150,7 +150,9 @@ def test_options_without_a_meaning_are_refused() -> None:
         assert load_method("reward", name, sign="-1", **options).options.sign == -1
     with pytest.raises(UsageError, match=r"--reward.model: string should have at least 1 character"):
         load_method("reward", "hf", model="")
-    with pytest.raises(UsageError, match=r"^--reward hf needs --reward.model: hub id or folder of a classifier"):
+    with pytest.raises(
+        UsageError, match=r"^--reward hf needs --reward.model: hub id or folder of a sequence classifier"
+    ):
         load_method("reward", "hf")
 
 
@@ -182,7 +184,7 @@ def test_hf_names_the_model_whose_scores_are_not_finite(tmp_path: Path) -> None:
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
-    with pytest.raises(ModelError, match=r"the reward model .*broken gives nan for row 0"):
+    with pytest.raises(ModelError, match=r"the reward model .*broken returned nan for row 0"):
         ready("hf", model=str(folder)).scores(GIVEN)
 
 

@@ -187,12 +187,12 @@ def test_scores_that_an_interrupted_run_kept_are_not_asked_for(
     np.testing.assert_array_equal(again.offsets, whole.offsets)
     assert once < len(asked()) < 2 * once
     assert "scored, 24 of them in an earlier run" in heard.notes[-1]
-    assert [w for w in heard.warnings if "are damaged (its content is not what was written); scoring again" in w]
+    assert [w for w in heard.warnings if "are corrupt (its content is not what was written); scoring again" in w]
 
 
 def test_a_reward_that_miscounts_is_named_with_its_rows(parts: Any, asked: Any) -> None:
     spoiled = [{**row, "prompt": f"{row['prompt']} spoil"} for row in rows_of("ranked")]
-    with pytest.raises(MethodError, match=r"reward 'length' gave 1 scores for \d+ responses, rows \d+ to \d+"):
+    with pytest.raises(MethodError, match=r"reward 'length' returned 1 scores for \d+ responses, rows \d+ to \d+"):
         score(parts(spoiled))
 
 

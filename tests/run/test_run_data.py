@@ -76,8 +76,8 @@ def test_every_layout_trains(layout_and_file: tuple[str, Path], train: Train, ma
     has_labels = layout in ("conversational", "pku-saferlhf")
     assert labels == ("safe" if has_labels else "order")
     said = (
-        "safety probe: the data has no safety labels; "
-        "the chosen (best) response serves as safe, the rejected (worst) one as unsafe"
+        "safety probe: no safety labels in the data; "
+        "chosen (best) responses count as safe, rejected (worst) ones as unsafe"
     )
     assert (said in heard.notes) == (not has_labels)
 
@@ -152,7 +152,7 @@ def test_eval_data_is_what_is_held_out(train: Train, pairs: Path, tmp_path: Path
     held_out = write_rows(tmp_path / "held.jsonl", rows[:10])
     heard = Heard()
     run = train(eval_data=str(held_out), eval_every=1, report=heard, **{"probe.share": 0})
-    assert any("prompts of the held-out pairs and were left out" in warning for warning in heard.warnings)
+    assert any("training pairs whose prompts are also in the held-out pairs" in warning for warning in heard.warnings)
     sizes = run.result["pairs"]
     assert sizes["held_out"] == 10
     assert sizes["train"] <= 54

@@ -158,7 +158,7 @@ def test_a_name_that_is_not_utf8_is_refused_before_anything_is_trained(
 ) -> None:
     ended = az(*command(tmp_path / os.fsdecode(b"caf\xe9")))
     assert ended.returncode == 2, ended.stderr
-    assert "is not UTF-8, and models cannot be saved there" in ended.stderr
+    assert "is not UTF-8, so models cannot be saved there" in ended.stderr
     assert "loading" not in ended.stderr
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("caf")]
 

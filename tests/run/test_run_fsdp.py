@@ -116,7 +116,7 @@ def test_a_controller_that_does_not_say_it_can_is_refused(
         monkeypatch.setenv(name, value)
     ended = az(*command(tmp_path / "out", "--plugin", str(file), geometry="mine"))
     assert ended.returncode == 3
-    assert "geometry 'mine' does not work on sharded weights" in ended.stderr
+    assert "geometry 'mine' does not support sharded weights" in ended.stderr
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp2"])

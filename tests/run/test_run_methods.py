@@ -133,7 +133,7 @@ def test_a_named_composition_says_what_it_stands_for(train: Train) -> None:
     heard = Heard()
     run = train(loss="drdpo", report=heard, max_steps=1)
     assert run.result["sentence"] == "--loss dpo --robust drdpo --geometry plain"
-    assert heard.notes[0] == "--loss drdpo stands for --loss dpo --robust drdpo"
+    assert heard.notes[0] == "--loss drdpo is short for --loss dpo --robust drdpo"
 
 
 def test_two_runs_of_one_process_do_not_disturb_each_other(train: Train) -> None:

@@ -156,8 +156,8 @@ def test_a_layout_of_a_plugin(train: Train, make_plugin: MakePlugin, tmp_path: P
         train(loss="dpo")  # the built-in layouts are looked at first
     for normalise, message in (
         ("lambda row: row['absent']", r"qa\.jsonl:1: layout q-a of .* failed: KeyError: 'absent'"),
-        ("lambda row: 3", r"layout q-a of .* gave a int for a row"),
-        ("lambda row: PreferenceRow(row['q'], 5, None)", r"qa\.jsonl:1: layout q-a of .* gave chosen as int"),
+        ("lambda row: 3", r"layout q-a of .* returned a int for a row"),
+        ("lambda row: PreferenceRow(row['q'], 5, None)", r"qa\.jsonl:1: layout q-a of .* returned chosen as int"),
     ):
         wrong = make_plugin(layout("lambda row: 'q' in row", normalise))
         with plugins_from(wrong), pytest.raises(DataError, match=message):
@@ -179,12 +179,12 @@ def test_a_judge_that_does_not_judge_is_named(train: Train, make_plugin: MakePlu
     embedded: dict[str, Any] = {"plain": True, "max_steps": 1, "batch_size": 2, "judge": "strict"}
     with (
         plugins_from(make_plugin(judge("return 'maybe'"))),
-        pytest.raises(MethodError, match="judge judge gave 'maybe'"),
+        pytest.raises(MethodError, match="judge judge returned 'maybe'"),
     ):
         train(**embedded)
     with (
         plugins_from(make_plugin(judge("return 'broken'"))),
-        pytest.raises(UsageError, match="--judge does nothing here"),
+        pytest.raises(UsageError, match="--judge has no effect here"),
     ):
         train(loss="dpo", judge="strict")
 
@@ -203,7 +203,7 @@ def test_a_resume_says_that_a_plugin_has_changed(
     path.write_text(path.read_text() + "# another comment\n")
     ended = call_main(["run", "--resume", str(tmp_path / "run"), "--plugin", str(path)], capfd)
     assert ended.returncode == 0, ended.stderr
-    said = [line for line in ended.stderr.splitlines() if "is not the one that this run was started with" in line]
+    said = [line for line in ended.stderr.splitlines() if "has changed since this run started" in line]
     assert len(said) == 1
     assert "its files have changed" in said[0]
     assert RunFolder(tmp_path / "run").result["steps"] == 2

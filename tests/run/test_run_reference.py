@@ -208,5 +208,5 @@ def test_a_cache_that_cannot_be_written_stops_no_run(
     heard = Heard()
     run = train(report=heard)
     [warning] = [text for text in heard.warnings if "reference log-probs" in text]
-    assert "are not kept for later runs" in warning
+    assert "cannot cache the reference log-probs" in warning
     assert run.timeless() == plain.timeless()

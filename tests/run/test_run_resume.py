@@ -100,7 +100,7 @@ def test_asked_to_stop_it_saves_and_exits_130(
     stopped = RunFolder(folder)
     done = len(stopped.metrics)
     assert 3 <= done < 14
-    assert "finishing this step, saving" in stderr
+    assert "finishing this step and saving" in stderr
     assert f"stopped after step {done} of 14" in stderr
     assert f"alignzoo run --resume {folder}" in stderr
     assert "Traceback" not in stderr
@@ -119,7 +119,7 @@ def test_killed_before_its_first_checkpoint_it_starts_over(command: Command, az:
     shutil.copy(whole.path / "plan.yaml", folder)  # written first of all
     ended = az("run", "--resume", str(folder))
     assert ended.returncode == 0, ended.stderr
-    assert f"warning: {folder} holds no checkpoint; starting from the first step" in ended.stderr
+    assert f"warning: {folder} contains no checkpoint; starting from the first step" in ended.stderr
     _assert_equal(RunFolder(folder), whole)
     assert {path.name for path in folder.iterdir()} == {path.name for path in whole.path.iterdir()}
 
@@ -130,7 +130,7 @@ def test_resuming_a_finished_run_changes_nothing(command: Command, az: Az, tmp_p
     again = az("run", "--resume", str(done.path), "--json")
     assert again.returncode == 0
     assert strict_json(again.stdout) == done.result
-    assert "has finished all its 2 steps; nothing to do" in again.stderr
+    assert "has already finished all 2 steps; nothing to do" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in done.path.rglob("*")} == before
 
 
@@ -175,7 +175,7 @@ def test_disk_full_while_saving_a_checkpoint(half_done: HalfDone, az: Az) -> Non
         ended = az("run", "--resume", str(half.path), "--json")
     assert ended.returncode == 1, ended.stderr
     assert f"could not save the checkpoint of step 4 in {half.path / 'checkpoints'}" in ended.stderr
-    assert f"free some space and continue from step 2 with: alignzoo run --resume {half.path}" in ended.stderr
+    assert f"free some space and resume from step 2 with: alignzoo run --resume {half.path}" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert strict_json(ended.stdout)["error"]["exit_code"] == 1
     assert [path.name for path in (half.path / "checkpoints").iterdir()] == ["step-00000002"]
@@ -194,7 +194,7 @@ def test_disk_full_while_writing_metrics(half_done: HalfDone, az: Az, start: Sta
     _, stderr = process.communicate(timeout=200)
     assert process.returncode == 1, stderr
     assert f"cannot write {half.path}: [Errno 27] File too large" in stderr
-    assert f"free some space and continue with: alignzoo run --resume {half.path}" in stderr
+    assert f"free some space and resume with: alignzoo run --resume {half.path}" in stderr
     assert "Traceback" not in stderr
     _assert_equal(_finished(az, ["run", "--resume", str(half.path)]), whole)
 

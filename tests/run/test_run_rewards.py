@@ -212,7 +212,7 @@ def test_damaged_scores_are_made_anew(train: Train, counting: Any) -> None:
         heard = Heard()
         again = train(report=heard, **words)
         assert len(asked()) == 2 * once
-        assert [w for w in heard.warnings if "are damaged (its content is not what was written); scoring again" in w]
+        assert [w for w in heard.warnings if "are corrupt (its content is not what was written); scoring again" in w]
         for path in kept() - before:
             path.write_bytes(path.read_bytes()[:40])
         assert train(**words).column("loss") == again.column("loss") == first.column("loss")
@@ -222,9 +222,9 @@ def test_damaged_scores_are_made_anew(train: Train, counting: Any) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        ("few", r"reward 'length' gave 63 scores for 64 responses, rows \d+ to \d+"),
-        ("nan", r"reward 'length' gave nan for a response of row \d+"),
-        ("text", r"reward 'length' gave 'good' for a response of row \d+"),
+        ("few", r"reward 'length' returned 63 scores for 64 responses, rows \d+ to \d+"),
+        ("nan", r"reward 'length' returned nan for a response of row \d+"),
+        ("text", r"reward 'length' returned 'good' for a response of row \d+"),
         ("raise", r"reward 'length' failed on rows \d+ to \d+: ZeroDivisionError: by the author"),
     ],
 )
@@ -285,7 +285,7 @@ def test_a_resumed_run_keeps_its_reward(train: Train, tmp_path: Path) -> None:
     (run.path / "result.json").unlink()
     shutil.rmtree(run.path / "checkpoints" / "step-00000002")
     save_classifier(folder, seed=9)
-    with pytest.raises(AlignzooError, match="the scores of the reward are not those that this run started from"):
+    with pytest.raises(AlignzooError, match="the scores of the reward changed since this run started"):
         resume(run.path, reporter=Heard())
     save_classifier(folder)
     resume(run.path, reporter=Heard())
@@ -293,13 +293,15 @@ def test_a_resumed_run_keeps_its_reward(train: Train, tmp_path: Path) -> None:
 
 
 def test_what_does_not_go_together_is_refused(train: Train, counting: Any, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--reward probe does nothing here: no method of this run needs a reward"):
+    with pytest.raises(UsageError, match="--reward probe has no effect here: no method of this run needs a reward"):
         train(reward="probe")
     with pytest.raises(UsageError, match=r"--reward.sign: no reward of this run has that option"):
         train(**{"reward.sign": -1})
     twice = require(resolve([Layer("python", {"geometry": "shapo-reward", "robust": "soft-label"})]))
     assert [method.card.name for method in twice.of("robust")] == ["soft-label"], "its own part, not a second one"
-    with pytest.raises(UsageError, match=r"reward 'probe' needs a safety probe, and --probe.share 0 leaves it no rows"):
+    with pytest.raises(
+        UsageError, match=r"reward 'probe' needs a safety probe, but --probe.share 0 leaves no rows to train it"
+    ):
         train(**SHAPO, **{"probe.share": 0.0})
     with pytest.raises(DataError, match="and the data has no") as found:
         train(**SHAPO, reward="column")
@@ -316,7 +318,7 @@ def test_a_loss_without_an_opposite_label_is_refused(command: Any, az: Az, count
     for words in (("--geometry", "shapo-reward"), ("--robust", "soft-label")):
         refused = az(*command(tmp_path / "out", "--loss", "one-way", *words, *plugin))
         assert refused.returncode == 3
-        assert "evaluates the loss under the opposite label, and loss 'one-way' says" in refused.stderr
+        assert "evaluates the loss under the opposite label, where loss 'one-way'" in refused.stderr
         assert "choose another loss, or leave out --robust soft-label" in refused.stderr
     assert not (tmp_path / "out").exists()
 
@@ -385,7 +387,7 @@ def test_two_ranks_hear_of_a_probe_that_cannot_be_trained(
 ) -> None:
     ended = on_two_ranks(*command(tmp_path / "out", **SHAPO, **{"probe.share": 0.05}))
     assert ended.returncode == 1
-    assert "responses to be judged on" in ended.stderr
+    assert "responses to validate on" in ended.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -71,7 +71,7 @@ LIES: list[tuple[Card, str, str]] = [
     (logistic(liars.OneSidedRewards), "swap", "rewards of swapped pairs"),
     (coupled(liars.Forgets, needs=REFERENCE), "state", r"running statistic into state_dict\(\)"),
     (logistic(liars.CountsCalls), "state", "two evaluations of the same batch"),
-    (logistic(liars.SavesAnObject, options=liars.Beta), "state", r"state_dict\(\) holds a Beta"),
+    (logistic(liars.SavesAnObject, options=liars.Beta), "state", r"state_dict\(\) contains a Beta"),
     (logistic(liars.Fails), "permutation", "ZeroDivisionError: by the author\n  raised in __call__, liars.py:"),
     (logistic(liars.Logistic, options=liars.LooseOptions), "options", "an unknown option to be refused"),
     (logistic(liars.Logistic, options=liars.ThawedOptions), "options", "ThawedOptions.beta can be set"),

@@ -257,7 +257,9 @@ def test_a_loss_that_reduces_is_refused() -> None:
         def __call__(self, pairs: PairBatch) -> torch.Tensor:
             return pairs.chosen_logps.mean()
 
-    with pytest.raises(MethodError, match=r"Reduced gave shape \(\) for 4 pairs; a loss returns one value per pair"):
+    with pytest.raises(
+        MethodError, match=r"Reduced returned shape \(\) for 4 pairs; a loss returns one value per pair"
+    ):
         objective(Reduced(Options())).value(golden_responses())
 
 
@@ -274,7 +276,7 @@ def test_a_method_that_fails_is_named() -> None:
     ("give", "words"),
     [
         (lambda values: None, "gave None for 4 pairs; a loss returns one value per pair"),
-        (lambda values: values.tolist(), "gave a list for 4 pairs"),
+        (lambda values: values.tolist(), "returned a list for 4 pairs"),
         (lambda values: values.detach(), "gave values without a gradient"),
         (lambda values: (values > 0).long(), "gave dtype int64 for 4 pairs"),
         (lambda values: values[:1], r"gave shape \(1,\) for 4 pairs"),
@@ -315,12 +317,12 @@ def test_rewards_that_are_none_are_said_of_the_loss(given: Any) -> None:
         def rewards(self, pairs: PairBatch) -> Any:
             return given
 
-    with pytest.raises(MethodError, match=r"^Lame gave .*; rewards\(\) returns two tensors"):
+    with pytest.raises(MethodError, match=r"^Lame returned .*; rewards\(\) returns two tensors"):
         Term(Lame(Options())).rewards(golden_pairs())
 
 
 def test_two_objectives_do_not_silently_become_one() -> None:
-    with pytest.raises(MethodError, match="each have an objective of their own"):
+    with pytest.raises(MethodError, match="each define their own objective"):
         objective("dpo", "drdpo", "drdpo")
 
 

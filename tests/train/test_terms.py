@@ -229,7 +229,7 @@ def test_an_aggregation_that_reduces_is_named() -> None:
             return logps.mean()
 
     lame = Objective([Term(load_method("loss", "dpo"), aggregation=Aggregating("lame", Lame(Options())))])
-    with pytest.raises(MethodError, match=r"^Lame gave shape \(\); an aggregation returns one log-prob a response"):
+    with pytest.raises(MethodError, match=r"^Lame returned shape \(\); an aggregation returns one log-prob a response"):
         lame.value(golden_responses())
 
 
@@ -267,8 +267,8 @@ def test_running_statistics_without_coupling_take_no_extra_forward_and_move_afte
     ("given", "words"),
     [
         (None, "gave None"),
-        ({"a": "b"}, "gave a str as 'a'"),
-        ({3: 1.0}, "gave a int as a name"),
+        ({"a": "b"}, "returned a str as 'a'"),
+        ({3: 1.0}, "returned a int as a name"),
         ({"a": torch.zeros(2)}, r"gave shape \(2,\) as 'a'"),
     ],
 )
