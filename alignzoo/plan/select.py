@@ -199,7 +199,7 @@ class _Selecting:
         if named:
             self.found.problems.append(
                 IncompatibleError(
-                    f"--{kind.name} {by.name} stands for {by.flags()}, and {named[0]} is named beside {first}, the "
+                    f"--{kind.name} {by.name} is short for {by.flags()}, and {named[0]} is named beside {first}, the "
                     f"first {kind.noun}: both go around the first {kind.noun}, and there is one",
                     hint=f"put --{kind.name} {by.name} before --{kind.name} {first}, so that both go around "
                     f"{own[0].card.name}; or leave out {named[0]}",

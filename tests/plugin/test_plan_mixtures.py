@@ -136,7 +136,7 @@ def test_names_joined_by_commas_and_mappings_show_the_list() -> None:
         with pytest.raises(UsageError) as caught:
             flatten({"loss": content}, "here")
         assert caught.value.hint == f"write `loss: {form}`"
-    with pytest.raises(UsageError, match="is a name or a mapping"):
+    with pytest.raises(UsageError, match="must be a name or a mapping"):
         flatten({"loss": {"beta": 0.3}}, "here")
 
 
