@@ -19,8 +19,9 @@ from alignzoo.cli.fields import FieldFacts, field_facts
 from alignzoo.cli.selection import Words, words_of
 from alignzoo.contract.card import WEIGHT, Card
 from alignzoo.contract.kinds import KINDS, Kind
+from alignzoo.plan.picks import Selection
 from alignzoo.plan.recipe import Layer, recipe_names
-from alignzoo.plan.select import Selection, owners
+from alignzoo.plan.select import owners
 from alignzoo.plan.settings import Settings
 from alignzoo.plugin.registry import registry
 

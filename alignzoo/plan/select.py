@@ -6,68 +6,23 @@ The one way from words to methods: ``resolve`` makes a plan of it, a command lin
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 from alignzoo.base.shown import shown
 from alignzoo.contract.card import NONE, Card, Composition, Need
 from alignzoo.contract.kinds import KINDS, Kind
 from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
+from alignzoo.plan.leading import put_wrapped_first
 from alignzoo.plan.options import values_of, weight_of
+from alignzoo.plan.picks import Pick, Selection, is_companion
 from alignzoo.plan.plan import Method
 from alignzoo.plan.recipe import Layer, read_recipe
 from alignzoo.plan.settings import EMBEDDED
-from alignzoo.plugin.build import build_options, default_needs, readers
+from alignzoo.plugin.build import build_options, readers
 from alignzoo.plugin.registry import Registry, registry
 
 DEFAULT_RECIPE = f"alignzoo:{EMBEDDED}"
-
-
-@dataclass
-class Pick:
-    """A method that the words name, bring or leave to the default.
-
-    Attributes:
-        called: the names that stand for it in these words: its own, an alias, that of a composition.
-        by: the composition it is a part of, the outermost one; None if it was named itself.
-        method: None while its options are not built, or where they cannot be.
-    """
-
-    card: Card
-    called: set[str] = field(default_factory=set)
-    by: Composition | None = None
-    method: Method | None = None
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        return default_needs(self.card) if self.method is None else self.method.needs
-
-
-@dataclass
-class Selection:
-    """The methods that layered words ask for.
-
-    Attributes:
-        picks: by kind, in the order of the table; every kind is there.
-        notes: what to say of it.
-        problems: every mistake in the words about methods.
-        unresolved: the kinds of which some name could not be found.
-    """
-
-    picks: dict[str, list[Pick]]
-    notes: list[str] = field(default_factory=list)
-    problems: list[AlignzooError] = field(default_factory=list)
-    unresolved: set[str] = field(default_factory=set)
-
-    @property
-    def cards(self) -> list[Card]:
-        """The cards of all methods, in the order of the table."""
-        return [pick.card for picks in self.picks.values() for pick in picks]
-
-    def methods(self) -> dict[str, tuple[Method, ...]]:
-        """The methods by kind; one whose options are wrong is not among them."""
-        return {kind: tuple(p.method for p in picks if p.method is not None) for kind, picks in self.picks.items()}
 
 
 def grounded(layers: Sequence[Layer]) -> list[Layer]:
@@ -140,7 +95,7 @@ class _Selecting:
                 self._take(kind_name, name, {name}, brought, ())
         for kind in KINDS.values():
             if kind.multiplicity == "mixture":
-                self._lead(kind, brought)
+                put_wrapped_first(kind, self.found, brought)
         for kind in KINDS.values():
             self._join(kind, brought[kind.name])
 
@@ -178,38 +133,6 @@ class _Selecting:
                 for part in parts:
                     at_home = self.registry.at_home(part_kind, part, home)
                     self._take(part_kind, at_home, also | {at_home}, brought, (*inside, method))
-
-    def _lead(self, kind: Kind, brought: Mapping[str, Sequence[Pick]]) -> None:
-        """Put first the method of a composition that also names what goes around it, as that goes around the first one
-        alone."""
-        picks = self.found.picks[kind.name]
-        around = [name for name, other in KINDS.items() if other.around_first]
-        inner = [pick.by for name in around for pick in brought[name] if pick.by and pick.by.kind == kind.name]
-        leaders = list({by.name: by for by in inner}.values())
-        if not leaders:
-            return
-        if len(leaders) > 1:
-            self.found.problems.append(_two_leaders(kind, leaders))
-            return
-        (by,) = leaders
-        own, others = ([pick for pick in picks if (pick.by is by) is is_own] for is_own in (True, False))
-        if not own or picks[0].by is by:
-            return
-        first, named = others[0].card.name, [f"--{n} {pick.card.name}" for n in around for pick in self.found.picks[n]]
-        if named:
-            self.found.problems.append(
-                IncompatibleError(
-                    f"--{kind.name} {by.name} is short for {by.flags()}, and {named[0]} is named beside {first}, the "
-                    f"first {kind.noun}: both go around the first {kind.noun}, and there is one",
-                    hint=f"put --{kind.name} {by.name} before --{kind.name} {first}, so that both go around "
-                    f"{own[0].card.name}; or leave out {named[0]}",
-                )
-            )
-            return
-        self.found.notes.append(
-            f"{own[0].card.name} goes first: what {by.name} names with it applies to the first {kind.noun}"
-        )
-        picks[:] = [*own, *others]
 
     def _join(self, kind: Kind, brought: Sequence[Pick]) -> None:
         """The parts that compositions of other kinds bring, put to what was named: in front of a stack; elsewhere they
@@ -308,17 +231,3 @@ class _Selecting:
                     f"{card.kind} {card.name!r} has no option {shown(option)}",
                     hint=f"did you mean {' or '.join(elsewhere)}?",
                 )
-
-
-def _two_leaders(kind: Kind, compositions: Sequence[Composition]) -> IncompatibleError:
-    """The error about compositions that each name what goes around their own method."""
-    names = " and ".join(f"--{kind.name} {by.name} ({by.flags()})" for by in compositions)
-    return IncompatibleError(
-        f"{names} each name what goes around their {kind.noun}, and that goes around the first {kind.noun} alone",
-        hint=f"keep one of them, and name only the {kind.noun} of the other",
-    )
-
-
-def is_companion(card: Card) -> bool:
-    """Whether a method leaves the work of its kind to another one of that kind."""
-    return bool(getattr(card, "companion", False))

@@ -9,8 +9,9 @@ from alignzoo.base.suggest import nearest
 from alignzoo.contract.card import WEIGHT, Card
 from alignzoo.contract.kinds import KINDS, Kind
 from alignzoo.errors import AlignzooError, UsageError
+from alignzoo.plan.picks import Pick, Selection
 from alignzoo.plan.recipe import Layer
-from alignzoo.plan.select import Pick, Selection, owners, speaks_of
+from alignzoo.plan.select import owners, speaks_of
 from alignzoo.plugin.registry import Registry
 
 
