@@ -48,6 +48,14 @@ def test_a_composition_shows_the_needs_of_its_parts(az_here: Az) -> None:
     assert "reference" in row
 
 
+def test_info_of_a_composition_shows_the_options_of_its_parts(az_here: Az) -> None:
+    [found] = json.loads(az_here("info", "shapo-reward", "--json").stdout)["methods"]
+    flags = [option["flag"] for option in found["options"]]
+    assert {"--geometry.rho", "--robust.k"} <= set(flags)
+    listed = [line.split()[0] for line in az_here("info", "shapo-reward").stdout.splitlines() if line.startswith("--")]
+    assert listed == flags
+
+
 def test_ls_wide_shows_every_method_with_its_facts(az: Az) -> None:
     ended = az("ls", "--wide")
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -175,18 +183,27 @@ def test_compat_without_methods_is_the_table_of_all(az_here: Az) -> None:
     assert [line for line in text if line.startswith("loss ")] == [f"loss {loss}" for loss in cards["loss"]]
     assert text[1].split() == ["geometry", "no", "wrapper", *cards["robust"]]
     rows = [line.split() for line in text]
-    assert cards["robust"] == ["drdpo", "soft-label"]
-    assert rows.count(["sam", "ok", "ok", "ok"]) == len(cards["loss"]) - len(UNPAIRED)
-    assert [row[1:4] for row in rows if row[:1] == ["sam"] and "no" in row] == [["ok", "ok", "no"]] * len(UNPAIRED)
-    for loss, reads in UNPAIRED.items():
-        assert any(
-            f"'soft-label' wraps losses that read pairs, but loss '{loss}' reads {reads}" in line for line in text
-        )
+    of_pairs = [m for m in list_methods("loss") if getattr(m, "reads", None) == "pairs"]
+    assert rows.count(["sam", *["ok"] * (1 + len(cards["robust"]))]) == len(of_pairs)
     assert max(len(line) for line in text if not line.startswith("[")) <= 80
     under = az_here("compat", ACCELERATE_USE_DEEPSPEED="true").stdout
     assert "no [1]" in under
     assert "[1] runs under DeepSpeed are not supported" in under
     combinations = json.loads(az_here("compat", "--json").stdout)["combinations"]
     assert len(combinations) == len(cards["loss"]) * (1 + len(list_methods("robust"))) * len(cards["geometry"])
-    refused = [(one["loss"], one["robust"], one["geometry"]) for one in combinations if not one["ok"]]
-    assert sorted(refused) == sorted((loss, ["soft-label"], name) for loss in UNPAIRED for name in cards["geometry"])
+    refused = [one for one in combinations if not one["ok"]]
+    assert {one["problems"][0]["message"].partition(", but")[0] for one in refused} == {
+        "robust 'soft-label' wraps losses that read pairs"
+    }
+    assert {len(one["problems"]) for one in refused} == {1}
+    assert len(refused) == (len(cards["loss"]) - len(of_pairs)) * len(cards["geometry"])
+
+
+def test_compat_needs_no_model_and_names_one_cause_once(az_here: Az) -> None:
+    ended = az_here("compat", "--loss", "dpo", "--data", "pairs.jsonl")
+    assert (ended.returncode, ended.stdout.splitlines()[0]) == (0, "works: --loss dpo --geometry plain")
+    problems = json.loads(az_here("compat", "--loss", "sft", "--robust", "soft-label", "--json").stdout)["problems"]
+    assert [problem["message"] for problem in problems] == [
+        "robust 'soft-label' wraps losses that read pairs, but loss 'sft' reads chosen"
+    ]
+    assert "loss sft reads the responses to imitate: any data" in az_here("compat", "--loss", "sft").stdout
