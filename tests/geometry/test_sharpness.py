@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_geometry.ascent import lengthened
+from alignzoo_geometry.draws import kth_smallest
 from heard import Heard
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +17,6 @@ from toy import Quadratic, Toy, flat
 from alignzoo import list_methods, load_method
 from alignzoo.errors import UsageError
 from alignzoo.geometry import ascent
-from alignzoo.geometry.ascent import lengthened
-from alignzoo.geometry.draws import kth_smallest
 from alignzoo.geometry.perturb import norm
 from alignzoo.interfaces import StepLoss
 from alignzoo.step.setup import SetupContext
