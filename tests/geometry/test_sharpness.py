@@ -19,6 +19,7 @@ from alignzoo.geometry.ascent import lengthened
 from alignzoo.geometry.draws import kth_smallest
 from alignzoo.geometry.perturb import norm
 from alignzoo.interfaces import StepLoss
+from alignzoo.plugin import Card
 from alignzoo.step.setup import SetupContext
 from alignzoo.testing.tiny import tiny_model
 
@@ -505,7 +506,11 @@ def test_where_the_gradient_is_zero_the_step_is_plain(name: str) -> None:
         toy.step += 1
 
 
-MOVERS = [card.name for card in list_methods("geometry") if {"norm", "select"} <= card.options.model_fields.keys()]
+MOVERS = [
+    card.name
+    for card in list_methods("geometry")
+    if isinstance(card, Card) and {"norm", "select"} <= card.options.model_fields.keys()
+]
 
 
 @pytest.mark.parametrize("name", [*MOVERS, "rwp"])
