@@ -14,7 +14,7 @@ from toy import Quadratic, Toy, flat
 
 from alignzoo import list_methods, load_method
 from alignzoo.errors import UsageError
-from alignzoo.geometry import ascent
+from alignzoo.geometry import draws
 from alignzoo.geometry.ascent import lengthened
 from alignzoo.geometry.draws import kth_smallest
 from alignzoo.geometry.perturb import norm
@@ -289,7 +289,7 @@ def test_a_quantile_of_many_numbers_is_estimated_on_some(monkeypatch: pytest.Mon
     count = sum(part.numel() for part in parts)
     exact = kth_smallest(parts, int(0.9 * count), draw)
     close(exact, torch.quantile(flat(parts), 0.9), rtol=0, atol=1e-4)
-    monkeypatch.setattr(ascent, "EXACT_UP_TO", 5000)
+    monkeypatch.setattr(draws, "EXACT_UP_TO", 5000)
     close(kth_smallest(parts, int(0.9 * count), draw), exact, rtol=0, atol=0.02)
 
 
