@@ -14,9 +14,6 @@ from toy import Quadratic, Toy, flat
 
 from alignzoo import list_methods, load_method
 from alignzoo.errors import UsageError
-from alignzoo.geometry import draws
-from alignzoo.geometry.ascent import lengthened
-from alignzoo.geometry.draws import kth_smallest
 from alignzoo.geometry.perturb import norm
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import Card
