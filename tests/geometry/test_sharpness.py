@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_geometry import draws
+from alignzoo_geometry.ascent import lengthened
+from alignzoo_geometry.draws import kth_smallest
 from heard import Heard
 from hypothesis import given
 from hypothesis import strategies as st
