@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_geometry import ascent, draws
 
 from alignzoo.distributed.shards import beside, count, cut_like, is_sharded, whole, whole_state
-from alignzoo.geometry import ascent, draws
 from alignzoo.geometry.perturb import cosine, dot, norm, perturbed
 from alignzoo.testing.ranks import on_two_ranks
 

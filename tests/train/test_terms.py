@@ -229,7 +229,8 @@ def test_an_aggregation_that_reduces_is_named() -> None:
             return logps.mean()
 
     lame = Objective([Term(load_method("loss", "dpo"), aggregation=Aggregating("lame", Lame(Options())))])
-    with pytest.raises(MethodError, match=r"^Lame returned shape \(\); an aggregation returns one log-prob a response"):
+    words = r"^Lame returned shape \(\); an aggregation returns one log-prob per response"
+    with pytest.raises(MethodError, match=words):
         lame.value(golden_responses())
 
 
