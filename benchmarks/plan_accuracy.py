@@ -114,7 +114,7 @@ def predict(recipe: dict[str, Any]) -> float:
 
     plan = require(resolve([Layer("python", flatten(recipe, "the case"))]))
     hardware = Hardware(1, False, None, None, "none")
-    data = of_data(plan.settings, Reporter())
+    data = of_data(plan, Reporter())
     return estimate(Situation(plan, Model(read_config(plan.settings.model)), hardware, data)).peak.total
 
 

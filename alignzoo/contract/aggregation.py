@@ -25,8 +25,8 @@ class AggregationCard(Card):
 
 
 def default(cards: Mapping[str, Sequence[Card]], needs: frozenset[Need]) -> tuple[str, ...]:
-    """That of the first loss; the others read sums."""
-    name = getattr(cards["loss"][0], "aggregation", SUM)
+    """That of the first loss, if one was found; the others read sums."""
+    name = getattr(next(iter(cards["loss"]), None), "aggregation", SUM)
     if name == SUM:
         return ()
     return (f"alignzoo:{name}" if name in FROM_SUMS else name,)

@@ -269,9 +269,7 @@ def memory(which: str, *, cpu: bool) -> Figures:
 
             plan = require(resolve([Layer("python", flatten(recipe, "the case"))]))
             card = Hardware(1, True, float(torch.cuda.mem_get_info()[1]), None, "none")
-            situation = Situation(
-                plan, Model(read_config(plan.settings.model)), card, of_data(plan.settings, Reporter())
-            )
+            situation = Situation(plan, Model(read_config(plan.settings.model)), card, of_data(plan, Reporter()))
             predicted = estimate(situation).peak.total
             alignzoo.run(recipe)
             measured = float(torch.cuda.max_memory_allocated())
