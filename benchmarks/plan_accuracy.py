@@ -102,8 +102,8 @@ def recipe_of(model: Path, data: Path, settings: dict[str, Any], out: Path) -> d
     }
 
 
-def predict(recipe: dict[str, Any]) -> float:
-    """Bytes at the peak, from config and data alone."""
+def predict(recipe: dict[str, Any], *, gpu: float | None = None) -> float:
+    """Bytes at the peak, from config and data alone; on a CPU, or on a GPU with so many bytes free."""
     from alignzoo_estimate.estimate import Hardware, Model, Situation, estimate
     from alignzoo_estimate.lengths import of_data
     from alignzoo_estimate.shapes import read_config
@@ -113,8 +113,8 @@ def predict(recipe: dict[str, Any]) -> float:
     from alignzoo.report import Reporter
 
     plan = require(resolve([Layer("python", flatten(recipe, "the case"))]))
-    hardware = Hardware(1, False, None, None, "none")
-    data = of_data(plan.settings, Reporter())
+    hardware = Hardware(1, gpu is not None, gpu, None, "none")
+    data = of_data(plan, Reporter())
     return estimate(Situation(plan, Model(read_config(plan.settings.model)), hardware, data)).peak.total
 
 

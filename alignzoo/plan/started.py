@@ -97,7 +97,9 @@ def _refuse_edits(content: dict[str, Any], folder: Path) -> None:
     try:
         now = plain_values(content)
     except (AttributeError, KeyError, TypeError):
-        return  # not a plan at all: its digest tells
+        now = {}
+    if not now.get("loss"):  # every run has one: this is no plan, which its digest shows
+        return
     changed = [word for word in {**then, **now} if value_digest(then.get(word)) != value_digest(now.get(word))]
     if changed:
         edits = ", ".join(f"{word} was {then.get(word)!r} and is {now.get(word)!r}" for word in changed)

@@ -246,13 +246,6 @@ def memory(which: str, *, cpu: bool) -> Figures:
     """The measured peak of a run against what ``alignzoo plan`` predicts from the config."""
     import plan_accuracy
     import torch
-    from alignzoo_estimate.estimate import Hardware, Model, Situation, estimate
-    from alignzoo_estimate.lengths import of_data
-    from alignzoo_estimate.shapes import read_config
-
-    from alignzoo.plan.recipe import Layer, flatten
-    from alignzoo.plan.resolve import require, resolve
-    from alignzoo.report import Reporter
 
     device_of(cpu)
     shape = "30M, 32k" if cpu else "135M, 49k"
@@ -267,12 +260,7 @@ def memory(which: str, *, cpu: bool) -> Figures:
         else:
             import alignzoo
 
-            plan = require(resolve([Layer("python", flatten(recipe, "the case"))]))
-            card = Hardware(1, True, float(torch.cuda.mem_get_info()[1]), None, "none")
-            situation = Situation(
-                plan, Model(read_config(plan.settings.model)), card, of_data(plan.settings, Reporter())
-            )
-            predicted = estimate(situation).peak.total
+            predicted = plan_accuracy.predict(recipe, gpu=float(torch.cuda.mem_get_info()[1]))
             alignzoo.run(recipe)
             measured = float(torch.cuda.max_memory_allocated())
     error = (predicted - measured) / measured

@@ -293,7 +293,12 @@ def test_out_cannot_be_written(az: Az, command: Command, tmp_path: Path) -> None
 def test_a_probe_whose_out_cannot_be_used(az: Az, tmp_path: Path, pairs: Path) -> None:
     """It is refused before the data is read: here there is none."""
     words = ["probe", "--model", "sandbox", "--data", str(tmp_path / "absent.jsonl"), "--json"]
-    refused(az(*words, "--out", "/dev/null/x"), 1, "--out /dev/null/x cannot be written: Not a directory", "may write")
+    refused(
+        az(*words, "--out", "/dev/null/x"),
+        1,
+        "--out /dev/null/x cannot be written: Not a directory",
+        "in a writable place",
+    )
     (tmp_path / "held").mkdir()
     (tmp_path / "held" / "notes.txt").write_text("mine")
     refused(az(*words, "--out", str(tmp_path / "held")), 2, "exists and is not empty", "choose another folder")
@@ -343,20 +348,27 @@ def test_resume_when_data_or_model_have_changed(
     (out / "result.json").unlink()
     facts = (out / "data.json").read_text()
     write_rows(file, preference_rows("train", 41))
-    refused(az("run", "--resume", str(out), "--json"), 1, f"the data of {file} are not those", "new run")
+    refused(
+        az("run", "--resume", str(out), "--json"), 1, f"the data of {file} changed since this run started", "new run"
+    )
     assert (out / "data.json").read_text() == facts
     write_rows(file, preference_rows("train", 40))
     weights = load_file(model / "model.safetensors")
     weights["model.norm.weight"][3] += 1e-3
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
-    refused(az("run", "--resume", str(out), "--json"), 1, f"the weights of {model} are not those", "new run")
+    refused(
+        az("run", "--resume", str(out), "--json"),
+        1,
+        f"the weights of {model} changed since this run started",
+        "new run",
+    )
 
 
 def test_a_loss_that_explodes(az: Az, command: Command, out: Path) -> None:
     """The steps before the explosion are on the disk, and loadable; the step of the explosion changes nothing."""
     given = {"optimizer": "sgd", "max-grad-norm": 0, "eval-share": 0, "save-every": 1, "max-steps": 9}
     ended = az(*command(out, "--json", lr=1e12, schedule="constant", **{**given, "warmup-steps": 0}))
-    refused(ended, 1, "; pairs ", "try a lower --lr")
+    refused(ended, 1, "; rows ", "try a lower --lr")
     exploded = re.search(r"step (\d+): (the loss|the gradient's norm) is (nan|inf)", ended.stderr)
     assert exploded is not None
     assert len(RunFolder(out).metrics) == int(exploded[1]) - 1
@@ -365,7 +377,7 @@ def test_a_loss_that_explodes(az: Az, command: Command, out: Path) -> None:
 
 
 def test_a_row_that_is_poison(az: Az, command: Command, out: Path, tmp_path: Path, make_model: MakeModel) -> None:
-    """One token's embedding is NaN: the run stops at the step that meets it and names the pairs that hold it."""
+    """One token's embedding is NaN: the run stops at the step that meets it and names the rows that contain it."""
     model, file = tmp_path / "model", tmp_path / "data.jsonl"
     shutil.copytree(make_model(), model)
     from transformers import AutoTokenizer
@@ -381,7 +393,7 @@ def test_a_row_that_is_poison(az: Az, command: Command, out: Path, tmp_path: Pat
     given = {"model": model, "data": file, "probe.share": 0}
     ended = az(*command(out, "--json", **given, **{"eval-share": 0, "save-every": 1, "max-steps": 5}))
     steps = len(RunFolder(out).metrics)
-    refused(ended, 1, f"step {steps + 1}: the loss is nan; pairs 17\n")
+    refused(ended, 1, f"step {steps + 1}: the loss is nan; rows 17\n")
     good = whole_checkpoints(out)[-1]
     assert f"the last good checkpoint is {good}" in ended.stderr
     assert step_of(good) == steps > 0

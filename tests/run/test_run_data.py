@@ -116,7 +116,7 @@ def test_label_noise_is_on_record_row_by_row(train: Train, pairs: Path, tmp_path
     assert header == {"rate": 0.25, "seed": 0, "n": n, "flipped": round(n / 4)}
     assert len(flipped) == round(n / 4)
     assert f"label noise: {len(flipped)} of {n} training rows flipped" in heard.notes
-    ids = {line["pair_id"] for line in flipped}
+    ids = {line["row_id"] for line in flipped}
     assert len(ids) == len(flipped)
     rows = [json.loads(line) for line in pairs.read_text().splitlines()]
     clean = train()
@@ -189,4 +189,4 @@ def test_the_prepared_data_is_read_again_from_its_cache(train: Train, environmen
     entries = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
     train(max_steps=1, lr=1e-5, seed=3)
     assert {path.name: path.stat().st_mtime_ns for path in cache.iterdir()} == entries
-    assert all(len(Dataset.from_file(str(cache / name / "pairs.arrow"))) for name in entries)
+    assert all(len(Dataset.from_file(str(cache / name / "rows.arrow"))) for name in entries)

@@ -189,7 +189,7 @@ def test_a_stop_after_the_last_step_can_be_resumed(
     monkeypatch.setenv("DURING", "end")
     ended = az(*command(folder, *acting, "--observe", "acting"))
     assert ended.returncode == 130, ended.stderr
-    assert f"continue with: alignzoo run --resume {folder} --plugin" in ended.stderr
+    assert f"resume with: alignzoo run --resume {folder} --plugin" in ended.stderr
     newest = whole_checkpoints(folder)[-1]
     assert step_of(newest) == 2
     assert {path.name for path in folder.iterdir()}.isdisjoint({"model", "result.json", ".lock"})
@@ -205,8 +205,8 @@ def test_when_the_terminal_is_closed_the_step_is_finished_and_saved(
     monkeypatch.setenv("DURING", "hang-up")
     ended = az(*command(tmp_path / "run", *acting, "--observe", "acting"))
     assert ended.returncode == 130, ended.stderr
-    assert "finishing this step, saving" in ended.stderr
-    assert "stopped after step 1 of 2; the state is saved" in ended.stderr
+    assert "finishing this step and saving; press Ctrl-C again to stop immediately" in ended.stderr
+    assert "stopped after step 1 of 2; state saved" in ended.stderr
     newest = whole_checkpoints(tmp_path / "run")[-1]
     assert step_of(newest) == 1
 

@@ -95,9 +95,8 @@ def test_little_data_is_warned_of(train: Train, tmp_path: Path) -> None:
     words = {"data": data, "batch_size": None, "max_steps": 1, "eval_share": 0.001, "probe.share": 0}
     run = train(report=heard, **words)
     assert run.result["pairs"] == {"train": 12, "held_out": 0, "probe": 0}
-    assert any(
-        "a step of 32 pairs is more than the 12 training pairs, so that pairs repeat" in w for w in heard.warnings
-    )
+    repeats = "a step of 32 pairs exceeds the 12 training pairs, so pairs repeat within a step; lower --batch-size"
+    assert any(repeats in warning for warning in heard.warnings)
     assert any("nothing is held out" in warning for warning in heard.warnings)
     quiet = Heard()
     train(report=quiet, **{**words, "batch_size": 12, "eval_share": 0})

@@ -303,7 +303,8 @@ def test_what_does_not_go_together_is_refused(train: Train, counting: Any, tmp_p
         UsageError, match=r"reward 'probe' needs a safety probe, but --probe.share 0 leaves no rows to train it"
     ):
         train(**SHAPO, **{"probe.share": 0.0})
-    with pytest.raises(DataError, match="and the data has no") as found:
+    lacking = "a method of this run needs scores, but the data has no chosen_score or no rejected_score"
+    with pytest.raises(DataError, match=lacking) as found:
         train(**SHAPO, reward="column")
     assert "--reward probe" in str(found.value.hint)
     with pytest.raises(ModelError, match=r"reward model .*nowhere: no such folder"):
