@@ -124,7 +124,7 @@ def test_a_rate_is_measured_on_request(az_here: Az, model: str) -> None:
         (["--gpu-flops", "10"], "has no effect without --gpus"),
         (["--gpus", "1", "--measure"], "measures this CPU"),
         (["--optimizer", "adamx"], "no such optimizer"),
-        (["--quantize", "4bit"], "needs an adapter"),
+        (["--quantize", "4bit"], "needs a LoRA adapter"),
         (["--model", "./nowhere/at/all"], "no such folder"),
         (["--loss.gamma", "1"], "--loss.gamma"),
     ],

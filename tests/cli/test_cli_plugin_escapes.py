@@ -172,7 +172,7 @@ def test_small_slips_of_authors_are_told(az: Az, add_plugin: AddPlugin) -> None:
         ),
         "built-in-format": (
             "def alignzoo_formats():\n    return [Extension(kind='format', name='explicit', target='a:b', summary='')]",
-            "reserved: 'explicit' is a format of alignzoo",
+            "reserved: 'explicit' is a built-in format",
         ),
     }
     for name, (source, _) in slips.items():
