@@ -22,7 +22,7 @@ from alignzoo.cli.fields import FieldFacts, field_facts
 from alignzoo.contract.card import Card, Composition
 from alignzoo.contract.kinds import KINDS
 from alignzoo.plan.settings import Settings
-from alignzoo.plugin.build import default_needs
+from alignzoo.plugin.build import default_needs, readers
 from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.registry import registry
 
@@ -65,7 +65,7 @@ def method_page(method: Entry) -> str:
 
 def example(method: Entry) -> str:
     """A command line that uses the method, with its first numeric option stated at its default."""
-    beside = f"{KINDS[method.kind].beside} " if KINDS[method.kind].beside else ""
+    beside = "".join(f"--{card.kind} {card.name} " for card in readers(KINDS[method.kind], registry())[:1])
     words = f"alignzoo run {beside}--{method.kind} {method.name}"
     if isinstance(method, Composition):
         return words

@@ -21,6 +21,7 @@ from alignzoo.errors import AlignzooError
 from alignzoo.plan.plan import Method, Plan
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import resolve
+from alignzoo.plan.settings import EMBEDDED
 from alignzoo.plugin.registry import registry
 
 NEEDS: dict[Need, str] = {
@@ -51,7 +52,7 @@ def command(ctx: click.Context, as_json: bool, **_words: Any) -> None:
 
     Takes the options of `alignzoo run`. Without any method, prints a table of all combinations.
     """
-    layers = plan_layers(ctx)
+    layers = _with_both(plan_layers(ctx))
     if not any(kind in layer.values for layer in layers for kind in KINDS):
         _show_matrix(layers, as_json)
         return
@@ -61,6 +62,14 @@ def command(ctx: click.Context, as_json: bool, **_words: Any) -> None:
     else:
         _show_problems(resolved, as_json)
         ctx.exit(resolved[0].exit_code)
+
+
+def _with_both(layers: list[Layer]) -> list[Layer]:
+    """The layers with the embedded model or data where only the other one is named: whether methods can be combined
+    depends on neither's content."""
+    named = {key for layer in layers for key in ("model", "data") if key in layer.values}
+    missing = {"model", "data"} - named if len(named) == 1 else set[str]()
+    return [*(Layer("compat", {key: EMBEDDED}) for key in missing), *layers]
 
 
 def _show_works(plan: Plan, as_json: bool) -> None:

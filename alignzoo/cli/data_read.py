@@ -14,5 +14,6 @@ def data_read(plan: Plan) -> list[str]:
         card = method.card
         assert isinstance(card, LossCard)
         shapes = [NOUNS[shape] for shape in SHAPES if readable(card.reads, method.needs, shape) is None]
-        lines.append(f"loss {card.name} reads {READS[card.reads]}: data of {' or '.join(shapes)}")
+        data = "any data" if len(shapes) == len(SHAPES) else f"data of {' or '.join(shapes)}"
+        lines.append(f"loss {card.name} reads {READS[card.reads]}: {data}")
     return lines

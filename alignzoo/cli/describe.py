@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 from alignzoo.cli.fields import FieldFacts, field_facts
@@ -68,6 +69,13 @@ def _facts_of_its_kind(card: Card) -> dict[str, Any]:
     return {name: sorted(fact) if isinstance(fact, frozenset) else fact for name, fact in facts.items()}
 
 
+def _options(cards: Sequence[Card]) -> list[dict[str, Any]]:
+    """The options of some methods, with the flags that set them."""
+    return [
+        {**option.to_dict(), "flag": f"--{card.kind}.{option.name}"} for card in cards for option in option_facts(card)
+    ]
+
+
 def method_dict(plugin: Plugin, method: Card | Composition) -> dict[str, Any]:
     """A method as plain data; a composition has ``stands_for`` and its parts instead of a card's facts."""
     facts: dict[str, Any] = {
@@ -85,14 +93,20 @@ def method_dict(plugin: Plugin, method: Card | Composition) -> dict[str, Any]:
     }
     if isinstance(method, Composition):
         parts = {kind: list(names) for kind, names in method.parts.items()}
-        return {**facts, "stands_for": method.flags(), "parts": parts, "needs": needs_of(plugin, method)}
+        return {
+            **facts,
+            "stands_for": method.flags(),
+            "parts": parts,
+            "needs": needs_of(plugin, method),
+            "options": _options(parts_of(plugin, method)),
+        }
     return {
         **facts,
         "target": method.target,
         "formula": method.formula,
         "needs": needs_of(plugin, method),
         **_facts_of_its_kind(method),
-        "options": [{**option.to_dict(), "flag": f"--{method.kind}.{option.name}"} for option in option_facts(method)],
+        "options": _options([method]),
         "expected_failures": dict(method.expected_failures),
         "verified": [{"against": source.against, "test": source.test} for source in method.verified],
     }

@@ -19,8 +19,9 @@ from alignzoo.cli.fields import FieldFacts, field_facts
 from alignzoo.cli.selection import Words, words_of
 from alignzoo.contract.card import WEIGHT, Card
 from alignzoo.contract.kinds import KINDS, Kind
+from alignzoo.plan.picks import Selection
 from alignzoo.plan.recipe import Layer, recipe_names
-from alignzoo.plan.select import Selection, owners
+from alignzoo.plan.select import owners
 from alignzoo.plan.settings import Settings
 from alignzoo.plugin.registry import registry
 
@@ -176,14 +177,19 @@ def _weight_option(key: str, text: str, group: str, *, hidden: bool) -> LayerOpt
 
 
 def _unjudged_options(selection: Selection, args: Sequence[str]) -> list[LayerOption]:
-    """Placeholders for options of methods that were not found or, with ``--resume``, not named here: the error to show
-    is the method's, or that of ``--resume``."""
+    """Placeholders for options of methods that were not found or are not named here: the error to show is the method's,
+    the resolver's or that of ``--resume``."""
     resuming = any(word.partition("=")[0] == "--resume" for word in args)
     known = {option.key for option in method_options(selection)}
+    called = {kind: {name for pick in picks for name in pick.called} for kind, picks in selection.picks.items()}
     found: dict[str, LayerOption] = {}
     for word, following in itertools.pairwise([*args, "--"]):
         match = _METHOD_WORD.match(word)
-        if match and match[1] not in known and (resuming or match[2] in selection.unresolved):
+        if match is None or match[1] in known:
+            continue
+        owner, dot, _ = match[3].partition(".")
+        elsewhere = bool(dot) and owner not in called[match[2]]
+        if resuming or elsewhere or match[2] in selection.unresolved:
             key, kind = match[1], match[2]
             alone = "=" not in word and following.startswith("--")
             bare: dict[str, Any] = {"is_flag": False, "flag_value": ""} if alone else {}

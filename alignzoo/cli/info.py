@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from alignzoo.base.suggest import suggest
@@ -15,6 +17,7 @@ from alignzoo.cli.describe import (
     needs_of,
     option_facts,
     paper_url,
+    parts_of,
 )
 from alignzoo.contract.card import EXTENSION_KINDS, Card, Composition
 from alignzoo.contract.kinds import KINDS
@@ -84,8 +87,7 @@ def _show(plugin: Plugin, method: Card | Composition) -> None:
         facts += _contract_facts(plugin, method)
     width = max(len(name) for name, _ in facts)
     print_lines(*(f"  {name.ljust(width)}  {value}" for name, value in facts if value))
-    if isinstance(method, Card):
-        _show_options(method)
+    _show_options(parts_of(plugin, method))
 
 
 def _composition_facts(plugin: Plugin, method: Composition) -> list[tuple[str, str]]:
@@ -110,22 +112,21 @@ def _contract_facts(plugin: Plugin, card: Card) -> list[tuple[str, str]]:
     return [*facts, *((("expected failures" if not i else ""), text) for i, text in enumerate(broken))]
 
 
-def _show_options(card: Card) -> None:
-    options = option_facts(card)
-    if not options:
+def _show_options(cards: Sequence[Card]) -> None:
+    """The options of a method, or of all parts of a composition."""
+    rows = [
+        [
+            f"--{card.kind}.{option.name}",
+            option.type,
+            option.default_text() or ("required" if option.required else "-"),
+            option.bounds_text() or "-",
+            option.help,
+        ]
+        for card in cards
+        for option in option_facts(card)
+    ]
+    if not rows:
         print_lines("  no options")
         return
     print_lines("")
-    print_table(
-        ["option", "type", "default", "bounds", "help"],
-        [
-            [
-                f"--{card.kind}.{option.name}",
-                option.type,
-                option.default_text() or ("required" if option.required else "-"),
-                option.bounds_text() or "-",
-                option.help,
-            ]
-            for option in options
-        ],
-    )
+    print_table(["option", "type", "default", "bounds", "help"], rows)

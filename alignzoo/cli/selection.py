@@ -9,8 +9,9 @@ from typing import Any
 
 from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import AlignzooError
+from alignzoo.plan.picks import Selection
 from alignzoo.plan.recipe import Layer, read_recipe
-from alignzoo.plan.select import Selection, grounded, select
+from alignzoo.plan.select import grounded, select
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class AggregationCard(Card):
 
 
 def default(cards: Mapping[str, Sequence[Card]], needs: frozenset[Need]) -> tuple[str, ...]:
-    """That of the first loss, if one was found; the others read sums."""
+    """That of the first loss, if it was found; the others read sums."""
     name = getattr(next(iter(cards["loss"]), None), "aggregation", SUM)
     if name == SUM:
         return ()

@@ -207,15 +207,16 @@ class Composition(_Declared):
 
         given = dict(values.get("parts") or {})
         given |= {name: values[name] for name in KINDS if values.get(name) is not None}
-        for name in (values.get("kind", "loss"), *given):
+        kind = values.get("kind", cls.model_fields["kind"].default)
+        for name in (kind, *given):
             kind_of(name)
         parts = {
             name: (given[name],) if isinstance(given[name], str) else tuple(given[name])
             for name in KINDS
             if given.get(name)
         }
-        if values.get("kind", "loss") not in parts:
-            raise ValueError(f"a composition of kind {values.get('kind', 'loss')} must name a part of that kind")
+        if kind not in parts:
+            raise ValueError(f"a composition of kind {kind} must name a part of that kind")
         return {name: value for name, value in values.items() if name not in KINDS} | {"parts": parts}
 
     def flags(self) -> str:

@@ -46,9 +46,9 @@ class Kind:
         serves: the needs it meets; a run has such a method only if another one needs one of them. Empty: always needed.
         rivals: card facts that only one method of a run may have, each with what such methods do.
         role: what the one method that is not a companion does, in kinds with companions.
+        around_first: whether it applies to the first loss of a mixture alone.
         conflicts: what cannot be combined, from the methods by kind and the launch.
         others: the key in ``plan.yaml`` for methods after the first.
-        beside: flags for a short run of such a method, so that something uses it.
     """
 
     name: str
@@ -64,9 +64,9 @@ class Kind:
     serves: frozenset[Need] = frozenset()
     rivals: Mapping[str, str] = field(default_factory=dict)
     role: str = ""
+    around_first: bool = False
     conflicts: Callable[[Choice, str], Iterator[AlignzooError]] | None = None
     others: str = ""
-    beside: str = ""
 
     @property
     def phrase(self) -> str:
@@ -116,6 +116,7 @@ KINDS: dict[str, Kind] = {
             help="how log-probs of tokens become the log-prob of a response [default: the loss's]",
             rules="alignzoo.testing.aggregations:RULES",
             template="aggregation",
+            around_first=True,
             default=aggregation.default,
             conflicts=aggregation.conflicts,
         ),
@@ -129,6 +130,7 @@ KINDS: dict[str, Kind] = {
             help="robust wrapper, innermost first (repeatable)",
             rules="alignzoo.testing.robust:RULES",
             template="robust",
+            around_first=True,
             rivals={
                 "aggregates": "replace the mean over the step",
                 "relabels": "replace the data's labels",
@@ -163,7 +165,6 @@ KINDS: dict[str, Kind] = {
             template="reward",
             default=reward.default,
             serves=frozenset({"reward", "scores"}),
-            beside="--robust soft-label",
         ),
     )
 }

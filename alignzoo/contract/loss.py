@@ -71,10 +71,12 @@ class LossCard(Card):
 
 def conflicts(choice: Choice, launch: str) -> Iterator[AlignzooError]:
     """Methods that evaluate the first loss, the one inside the wrappers, under the opposite label, where it is not
-    defined."""
+    defined; a wrapper of other losses is refused as one."""
     first = choice["loss"][0].card
+    reads = getattr(first, "reads", "pairs")
     for method in (method for methods in choice.values() for method in methods):
-        if "swap" in method.needs and not getattr(first, "swaps", True):
+        wraps = reads in getattr(method.card, "around", (reads,))
+        if wraps and "swap" in method.needs and not getattr(first, "swaps", True):
             kind, name = method.card.kind, method.card.name
             yield IncompatibleError(
                 f"{kind} {name!r} evaluates the loss under the opposite label, where loss {first.name!r} is not "

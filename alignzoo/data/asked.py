@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from alignzoo.contract.card import Card, Need
-from alignzoo.contract.loss import Reads
+from alignzoo.contract.loss import LossCard, Reads
 from alignzoo.data.columns import column
 from alignzoo.data.extras import source_columns
 from alignzoo.data.prepare import Prepared
 from alignzoo.data.shapes import NOUNS, SHAPES, Shape, readable
-from alignzoo.errors import DataError
+from alignzoo.errors import DataError, IncompatibleError
+from alignzoo.plugin.build import default_needs
 from alignzoo.plugin.registry import registry
 from alignzoo.report import Reporter
 
@@ -29,7 +30,7 @@ def check_shape(prepared: Prepared, reads: Mapping[str, Reads], needs: Collectio
         reads: losses by name, with what each reads.
 
     Raises:
-        DataError: names the loss, the shape, and the shapes it can read.
+        IncompatibleError: names the loss, the shape, the losses that can read it, and the shapes that this one can.
     """
     for loss, read in reads.items():
         why = readable(read, needs, prepared.shape)
@@ -37,10 +38,30 @@ def check_shape(prepared: Prepared, reads: Mapping[str, Reads], needs: Collectio
             continue
         able = " or ".join(NOUNS[shape] for shape in SHAPES if readable(read, needs, shape) is None)
         noun, layout = NOUNS[prepared.shape], prepared.summary.format
-        raise DataError(
+        raise IncompatibleError(
             f"{source}: --loss {loss} cannot train on {noun} (layout {layout}): {why}",
-            hint=f"choose a loss for {noun}, or use {able}; docs/data.md lists the layouts of each",
+            hint=f"choose a loss for {noun} ({_readers(prepared.shape)}), or use {able}; docs/data.md lists the "
+            "layouts of each",
         )
+
+
+def check_noise(rate: float, shape: Shape, source: str) -> None:
+    """Reject label noise on rows without a label or an order.
+
+    Raises:
+        DataError: names the shape.
+    """
+    if rate > 0 and shape == "demonstrations":
+        raise DataError(
+            f"{source}: --label-noise {rate} gives rows the opposite label, but demonstrations have no labels",
+            hint="leave out --label-noise, or use pairs, ranked rows or unpaired rows",
+        )
+
+
+def _readers(shape: Shape) -> str:
+    """The installed losses that can read rows of a shape."""
+    cards = [card for _, card in registry().entries("loss") if isinstance(card, LossCard)]
+    return ", ".join(card.name for card in cards if readable(card.reads, default_needs(card), shape) is None)
 
 
 def check_columns(needs: Collection[Need], rows: Dataset, shape: Shape, source: str) -> None:

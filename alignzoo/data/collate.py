@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alignzoo.contract.responses import KL, POLICY
 from alignzoo.data.pack import Pack, pack
-from alignzoo.data.shapes import Shape, label_of
+from alignzoo.data.shapes import SINGLE, Shape, label_of
 from alignzoo.errors import DataError
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _labels(row: dict[str, Any], shape: Shape) -> list[int]:
 
 
 def _ranks(row: dict[str, Any], shape: Shape) -> list[int]:
-    return [-1] if shape == "unpaired" else list(range(len(row["response_ids"])))
+    return [-1] if shape in SINGLE else list(range(len(row["response_ids"])))
 
 
 def _per_response(values: Sequence[Sequence[float]], behind: Sequence[int], *, fill: float) -> Tensor:

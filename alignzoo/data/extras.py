@@ -27,6 +27,11 @@ class _Extra:
 
 
 _GROUP = {"group": _Extra(("group",), fields.label, "group")}
+_OF_ONE = {
+    "safe": _Extra(("safe",), fields.flag, "safe"),
+    "score": _Extra(("score", "reward"), fields.number, "score"),
+    **_GROUP,
+}
 _EXTRAS: dict[Shape, dict[str, _Extra]] = {
     "pairs": {
         "chosen_safe": _Extra(("chosen_safe",), fields.flag, "safe"),
@@ -35,11 +40,8 @@ _EXTRAS: dict[Shape, dict[str, _Extra]] = {
         "rejected_score": _Extra(("rejected_score", "score_rejected"), fields.number, "score"),
         **_GROUP,
     },
-    "unpaired": {
-        "safe": _Extra(("safe",), fields.flag, "safe"),
-        "score": _Extra(("score", "reward"), fields.number, "score"),
-        **_GROUP,
-    },
+    "unpaired": _OF_ONE,
+    "demonstrations": _OF_ONE,
     "ranked": {
         "safe": _Extra(("safe",), fields.flags, "safe"),
         "scores": _Extra(("scores",), fields.numbers, "score"),

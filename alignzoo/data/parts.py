@@ -17,7 +17,7 @@ import numpy as np
 from alignzoo.contract.card import Need
 from alignzoo.contract.loss import Reads
 from alignzoo.contract.source import Split
-from alignzoo.data.asked import check_columns, check_labels, check_shape
+from alignzoo.data.asked import check_columns, check_labels, check_noise, check_shape
 from alignzoo.data.columns import column
 from alignzoo.data.identity import rows_identity
 from alignzoo.data.lengths import lengths_of
@@ -27,7 +27,7 @@ from alignzoo.data.named import named_rows
 from alignzoo.data.noise import flip_labels, write_manifest
 from alignzoo.data.original import OriginalRows
 from alignzoo.data.prepare import Prepared, prepare
-from alignzoo.data.probe_rows import check_probe_pairs, set_aside
+from alignzoo.data.probe_rows import check_probe_pairs, check_safety_known, set_aside
 from alignzoo.data.shapes import NOUNS, Shape
 from alignzoo.data.splits import drop_prompts, hold_out
 from alignzoo.data.summary import DataSummary
@@ -69,7 +69,8 @@ class Parts:
 
     Attributes:
         held_out: None if nothing is held out.
-        probe_train, probe_validation: None with ``--probe.share 0``.
+        probe_train, probe_validation: None with ``--probe.share 0``, and by default for demonstrations without safety
+            flags.
         summaries: data summaries, by part.
         fingerprint: content hash of the training rows, as trained on, and of the held-out ones.
         train_identity: short content hash of the training rows alone, in order: equal for two runs that train on the
@@ -128,7 +129,7 @@ def load_parts(
     """
     prepared = prepare_rows(settings, tokenizer)
     describe(prepared, report)
-    check_shape(prepared, reads, needs, settings.data)
+    _check_shape(prepared, reads, needs, settings)
     summaries, highest_id, other = {"train": prepared.summary}, prepared.highest_id, prepared
     own = data_of(settings.data, registry())
     if settings.eval_data is not None or (own is not None and own.held_out):
@@ -137,7 +138,7 @@ def load_parts(
         train, held_out = _divide_by_source(prepared, other, settings, report)
     else:
         train, held_out = hold_out(prepared.dataset, settings.eval_share, settings.eval_pairs, "eval")
-    train, probe_train, probe_validation = set_aside(train, settings.probe_share)
+    train, probe_train, probe_validation = set_aside(train, settings.probe_share, prepared.shape)
     if len(train) == 0:
         raise DataError(
             f"{settings.data}: no {NOUNS[prepared.shape]} are left to train on after holding out {len(held_out)}",
@@ -167,6 +168,13 @@ def load_parts(
         partners=_partners(train, held_out, settings.max_length) if "mismatched" in needs else {},
         train_identity=rows_identity([trained])[:16],
     )
+
+
+def _check_shape(prepared: Prepared, reads: Mapping[str, Reads], needs: Collection[Need], settings: Settings) -> None:
+    check_shape(prepared, reads, needs, settings.data)
+    check_noise(settings.label_noise, prepared.shape, settings.data)
+    if "probe" in needs:
+        check_safety_known(prepared.dataset, prepared.shape, settings.data)
 
 
 def _prepare_held_out(settings: Settings, tokenizer: Any, shape: Shape, report: Reporter) -> Prepared:

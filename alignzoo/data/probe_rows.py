@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alignzoo.data.columns import column, list_lengths
+from alignzoo.data.extras import source_columns
+from alignzoo.data.shapes import NOUNS, Shape
 from alignzoo.data.splits import split_by_prompt
 from alignzoo.errors import DataError
 from alignzoo.plan.settings import PROBE_PAIRS, PROBE_SHARE
@@ -22,16 +24,19 @@ LEAST_VALIDATION = 5
 them perfectly once in 252 times."""
 
 
-def set_aside(rows: Dataset, share: float | None) -> tuple[Dataset, Dataset | None, Dataset | None]:
+def set_aside(
+    rows: Dataset, share: float | None, shape: Shape = "pairs"
+) -> tuple[Dataset, Dataset | None, Dataset | None]:
     """Training rows, and the probe's for training and validation (None where ``share`` is 0).
 
     The parts depend on the rows and on ``share`` only, never on the methods of a run or its seed.
 
     Args:
-        share: of the prompts; None for the default, which takes less of much data.
+        share: of the prompts; None for the default, which takes less of much data, and nothing of rows on which no
+            probe can be trained.
     """
     if share is None:
-        share = min(PROBE_SHARE, PROBE_PAIRS / max(1, len(rows)))
+        share = min(PROBE_SHARE, PROBE_PAIRS / max(1, len(rows))) if safety_known(rows, shape) else 0.0
     if share == 0:
         return rows, None, None
     shares = {"train": 1 - share, "probe": share * (1 - PROBE_VALIDATION), "validation": share * PROBE_VALIDATION}
@@ -60,7 +65,7 @@ def safety_labels(rows: Dataset) -> np.ndarray:
     """For every response, row by row: :data:`SAFE`, :data:`UNSAFE` or :data:`UNKNOWN`, ``(R,)`` int8.
 
     Without safety flags, desirable and best-ranked responses count as safe, undesirable and worst-ranked ones as
-    unsafe; those in between are unknown.
+    unsafe; those in between, and single responses without a label, are unknown.
     """
     if "safe" in rows.column_names:
         import pyarrow.compute as pc  # type: ignore[import-untyped]
@@ -72,5 +77,26 @@ def safety_labels(rows: Dataset) -> np.ndarray:
     counts = list_lengths(rows, "response_ids")
     labels = np.full(int(counts.sum()), UNKNOWN, np.int8)
     ends = np.cumsum(counts)
-    labels[ends - counts], labels[ends - 1] = SAFE, UNSAFE
+    several = counts > 1
+    labels[(ends - counts)[several]], labels[ends[several] - 1] = SAFE, UNSAFE
     return labels
+
+
+def safety_known(rows: Dataset, shape: Shape) -> bool:
+    """Whether rows of a shape tell safe from unsafe responses: demonstrations only by flags."""
+    return shape != "demonstrations" or "safe" in rows.column_names
+
+
+def check_safety_known(rows: Dataset, shape: Shape, source: str) -> None:
+    """Refuse rows on which no probe can be trained.
+
+    Raises:
+        DataError: they have neither flags nor labels nor an order.
+    """
+    if not safety_known(rows, shape):
+        raise DataError(
+            f"{source}: the safety probe is trained on safe and unsafe responses, but {NOUNS[shape]} without a column "
+            f"{source_columns('safe', shape)[0]!r} do not tell them apart",
+            hint="add that column (true/false), use a saved probe (`alignzoo probe` trains one on pairs), or choose "
+            "a method without a probe",
+        )

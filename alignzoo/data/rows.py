@@ -76,8 +76,25 @@ class RankedRow:
     group: str | None = None
 
 
-SourceRow = PreferenceRow | UnpairedRow | RankedRow
-ROW_TYPES: dict[Shape, type[SourceRow]] = {"pairs": PreferenceRow, "unpaired": UnpairedRow, "ranked": RankedRow}
+@dataclass(frozen=True)
+class DemonstrationRow:
+    """One response to imitate, without a label. Both texts have the same type, as in :class:`PreferenceRow`."""
+
+    prompt: Text
+    completion: Text
+    transcript: bool = False
+    safe: bool | None = None
+    score: float | None = None
+    group: str | None = None
+
+
+SourceRow = PreferenceRow | UnpairedRow | RankedRow | DemonstrationRow
+ROW_TYPES: dict[Shape, type[SourceRow]] = {
+    "pairs": PreferenceRow,
+    "unpaired": UnpairedRow,
+    "ranked": RankedRow,
+    "demonstrations": DemonstrationRow,
+}
 """The row class of each shape."""
 
 
@@ -118,10 +135,10 @@ class PromptRow:
 def canonical(row: SourceRow) -> PromptRow:
     """A layout's row in the canonical form."""
     shared: dict[str, Any] = {"prompt": row.prompt, "transcript": row.transcript, "group": row.group}
-    if isinstance(row, UnpairedRow):
-        label = 1 if row.label else -1
+    if isinstance(row, UnpairedRow | DemonstrationRow):
+        label = None if isinstance(row, DemonstrationRow) else 1 if row.label else -1
         return PromptRow(
-            "unpaired",
+            "demonstrations" if label is None else "unpaired",
             responses=(row.completion,),
             label=label,
             safe=None if row.safe is None else (row.safe,),

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import ModelError, UsageError
 from alignzoo.geometry.outputs import has_row_per_input
 
@@ -22,6 +23,7 @@ DOWN = "down_proj"
 MLP = "mlp"
 """Stands for all linear maps of every layer's MLP."""
 _PEFT = "base_model.model."
+_UNSELECTIVE = f"--geometry {str(KINDS['geometry'].default).rpartition(':')[2]}"
 _MOVES_EXPERTS = "--geometry sam --geometry.select '*.experts.*'"
 
 _Map = tuple[str, Any, tuple[int, int]]  # name inside its layer, module, (in, out)
@@ -161,7 +163,7 @@ def find_down_projections(model: Any) -> list[Projection]:
             raise ModelError(
                 f"{type(model).__name__}: no MLP down projection in {prefix}.{index}",
                 hint="selective geometry supports dense decoders (Llama, Qwen, Mistral, Gemma, GPT-NeoX, GPT-2, OPT); "
-                "use --geometry plain for this model",
+                f"use {_UNSELECTIVE} for this model",
             )
     if not found:
         tensor = next(iter(experts))
@@ -258,7 +260,7 @@ def _decoder_layers(model: Any) -> tuple[str, torch.nn.ModuleList]:
             return name.removeprefix(_PEFT), module
     raise ModelError(
         f"{type(model).__name__}: no stack of {count} equal decoder layers found",
-        hint="use --geometry plain for this model",
+        hint=f"use {_UNSELECTIVE} for this model",
     )
 
 

@@ -42,13 +42,16 @@ def fault(value: Any, shape: Sequence[int], *, differentiable: bool = False) -> 
 
 
 def a(value: Any) -> str:
-    """A value's type, for a message."""
-    return "None" if value is None else f"a {type(value).__name__}"
+    """A value's type with its article, for a message."""
+    if value is None:
+        return "None"
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
 
 
-def wrong(method: Any, function: Callable[..., Any], gave: str, due: str) -> MethodError:
+def wrong(method: Any, function: Callable[..., Any], returned: str, due: str) -> MethodError:
     """The error for an invalid result of a method's function."""
     return MethodError(
-        f"{type(method).__name__} returned {gave}; {due}{place_of(function)}",
+        f"{type(method).__name__} returned {returned}; {due}{place_of(function)}",
         hint="`alignzoo check` runs the contract tests on a method",
     )

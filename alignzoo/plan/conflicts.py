@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal
 
+from alignzoo.base.suggest import nearest
 from alignzoo.contract.card import PROVIDED
 from alignzoo.contract.kinds import KINDS, Kind
-from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
+from alignzoo.errors import AlignzooError, IncompatibleError, UnknownNameError, UsageError
 from alignzoo.plan.extensions import data_of, evaluated_data, evaluator_of, judge_of
 from alignzoo.plan.plan import Method, Plan
 from alignzoo.plan.settings import Settings
+from alignzoo.plugin.faults import exists
 from alignzoo.plugin.registry import Registry
 
 UNSUPPORTED = {
@@ -23,11 +26,13 @@ WHOLE_WEIGHTS_ONLY = ("adafactor", "rprop", "adamw8bit")
 
 
 def missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooError]:
-    """Evaluators, judges and observers that are missing or broken; models and data that several plugins provide."""
+    """Evaluators, judges and observers that are missing or broken; models and data that several plugins provide, or
+    whose name is misspelt."""
     problems: list[AlignzooError] = []
     lookups: list[Callable[[], object]] = [
-        lambda: methods.named_extension("model", settings.model),
-        lambda: methods.named_extension("data", settings.eval_data),
+        lambda: _named("model", "model", settings.model, methods),
+        lambda: _named("data", "data", settings.data, methods),
+        lambda: _named("data", "eval-data", settings.eval_data, methods),
         lambda: judge_of(settings, methods),
         *(partial(methods.find_extension, "observer", name) for name in settings.observe),
     ]
@@ -37,8 +42,27 @@ def missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooEr
         try:
             look_up()
         except AlignzooError as error:
-            problems.append(error)
+            if error.message not in [problem.message for problem in problems]:
+                problems.append(error)
     return problems
+
+
+def _named(kind: Literal["model", "data"], flag: str, name: str | None, methods: Registry) -> None:
+    """Refuse a misspelt name before the hub is asked for it, which takes a minute without a network.
+
+    Raises:
+        UsageError: no plugin provides the name, but one that is close to it; or several provide it.
+    """
+    if name is None or methods.named_extension(kind, name) is not None or exists(name):
+        return
+    if "/" in name or "." in name:  # a path or a hub id
+        return
+    near = nearest(name, [card.name for _, card in methods.extensions(kind)])
+    if near:
+        raise UnknownNameError(
+            f"--{flag} {name}: no plugin provides it, and there is no such file or folder",
+            hint=f"did you mean {' or '.join(near)}? Write a hub id as owner/name",
+        )
 
 
 def conflicts(plan: Plan, distributed: str, known: Registry) -> list[AlignzooError]:

@@ -23,6 +23,7 @@ from typing import Any
 from alignzoo.base.safe_yaml import YAMLFault, read_yaml
 from alignzoo.base.shown import shown
 from alignzoo.base.suggest import suggest
+from alignzoo.contract.card import WEIGHT
 from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import UsageError
 from alignzoo.plan.started import PLAN_FILE
@@ -120,6 +121,21 @@ def _dashed(key: str) -> str:
     return key.replace("_", "-")
 
 
+def _as_list(methods: Mapping[Any, Any], kind: str) -> str | None:
+    """A mapping from names of methods to their options (or to weights) as the list that was meant; None if its keys are
+    no such names."""
+    known = {name for _, method in registry().entries(kind) for name in (method.name, *method.aliases)}
+    if not methods or not all(str(name) in known for name in methods):
+        return None
+    items = []
+    for name, options in methods.items():
+        if KINDS[kind].multiplicity == "mixture" and isinstance(options, int | float):
+            options = {WEIGHT: options}
+        given = options.items() if isinstance(options, Mapping) else ()
+        items.append(f"{{{', '.join([f'name: {name}', *(f'{option}: {value}' for option, value in given)])}}}")
+    return f"[{', '.join(items)}]" if KINDS[kind].several else " or ".join(items)
+
+
 class _Flat:
     """Dotted keys and their values, none given twice."""
 
@@ -136,6 +152,11 @@ class _Flat:
         """The method's name; its options are put beside it."""
         if isinstance(value, str):
             return value
+        if isinstance(value, dict) and "name" not in value and (listed := _as_list(value, kind)):
+            raise UsageError(
+                f"{self.where}: {kind} is a mapping from names of methods, not a method or a list of methods",
+                hint=f"write `{kind}: {listed}`",
+            )
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             raise UsageError(
                 f"{self.where}: {kind} must be a name or a mapping with `name`, not {shown(value)}",

@@ -7,65 +7,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from alignzoo.base.shown import shown
 from alignzoo.contract.card import NONE, Card, Composition, Need
 from alignzoo.contract.kinds import KINDS, Kind
 from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
+from alignzoo.plan.leading import put_wrapped_first
 from alignzoo.plan.options import values_of, weight_of
+from alignzoo.plan.picks import Pick, Selection, is_companion
 from alignzoo.plan.plan import Method
 from alignzoo.plan.recipe import Layer, read_recipe
 from alignzoo.plan.settings import EMBEDDED
-from alignzoo.plugin.build import build_options, default_needs
+from alignzoo.plugin.build import build_options, readers
 from alignzoo.plugin.registry import Registry, registry
 
 DEFAULT_RECIPE = f"alignzoo:{EMBEDDED}"
-
-
-@dataclass
-class Pick:
-    """A method that the words name, bring or leave to the default.
-
-    Attributes:
-        called: the names that stand for it in these words: its own, an alias, that of a composition.
-        method: None while its options are not built, or where they cannot be.
-    """
-
-    card: Card
-    called: set[str] = field(default_factory=set)
-    method: Method | None = None
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        return default_needs(self.card) if self.method is None else self.method.needs
-
-
-@dataclass
-class Selection:
-    """The methods that layered words ask for.
-
-    Attributes:
-        picks: by kind, in the order of the table; every kind is there.
-        notes: what to say of it.
-        problems: every mistake in the words about methods.
-        unresolved: the kinds of which some name could not be found.
-    """
-
-    picks: dict[str, list[Pick]]
-    notes: list[str] = field(default_factory=list)
-    problems: list[AlignzooError] = field(default_factory=list)
-    unresolved: set[str] = field(default_factory=set)
-
-    @property
-    def cards(self) -> list[Card]:
-        """The cards of all methods, in the order of the table."""
-        return [pick.card for picks in self.picks.values() for pick in picks]
-
-    def methods(self) -> dict[str, tuple[Method, ...]]:
-        """The methods by kind; one whose options are wrong is not among them."""
-        return {kind: tuple(p.method for p in picks if p.method is not None) for kind, picks in self.picks.items()}
 
 
 def grounded(layers: Sequence[Layer]) -> list[Layer]:
@@ -132,10 +89,13 @@ class _Selecting:
 
     def _take_named(self) -> None:
         """What the words name, each composition replaced by its parts."""
-        brought: dict[str, list[tuple[Pick, Composition]]] = {kind: [] for kind in KINDS}
+        brought: dict[str, list[Pick]] = {kind: [] for kind in KINDS}
         for kind_name in KINDS:
             for name in self._names(kind_name):
                 self._take(kind_name, name, {name}, brought, ())
+        for kind in KINDS.values():
+            if kind.multiplicity == "mixture":
+                put_wrapped_first(kind, self.found, brought)
         for kind in KINDS.values():
             self._join(kind, brought[kind.name])
 
@@ -149,15 +109,15 @@ class _Selecting:
         kind: str,
         name: str,
         called: set[str],
-        brought: dict[str, list[tuple[Pick, Composition]]],
+        brought: dict[str, list[Pick]],
         inside: tuple[Composition, ...],
     ) -> None:
         """One name: its method, or the parts of its composition."""
         method = self._find(kind, name)
         if isinstance(method, Card):
-            pick = Pick(method, {method.name, *called})
+            pick = Pick(method, {method.name, *called}, inside[0] if inside else None)
             if inside and kind != inside[0].kind:
-                brought[kind].append((pick, inside[0]))
+                brought[kind].append(pick)
             else:
                 self.found.picks[kind].append(pick)
         elif method in inside:
@@ -174,32 +134,46 @@ class _Selecting:
                     at_home = self.registry.at_home(part_kind, part, home)
                     self._take(part_kind, at_home, also | {at_home}, brought, (*inside, method))
 
-    def _join(self, kind: Kind, brought: Sequence[tuple[Pick, Composition]]) -> None:
+    def _join(self, kind: Kind, brought: Sequence[Pick]) -> None:
         """The parts that compositions of other kinds bring, put to what was named: in front of a stack; elsewhere they
         may not meet another one."""
         picks = self.found.picks[kind.name]
         there = [pick.card for pick in picks]
-        new = [(pick, by) for pick, by in brought if pick.card not in there]
+        new = [pick for pick in brought if pick.card not in there]
         room = kind.multiplicity == "stack"
-        for pick, by in new:
+        for pick in new:
+            assert pick.by is not None
             rivals = [] if room else [p.card.name for p in picks if is_companion(p.card) == is_companion(pick.card)]
             if rivals and not is_companion(pick.card):
                 named = f"--{kind.name} {pick.card.name}"
                 self.found.problems.append(
                     IncompatibleError(
-                        f"{by.name} already implies {named}, so it cannot be combined with --{kind.name} {rivals[0]}",
-                        hint=f"name the parts yourself: {by.flags()}",
+                        f"{pick.by.name} already implies {named}, so it cannot be combined with --{kind.name} "
+                        f"{rivals[0]}",
+                        hint=f"name the parts yourself: {pick.by.flags()}",
                     )
                 )
-        picks[:0] = [pick for pick, _ in new]
+        picks[:0] = new
 
     def _find(self, kind: str, name: str) -> Card | Composition | None:
         try:
             return self.registry.find(kind, name)
         except AlignzooError as error:
-            self.found.problems.append(error)
+            self.found.problems.append(self._several_in_one(kind, name) or error)
             self.found.unresolved.add(kind)
             return None
+
+    def _several_in_one(self, kind: str, name: str) -> UsageError | None:
+        """The error about names that are joined by commas; None where it is not that."""
+        names = [part.strip() for part in name.split(",")]
+        if len(names) == 1 or not KINDS[kind].several:
+            return None
+        layer = next((layer for layer in reversed(self.layers) if name in as_list(layer.values.get(kind, []))), None)
+        if layer is not None and layer.origin.startswith("recipe:"):
+            hint = f"write a list: `{kind}: [{', '.join(names)}]`"
+        else:
+            hint = "repeat the flag: " + " ".join(f"--{kind} {part}" for part in names)
+        return UsageError(f"{shown(name)} is not one {kind} but {len(names)}", hint=hint)
 
     def _add_default(self, kind: Kind) -> None:
         """The default, where nothing was named; beside companions, the one that they accompany goes first."""
@@ -227,11 +201,10 @@ class _Selecting:
 
     def _idle(self, kind: Kind, card: Card) -> UsageError:
         """The error for a method that nothing in this run needs."""
-        cards = [card for _, card in self.registry.entries() if isinstance(card, Card) and card.kind != kind.name]
-        readers = [f"--{card.kind} {card.name}" for card in cards if default_needs(card) & kind.serves]
+        named = [f"--{reader.kind} {reader.name}" for reader in readers(kind, self.registry)]
         return UsageError(
             f"--{kind.name} {card.name} has no effect here: no method of this run needs a {kind.noun}",
-            hint=f"add a method that does ({', '.join(readers)}), or leave it out",
+            hint=f"add a method that does ({', '.join(named)}), or leave it out",
         )
 
     def _build(self, kind: Kind) -> None:
@@ -258,8 +231,3 @@ class _Selecting:
                     f"{card.kind} {card.name!r} has no option {shown(option)}",
                     hint=f"did you mean {' or '.join(elsewhere)}?",
                 )
-
-
-def is_companion(card: Card) -> bool:
-    """Whether a method leaves the work of its kind to another one of that kind."""
-    return bool(getattr(card, "companion", False))

@@ -9,8 +9,9 @@ from alignzoo.base.suggest import nearest
 from alignzoo.contract.card import WEIGHT, Card
 from alignzoo.contract.kinds import KINDS, Kind
 from alignzoo.errors import AlignzooError, UsageError
+from alignzoo.plan.picks import Pick, Selection
 from alignzoo.plan.recipe import Layer
-from alignzoo.plan.select import Pick, Selection, owners, speaks_of
+from alignzoo.plan.select import owners, speaks_of
 from alignzoo.plugin.registry import Registry
 
 
@@ -30,11 +31,14 @@ def unclaimed(layers: Sequence[Layer], found: Selection, methods: Registry) -> l
                 here = {name for pick in picks for name in pick.called}
                 judged = [parts for parts in judged if len(parts) < 3 or parts[1] in here]
                 judged = [parts for parts in judged if not (alone and parts[-1] == WEIGHT)]
-            problems += [p for parts in judged if (p := _problem(kind, parts[1:], picks, found.cards)) is not None]
+            found_here = (_problem(kind, parts[1:], picks, found.cards, methods) for parts in judged)
+            problems += [problem for problem in found_here if problem is not None]
     return problems
 
 
-def _problem(kind: Kind, parts: list[str], picks: Sequence[Pick], cards: Sequence[Card]) -> UsageError | None:
+def _problem(
+    kind: Kind, parts: list[str], picks: Sequence[Pick], cards: Sequence[Card], methods: Registry
+) -> UsageError | None:
     """What is wrong with ``[option]`` or ``[owner, ..., option]``, if anything is."""
     *owner, option = parts
     key = ".".join([kind.name, *parts])
@@ -46,7 +50,7 @@ def _problem(kind: Kind, parts: list[str], picks: Sequence[Pick], cards: Sequenc
         return None
     if len(owner) == 1 and owner[0] not in fields:
         return UsageError(
-            f"--{key}: no {kind.noun} {shown(owner[0])} in this run", hint=f"add --{kind.name} {owner[0]}"
+            f"--{key}: no {kind.noun} {shown(owner[0])} in this run", hint=_owner_hint(kind, parts, picks, methods)
         )
     elsewhere = owners(option, cards) if not owner else []
     found = [nearest(word, sorted(fields)) for word in (*owner[::-1], option)]
@@ -55,6 +59,16 @@ def _problem(kind: Kind, parts: list[str], picks: Sequence[Pick], cards: Sequenc
     if hint is None and fields:
         hint = f"available: {', '.join(f'--{kind.name}.{name}' for name in sorted(fields))}"
     return UsageError(f"--{key}: no {kind.noun} of this run has that option", hint=hint)
+
+
+def _owner_hint(kind: Kind, parts: list[str], picks: Sequence[Pick], methods: Registry) -> str:
+    """What to do about the option of a method that is not in the run: add it, or spell it like another one."""
+    owner, option = parts
+    installed = {name for _, method in methods.entries(kind.name) for name in (method.name, *method.aliases)}
+    here = sorted({name for pick in picks for name in pick.called})
+    if owner not in installed and (near := nearest(owner, here) or nearest(owner, sorted(installed))):
+        return f"did you mean {' or '.join(f'--{kind.name}.{name}.{option}' for name in near)}?"
+    return f"add --{kind.name} {owner}" if owner in installed else f"`alignzoo ls {kind.name}` lists the names"
 
 
 def _misplaced_weight(kind: Kind, key: str, owned: bool, picks: Sequence[Pick]) -> UsageError | None:

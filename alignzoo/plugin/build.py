@@ -10,11 +10,12 @@ from pydantic import ValidationError
 from alignzoo.base.shown import shown
 from alignzoo.base.suggest import suggest
 from alignzoo.contract.card import Card, Composition, Extension, Need, Options
-from alignzoo.contract.kinds import kind_of
+from alignzoo.contract.kinds import Kind, kind_of
 from alignzoo.errors import BrokenPluginError, UsageError, contained
 from alignzoo.plugin.faults import describe_error, package_of
 from alignzoo.plugin.guard import guarded
-from alignzoo.plugin.registry import registry
+from alignzoo.plugin.registry import Registry, registry
+from alignzoo.plugin.signatures import misfit
 
 
 def build_options(card: Card, values: dict[str, Any]) -> Options:
@@ -53,6 +54,12 @@ def default_needs(card: Card) -> frozenset[Need]:
         return card.needs
 
 
+def readers(kind: Kind, methods: Registry) -> list[Card]:
+    """The methods of other kinds that need, with their default options, what this kind serves."""
+    cards = [card for _, card in methods.entries() if isinstance(card, Card) and card.kind != kind.name]
+    return [card for card in cards if default_needs(card) & kind.serves]
+
+
 def _explain(card: Card, problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     option = f"--{card.kind}.{where}" if where else f"{card.kind} {card.name!r}"
@@ -79,20 +86,36 @@ def import_target(card: Card | Extension) -> Any:
         return getattr(importlib.import_module(module), name)
 
 
-def instantiate(card: Card, options: Options) -> Any:
-    """The method object of a card.
+def class_of(card: Card) -> Any:
+    """The class of a method, after a look at how it can be called; it is not built.
 
     Raises:
-        BrokenPluginError: its target cannot be imported or built.
+        BrokenPluginError: it cannot be imported, has a method of an older plugin API, or one with other arguments than
+            its kind's.
     """
-    target = import_target(card)
-    for name, remedy in kind_of(card.kind).base.retired.items():
+    target, base = import_target(card), kind_of(card.kind).base
+    for name, remedy in base.retired.items():
         if hasattr(target, name):
             raise BrokenPluginError(
                 f"{card.kind} {card.name!r}: {card.target} has `{name}` of plugin API 1, which this alignzoo does not "
                 "call",
                 hint=remedy,
             )
+    if problem := misfit(target, base):
+        raise BrokenPluginError(
+            f"{card.kind} {card.name!r}: {problem}",
+            hint=f"give it the arguments of {base.__name__}, in alignzoo.interfaces",
+        )
+    return target
+
+
+def instantiate(card: Card, options: Options) -> Any:
+    """The method object of a card.
+
+    Raises:
+        BrokenPluginError: its class is not usable (see :func:`class_of`) or cannot be built.
+    """
+    target = class_of(card)
     with guarded(
         f"{card.kind} {card.name!r} cannot be built from {card.target}",
         error=BrokenPluginError,

@@ -20,7 +20,7 @@ from alignzoo.contract.scoring import Response, RewardContext
 from alignzoo.data.columns import column, list_lengths
 from alignzoo.data.digests import digest
 from alignzoo.data.parts import Parts, Scores
-from alignzoo.data.shapes import NOUNS, Shape
+from alignzoo.data.shapes import NOUNS, SINGLE, Shape
 from alignzoo.distributed.ranks import on_all_ranks
 from alignzoo.errors import MethodError
 from alignzoo.plan.plan import Method
@@ -162,7 +162,7 @@ class _Block:
 
 def _agreement(scores: Scores, shape: Shape) -> str:
     """How often scores agree with the data's order, if it has one."""
-    if shape == "unpaired":
+    if shape in SINGLE:
         return ""
     row = np.repeat(np.arange(len(scores.offsets) - 1), np.diff(scores.offsets))
     values = scores.values.numpy()

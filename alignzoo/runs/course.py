@@ -96,12 +96,15 @@ class Course:
         from alignzoo.data.parts import warn_of_little
         from alignzoo.model.adapters import how_to_load
         from alignzoo.model.positions import warn_beyond_positions
+        from alignzoo.plugin.build import class_of
         from alignzoo.session.session import Session
         from alignzoo.train.begin import begin
         from alignzoo.train.optim import optimizer_class
 
         optimizer_class(self.plan.settings.optimizer)
         self._check_batch()
+        for method in self.plan.all_methods:
+            class_of(method.card)
         session = Session(self.plan, self.accelerator, self.report)
         _ = session.plan, session.tokenizer
         self._take_folder(session)

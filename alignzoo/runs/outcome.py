@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,13 @@ from alignzoo.report import Reporter
 
 EVALUATION_FILE = "evaluation.json"
 
+OBJECTIVE = "eval/loss"
+_TERM = re.compile(r"eval/loss/([^/]+)/value")
+"""A term of a mixture before its weight; see :meth:`alignzoo.objective.objective.Objective.metrics`."""
 HELD_OUT_ROWS = (
     ("eval/rewards/accuracies", "preference accuracy", "{:.3f}"),
     ("eval/rewards/margins", "reward margin", "{:+.4f}"),
-    ("eval/loss", "objective", "{:.4f}"),
+    (OBJECTIVE, "objective", "{:.4f}"),
     ("eval/logps/chosen", "log-prob of chosen", "{:.2f}"),
     ("eval/logps/rejected", "log-prob of rejected", "{:.2f}"),
 )
@@ -56,7 +60,7 @@ def report_outcome(
     """The tables at the end of a run, before → after, and the warnings that follow; ``noun``: rows of the data."""
     rows = [
         (label, shape.format(before[name]), shape.format(after[name]))
-        for name, label, shape in HELD_OUT_ROWS
+        for name, label, shape in _held_out_rows(before)
         if name in before and name in after
     ]
     if rows:
@@ -64,6 +68,17 @@ def report_outcome(
     if answers is not None:
         answers.report(before, after, report)
     warn_of_displacement(before, after, report)
+
+
+def _held_out_rows(figures: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """The rows of the table: of a mixture, each term below the objective."""
+    found: list[tuple[str, str, str]] = []
+    for row in HELD_OUT_ROWS:
+        found.append(row)
+        if row[0] == OBJECTIVE:
+            terms = [_TERM.fullmatch(name) for name in figures]
+            found += [(term[0], f"  term {term[1]}", row[2]) for term in terms if term]
+    return found
 
 
 def warn_of_displacement(before: Mapping[str, float], after: Mapping[str, float], report: Reporter) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from alignzoo.contract.card import PLUGIN_API
 from alignzoo.contract.kinds import KINDS
+from alignzoo.plugin.build import readers
+from alignzoo.plugin.registry import registry
 
 TEMPLATES = Path(__file__).parent / "templates"
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
@@ -64,8 +66,9 @@ class Scaffold:
 
     @property
     def run_words(self) -> str:
-        """A short run with the method, as arguments of ``alignzoo run``."""
-        beside = f" {KINDS[self.kind].beside}" if KINDS[self.kind].beside else ""
+        """A short run with the method, as arguments of ``alignzoo run``; with a method that needs it where something
+        has to."""
+        beside = "".join(f" --{card.kind} {card.name}" for card in readers(KINDS[self.kind], registry())[:1])
         return f"--{self.kind} {self.name}{beside} --max-steps 20 --out runs/{self.name}"
 
     def package_files(self) -> dict[str, str]:

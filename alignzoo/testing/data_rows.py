@@ -37,7 +37,7 @@ def _wrong_split(card: DataExtension, source: DataSource, split: Split) -> str |
         return f"its {split} split has no rows"
     other = next((row for row in rows if not isinstance(row, Mapping)), None)
     if other is not None:
-        return f"a row of its {split} split is a {type(other).__name__}, expected a mapping"
+        return f"a row of its {split} split has type {type(other).__name__}, expected a mapping"
     if list(islice(source.rows(split), ROWS)) != rows:
         return f"its {split} split has other rows at the second call"
     layout = choose_layout(Dataset.from_list([dict(row) for row in rows]), card.layout)

@@ -106,7 +106,7 @@ def _wrong_place(place: Any) -> str | None:
     from alignzoo.model.source import find_model, is_hub_id
 
     if not isinstance(place, (str, Path)):
-        return f"gave {place!r}, expected a folder, a .gguf file or a hub id"
+        return f"returned {place!r}, expected a folder, a .gguf file or a hub id"
     if local_path(str(place)).exists() or not is_hub_id(str(place)):
         find_model(str(place))
     return None

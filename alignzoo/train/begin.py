@@ -65,7 +65,7 @@ def begin(
         plan=planned or {},
     )
     passes, noun = loop.steps * settings.batch_size / len(session.parts.train), NOUNS[session.parts.shape]
-    report.note(f"{loop.steps} steps of {settings.batch_size} {noun}: {passes:.2f} passes over the training {noun}")
+    report.note(f"{loop.steps} steps of {settings.batch_size} {noun}: {passes:.2f} passes over the training rows")
     if settings.track:
         session.accelerator.init_trackers("alignzoo", config=_flat(session.plan))
     if checkpoint is not None:

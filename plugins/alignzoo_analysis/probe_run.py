@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.data.parts import describe
-from alignzoo.data.probe_rows import PROBE_VALIDATION
+from alignzoo.data.probe_rows import PROBE_VALIDATION, check_safety_known
 from alignzoo.data.splits import split_by_prompt
 from alignzoo.distributed.process import alone
 from alignzoo.errors import ModelError
@@ -93,6 +93,7 @@ def _parts_of(session: Session, max_pairs: int | None) -> dict[str, Dataset]:
     """The data, or at most ``max_pairs`` of it, split by prompt into ``train`` and ``validation``."""
     describe(session.prepared, session.report)
     pairs, seed = session.prepared.dataset, session.settings.seed
+    check_safety_known(pairs, session.prepared.shape, session.settings.data)
     if max_pairs is not None and max_pairs < len(pairs):
         pairs = pairs.shuffle(seed=seed).select(range(max_pairs))
     return split_by_prompt(pairs, {"train": 1 - PROBE_VALIDATION, "validation": PROBE_VALIDATION}, seed, "probe")

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import Moved, WeightMover, ascend, lengthened
-from alignzoo.geometry.vocabulary import AscentOptions, Rho
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import GeometryCard, Paper, Verified
+from alignzoo_geometry.ascent import Moved, WeightMover, ascend, lengthened
+from alignzoo_geometry.vocabulary import AscentOptions, Rho
 
 if TYPE_CHECKING:
     from alignzoo.interfaces import StepContext

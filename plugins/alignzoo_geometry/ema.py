@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from alignzoo.geometry.average import Averaging
 from alignzoo.plugin import GeometryCard, Options, Verified
+from alignzoo_geometry.average import Averaging
 
 
 class EMAOptions(Options):

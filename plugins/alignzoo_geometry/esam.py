@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import WeightMover, chosen, lengthened, plain
 from alignzoo.geometry.perturb import norm
-from alignzoo.geometry.vocabulary import PerturbationOptions
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import GeometryCard, Paper, Verified
+from alignzoo_geometry.ascent import WeightMover, chosen, lengthened, plain
+from alignzoo_geometry.vocabulary import PerturbationOptions
 
 if TYPE_CHECKING:
     from alignzoo.interfaces import StepContext

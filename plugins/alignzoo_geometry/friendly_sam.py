@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from alignzoo.distributed.shards import beside
-from alignzoo.geometry.ascent import Moved, WeightMover, ascend, lengthened
-from alignzoo.geometry.vocabulary import PerturbationOptions
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import GeometryCard, Options, Paper, Verified
+from alignzoo_geometry.ascent import Moved, WeightMover, ascend, lengthened
+from alignzoo_geometry.vocabulary import PerturbationOptions
 
 if TYPE_CHECKING:
     import torch

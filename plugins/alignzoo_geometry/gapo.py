@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from alignzoo.geometry.ascent import WeightMover, chosen, lengthened
 from alignzoo.geometry.outputs import Axes
 from alignzoo.geometry.perturb import norm
-from alignzoo.geometry.vocabulary import EVERYTHING, Norm, Rho, Select
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import GeometryCard, Options, Paper, Verified
+from alignzoo_geometry.ascent import WeightMover, chosen, lengthened
+from alignzoo_geometry.vocabulary import EVERYTHING, Norm, Rho, Select
 
 if TYPE_CHECKING:
     from alignzoo.interfaces import StepContext

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from alignzoo.geometry.ascent import WeightMover, both_gradients, combine, grads
 from alignzoo.geometry.perturb import dot
-from alignzoo.geometry.vocabulary import ClimbOptions
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import GeometryCard, Paper, Verified
+from alignzoo_geometry.ascent import WeightMover, both_gradients, combine, grads
+from alignzoo_geometry.vocabulary import ClimbOptions
 
 if TYPE_CHECKING:
     from alignzoo.interfaces import StepContext

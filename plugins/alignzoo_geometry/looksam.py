@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from alignzoo.distributed.shards import beside
-from alignzoo.geometry.ascent import WeightMover, combine, grads, visit, with_radius
 from alignzoo.geometry.perturb import cosine, dot, norm
-from alignzoo.geometry.vocabulary import EVERYTHING, GapOptions, Norm, Select
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import GeometryCard, Options, Paper, Verified
+from alignzoo_geometry.ascent import WeightMover, combine, grads, visit, with_radius
+from alignzoo_geometry.vocabulary import EVERYTHING, GapOptions, Norm, Select
 
 if TYPE_CHECKING:
     import torch

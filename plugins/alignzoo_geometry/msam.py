@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from alignzoo.distributed.shards import beside
-from alignzoo.geometry.ascent import WeightMover, chosen, gradient_at, grads, lengthened, plain
-from alignzoo.geometry.vocabulary import PerturbationOptions, Rho
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import GeometryCard, Options, Paper, Verified
+from alignzoo_geometry.ascent import WeightMover, chosen, gradient_at, grads, lengthened, plain
+from alignzoo_geometry.vocabulary import PerturbationOptions, Rho
 
 if TYPE_CHECKING:
     from alignzoo.interfaces import StepContext

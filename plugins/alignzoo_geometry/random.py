@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from alignzoo.geometry.ascent import WeightMover, chosen, gradient_at, lengthened, plain
-from alignzoo.geometry.draws import noise_like
-from alignzoo.geometry.vocabulary import PerturbationOptions
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import GeometryCard, Verified
+from alignzoo_geometry.ascent import WeightMover, chosen, gradient_at, lengthened, plain
+from alignzoo_geometry.draws import noise_like
+from alignzoo_geometry.vocabulary import PerturbationOptions
 
 if TYPE_CHECKING:
     from alignzoo.interfaces import StepContext

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from alignzoo.distributed.shards import like, local
-from alignzoo.geometry.ascent import Moved, WeightMover, combine, grads, visit
-from alignzoo.geometry.draws import noise_like
 from alignzoo.geometry.outputs import squares_by_output
 from alignzoo.geometry.perturb import cosine
-from alignzoo.geometry.vocabulary import EVERYTHING, Interval, Select
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import GeometryCard, Options, Paper, Verified
+from alignzoo_geometry.ascent import Moved, WeightMover, combine, grads, visit
+from alignzoo_geometry.draws import noise_like
+from alignzoo_geometry.vocabulary import EVERYTHING, Interval, Select
 
 if TYPE_CHECKING:
     import torch

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from alignzoo.geometry.ascent import WeightMover, ascend
-from alignzoo.geometry.vocabulary import AscentOptions
 from alignzoo.interfaces import StepLoss
 from alignzoo.plugin import GeometryCard, Paper, Verified
+from alignzoo_geometry.ascent import WeightMover, ascend
+from alignzoo_geometry.vocabulary import AscentOptions
 
 if TYPE_CHECKING:
     from alignzoo.interfaces import StepContext

@@ -29,13 +29,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from alignzoo.distributed.shards import beside, count, cut_like
-from alignzoo.geometry.ascent import Moved, WeightMover, ascend, lengthened
-from alignzoo.geometry.draws import drawn_from, kth_smallest
 from alignzoo.geometry.perturb import widest
-from alignzoo.geometry.vocabulary import ClimbOptions
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import GeometryCard, Options, Paper, Verified
+from alignzoo_geometry.ascent import Moved, WeightMover, ascend, lengthened
+from alignzoo_geometry.draws import drawn_from, kth_smallest
+from alignzoo_geometry.vocabulary import ClimbOptions
 
 if TYPE_CHECKING:
     from alignzoo.interfaces import StepContext

@@ -28,13 +28,13 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from alignzoo.distributed.shards import local
-from alignzoo.geometry.ascent import Moved, WeightMover, ascend, lengthened
-from alignzoo.geometry.draws import kth_smallest
 from alignzoo.geometry.perturb import norm, total
-from alignzoo.geometry.vocabulary import AscentOptions
 from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import GeometryCard, Paper, Verified
+from alignzoo_geometry.ascent import Moved, WeightMover, ascend, lengthened
+from alignzoo_geometry.draws import kth_smallest
+from alignzoo_geometry.vocabulary import AscentOptions
 
 if TYPE_CHECKING:
     from alignzoo.interfaces import StepContext

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on the chosen responses of pairs, the best of ranked lists, and desirable unpaired responses.
+"""Supervised fine-tuning on demonstrations, chosen responses of pairs, the best of ranked lists, desirable responses.
 
     ℓ = −log π(y|x)
 

@@ -3,7 +3,7 @@
     s(x, y) = sign · score
 
 In pairs these are the columns ``chosen_score`` and ``rejected_score`` (or ``score_chosen`` and ``score_rejected``), in
-unpaired rows ``score``, in ranked rows the list ``scores``; the unit is the data's.
+unpaired rows and demonstrations ``score``, in ranked rows the list ``scores``; the unit is the data's.
 """
 
 from __future__ import annotations

@@ -27,11 +27,11 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from alignzoo_geometry.ascent import in_parts, warn_if_never
+from alignzoo_geometry.vocabulary import GapShare, Scope, refuse_idle_lengths
 from pydantic import Field, field_validator, model_validator
 
-from alignzoo.geometry.ascent import in_parts, warn_if_never
 from alignzoo.geometry.perturb import cosine, norm
-from alignzoo.geometry.vocabulary import GapShare, Scope, refuse_idle_lengths
 from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Need, Options, Paper, Verified

@@ -109,7 +109,7 @@ def test_a_file_or_distribution_without_methods_is_an_error(az_here: Az, tmp_pat
     for words, said in (
         (["nothing_here.py"], "provides nothing to check"),
         (["nothing_here.py", "dpo"], "provides nothing to check"),
-        (["no_loss.py", "--kind", "geometry"], "brings no geometry to check"),
+        (["no_loss.py", "--kind", "geometry"], "provides no geometry to check"),
     ):
         ended = az_here("check", *(str(tmp_path / word) if word.endswith(".py") else word for word in words))
         assert ended.returncode == 2

@@ -14,6 +14,7 @@ from alignzoo.data.fields import desirable
 from alignzoo.data.formats import choose_layout, layouts
 from alignzoo.data.rows import (
     ROW_TYPES,
+    DemonstrationRow,
     Drop,
     FieldError,
     PreferenceRow,
@@ -55,6 +56,9 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "unpaired-conversational": {"prompt": [user("P?")], "completion": [assistant("c")], "label": True},
     "ranked": {"prompt": "P?", "responses": ["a", "b", "c"]},
     "ranked-conversational": {"prompt": [user("P?")], "responses": [[assistant("a")], [assistant("b")]]},
+    "prompt-completion": {"prompt": "P?", "completion": "c"},
+    "prompt-completion-conversational": {"prompt": [user("P?")], "completion": [assistant("c")]},
+    "messages": {"messages": [user("P?"), assistant("c")]},
 }
 CANONICAL: dict[str, SourceRow] = {
     "explicit": PreferenceRow("P?", "c", "r"),
@@ -75,6 +79,9 @@ CANONICAL: dict[str, SourceRow] = {
     "unpaired-conversational": UnpairedRow([user("P?")], [assistant("c")], True),
     "ranked": RankedRow("P?", ["a", "b", "c"]),
     "ranked-conversational": RankedRow([user("P?")], [[assistant("a")], [assistant("b")]]),
+    "prompt-completion": DemonstrationRow("P?", "c"),
+    "prompt-completion-conversational": DemonstrationRow([user("P?")], [assistant("c")]),
+    "messages": DemonstrationRow([user("P?")], [assistant("c")]),
 }
 
 
@@ -163,6 +170,12 @@ def test_prompts_without_pairs_have_no_layout() -> None:
         ("ranked", {"ranks": [1, 2, 1]}, "tied-responses"),
         ("ranked", {"scores": [0.5, 2, 2.0]}, "tied-responses"),
         ("ranked-conversational", {"responses": [[assistant("a")], [user("b")]]}, "reply-not-by-assistant"),
+        ("prompt-completion", {"completion": ""}, "empty-response"),
+        ("prompt-completion-conversational", {"completion": [assistant("c"), user("d")]}, "several-turns-in-reply"),
+        ("messages", {"messages": []}, "empty-response"),
+        ("messages", {"messages": [assistant("c")]}, "empty-prompt"),
+        ("messages", {"messages": [user("P?")]}, "reply-not-by-assistant"),
+        ("messages", {"messages": [user("P?"), assistant("c"), user("d")]}, "reply-not-by-assistant"),
     ],
 )
 def test_unusable_rows_are_dropped_by_reason(name: str, changes: dict[str, Any], reason: str) -> None:
@@ -198,6 +211,9 @@ def test_unusable_rows_are_dropped_by_reason(name: str, changes: dict[str, Any],
         ("ranked", {"safe": [True, False]}, "safe"),
         ("ranked", {"safe": [True, False, 1]}, "safe[2]"),
         ("ranked-conversational", {"responses": [[assistant("a")], ["b"]]}, "responses[1][0]"),
+        ("prompt-completion", {"completion": None}, "completion"),
+        ("messages", {"messages": [user("P?"), {"role": "assistant"}]}, "messages[1].content"),
+        ("messages", {"messages": "P?"}, "messages"),
     ],
 )
 def test_malformed_rows_name_the_field(name: str, changes: dict[str, Any], field: str) -> None:

@@ -166,7 +166,7 @@ def test_prompts_of_the_held_out_data_are_not_trained_on(tokenizer: Any, tmp_pat
     parts = load(tokenizer, notes, data=data, eval_data=other, eval_pairs=6, probe_share=0)
     assert (len(parts.train), len(parts.held_out)) == (30, 6)
     assert any("left out 10 training pairs whose prompts are also in the held-out pairs" in text for text in notes.said)
-    assert any("held-out pairs: 6 of 20" in text for text in notes.said)
+    assert any("held-out pairs: using 6 of 20" in text for text in notes.said)
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> str:

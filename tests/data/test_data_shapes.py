@@ -21,10 +21,10 @@ from alignzoo.data.parts import Parts, Scores, load_parts
 from alignzoo.data.prepare import prepare
 from alignzoo.data.probe_rows import SAFE, UNKNOWN, UNSAFE, safety_labels
 from alignzoo.data.rows import PreferenceRow
-from alignzoo.data.shapes import SHAPES, label_of, readable
+from alignzoo.data.shapes import NOUNS, SHAPES, label_of, readable
 from alignzoo.data.sources import load_rows
 from alignzoo.data.summary import DataSummary
-from alignzoo.errors import DataError
+from alignzoo.errors import DataError, IncompatibleError
 from alignzoo.plan.settings import Settings
 
 
@@ -34,6 +34,8 @@ def source(shape: str, count: int = 60) -> list[dict[str, Any]]:
         return [{**row, "prompt": prompt} for row, prompt in zip(explicit(count), prompts, strict=True)]
     if shape == "unpaired":
         return [{"prompt": p, "completion": f" Far {n}.", "label": n % 3 > 0} for n, p in enumerate(prompts)]
+    if shape == "demonstrations":
+        return [{"prompt": p, "completion": f" Far {n}."} for n, p in enumerate(prompts)]
     return [
         {
             "prompt": p,
@@ -135,7 +137,7 @@ def test_hh_rlhf_as_unpaired_rows_has_the_tokens_of_its_pairs(chatml: Any) -> No
     assert one.dataset["label"][:] == [label_of("pairs", rank) for _ in two.dataset for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ["pairs", "unpaired", "ranked"])
 def test_parts_share_no_prompt_and_noise_flips_training_rows_only(shape: str, gpt2: Any, tmp_path: Path) -> None:
     data = write(tmp_path / "a.jsonl", source(shape))
     clean, noisy = (load(gpt2, data, label_noise=rate, probe_share=0.3) for rate in (0, 0.5))
@@ -178,10 +180,13 @@ def test_a_loss_is_refused_what_it_cannot_read(reads: Any, shape: Any, gpt2: Any
     if shape in TABLE[reads]:
         assert load(gpt2, data, needs, {"some-loss": reads}).shape == shape
         return
-    with pytest.raises(DataError, match=f"a.jsonl: --loss some-loss cannot train on {shape} rows") as error:
+    with pytest.raises(IncompatibleError, match=f"a.jsonl: --loss some-loss cannot train on {NOUNS[shape]} ") as error:
         load(gpt2, data, needs, {"some-loss": reads})
-    assert "or use " in str(error.value.hint)
-    assert shape not in str(error.value.hint).split("or use")[1]
+    readers, others = str(error.value.hint).split(", or use ")
+    assert {"unpaired": "(kto, sft)", "ranked": "(dpo, ipo, pl-dpo, sft, simpo)", "demonstrations": "(sft)"}[
+        shape
+    ] in readers
+    assert shape not in others
 
 
 def test_responses_without_their_labels_are_read_from_any_shape() -> None:

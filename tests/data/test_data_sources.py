@@ -194,9 +194,15 @@ def test_hub_id_without_a_network_is_a_data_error(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    for switch in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.delenv(switch, raising=False)
     with pytest.raises(DataError, match="org/nothing-here: cannot be loaded from the Hugging Face hub") as error:
         load_rows("org/nothing-here")
-    assert "network" in (error.value.hint or "")
+    assert "check the network" in (error.value.hint or "")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(DataError, match="org/nothing-here: cannot be loaded from the Hugging Face hub") as error:
+        load_rows("org/nothing-here")
+    assert "HF_HUB_OFFLINE is set" in (error.value.hint or "")
 
 
 def test_hub_part_is_a_configuration_or_else_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:

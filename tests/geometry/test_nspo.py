@@ -322,7 +322,7 @@ def test_maps_that_do_not_train_are_refused() -> None:
     model = tiny_model()
     for projection in find_projections(model, "mlp"):
         projection.weight.requires_grad_(False)
-    with pytest.raises(UsageError, match="none of the maps mlp trains"):
+    with pytest.raises(UsageError, match="none of the maps mlp is trained"):
         constrained(model)
     constrained(model, projections="o_proj")
 

@@ -214,7 +214,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     with pytest.raises(AlignzooError, match="no probe in"):
         Probe.load(tmp_path / "nowhere", hidden=12)
     fit_probe(planted(100, seed=0), planted(50, seed=1), {}).save(tmp_path)
-    with pytest.raises(ModelError, match="hidden size 12, the model has 64"):
+    with pytest.raises(ModelError, match="has hidden size 12, but the model has 64"):
         Probe.load(tmp_path, hidden=64)
     file = tmp_path / "probe.safetensors"
     file.write_bytes(file.read_bytes()[:-20])

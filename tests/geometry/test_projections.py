@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from alignzoo_geometry.ascent import named_by
 from heard import Heard
 
 from alignzoo import load_method
 from alignzoo.errors import ModelError, UsageError
-from alignzoo.geometry.ascent import named_by
 from alignzoo.geometry.projections import find_down_projections, find_projections, linear_maps, out_of_reach
 from alignzoo.geometry.subspace import neuron_cosines, select_neurons
 from alignzoo.step.setup import SetupContext

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_geometry import draws
+from alignzoo_geometry.ascent import lengthened
+from alignzoo_geometry.draws import kth_smallest
 from heard import Heard
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,11 +17,9 @@ from toy import Quadratic, Toy, flat
 
 from alignzoo import list_methods, load_method
 from alignzoo.errors import UsageError
-from alignzoo.geometry import ascent
-from alignzoo.geometry.ascent import lengthened
-from alignzoo.geometry.draws import kth_smallest
 from alignzoo.geometry.perturb import norm
 from alignzoo.interfaces import StepLoss
+from alignzoo.plugin import Card
 from alignzoo.step.setup import SetupContext
 from alignzoo.testing.tiny import tiny_model
 
@@ -130,8 +131,8 @@ def test_radius_gap_has_nowhere_to_go_from_a_loss_of_0_or_a_flat_one() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "complaint"),
     [
-        ("sam", {"radius": "gap", "rho": 0.1}, "rho does nothing with radius gap"),
-        ("looksam", {"radius": "gap", "rho": 0.1}, "rho does nothing with radius gap"),
+        ("sam", {"radius": "gap", "rho": 0.1}, "rho has no effect with radius gap"),
+        ("looksam", {"radius": "gap", "rho": 0.1}, "rho has no effect with radius gap"),
         ("sam", {"gap_share": 0.1}, "gap_share has no effect with radius normalized"),
         ("gsam", {"radius": "gap", "gap_share": 0}, "greater than 0"),
         ("random", {"radius": "gap"}, "radius"),
@@ -288,7 +289,7 @@ def test_a_quantile_of_many_numbers_is_estimated_on_some(monkeypatch: pytest.Mon
     count = sum(part.numel() for part in parts)
     exact = kth_smallest(parts, int(0.9 * count), draw)
     close(exact, torch.quantile(flat(parts), 0.9), rtol=0, atol=1e-4)
-    monkeypatch.setattr(ascent, "EXACT_UP_TO", 5000)
+    monkeypatch.setattr(draws, "EXACT_UP_TO", 5000)
     close(kth_smallest(parts, int(0.9 * count), draw), exact, rtol=0, atol=0.02)
 
 
@@ -505,7 +506,11 @@ def test_where_the_gradient_is_zero_the_step_is_plain(name: str) -> None:
         toy.step += 1
 
 
-MOVERS = [card.name for card in list_methods("geometry") if {"norm", "select"} <= card.options.model_fields.keys()]
+MOVERS = [
+    card.name
+    for card in list_methods("geometry")
+    if isinstance(card, Card) and {"norm", "select"} <= card.options.model_fields.keys()
+]
 
 
 @pytest.mark.parametrize("name", [*MOVERS, "rwp"])

@@ -13,8 +13,9 @@ from alignzoo.cli.flags import method_options
 from alignzoo.contract.card import Card, Composition, Options
 from alignzoo.contract.geometry import GeometryCard, GeometryController
 from alignzoo.contract.kinds import KINDS, Kind
-from alignzoo.contract.loss import LossCard
+from alignzoo.contract.loss import LossCard, PreferenceLoss
 from alignzoo.contract.method import Method
+from alignzoo.contract.robust import RobustWrapper
 from alignzoo.errors import AlignzooError, BrokenPluginError
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.planfile import plan_to_dict, read_plan, write_plan
@@ -78,6 +79,49 @@ def test_a_controller_that_changes_values_is_broken_and_told_what_to_become() ->
     with pytest.raises(BrokenPluginError, match=r"has `per_pair` of plugin API 1") as error:
         instantiate(card, Options())
     assert "write a robust wrapper, and a Composition of kind geometry" in str(error.value.hint)
+
+
+class NoBatch(PreferenceLoss):
+    def metrics(self) -> Any:
+        return {}
+
+
+class Flexible(PreferenceLoss):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def metrics(self, responses: Any, more: int = 3) -> Any: ...
+
+    @staticmethod
+    def rewards(batch: Any) -> Any: ...
+
+
+class TooMuch(RobustWrapper):
+    def per_pair(self, loss: Any, pairs: Any, weight: float) -> Any: ...
+
+
+class NotAMethod(PreferenceLoss):
+    metrics = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "message"),
+    [
+        ("loss", NoBatch, r"'mine': metrics\(\) cannot be called as metrics\(batch\) \(.*test_kinds\.py:\d+"),
+        ("robust", TooMuch, r"per_pair\(loss, pairs, weight\) cannot be called as per_pair\(loss, pairs\)"),
+        ("loss", NotAMethod, r"`metrics` is a NoneType, expected metrics\(batch\)"),
+    ],
+)
+def test_methods_with_other_arguments_are_refused_before_they_are_called(kind: str, target: type, message: str) -> None:
+    card = Card(kind=kind, name="mine", **{**FACTS, "target": f"{__name__}:{target.__name__}"})
+    with pytest.raises(BrokenPluginError, match=message) as error:
+        instantiate(card, Options())
+    assert error.value.exit_code == 4
+    assert KINDS[kind].base.__name__ in str(error.value.hint)
+
+
+def test_arguments_may_be_named_otherwise_and_more_be_optional() -> None:
+    card = Card(kind="loss", name="mine", **{**FACTS, "target": f"{__name__}:Flexible"})
+    assert isinstance(instantiate(card, Options()), Flexible)
 
 
 class Weighed(Options):

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from alignzoo.contract.card import Card
-from alignzoo.errors import AlignzooError
+from alignzoo.contract.card import Card, Composition
+from alignzoo.errors import AlignzooError, UsageError
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.planfile import plan_to_dict, read_plan, write_plan
 from alignzoo.plan.recipe import Layer, flatten, read_recipe
@@ -28,6 +28,7 @@ def known() -> Registry:
         Card(kind="loss", name="unpaired", reads="responses", **FACTS),
         Card(kind="loss", name="one-sided", swaps=False, **FACTS),
         Card(kind="robust", name="of-pairs", around=frozenset({"pairs"}), **FACTS),
+        Composition(name="safe", summary="s", parts={"loss": ("one-sided",), "robust": ("of-pairs",)}),
         Card(kind="robust", name="flips", needs=frozenset({"swap"}), **FACTS),
     ]
     return Registry([*registry().plugins, Plugin("theirs", "1", "theirs", "theirs", methods)])
@@ -100,6 +101,57 @@ def test_wrappers_look_at_the_first_loss_alone() -> None:
         refusal({**OWN, "loss": ["one-sided", "dpo"], "robust": ["flips"]}).message
     )
     assert plan({**OWN, "loss": ["dpo", "one-sided"], "robust": ["flips"]})
+
+
+@pytest.mark.parametrize("losses", [["ipo", "drdpo"], ["drdpo", "ipo"]])
+def test_the_loss_that_a_composition_wraps_is_the_first(losses: list[str]) -> None:
+    found = plan({**OWN, "loss": losses, "loss.drdpo.weight": 2})
+    assert found.objective() == "2 · (dpo under drdpo) + ipo"
+    moved = "dpo goes first: what drdpo names with it applies to the first loss"
+    assert (moved in found.notes) == (losses[0] == "ipo")
+
+
+def test_wrappers_of_two_losses_are_refused() -> None:
+    two = refusal({**OWN, "loss": ["drdpo", "safe"]})
+    assert "--loss drdpo (--loss dpo --robust drdpo) and --loss safe" in two.message
+    assert (two.exit_code, two.hint) == (3, "keep one of them, and name only the loss of the other")
+    late = refusal({**OWN, "loss": ["ipo", "drdpo"], "robust": ["of-pairs"]})
+    assert "--robust of-pairs is named beside ipo, the first loss" in late.message
+    assert "put --loss drdpo before --loss ipo" in str(late.hint)
+    assert plan({**OWN, "loss": ["drdpo", "ipo"], "robust": ["of-pairs"]}).objective() == (
+        "dpo under drdpo under of-pairs + ipo"
+    )
+
+
+def test_names_joined_by_commas_and_mappings_show_the_list() -> None:
+    assert refusal({**OWN, "loss": ["dpo,ipo"]}).hint == "repeat the flag: --loss dpo --loss ipo"
+    found = resolve([Layer("recipe:x", {**OWN, "loss": "dpo, ipo"})], methods=known())
+    assert isinstance(found, list)
+    assert found[0].hint == "write a list: `loss: [dpo, ipo]`"
+    for content, form in (
+        ({"dpo": {"beta": 0.3}, "ipo": {"weight": 0.1}}, "[{name: dpo, beta: 0.3}, {name: ipo, weight: 0.1}]"),
+        ({"dpo": 1, "ipo": 0.1}, "[{name: dpo, weight: 1}, {name: ipo, weight: 0.1}]"),
+        ({"dpo": None}, "[{name: dpo}]"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            flatten({"loss": content}, "here")
+        assert caught.value.hint == f"write `loss: {form}`"
+    with pytest.raises(UsageError, match="must be a name or a mapping"):
+        flatten({"loss": {"beta": 0.3}}, "here")
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("loss.ipo.tau", "add --loss ipo"),
+        ("loss.ipo.weight", "add --loss ipo"),
+        ("loss.dpoo.beta", "did you mean --loss.dpo.beta?"),
+        ("loss.zzz.beta", "`alignzoo ls loss` lists the names"),
+    ],
+)
+def test_options_of_a_loss_that_is_not_in_the_run(key: str, hint: str) -> None:
+    found = refusal({**OWN, "loss": "dpo", key: 1})
+    assert (found.message, found.hint) == (f"--{key}: no loss {key.split('.')[1]!r} in this run", hint)
 
 
 def test_a_plan_with_a_mixture_is_read_back_and_is_a_recipe(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from heard import Heard
 from alignzoo.base.cache import cache_root
 from alignzoo.contract.scoring import Response, RewardContext
 from alignzoo.data.parts import Parts, Scores, load_parts
-from alignzoo.data.shapes import SHAPES
 from alignzoo.errors import MethodError
 from alignzoo.model.load import load_tokenizer
 from alignzoo.model.source import find_model
@@ -48,6 +47,7 @@ class Length(Reward):
 def alignzoo_methods():
     return [Card(kind="reward", name="length", target=f"{{__name__}}:Length", summary="s", formula="f")]
 """
+FLIPPABLE = ("pairs", "unpaired", "ranked")
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 
@@ -115,7 +115,7 @@ def expected(parts: Parts, part: str, value: Callable[[int, str], float]) -> lis
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.4, 1.0])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", FLIPPABLE)
 def test_scores_stand_at_their_responses(shape: str, noise: float, parts: Any, asked: Any) -> None:
     given = parts(rows_of(shape), label_noise=noise)
     assert (given.shape, bool(given.flipped)) == (shape, noise > 0)
@@ -128,7 +128,7 @@ def test_scores_stand_at_their_responses(shape: str, noise: float, parts: Any, a
     assert len(asked()) == len({tuple(line) for line in asked()}) == responses
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", FLIPPABLE)
 def test_other_noise_asks_nothing_again(shape: str, parts: Any, asked: Any) -> None:
     score(parts(rows_of(shape)))
     once = len(asked())
@@ -137,7 +137,7 @@ def test_other_noise_asks_nothing_again(shape: str, parts: Any, asked: Any) -> N
         assert len(asked()) == once
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", FLIPPABLE)
 def test_the_columns_of_any_shape_are_scores(shape: str, parts: Any) -> None:
     rows = rows_of(shape)
     given = parts(rows, label_noise=0.5)
@@ -158,7 +158,7 @@ def test_the_columns_of_any_shape_are_scores(shape: str, parts: Any) -> None:
 
 def test_how_far_the_scores_agree_is_said_where_there_is_an_order(parts: Any, asked: Any) -> None:
     said = {}
-    for shape in SHAPES:
+    for shape in FLIPPABLE:
         heard = Heard()
         score(parts(rows_of(shape), eval_share=0.0, label_noise=0.5), report=heard)
         [said[shape]] = [note for note in heard.notes if note.startswith("reward ")]
@@ -170,6 +170,16 @@ def test_how_far_the_scores_agree_is_said_where_there_is_an_order(parts: Any, as
     pairs = [(a, b) for order in orders for i, a in enumerate(order) for b in order[i + 1 :]]
     share = sum(a > b for a, b in pairs) / len(pairs)
     assert said["ranked"].endswith(f"; the data's better response scores higher in pairs: {share:.1%}")
+
+
+def test_demonstrations_are_scored_without_a_word_on_their_order(parts: Any, asked: Any) -> None:
+    rows = [{name: row[name] for name in ("prompt", "completion", "score")} for row in rows_of("unpaired")]
+    given, heard = parts(rows, eval_share=0.0), Heard()
+    assert given.shape == "demonstrations"
+    lengths = score(given, report=heard).scores["train"]
+    assert lengths.of(range(40)) == expected(given, "train", lambda row, text: len(text))
+    assert "reward length: 40 training demonstrations scored" in heard.notes
+    assert score(given, "column").scores["train"].of(range(40)) == [[float(row["score"])] for row in rows]
 
 
 def test_scores_that_an_interrupted_run_kept_are_not_asked_for(

@@ -222,7 +222,7 @@ def test_an_empty_folder_is_filled(new: Any, tmp_path: Path) -> None:
     [
         (["los", "mine"], "unknown kind 'los'", "did you mean loss?"),
         (["sampler", "mine"], "unknown kind 'sampler'", "loss, aggregation, robust"),
-        (["loss", "My_Loss"], "'My_Loss' cannot be a method's name", "for example my-loss"),
+        (["loss", "My_Loss"], "'My_Loss' is not a valid method name", "for example my-loss"),
         (["loss", "-mine"], "", ""),
         (["loss", "ü"], "is not a valid method name", "for example my-method"),
         (["loss", "a" * 41], "too long", ""),

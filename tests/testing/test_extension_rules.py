@@ -35,13 +35,13 @@ def test_alignzoo_keeps_its_own_rules() -> None:
 @pytest.mark.parametrize(
     ("kind", "old", "new", "said"),
     [
-        ("model", f"return {FOLDER}", "return 3", "gave 3, expected a folder"),
+        ("model", f"return {FOLDER}", "return 3", "returned 3, expected a folder"),
         ("model", f"return {FOLDER}", "return './absent-model'", "./absent-model: no such folder"),
         ("model", "def place():", "def place(where):", "expected a function without arguments"),
         ("data", "(0, 24)", "(0, 0)", "its train split has no rows"),
         ("data", "(24, 30)", "(24, 24)", "its validation split has no rows"),
         ("data", "class Towers(DataSource)", "class Towers", "expected a subclass of DataSource"),
-        ("data", "yield {", "yield 3 if n == 5 else {", "a row of its train split is a int"),
+        ("data", "yield {", "yield 3 if n == 5 else {", "a row of its train split has type int"),
         ("data", '{"prompt": f"How far is tower {n}?"', '{"prompt": f"{id(object)} {next(C)}"', "at the second call"),
         ("data", '"chosen": f', '"best": f', "no known preference layout"),
         ("data", 'evaluator="size"', 'evaluator="sise"', "unknown evaluator"),

@@ -136,7 +136,7 @@ def test_a_full_disk_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(checkpoints.torch, "save", full)
     with pytest.raises(AlignzooError, match="could not save the checkpoint of step 2") as failure:
         save_checkpoint(tmp_path, state(2), keep=1)
-    assert f"continue from step 1 with: alignzoo run --resume {tmp_path}" in str(failure.value)
+    assert f"free some space and resume from step 1 with: alignzoo run --resume {tmp_path}" in str(failure.value)
     assert whole_checkpoints(tmp_path)[-1] == good
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
 

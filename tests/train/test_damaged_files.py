@@ -14,7 +14,6 @@ from heard import Heard
 from mutations import damaged
 
 from alignzoo.contract.result import RunResult
-from alignzoo.data.parts import Scores
 from alignzoo.errors import AlignzooError
 from alignzoo.geometry.projections import Projection
 from alignzoo.geometry.subspace import SavedSelection, save_selection
@@ -140,13 +139,12 @@ def reference(folder: Path) -> Subject:
 
 
 def reward_scores(folder: Path) -> Subject:
-    pairs = Scores(torch.linspace(-1, 1, 9, dtype=torch.float64), torch.zeros(9, dtype=torch.float64))
-    scores.keep("key", pairs, Heard())
+    scores.keep("key", torch.linspace(-1, 1, 9, dtype=torch.float64), Heard())
     [file] = folder.rglob("key.safetensors")
 
     def read(heard: Heard) -> Any:
         found = scores.kept("key", 9, heard)
-        return None if found is None else plain([found.chosen, found.rejected])
+        return None if found is None else plain([found])
 
     return Subject([file], read)
 

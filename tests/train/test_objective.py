@@ -275,11 +275,11 @@ def test_a_method_that_fails_is_named() -> None:
 @pytest.mark.parametrize(
     ("give", "words"),
     [
-        (lambda values: None, "gave None for 4 pairs; a loss returns one value per pair"),
+        (lambda values: None, "returned None for 4 pairs; a loss returns one value per pair"),
         (lambda values: values.tolist(), "returned a list for 4 pairs"),
-        (lambda values: values.detach(), "gave values without a gradient"),
-        (lambda values: (values > 0).long(), "gave dtype int64 for 4 pairs"),
-        (lambda values: values[:1], r"gave shape \(1,\) for 4 pairs"),
+        (lambda values: values.detach(), "returned values without a gradient"),
+        (lambda values: (values > 0).long(), "returned dtype int64 for 4 pairs"),
+        (lambda values: values[:1], r"returned shape \(1,\) for 4 pairs"),
         (lambda values: misspelt, "failed on 4 pairs: NameError: name 'misspelt' is not defined"),  # type: ignore[name-defined]  # noqa: F821
     ],
 )
@@ -296,11 +296,11 @@ def test_what_a_loss_gives_wrong_is_said_of_the_loss(give: Callable[..., Any], w
 @pytest.mark.parametrize(
     ("name", "give", "words"),
     [
-        ("objective", lambda losses: None, r"gave None; objective\(\) returns a scalar"),
-        ("objective", lambda losses: losses, r"gave shape \(4,\); objective\(\) returns a scalar"),
-        ("objective", lambda losses: losses.mean().detach(), "gave values without a gradient"),
+        ("objective", lambda losses: None, r"returned None; objective\(\) returns a scalar"),
+        ("objective", lambda losses: losses, r"returned shape \(4,\); objective\(\) returns a scalar"),
+        ("objective", lambda losses: losses.mean().detach(), "returned values without a gradient"),
         ("objective", lambda losses: 1 // 0, r"failed in objective\(\) on 4 pairs: ZeroDivisionError"),
-        ("weights", lambda losses: losses.mean(), r"gave shape \(\); weights\(\) returns one per pair"),
+        ("weights", lambda losses: losses.mean(), r"returned shape \(\); weights\(\) returns one per pair"),
     ],
 )
 def test_what_a_wrapper_gives_wrong_is_said_of_it(name: str, give: Callable[..., Any], words: str) -> None:

@@ -229,7 +229,8 @@ def test_an_aggregation_that_reduces_is_named() -> None:
             return logps.mean()
 
     lame = Objective([Term(load_method("loss", "dpo"), aggregation=Aggregating("lame", Lame(Options())))])
-    with pytest.raises(MethodError, match=r"^Lame returned shape \(\); an aggregation returns one log-prob a response"):
+    words = r"^Lame returned shape \(\); an aggregation returns one log-prob per response"
+    with pytest.raises(MethodError, match=words):
         lame.value(golden_responses())
 
 
@@ -266,10 +267,10 @@ def test_running_statistics_without_coupling_take_no_extra_forward_and_move_afte
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (None, "gave None"),
+        (None, "returned None"),
         ({"a": "b"}, "returned a str as 'a'"),
-        ({3: 1.0}, "returned a int as a name"),
-        ({"a": torch.zeros(2)}, r"gave shape \(2,\) as 'a'"),
+        ({3: 1.0}, "returned an int as a name"),
+        ({"a": torch.zeros(2)}, r"returned shape \(2,\) as 'a'"),
     ],
 )
 def test_metrics_that_are_none_are_said_of_the_method(given: Any, words: str) -> None:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from alignzoo.distributed.shards import Rows, cut_like, like, local
 from alignzoo.lazy import torch
-
-if TYPE_CHECKING:
-    pass
-
 
 EXACT_UP_TO = 2**24
 """Up to this many values :func:`kth_smallest` is exact; beyond that, it uses a sample of this size."""

@@ -36,9 +36,9 @@ GapShare = Annotated[
 def refuse_idle_lengths(radius: str, given: set[str]) -> None:
     """Raise ValueError if ``rho`` or ``gap_share`` was set but has no effect."""
     if radius == "gap" and "rho" in given:
-        raise ValueError("rho does nothing with radius gap; set gap_share, or radius normalized")
+        raise ValueError("rho has no effect with radius gap; set gap_share, or radius normalized")
     if radius != "gap" and "gap_share" in given:
-        raise ValueError(f"gap_share does nothing with radius {radius}; set radius gap")
+        raise ValueError(f"gap_share has no effect with radius {radius}; set radius gap")
 
 
 class PerturbationOptions(Options):

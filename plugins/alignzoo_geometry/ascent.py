@@ -16,14 +16,14 @@ from alignzoo.distributed.shards import like, local, sums
 from alignzoo.errors import UsageError
 from alignzoo.geometry.outputs import Axes, squares_by_output
 from alignzoo.geometry.perturb import Scaled, cosine, dot, norm
-from alignzoo.geometry.vocabulary import (
+from alignzoo.lazy import torch
+from alignzoo_geometry.vocabulary import (
     EVERYTHING,
     AscentOptions,
     GapOptions,
     Over,
     PerturbationOptions,
 )
-from alignzoo.lazy import torch
 
 if TYPE_CHECKING:
     from alignzoo.contract.geometry import StepLoss
