@@ -41,7 +41,7 @@ def test_mistakes_with_files_are_named(az: Az, tmp_path: Path) -> None:
     assert "SyntaxError" in listed.stdout
     asked = az("run", "--plugin", str(tmp_path / "typo.py"), "--loss", "whatever", "--dry-run")
     assert asked.returncode == 4
-    assert f"repair {tmp_path / 'typo.py'}" in asked.stderr
+    assert f"fix {tmp_path / 'typo.py'}" in asked.stderr
     assert "Traceback" not in asked.stderr
     beside = az("run", "--plugin", str(tmp_path / "typo.py"), "--loss", "dpo", "--dry-run")
     assert beside.returncode == 4

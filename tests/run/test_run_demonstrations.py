@@ -13,7 +13,7 @@ from run_helpers import MakeModel, RunFolder, Train, plain_rows, same, write_row
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignzoo.data.prepare import prepare
-from alignzoo.errors import DataError
+from alignzoo.errors import IncompatibleError
 
 ROWS = 24
 
@@ -74,9 +74,9 @@ def test_losses_that_compare_responses_are_refused_before_any_weight_loads(
 
     monkeypatch.setattr(inputs, "load_policy", None)
     for loss in ("dpo", "kto"):
-        with pytest.raises(DataError, match=f"--loss {loss} cannot train on demonstrations"):
+        with pytest.raises(IncompatibleError, match=f"--loss {loss} cannot train on demonstrations"):
             fine_tune(text(), "text", loss=loss)
-    with pytest.raises(DataError, match="cannot train on demonstrations"):
+    with pytest.raises(IncompatibleError, match="cannot train on demonstrations"):
         fine_tune(text(), "text", loss=["sft", "dpo"])
 
 

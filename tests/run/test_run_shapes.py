@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from run_helpers import MakeModel, RunFolder, Train, plain_rows, same, write_rows
 
-from alignzoo.errors import DataError
+from alignzoo.errors import IncompatibleError
 from alignzoo.plugin import plugins_from
 from alignzoo.report import Reporter
 from alignzoo.runs.execute import resume
@@ -178,5 +178,5 @@ def test_data_of_a_shape_that_the_loss_cannot_read_is_refused_before_any_weight(
     from alignzoo.session import inputs
 
     monkeypatch.setattr(inputs, "load_policy", None)
-    with pytest.raises(DataError, match="dpo"):
+    with pytest.raises(IncompatibleError, match="dpo"):
         train(loss="dpo", data=data["unpaired"])
