@@ -21,6 +21,7 @@ demo: install
 test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	$(BIN)/pytest -n $(WORKERS) -m "not slow"
 
@@ -34,4 +35,4 @@ site: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
-	rm -rf $(VENV) dist build runs site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) dist build runs site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -8,20 +8,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from alignzoo.version import __version__
 
 if TYPE_CHECKING:
+    from alignzoo.contract.pairs import PairBatch as PairBatch
+    from alignzoo.contract.result import RunResult as RunResult
     from alignzoo.errors import AlignzooError as AlignzooError
-    from alignzoo.pairs import PairBatch as PairBatch
     from alignzoo.plugin.build import load_method as load_method
     from alignzoo.plugin.registry import list_methods as list_methods
-    from alignzoo.runs.execute import RunResult as RunResult
     from alignzoo.runs.execute import run as run
 
 _PUBLIC = {
     "AlignzooError": "alignzoo.errors",
     "PairBatch": "alignzoo.pairs",
-    "RunResult": "alignzoo.runs.execute",
+    "RunResult": "alignzoo.contract.result",
     "list_methods": "alignzoo.plugin.registry",
     "load_method": "alignzoo.plugin.build",
     "run": "alignzoo.runs.execute",

@@ -1,4 +1,4 @@
-"""``python -m alignzoo``, and ``accelerate launch -m alignzoo run ...`` for several devices."""
+"""``python -m alignzoo``; with several devices, ``accelerate launch -m alignzoo run ...``."""
 
 from alignzoo.cli.main import main
 

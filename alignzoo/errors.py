@@ -30,7 +30,7 @@ class DataError(AlignzooError):
 
 
 class ModelError(AlignzooError):
-    """A model, tokenizer or adapter that cannot be loaded or does not fit what was asked."""
+    """A model, tokenizer or adapter that cannot be loaded or does not match the request."""
 
 
 class MethodError(AlignzooError):
@@ -40,7 +40,7 @@ class MethodError(AlignzooError):
 
 
 class DamagedError(AlignzooError):
-    """A file of alignzoo's own that is not what was written.
+    """A file written by alignzoo whose content has changed or cannot be read.
 
     Attributes:
         path: the file.
@@ -58,12 +58,12 @@ class NonFiniteLossError(AlignzooError):
 
 
 class Escape(Exception):
-    """A stranger's code raised what is no ``Exception``: ``SystemExit``, a cancellation, a panic of an extension."""
+    """Third-party code raised something other than an ``Exception``: ``SystemExit``, a cancellation, a panic."""
 
 
 @contextmanager
 def contained() -> Iterator[None]:
-    """Around a stranger's code: whatever comes out of it is an ``Exception``, Ctrl-C excepted."""
+    """Wrap third-party code: whatever it raises becomes an ``Exception``, except Ctrl-C."""
     try:
         yield
     except (Exception, KeyboardInterrupt, GeneratorExit):
@@ -73,17 +73,17 @@ def contained() -> Iterator[None]:
 
 
 class UsageError(AlignzooError):
-    """A wrong call: unknown method or option, a value out of bounds, an output folder in use (exit code 2)."""
+    """A usage error: unknown method or option, a value out of bounds, an output folder in use (exit code 2)."""
 
     exit_code = 2
 
 
 class UnknownNameError(UsageError):
-    """A name that nobody brings."""
+    """A name that nothing provides."""
 
 
 class IncompatibleError(AlignzooError):
-    """Methods or settings that do not work together (exit code 3)."""
+    """Methods or settings that cannot be combined (exit code 3)."""
 
     exit_code = 3
 

@@ -1,7 +1,7 @@
 """``torch`` and ``F`` that import on first use.
 
-A method's file holds its card *and* its mathematics. Cards are read by ``ls``, ``--help`` and completion, which must
-not pay for importing torch (over a second); so method files write ``from alignzoo.lazy import F, torch``.
+A method's file contains its card *and* its mathematics. ``ls``, ``--help`` and completion read cards, and must not
+spend over a second on importing torch; so method files write ``from alignzoo.lazy import F, torch``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 
 class _LazyModule(ModuleType):
-    """Stands for a module and imports it when the first attribute is asked for."""
+    """A placeholder that imports its module on first attribute access."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

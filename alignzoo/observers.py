@@ -1,9 +1,9 @@
-"""Observers of a run: a plugin's code that is told what happens and cannot change or break it.
+"""Observers of a run: plugin code that is notified of what happens and cannot change or break the run.
 
-``alignzoo run --observe NAME`` asks for one. It lives in the first process only and is told in this order: ``on_start``
-once, ``on_evaluation`` before training, then ``on_step_end``, followed by ``on_evaluation`` and ``on_checkpoint`` where
-they fall, ``on_evaluation`` after training, ``on_end`` once. A run that fails before it starts tells nothing. An error
-in an observer is reported once, and it is switched off.
+``alignzoo run --observe NAME`` enables one. It lives in the first process only and is called in this order:
+``on_start`` once, ``on_evaluation`` before training, then ``on_step_end``, followed by ``on_evaluation`` and
+``on_checkpoint`` when they are due, ``on_evaluation`` after training, ``on_end`` once. A run that fails before it
+starts calls nothing. An error in an observer is reported once, and the observer is disabled.
 """
 
 from __future__ import annotations
@@ -15,36 +15,38 @@ import random
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignzoo.errors import contained
 from alignzoo.plugin.faults import describe_error
 from alignzoo.report import Reporter
-from alignzoo.runs.outcome import RunResult
+
+if TYPE_CHECKING:
+    from alignzoo.contract.result import RunResult
 
 
 class RunObserver:
-    """Override what you want to hear of. Every argument is a copy (an error is the error itself); nothing that is
-    returned is used, and the current folder, random states and torch's gradient mode come back as they were."""
+    """Override the events you are interested in. Every argument is a copy (except for errors); return values are
+    ignored, and the current folder, random states and torch's gradient mode are restored."""
 
     def on_start(self, folder: Path, plan: Mapping[str, Any], steps: int) -> None:
-        """Training is about to begin, or to go on: the run folder, ``plan.yaml`` as data, optimizer steps in all."""
+        """Training is about to start or resume: the run folder, ``plan.yaml`` as data, total optimizer steps."""
 
     def on_step_end(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Optimizer step ``step`` (from 1) is over: its line of ``metrics.jsonl``."""
 
     def on_evaluation(self, step: int, figures: Mapping[str, float]) -> None:
-        """The figures after ``step`` steps (0: before training): ``eval/...``, ``sandbox/...``."""
+        """The figures after ``step`` steps (0: before training): ``eval/...``, and those of the data's evaluator."""
 
     def on_checkpoint(self, step: int, folder: Path) -> None:
-        """The checkpoint of ``step`` is whole in ``folder``."""
+        """The checkpoint of ``step`` is complete in ``folder``."""
 
     def on_end(self, result: RunResult | None, error: BaseException | None) -> None:
         """The run is over: with a result, or with the error that stopped it (an interruption is one)."""
 
 
 class Observers:
-    """Tells all observers of a run; whatever comes out of one is caught.
+    """Notifies all observers of a run; whatever one raises is caught.
 
     Args:
         observers: name -> observer.
@@ -65,7 +67,7 @@ class Observers:
             try:
                 with contained(), _left_as_found():
                     getattr(observer, f"on_{event}")(*(_own(fact) for fact in facts))
-            except Exception as error:  # a stranger's code: anything can come out of it
+            except Exception as error:  # third-party code can raise anything
                 del self._active[name]
                 self._report.warn(
                     f"observer {name!r} failed in on_{event} and is switched off: {describe_error(error)}"
@@ -78,8 +80,8 @@ def _own(fact: Any) -> Any:
 
 @contextlib.contextmanager
 def _left_as_found() -> Iterator[None]:
-    """What an observer could change for everybody comes back: the folder, random states, torch's gradient mode. What it
-    prints goes to stderr, for stdout is for the run's own result."""
+    """Restore the global state that an observer could change: current folder, random states, torch's gradient mode. Its
+    output goes to stderr, since stdout is for the run's result."""
     import torch
 
     folder, draws, gradients = Path.cwd(), random.getstate(), torch.is_grad_enabled()

@@ -1,4 +1,4 @@
-"""What a run says while it works. The base class is silent (the Python API); the command line prints."""
+"""A run's messages and progress. The base class is silent (the Python API); the command line prints."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 
 class Progress:
-    """A running bar: :meth:`advance` after each unit, with figures to show beside it."""
+    """A progress bar: call :meth:`advance` after each unit, with values to show next to it."""
 
     def advance(self, **figures: str) -> None:
         """One unit done."""
 
 
 class Reporter:
-    """Receives what happens, in order. All text is for people; programs read the run folder."""
+    """Receives messages in order. All text is for people; programs read the run folder."""
 
     def note(self, text: str) -> None:
         """Something worth knowing."""

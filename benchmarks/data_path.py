@@ -56,7 +56,8 @@ def one_pass(file: str, model: str, workers: int | None, began: float) -> dict[s
     from alignzoo.data.collate import batch_columns, batches_of
     from alignzoo.data.parts import load_parts
     from alignzoo.data.stream import PairStream
-    from alignzoo.model.load import find_model, load_tokenizer
+    from alignzoo.model.load import load_tokenizer
+    from alignzoo.model.source import find_model
     from alignzoo.plan.settings import Settings
     from alignzoo.report import Reporter
 
@@ -67,9 +68,8 @@ def one_pass(file: str, model: str, workers: int | None, began: float) -> dict[s
     parts = load_parts(settings, tokenizer, needs=(), report=Reporter())
     note("parts")
     stream = PairStream(len(parts.train), settings.batch_size, settings.seed)
-    batches = batches_of(
-        batch_columns(parts.train), stream.indices(0), settings.micro_batch_size, tokenizer.pad_token_id
-    )
+    first, size = stream.indices(0), settings.micro_batch_size
+    batches = batches_of(batch_columns(parts.train), first, size, tokenizer.pad_token_id, shape=parts.shape)
     next(batches)
     note("first batch")
     status = Path("/proc/self/status").read_text(encoding="utf-8")

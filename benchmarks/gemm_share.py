@@ -49,11 +49,13 @@ def products(step: Any) -> int:
 
 
 def attention(config: Any, pack: Any) -> int:
-    """Operations of attention over packed pairs, forward and backward: two products and five.
+    """Operations of attention over packed rows, forward and backward: two products and five.
 
     A position sees those before it, of its own response and of the prompt, and itself.
     """
-    seen = sum(_triangle(s.prompt + s.chosen) + s.rejected * s.prompt + _triangle(s.rejected) for s in pack.segments)
+    seen = sum(
+        _triangle(s.prompt) + sum(size * s.prompt + _triangle(size) for size in s.responses) for s in pack.segments
+    )
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int((2 + 5) * 2 * seen * width * config.num_attention_heads * config.num_hidden_layers)
 

@@ -48,10 +48,11 @@ def prepare(model: str, pairs: int, length: int) -> tuple[Any, list[Any], list[A
     from alignzoo import load_method
     from alignzoo.data.collate import collate
     from alignzoo.logprobs.forward import choose_forward
-    from alignzoo.model.load import find_model, load_policy, load_tokenizer
+    from alignzoo.model.load import load_policy, load_tokenizer
+    from alignzoo.model.source import find_model
     from alignzoo.objective.objective import Objective
     from alignzoo.plan.settings import Settings
-    from alignzoo.step.context import Engine
+    from alignzoo.step.engine import Engine
 
     settings = Settings(model=model)
     source = find_model(model)
@@ -60,14 +61,13 @@ def prepare(model: str, pairs: int, length: int) -> tuple[Any, list[Any], list[A
     words = list(range(10, min(1000, len(tokenizer))))
     rows = [
         {
-            "pair_id": i,
+            "row_id": i,
             "prompt_ids": words[i : i + length // 2],
-            "chosen_ids": words[i + 50 : i + 50 + length // 2],
-            "rejected_ids": words[i + 90 : i + 90 + length // 2],
+            "response_ids": [words[i + begin : i + begin + length // 2] for begin in (50, 90)],
         }
         for i in range(pairs)
     ]
-    batch = collate(rows, tokenizer.pad_token_id)
+    batch = collate(rows, tokenizer.pad_token_id, shape="pairs")
     import torch
 
     forward = choose_forward(policy, batch).forward
@@ -81,7 +81,7 @@ def controller_of(name: str, engine: Any) -> Any:
     """The controller, set up on the engine's model."""
     from alignzoo import load_method
     from alignzoo.report import Reporter
-    from alignzoo.step.context import SetupContext
+    from alignzoo.step.setup import SetupContext
 
     made = load_method("geometry", CASES[name].method, **CASES[name].options)
     made.setup(SetupContext(engine.model, 0, Reporter(), lambda given: None))

@@ -16,13 +16,14 @@ from typing import Any
 from scenarios import LARGE_VOCABULARY, SCENARIOS
 
 LONG_PROMPT, SHORT_RESPONSE = 1500, 100
-"""Tokens of a long prompt, at the least, and of the responses to it, at the most."""
+"""Least tokens of a long prompt, and most tokens of a response to it."""
 Columns = dict[str, list[list[int]]]
 
 
 def save_given(name: str, folder: Path) -> None:
     """Any model that ``alignzoo run`` takes."""
-    from alignzoo.model.load import find_model, load_policy, load_tokenizer
+    from alignzoo.model.load import load_policy, load_tokenizer
+    from alignzoo.model.source import find_model
     from alignzoo.plan.settings import Settings
 
     source, settings = find_model(name), Settings(model=name)
@@ -61,20 +62,21 @@ def whole(folder: Path) -> Iterator[Path]:
 def tokens_of(data: str, model: str, scenario: str, count: int) -> Columns:
     """``count`` pairs in the scenario's shape."""
     from alignzoo.data.prepare import prepare
-    from alignzoo.model.load import find_model, load_tokenizer
+    from alignzoo.model.load import load_tokenizer
+    from alignzoo.model.source import find_model
     from alignzoo.plan.settings import Settings
 
     settings = Settings(model=model)
     limits = {"max_length": settings.max_length, "max_prompt_length": settings.max_prompt_length}
     rows = prepare(data, load_tokenizer(find_model(model), settings), **limits).dataset
-    names = ("prompt_ids", "chosen_ids", "rejected_ids")
-    pairs = zip(*(rows[name] for name in names), strict=True)
+    pairs = ((prompt, *replies) for prompt, replies in zip(rows["prompt_ids"], rows["response_ids"], strict=True))
     shape = SCENARIOS[scenario].shape
     taken = long_prompts(pairs, count) if shape == "long" else [pair for pair, _ in zip(pairs, range(count))]  # noqa: B905
     if len(taken) < count:
         raise SystemExit(f"{scenario} takes {count} pairs, and {data} gives {len(taken)}")
     if shape == "bare":
         taken = [(prompt[-1 - i % 4 :], chosen, rejected) for i, (prompt, chosen, rejected) in enumerate(taken)]
+    names = ("prompt_ids", "chosen_ids", "rejected_ids")
     return dict(zip(names, map(list, zip(*taken, strict=True)), strict=True))
 
 

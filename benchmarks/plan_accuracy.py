@@ -102,18 +102,19 @@ def recipe_of(model: Path, data: Path, settings: dict[str, Any], out: Path) -> d
     }
 
 
-def predict(recipe: dict[str, Any]) -> float:
-    """Bytes at the peak, from config and data alone."""
-    from alignzoo.estimate.estimate import Hardware, Model, Situation, estimate
-    from alignzoo.estimate.lengths import of_data
-    from alignzoo.estimate.shapes import read_config
+def predict(recipe: dict[str, Any], *, gpu: float | None = None) -> float:
+    """Bytes at the peak, from config and data alone; on a CPU, or on a GPU with so many bytes free."""
+    from alignzoo_estimate.estimate import Hardware, Model, Situation, estimate
+    from alignzoo_estimate.lengths import of_data
+    from alignzoo_estimate.shapes import read_config
+
     from alignzoo.plan.recipe import Layer, flatten
     from alignzoo.plan.resolve import require, resolve
     from alignzoo.report import Reporter
 
     plan = require(resolve([Layer("python", flatten(recipe, "the case"))]))
-    hardware = Hardware(1, False, None, None, "none")
-    data = of_data(plan.settings, Reporter())
+    hardware = Hardware(1, gpu is not None, gpu, None, "none")
+    data = of_data(plan, Reporter())
     return estimate(Situation(plan, Model(read_config(plan.settings.model)), hardware, data)).peak.total
 
 
@@ -138,7 +139,7 @@ def measure(recipe: dict[str, Any]) -> float:
     import transformers  # noqa: F401
 
     import alignzoo
-    import alignzoo.train.assemble
+    import alignzoo.train.begin
 
     torch.set_num_threads(1)
     before = _resident()
@@ -154,8 +155,7 @@ def _resident() -> float:
 def write_model(folder: Path, shape: dict[str, Any]) -> Path:
     """A llama with random weights, with the sandbox's tokenizer."""
     import transformers
-
-    from alignzoo.sandbox import MODEL_PATH
+    from alignzoo_sandbox import MODEL_PATH
 
     heads, keys = HEADS[shape["hidden_size"]]
     config = transformers.LlamaConfig(
@@ -168,7 +168,7 @@ def write_model(folder: Path, shape: dict[str, Any]) -> Path:
 
 def write_data(path: Path) -> Path:
     """Pairs of random words that the sandbox's tokenizer knows."""
-    from alignzoo.sandbox import preference_rows
+    from alignzoo_sandbox import preference_rows
 
     draw = random.Random(0)
     texts = [str(row["prompt"]) for row in preference_rows("train", 200)]

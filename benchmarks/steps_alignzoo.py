@@ -31,29 +31,25 @@ def loop_of(job: Job, observer: RunObserver | None = None, model: PreTrainedMode
     import torch
     from accelerate import Accelerator
 
-    from alignzoo.model.load import as_policy, find_model, load_policy, load_tokenizer
+    from alignzoo.model.load import as_policy
     from alignzoo.observers import Observers
     from alignzoo.plan.recipe import Layer, flatten
     from alignzoo.plan.resolve import require, resolve
     from alignzoo.report import Reporter
-    from alignzoo.train.assemble import assemble
+    from alignzoo.session.session import Session
+    from alignzoo.train.begin import begin
 
     torch.set_num_threads(job.threads)
     plan = require(resolve([Layer("python", flatten(_recipe(job), "the benchmark"))]))
     on_a_cpu = model is None or model.device.type == "cpu"
     accelerator = Accelerator(cpu=on_a_cpu, mixed_precision="bf16" if job.precision == "bf16" else "no")
-    source = find_model(job.model)
-    tokenizer = load_tokenizer(source, plan.settings)
-    policy = load_policy(source, plan.settings) if model is None else as_policy(model, source, plan.settings)
-    policy.to(accelerator.device)
-    report = Reporter()
-    observers = Observers({"benchmark": observer} if observer else {}, report)
+    session = Session(plan, accelerator, Reporter())
+    session.parts = _parts(job)
+    if model is not None:
+        session.policy = as_policy(model, session.source, plan.settings).to(accelerator.device)
+    observers = Observers({"benchmark": observer} if observer else {}, session.report)
     folder = Path(job.scratch)
-    parts = _parts(job)
-    loop = assemble(
-        plan, policy, parts, tokenizer=tokenizer, accelerator=accelerator, folder=folder, report=report,
-        resuming=False, observers=observers,
-    )  # fmt: skip
+    loop = begin(session, folder, observers=observers)
     observers.tell("start", folder, {}, loop.steps)
     loop.save = lambda: None  # type: ignore[method-assign]  # no part of a step
     return loop
@@ -96,7 +92,9 @@ def _parts(job: Job) -> Any:
     for name, values in columns.items():
         for row, value in zip(row_of, values[:count], strict=True):
             placed[name][row] = value
-    train = Dataset.from_dict({"pair_id": list(range(count)), **placed})
+    responses = [list(pair) for pair in zip(placed["chosen_ids"], placed["rejected_ids"], strict=True)]
+    columns = {"row_id": list(range(count)), "prompt_ids": placed["prompt_ids"], "response_ids": responses}
+    train = Dataset.from_dict(columns)
     highest = max(max(ids) for values in placed.values() for ids in values)
     return Parts(train, None, None, None, {}, "the benchmark's pairs", highest, {})
 
@@ -113,7 +111,7 @@ def take_steps(job: Job, began: float, make_model: Callable[[], PreTrainedModel]
         make_model: see ``model`` of :func:`loop_of`.
     """
     clock = Clock(began)
-    import alignzoo.train.assemble  # noqa: F401
+    import alignzoo.train.begin  # noqa: F401
     from alignzoo.observers import RunObserver
 
     clock.imports_done()

@@ -12,28 +12,23 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from alignzoo_sandbox import EVALUATION_PROMPTS, MODEL_PATH, TRAIN_PAIRS, VALIDATION_PAIRS
 from reference_blocks import cell, escaped, hook_blocks, interface_blocks, rule_tables, table
 
 from alignzoo.base.safe_yaml import read_yaml
 from alignzoo.cli.compat import NEEDS
-from alignzoo.cli.describe import option_facts, paper_url, sharded_text
+from alignzoo.cli.describe import option_facts, paper_url
 from alignzoo.cli.fields import FieldFacts, field_facts
 from alignzoo.contract.card import Card, Composition
+from alignzoo.contract.kinds import KINDS
 from alignzoo.plan.settings import Settings
-from alignzoo.plugin.build import default_needs
+from alignzoo.plugin.build import default_needs, readers
 from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.registry import registry
-from alignzoo.sandbox import EVALUATION_PROMPTS, MODEL_PATH, TRAIN_PAIRS, VALIDATION_PAIRS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "methods"
 NOTICE = "<!-- Written by docs/generate_methods.py from the method's card. Change the card, then run `make docs`. -->"
-KIND_WORDS = {
-    "loss": "Preference losses",
-    "robust": "Robust wrappers",
-    "geometry": "Geometry controllers",
-    "reward": "Rewards",
-}
 
 Entry = Card | Composition
 
@@ -52,7 +47,7 @@ def method_page(method: Entry) -> str:
     lines = [NOTICE, "", f"# {method.name}", "", f"*{method.kind}* · {escaped(method.summary)}.", ""]
     if isinstance(method, Composition):
         lines += [
-            f"A name for a combination: `--loss {method.name}` stands for `{method.flags()}`.",
+            f"A name for a combination: `--{method.kind} {method.name}` stands for `{method.flags()}`.",
             "The run says so and its plan lists the parts, so both spellings give the same run.",
             "",
         ]
@@ -70,8 +65,8 @@ def method_page(method: Entry) -> str:
 
 def example(method: Entry) -> str:
     """A command line that uses the method, with its first numeric option stated at its default."""
-    reader = "--geometry shapo-reward " if method.kind == "reward" else ""  # a reward that nothing reads is refused
-    words = f"alignzoo run {reader}--{method.kind} {method.name}"
+    beside = "".join(f"--{card.kind} {card.name} " for card in readers(KINDS[method.kind], registry())[:1])
+    words = f"alignzoo run {beside}--{method.kind} {method.name}"
     if isinstance(method, Composition):
         return words
     required = [name for name, info in method.options.model_fields.items() if info.is_required()]
@@ -81,9 +76,7 @@ def example(method: Entry) -> str:
 
 
 def _parts(method: Composition) -> list[str]:
-    parts = [("loss", method.loss), *(("robust", name) for name in method.robust)]
-    if method.geometry:
-        parts.append(("geometry", method.geometry))
+    parts = [(kind, name) for kind, names in method.parts.items() for name in names]
     return ["## Parts", "", *(f"- [{kind} {name}]({kind}-{name}.md)" for kind, name in parts), ""]
 
 
@@ -94,18 +87,8 @@ def _card(card: Card) -> list[str]:
         lines += option_table(options, card.kind)
     else:
         lines.append("None.")
-    coupled = (
-        "yes: a pair's value or weight depends on the other pairs of the optimizer step, over all micro-batches and "
-        "ranks."
-        if card.batch_coupled
-        else "no: a pair's value does not depend on the other pairs."
-    )
     lines += ["", "## Facts", "", *_needs(card)]
-    if card.kind in ("loss", "robust"):
-        lines.append(f"- **Batch-coupled:** {coupled}")
-    elif card.kind == "geometry":
-        lines.append(f"- **Passes:** at most {card.passes} forward-backward {_plural('pass', card.passes)} per step.")
-        lines.append(f"- **[Sharded weights](../runs.md#sharded-weights):** {sharded_text(card)}.")
+    lines += [f"- **{name.capitalize()}:** {text}." for name, text in card.facts() if text]
     lines += [f"- **Code:** `{card.target}`", "", "## Verified", ""]
     if card.verified:
         lines += ["| against | test |", "| --- | --- |"]
@@ -115,16 +98,10 @@ def _card(card: Card) -> list[str]:
     return [*lines, ""]
 
 
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}es"
-
-
 def _needs(card: Card) -> list[str]:
     needs = sorted(default_needs(card))
     if not needs:
-        return [
-            "- **Needs:** nothing." if card.kind == "reward" else "- **Needs:** nothing beyond the policy's log-probs."
-        ]
+        return ["- **Needs:** nothing extra."]
     return [f"- **Needs:** {need}: {NEEDS[need]}." for need in needs]
 
 
@@ -169,13 +146,14 @@ def index_page() -> str:
     """``docs/methods/README.md``: the methods by kind."""
     lines = [NOTICE, "", "# Methods", ""]
     lines += [
-        "Any loss under any stack of robust wrappers under any geometry controller. `alignzoo ls` prints this list for",
-        "your environment, plugins included; `alignzoo info NAME` prints a page; `alignzoo compat` says what goes",
-        "together. *Verified against* names what the implementation was checked against, by a test of the given name.",
+        "Any loss, or mixture of losses, under any stack of robust wrappers, with any geometry controller.",
+        "`alignzoo ls` prints this list for your environment, plugins included; `alignzoo info NAME` prints a page;",
+        "`alignzoo compat` says which methods can be combined. *Verified against* names what the implementation was",
+        "checked against, by a test of the given name.",
         "",
     ]
-    for kind, words in KIND_WORDS.items():
-        lines += [f"## {words}", "", *method_table("", kind), ""]
+    for kind in KINDS.values():
+        lines += [f"## {kind.title}", "", *method_table("", kind.name), ""]
     return "\n".join(lines)
 
 
@@ -195,8 +173,10 @@ def settings_table() -> list[str]:
 
 def recipe_table() -> list[str]:
     """The shipped recipes."""
-    files = sorted((ROOT / "recipes").glob("*.yaml"))
-    contents = {path.stem: read_yaml(path) for path in files}
+    files = sorted(
+        [*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "plugins").glob("*/*.yaml")], key=lambda path: path.stem
+    )
+    contents = {path.stem: read_yaml(path) for path in sorted(files, key=lambda path: path.stem)}
     return table(("recipe", "what it does"), [(f"`{name}`", cell(c["description"])) for name, c in contents.items()])
 
 

@@ -12,10 +12,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
+from alignzoo_sandbox import MODEL_PATH
 from generate_methods import ROOT, with_block
 
 from alignzoo.plan.recipe import find_recipe
-from alignzoo.sandbox import MODEL_PATH
 
 WORDS = ["run", "--loss", "dpo", "--geometry", "shapo-token", "--robust", "drdpo", "--out", "runs/demo"]
 PROGRESS = ("training ", "evaluating ", "reading ", "answering ")

@@ -14,12 +14,30 @@ def class_skeleton(cls: type) -> list[str]:
     """A Python block: the class with its docstring, its annotated fields, and its public methods with theirs."""
     node = _class(cls)
     lines = [f"class {node.name}:", *textwrap.indent("\n".join(_docstring(node)), "    ").splitlines()]
-    fields = [ast.unparse(item).replace("'", '"') for item in node.body if isinstance(item, ast.AnnAssign)]
+    fields = [
+        ast.unparse(item).replace("'", '"')
+        for item in node.body
+        if isinstance(item, ast.AnnAssign) and "ClassVar" not in ast.unparse(item.annotation)
+    ]
     if fields:
         lines += ["", *(f"    {field}" for field in fields)]
     for function in _functions(node):
         lines += ["", *textwrap.indent("\n".join(function), "    ").splitlines()]
     return ["```python", *lines, "```"]
+
+
+def attributes_of(cls: type) -> dict[str, str]:
+    """The ``Attributes`` section of a class's docstring: name -> text."""
+    _, _, section = plain(inspect.getdoc(cls) or "").partition("Attributes:\n")
+    found: dict[str, str] = {}
+    for line in textwrap.dedent(section).splitlines():
+        name, colon, text = line.partition(": ")
+        if colon and not line.startswith(" "):
+            found.update(dict.fromkeys(name.split(", "), text))
+            last = name
+        elif line.strip():
+            found[last] += f" {line.strip()}"
+    return {name: text.rstrip(".") for name, text in found.items()}
 
 
 def methods_of(cls: type) -> list[str]:

@@ -1,1 +1,1 @@
-"""Small tools that know nothing of alignment: files, locks, signals, digests, YAML, words for people."""
+"""General tools that know nothing about alignment: files, locks, signals, digests, YAML, messages."""

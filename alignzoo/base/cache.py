@@ -1,4 +1,4 @@
-"""The folder for what is kept between runs."""
+"""The folder of everything that is cached between runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def cache_root() -> Path:
 
 
 def cache_folder(name: str) -> Path:
-    """One of the caches inside :func:`cache_root`, cleared of what killed processes left unfinished there."""
+    """One of the caches inside :func:`cache_root`, after removing unfinished work of killed processes."""
     folder = cache_root() / name
     clear_leftovers(folder)
     return folder

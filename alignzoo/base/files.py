@@ -1,5 +1,5 @@
-"""Files and folders that are whole or not there. Nothing is written through a link that lies in their place: a run
-folder may come from a stranger."""
+"""Atomic writes of files and folders. Nothing is written through a link in their place: a run folder may come from an
+untrusted source."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from alignzoo.errors import AlignzooError, UsageError
 
 PARTIAL = ".partial-"
 _BEFORE = ".before-"
-"""In unfinished work, and followed by its name: the folder that was about to be replaced."""
+"""Inside unfinished work, and followed by its name: the folder that was about to be replaced."""
 _ABANDONED = 24 * 3600
 """Seconds without a change after which another machine's unfinished work counts as abandoned."""
 
@@ -39,12 +39,12 @@ def local_path(name: str | Path) -> Path:
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """A new folder inside ``folder`` (which is made if need be) for one piece of work, removed when it is done.
+    """A new folder inside ``folder`` (created if needed) for temporary work, removed afterwards.
 
-    Its name says whose it is: :func:`clear_leftovers` removes those of processes that were killed.
+    Its name records the owning process, so that :func:`clear_leftovers` can remove those of killed processes.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _beside(folder) as made:
@@ -61,33 +61,35 @@ def _beside(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole(target: Path) -> Iterator[Path]:
-    """Where to write a file or a folder that then takes the place of ``target``, safe from a loss of power.
+def whole(target: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yields a path to write a file or folder to, which then atomically replaces ``target``, safe against power loss
+    unless it is not ``durable`` (what can be computed again).
 
-    What was there before stays until then, and for good if the body fails.
+    Until then, and if the body fails, the previous content stays.
 
     Raises:
-        OSError: it cannot be written, or the folder it belongs in is not there.
+        OSError: it cannot be written, or the parent folder does not exist.
     """
     with _beside(target.parent) as beside:
         path = beside / target.name
         yield path
-        for written in [*path.rglob("*"), path]:
+        for written in [*path.rglob("*"), path] if durable else []:
             _flush(written)
         if path.is_dir() and os.path.lexists(target):
             target.rename(beside / f"{_BEFORE}{target.name}")  # a folder takes the place of an empty one only
         path.replace(target)
-    _flush(target.parent)
+    if durable:
+        _flush(target.parent)
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file atomically."""
     with whole(target) as path:
         path.write_text(text, encoding="utf-8")
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Write a value as JSON, whole or not at all."""
+    """Write a value as JSON, atomically."""
     write_text(target, json.dumps(value, indent=2) + "\n")
 
 
@@ -106,20 +108,20 @@ def _opened_itself(path: str, flags: int) -> int:
 
 
 def check_links(folder: Path, files: Iterable[str] = ()) -> None:
-    """Refuse a folder of which a part is a link to somewhere else: what is written there would land outside.
+    """Refuse a folder that contains links to somewhere else: writes would land outside it.
 
     Args:
-        files: those of the folder that must be regular files, if they are there: a pipe would be waited for.
+        files: names inside it that must be regular files if they exist: reading a pipe would block.
 
     Raises:
-        AlignzooError: names the part.
+        AlignzooError: names the offending path.
     """
     for path in (folder / name for name in files):
         if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
             kind = "a link" if path.is_symlink() else "not a regular file"
             raise AlignzooError(
-                f"{path} is {kind}, and a run reads and writes only files of its own",
-                hint="put a real file in its place, or delete it",
+                f"{path} is {kind}, and a run reads and writes only its own files",
+                hint="replace it with a regular file, or delete it",
             )
     home = folder.resolve()
     for parent, names, _ in os.walk(folder):
@@ -127,13 +129,13 @@ def check_links(folder: Path, files: Iterable[str] = ()) -> None:
             if path.is_symlink() and not path.resolve().is_relative_to(home):
                 raise AlignzooError(
                     f"{path} is a link to {path.resolve()}, and a run writes only inside its own folder",
-                    hint="put a real folder in its place",
+                    hint="replace it with a real folder",
                 )
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what killed processes left unfinished in a folder and in the folders inside it; what they were about to
-    replace is put back."""
+    """Remove unfinished work of killed processes from a folder and its direct subfolders, and restore what they were
+    about to replace."""
     for path in [*folder.glob(f"{PARTIAL}*"), *folder.glob(f"*/{PARTIAL}*")]:
         owner = Owner.parse(path.name.removeprefix(PARTIAL).rpartition(".")[0])
         if (not owner.runs()) if owner is not None and owner.is_here else _is_abandoned(path):
@@ -141,7 +143,7 @@ def clear_leftovers(folder: Path) -> None:
 
 
 def _discard(made: Path) -> None:
-    """Remove unfinished work; what it had moved away and not yet replaced goes back to its place."""
+    """Remove unfinished work, and restore what it had moved away but not yet replaced."""
     for before in made.glob(f"{_BEFORE}*"):
         target = made.parent / before.name.removeprefix(_BEFORE)
         if not os.path.lexists(target):

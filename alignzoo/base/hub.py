@@ -15,5 +15,5 @@ def offline_hint(failure: str) -> str | None:
         return None
     switch = next((name for name in _SWITCHES if os.environ.get(name, "").lower() in ("1", "on", "yes", "true")), None)
     if switch is not None:
-        return f"{switch} is set: only the cache is read, not the network; unset it, or give a local folder or file"
-    return "check the network and the id, or give a local folder or file; HF_HUB_OFFLINE=1 uses the cache alone"
+        return f"{switch} is set, so only the cache is used; unset it, or give a local folder or file"
+    return "check the network and the id, or give a local folder or file; HF_HUB_OFFLINE=1 uses only the cache"

@@ -1,4 +1,4 @@
-"""The lock of a folder that one process at a time may write in: a file with its owner, created exclusively."""
+"""The lock of a folder that only one process at a time may write to: a file naming its owner, created exclusively."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONGEST = 4096  # bytes: ours have 150
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock: its owner, and the machine and the time for people to read."""
+    """Who holds a lock: its owner, and machine and time in readable form."""
 
     owner: Owner
     machine: str
@@ -66,10 +66,10 @@ def unlock(folder: Path) -> None:
 
 
 def check_unlocked(folder: Path) -> Holder | None:
-    """Refuse a folder that another process uses; returns the holder of a lock that died with it.
+    """Refuse a folder that another process is using; returns the dead holder of a stale lock.
 
     Raises:
-        UsageError: it is in use, or may be.
+        UsageError: it is, or may be, in use.
         OSError: the lock cannot be read.
     """
     path = folder / LOCK_FILE
@@ -100,7 +100,7 @@ def _read(path: Path) -> Holder | None:
         ValueError: it was not written by alignzoo.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a stranger's pipe must not keep us
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe must not block us
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -118,10 +118,10 @@ def _read(path: Path) -> Holder | None:
 
 @contextlib.contextmanager
 def _one_after_another(folder: Path) -> Iterator[None]:
-    """Between reading a dead process's lock and removing it, no other process of this machine does the same."""
+    """Serialise processes of this machine between reading a stale lock and removing it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # file systems that know no such locks
+        with contextlib.suppress(OSError):  # file systems without such locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Which process something belongs to, and whether that process still runs: for locks, and for leftovers in caches."""
+"""Which process something belongs to, and whether it is still running: for locks and for leftovers in caches."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ class Owner:
     """A process.
 
     Attributes:
-        host: a hash of the machine's name and of the container, whose pids mean nothing outside it; 8 hex digits.
-        started: the boot and the clock tick at which it started, because pids are reused; empty where the system does
-            not say.
+        host: a hash of machine name and container, since pids are only meaningful inside it; 8 hex digits.
+        started: the boot and clock tick at which it started, because pids are reused; empty where unknown.
     """
 
     host: str
@@ -28,27 +27,27 @@ class Owner:
 
     @staticmethod
     def this() -> Owner:
-        """The process that asks."""
+        """The current process."""
         return Owner(_this_host(), os.getpid(), _start_of(os.getpid()) or "")
 
     @staticmethod
     def parse(text: str) -> Owner | None:
-        """What :attr:`token` gave; None for anything else."""
+        """The owner of a :attr:`token`; None for anything else."""
         match = _TOKEN.fullmatch(text)
         return None if match is None else Owner(match[1], int(match[2]), match[3])
 
     @property
     def token(self) -> str:
-        """The owner as a part of a file's name."""
+        """The owner as part of a file name."""
         return f"{self.host}.{self.pid}.{self.started}"
 
     @property
     def is_here(self) -> bool:
-        """Whether it ran on this machine: of others nobody can say whether they still run."""
+        """Whether it ran on this machine; elsewhere there is no telling whether it still runs."""
         return self.host == _this_host()
 
     def runs(self) -> bool:
-        """Whether a process of this machine is still there."""
+        """Whether a process of this machine is still running."""
         if Path("/proc/self/stat").exists():
             return _start_of(self.pid) == self.started
         try:
@@ -69,7 +68,7 @@ def _this_host() -> str:
 
 
 def _start_of(pid: int) -> str | None:
-    """When a process started; None if it is gone, or ended and only waits to be collected by its parent."""
+    """When a process started; None if it has ended or is a zombie."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
         facts = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""Every YAML file is read here: plain data only, within bounds, no key twice, and every fault with its line."""
+"""Every YAML file is read here: plain data only, with size limits, no duplicate keys, and line numbers in errors."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def read_yaml(path: Path) -> Any:
     """The content of a YAML file; dates stay text.
 
     Raises:
-        YAMLFault: it cannot be read, is too large, nested too deep or no YAML; has a key twice, a key that is no
-            word, an alias or a tag.
+        YAMLFault: it cannot be read, is too large, nested too deeply or not YAML; has a duplicate key, a key that is
+            not a string, an alias or a tag.
     """
     try:
         with path.open("rb") as file:
@@ -62,9 +62,9 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
-            raise _fault(f"the alias *{event.anchor} is not supported: write its value out", event.start_mark)
+            raise _fault(f"the alias *{event.anchor} is not supported: write out its value", event.start_mark)
         if self._depth >= DEEPEST:
-            raise _fault(f"nested more than {DEEPEST} deep", event.start_mark)
+            raise _fault(f"nested more than {DEEPEST} levels deep", event.start_mark)
         self._depth += 1
         try:
             return super().compose_node(parent, index)
@@ -76,7 +76,7 @@ class _Loader(yaml.SafeLoader):
             name = node.tag.replace("tag:yaml.org,2002:", "!!")
             raise _fault(f"the tag {shown(name)} is not supported, only plain values are", node.start_mark)
         if isinstance(node, yaml.ScalarNode) and "\0" in node.value:
-            raise _fault("a value holds a NUL character", node.start_mark)
+            raise _fault("a value contains a NUL character", node.start_mark)
         try:
             return super().construct_object(node, deep)
         except (ValueError, OverflowError, KeyError) as error:
@@ -87,7 +87,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if _TAGS.get(key.tag) != "str":
                 key_text = shown(key.value) if isinstance(key, yaml.ScalarNode) else "here"
-                raise _fault(f"the key {key_text} is not a word (quote it if it is meant as one)", key.start_mark)
+                raise _fault(f"the key {key_text} is not a string (quote it if it should be one)", key.start_mark)
             line = key.start_mark.line + 1
             if key.value in lines:
                 first = lines[key.value]
@@ -97,7 +97,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# "2024-13-45" is a name as good as any; no setting is a date.
+# "2024-13-45" is a valid name; no setting is a date.
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()

@@ -1,4 +1,4 @@
-"""A stranger's text in a message: no control characters, and not longer than a reader wants."""
+"""Untrusted text in messages: control characters escaped, long values shortened."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 LONGEST = 80
 """Characters of a value in a message."""
 LONGEST_MESSAGE = 4000
-# All that moves a cursor, colours, rings or reverses text: C0, DEL and C1, the bidirectional overrides, and lone
-# surrogates, which no terminal can encode. Line ends and tabs are text.
+# Whatever moves the cursor, changes colours, rings the bell or reverses text: C0, DEL and C1, bidirectional overrides,
+# and lone surrogates, which no terminal can encode. Newlines and tabs are allowed.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -20,19 +20,19 @@ def printable(text: str) -> str:
 
 
 def printable_json(text: str) -> str:
-    """The same for JSON, whose strings are the only place such characters can be in."""
+    """The same for JSON, where such characters occur only in strings."""
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def clipped(text: str) -> str:
-    """A message without its middle where it is longer than anybody reads."""
+    """A message, with its middle cut out if it is too long to read."""
     return (
         text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE // 2]} ... {text[-LONGEST_MESSAGE // 4 :]}"
     )
 
 
 def shown(value: Any) -> str:
-    """A value as ``repr`` gives it, its middle left out where it is long; nested values are cut before they unfold."""
+    """The ``repr`` of a value, its middle cut out if it is long; nested values are cut before they are expanded."""
     return _SHORT.repr(value)
 
 

@@ -1,4 +1,4 @@
-"""Requests to stop: Ctrl-C, SIGTERM (a scheduler's) and SIGHUP (the terminal has gone)."""
+"""Requests to stop: Ctrl-C, SIGTERM (from a scheduler) and SIGHUP (the terminal was closed)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from typing import Any
 
 _SAME_REQUEST = 0.5
-"""Seconds in which a second signal is the same request: launchers and shells pass one on that arrived by itself."""
+"""Seconds within which a second signal is the same request: launchers and shells forward signals we also receive."""
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """All of them raise ``KeyboardInterrupt``, so that what runs inside can clean up."""
+    """Any of them raises ``KeyboardInterrupt``, so that the body can clean up."""
 
     def interrupt(_first: bool) -> None:
         raise KeyboardInterrupt
@@ -30,7 +30,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def stop_requests(notify: Callable[[], None]) -> Iterator[threading.Event]:
-    """An event that the first request sets, after which ``notify`` is called; a second one interrupts at once."""
+    """An event set by the first request, after which ``notify`` is called; a second one interrupts immediately."""
     event = threading.Event()
 
     def request(first: bool) -> None:
@@ -45,7 +45,7 @@ def stop_requests(notify: Callable[[], None]) -> Iterator[threading.Event]:
 
 
 def keep_exit_code(code: int) -> None:
-    """When all is done and the process only has to end: a request to stop ends it at once, and the outcome stands."""
+    """For when all work is done: a request to stop ends the process immediately, with the exit code of its outcome."""
 
     def end(_number: int, _frame: Any) -> None:
         os._exit(code)
@@ -56,7 +56,7 @@ def keep_exit_code(code: int) -> None:
 
 @contextmanager
 def _on_request(act: Callable[[bool], None]) -> Iterator[None]:
-    """Calls ``act`` with whether it is the first request; in the main thread only, where signals arrive."""
+    """Call ``act`` with whether it is the first request; only in the main thread, where signals arrive."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -89,7 +89,7 @@ def _on_request(act: Callable[[bool], None]) -> Iterator[None]:
 
 
 def _leave_lost_terminal() -> None:
-    """Where output went to a terminal that is gone, it goes nowhere: the next line would fail."""
+    """Redirect output for a closed terminal to nowhere: the next line would fail."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             number = stream.fileno()

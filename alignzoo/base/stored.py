@@ -1,6 +1,6 @@
-"""What alignzoo wrote and reads back: checked against a digest, so that a changed byte is found and named.
+"""Files that alignzoo wrote and reads back, verified by a digest so that corruption is detected and reported.
 
-Digests are xxh3, which reads gigabytes in the time the disk takes: they find damage, they do not stop an adversary.
+Digests are xxh3, which keeps up with the disk: they detect damage, not an adversary.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def file_digest(path: Path) -> str:
 
 
 def bytes_digest(content: bytes) -> str:
-    """The digest of a file that would hold these bytes."""
+    """The digest of a file with these bytes."""
     return xxhash.xxh3_128_hexdigest(content)
 
 
@@ -46,7 +46,7 @@ def value_digest(value: Any) -> str:
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content with its own digest as its last entry."""
+    """The content with its digest as the last entry."""
     return {**content, DIGEST: value_digest(content)}
 
 
@@ -61,7 +61,7 @@ def unsealed(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
         raise DamagedError(path, "it has no digest")
     try:
         same = content[DIGEST] == value_digest(plain)
-    except (TypeError, ValueError, RecursionError) as error:  # YAML knows values that JSON has no word for
+    except (TypeError, ValueError, RecursionError) as error:  # YAML has values that JSON cannot represent
         raise DamagedError(path, str(error)) from error
     if not same:
         raise DamagedError(path, "its content is not what was written")
@@ -72,7 +72,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        DamagedError: it cannot be read, or holds something else.
+        DamagedError: it cannot be read, or contains something else.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -81,7 +81,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DamagedError(path, str(error)) from error
     if not isinstance(content, dict):
-        raise DamagedError(path, "it holds no JSON object")
+        raise DamagedError(path, "it is not a JSON object")
     return content
 
 
@@ -98,7 +98,7 @@ def read_as(path: Path, kind: type[Content]) -> Content:
     """The sealed JSON object in a file as a value of a type.
 
     Raises:
-        DamagedError: it cannot be read, is not what was written, or is of another shape.
+        DamagedError: it cannot be read, is not what was written, or has another shape.
     """
     try:
         return TypeAdapter(kind).validate_json(json.dumps(read_sealed(path)), strict=True)

@@ -1,4 +1,4 @@
-"""What a name that does not exist was probably meant to be, the words of other trainers included."""
+"""What an unknown name was probably meant to be, including the option names of other trainers."""
 
 from __future__ import annotations
 
@@ -50,26 +50,26 @@ MIGRATION = {
     "cache-reference-logprobs": "reference-cache",
     "intermediate-checkpoints": "save-every",
 }
-"""What other trainers call something -> the word for it here; docs/migration.md says where the meaning differs."""
+"""Other trainers' names -> ours; docs/migration.md says where the meaning differs."""
 OTHER_METHODS = frozenset(
     {"aot", "aot-unpaired", "apo", "apo-down", "apo-zero", "bco", "bco-pair", "cdpo", "cpo", "discopop"}
     | {"exo", "exo-pair", "grpo", "hinge", "kto", "nash-md", "nca", "nca-pair", "online-dpo", "orpo"}
     | {"ppo", "rloo", "robust", "rpo", "sft", "slic", "slic-hf", "sppo", "sppo-hard", "xpo"}
 )
-"""Losses of other trainers: whoever asks for one does not mean another that is spelled like it."""
+"""Losses of other trainers: a user who asks for one does not mean a similarly spelled one of ours."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str | None:
-    """The hint for a name that does not exist, such as ``did you mean --lr?``; None where nothing is near."""
+    """The hint for an unknown name, such as ``did you mean --lr?``; None if nothing is close."""
     near = nearest(name, known)
     return f"did you mean {' or '.join(near)}?" if near else None
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """The known names that ``name`` was probably meant to be, likeliest first.
+    """The known names that ``name`` was probably meant to be, most likely first.
 
-    The same word in other letters, or another trainer's word for it; else the last part of one with dots (``rho`` of
-    ``geometry.rho``); else names that begin so; else names spelled alike.
+    The same name with other case or dashes, or another trainer's name for it; else the last part of a dotted one
+    (``rho`` of ``geometry.rho``); else names with that prefix; else names with similar spelling.
     """
     spelled: dict[str, str] = {}
     for one in known:
@@ -91,7 +91,7 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """A word without what people vary: case, dashes in front, underscores."""
+    """A name normalised for case, leading dashes and underscores."""
     return name.lstrip("-+").casefold().replace("_", "-")
 
 

@@ -1,4 +1,4 @@
-"""The command line. Every command is a module of its own, imported when it is asked for; none imports torch to start.
+"""The command line. Each command is a module, imported on first use; none imports torch at startup.
 
 Data goes to stdout, everything else to stderr.
 """

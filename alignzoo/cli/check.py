@@ -1,19 +1,21 @@
-"""``alignzoo check``: the contract of a method, or of everything that a distribution brings."""
+"""``alignzoo check``: contract tests for a method, or for everything a distribution provides."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 
 from alignzoo.base.suggest import suggest
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
-from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table, results_only
-from alignzoo.contract.card import EXTENSION_KINDS, KINDS, Card, Kind
+from alignzoo.cli.console import print_json, print_lines, print_table, results_only
+from alignzoo.cli.reporter import ConsoleReporter
+from alignzoo.contract.card import EXTENSION_KINDS, Card
+from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
 from alignzoo.plugin.contract_records import save_record
 from alignzoo.plugin.plugin import Plugin
@@ -26,7 +28,7 @@ from alignzoo.testing.extensions import check_extensions
 
 @dataclass(frozen=True)
 class Checked:
-    """A report and the plugin that it is about."""
+    """A report and the plugin it belongs to."""
 
     plugin: Plugin
     report: Report
@@ -34,9 +36,11 @@ class Checked:
 
 @cli_command("check")
 @click.argument("names", nargs=-1, metavar="NAME|DIST|FILE...")
-@click.option("--kind", type=click.Choice(KINDS), help="only methods of this kind")
-@click.option("--rule", "rules", multiple=True, metavar="RULE", help="only this rule of the contract (repeatable)")
-@click.option("--all", "everything", is_flag=True, help="all that is installed")
+@click.option("--kind", type=click.Choice(list(KINDS)), help="check only methods of this kind")
+@click.option(
+    "--rule", "rules", multiple=True, metavar="RULE", help="check only this rule of the contract (repeatable)"
+)
+@click.option("--all", "everything", is_flag=True, help="check everything that is installed")
 @json_option
 @click.pass_context
 def command(
@@ -47,20 +51,18 @@ def command(
     everything: bool,
     as_json: bool,
 ) -> None:
-    """Check methods against the contract that all built-in ones keep.
+    """Run the contract tests that every built-in method passes.
 
-    NAME is a method, DIST a distribution with all that it brings, FILE a plugin that is one Python file. Exit code 1 if
-    a rule is broken. `alignzoo ls` shows who passed on this machine.
+    NAME is a method, DIST an installed distribution with everything in it, FILE a single-file plugin. Exit code 1 if
+    any rule fails. `alignzoo ls --wide` shows what passed on this machine.
     """
     if not names and not everything:
-        raise UsageError("nothing to check", hint="name a method, a distribution or a file, or give --all")
+        raise UsageError("nothing to check", hint="name a method, a distribution or a file, or use --all")
     files = [name for name in names if name.endswith(".py")]
     now = sources()
     with plugins_from(*now.files, *files, third_party=now.third_party):
         others = [name for name in names if name not in files]
-        cards, plugins = _chosen(
-            others, [Path(file).resolve() for file in files], cast("Kind | None", kind), everything
-        )
+        cards, plugins = _chosen(others, [Path(file).resolve() for file in files], kind, everything)
         with results_only():
             checked = _run(cards, [] if rules else plugins, rules, ConsoleReporter())
         if everything:
@@ -75,15 +77,16 @@ def command(
 
 
 def _chosen(
-    names: list[str], files: list[Path], kind: Kind | None, everything: bool
+    names: list[str], files: list[Path], kind: str | None, everything: bool
 ) -> tuple[list[tuple[Plugin, Card]], list[Plugin]]:
-    """The methods to check, and the plugins of which everything else is checked as well."""
+    """The methods to check, and the plugins whose other contributions are checked too."""
     known = registry()
     plugins = [p for p in known.plugins if everything or p.distribution in names or p.file in files]
     broken = next((plugin for plugin in plugins if plugin.error), None)
     if broken is not None and not everything:
         raise BrokenPluginError(
-            f"plugin {broken.label} does not load: {broken.error}", hint="repair it; nothing of it can be checked"
+            f"plugin {broken.label} does not load: {broken.error}",
+            hint="fix it first; a broken plugin cannot be checked",
         )
     if not everything:
         _refuse_empty(plugins, kind)
@@ -95,8 +98,8 @@ def _chosen(
     return cards, plugins if kind is None else []
 
 
-def _refuse_empty(plugins: list[Plugin], kind: Kind | None) -> None:
-    """Refuse a file or distribution that was named and brings nothing that could be checked."""
+def _refuse_empty(plugins: list[Plugin], kind: str | None) -> None:
+    """Reject a named file or distribution with nothing to check."""
     for label in dict.fromkeys(plugin.label for plugin in plugins):
         own = [plugin for plugin in plugins if plugin.label == label]
         methods = [method for plugin in own for method in plugin.methods if kind in (None, method.kind)]
@@ -104,13 +107,13 @@ def _refuse_empty(plugins: list[Plugin], kind: Kind | None) -> None:
             continue
         remarks = [text for plugin in own for text in plugin.warnings]
         raise UsageError(
-            f"{label} brings {'nothing' if kind is None else f'no {kind}'} to check",
-            hint=remarks[0] if remarks else "`alignzoo new` writes a plugin to start from",
+            f"{label} provides {'nothing' if kind is None else f'no {kind}'} to check",
+            hint=remarks[0] if remarks else "`alignzoo new` writes a starter plugin",
         )
 
 
-def _methods(name: str, kind: Kind | None) -> list[tuple[Plugin, Card]]:
-    """The methods of that name: one in each kind that has it; of all plugins that bring it."""
+def _methods(name: str, kind: str | None) -> list[tuple[Plugin, Card]]:
+    """The methods of that name: one per kind that has it, from every plugin that provides it."""
     known = registry()
     distribution, _, bare = name.rpartition(":")
     found = [
@@ -130,13 +133,13 @@ def _methods(name: str, kind: Kind | None) -> list[tuple[Plugin, Card]]:
         except AlignzooError:
             continue
         if not isinstance(method, Card):
-            raise UsageError(f"{name!r} is a composition: {method.flags()}", hint="check its parts")
+            raise UsageError(f"{name!r} is a composition: {method.flags()}", hint="check its parts instead")
     for extension in EXTENSION_KINDS:
         homes = [plugin.distribution for plugin, card in known.extensions(extension) if card.name == name]
         if homes:
             raise UsageError(
                 f"{name!r} is a {extension} of {homes[0]}, not a method",
-                hint=f"alignzoo check {homes[0]} checks everything that it brings",
+                hint=f"alignzoo check {homes[0]} checks everything it provides",
             )
     everything = [*(m.name for _, m in known.entries(kind)), *(plugin.distribution for plugin in known.plugins)]
     raise UsageError(
@@ -165,7 +168,7 @@ def _run(
                 outcomes.append(outcome)
                 bar.advance(at=f"{card.kind} {card.name} {outcome.rule}")
             done.append(Checked(plugin, Report(card.kind, card.name, tuple(outcomes))))
-            if not asked:  # a few rules say nothing about the rest
+            if not asked:  # a few rules say nothing about the whole contract
                 _remember(plugin, card, outcomes, report)
     return [*done, *(Checked(plugin, one) for plugin in plugins for one in check_extensions(plugin))]
 
@@ -176,12 +179,12 @@ def _remember(plugin: Plugin, card: Card, outcomes: list[Outcome], report: Repor
     try:
         save_record(plugin, card, failed=failed, expected=expected)
     except OSError as error:
-        report.warn(f"`alignzoo ls` will not show this check: {error}; ALIGNZOO_CACHE names another folder for it")
+        report.warn(f"`alignzoo ls` will not show this check: {error}; set ALIGNZOO_CACHE to another folder")
 
 
 def _broken(plugin: Plugin) -> Checked:
-    """A plugin of which nothing can be checked, as a report."""
-    outcome = Outcome("loads", "the plugin can be loaded", "failed", str(plugin.error), plugin.seconds)
+    """The report for a plugin that does not load."""
+    outcome = Outcome("loads", "the plugin loads", "failed", str(plugin.error), plugin.seconds)
     return Checked(plugin, Report("plugin", plugin.label, (outcome,)))
 
 
@@ -217,7 +220,7 @@ def _show(checked: list[Checked], remarks: list[tuple[Plugin, str]]) -> None:
 
 
 def _causes(report: Report) -> list[str]:
-    """What is said of a method, each cause once with the rules that it concerns."""
+    """Findings about a method: each cause once, with the rules it breaks."""
     rules: dict[tuple[str, str], list[str]] = {}
     for outcome in (outcome for outcome in report.outcomes if outcome.detail):
         cause = outcome.detail.removeprefix(f"{report.kind} {report.name!r} breaks {outcome.rule}: ")

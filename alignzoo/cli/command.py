@@ -1,4 +1,4 @@
-"""What all commands share: ``--debug``, ``--json``, where plugins come from, and answers to unknown options."""
+"""What all commands share: ``--debug``, ``--json``, plugin options, and hints for unknown options."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def json_option(function: Function) -> Function:
 
 
 def debug_option() -> click.Option:
-    """``--debug``. It is read from the words themselves, so that it also works when parsing them fails."""
+    """``--debug``, read from the raw arguments so that it also works when parsing them fails."""
     return click.Option(["--debug"], is_flag=True, expose_value=False, help="show the traceback of an error")
 
 
 def plugin_options() -> list[click.Option]:
-    """``--plugin`` and ``--no-plugins``. They are read from the words themselves, before a command is looked for."""
+    """``--plugin`` and ``--no-plugins``, read from the raw arguments before the command is looked up."""
     return [
         click.Option(
             ["--plugin"],
@@ -36,20 +36,20 @@ def plugin_options() -> list[click.Option]:
             expose_value=False,
             help="load a plugin from a file (repeatable)",
         ),
-        click.Option(["--no-plugins"], is_flag=True, expose_value=False, help="use alignzoo's own methods only"),
+        click.Option(["--no-plugins"], is_flag=True, expose_value=False, help="use built-in methods only"),
     ]
 
 
 def with_shared_options(command: click.Command) -> click.Command:
-    """The command, with the options that every command has; a plugin's keeps those of its own by the same name."""
+    """The command with the options every command has; a plugin's own option of the same name takes precedence."""
     own = {word for param in command.params for word in param.opts}
     command.params += [option for option in (debug_option(), *plugin_options()) if not own & set(option.opts)]
     return command
 
 
 def write_commands(formatter: click.HelpFormatter, commands: Iterable[click.Command]) -> None:
-    """The section of a group's help with its commands; their summaries wrap, and lose nothing."""
-    whole = 1000  # characters: click cuts what is longer
+    """The commands section of a group's help; summaries wrap and are never cut."""
+    whole = 1000  # characters: click truncates longer summaries
     with formatter.section("Commands"):
         formatter.write_dl([(str(one.name), one.get_short_help_str(whole)) for one in commands])
 
@@ -64,11 +64,11 @@ class Command(click.Command):
             name = error.option_name
             raise UsageError(f"unknown option {name}", hint=self.unknown_option_hint(ctx, name)) from error
         except click.UsageError as error:
-            error.ctx = error.ctx or ctx  # click leaves it out of some, and the hint needs the command's name
+            error.ctx = error.ctx or ctx  # click does not always set it, and the hint needs the command's name
             raise
 
     def make_parser(self, ctx: click.Context) -> Any:
-        """click's parser, which takes the last of several values in silence."""
+        """click's parser silently takes the last of several values; this one rejects repeats."""
         parser = super().make_parser(ctx)
         parse = parser.parse_args
 
@@ -81,11 +81,11 @@ class Command(click.Command):
         return parser
 
     def get_help(self, ctx: click.Context) -> str:
-        """The help, whatever the cards of plugins put into it."""
+        """The help, with control characters in plugins' cards escaped."""
         return printable(super().get_help(ctx))
 
     def unknown_option_hint(self, ctx: click.Context, name: str) -> str | None:
-        """What to say about an option that this command does not have."""
+        """The hint for an option this command does not have."""
         visible = [param for param in self.get_params(ctx) if not getattr(param, "hidden", False)]
         known = [word for param in visible for word in (*param.opts, *param.secondary_opts)]
         return suggest(name, known) or f"`{ctx.command_path} --help` lists the options"
@@ -94,27 +94,27 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            # Output to a closed pipe is handled where it is written; click would end quietly on any other one too.
+            # A closed output pipe is handled where it is written; click would exit quietly on any other one, too.
             raise RuntimeError("a pipe inside the command broke") from error
 
 
 def _refuse_repeated(order: list[click.Parameter]) -> None:
-    """Refuse a second value of an option that takes one; a switch that can only be turned on may be repeated.
+    """Reject a second value of a single-value option; a flag may be repeated.
 
     Args:
         order: the parameters as they were typed.
     """
-    if any(param.is_eager for param in order):  # such as --help, which answers whatever else is typed
+    if any(param.is_eager for param in order):  # such as --help, which works whatever else is typed
         return
     for option in (param for param in order if isinstance(param, click.Option)):
         times = order.count(option)
         repeatable = option.multiple or option.count or (option.is_flag and not option.secondary_opts)
         if times > 1 and not repeatable:
-            raise UsageError(f"{option.opts[0]} is given {times} times, and takes one value", hint="keep one of them")
+            raise UsageError(f"{option.opts[0]} takes one value but was given {times} times", hint="keep one of them")
 
 
 def command(name: str, *, cls: type[Command] = Command) -> Callable[[Callable[..., Any]], Command]:
-    """A command with the options that all have; its help is the function's docstring."""
+    """A command with the common options; its help is the function's docstring."""
 
     def decorate(function: Callable[..., Any]) -> Command:
         made = click.command(name, cls=cls, context_settings=WIDE)(function)

@@ -1,4 +1,4 @@
-"""``alignzoo compat``: whether methods work together, why, and what it costs."""
+"""``alignzoo compat``: whether methods can be combined, why, and at what cost."""
 
 from __future__ import annotations
 
@@ -11,28 +11,35 @@ import click
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines, print_table
+from alignzoo.cli.data_read import data_read
 from alignzoo.cli.failures import problem_dict
-from alignzoo.cli.flags import PlanCommand, flag_layer, recipe_option, run_options
-from alignzoo.contract.card import Card, Kind, Need
+from alignzoo.cli.flags import PlanCommand, plan_layers, recipe_option, run_options
+from alignzoo.contract.card import Card, Need
+from alignzoo.contract.kinds import KINDS
 from alignzoo.distributed.launch import distributed_backend
 from alignzoo.errors import AlignzooError
 from alignzoo.plan.plan import Method, Plan
-from alignzoo.plan.recipe import METHOD_KINDS, Layer, read_recipe
+from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import resolve
+from alignzoo.plan.settings import EMBEDDED
 from alignzoo.plugin.registry import registry
 
 NEEDS: dict[Need, str] = {
-    "reference": "log-probs of the reference model: computed once before training, without gradients (or in each step)",
-    "token-logps": "the log-prob of every response token, not only their sum",
-    "scores": "a score for each side: the data's columns, or those of another --reward",
-    "reward": "a score for each side, from the run's reward: each response is scored once, before training",
-    "groups": "a group for each pair, from the data",
-    "probe": "a safety probe: trained before the first step",
-    "swap": "the loss under the opposite label: a loss that has a meaning there",
+    "reference": "reference log-probs: computed once before training, without gradients (or in every step)",
+    "token-logps": "per-token log-probs of the responses, not only their sum",
+    "scores": "a score for each response, from the data's columns or another --reward",
+    "reward": "a score for each response from the run's reward, computed once before training",
+    "groups": "a group for each row of the data",
+    "probe": "a safety probe, trained before the first step",
+    "swap": "the loss under the opposite label, so a loss that is defined there",
+    "labels": "a label for each response: paired or unpaired data",
+    "mismatched": "responses to other prompts, to estimate the KL to the reference",
     "hidden-states": "hidden states of the model",
     "vocabulary-statistics": "statistics over the vocabulary at each token",
 }
 assert set(NEEDS) == set(get_args(Need))
+AXES = ("loss", "robust", "geometry")
+"""The kinds in the table of all combinations; more would not fit."""
 
 
 @cli_command("compat", cls=PlanCommand)
@@ -40,13 +47,13 @@ assert set(NEEDS) == set(get_args(Need))
 @recipe_option
 @json_option
 @click.pass_context
-def command(ctx: click.Context, recipe: tuple[str, ...], as_json: bool, **_words: Any) -> None:
-    """Say why a combination of methods works, or why not and what to change.
+def command(ctx: click.Context, as_json: bool, **_words: Any) -> None:
+    """Explain why methods can be combined, or why not and what to change.
 
-    Takes the words of `alignzoo run`. Without any method: a table of all combinations.
+    Takes the options of `alignzoo run`. Without any method, prints a table of all combinations.
     """
-    layers = [*(read_recipe(name) for name in recipe), flag_layer(ctx)]
-    if not any(kind in layer.values for layer in layers for kind in METHOD_KINDS):
+    layers = _with_both(plan_layers(ctx))
+    if not any(kind in layer.values for layer in layers for kind in KINDS):
         _show_matrix(layers, as_json)
         return
     resolved = resolve(layers, distributed=distributed_backend())
@@ -57,16 +64,25 @@ def command(ctx: click.Context, recipe: tuple[str, ...], as_json: bool, **_words
         ctx.exit(resolved[0].exit_code)
 
 
+def _with_both(layers: list[Layer]) -> list[Layer]:
+    """The layers with the embedded model or data where only the other one is named: whether methods can be combined
+    depends on neither's content."""
+    named = {key for layer in layers for key in ("model", "data") if key in layer.values}
+    missing = {"model", "data"} - named if len(named) == 1 else set[str]()
+    return [*(Layer("compat", {key: EMBEDDED}) for key in missing), *layers]
+
+
 def _show_works(plan: Plan, as_json: bool) -> None:
-    reasons = [*plan.notes, *(line for method in plan.methods for line in _demands(method)), *_costs(plan)]
+    demands = [line for method in plan.all_methods for line in _demands(method)]
+    reasons = [*plan.notes, *data_read(plan), *demands, *_costs(plan)]
     if as_json:
         facts = {
             "ok": True,
             "sentence": plan.sentence(),
             "needs": sorted(plan.needs),
             "batch_coupled": plan.batch_coupled,
-            "passes": plan.geometry.card.passes,
-            "micro_batches": _micro_batches(plan),  # None: the budget of tokens decides
+            "passes": _passes(plan),
+            "micro_batches": _micro_batches(plan),  # None: the token budget decides
             "reasons": reasons,
         }
         print_json(facts)
@@ -86,8 +102,7 @@ def _show_problems(problems: list[AlignzooError], as_json: bool) -> None:
 def _demands(method: Method) -> list[str]:
     needs = sorted(method.needs)
     name = f"{method.card.kind} {method.card.name}"
-    beyond = "" if method.card.kind == "reward" else " beyond the policy's log-probs"
-    return [f"{name} needs {NEEDS[need]}" for need in needs] or [f"{name} needs nothing{beyond}"]
+    return [f"{name} needs {NEEDS[need]}" for need in needs] or [f"{name} needs nothing extra"]
 
 
 def _micro_batches(plan: Plan) -> int | None:
@@ -97,34 +112,38 @@ def _micro_batches(plan: Plan) -> int | None:
 
 
 def _costs(plan: Plan) -> list[str]:
-    passes, parts = plan.geometry.card.passes, _micro_batches(plan)
-    costs = [f"geometry {plan.geometry.card.name} takes up to {passes} forward-backward passes per step"]
+    passes, parts = _passes(plan), _micro_batches(plan)
+    costs = [f"geometry {plan.one('geometry').card.name} takes up to {passes} forward-backward passes per step"]
     if passes == 1:
         costs = ["one forward-backward pass per step"]
-    if plan.reward is not None:
-        costs.append(f"scores come from reward {plan.reward.card.name}, once before training")
+    costs += [f"scores come from reward {reward.card.name}, once before training" for reward in plan.of("reward")]
     if not plan.batch_coupled:
-        return [*costs, "pairs do not depend on each other: micro-batches of any size give the same step"]
-    coupled = " and ".join(method.card.name for method in (plan.loss, *plan.robust) if method.card.batch_coupled)
+        return [*costs, "rows are independent: any micro-batch size gives the same step"]
+    coupling = [method.card for method in plan.all_methods if method.couples]
+    coupled = " and ".join(card.name for card in coupling)
     if parts is None:
         return [
             *costs,
-            f"{coupled} couples the pairs of a step: where --tokens-per-micro-batch cuts it, one more forward without "
+            f"{coupled} couples the rows of a step: if --tokens-per-micro-batch splits it, one extra forward without "
             "gradients per pass keeps the result exact",
         ]
     if parts == 1:
-        return [*costs, f"{coupled} couples the pairs of a step; they fit one micro-batch, so that costs nothing"]
+        return [*costs, f"{coupled} couples the rows of a step; they fit one micro-batch, at no extra cost"]
     return [
         *costs,
-        f"{coupled} couples the pairs of a step, cut here into {parts} micro-batches: one more forward without "
+        f"{coupled} couples the rows of a step, split here into {parts} micro-batches: one extra forward without "
         "gradients per pass keeps the result exact (none with --micro-batch-size "
         f"{plan.settings.batch_size})",
     ]
 
 
+def _passes(plan: Plan) -> int:
+    return max(getattr(method.card, "passes", 1) for method in plan.all_methods)
+
+
 def _show_matrix(layers: list[Layer], as_json: bool) -> None:
-    """Every loss under every wrapper and every geometry, with the other words of the line."""
-    losses, wrappers, geometries = (_names(kind) for kind in ("loss", "robust", "geometry"))
+    """Every loss under every wrapper and every geometry, with the line's other options."""
+    losses, wrappers, geometries = (_names(kind) for kind in AXES)
     cells: dict[tuple[str, str | None, str], list[AlignzooError]] = {}
     for loss, wrapper, geometry in itertools.product(losses, [None, *wrappers], geometries):
         names = {"loss": loss, "robust": [wrapper] if wrapper else [], "geometry": geometry}
@@ -162,8 +181,8 @@ def _cell_dict(key: tuple[str, str | None, str], problems: list[AlignzooError]) 
     }
 
 
-def _names(kind: Kind) -> list[str]:
-    """Cards of a kind by the shortest name that means one of them."""
+def _names(kind: str) -> list[str]:
+    """Cards of a kind by their shortest unambiguous name."""
     entries = [(plugin, method) for plugin, method in registry().entries(kind) if isinstance(method, Card)]
     count = Counter(method.name for _, method in registry().entries(kind))
     return [

@@ -1,35 +1,29 @@
-"""Where text goes: data to stdout, what happens to stderr; rich on a terminal, plain lines everywhere else."""
+"""Terminal output: results on stdout, progress and messages on stderr; rich on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import IO, TYPE_CHECKING, Any
 
 from alignzoo.base.shown import printable, printable_json
-from alignzoo.report import Progress, Reporter
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress as RichProgress
     from rich.table import Table
 
-PLAIN_SECONDS = 10.0
-"""Seconds between two progress lines where there is no terminal."""
-PIPE_WIDTH = 120
-"""Columns of a table with a shortened column where there is no terminal."""
+PIPE_WIDTH = 100
+"""Width of a table with a truncated column when there is no terminal, in characters."""
 GAP = "  "
-"""Between two columns of a table without lines."""
+"""Space between two columns of a table without rules."""
 SHORTEST = 20
-"""A column is not shortened below this."""
+"""A column is never truncated below this width."""
 
 
 def write(stream: IO[str], text: str) -> None:
-    """A line of text, its control characters escaped; a reader who has gone away (``| head``) is no error."""
+    """Write a line with control characters escaped; a closed pipe (``| head``) is not an error."""
     try:
         stream.write(printable(text) + "\n")
         stream.flush()
@@ -38,7 +32,7 @@ def write(stream: IO[str], text: str) -> None:
 
 
 def silence_closed_pipe(stream: IO[str]) -> None:
-    """Flush, so that Python's own flush at exit finds nothing to complain about."""
+    """Flush now, so that Python's own flush at exit cannot fail."""
     try:
         stream.flush()
     except BrokenPipeError:
@@ -53,7 +47,7 @@ def _to_nowhere(stream: IO[str]) -> None:
 
 @contextmanager
 def results_only() -> Iterator[None]:
-    """Inside, whatever is printed goes to stderr: a method's ``print`` must not get between the results on stdout."""
+    """Inside, prints go to stderr: a method's ``print`` must not end up among the results on stdout."""
     with redirect_stdout(sys.stderr):
         yield
 
@@ -71,9 +65,9 @@ def print_table(
     *,
     shorten: str | None = None,
 ) -> None:
-    """Data as a table on stdout: ``style`` colours it on a terminal; elsewhere columns are aligned and whole.
+    """Data as a table on stdout: ``style`` colours it on a terminal; elsewhere columns are aligned and never truncated.
 
-    The column ``shorten`` is cut with … so that a row is one line of the terminal, or of :data:`PIPE_WIDTH` columns.
+    The column ``shorten`` is truncated with … so that a row fits one terminal line, or :data:`PIPE_WIDTH` characters.
     """
     console = None
     if sys.stdout.isatty():
@@ -83,13 +77,13 @@ def print_table(
     if shorten is not None:
         rows = _one_line_each(columns, rows, shorten, PIPE_WIDTH if console is None else console.width)
     if console is not None:
-        console.print(_rich_table(columns, rows, title, style, figures=False, ruled=shorten is None))
+        console.print(rich_table(columns, rows, title, style, figures=False, ruled=shorten is None))
         return
     write(sys.stdout, "\n".join([*([title] if title else []), *plain_table(columns, rows)]))
 
 
 def _one_line_each(columns: Sequence[str], rows: Sequence[Sequence[str]], shorten: str, width: int) -> list[list[str]]:
-    """The rows, with one column cut so that all fit into ``width``."""
+    """The rows, with one column truncated so that all fit into ``width``."""
     cut = columns.index(shorten)
     widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
     room = max(SHORTEST, width - (sum(widths) - widths[cut]) - len(GAP) * (len(columns) - 1))
@@ -109,9 +103,9 @@ def print_lines(*lines: str) -> None:
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, figures: bool = False) -> list[str]:
-    """Lines of aligned columns, two spaces apart; with ``figures`` all but the first are right-aligned.
+    """Aligned columns as lines, two spaces apart; with ``figures`` all but the first are right-aligned.
 
-    Empty columns' headers give a table without a header line.
+    If all headers are empty, there is no header line.
     """
     lines = [[printable(cell) for cell in line] for line in ([columns, *rows] if any(columns) else rows)]
     if not lines:
@@ -128,7 +122,7 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, figure
     return [aligned(line) for line in lines]
 
 
-def _rich_table(
+def rich_table(
     columns: Sequence[str],
     rows: Sequence[Sequence[str]],
     title: str | None,
@@ -137,6 +131,12 @@ def _rich_table(
     figures: bool,
     ruled: bool = True,
 ) -> Table:
+    """A table for a terminal.
+
+    Args:
+        figures: all columns but the first are right-aligned.
+        ruled: a line separates the header.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -150,155 +150,3 @@ def _rich_table(
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row), style=style)
     return table
-
-
-class ConsoleReporter(Reporter):
-    """Tells on stderr what a run does."""
-
-    def __init__(self, stream: IO[str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream = stream or sys.stderr
-        self._clock = clock
-        self._console: Console | None = None
-        self._bars: RichProgress | None = None
-        if self._stream.isatty():
-            from rich.console import Console
-
-            self._console = Console(file=self._stream)
-
-    def note(self, text: str) -> None:
-        self._say(text)
-
-    def warn(self, text: str) -> None:
-        self._say(f"warning: {text}", style="yellow")
-
-    def _say(self, text: str, style: str | None = None) -> None:
-        if self._console is None:
-            write(self._stream, text)
-        else:
-            self._console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
-
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        if self._console is None:
-            write(self._stream, "\n".join([title, *(f"  {line}" for line in plain_table(columns, rows, figures=True))]))
-        else:
-            self._console.print(_rich_table(columns, rows, title, None, figures=True))
-
-    @contextmanager
-    def progress(self, total: int, description: str, *, unit: str = "it", done: int = 0) -> Iterator[Progress]:
-        if self._console is None:
-            yield _PlainProgress(self._stream, self._clock, total, description, unit, done)
-            return
-        bars = self._bars
-        if bars is None:
-            with _rich_progress(self._console) as self._bars:
-                try:
-                    yield _RichBar(self._bars, self._clock, total, description, unit, done)
-                finally:
-                    self._bars = None
-            return
-        # Only one live display may be on a screen: an evaluation inside the training is one more bar of it.
-        bar = _RichBar(bars, self._clock, total, description, unit, done)
-        try:
-            yield bar
-        finally:
-            bars.remove_task(bar.task)
-
-
-def speed(count: int, seconds: float, unit: str) -> str:
-    """Throughput: units per second, or seconds per unit where that is the readable way round."""
-    if count == 0 or seconds <= 0:
-        return f"- {unit}/s"
-    rate = count / seconds
-    return f"{rate:.1f} {unit}/s" if rate >= 1 else f"{1 / rate:.1f} s/{unit}"
-
-
-def duration(seconds: float) -> str:
-    """``h:mm:ss`` or ``m:ss``."""
-    whole = max(0, round(seconds))
-    hours, minutes = whole // 3600, whole // 60 % 60
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
-
-
-class _PlainProgress(Progress):
-    """A line at the first unit, at the last, and now and then between."""
-
-    def __init__(
-        self, stream: IO[str], clock: Callable[[], float], total: int, description: str, unit: str, done: int
-    ) -> None:
-        self._stream, self._clock = stream, clock
-        self._total, self._description, self._unit = total, description, unit
-        self._start = self._done = done
-        self._began = clock()
-        self._last_line = float("-inf")
-
-    def advance(self, **figures: str) -> None:
-        self._done += 1
-        now = self._clock()
-        if now - self._last_line < PLAIN_SECONDS and self._done < self._total:
-            return
-        self._last_line = now
-        finished, seconds = self._done - self._start, now - self._began
-        left = seconds / finished * max(0, self._total - self._done)
-        percent = 100 * self._done // self._total if self._total else 100
-        words = [
-            f"{self._description} {self._done}/{self._total} ({percent}%)",
-            speed(finished, seconds, self._unit),
-            f"{duration(left)} left" if self._done < self._total else f"took {duration(seconds)}",
-            *(f"{name} {value}" for name, value in figures.items()),
-        ]
-        write(self._stream, ", ".join(words))
-
-
-def _rich_progress(console: Console) -> RichProgress:
-    from rich.measure import Measurement
-    from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    def text(field: str) -> TextColumn:
-        return TextColumn(field, markup=False)
-
-    bar, speed, figures = BarColumn(bar_width=24), text("{task.fields[speed]}"), text("{task.fields[figures]}")
-    left = TimeRemainingColumn(compact=True, elapsed_when_finished=True)
-    columns = [
-        text("{task.description}"),
-        bar,
-        MofNCompleteColumn(),
-        speed,
-        left,
-        text("{task.fields[first]}"),
-        figures,
-    ]
-
-    class Fitting(RichProgress):
-        """Leaves out columns where the terminal is narrow: never the step, the time left and the first figure."""
-
-        def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
-            listed = list(tasks)
-            for absent in ((), (bar,), (bar, figures), (bar, figures, speed)):
-                self.columns = tuple(column for column in columns if column not in absent)
-                table = super().make_tasks_table(listed)
-                if Measurement.get(console, console.options.update(width=1000), table).maximum <= console.width:
-                    break
-            return table
-
-    return Fitting(*columns, console=console)
-
-
-class _RichBar(Progress):
-    def __init__(
-        self, bars: RichProgress, clock: Callable[[], float], total: int, description: str, unit: str, done: int
-    ) -> None:
-        self._bars, self._clock, self._unit = bars, clock, unit
-        self._began, self._count = clock(), 0
-        self.task = bars.add_task(printable(description), total=total, completed=done, speed="", first="", figures="")
-
-    def advance(self, **figures: str) -> None:
-        self._count += 1
-        shown = [printable(f"{name} {value}") for name, value in figures.items()]
-        self._bars.update(
-            self.task,
-            advance=1,
-            speed=speed(self._count, self._clock() - self._began, self._unit),
-            first="".join(shown[:1]),
-            figures="  ".join(shown[1:]),
-        )

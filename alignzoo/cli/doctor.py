@@ -1,4 +1,4 @@
-"""``alignzoo doctor``: is everything here that a run needs, and if not, what to do."""
+"""``alignzoo doctor``: checks that everything a run needs is installed, and says how to fix what is not."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from typing import Any
 
 import click
 
-from alignzoo import __version__
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines, print_table, results_only
 from alignzoo.cli.environment import cache_folder, devices, extras, free_gb, required_packages, target_problems
+from alignzoo.errors import AlignzooError
+from alignzoo.plan.settings import EMBEDDED
+from alignzoo.plugin.build import import_target
+from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.registry import registry
+from alignzoo.version import __version__
 
 
 @cli_command("doctor")
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Check versions, plugins, devices and disks, and say what is missing.
+    """Check versions, plugins, devices and disk space, and report what is missing.
 
     Exit code 1 if a required package is missing or too old, or a plugin is broken.
     """
@@ -44,7 +48,7 @@ def _examine() -> dict[str, Any]:
         packages = required_packages()
     except importlib.metadata.PackageNotFoundError:
         packages = []
-        problems.append("alignzoo is not installed, so it has no methods: pip install -e . in its folder")
+        problems.append("alignzoo is not installed, so no methods are registered: run pip install -e . in its folder")
     problems += [package.problem for package in packages if package.problem]
     facts["packages"] = [asdict(package) for package in packages]
     facts["extras"] = [asdict(extra) for extra in extras()]
@@ -53,14 +57,14 @@ def _examine() -> dict[str, Any]:
     facts["warnings"] = _warnings()
     facts["cache"] = {"folder": str(cache_folder()), "free_gb": round(free_gb(cache_folder()), 1)}
     facts["here"] = {"folder": str(Path.cwd()), "free_gb": round(free_gb(Path.cwd()), 1)}
-    facts["sandbox"] = _sandbox(problems)
+    facts[EMBEDDED] = _embedded(problems)
     return {**facts, "problems": problems, "ok": not problems}
 
 
 def _devices(problems: list[str]) -> list[dict[str, Any]]:
     try:
         return [asdict(device) for device in devices()]
-    except Exception as error:  # a damaged torch fails in many ways, and finding that out is the point
+    except Exception as error:  # a broken torch fails in many ways, and detecting that is the point
         problems.append(f"torch does not work: {traceback.format_exception_only(error)[-1].strip()}")
         return []
 
@@ -70,25 +74,29 @@ def _plugins(problems: list[str]) -> list[dict[str, Any]]:
     for plugin in registry().plugins:
         errors = [plugin.error] if plugin.error else target_problems(plugin)
         found.append({**plugin.to_dict(), "error": "; ".join(errors) or None})
-        advice = f"repair {plugin.file}" if plugin.file else f"upgrade or uninstall {plugin.distribution}"
+        advice = f"fix {plugin.file}" if plugin.file else f"upgrade or uninstall {plugin.distribution}"
         problems += [f"plugin {plugin.label} is broken: {error} ({advice})" for error in errors]
     return found
 
 
 def _warnings() -> list[str]:
-    """What is not as it should be in a plugin, but breaks nothing."""
+    """Problems with plugins that break nothing."""
     known = registry()
     said = [f"plugin {plugin.label}: {text}" for plugin in known.plugins for text in plugin.remarks]
     both = [f"{kind} {name!r} is provided by {', '.join(homes)}" for kind, name, homes in known.duplicates()]
     return [*said, *both]
 
 
-def _sandbox(problems: list[str]) -> bool:
-    from alignzoo.sandbox import MODEL_PATH
-
-    missing = [name for name in ("config.json", "model.safetensors") if not (MODEL_PATH / name).is_file()]
+def _embedded(problems: list[str]) -> bool:
+    """Whether the embedded model, the default, is complete."""
+    try:
+        folder = Path(import_target(registry().find_extension("model", f"{OWN_DISTRIBUTION}:{EMBEDDED}"))())
+    except AlignzooError as error:
+        problems.append(str(error))
+        return False
+    missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
     if missing:
-        problems.append(f"the sandbox model lacks {' and '.join(missing)} in {MODEL_PATH}: install alignzoo again")
+        problems.append(f"the {EMBEDDED} model lacks {' and '.join(missing)} in {folder}: reinstall alignzoo")
     return not missing
 
 
@@ -102,18 +110,18 @@ def _show(facts: dict[str, Any]) -> None:
     )
     missing = [extra["name"] for extra in facts["extras"] if not extra["present"]]
     if missing:
-        print_lines(f"to add: pip install 'alignzoo[{','.join(missing)}]'")
+        print_lines(f"to install: pip install 'alignzoo[{','.join(missing)}]'")
     print_lines("")
     print_table(["plugin", "entry point", "methods", "state"], [_plugin_row(plugin) for plugin in facts["plugins"]])
     print_lines("")
     print_table(["device", "name", "memory", "bf16"], [_device_row(device) for device in facts["devices"]])
     print_lines(
         "",
-        f"cache of models and data: {facts['cache']['folder']}, {facts['cache']['free_gb']} GiB free",
-        f"here: {facts['here']['folder']}, {facts['here']['free_gb']} GiB free",
-        f"sandbox: {'present' if facts['sandbox'] else 'missing'}",
+        f"cache for models and data: {facts['cache']['folder']}, {facts['cache']['free_gb']} GiB free",
+        f"current folder: {facts['here']['folder']}, {facts['here']['free_gb']} GiB free",
+        f"{EMBEDDED}: {'present' if facts[EMBEDDED] else 'missing'}",
         "",
-        *([] if facts["problems"] else ["all is well"]),
+        *([] if facts["problems"] else ["no problems found"]),
         *(f"warning: {text}" for text in facts["warnings"]),
         *(f"problem: {problem}" for problem in facts["problems"]),
     )

@@ -1,6 +1,6 @@
-"""What is installed here: packages against what alignzoo asks for, extras, plugins, devices, disks.
+"""The environment: required packages, extras, plugins, devices, disks.
 
-Reads the metadata of alignzoo's own distribution, so that ``pyproject.toml`` stays the only list of requirements.
+Reads the metadata of alignzoo's own distribution, so ``pyproject.toml`` stays the only list of requirements.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ EXTRAS = {
     "tensorboard": ("--track tensorboard", ("tensorboard", "tensorboardX")),
     "wandb": ("--track wandb", ("wandb",)),
     "trackio": ("--track trackio", ("trackio",)),
-    "plots": ("pictures of probe and sharpness", ("matplotlib",)),
+    "plots": ("plots of probe and sharpness", ("matplotlib",)),
     "bitsandbytes": ("--quantize 4bit, --optimizer adamw8bit (CUDA)", ("bitsandbytes",)),
 }
-"""Extra → what it is for, and the modules any of which will do."""
+"""Extra → what it is for, and the modules of which any one suffices."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """A required package: ``problem`` is empty where all is well."""
+    """A required package; ``problem`` is empty if there is none."""
 
     name: str
     version: str | None
@@ -63,7 +63,7 @@ class Device:
 
 
 def required_packages() -> list[Package]:
-    """The packages alignzoo cannot do without, with versions."""
+    """The required packages, with versions."""
     unconditional = (line for line in importlib.metadata.requires(DISTRIBUTION) or () if ";" not in line)
     return [_package(line) for line in unconditional]
 
@@ -90,7 +90,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def extras() -> list[Extra]:
-    """What is optional, and whether it is there."""
+    """The optional packages, and whether each is installed."""
     return [
         Extra(name, any(importlib.util.find_spec(module) for module in modules), purpose)
         for name, (purpose, modules) in EXTRAS.items()
@@ -98,7 +98,7 @@ def extras() -> list[Extra]:
 
 
 def target_problems(plugin: Plugin) -> list[str]:
-    """Methods and extensions of a plugin that is listed all right, but whose code does not import."""
+    """Methods and extensions that are listed but whose code fails to import."""
     problems = []
     cards = [method for method in plugin.methods if isinstance(method, Card)]
     declared: list[Card | Extension] = [*cards, *plugin.extensions]
@@ -111,7 +111,7 @@ def target_problems(plugin: Plugin) -> list[str]:
 
 
 def devices() -> list[Device]:
-    """The processor and the accelerators torch sees. Imports torch."""
+    """The CPU and the accelerators that torch sees. Imports torch."""
     import torch
 
     found = [Device(f"{platform.machine()}, {torch.get_num_threads()} threads", "cpu", _memory_gb(), _cpu_bf16())]
@@ -127,12 +127,12 @@ def devices() -> list[Device]:
 def _memory_gb() -> float | None:
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    except (AttributeError, ValueError, OSError):  # not on every system
+    except (AttributeError, ValueError, OSError):  # not available on every system
         return None
 
 
 def _cpu_bf16() -> bool | None:
-    """Whether the processor multiplies bf16 natively; None where the system does not say."""
+    """Whether the CPU has native bf16 multiplication; None if the system does not say."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").lower().split()
     except OSError:
@@ -141,7 +141,7 @@ def _cpu_bf16() -> bool | None:
 
 
 def cache_folder() -> Path:
-    """Where models from the hub and tokenised data are kept."""
+    """The cache folder for hub models and tokenised data."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
     return local_path(home)
 

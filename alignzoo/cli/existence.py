@@ -1,4 +1,4 @@
-"""Whether what a plan names is there, as far as that can be seen without loading weights or asking the network."""
+"""Checks that what a plan names exists, without loading weights or using the network."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 from alignzoo.base.files import local_path
 from alignzoo.errors import AlignzooError, UsageError
-from alignzoo.plan.plan import SANDBOX, Plan
+from alignzoo.plan.plan import Plan
+from alignzoo.plugin.registry import registry
 
 
 def check_existence(plan: Plan) -> tuple[list[AlignzooError], list[str]]:
-    """What a plan's run would not find, and what only the run itself can tell.
+    """What is missing for a plan's run, and what only the run itself can find out.
 
-    Heavy libraries are imported only for what needs them: not for the sandbox and the default optimizer.
+    Heavy libraries are imported only if needed: not for a plugin's model or data and the default optimizer.
     """
     settings = plan.settings
     problems: list[AlignzooError] = []
@@ -21,15 +22,16 @@ def check_existence(plan: Plan) -> tuple[list[AlignzooError], list[str]]:
     def look(check: Callable[[str], str | None], name: str, said: str = "") -> None:
         try:
             note = check(name)
-        except AlignzooError as error:  # nothing has been run: the words are wrong
+        except AlignzooError as error:  # nothing has run yet, so this is a usage error
             problems.append(UsageError(f"{said}{error.message}", hint=error.hint))
         else:
             unchecked.extend([f"{said}{note}"] if note else [])
 
-    if settings.model != SANDBOX:
+    known = registry()
+    if known.named_extension("model", settings.model) is None:
         look(_model, settings.model)
     for flag, source in (("data", settings.data), ("eval-data", settings.eval_data)):
-        if source is not None and source != SANDBOX:
+        if source is not None and known.named_extension("data", source) is None:
             look(_data, source, said=f"--{flag} ")
     if "optimizer" in plan.origins:
         look(_optimizer, settings.optimizer)
@@ -37,10 +39,10 @@ def check_existence(plan: Plan) -> tuple[list[AlignzooError], list[str]]:
 
 
 def _model(name: str) -> str | None:
-    from alignzoo.model.load import find_model, is_hub_id
+    from alignzoo.model.source import find_model, is_hub_id
 
     if is_hub_id(name) and not local_path(name).exists():
-        return f"--model {name} is treated as a hub id and was not looked up"
+        return f"--model {name} is treated as a hub id; not checked"
     find_model(name)
     return None
 
@@ -49,7 +51,7 @@ def _data(name: str) -> str | None:
     from alignzoo.data.sources import check_path, is_path
 
     if not is_path(name):
-        return f"{name} is treated as a hub id and was not looked up"
+        return f"{name} is treated as a hub id; not checked"
     check_path(local_path(name))
     return None
 
@@ -58,6 +60,6 @@ def _optimizer(name: str) -> str | None:
     from alignzoo.train.optim import EIGHT_BIT, optimizer_class
 
     if name.lower() == EIGHT_BIT:
-        return f"--optimizer {name} needs CUDA and bitsandbytes, which were not looked for"
+        return f"--optimizer {name} needs CUDA and bitsandbytes; not checked"
     optimizer_class(name)
     return None

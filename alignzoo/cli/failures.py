@@ -1,4 +1,4 @@
-"""Errors as the command line shows them: one line that says what is wrong, one that says what to do."""
+"""Errors on the command line: one line that says what is wrong, one that says what to do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from alignzoo.plugin.faults import describe_error
 
 
 def problem_dict(error: AlignzooError) -> dict[str, Any]:
-    """An error for programs."""
+    """An error as JSON-able data."""
     return {
         "message": error.message,
         "hint": error.hint,
@@ -37,7 +37,7 @@ def report_failure(error: BaseException, *, as_json: bool, debug: bool) -> int:
     facts = _facts(error)
     facts["message"] = clipped(facts["message"])
     if not is_first_rank() and isinstance(error, AlignzooError):
-        return int(facts["exit_code"])  # a user's mistake is the same on all ranks; the first one says it
+        return int(facts["exit_code"])  # a user's mistake is the same on all ranks; the first one reports it
     if debug:
         write(sys.stderr, "".join(traceback.format_exception(error)).rstrip())
     elif facts["kind"] == "InternalError":
@@ -57,17 +57,17 @@ def _facts(error: BaseException) -> dict[str, Any]:
         return {"message": "interrupted", "hint": None, "exit_code": 130, "kind": "Interrupted"}
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
-        hint = f"`{context.command_path} --help` shows how it is called" if context else None
+        hint = f"`{context.command_path} --help` shows its usage" if context else None
         return {"message": _sentence(error), "hint": hint, "exit_code": error.exit_code, "kind": "UsageError"}
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        message = f"{error.filename} is too long for the name of a file or folder"
-        return {"message": message, "hint": "check what is given as a path", "exit_code": 2, "kind": "UsageError"}
+        message = f"{error.filename} is too long for a file or folder name"
+        return {"message": message, "hint": "check the path", "exit_code": 2, "kind": "UsageError"}
     culprit = None
-    with contextlib.suppress(Exception):  # plugins are looked up, and those may be what failed
+    with contextlib.suppress(Exception):  # this looks up plugins, which may be what failed
         culprit = blame(error)
     if culprit is not None:
         message = f"{culprit}: {describe_error(error)}"
-        hint = "repair the plugin, or leave it out; --debug shows the traceback"
+        hint = "fix the plugin or leave it out; --debug shows the traceback"
         return {"message": message, "hint": hint, "exit_code": 4, "kind": "BrokenPluginError"}
     message = f"internal error: {type(error).__name__}: {error}"
     return {"message": message, "hint": None, "exit_code": 1, "kind": "InternalError"}

@@ -1,4 +1,4 @@
-"""What a pydantic field says about itself, as help and tables need it: kind of value, choices, bounds, default."""
+"""The facts of a pydantic field for help and tables: type, choices, bounds, default."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FieldFacts:
     required: bool
 
     def default_text(self) -> str:
-        """The default as a user would write it; empty where there is none."""
+        """The default as a user would type it; empty if there is none."""
         if self.default is None or self.default == ():
             return ""
         if isinstance(self.default, bool):
@@ -45,7 +45,7 @@ class FieldFacts:
         return ", ".join(f"{sign} {limit:g}" for sign, limit in self.bounds.items())
 
     def full_help(self) -> str:
-        """The help line with default and bounds behind it."""
+        """The help line, followed by default and bounds."""
         facts = [f"default: {self.default_text()}"] if self.default_text() else ["required"] if self.required else []
         if self.bounds:
             facts.append(self.bounds_text())

@@ -1,14 +1,13 @@
-"""The words of a run as command-line options: the settings, and the options of the methods named on the line.
+"""A run's command-line options: the settings, and the options of the methods named on the line.
 
-Values are passed on as they were typed; the resolver validates them, so a wrong value gets the same message whether
-it comes from a flag or from a recipe.
+Values are passed on as typed; the resolver validates them, so an invalid value gets the same message from a flag and
+from a recipe.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -17,19 +16,21 @@ from click.shell_completion import CompletionItem
 
 from alignzoo.cli.command import Command
 from alignzoo.cli.fields import FieldFacts, field_facts
-from alignzoo.cli.selection import Selection, selected
-from alignzoo.contract.card import Card
-from alignzoo.plan.recipe import METHOD_KINDS, Layer, recipe_names
-from alignzoo.plan.resolve import owners
+from alignzoo.cli.selection import Words, words_of
+from alignzoo.contract.card import WEIGHT, Card
+from alignzoo.contract.kinds import KINDS, Kind
+from alignzoo.plan.picks import Selection
+from alignzoo.plan.recipe import Layer, recipe_names
+from alignzoo.plan.select import owners
 from alignzoo.plan.settings import Settings
 from alignzoo.plugin.registry import registry
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 METHODS, SETTINGS = "Methods", "Settings"
-_SELECTION = "alignzoo.selection"
+_WORDS = "alignzoo.words"
 _METHOD_OPTIONS = "alignzoo.method_options"
-_METHOD_WORD = re.compile(rf"--(?:no-)?(({'|'.join(METHOD_KINDS)})\.([^=]+))")
+_METHOD_WORD = re.compile(rf"--(?:no-)?(({'|'.join(KINDS)})\.([^=]+))")
 _STATES_DEFAULT = re.compile(r"\[default:[^]]*]$")
 
 
@@ -44,14 +45,12 @@ class LayerOption(click.Option):
 
 
 class PlanCommand(Command):
-    """A command that takes everything a run is made of: methods, their options, settings and recipes."""
+    """A command that takes everything that defines a run: methods, their options, settings and recipes."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[_SELECTION] = selected(args)
-        ctx.meta[_METHOD_OPTIONS] = [
-            *method_options(ctx.meta[_SELECTION].cards),
-            *_unjudged_options(ctx.meta[_SELECTION], args),
-        ]
+        words: Words = words_of(args)
+        ctx.meta[_WORDS] = words
+        ctx.meta[_METHOD_OPTIONS] = [*method_options(words.found), *_unjudged_options(words.found, args)]
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -73,11 +72,12 @@ class PlanCommand(Command):
                 formatter.write_dl(records)
 
     def unknown_option_hint(self, ctx: click.Context, name: str) -> str | None:
-        """An option that belongs to a method which was not named gets told so."""
+        """The hint for an option that belongs to a method not named on the line."""
         match = _METHOD_WORD.match(name)
         if match is not None:
             kind, option = match[2], match[3].rpartition(".")[2]
-            here = owners(option, ctx.meta[_SELECTION].cards)
+            cards = ctx.meta[_WORDS].found.cards
+            here = owners(option, cards)
             if here:
                 return f"did you mean {' or '.join(here)}?"
             having = [
@@ -86,13 +86,13 @@ class PlanCommand(Command):
                 if isinstance(method, Card) and method.kind == kind and option in method.options.model_fields
             ]
             if having:
-                chosen = ", ".join(card.name for card in ctx.meta[_SELECTION].cards if card.kind == kind) or "none"
-                return f"{kind} is {chosen} here; add --{kind} {' or '.join(having)}, which has that option"
+                chosen = ", ".join(card.name for card in cards if card.kind == kind) or "none"
+                return f"the {kind} here is {chosen}; add --{kind} {' or '.join(having)}, which has that option"
         return super().unknown_option_hint(ctx, name)
 
 
 def run_options(function: Function) -> Function:
-    """Adds ``--loss``, ``--robust``, ``--geometry``, ``--reward`` and all settings to a :class:`PlanCommand`."""
+    """Adds ``--KIND`` of every kind of method, and all settings, to a :class:`PlanCommand`."""
     return _with_options(function, [*_naming_options(), *_setting_options(Settings.model_fields)])
 
 
@@ -102,19 +102,29 @@ def setting_options(*names: str) -> Callable[[Function], Function]:
 
 
 def _with_options(function: Function, options: Sequence[LayerOption]) -> Function:
-    """What click's own decorators do, for options that exist already."""
+    """Like click's own decorators, for existing options."""
     decorated: Any = function
     decorated.__click_params__ = [*getattr(decorated, "__click_params__", []), *reversed(options)]
     return function
 
 
+def plan_layers(ctx: click.Context) -> list[Layer]:
+    """The recipes of a :class:`PlanCommand` line, each read once, and the typed options.
+
+    Raises:
+        AlignzooError: a recipe cannot be read.
+    """
+    words: Words = ctx.meta[_WORDS]
+    return [*(words.recipe(name) for name in ctx.params.get("recipe", ())), flag_layer(ctx)]
+
+
 def flag_layer(ctx: click.Context) -> Layer:
-    """What was typed, as the strongest layer."""
+    """The typed options, as the strongest layer."""
     return Layer("flag", {option.key: value for option, value in given_options(ctx)})
 
 
 def given_options(ctx: click.Context) -> Iterator[tuple[LayerOption, Any]]:
-    """Each run option that was typed, with its value."""
+    """Each typed run option, with its value."""
     for param in ctx.command.get_params(ctx):
         if isinstance(param, LayerOption):
             value = ctx.params.get(str(param.name))
@@ -123,36 +133,63 @@ def given_options(ctx: click.Context) -> Iterator[tuple[LayerOption, Any]]:
 
 
 def split_trust(ctx: click.Context) -> tuple[bool, list[str]]:
-    """Whether ``--trust-remote-code`` was typed, which a run folder cannot state for itself; and the other options."""
+    """Whether ``--trust-remote-code`` was typed, which a run folder cannot grant itself; and the other options."""
     given = {option.key: value for option, value in given_options(ctx)}
     trusting = given.get("trust-remote-code") is True
     return trusting, [key for key in given if not (trusting and key == "trust-remote-code")]
 
 
-def method_options(cards: Sequence[Card]) -> list[LayerOption]:
-    """``--KIND.X``; and, to tell several wrappers or controllers apart, ``--robust.NAME.X``, ``--geometry.NAME.X``."""
-    count = Counter(card.kind for card in cards)
-    found: dict[str, LayerOption] = {}
-    for card in cards:
-        group = f"{card.kind.capitalize()} {card.name}"
-        for name, info in card.options.model_fields.items():
-            facts = field_facts(name, info)
-            bare, qualified = f"{card.kind}.{name}", f"{card.kind}.{card.name}.{name}"
-            found.setdefault(bare, _option(bare, facts, group, hidden=count[card.kind] > 1))
-            if card.kind not in ("loss", "reward"):
-                found[qualified] = _option(qualified, facts, group, hidden=count[card.kind] == 1)
-    return list(found.values())
+def method_options(found: Selection) -> list[LayerOption]:
+    """``--KIND.X`` and, to tell several methods of a kind apart, ``--KIND.NAME.X``."""
+    options: dict[str, LayerOption] = {}
+    for name, picks in found.picks.items():
+        for pick in picks:
+            names = sorted(pick.called, key=lambda called: called != pick.card.name) if KINDS[name].several else []
+            for option in _options_of(KINDS[name], pick.card, names, alone=len(picks) == 1):
+                options.setdefault(option.key, option)
+    return list(options.values())
+
+
+def _options_of(kind: Kind, card: Card, names: Sequence[str], *, alone: bool) -> list[LayerOption]:
+    """The flags of one method; help shows the short form if it is the only one of its kind, else the qualified one."""
+    group = f"{kind.name.capitalize()} {card.name}"
+    options = []
+    for field, info in card.options.model_fields.items():
+        facts = field_facts(field, info)
+        options.append(_option(f"{kind.name}.{field}", facts, group, hidden=not alone))
+        options += [
+            _option(f"{kind.name}.{name}.{field}", facts, group, hidden=alone or name != card.name) for name in names
+        ]
+    if kind.multiplicity == "mixture" and WEIGHT not in card.options.model_fields:
+        text = "weight of this term in the mixture [default: 1; > 0]"
+        options.append(_weight_option(f"{kind.name}.{WEIGHT}", text, group, hidden=True))  # rejected with a hint
+        options += [
+            _weight_option(f"{kind.name}.{name}.{WEIGHT}", text, group, hidden=alone or name != card.name)
+            for name in names
+        ]
+    return options
+
+
+def _weight_option(key: str, text: str, group: str, *, hidden: bool) -> LayerOption:
+    return LayerOption(
+        [f"--{key}"], key=key, group=group, help=text, hidden=hidden, metavar="NUMBER", type=click.STRING
+    )
 
 
 def _unjudged_options(selection: Selection, args: Sequence[str]) -> list[LayerOption]:
-    """Stand-ins for options of methods that were not found, or, of a resumed run, not named here: the error to show is
-    that of the method, or of ``--resume``."""
+    """Placeholders for options of methods that were not found or are not named here: the error to show is the method's,
+    the resolver's or that of ``--resume``."""
     resuming = any(word.partition("=")[0] == "--resume" for word in args)
-    known = {option.key for option in method_options(selection.cards)}
+    known = {option.key for option in method_options(selection)}
+    called = {kind: {name for pick in picks for name in pick.called} for kind, picks in selection.picks.items()}
     found: dict[str, LayerOption] = {}
     for word, following in itertools.pairwise([*args, "--"]):
         match = _METHOD_WORD.match(word)
-        if match and match[1] not in known and (resuming or match[2] in selection.unresolved):
+        if match is None or match[1] in known:
+            continue
+        owner, dot, _ = match[3].partition(".")
+        elsewhere = bool(dot) and owner not in called[match[2]]
+        if resuming or elsewhere or match[2] in selection.unresolved:
             key, kind = match[1], match[2]
             alone = "=" not in word and following.startswith("--")
             bare: dict[str, Any] = {"is_flag": False, "flag_value": ""} if alone else {}
@@ -169,24 +206,19 @@ def _naming_options() -> list[LayerOption]:
             if method.kind == kind and method.name.startswith(incomplete)
         ]
 
-    def option(kind: str, text: str, **attributes: Any) -> LayerOption:
-        listed = f"{text}; `alignzoo ls {kind}` lists them"
+    def option(kind: Kind) -> LayerOption:
+        default = f" [default: {kind.default.rpartition(':')[2]}]" if isinstance(kind.default, str) else ""
         return LayerOption(
-            [f"--{kind}"],
-            key=kind,
+            [f"--{kind.name}"],
+            key=kind.name,
             group=METHODS,
             metavar="NAME",
-            help=listed,
-            shell_complete=names(kind),
-            **attributes,
+            help=f"{kind.help}{default}; `alignzoo ls {kind.name}` lists them",
+            shell_complete=names(kind.name),
+            multiple=kind.several,
         )
 
-    return [
-        option("loss", "preference loss [default: dpo]"),
-        option("robust", "robust wrapper, innermost first (repeatable)", multiple=True),
-        option("geometry", "geometry controller, and its companions (repeatable) [default: plain]", multiple=True),
-        option("reward", "where scores come from, if a method reads any [default: column or probe]"),
-    ]
+    return [option(kind) for kind in KINDS.values()]
 
 
 def recipe_option(function: Function) -> Function:
@@ -195,7 +227,7 @@ def recipe_option(function: Function) -> Function:
         "--recipe",
         multiple=True,
         metavar="NAME|FILE|RUN",
-        help="recipe, or earlier run, to start from; later ones win, flags win over all (repeatable)",
+        help="recipe or earlier run to start from; later ones win, flags override all (repeatable)",
         shell_complete=lambda ctx, param, incomplete: [
             CompletionItem(name) for name in recipe_names() if name.startswith(incomplete)
         ],
@@ -227,4 +259,4 @@ def _option(
 
 
 def _identifier(key: str) -> str:
-    return key.replace(".", "__").replace("-", "_")
+    return re.sub(r"\W", "_", key.replace(".", "__"))

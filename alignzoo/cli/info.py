@@ -1,8 +1,8 @@
-"""``alignzoo info NAME``: everything a method declares."""
+"""``alignzoo info NAME``: everything a method's card declares."""
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Sequence
 
 import click
 
@@ -17,9 +17,10 @@ from alignzoo.cli.describe import (
     needs_of,
     option_facts,
     paper_url,
-    sharded_text,
+    parts_of,
 )
-from alignzoo.contract.card import EXTENSION_KINDS, KINDS, Card, Composition, Kind
+from alignzoo.contract.card import EXTENSION_KINDS, Card, Composition
+from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import registry
@@ -29,11 +30,11 @@ Entry = tuple[Plugin, "Card | Composition"]
 
 @cli_command("info")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(KINDS), help="only the method of this kind")
+@click.option("--kind", type=click.Choice(list(KINDS)), help="show only the method of this kind")
 @json_option
 def command(name: str, kind: str | None, as_json: bool) -> None:
-    """Show the formula, paper, options, needs and checks of the method NAME (or distribution:NAME)."""
-    entries = _find(name, cast("Kind | None", kind))
+    """Show formula, paper, options, needs and verification of the method NAME (or distribution:NAME)."""
+    entries = _find(name, kind)
     if as_json:
         facts = [
             {**method_dict(plugin, method), "contract": contract_dict(plugin, method)} for plugin, method in entries
@@ -46,8 +47,8 @@ def command(name: str, kind: str | None, as_json: bool) -> None:
         _show(plugin, method)
 
 
-def _find(name: str, kind: Kind | None) -> list[Entry]:
-    """All methods of that name: one may exist in several kinds, or in several plugins."""
+def _find(name: str, kind: str | None) -> list[Entry]:
+    """All methods of that name: several kinds or plugins may have one."""
     distribution, _, bare = name.rpartition(":")
     hits = [
         (plugin, method)
@@ -63,9 +64,10 @@ def _find(name: str, kind: Kind | None) -> list[Entry]:
             raise
         except AlignzooError:
             continue
-    for extension in EXTENSION_KINDS:
-        if any(card.name == bare for _, card in registry().extensions(extension)):
-            raise UsageError(f"{name!r} is a {extension}, not a method", hint=f"`alignzoo ls {extension}` shows it")
+    if named := [one for one in EXTENSION_KINDS if any(card.name == bare for _, card in registry().extensions(one))]:
+        article = "an" if named[0][0] in "aeiou" else "a"
+        shown = ", ".join(f"`alignzoo ls {one}`" for one in named)
+        raise UsageError(f"{name!r} is {article} {', '.join(named)}, not a method", hint=f"see {shown}")
     known = {method.name for _, method in registry().entries(kind)}
     what = kind or "method"
     raise UsageError(f"unknown {what} {name!r}", hint=suggest(name, sorted(known)) or "`alignzoo ls` lists the methods")
@@ -85,8 +87,7 @@ def _show(plugin: Plugin, method: Card | Composition) -> None:
         facts += _contract_facts(plugin, method)
     width = max(len(name) for name, _ in facts)
     print_lines(*(f"  {name.ljust(width)}  {value}" for name, value in facts if value))
-    if isinstance(method, Card):
-        _show_options(method)
+    _show_options(parts_of(plugin, method))
 
 
 def _composition_facts(plugin: Plugin, method: Composition) -> list[tuple[str, str]]:
@@ -98,43 +99,34 @@ def _needs(plugin: Plugin, method: Card | Composition) -> str:
 
 
 def _card_facts(plugin: Plugin, card: Card) -> list[tuple[str, str]]:
-    coupled = "yes: a pair's weight depends on the other pairs of the step" if card.batch_coupled else "no"
-    of_a_step = [("batch-coupled", coupled), ("passes", str(card.passes))] if card.kind != "reward" else []
-    facts = [
-        ("formula", card.formula),
-        ("needs", _needs(plugin, card)),
-        *of_a_step,
-        ("sharded weights", sharded_text(card)),
-        ("opposite label", "" if card.swaps else "has no meaning: no method may swap its pairs"),
-    ]
+    facts = [("formula", card.formula), ("needs", _needs(plugin, card)), *card.facts()]
     checks = [f"{source.against} ({source.test})" for source in card.verified] or ["nothing yet"]
     return [*facts, *((("verified against" if not i else ""), check) for i, check in enumerate(checks))]
 
 
 def _contract_facts(plugin: Plugin, card: Card) -> list[tuple[str, str]]:
-    """When it was checked here, and the rules that it says it cannot keep."""
+    """When it was last checked here, and the rules its card declares it breaks."""
     checked = contract_text(plugin, card)
     facts = [("contract", f"not checked here yet: alignzoo check {card.name}" if checked == "-" else checked)]
     broken = (f"{rule}: {reason}" for rule, reason in card.expected_failures.items())
-    return [*facts, *((("cannot keep" if not i else ""), text) for i, text in enumerate(broken))]
+    return [*facts, *((("expected failures" if not i else ""), text) for i, text in enumerate(broken))]
 
 
-def _show_options(card: Card) -> None:
-    options = option_facts(card)
-    if not options:
+def _show_options(cards: Sequence[Card]) -> None:
+    """The options of a method, or of all parts of a composition."""
+    rows = [
+        [
+            f"--{card.kind}.{option.name}",
+            option.type,
+            option.default_text() or ("required" if option.required else "-"),
+            option.bounds_text() or "-",
+            option.help,
+        ]
+        for card in cards
+        for option in option_facts(card)
+    ]
+    if not rows:
         print_lines("  no options")
         return
     print_lines("")
-    print_table(
-        ["option", "type", "default", "bounds", "help"],
-        [
-            [
-                f"--{card.kind}.{option.name}",
-                option.type,
-                option.default_text() or ("required" if option.required else "-"),
-                option.bounds_text() or "-",
-                option.help,
-            ]
-            for option in options
-        ],
-    )
+    print_table(["option", "type", "default", "bounds", "help"], rows)

@@ -1,4 +1,4 @@
-"""``alignzoo ls``: what is installed, who passed the contract here, and which plugins do not load."""
+"""``alignzoo ls``: installed methods and extensions, their contract results on this machine, and broken plugins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.cli.describe import contract_dict, contract_text, method_dict, needs_of, verified_text
-from alignzoo.contract.card import EXTENSION_KINDS, KINDS, Card, Composition, ExtensionKind
+from alignzoo.contract.card import EXTENSION_KINDS, Card, Composition, ExtensionKind
+from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import UsageError
 from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.plugin import Plugin
@@ -21,15 +22,15 @@ VERIFIED = "✓"
 
 
 @cli_command("ls")
-@click.argument("kind", required=False)
-@click.option("--wide", is_flag=True, help="whole summaries, needs, what methods were verified against, their contract")
+@click.argument("kind", required=False, metavar=f"[{'|'.join([*KINDS, *EXTENSION_KINDS])}]")
+@click.option("--wide", is_flag=True, help="full summaries, needs, verification sources and contract results")
 @json_option
 def command(kind: str | None, wide: bool, as_json: bool) -> None:
-    """List the methods, of one KIND (loss, robust, geometry, reward) or all of them.
+    """List the installed methods, or those of one KIND.
 
-    KIND may also be what else plugins bring: recipe, command, observer, format, judge. A ✓ marks methods that were
-    verified against another source. With --wide, the column `contract` says when a method passed `alignzoo check` on
-    this machine.
+    KIND may also be a kind of plugin extension. A ✓ marks methods verified against an independent source; `alignzoo
+    info NAME` says which. With --wide, the column `contract` shows when a method passed `alignzoo check` on this
+    machine.
     """
     if kind is not None and kind not in (*KINDS, *EXTENSION_KINDS):
         kinds = [*KINDS, *EXTENSION_KINDS]
@@ -72,25 +73,19 @@ def _facts(entries: list[tuple[Plugin, Card | Composition]], extensions: list[di
 
 
 def _extensions(kind: ExtensionKind) -> list[dict[str, str]]:
-    """Name, summary and origin of everything of one kind of extension."""
+    """Name, summary and origin of all extensions of one kind."""
     known = registry()
     rows = [(plugin, card.name, card.summary) for plugin, card in known.extensions(kind)] if kind != "recipe" else []
     if kind == "recipe":
         rows = [(plugin, name, str(path)) for plugin, name, path in known.recipes()]
-    found = [
+    return [
         {"kind": kind, "name": name, "summary": summary, "from": plugin.label, "distribution": plugin.distribution}
         for plugin, name, summary in rows
     ]
-    if kind == "format":
-        from alignzoo.data.formats import LAYOUTS
-
-        own = {"from": OWN_DISTRIBUTION, "distribution": OWN_DISTRIBUTION}
-        found = [{"kind": kind, "name": x.name, "summary": x.columns, **own} for x in LAYOUTS.values()] + found
-    return found
 
 
 def _show_methods(entries: list[tuple[Plugin, Card | Composition]], wide: bool) -> None:
-    """One line per method; with ``wide``, all that fits into a table."""
+    """One line per method; with ``wide``, more columns and full summaries."""
     columns = ["kind", "name", *([] if wide else [VERIFIED]), "summary"]
     columns += ["needs", "verified against", "contract"] if wide else []
     if any(plugin.distribution != OWN_DISTRIBUTION for plugin, _ in entries):
@@ -101,7 +96,7 @@ def _show_methods(entries: list[tuple[Plugin, Card | Composition]], wide: bool) 
 
 
 def _show_faults() -> None:
-    """What does not load, what its author should repair, and which names are brought twice."""
+    """Plugins that do not load, warnings for their authors, and names that several plugins provide."""
     known = registry()
     if known.broken:
         print_lines("")
@@ -112,7 +107,7 @@ def _show_faults() -> None:
         )
     remarks = [[plugin.label, text] for plugin in known.plugins for text in plugin.remarks]
     remarks += [
-        [", ".join(homes), f"both provide {kind} {name!r}; pick one by distribution:{name}"]
+        [", ".join(homes), f"both provide {kind} {name!r}; pick one with distribution:{name}"]
         for kind, name, homes in known.duplicates()
     ]
     if remarks:
@@ -121,7 +116,7 @@ def _show_faults() -> None:
 
 
 def _facts_of(plugin: Plugin, method: Card | Composition) -> dict[str, str]:
-    """The cells of a method's row by column."""
+    """The cells of a method's row, by column."""
     verified = verified_text(plugin, method)
     also = f" (= {method.flags()})" if isinstance(method, Composition) else ""
     return {

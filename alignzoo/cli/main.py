@@ -13,7 +13,6 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from alignzoo import __version__
 from alignzoo.base.shown import printable
 from alignzoo.base.stop import interruptible, keep_exit_code
 from alignzoo.base.suggest import suggest
@@ -23,16 +22,18 @@ from alignzoo.cli.failures import report_failure
 from alignzoo.errors import AlignzooError, BrokenPluginError, UnknownNameError, UsageError
 from alignzoo.plugin.build import import_target
 from alignzoo.plugin.declared import OWN_COMMANDS
+from alignzoo.plugin.discover import OWN_DISTRIBUTION
 from alignzoo.plugin.faults import describe_error
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import plugins_from, registry
+from alignzoo.version import __version__
 
 COMMANDS = OWN_COMMANDS
-"""Each is the attribute ``command`` of the module of its name."""
+"""Each is the attribute ``command`` of the module with its name."""
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module when that command is asked for; plugins bring more (hook ``alignzoo_commands``)."""
+    """Imports a command's module on first use; plugins can add commands (hook ``alignzoo_commands``)."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS, *(card.name for _, card in registry().extensions("command"))]
@@ -46,27 +47,30 @@ class LazyGroup(click.Group):
         if not isinstance(made, click.Command):
             raise BrokenPluginError(
                 f"command {cmd_name!r}: {card.target} is a {type(made).__name__}, expected a click command",
-                hint=f"repair or uninstall {registry().distribution_of(card)}",
+                hint=f"fix or uninstall {registry().distribution_of(card)}",
             )
-        return with_shared_options(_named(made, card.name, registry().plugin_of(card)))
+        plugin = registry().plugin_of(card)
+        return with_shared_options(made if _is_own(plugin) else _named(made, card.name, plugin))
 
     def get_help(self, ctx: click.Context) -> str:
-        """The help, whatever the cards of plugins put into it."""
+        """The help, with control characters in plugins' cards escaped."""
         return printable(super().get_help(ctx))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Names of commands without importing any: one that is broken must not keep the others from being completed."""
+        """Command names without importing any: a broken one must not block completion of the others."""
         if not incomplete.startswith("-"):
             return [CompletionItem(name) for name in self.list_commands(ctx) if name.startswith(incomplete)]
         return super().shell_complete(ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Names and what they do; a plugin's command is not imported for that."""
-        write_commands(formatter, [self._own(ctx, name) for name in COMMANDS])
-        brought = [(card.name, f"{card.summary} ({plugin.label})") for plugin, card in registry().extensions("command")]
-        if brought:
-            with formatter.section("Commands of plugins"):
-                formatter.write_dl(brought)
+        """Names and summaries; plugins' commands are not imported for this."""
+        brought = registry().extensions("command")
+        own = [click.Command(card.name, short_help=card.summary) for plugin, card in brought if _is_own(plugin)]
+        write_commands(formatter, [*(self._own(ctx, name) for name in COMMANDS), *own])
+        others = [(card.name, f"{card.summary} ({plugin.label})") for plugin, card in brought if not _is_own(plugin)]
+        if others:
+            with formatter.section("Plugin commands"):
+                formatter.write_dl(others)
 
     def _own(self, ctx: click.Context, name: str) -> click.Command:
         command = self.get_command(ctx, name)
@@ -87,8 +91,13 @@ class LazyGroup(click.Group):
             ) from error
 
 
+def _is_own(plugin: Plugin) -> bool:
+    """Whether the plugin ships with alignzoo."""
+    return plugin.distribution == OWN_DISTRIBUTION
+
+
 def _named(made: click.Command, name: str, plugin: Plugin) -> click.Command:
-    """A plugin's command whose failures say whose they are; ``sys.exit`` in it ends the process as it asks."""
+    """A plugin's command whose failures name the plugin; ``sys.exit`` in it exits as requested."""
     invoke = made.invoke
     if hasattr(invoke, "alignzoo_named"):
         return made
@@ -119,7 +128,7 @@ def _named(made: click.Command, name: str, plugin: Plugin) -> click.Command:
 def cli(ctx: click.Context) -> None:
     """Preference alignment: any loss x any stack of robust wrappers x any geometry controller.
 
-    `alignzoo run` trains with the embedded model and data; `alignzoo ls` lists the methods.
+    `alignzoo run` trains the embedded model on the embedded data; `alignzoo ls` lists the methods.
     """
     if ctx.invoked_subcommand is None:
         write(sys.stdout, ctx.get_help())
@@ -132,12 +141,12 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run a command line and exit with its code: see :mod:`alignzoo.errors`.
 
     Args:
-        args: the words, where another program calls this; None for those of this process, which then ends.
+        args: the arguments when called from Python; None uses those of this process, and exits it at the end.
     """
     words = list(sys.argv[1:] if args is None else args)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # formulas hold symbols that a terminal's encoding may lack
+            stream.reconfigure(errors="replace")  # formulas contain symbols that a terminal's encoding may lack
     code = _exit_code(words)
     silence_closed_pipe(sys.stdout)
     silence_closed_pipe(sys.stderr)
@@ -152,15 +161,15 @@ def _exit_code(words: list[str]) -> int:
             with interruptible():
                 code: Any = cli.main(args=words, prog_name="alignzoo", standalone_mode=False)
         except SystemExit as ended:
-            if "_ALIGNZOO_COMPLETE" in os.environ:  # click ends so when the shell has asked for completions
+            if "_ALIGNZOO_COMPLETE" in os.environ:  # click exits this way after shell completion
                 return ended.code if isinstance(ended.code, int) else 0
             return report_failure(ended, as_json="--json" in words, debug="--debug" in words)
-        except BaseException as error:  # a stranger's code must not end a command as if all were well
+        except BaseException as error:  # third-party code must not make a failed command look successful
             return report_failure(error, as_json="--json" in words, debug="--debug" in words)
     return code if isinstance(code, int) else 0
 
 
 def _plugin_files(words: list[str]) -> list[str]:
-    """What is given as ``--plugin FILE``, in both spellings."""
+    """The values of ``--plugin FILE`` and ``--plugin=FILE``."""
     after = [following for word, following in itertools.pairwise(words) if word == "--plugin"]
     return after + [word.partition("=")[2] for word in words if word.startswith("--plugin=")]

@@ -1,4 +1,4 @@
-"""``alignzoo new KIND NAME``: a method to start from."""
+"""``alignzoo new KIND NAME``: writes a starter method."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from alignzoo.base.suggest import suggest
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines
-from alignzoo.contract.card import KINDS, NO_WRAPPER, Kind
+from alignzoo.contract.card import NONE
+from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import UsageError
 from alignzoo.plugin.registry import registry
 from alignzoo.scaffold import Scaffold, write_file, write_folder
 
 LONGEST = 40
-"""Characters of a name: what is written then keeps to its own line length."""
+"""Longest name, in characters, for which the rendered files keep to their line length."""
 
 
 @cli_command("new")
-@click.argument("kind")
+@click.argument("kind", metavar=f"[{'|'.join(KINDS)}]")
 @click.argument("name")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="folder of the package (default: NAME here); with --file the folder that the file goes into (default: here)",
+    help="package folder [default: ./NAME]; with --file, the folder to write the file to [default: .]",
 )
-@click.option("--file", "single", is_flag=True, help="one file NAME.py for `run --plugin`, nothing to install")
+@click.option("--file", "single", is_flag=True, help="write one file, NAME.py, for `run --plugin`; nothing to install")
 @json_option
 def command(kind: str, name: str, out: Path | None, single: bool, as_json: bool) -> None:
-    """Write a working method to start from: KIND (loss, robust, geometry or reward) called NAME.
+    """Write a working starter method of a KIND, called NAME.
 
-    It is a small package with the method's file, its card, tests and a README; nothing is overwritten.
+    It is a small package with the method, its card, tests and a README; existing files are never overwritten.
     """
     scaffold = Scaffold(_checked_kind(kind), _checked_name(name))
     _check_free(scaffold)
@@ -51,7 +52,7 @@ def command(kind: str, name: str, out: Path | None, single: bool, as_json: bool)
     print_lines(*(str(folder / file) for file in files), "", "next:", *(f"  {step}" for step in steps))
 
 
-def _checked_kind(kind: str) -> Kind:
+def _checked_kind(kind: str) -> str:
     if kind not in KINDS:
         raise UsageError(f"unknown kind {kind!r}", hint=suggest(kind, KINDS) or f"kinds: {', '.join(KINDS)}")
     return kind
@@ -61,35 +62,36 @@ def _checked_name(name: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         usable = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST].strip("-")
         raise UsageError(
-            f"{name!r} cannot be a method's name: lower-case letters, digits and dashes, no dash in front",
+            f"{name!r} is not a valid method name: use lower-case letters, digits and dashes, not starting with a dash",
             hint=f"for example {usable}" if usable else "for example my-method",
         )
     if len(name) > LONGEST:
         raise UsageError(
-            f"{name!r} is too long for a method's name: {len(name)} characters, at most {LONGEST}",
-            hint="it is typed on command lines; the summary on the card has room for more",
+            f"{name!r} is too long for a method name: {len(name)} characters, at most {LONGEST}",
+            hint="names are typed on command lines; put details in the card's summary",
         )
     return name
 
 
 def _check_free(scaffold: Scaffold) -> None:
-    if scaffold.kind == "robust" and scaffold.name == NO_WRAPPER:
-        raise UsageError(f"`--robust {NO_WRAPPER}` means no wrapper at all", hint="choose another NAME")
+    kind = KINDS[scaffold.kind]
+    if kind.multiplicity == "stack" and scaffold.name == NONE:
+        raise UsageError(f"`--{kind.name} {NONE}` means no {kind.noun}", hint="choose another NAME")
     for plugin, method in registry().entries(scaffold.kind):
         if scaffold.name in (method.name, *method.aliases):
             raise UsageError(
-                f"there is a {scaffold.kind} {scaffold.name!r} already, from {plugin.distribution}",
+                f"{scaffold.kind} {scaffold.name!r} already exists, in {plugin.distribution}",
                 hint="choose another NAME",
             )
 
 
 def _write_package(scaffold: Scaffold, folder: Path) -> tuple[Path, list[str], list[str]]:
-    """The folder, its files and what to do next."""
+    """The folder, its files and the next steps."""
     if _importable(scaffold.package):
-        raise UsageError(f"there is a package {scaffold.package!r} already", hint="choose another NAME")
+        raise UsageError(f"a package {scaffold.package!r} already exists", hint="choose another NAME")
     if os.path.lexists(folder) and not (folder.is_dir() and not _entries(folder)):
-        what = "is not empty" if folder.is_dir() else "exists already"
-        raise UsageError(f"{folder} {what}", hint="name another folder with --out; nothing is overwritten")
+        what = "is not empty" if folder.is_dir() else "already exists"
+        raise UsageError(f"{folder} {what}", hint="choose another folder with --out; nothing is overwritten")
     _check_parent(folder.absolute().parent)
     files = scaffold.package_files()
     try:
@@ -105,15 +107,13 @@ def _write_package(scaffold: Scaffold, folder: Path) -> tuple[Path, list[str], l
 
 
 def _write_single(scaffold: Scaffold, folder: Path) -> tuple[Path, list[str], list[str]]:
-    """The folder, its one new file and what to do next."""
+    """The folder, its one new file and the next steps."""
     file = folder / f"{scaffold.name}.py"
-    module = scaffold.name.replace("-", "_")  # what `--plugin` imports it as
+    module = scaffold.name.replace("-", "_")  # the name under which `--plugin` imports it
     if os.path.lexists(file):
-        raise UsageError(f"{file} exists already", hint="choose another NAME or --out; nothing is overwritten")
+        raise UsageError(f"{file} already exists", hint="choose another NAME or --out; nothing is overwritten")
     if _importable(module):
-        raise UsageError(
-            f"{file.name} would hide the module {module!r}, which exists already", hint="choose another NAME"
-        )
+        raise UsageError(f"{file.name} would shadow the existing module {module!r}", hint="choose another NAME")
     _check_parent(folder)
     try:
         write_file(file, scaffold.single_file())
@@ -125,28 +125,28 @@ def _write_single(scaffold: Scaffold, folder: Path) -> tuple[Path, list[str], li
 
 def _check_parent(folder: Path) -> None:
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}", hint="create it first, or name another with --out")
+        raise UsageError(f"no such folder: {folder}", hint="create it first, or choose another with --out")
 
 
 def _entries(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except OSError as error:
-        raise UsageError(f"cannot read {folder}: {error.strerror}", hint="name another folder with --out") from error
+        raise UsageError(f"cannot read {folder}: {error.strerror}", hint="choose another folder with --out") from error
 
 
 def _cannot_write(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"cannot write {path}: {error.strerror or error}", hint="name another folder with --out")
+    return UsageError(f"cannot write {path}: {error.strerror or error}", hint="choose another folder with --out")
 
 
 def _importable(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
-        return True  # it is there, if in a strange state
+        return True  # it exists, in whatever state
 
 
 def _word(path: Path) -> str:
-    """A path as a word of a command line; with ``./`` where it could be taken for a name."""
+    """A path quoted for the command line; with ``./`` where it could be taken for a name."""
     text = str(path)
     return shlex.quote(text if path.is_absolute() or text.startswith((".", os.sep)) else f"./{text}")

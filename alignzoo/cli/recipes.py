@@ -1,4 +1,4 @@
-"""``alignzoo recipes``: the runs that come with alignzoo and with the installed plugins."""
+"""``alignzoo recipes``: the recipes that ship with alignzoo and installed plugins."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Group(click.Group):
 @click.group("recipes", cls=_Group, context_settings=WIDE, invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """List, show and copy the installed recipes. Without a command, list them; NAME alone shows that one."""
+    """List, show or copy installed recipes. Without a command, lists them; NAME alone shows that recipe."""
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_recipes)
 
@@ -48,7 +48,7 @@ def command(ctx: click.Context) -> None:
 @cli_command("list")
 @json_option
 def list_recipes(as_json: bool = False) -> None:
-    """Names and what they do."""
+    """List names and descriptions."""
     recipes = [
         {"name": name, "description": _description(path), "distribution": plugin.distribution}
         for plugin, name, path in registry().recipes()
@@ -79,22 +79,22 @@ def show(name: str) -> None:
 @click.argument("name")
 @click.argument("dest", required=False, type=click.Path(path_type=Path))
 def copy(name: str, dest: Path | None) -> None:
-    """Copy the recipe NAME to DEST, a file or a folder (default: NAME.yaml here), to edit it."""
+    """Copy the recipe NAME to DEST, a file or folder (default: ./NAME.yaml), for editing."""
     source = find_recipe(name)
     target = dest or Path(source.name)
     if target.is_dir():
         target = target / source.name
     if target.exists():
-        raise UsageError(f"{target} exists already", hint="name another DEST; nothing is overwritten")
+        raise UsageError(f"{target} already exists", hint="choose another DEST; nothing is overwritten")
     try:
         shutil.copyfile(source, target)
     except OSError as error:
-        raise UsageError(f"cannot write {target}: {error.strerror}", hint="name another DEST") from error
+        raise UsageError(f"cannot write {target}: {error.strerror}", hint="choose another DEST") from error
     print_lines(str(target))
 
 
 def _description(path: Path) -> str:
-    """What a recipe says of itself; a plugin's may be damaged, which its use reports."""
+    """A recipe's description; a plugin's may be invalid, which using it reports."""
     try:
         content: Any = read_yaml(path)
         return str(content.get("description", "-"))

@@ -9,13 +9,15 @@ import click
 
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
-from alignzoo.cli.console import ConsoleReporter, print_json, print_lines, print_table, results_only
-from alignzoo.cli.flags import PlanCommand, flag_layer, recipe_option, run_options, split_trust
+from alignzoo.cli.console import print_json, print_lines, print_table, results_only
+from alignzoo.cli.data_read import data_read
+from alignzoo.cli.flags import PlanCommand, plan_layers, recipe_option, run_options, split_trust
+from alignzoo.cli.reporter import ConsoleReporter
 from alignzoo.distributed.launch import distributed_backend, is_first_rank
 from alignzoo.errors import UsageError
+from alignzoo.plan.extensions import data_of
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.planfile import plan_to_dict
-from alignzoo.plan.recipe import read_recipe
 from alignzoo.plan.resolve import raise_first, require, resolve
 from alignzoo.plan.started import stated_values
 from alignzoo.plugin.registry import registry
@@ -25,20 +27,19 @@ from alignzoo.report import Reporter
 @cli_command("run", cls=PlanCommand)
 @run_options
 @recipe_option
-@click.option("--resume", metavar="RUN", help="resume the run in this folder, by its own plan")
-@click.option("--dry-run", is_flag=True, help="check that all is there, show the plan and stop")
+@click.option("--resume", metavar="RUN", help="resume the run in this folder with its own plan")
+@click.option("--dry-run", is_flag=True, help="check that everything exists, show the plan and stop")
 @json_option
 @click.pass_context
 def command(
     ctx: click.Context, recipe: tuple[str, ...], resume: str | None, dry_run: bool, as_json: bool, **_words: Any
 ) -> None:
-    """Train a model on preference pairs.
+    """Train a model on preference data.
 
-    Without --model and --data it trains the embedded model on the embedded data, with the settings of the recipe
-    `sandbox` in place of the defaults. The run folder, printed at the end, holds the plan, the metrics, the result,
-    checkpoints and the model.
+    Without --model and --data, it trains the embedded model on the embedded data with the settings of the recipe
+    `sandbox`. The run folder, printed at the end, contains the plan, metrics, results, checkpoints and the model.
 
-    Name methods beside --help to see their options: alignzoo run --loss ipo --help
+    Name methods together with --help to see their options: alignzoo run --loss ipo --help
     """
     if resume is not None:
         trusting, others = split_trust(ctx)
@@ -50,8 +51,7 @@ def command(
             resumed = resume_run(resume, reporter=reporter, trust_remote_code=trusting)
         _finish(resumed, as_json)
         return
-    layers = [*(read_recipe(name) for name in recipe), flag_layer(ctx)]
-    plan = require(resolve(layers, distributed=distributed_backend()))
+    plan = require(resolve(plan_layers(ctx), distributed=distributed_backend()))
     registry().check_files()
     if dry_run:
         _check(plan)
@@ -72,7 +72,7 @@ def _reporter() -> Reporter:
 def _refuse(given: Sequence[str]) -> None:
     if given:
         raise UsageError(
-            f"--resume does not go with {', '.join(given)}: a resumed run keeps its plan",
+            f"--resume cannot be combined with {', '.join(given)}: a resumed run keeps its plan",
             hint="leave them out, or start a new run with --out",
         )
 
@@ -87,12 +87,14 @@ def _finish(result: Any, as_json: bool) -> None:
 
 
 def _check(plan: Plan) -> None:
-    """Refuse a plan whose model, data or optimizer is not there; say what was not looked up."""
+    """Reject a plan whose model, data or optimizer does not exist; note what was not checked."""
     from alignzoo.cli.existence import check_existence
 
     problems, unchecked = check_existence(plan)
     if problems:
         raise_first(problems)
+    if data_of(plan.settings.data, registry()) is None:  # a plugin's data has a known shape
+        unchecked += data_read(plan)
     for note in unchecked:
         _reporter().note(note)
 

@@ -1,113 +1,75 @@
-"""Which methods a command line speaks of, looked at before it is parsed: their options become flags of that line."""
+"""The methods named on a command line, found before parsing so that their options become flags."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from alignzoo.contract.card import NO_WRAPPER, Card, Composition, Kind, Need
+from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import AlignzooError
-from alignzoo.plan.plan import default_reward
-from alignzoo.plan.recipe import METHOD_KINDS, read_recipe
-from alignzoo.plan.resolve import DEFAULT_LOSS, is_companion, with_gradient
-from alignzoo.plugin.build import build_options, default_needs
-from alignzoo.plugin.registry import registry
+from alignzoo.plan.picks import Selection
+from alignzoo.plan.recipe import Layer, read_recipe
+from alignzoo.plan.select import grounded, select
 
 
 @dataclass(frozen=True)
-class Selection:
-    """The methods of a line, and the kinds of which some name could not be found."""
+class Words:
+    """A command line before it is parsed.
 
-    cards: tuple[Card, ...]
-    unresolved: frozenset[str]
+    Attributes:
+        recipes: the content of each ``--recipe``, read once; or why it cannot be read.
+        found: the methods that the recipes and the line name.
+    """
 
+    recipes: dict[str, Layer | AlignzooError]
+    found: Selection
 
-def selected(args: Sequence[str]) -> Selection:
-    """The methods named on the line or in its recipes, compositions taken apart; the defaults where none is."""
-    names: dict[str, list[str]] = {"loss": [DEFAULT_LOSS], "robust": [], "geometry": [], "reward": []}
-    unresolved: set[str] = set()
-    given: dict[str, Any] = {}
-    for recipe in _values(args, "recipe"):
-        try:
-            values = read_recipe(recipe).values
-        except AlignzooError:
-            unresolved.update(METHOD_KINDS)
-            continue
-        given |= values
-        for kind in names:
-            if kind in values:
-                names[kind] = values[kind] if isinstance(values[kind], list) else [values[kind]]
-    given |= _typed(args)
-    for kind in names:
-        typed = _values(args, kind)
-        names[kind] = (typed[-1:] if kind in ("loss", "reward") else typed) or names[kind]
-    names["robust"] = [name for name in names["robust"] if name != NO_WRAPPER]
-    names = _taken_apart(names)
-    names["geometry"] = with_gradient(names["geometry"], registry())
-    cards: list[Card] = []
-    for kind, named in names.items():
-        if kind == "reward" and not named:
-            default = default_reward(frozenset().union(*(_needs(card, given) for card in cards)))
-            named = [default] if default is not None else []
-        for name in named:
-            try:
-                card = cast(Card, registry().find(cast(Kind, kind), name))
-            except AlignzooError:
-                unresolved.add(kind)
-                continue
-            if card not in cards:
-                cards.append(card)
-    return Selection(tuple(cards), frozenset(unresolved))
+    def recipe(self, name: str) -> Layer:
+        """A recipe of the line.
+
+        Raises:
+            AlignzooError: it cannot be read.
+        """
+        layer = self.recipes[name] if name in self.recipes else read_recipe(name)
+        if isinstance(layer, AlignzooError):
+            raise layer
+        return layer
 
 
-def _needs(card: Card, given: Mapping[str, Any]) -> frozenset[Need]:
-    """What a method needs with those of its options that are given, as far as they make sense."""
-    values = {}
-    for name in card.options.model_fields:
-        for key in (f"{card.kind}.{name}", f"{card.kind}.{card.name}.{name}"):
-            if key in given:
-                values[name] = given[key]
+def words_of(args: Sequence[str]) -> Words:
+    """The recipes and methods of a line; the command itself reports mistakes in them."""
+    typed = _typed(args)
+    recipes = {name: _read(name) for name in typed.get("recipe", [])}
+    layers = [layer for layer in recipes.values() if isinstance(layer, Layer)]
+    found = select(grounded([*layers, Layer("flag", _as_values(typed))]))
+    if len(layers) < len(recipes):
+        found.unresolved.update(KINDS)
+    return Words(recipes, found)
+
+
+def _read(name: str) -> Layer | AlignzooError:
     try:
-        return card.needs | build_options(card, values).needs()
-    except AlignzooError:
-        return default_needs(card)
+        return read_recipe(name)
+    except AlignzooError as error:
+        return error
 
 
-def _typed(args: Sequence[str]) -> dict[str, str]:
-    """What is typed after each ``--flag``, or behind its ``=``; a switch has its yes or no."""
-    found: dict[str, str] = {}
+def _typed(args: Sequence[str]) -> dict[str, list[str]]:
+    """The values typed after each ``--flag`` or its ``=``; a switch has its yes or no."""
+    found: dict[str, list[str]] = {}
     for word, following in itertools.pairwise([*args, "--"]):
         name, stated, value = word.removeprefix("--").partition("=")
-        if word.startswith("--") and not stated and following.startswith("--"):
-            found[name.removeprefix("no-")] = "no" if name.startswith("no-") else "yes"
-        elif word.startswith("--"):
-            found[name] = value if stated else following
+        if not word.startswith("--"):
+            continue
+        if not stated and following.startswith("--"):
+            name, value = name.removeprefix("no-"), "no" if name.startswith("no-") else "yes"
+        found.setdefault(name, []).append(value if stated or following.startswith("--") else following)
     return found
 
 
-def _values(args: Sequence[str], flag: str) -> list[str]:
-    """What is typed after ``--flag``, in both spellings."""
-    after = [following for word, following in itertools.pairwise(args) if word == f"--{flag}"]
-    return after + [word.partition("=")[2] for word in args if word.startswith(f"--{flag}=")]
-
-
-def _taken_apart(names: dict[str, list[str]]) -> dict[str, list[str]]:
-    """A composition given as the loss, replaced by its parts."""
-    try:
-        loss = registry().find("loss", names["loss"][0])
-    except AlignzooError:
-        return names
-    if not isinstance(loss, Composition):
-        return names
-    home = registry().distribution_of(loss)
-    return {
-        "loss": [registry().at_home("loss", loss.loss, home)],
-        "robust": [*(registry().at_home("robust", name, home) for name in loss.robust), *names["robust"]],
-        "geometry": [
-            *([registry().at_home("geometry", loss.geometry, home)] if loss.geometry else []),
-            *(name for name in names["geometry"] if not loss.geometry or is_companion(name, registry())),
-        ],
-        "reward": names["reward"],
-    }
+def _as_values(typed: dict[str, list[str]]) -> dict[str, Any]:
+    """As a layer: the last value of each option, and all names of kinds that can have several methods."""
+    several = {name for name, kind in KINDS.items() if kind.several}
+    return {name: values if name in several else values[-1] for name, values in typed.items()}

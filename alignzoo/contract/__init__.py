@@ -1,1 +1,1 @@
-"""What methods and the core agree on: batches, interfaces, cards. It knows no trainer."""
+"""The contract between methods and the core: batches, interfaces, cards. Independent of the trainer."""

@@ -1,26 +1,23 @@
-"""What a plugin declares: a method's card with its options model, and smaller cards for what is not a method.
+"""What a plugin declares: a method's card with its options model, and smaller cards for other extensions.
 
-A card is frozen and needs no torch, so listings, help and the resolver read it without loading what it stands for.
+A card is frozen and needs no torch, so listings, help and the resolver read it without loading its target.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from alignzoo.contract.values import Values
 
-PLUGIN_API = 1
-"""The version of the plugin contract this alignzoo speaks; what it promises is in docs/compatibility.md."""
+PLUGIN_API = 2
+"""The version of the plugin contract that this alignzoo supports; docs/compatibility.md lists its guarantees."""
 OLDEST_PLUGIN_API = 1
-"""The oldest version that still works. A card made for one outside this range is listed as broken."""
-
-Kind = Literal["loss", "robust", "geometry", "reward"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+"""The oldest supported version. A card for a version outside this range is listed as broken."""
 
 Need = Literal[
     "reference",
@@ -30,37 +27,45 @@ Need = Literal[
     "groups",
     "probe",
     "swap",
+    "labels",
+    "mismatched",
     "hidden-states",
     "vocabulary-statistics",
 ]
-PROVIDED: frozenset[Need] = frozenset({"reference", "token-logps", "scores", "reward", "groups", "probe", "swap"})
-"""What the core can supply today; a method that needs anything else is refused by the resolver."""
+PROVIDED: frozenset[Need] = frozenset(
+    {"reference", "token-logps", "scores", "reward", "groups", "probe", "swap", "labels", "mismatched"}
+)
+"""What the core can supply; the resolver rejects a method that needs anything else."""
 
 
+NONE = "none"
+"""``--KIND none``: no method of a stacked kind, overriding recipes."""
+WEIGHT = "weight"
+"""``--KIND.NAME.weight``: a method's weight in a mixture, next to its options."""
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 TARGET = r"^[\w.]+:\w+$"
 """``package.module:attribute``."""
 
 
-NO_WRAPPER = "none"
-"""``--robust none`` takes away the wrappers of a recipe."""
-
-
 class Options(Values):
     """Base of every options model: unknown names are errors, values are frozen, numbers are finite.
 
-    Each field carries its type, bounds, default and one line of help (``Field(0.1, gt=0, description=...)``); one that
-    may be infinite or NaN says ``allow_inf_nan=True``.
+    Each field has a type, bounds, default and one line of help (``Field(0.1, gt=0, description=...)``); a field that
+    may be infinite or NaN sets ``allow_inf_nan=True``.
     """
 
     def needs(self) -> frozenset[Need]:
-        """What these particular values need beyond what the card states."""
+        """Needs of these particular values, beyond the card's."""
         return frozenset()
+
+    def couples(self) -> bool:
+        """Whether these particular values make a loss or wrapper batch-coupled, even if its card does not say so."""
+        return False
 
 
 def is_path(field: FieldInfo) -> bool:
-    """Whether an option names a file or folder: of type ``Path``, or with ``json_schema_extra={"path": True}``."""
+    """Whether an option names a file or folder: type ``Path``, or ``json_schema_extra={"path": True}``."""
     extra = field.json_schema_extra
     return field.annotation is Path or (isinstance(extra, dict) and bool(extra.get("path")))
 
@@ -70,11 +75,11 @@ class _Frozen(BaseModel):
 
 
 class PluginAPIError(Exception):
-    """A card was made for a plugin contract that this alignzoo does not speak."""
+    """A card was written for a plugin contract that this alignzoo does not support."""
 
 
 class _Declared(_Frozen):
-    """What every card has: a name, a line about it, and the plugin contract it was written for (1 if it says none)."""
+    """The base of every card: a name, a one-line summary, and the plugin API it was written for (default 1)."""
 
     name: Name
     summary: str
@@ -83,20 +88,20 @@ class _Declared(_Frozen):
     @model_validator(mode="before")
     @classmethod
     def _speaks_our_api(cls, values: Any) -> Any:
-        """Before all else: a card of another contract may well have fields that this one does not know."""
+        """Runs first: a card for another API version may have fields that this one does not know."""
         api = values.get("api", 1) if isinstance(values, Mapping) else 1
         if isinstance(api, int) and not OLDEST_PLUGIN_API <= api <= PLUGIN_API:
             speaks = f"{OLDEST_PLUGIN_API} to {PLUGIN_API}" if OLDEST_PLUGIN_API < PLUGIN_API else str(PLUGIN_API)
             newer = api > PLUGIN_API
             raise PluginAPIError(
-                f"{values.get('name')!r} is made for plugin API {api}, this alignzoo speaks {speaks}: "
+                f"{values.get('name')!r} is written for plugin API {api}, this alignzoo supports {speaks}: "
                 + ("upgrade alignzoo" if newer else "upgrade the plugin")
             )
         return values
 
 
 class Paper(_Frozen):
-    """Where a method was published."""
+    """The publication of a method."""
 
     title: str
     arxiv: str | None = None
@@ -106,58 +111,63 @@ class Paper(_Frozen):
 
 
 class Verified(_Frozen):
-    """One source the implementation was checked against, and the name of the test that does it."""
+    """A source the implementation is verified against, and the name of the test that does it."""
 
     against: str
     test: str
 
 
 class Card(_Declared):
-    """The facts of one method.
+    """The facts common to methods of every kind; each kind adds its own in a subclass.
+
+    ``Card(kind="loss", …)`` builds that class.
 
     Attributes:
         target: ``"package.module:Class"``, imported only when the method is built.
-        formula: the value per pair (loss), the objective (robust), the step (geometry) or the score of a response
-            (reward), in the paper's symbols.
+        formula: in the paper's symbols.
         needs: what the method reads beyond summed policy log-probs and lengths.
-        batch_coupled: a pair's value or weight depends on the other pairs of the step.
-        aggregates: a wrapper with an :meth:`objective` of its own in place of the mean; a run has room for one.
-        companion: a controller that leaves the gradient to another one and acts after the optimizer's step; a run has
-            room for any number of these beside the one that takes the gradient.
-        averages: a companion whose weights are evaluated and saved in place of the trained ones; a run has room for
-            one.
-        passes: forward-backward passes a step takes at most.
-        sharded: a controller that works on weights of which every rank holds some rows (DTensors, under FSDP2).
-        swaps: a loss that, on swapped pairs, is that of the opposite label; False where it has no such meaning.
-        relabels: a wrapper or controller that puts a label of its own in the place of the data's; a run has room for
-            one.
-        expected_failures: rules of the contract (:mod:`alignzoo.testing`) that the method cannot keep, each with the
-            reason; a rule that is kept after all fails as well.
+        expected_failures: rules of the contract (:mod:`alignzoo.testing`) that the method cannot satisfy, each with the
+            reason; a rule that passes unexpectedly fails the check as well.
     """
 
-    kind: Kind
+    kind: str
     target: str = Field(pattern=TARGET)
     options: type[Options] = Options
     formula: str
     paper: Paper | None = None
     needs: frozenset[Need] = frozenset()
-    batch_coupled: bool = False
-    aggregates: bool = False
-    companion: bool = False
-    averages: bool = False
-    passes: int = Field(default=1, ge=1)
-    sharded: bool = False
-    swaps: bool = True
-    relabels: bool = False
     aliases: tuple[Name, ...] = ()
     verified: tuple[Verified, ...] = ()
     expected_failures: dict[str, Reason] = Field(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _name_is_free(self) -> Card:
-        if self.kind == "robust" and self.name == NO_WRAPPER:
-            raise ValueError(f"`--robust {NO_WRAPPER}` means no wrapper at all; choose another name")
-        return self
+    if TYPE_CHECKING:  # which facts there are depends on the kind
+
+        def __init__(self, **facts: Any) -> None: ...
+
+    def __new__(cls, **facts: Any) -> Card:
+        if cls is Card:
+            from alignzoo.contract.kinds import kind_of
+
+            cls = kind_of(facts.get("kind")).card
+        return super().__new__(cls)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _facts_are_of_this_kind(cls, values: Any) -> Any:
+        """Facts of other kinds: API 1 had one card class for all kinds, so there they are dropped."""
+        if not isinstance(values, Mapping):
+            return values
+        from alignzoo.contract.kinds import KINDS
+
+        owners = {name: kind.name for kind in KINDS.values() for name in kind.facts if name not in cls.model_fields}
+        foreign = [name for name in values if name in owners]
+        if foreign and values.get("api", 1) != 1:
+            raise ValueError(f"{foreign[0]!r} belongs to kind {owners[foreign[0]]}, not to {values.get('kind')}")
+        return {name: value for name, value in values.items() if name not in foreign}
+
+    def facts(self) -> list[tuple[str, str]]:
+        """The kind-specific facts of the card, as ``(name, text)`` for ``info`` and the docs."""
+        return []
 
     @field_validator("options")
     @classmethod
@@ -169,29 +179,58 @@ class Card(_Declared):
 
 
 class Composition(_Declared):
-    """A published name for a combination of methods: ``--loss drdpo`` is ``--loss dpo --robust drdpo``."""
+    """A published name for a combination of methods: ``--loss drdpo`` is ``--loss dpo --robust drdpo``.
 
-    kind: Kind = "loss"
+    ``Composition(kind="geometry", geometry="shapo-token", robust=("soft-label",), …)``: the parts are given by kind,
+    each a name or several, as keywords or as ``parts``.
+
+    Attributes:
+        kind: of the name; one of the parts is of this kind.
+        parts: the names of the methods, by kind, in the order of the table of kinds.
+    """
+
+    kind: str = "loss"
     paper: Paper | None = None
-    loss: str
-    robust: tuple[str, ...] = ()
-    geometry: str | None = None
+    parts: dict[str, tuple[str, ...]]
     aliases: tuple[Name, ...] = ()
 
+    if TYPE_CHECKING:  # the parts may be keywords
+
+        def __init__(self, **facts: Any) -> None: ...
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parts_by_kind(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        from alignzoo.contract.kinds import KINDS, kind_of
+
+        given = dict(values.get("parts") or {})
+        given |= {name: values[name] for name in KINDS if values.get(name) is not None}
+        kind = values.get("kind", cls.model_fields["kind"].default)
+        for name in (kind, *given):
+            kind_of(name)
+        parts = {
+            name: (given[name],) if isinstance(given[name], str) else tuple(given[name])
+            for name in KINDS
+            if given.get(name)
+        }
+        if kind not in parts:
+            raise ValueError(f"a composition of kind {kind} must name a part of that kind")
+        return {name: value for name, value in values.items() if name not in KINDS} | {"parts": parts}
+
     def flags(self) -> str:
-        """The command-line words the name stands for."""
-        words = [f"--loss {self.loss}", *(f"--robust {name}" for name in self.robust)]
-        if self.geometry:
-            words.append(f"--geometry {self.geometry}")
-        return " ".join(words)
+        """The command-line flags the name stands for."""
+        kinds = sorted(self.parts, key=lambda kind: kind != self.kind)
+        return " ".join(f"--{kind} {name}" for kind in kinds for name in self.parts[kind])
 
 
-ExtensionKind = Literal["recipe", "command", "observer", "format", "judge"]
+ExtensionKind = Literal["recipe", "command", "observer", "format", "judge", "model", "data", "evaluator"]
 EXTENSION_KINDS: tuple[ExtensionKind, ...] = get_args(ExtensionKind)
 
 
 class Extension(_Declared):
-    """Something a plugin brings that is not a method. ``target`` is imported only when it is used.
+    """An extension other than a method. ``target`` is imported only when it is used.
 
     ==========  ====================================================================================
     kind        what the target is
@@ -199,9 +238,53 @@ class Extension(_Declared):
     command     a ``click`` command: ``alignzoo NAME``
     observer    a subclass of :class:`alignzoo.observers.RunObserver`: ``--observe NAME``
     format      a :class:`alignzoo.data.formats.Layout`: ``--data.format NAME``
-    judge       a function of a request and an answer that gives a verdict: ``--judge NAME``
+    judge       a function of a request and an answer that returns a verdict: ``--judge NAME``
+    model       a function without arguments that returns a folder, a ``.gguf`` file or a hub id:
+                ``--model NAME``
+    data        a subclass of :class:`alignzoo.interfaces.DataSource`: ``--data NAME``; its card is a
+                :class:`DataExtension`
+    evaluator   a subclass of :class:`alignzoo.interfaces.Evaluator`, named on the cards of data;
+                its own card is an :class:`EvaluatorExtension`
     ==========  ====================================================================================
+
+    ``Extension(kind="data", …)`` builds the card class of that kind.
     """
 
-    kind: Literal["command", "observer", "format", "judge"]
+    kind: Literal["command", "observer", "format", "judge", "model", "data", "evaluator"]
     target: str = Field(pattern=TARGET)
+
+    def __new__(cls, **facts: Any) -> Extension:
+        kind = facts.get("kind")
+        if cls is Extension and kind == "data":
+            cls = DataExtension
+        elif cls is Extension and kind == "evaluator":
+            cls = EvaluatorExtension
+        return super().__new__(cls)
+
+
+class DataExtension(Extension):
+    """Data by name.
+
+    Attributes:
+        held_out: whether it has a ``validation`` split; otherwise a share of the training prompts is held out.
+        layout: the layout of its rows; None detects it.
+        clean: no row is malformed, so ``--data.strict`` has nothing to reject.
+        evaluator: the evaluator of runs on this data.
+    """
+
+    kind: Literal["data"] = "data"
+    held_out: bool = False
+    layout: str | None = None
+    clean: bool = False
+    evaluator: str | None = None
+
+
+class EvaluatorExtension(Extension):
+    """Figures from a policy's own answers.
+
+    Attributes:
+        judge: the default judge (``--judge`` overrides it); an evaluator without one takes no judge.
+    """
+
+    kind: Literal["evaluator"] = "evaluator"
+    judge: str | None = None

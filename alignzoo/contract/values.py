@@ -1,4 +1,4 @@
-"""The base of all that a user sets, settings and methods' options alike: frozen, without surplus words, strict about
+"""The base of all user-set values, settings and methods' options alike: frozen, no unknown names, strict
 numbers."""
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 LARGEST = 2**63 - 1
-"""What an integer may be, as everywhere behind it (torch, numpy, files) takes 64 bits."""
+"""Largest integer: torch, numpy and files use 64 bits."""
 
 
 class Values(BaseModel):
-    """Unknown names are errors; numbers are finite, unless a field says ``allow_inf_nan=True``, and yes and no are no
+    """Unknown names are errors; numbers are finite unless a field sets ``allow_inf_nan=True``, and booleans are not
     numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
@@ -40,6 +40,6 @@ def _each(value: Any) -> Iterable[Any]:
 
 
 def _types(annotation: Any) -> Iterator[Any]:
-    """The plain types that an annotation names, inside of unions and lists too."""
+    """The plain types in an annotation, including those inside unions and lists."""
     inner = get_args(annotation)
     yield from (one for part in inner for one in _types(part)) if inner else (annotation,)

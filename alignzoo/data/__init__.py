@@ -1,5 +1,6 @@
-"""From a source of preference pairs to batches of tokens.
+"""From preference data to batches of tokens.
 
-``sources`` -> ``formats`` (one canonical ``rows.PreferenceRow``) -> ``rendering`` -> ``tokens`` -> ``prepare`` ->
-``splits`` / ``noise`` -> ``stream`` -> ``collate`` (with ``pack``: pairs in one row). Only these two import torch.
+``sources`` -> ``formats`` (which ``layout``; a row of each becomes one canonical ``rows.PromptRow``) ->
+``rendering`` -> ``tokens`` -> ``prepare`` -> ``parts`` (``splits``, ``noise``) -> ``stream`` -> ``collate`` (with
+``pack``: prompts and their responses in one row). Only the last two import torch.
 """

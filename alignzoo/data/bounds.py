@@ -1,7 +1,7 @@
-"""A file is looked through before a reader takes it: a damaged, endless or hostile one is refused, not loaded.
+"""Scans a file before a reader loads it: a corrupt, oversized or hostile file is rejected.
 
-The JSON readers hold a whole line (or array) in memory several times over, and their parser recurses once per level of
-nesting until the process dies. Each state of a file is looked through once.
+The JSON readers keep several copies of a whole line (or array) in memory, and their parser recurses once per level of
+nesting until the process dies. Each state of a file is scanned once.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from alignzoo.data.content import remember, remembered, settled
 from alignzoo.errors import DataError
 
 MAX_LINE = 32 * 2**20
-"""Bytes of one line of JSON lines or CSV."""
+"""Maximum bytes of one line of JSON lines or CSV."""
 MAX_ARRAY = 512 * 2**20
-"""Bytes of a file that is one JSON array: its reader holds all of it at once."""
+"""Maximum bytes of a file that is one JSON array: its reader loads it whole."""
 MAX_NESTING = 60
-"""Levels of lists and objects in one row; from 64 on Arrow gives up, without naming the row."""
+"""Maximum nesting of lists and objects in one row; from 64 on Arrow fails without naming the row."""
 MAX_EXPANSION = 200
-"""How many times its own size a gzip file may unpack to, once that is more than ``MAX_ARRAY``; text reaches 3 to 20."""
+"""Maximum expansion of a gzip file that unpacks to more than ``MAX_ARRAY``; text reaches 3 to 20 times its size."""
 _BLOCK = 2**20
-_BLANK = b" \t\r\n\xef\xbb\xbf"  # with the mark that some editors begin UTF-8 with
+_BLANK = b" \t\r\n\xef\xbb\xbf"  # including a byte order mark
 _JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
 def look_through(path: Path, reader: str) -> None:
-    """Refuse a file that its reader could not survive.
+    """Reject a file that would crash its reader.
 
     Args:
-        reader: ``json``, ``csv`` or ``parquet`` (which, unpacked, is bounded by its own format).
+        reader: ``json``, ``csv`` or ``parquet`` (which is bounded by its own format).
 
     Raises:
-        DataError: names the file and, where there is one, the line.
+        DataError: names the file and, if applicable, the line.
     """
     what = f"bounds {MAX_LINE} {MAX_ARRAY} {MAX_NESTING} {MAX_EXPANSION}"
     if remembered(what, [path]) is not None:
@@ -60,12 +60,12 @@ def _check_compression(path: Path, reader: str) -> None:
     if kind is not None:
         raise DataError(
             f"{path}: its content looks like {kind}, not {reader}",
-            hint="unpack it; only gzip is read compressed",
+            hint="unpack it; gzip is the only compression that is read directly",
         )
 
 
 def _first_byte(path: Path) -> bytes:
-    """The first byte that is no white space."""
+    """The first byte that is not white space."""
     with open_bytes(path) as file:
         blocks = iter(lambda: file.read(_BLOCK), b"")
         return next((text[:1] for block in blocks if (text := block.lstrip(_BLANK))), b"")
@@ -88,7 +88,7 @@ def _lines(path: Path) -> Iterator[bytes]:
             if len(line) > MAX_LINE:
                 raise DataError(
                     f"{path}:{number}: a line of more than {MAX_LINE >> 20} MiB",
-                    hint="put each row on a line of its own, and take out this one if it is damaged",
+                    hint="put each row on its own line, and remove this one if it is corrupt",
                 )
             yield line
 
@@ -99,7 +99,7 @@ def _check_expansion(path: Path) -> None:
         while file.tell() <= most:
             if not file.read(_BLOCK):
                 return
-    raise DataError(f"{path}: unpacks to more than {MAX_EXPANSION} times its size", hint="unpack it and look at it")
+    raise DataError(f"{path}: unpacks to more than {MAX_EXPANSION} times its size", hint="unpack and check it")
 
 
 def _check_nesting(content: bytes, place: str) -> None:
@@ -113,4 +113,4 @@ def _check_nesting(content: bytes, place: str) -> None:
         elif start in b"]}":
             depth -= 1
         if depth > MAX_NESTING:
-            raise DataError(f"{place}: lists or objects nested more than {MAX_NESTING} deep", hint="take the row out")
+            raise DataError(f"{place}: lists or objects nested more than {MAX_NESTING} deep", hint="remove the row")

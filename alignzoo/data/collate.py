@@ -1,16 +1,19 @@
-"""Tokenised pairs as one right-padded batch of tensors."""
+"""Tokenised rows, each a prompt with its responses, as one right-padded batch of tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import islice
+from itertools import chain, cycle, islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from alignzoo.contract.responses import KL, POLICY
 from alignzoo.data.pack import Pack, pack
+from alignzoo.data.shapes import SINGLE, Shape, label_of
 from alignzoo.errors import DataError
 
 if TYPE_CHECKING:
@@ -18,113 +21,164 @@ if TYPE_CHECKING:
 
     from alignzoo.data.parts import Scores
 
-_NEEDED = ("pair_id", "prompt_ids", "chosen_ids", "rejected_ids")
-_OPTIONAL = ("chosen_score", "rejected_score", "group")
+_NEEDED = ("row_id", "prompt_ids", "response_ids")
+_OPTIONAL = ("label", "score", "group")
 
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """B pairs as 2B sequences of length L, right-padded: the chosen ones first, then the rejected ones in that order.
+    """B rows with R responses in total, as R right-padded sequences of length L: prompt and response.
 
-    Masks come from lengths, never from token ids: a pad token that is also the EOS must not erase a real EOS.
+    The responses of row 0 come first, then those of row 1, and so on; within a row the policy's responses, best first
+    if they are ordered, then the mismatched ones (KL). Masks come from lengths, never from token ids: a pad token that
+    is also the EOS must not mask a real EOS.
     """
 
-    input_ids: Tensor  # (2B, L) int64
-    attention_mask: Tensor  # (2B, L) int64, 1 at real tokens
-    response_mask: Tensor  # (2B, L) bool, True at reply tokens, EOS included
-    pair_ids: Tensor  # (B,) int64
+    input_ids: Tensor  # (R, L) int64
+    attention_mask: Tensor  # (R, L) int64, 1 at real tokens
+    response_mask: Tensor  # (R, L) bool, True at response tokens, EOS included
+    row_ids: Tensor  # (B,) int64
     prompt_lengths: Tensor  # (B,) int64, tokens
-    chosen_lengths: Tensor  # (B,) int64, reply tokens
-    rejected_lengths: Tensor  # (B,) int64, reply tokens
-    chosen_scores: Tensor | None = None  # (B,) fp32, higher is better
-    rejected_scores: Tensor | None = None  # (B,) fp32
+    lengths: Tensor  # (R,) int64, response tokens
+    sizes: tuple[int, ...]  # number of responses in each of the B rows, on the host
+    prompt: Tensor  # (R,) int64, row of each response
+    labels: Tensor  # (R,) int64: +1 desirable, -1 undesirable, 0 unknown
+    ranks: Tensor  # (R,) int64, 0 is the best of its row; -1 if unordered
+    roles: Tensor | None = None  # (R,) int64, POLICY or KL; None: all are POLICY
+    scores: Tensor | None = None  # (R,) fp32, higher is better; 0 for KL responses
     groups: tuple[str, ...] | None = None  # B names
-    pack: Pack | None = None  # the same pairs in one row
+    paired: bool = False  # pairs without KL responses: two per row, the better one first
+    pack: Pack | None = None  # the same rows packed into one
 
     @property
-    def pairs(self) -> int:
+    def rows(self) -> int:
         """B."""
-        return len(self.pair_ids)
+        return len(self.sizes)
+
+    @property
+    def responses(self) -> int:
+        """R."""
+        return sum(self.sizes)
 
     @property
     def tokens(self) -> int:
-        """Tokens that are not padding, prompts counted once per side."""
-        if self.pack is not None:  # known on the host, so that a device need not be waited for
-            return sum(2 * s.prompt + s.chosen + s.rejected for s in self.pack.segments)
-        return int((2 * self.prompt_lengths + self.chosen_lengths + self.rejected_lengths).sum())
+        """Non-padding tokens, a prompt counted once per response."""
+        if self.pack is not None:  # known on the host, without a device synchronisation
+            return sum(len(s.responses) * s.prompt + sum(s.responses) for s in self.pack.segments)
+        return int(self.prompt_lengths[self.prompt].sum() + self.lengths.sum())
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same batch with its tensors on ``device``."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         movable = {name: v for name, v in values.items() if isinstance(v, (Tensor, Pack))}
-        aside = torch.device(device).type != "cpu"  # pinned memory is fetched while the host goes on
+        aside = torch.device(device).type != "cpu"  # copies from pinned memory are asynchronous
         moved: dict[str, Any] = {name: v.to(device, non_blocking=aside) for name, v in movable.items()}
         return replace(self, **moved)
 
-    def pair(self, i: int, most: int | None = None) -> TokenBatch:
-        """Pair ``i`` alone, its tokens only: all, or at ``most`` so many of the prompt's end and of each response."""
-        prompt = int(self.prompt_lengths[i])
-        longest = int(torch.maximum(self.chosen_lengths[i], self.rejected_lengths[i]))
+    def row(self, i: int, most: int | None = None) -> TokenBatch:
+        """Row ``i`` alone, its tokens only: all, or at ``most`` this many of the prompt's end and of each response."""
+        first = sum(self.sizes[:i])
+        own = slice(first, first + self.sizes[i])
+        prompt, longest = int(self.prompt_lengths[i]), int(self.lengths[own].max())
         before, after = (prompt, longest) if most is None else (min(prompt, most), min(longest, most))
-        rows, tokens = [i, self.pairs + i], slice(prompt - before, prompt + after)
+        tokens = slice(prompt - before, prompt + after)
         return TokenBatch(
-            input_ids=self.input_ids[rows, tokens],
-            attention_mask=self.attention_mask[rows, tokens],
-            response_mask=self.response_mask[rows, tokens],
-            pair_ids=self.pair_ids[i : i + 1],
+            input_ids=self.input_ids[own, tokens],
+            attention_mask=self.attention_mask[own, tokens],
+            response_mask=self.response_mask[own, tokens],
+            row_ids=self.row_ids[i : i + 1],
             prompt_lengths=self.prompt_lengths[i : i + 1].clamp(max=before),
-            chosen_lengths=self.chosen_lengths[i : i + 1].clamp(max=after),
-            rejected_lengths=self.rejected_lengths[i : i + 1].clamp(max=after),
+            lengths=self.lengths[own].clamp(max=after),
+            sizes=self.sizes[i : i + 1],
+            prompt=self.prompt[own] - i,
+            labels=self.labels[own],
+            ranks=self.ranks[own],
+            roles=None if self.roles is None else self.roles[own],
+            scores=None if self.scores is None else self.scores[own],
+            groups=None if self.groups is None else self.groups[i : i + 1],
+            paired=self.paired,
         )
 
     def pinned(self) -> TokenBatch:
-        """The same batch in memory that a GPU fetches from while the host goes on."""
+        """The same batch in pinned memory, for asynchronous copies to a GPU."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         pinned: dict[str, Any] = {n: v.pin_memory() for n, v in values.items() if isinstance(v, Tensor)}
         return replace(self, pack=None if self.pack is None else self.pack.pinned(), **pinned)
 
 
-def collate(rows: Sequence[dict[str, Any]], pad_id: int) -> TokenBatch:
+def collate(
+    rows: Sequence[dict[str, Any]], pad_id: int, *, shape: Shape, kl: Sequence[Sequence[Sequence[int]]] | None = None
+) -> TokenBatch:
     """Rows of a prepared dataset as a batch.
 
+    Args:
+        rows: ``row_id``, ``prompt_ids``, ``response_ids`` and, if the data has them, ``label``, ``score``, ``group``.
+        shape: of the dataset; labels and ranks follow from it.
+        kl: token ids of each row's mismatched responses.
+
     Raises:
-        DataError: a pair with an empty prompt or reply; its log-probability would be 0 or NaN, not an error.
+        DataError: an empty prompt or response, whose log-prob would silently be 0 or NaN.
     """
-    for row in rows:
-        for side in ("prompt", "chosen", "rejected"):
-            if len(row[f"{side}_ids"]) == 0:
-                raise DataError(f"Pair {row['pair_id']}: {side}_ids is empty")
-    replies = [row[f"{side}_ids"] for side in ("chosen", "rejected") for row in rows]
-    prompts = [row["prompt_ids"] for row in rows] * 2
-    prompt_lengths = torch.tensor([len(prompt) for prompt in prompts])
-    lengths = prompt_lengths + torch.tensor([len(reply) for reply in replies])
+    own = [row["response_ids"] for row in rows]
+    replies = own if kl is None else [[*of_row, *others] for of_row, others in zip(own, kl, strict=True)]
+    _refuse_empty(rows, replies)
+    sizes = tuple(map(len, replies))
+    prompts = [row["prompt_ids"] for row in rows]
+    prompt = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(sizes))
+    prompt_lengths = torch.tensor(list(map(len, prompts)))
+    padded = [[*ids, *reply] for ids, of_row in zip(prompts, replies, strict=True) for reply in of_row]
+    lengths = torch.tensor(list(map(len, padded)))
     longest = int(lengths.max())
-    padded = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]
     positions = torch.arange(longest)
     real = positions < lengths[:, None]
-    size = len(rows)
-    pairs = [prompts[:size], replies[:size], replies[size:]]
+    before = prompt_lengths[prompt]
+    behind = [0] * len(rows) if kl is None else list(map(len, kl))
     return TokenBatch(
         input_ids=torch.tensor([ids + [pad_id] * (longest - len(ids)) for ids in padded]),
         attention_mask=real.long(),
-        response_mask=real & (positions >= prompt_lengths[:, None]),
-        pair_ids=torch.tensor([row["pair_id"] for row in rows]),
-        prompt_lengths=prompt_lengths[:size],
-        chosen_lengths=(lengths - prompt_lengths)[:size],
-        rejected_lengths=(lengths - prompt_lengths)[size:],
-        chosen_scores=_scores(rows, "chosen_score"),
-        rejected_scores=_scores(rows, "rejected_score"),
+        response_mask=real & (positions >= before[:, None]),
+        row_ids=torch.tensor([row["row_id"] for row in rows]),
+        prompt_lengths=prompt_lengths,
+        lengths=lengths - before,
+        sizes=sizes,
+        prompt=prompt,
+        labels=_per_response([_labels(row, shape) for row in rows], behind, fill=0),
+        ranks=_per_response([_ranks(row, shape) for row in rows], behind, fill=-1),
+        roles=None if kl is None else _per_response([[POLICY] * len(of_row) for of_row in own], behind, fill=KL),
+        scores=_per_response([row["score"] for row in rows], behind, fill=0.0) if "score" in rows[0] else None,
         groups=tuple(row["group"] for row in rows) if "group" in rows[0] else None,
-        pack=pack(*pairs),
+        paired=kl is None and shape == "pairs",
+        pack=pack(prompts, replies),
     )
 
 
-def _scores(rows: Sequence[dict[str, Any]], column: str) -> Tensor | None:
-    return torch.tensor([row[column] for row in rows], dtype=torch.float32) if column in rows[0] else None
+def _refuse_empty(rows: Sequence[dict[str, Any]], replies: Sequence[Sequence[Sequence[int]]]) -> None:
+    for row, of_row in zip(rows, replies, strict=True):
+        if len(row["prompt_ids"]) == 0:
+            raise DataError(f"row {row['row_id']}: the prompt has no tokens")
+        if len(of_row) == 0:
+            raise DataError(f"row {row['row_id']}: there are no responses")
+        for j, reply in enumerate(of_row):
+            if len(reply) == 0:
+                raise DataError(f"row {row['row_id']}: response {j + 1} of {len(of_row)} has no tokens")
+
+
+def _labels(row: dict[str, Any], shape: Shape) -> list[int]:
+    return [row["label"]] if shape == "unpaired" else [label_of(shape, rank) for rank in _ranks(row, shape)]
+
+
+def _ranks(row: dict[str, Any], shape: Shape) -> list[int]:
+    return [-1] if shape in SINGLE else list(range(len(row["response_ids"])))
+
+
+def _per_response(values: Sequence[Sequence[float]], behind: Sequence[int], *, fill: float) -> Tensor:
+    """``(R,)``: a value per response of each row, then ``fill`` for the row's KL responses."""
+    every = chain.from_iterable([*of_row, *[fill] * more] for of_row, more in zip(values, behind, strict=True))
+    return torch.tensor(list(every), dtype=torch.float32 if isinstance(fill, float) else torch.int64)
 
 
 def padded_texts(sequences: Sequence[Sequence[int]], tokens: int) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Token sequences as right-padded batches of at most so many tokens, padding included, or of one sequence.
+    """Token sequences as right-padded batches of at most this many tokens including padding, or of one sequence.
 
     Yields indices of B sequences of similar length, their ids ``(B, L)`` and their mask ``(B, L)``, 1 at real tokens.
     """
@@ -146,36 +200,55 @@ def padded_texts(sequences: Sequence[Sequence[int]], tokens: int) -> Iterator[tu
 
 
 def batch_columns(dataset: Dataset) -> Dataset:
-    """The dataset without the columns that batches do not need; whoever asks for many batches calls it once."""
+    """The dataset without the columns that batches do not need; call it once before asking for many batches."""
     present = [name for name in (*_NEEDED, *_OPTIONAL) if name in dataset.column_names]
     return dataset if set(present) == set(dataset.column_names) else dataset.select_columns(present)
 
 
 def batches_of(
-    dataset: Dataset, indices: Sequence[int], micro_batch_size: int, pad_id: int, *, scores: Scores | None = None
+    dataset: Dataset,
+    indices: Sequence[int],
+    micro_batch_size: int,
+    pad_id: int,
+    *,
+    shape: Shape,
+    scores: Scores | None = None,
+    partners: np.ndarray | None = None,
 ) -> Iterator[TokenBatch]:
-    """The rows ``indices`` of a prepared dataset, in order, as batches of at most ``micro_batch_size`` pairs.
+    """The rows ``indices`` of a prepared dataset, in order, as batches of at most ``micro_batch_size`` rows.
 
     Args:
-        scores: those of the dataset's rows, in the place of scores that the dataset itself has.
+        shape: of the dataset.
+        scores: scores of the responses, replacing the dataset's own.
+        partners: ``(N,)``, for each row of the dataset the row whose responses serve as its mismatched (KL) responses,
+            as many as it has itself; None if no method needs them. See :mod:`alignzoo.data.mismatch`.
     """
     remaining = iter(indices)
     groups = iter(lambda: list(islice(remaining, micro_batch_size)), [])
-    yield from grouped_batches(dataset, groups, pad_id, scores)
+    yield from grouped_batches(dataset, groups, pad_id, shape=shape, scores=scores, partners=partners)
 
 
 def grouped_batches(
-    dataset: Dataset, groups: Iterable[Sequence[int]], pad_id: int, scores: Scores | None = None
+    dataset: Dataset,
+    groups: Iterable[Sequence[int]],
+    pad_id: int,
+    *,
+    shape: Shape,
+    scores: Scores | None = None,
+    partners: np.ndarray | None = None,
 ) -> Iterator[TokenBatch]:
     """One batch per group of rows; otherwise as :func:`batches_of`."""
     tokens = batch_columns(dataset)
     for rows in groups:
         columns = tokens[list(rows)]
         if scores is not None:
-            columns |= {
-                "chosen_score": scores.chosen[rows].tolist(),
-                "rejected_score": scores.rejected[rows].tolist(),
-            }
-        yield collate(
-            [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)], pad_id
-        )
+            columns["score"] = scores.of(rows)
+        kl = None
+        if partners is not None:
+            others = tokens[partners[list(rows)].tolist()]["response_ids"]
+            kl = [
+                list(islice(cycle(replies), len(own)))
+                for own, replies in zip(columns["response_ids"], others, strict=True)
+            ]
+        listed = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        yield collate(listed, pad_id, shape=shape, kl=kl)

@@ -1,4 +1,4 @@
-"""Whole columns of a dataset, and rows taken from it by number, without a Python object for each row."""
+"""Whole columns of a dataset, and rows by number, without a Python object per row."""
 
 from __future__ import annotations
 
@@ -18,17 +18,35 @@ def column(dataset: Dataset, name: str) -> Any:
 
 
 def list_lengths(dataset: Dataset, name: str) -> np.ndarray:
-    """Items of each row's list in the column ``name``: ``(N,)`` int32. The items themselves are not read."""
+    """Length of each row's list in the column ``name``: ``(N,)`` int32. The items themselves are not read."""
     import pyarrow.compute as pc  # type: ignore[import-untyped]
 
     lengths = pc.list_value_length(dataset.data.column(name)).to_numpy()
     return lengths if dataset._indices is None else lengths[dataset._indices.column(0).to_numpy()]
 
 
-def take(dataset: Dataset, rows: np.ndarray) -> Dataset:
-    """The rows of the given numbers, in that order.
+def nested_lengths(dataset: Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """For a column of lists of lists: the number per row, ``(N,)``, and the length of each, ``(ΣN,)``; int64.
 
-    ``Dataset.select``, with a fingerprint that is quick to compute; a run of consecutive rows is a slice.
+    The items themselves are not read.
+    """
+    import pyarrow.compute as pc
+
+    lists = dataset.data.column(name)
+    counts = pc.list_value_length(lists).to_numpy().astype(np.int64)
+    lengths = pc.list_value_length(pc.list_flatten(lists)).to_numpy().astype(np.int64)
+    if dataset._indices is None:
+        return counts, lengths
+    rows = dataset._indices.column(0).to_numpy()
+    starts, taken = (np.cumsum(counts) - counts)[rows], counts[rows]
+    rank = np.arange(int(taken.sum())) - np.repeat(np.cumsum(taken) - taken, taken)
+    return taken, lengths[np.repeat(starts, taken) + rank]
+
+
+def take(dataset: Dataset, rows: np.ndarray) -> Dataset:
+    """The rows with the given numbers, in that order.
+
+    Like ``Dataset.select``, with a fingerprint that is cheap to compute; consecutive rows are a slice.
     """
     rows = np.asarray(rows, np.int64)
     key = sha256(dataset._fingerprint.encode() + rows.tobytes()).hexdigest()[:32]

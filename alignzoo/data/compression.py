@@ -1,4 +1,4 @@
-"""How a data file is compressed, told by its content as ``datasets`` tells it: a name may say something else."""
+"""Detects a file's compression from its content, like ``datasets`` does: its name may be misleading."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _MAGIC = {
 
 
 def compression(path: Path) -> str | None:
-    """How the file is compressed; None where its first bytes do not say."""
+    """The file's compression; None if its first bytes do not tell."""
     with path.open("rb") as file:
         head = file.read(8)
     found = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
-    return found or ("gzip" if path.suffix.lower() == ".gz" else None)  # damage in the head hides what it was
+    return found or ("gzip" if path.suffix.lower() == ".gz" else None)  # a corrupt header hides the format
 
 
 def archive(path: Path) -> str | None:
-    """The kind of archive that ``datasets`` takes the file for, through gzip as well; None for no archive.
+    """The kind of archive that ``datasets`` takes the file for, also inside gzip; None if it is not an archive.
 
-    It may unpack the start of the file, so the file's expansion is checked before.
+    It may unpack the start of the file, so check the file's expansion first.
     """
     from datasets.utils.extract import Extractor
 
@@ -39,16 +39,16 @@ def archive(path: Path) -> str | None:
 
 
 def open_bytes(path: Path) -> gzip.GzipFile:
-    """The file's bytes, unpacked if it is a gzip file."""
+    """The file's bytes, decompressed if it is a gzip file."""
     return gzip.open(path, "rb") if compression(path) == "gzip" else path.open("rb")  # type: ignore[return-value]
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Around reading a file: one that is damaged or cannot be read is a ``DataError``."""
+    """Wraps reading a file: a corrupt or unreadable one raises ``DataError``."""
     try:
         yield
     except (OSError, EOFError, zlib.error) as error:
         plain = isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile)
-        what = "cannot be read" if plain else "not a whole gzip file"
-        raise DataError(f"{path}: {what}: {error}", hint="fetch or write the file again") from error
+        what = "cannot be read" if plain else "incomplete or corrupt gzip file"
+        raise DataError(f"{path}: {what}: {error}", hint="download or write the file again") from error

@@ -1,7 +1,7 @@
-"""The rows of files block by block with flat memory, and the hash of their content, computed once per state of a file.
+"""Reads rows block by block in constant memory, and hashes their content once per state of a file.
 
-Reading through a memory map makes every page that was touched count as the process's memory; a million pairs would be
-gigabytes of it. Reading the blocks one after the other holds one of them at a time.
+With a memory map, every page read counts as the process's memory: gigabytes for a million pairs. Reading blocks one
+after the other needs memory for only one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.base.files import clear_leftovers, scratch
+from alignzoo.base.files import clear_leftovers, whole
 from alignzoo.base.stored import file_digest
 from alignzoo.data.digests import digest, rows_digest, tables_digest
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _SETTLED = 2.0
-"""Seconds after which a change of a file can no longer share its time stamp with the state that was hashed."""
+"""Seconds after which a file change can no longer share a time stamp with the hashed state."""
 
 
 def file_blocks(rows: Dataset) -> Iterator[Any] | None:
-    """The rows as pyarrow tables, read from their files; None where the rows are not simply all that the files hold.
+    """The rows as pyarrow tables, read from their files; None if the rows are not exactly the files' content.
 
-    For rows as a loader or ``map`` gave them: what was done to columns since is not looked for.
+    For rows as returned by a loader or ``map``: later changes to columns are not detected.
     """
     import pyarrow as pa  # type: ignore[import-untyped]
 
@@ -39,7 +39,7 @@ def file_blocks(rows: Dataset) -> Iterator[Any] | None:
         with pa.memory_map(file) as source, pa.ipc.open_stream(source) as batches:
             if not batches.schema.equals(rows.data.schema, check_metadata=False):
                 return None
-            count += sum(batch.num_rows for batch in batches)  # from the blocks' headers: their content is not touched
+            count += sum(batch.num_rows for batch in batches)  # from the blocks' headers, without reading their content
     return _read(files) if count == len(rows) else None
 
 
@@ -53,18 +53,18 @@ def _read(files: Iterable[str]) -> Iterator[Any]:
 
 
 def loaded_digest(rows: Dataset) -> str:
-    """``rows_digest`` of rows just loaded from files, which are validated on the way.
+    """``rows_digest`` of rows just loaded from files, which are validated at the same time.
 
-    The digest is remembered by where the files lie and by their size, inode and times of change. That is safe: writing
-    to a file changes its ctime, which nobody can set back as they can the mtime, and a file put in its place has
-    another inode; a file that changed so shortly ago that the next change could fall into the same tick of the clock is
-    hashed again next time. What moves a ctime without changing content (chmod, a copy) only costs another hashing.
+    The digest is cached by the files' path, size, inode and change times. That is safe: writing to a file changes its
+    ctime, which cannot be set back like the mtime, and a replacement has another inode; a file that changed so recently
+    that another change could fall into the same clock tick is hashed again next time. A ctime change without a content
+    change (chmod, a copy) only costs another hash.
 
     Raises:
-        pyarrow.ArrowInvalid: the rows hold bytes that are no UTF-8.
+        pyarrow.ArrowInvalid: the rows contain bytes that are not UTF-8.
     """
     files = [Path(entry["filename"]).resolve() for entry in rows.cache_files]
-    # The fingerprint tells apart the slices of one file that a loader may give.
+    # The fingerprint distinguishes slices of one file that a loader may return.
     what = digest(rows._fingerprint, len(rows), str(rows.features))
     if files and (known := remembered(what, files)) is not None:
         return known
@@ -80,7 +80,7 @@ def loaded_digest(rows: Dataset) -> str:
 
 
 def known_digest(file: Path) -> str:
-    """The digest of a file's bytes, remembered like that of rows.
+    """The digest of a file's bytes, cached like that of rows.
 
     Raises:
         OSError: it cannot be read.
@@ -100,7 +100,7 @@ def _validated(blocks: Iterable[Any]) -> Iterator[Any]:
 
 
 def remembered(what: str, files: Iterable[Path]) -> str | None:
-    """What was found out about the files in their present state, None if nothing was."""
+    """The cached facts about the files in their current state, or None."""
     try:
         found = json.loads(_memo(what, files).read_text(encoding="utf-8"))["digest"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -109,23 +109,22 @@ def remembered(what: str, files: Iterable[Path]) -> str | None:
 
 
 def remember(what: str, files: Iterable[Path], found: str) -> None:
-    """Write whole or not at all; where nothing can be written it is found out again next time."""
+    """Write atomically; if nothing can be written, the facts are recomputed next time."""
     with contextlib.suppress(OSError):
         memo = _memo(what, files)
         clear_leftovers(memo.parent)
-        with scratch(memo.parent) as beside:
-            whole = beside / memo.name
-            whole.write_text(json.dumps({"digest": found}), encoding="utf-8")
-            whole.replace(memo)
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        with whole(memo, durable=False) as path:
+            path.write_text(json.dumps({"digest": found}), encoding="utf-8")
 
 
 def settled(files: Iterable[Path]) -> bool:
-    """Whether the next change of any of the files will show in its time stamp."""
+    """Whether the next change of any file is sure to change its time stamp."""
     return time.time() - max(file.stat().st_ctime for file in files) > _SETTLED
 
 
 def _memo(what: str, files: Iterable[Path]) -> Path:
-    """The file that remembers something about files in their present state."""
+    """The cache file for facts about files in their current state."""
     import datasets
 
     states = []

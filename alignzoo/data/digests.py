@@ -1,4 +1,4 @@
-"""Content hashes of rows and tokenizers: what a tokenised dataset depends on, and nothing else."""
+"""Content hashes of rows and tokenizers: exactly what a tokenised dataset depends on."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _ROWS_PER_BLOCK = 1000
 
 
 def digest(*parts: Any) -> str:
-    """A sha256 of JSON-able values, in order."""
+    """The sha256 of JSON-able values, in order."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def rows_digest(rows: Dataset) -> str:
-    """A hash of the rows' content, the same wherever they were loaded from and in whatever blocks they are stored."""
+    """A hash of the rows' content, independent of where they were loaded from and how they are split into blocks."""
     return tables_digest(rows.with_format("arrow").iter(batch_size=_ROWS_PER_BLOCK))
 
 
 def tables_digest(tables: Iterable[Any]) -> str:
-    """``rows_digest`` of rows given as pyarrow tables, one at a time."""
+    """``rows_digest`` of rows as pyarrow tables, one at a time."""
     import pyarrow as pa  # type: ignore[import-untyped]
 
     content = hashlib.sha256()
     for table in _blocks_of(_ROWS_PER_BLOCK, tables):
         buffer = io.BytesIO()
-        # Taken, not sliced: the stream pads a slice with what follows it in its table.
+        # Taken, not sliced: a stream pads a slice with the data that follows it in its table.
         plain = table.take(pa.array(range(table.num_rows))).combine_chunks().replace_schema_metadata(None)
         with pa.ipc.new_stream(buffer, plain.schema) as writer:
             writer.write_table(plain)
@@ -41,7 +41,7 @@ def tables_digest(tables: Iterable[Any]) -> str:
 
 
 def _blocks_of(size: int, tables: Iterable[Any]) -> Iterator[Any]:
-    """The same rows in tables of ``size`` rows, the last one of fewer."""
+    """The same rows in tables of ``size`` rows, the last one smaller."""
     import pyarrow as pa
 
     waiting: list[Any] = []
@@ -59,11 +59,11 @@ def _blocks_of(size: int, tables: Iterable[Any]) -> Iterator[Any]:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A hash of everything in a tokenizer that decides ids: vocabulary, rules, special tokens and chat template."""
+    """A hash of everything in a tokenizer that affects ids: vocabulary, rules, special tokens and chat template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = json.loads(backend.to_str()) if backend is not None else sorted(tokenizer.get_vocab().items())
     if isinstance(rules, dict):
-        # Left behind by earlier calls; every call of ours sets both anew.
+        # State left by earlier calls; each of our calls sets both.
         rules = {name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}
     specials = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     return digest(type(tokenizer).__name__, rules, specials, tokenizer.chat_template, list(tokenizer("a")["input_ids"]))

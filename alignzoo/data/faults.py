@@ -1,4 +1,4 @@
-"""Finding the exact line of a file that could not be read; the readers only say that something is wrong."""
+"""Locates the line of a file that could not be read; the readers only say that something is wrong."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from alignzoo.errors import DataError
 
 
 def find_fault(path: Path, reader: str, cause: BaseException) -> None:
-    """Raise a ``DataError`` that names the line at fault; return if none is found.
+    """Raise a ``DataError`` that names the bad line; return if none is found.
 
     Args:
         path: the file.
         reader: ``json``, ``csv`` or ``parquet``.
-        cause: what the reader raised; a csv reader names the line itself.
+        cause: the reader's exception; a csv reader names the line itself.
     """
     if reader == "csv":
         line = re.search(r"line (\d+)", str(cause))
@@ -36,7 +36,7 @@ def find_fault(path: Path, reader: str, cause: BaseException) -> None:
 
 
 def _content(path: Path) -> str:
-    """The file's text. Raises ``DataError`` for damaged compression and for bytes that are no UTF-8."""
+    """The file's text. Raises ``DataError`` for corrupt compression and for bytes that are not UTF-8."""
     with readable(path), open_bytes(path) as file:
         raw = file.read()
     try:
@@ -54,13 +54,13 @@ def _scan_array(path: Path, content: str) -> None:
 
 
 def _parsed(text: str, path: Path, line: int) -> Any:
-    """The JSON value of a text that begins in a line of the file."""
+    """The JSON value of a text that starts on a line of the file."""
     try:
         return json.loads(text, parse_float=_finite, parse_constant=_finite)
     except json.JSONDecodeError as error:
         at = line + error.lineno - 1
         raise DataError(f"{path}:{at}: not valid JSON: {error.msg} (column {error.colno})") from error
-    except (ValueError, RecursionError) as error:  # a number that is none, or of thousands of digits
+    except (ValueError, RecursionError) as error:  # NaN, infinity, or a number of thousands of digits
         raise DataError(f"{path}:{line}: not valid JSON: {error}") from error
 
 
@@ -74,7 +74,7 @@ def _check_unicode(row: dict[str, Any], place: str) -> None:
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{place}: holds half of a surrogate pair, which is no Unicode text") from error
+        raise DataError(f"{place}: contains half of a surrogate pair, which is not valid Unicode") from error
 
 
 def _scan_lines(path: Path, content: str) -> None:

@@ -1,4 +1,4 @@
-"""Reading one typed field of a row; every fault is a ``FieldError`` that names the field."""
+"""Reads typed fields of a row; every problem is a ``FieldError`` that names the field."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KINDS = {
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, in a user's words."""
+    """A value's type in plain words."""
     name = type(value).__name__
     return "empty" if value is None else _KINDS.get(name, name)
 
@@ -43,11 +43,11 @@ def text(row: Row, field: str) -> str:
 
 
 def _unicode(value: str, field: str) -> str:
-    """The text, if a tokenizer can take it."""
+    """The text, if a tokenizer accepts it."""
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise FieldError(field, "holds half of a surrogate pair, which is no Unicode text") from None
+        raise FieldError(field, "contains half of a surrogate pair, which is not valid Unicode") from None
     return value
 
 
@@ -66,15 +66,33 @@ def number(row: Row, field: str) -> float:
         raise FieldError(field, f"is {kind_of(value)}, expected a finite number")
     try:
         found = float(value)
-    except OverflowError:  # a whole number of more than 308 digits
+    except OverflowError:  # an integer of more than 308 digits
         found = math.inf
     if not math.isfinite(found):
         raise FieldError(field, f"is {found}, expected a finite number")
     return found
 
 
+def flags(row: Row, field: str) -> list[bool]:
+    """The field as a list of bools."""
+    return [flag({at: value}, at) for at, value in _entries(row, field)]
+
+
+def numbers(row: Row, field: str) -> list[float]:
+    """The field as a list of finite floats."""
+    return [number({at: value}, at) for at, value in _entries(row, field)]
+
+
+def _entries(row: Row, field: str) -> list[tuple[str, Any]]:
+    """The items of a list, each with its name for messages."""
+    value = required(row, field)
+    if not isinstance(value, list):
+        raise FieldError(field, f"is {kind_of(value)}, expected a list")
+    return [(f"{field}[{index}]", entry) for index, entry in enumerate(value)]
+
+
 def label(row: Row, field: str) -> str:
-    """The field as a string; whole numbers and flags are accepted as names."""
+    """The field as a string; integers and booleans are accepted as names."""
     value = required(row, field)
     if not isinstance(value, str | int):
         raise FieldError(field, f"is {kind_of(value)}, expected text")
@@ -89,8 +107,31 @@ def choice(row: Row, field: str) -> int:
     return int(value)
 
 
+_LABELS = {"true": True, "false": False, "chosen": True, "rejected": False, "desirable": True, "undesirable": False}
+
+
+def desirable(row: Row, field: str) -> bool:
+    """The field as the label of a response: true/false, 1/0, 1/-1, chosen/rejected or desirable/undesirable."""
+    value = required(row, field)
+    if isinstance(value, str) and value.lower() in _LABELS:
+        return _LABELS[value.lower()]
+    if isinstance(value, int) and value in (-1, 0, 1):
+        return value == 1
+    raise FieldError(field, f"is {repr(value)[:40]}, expected true or false (or 1/0, 1/-1, or chosen/rejected)")
+
+
+def texts(row: Row, field: str) -> list[str]:
+    """The field as a list of strings."""
+    return [text({at: value}, at) for at, value in _entries(row, field)]
+
+
+def conversations(row: Row, field: str) -> list[list[Message]]:
+    """The field as a list of lists of chat messages."""
+    return [messages({at: value}, at) for at, value in _entries(row, field)]
+
+
 def messages(row: Row, field: str) -> list[Message]:
-    """The field as chat messages. Keys of a message that are empty (Arrow fills them in) are left out."""
+    """The field as chat messages, without a message's empty keys (which Arrow fills in)."""
     value = required(row, field)
     if not isinstance(value, list):
         raise FieldError(field, f"is {kind_of(value)}, expected a list of chat messages")

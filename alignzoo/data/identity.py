@@ -1,4 +1,4 @@
-"""A hash of the pairs that a run uses: what a resumed run compares with what it started from."""
+"""A hash of the rows that a run uses, which a resumed run compares with the original's."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def pairs_identity(parts: Iterable[tuple[Dataset, Prepared, Sequence[int]]]) -> str:
-    """A hash of the parts' pairs, in order: it changes if and only if a pair does, their order, or a label.
+def rows_identity(parts: Iterable[tuple[Dataset, Prepared, Sequence[int]]]) -> str:
+    """A hash of the parts' rows, in order: it changes if and only if a row, their order, or a label changes.
 
-    It is put together from the hashes that were taken of each pair when it was tokenised, so no pair is read.
+    It combines the per-row hashes taken at tokenisation, so no row is read.
 
     Args:
-        parts: pairs selected from the rows of ``Prepared``, and the ids of those whose sides were swapped since.
+        parts: rows from ``Prepared``, and the ids of those that label noise has flipped since.
     """
     content = sha256()
-    for pairs, prepared, swapped in parts:
-        ids = column(pairs, "pair_id").to_numpy()
-        rows = np.searchsorted(column(prepared.dataset, "pair_id").to_numpy(), ids)
+    for part, prepared, flipped in parts:
+        ids = column(part, "row_id").to_numpy()
+        rows = np.searchsorted(column(prepared.dataset, "row_id").to_numpy(), ids)
         content.update(len(ids).to_bytes(8, "little"))
         content.update(prepared.contents[rows].tobytes())
-        content.update(np.isin(ids, np.asarray(swapped, np.int64)).tobytes())
+        content.update(np.isin(ids, np.asarray(flipped, np.int64)).tobytes())
     return content.hexdigest()

@@ -1,4 +1,4 @@
-"""Rows whose fields are missing or mistyped: dropped and counted by field, or with ``--data.strict`` refused."""
+"""Rows with missing or mistyped fields: dropped and counted by field, or rejected with ``--data.strict``."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _INDEX = re.compile(r"\[\d+\]")
 
 
 def malformed(error: FieldError) -> Drop:
-    """The drop of a row with such a field: ``malformed-chosen.content`` whichever message it is."""
+    """The drop reason of a row with such a field: ``malformed-chosen.content`` for any message."""
     return Drop(_REASON + _INDEX.sub("", error.field))
 
 
 def malformed_rows(reasons: Mapping[str, Dropped]) -> tuple[int, list[int]]:
-    """How many rows were malformed, and the numbers of the first of them, in order."""
+    """The number of malformed rows, and the numbers of the first few, in order."""
     dropped = [entry for reason, entry in reasons.items() if reason.startswith(_REASON)]
     return sum(entry.count for entry in dropped), sorted(row for entry in dropped for row in entry.rows)
 
 
 def describe_rows(rows: Dataset, layout: Layout, source: str | None, numbers: list[int]) -> list[str]:
-    """What is wrong with each of these malformed rows: file, line and field."""
+    """The problem of each of these malformed rows: file, line and field."""
     problems = []
     for number, place in zip(numbers, locate(source, numbers), strict=True):
         try:
@@ -44,18 +44,18 @@ def describe_rows(rows: Dataset, layout: Layout, source: str | None, numbers: li
 
 
 def malformed_warning(prepared: Prepared) -> str | None:
-    """What to say about malformed rows that were dropped: how many, and what is wrong with the first."""
+    """A warning about dropped malformed rows: how many, and the problem of the first."""
     count, numbers = malformed_rows(prepared.summary.dropped)
     if not count:
         return None
     original, source = prepared.original, prepared.summary.source
     (first,) = describe_rows(original.rows, original.layout, source, numbers[:1])
     rows = f"{count} malformed row" + ("s" if count > 1 else "")
-    return f"{rows} of {prepared.summary.rows} dropped, the first at {first}; --data.strict lists and refuses them"
+    return f"{rows} of {prepared.summary.rows} dropped, the first at {first}; --data.strict lists them and stops"
 
 
 def refuse_malformed(prepared: Prepared) -> None:
-    """Refuse data that has malformed rows.
+    """Reject data with malformed rows.
 
     Raises:
         DataError: lists them.

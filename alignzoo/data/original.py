@@ -1,4 +1,4 @@
-"""The rows of a source as they were before tokenisation, for whoever reads the conversation and not the ids."""
+"""The rows of a source before tokenisation, for code that needs the text and not the ids."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from alignzoo.data.formats import Layout
-from alignzoo.data.rows import Drop, PreferenceRow
+from alignzoo.data.rows import Drop, PromptRow, canonical
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OriginalRows:
-    """A source's rows and the layout that they are read by; nothing of them is stored a second time."""
+    """A source's rows and the layout that reads them; nothing is stored twice."""
 
     rows: Dataset
     layout: Layout
 
-    def of(self, pair_ids: Sequence[int]) -> Iterator[PreferenceRow]:
-        """The rows of kept pairs, which are those that the layout does not drop, in the order of their ids here."""
-        columns = self.rows[list(pair_ids)]
+    def of(self, row_ids: Sequence[int]) -> Iterator[PromptRow]:
+        """Kept rows, in the order of their ids here, with their responses before label noise."""
+        columns = self.rows[list(row_ids)]
         for values in zip(*columns.values(), strict=True):
             row = self.layout.normalise(dict(zip(columns, values, strict=True)))
             assert not isinstance(row, Drop)
-            yield row
+            yield canonical(row)

@@ -1,13 +1,14 @@
-"""Pairs in one row: each prompt once, both responses after it, no padding.
+"""Packs data rows into one row of tokens: each prompt once, followed by its responses, without padding.
 
-A pair is the segment ``[prompt | chosen | rejected]``; positions start again at the prompt's end for the rejected
-response, which sees the prompt and itself, and not the chosen one.
+A prompt with k responses is the segment ``[prompt | r1 | … | rk]``; positions restart at the prompt's end for each
+response, which attends to the prompt and itself but to no other response.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,44 +22,51 @@ if TYPE_CHECKING:
 
 Ids = Sequence[int] | np.ndarray
 BLOCK = 128
-"""Positions in a block of FlexAttention."""
+"""Positions per FlexAttention block."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One pair's place in the row, and the tokens of its three parts."""
+    """Start of a prompt and its responses in the row, and the number of tokens of the prompt and each response."""
 
     start: int
     prompt: int
-    chosen: int
-    rejected: int
-
-    @property
-    def middle(self) -> int:
-        """Where the rejected response begins."""
-        return self.start + self.prompt + self.chosen
+    responses: tuple[int, ...]
 
     @property
     def end(self) -> int:
-        """Where the next pair begins."""
-        return self.middle + self.rejected
+        """Start of the next segment."""
+        return self.start + self.prompt + sum(self.responses)
 
-    def places(self) -> tuple[slice, slice, slice]:
-        """Where the prompt, the prompt with the chosen response, and the rejected response lie."""
-        return slice(self.start, self.start + self.prompt), slice(self.start, self.middle), slice(self.middle, self.end)
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt with its longest response."""
+        return self.prompt + max(self.responses)
+
+    def prompt_place(self) -> slice:
+        """The prompt's positions."""
+        return slice(self.start, self.start + self.prompt)
+
+    def places(self) -> tuple[slice, ...]:
+        """Each response's positions."""
+        found, begin = [], self.start + self.prompt
+        for length in self.responses:
+            found.append(slice(begin, begin + length))
+            begin += length
+        return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """B pairs as one row of T tokens with K response tokens.
+    """B prompts with R responses in total as one row of T tokens, K of them response tokens.
 
     Attributes:
         input_ids, position_ids: ``(1, T)`` int64.
         predicting: ``(K,)`` int64, the position in the row whose output predicts a response token.
         targets: ``(K,)`` int64, that token.
-        rows: ``(K,)`` int64, whose token it is: ``i`` for the chosen response of pair i, ``B + i`` for the rejected.
-        columns: ``(K,)`` int64, its place in that response.
-        segments: the pairs' places.
+        rows: ``(K,)`` int64, index of its response among the R.
+        columns: ``(K,)`` int64, its index in that response.
+        segments: positions of the B prompts and their responses.
     """
 
     input_ids: Tensor
@@ -73,19 +81,19 @@ class Pack:
     @property
     def longest(self) -> int:
         """Tokens of the longest sequence, prompt and response."""
-        return max(s.prompt + max(s.chosen, s.rejected) for s in self.segments)
+        return max(segment.longest for segment in self.segments)
 
     @property
     def longest_response(self) -> int:
         """Tokens of the longest response."""
-        return max(max(s.chosen, s.rejected) for s in self.segments)
+        return max(max(segment.responses) for segment in self.segments)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Pack:
         """The same pack with its tensors on ``device``."""
         return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pinned(self) -> Pack:
-        """The same pack in memory that a GPU fetches from while the host goes on."""
+        """The same pack in pinned memory, for asynchronous copies to a GPU."""
         return self._with(Tensor.pin_memory)
 
     def _with(self, done: Callable[[Tensor], Tensor]) -> Pack:
@@ -94,56 +102,50 @@ class Pack:
         return replace(self, **changed, _masks={})
 
     def first_mask(self, i: int, window: int | None) -> Tensor | None:
-        """``(S, S)`` bool of prompt and chosen of segment ``i``; None where plain causality is all there is to it."""
+        """``(S, S)`` bool mask of the prompt and first response of segment ``i``; None if it is simply causal."""
         segment = self.segments[i]
-        size = segment.prompt + segment.chosen
+        size = segment.prompt + segment.responses[0]
         if window is None or size <= window:
             return None
         return self._made(("first", size, window), lambda at: _near(at[:size], at[:size], window))
 
-    def second_mask(self, i: int, window: int | None) -> Tensor:
-        """``(R, P + R)`` bool: what the rejected response of segment ``i`` sees of the prompt and of itself."""
-        segment = self.segments[i]
-        size = segment.prompt + segment.rejected
+    def further_mask(self, i: int, j: int, window: int | None) -> Tensor:
+        """``(N, P + N)`` bool mask of response ``j`` > 0 of segment ``i``, of N tokens, over the prompt and itself."""
+        prompt, length = self.segments[i].prompt, self.segments[i].responses[j]
+        size = prompt + length
         bound = None if window is None or size <= window else window
-        key = ("second", segment.prompt, segment.rejected, bound)
-        return self._made(key, lambda at: _near(at[segment.prompt : size], at[:size], bound))
+        return self._made(("further", prompt, length, bound), lambda at: _near(at[prompt:size], at[:size], bound))
 
     def dense_mask(self, window: int | None = None) -> Tensor:
-        """``(T, T)`` bool of the whole row."""
+        """``(T, T)`` bool mask of the whole row."""
 
         def made(_at: Tensor) -> Tensor:
             allowed = torch.zeros(self.input_ids.shape[1], self.input_ids.shape[1], dtype=torch.bool)
             at = self.position_ids[0].cpu()
-            for s in self.segments:
-                first, prompt, second = (
-                    slice(s.start, s.middle),
-                    slice(s.start, s.start + s.prompt),
-                    slice(s.middle, s.end),
-                )
-                allowed[first, first] = _near(at[first], at[first], window)
-                allowed[second, prompt] = _near(at[second], at[prompt], window)
-                allowed[second, second] = _near(at[second], at[second], window)
+            for segment in self.segments:
+                prompt = segment.prompt_place()
+                allowed[prompt, prompt] = _near(at[prompt], at[prompt], window)
+                for response in segment.places():
+                    allowed[response, prompt] = _near(at[response], at[prompt], window)
+                    allowed[response, response] = _near(at[response], at[response], window)
             return allowed.to(self.input_ids.device)
 
         return self._made(("dense", window), made)
 
     def block_mask(self, window: int | None = None) -> BlockMask:
-        """The same for FlexAttention, which looks at the blocks of keys that a block of queries reaches into."""
+        """The same for FlexAttention, which works on blocks of keys for each block of queries."""
         from torch.nn.attention.flex_attention import BlockMask
 
         def made(_at: Tensor) -> BlockMask:
             device, size = self.input_ids.device, self.input_ids.shape[1]
-            pairs = torch.repeat_interleave(
-                torch.arange(len(self.segments)), torch.tensor([s.end - s.start for s in self.segments])
-            ).to(device)
-            parts = [part for s in self.segments for part in (s.prompt, s.chosen, s.rejected)]
-            part = torch.repeat_interleave(torch.arange(len(parts)) % 3, torch.tensor(parts)).to(device)
+            of_segment = _spread(range(len(self.segments)), [s.end - s.start for s in self.segments]).to(device)
+            sizes = [size for s in self.segments for size in (s.prompt, *s.responses)]
+            part = _spread([j for s in self.segments for j in range(1 + len(s.responses))], sizes).to(device)
             at = self.position_ids[0]
 
             def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
                 distance = at[query] - at[key]
-                seen = (pairs[query] == pairs[key]) & (distance >= 0)
+                seen = (of_segment[query] == of_segment[key]) & (distance >= 0)
                 seen = seen & ((part[key] == 0) | (part[query] == part[key]))
                 return seen if window is None else seen & (distance < window)
 
@@ -155,8 +157,8 @@ class Pack:
         return self._made(("blocks", window), made)
 
     def _blocks(self, block: int) -> tuple[Tensor, Tensor]:
-        """For each block of queries, how many blocks of keys its pairs reach into ``(1, 1, Q)``, and which, the others
-        after them ``(1, 1, Q, Q)``; made on the host from the segments, without a mask of the whole row."""
+        """For each block of queries, the number of key blocks that its segments reach ``(1, 1, Q)``, and their indices,
+        followed by the others ``(1, 1, Q, Q)``; computed on the host from the segments, without a full mask."""
         blocks = -(-self.input_ids.shape[1] // block)
         reached: list[set[int]] = [set() for _ in range(blocks)]
         for s in self.segments:
@@ -167,37 +169,46 @@ class Pack:
         return counts[None, None], torch.tensor(rows, dtype=torch.int32)[None, None]
 
     def forget_masks(self) -> None:
-        """Let go of the masks that were made; they are recomputed when asked for."""
+        """Release the cached masks; they are recomputed on demand."""
         self._masks.clear()
 
     def _made(self, key: object, make: Callable[[Tensor], Any]) -> Any:
-        """What ``make`` gives of the positions, once per pack."""
+        """The result of ``make`` on the positions, computed once per pack."""
         if key not in self._masks:
             self._masks[key] = make(torch.arange(self.longest, device=self.input_ids.device))
         return self._masks[key]
 
 
 def _near(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
-    """What is not after a query, and less than ``window`` positions before it."""
+    """True for keys not after the query and less than ``window`` positions before it."""
     distance = queries[:, None] - keys[None, :]
     return distance >= 0 if window is None else (distance >= 0) & (distance < window)
 
 
-def pack(prompts: Sequence[Ids], chosen: Sequence[Ids], rejected: Sequence[Ids]) -> Pack:
-    """B pairs as one row; every sequence has at least one token."""
+def _spread(values: Sequence[int], times: Sequence[int]) -> Tensor:
+    """Each value repeated the given number of times."""
+    return torch.repeat_interleave(torch.tensor(values), torch.tensor(times))
+
+
+def pack(prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]]) -> Pack:
+    """B prompts, each with one or more responses, as one row; every sequence has at least one token."""
     segments: list[Segment] = []
     ids, positions, predicting, targets, rows, columns = (list[Ids]() for _ in range(6))
-    for i, (p, c, r) in enumerate(zip(prompts, chosen, rejected, strict=True)):
+    row = 0
+    for prompt, replies in zip(prompts, responses, strict=True):
         start = segments[-1].end if segments else 0
-        segment = Segment(start, len(p), len(c), len(r))
+        segment = Segment(start, len(prompt), tuple(map(len, replies)))
         segments.append(segment)
-        ids += [p, c, r]
-        positions += [np.arange(len(p) + len(c)), np.arange(len(p), len(p) + len(r))]
-        last = start + len(p) - 1  # the prompt's last token predicts the first one of both responses
-        predicting += [np.arange(last, segment.middle - 1), [last], np.arange(segment.middle, segment.end - 1)]
-        targets += [c, r]
-        rows += [np.full(len(c), i), np.full(len(r), len(prompts) + i)]
-        columns += [np.arange(len(c)), np.arange(len(r))]
+        ids += [prompt, *replies]
+        positions.append(np.arange(len(prompt)))
+        last = start + len(prompt) - 1  # the prompt's last token predicts the first token of every response
+        for reply, place in zip(replies, segment.places(), strict=True):
+            positions.append(np.arange(len(prompt), len(prompt) + len(reply)))
+            predicting += [[last], np.arange(place.start, place.stop - 1)]
+            targets.append(reply)
+            rows.append(np.full(len(reply), row))
+            columns.append(np.arange(len(reply)))
+            row += 1
 
     def joined(parts: Sequence[Ids]) -> Tensor:
         return torch.from_numpy(np.concatenate([np.asarray(part, dtype=np.int64) for part in parts]))
@@ -214,7 +225,7 @@ def pack(prompts: Sequence[Ids], chosen: Sequence[Ids], rejected: Sequence[Ids])
 
 
 def pack_of(batch: TokenBatch) -> Pack:
-    """The pack of a batch: the one that it was collated with, or one made of its rows."""
+    """The pack of a batch: the one it was collated with, or a new one from its rows."""
     if batch.pack is not None:
         return batch.pack
     prompts, replies = [], []
@@ -223,5 +234,6 @@ def pack_of(batch: TokenBatch) -> Pack:
     ):
         prompts.append(ids[real & ~response].tolist())
         replies.append(ids[response].tolist())
-    made = pack(prompts[: batch.pairs], replies[: batch.pairs], replies[batch.pairs :])
-    return made.to(batch.input_ids.device)
+    first = list(accumulate(batch.sizes, initial=0))
+    of_rows = [replies[begin:end] for begin, end in pairwise(first)]
+    return pack([prompts[begin] for begin in first[:-1]], of_rows).to(batch.input_ids.device)

@@ -1,4 +1,4 @@
-"""A source of preference pairs as a tokenised, memory-mapped dataset, made once and cached by content."""
+"""Prepares preference data as a tokenised, memory-mapped dataset, cached by content."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from alignzoo.base.files import clear_leftovers, scratch
 from alignzoo.base.stored import file_digest, read_sealed, sealed
 from alignzoo.data.content import file_blocks, known_digest, loaded_digest
 from alignzoo.data.digests import digest, rows_digest, tokenizer_digest
-from alignzoo.data.formats import Layout, choose_layout, pku_label_column
+from alignzoo.data.formats import choose_layout
 from alignzoo.data.kept import Kept
 from alignzoo.data.malformed import describe_rows, malformed_rows
 from alignzoo.data.original import OriginalRows
 from alignzoo.data.quiet import quiet_datasets
+from alignzoo.data.shapes import Shape
 from alignzoo.data.sources import load_rows
 from alignzoo.data.summary import DataSummary, Dropped
 from alignzoo.data.tokenise_rows import TokeniseRows, columns_of
@@ -32,25 +33,26 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-# Raise it whenever the same rows would come out differently, or caches keep serving the old outcome.
-CODE_VERSION = 3
+# Raise it whenever the same rows would be processed differently; otherwise caches return the old result.
+CODE_VERSION = 4
 _MANY_ROWS = 5000
 _MOST_WORKERS = 8
 _ROWS_PER_BLOCK = 1000
 _SHOWN_ROWS = 3
-_PAIRS_FILE, _CONTENTS_FILE, _SUMMARY_FILE = "pairs.arrow", "contents.npy", "summary.json"
+_ROWS_FILE, _CONTENTS_FILE, _SUMMARY_FILE = "rows.arrow", "contents.npy", "summary.json"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Tokenised pairs and the account of how they came about.
+    """Tokenised rows and their summary.
 
-    ``dataset`` has ``pair_id`` (row number in the source, from 0), ``prompt_ids``, ``chosen_ids``, ``rejected_ids``
-    (int32; prompt + reply is the whole sequence), ``prompt_key`` (the same for the same prompt), ``prompt_text``,
-    ``chosen_text``, ``rejected_text`` (as tokenised, special tokens of the template included) and, where the data has
-    them, ``chosen_safe``, ``rejected_safe``, ``chosen_score``, ``rejected_score``, ``group``.
-    ``fingerprint``: sha256 of the kept pairs, numbers included. ``original``: the source's rows, by ``pair_id``.
-    ``contents``: a hash of each pair that covers everything but its number, ``(N, 32)`` uint8, in the rows' order.
+    A row of ``dataset`` is a prompt with k responses, best first if they are ordered: ``row_id`` (row number in the
+    source, from 0), ``prompt_ids`` (int32) and ``response_ids`` (k lists; prompt + response is a whole sequence),
+    ``prompt_key`` (equal for equal prompts), ``prompt_text`` and ``response_text`` (k texts as tokenised, including the
+    template's special tokens), in unpaired data ``label`` (+1 or −1) and, if the data has them, ``safe`` and ``score``
+    (k values each) and ``group``.
+    ``fingerprint``: sha256 of the kept rows, including their numbers. ``original``: the source's rows, by ``row_id``.
+    ``contents``: a hash of each row without its number, ``(N, 32)`` uint8, in the rows' order.
     ``highest_id``: the largest token id.
     """
 
@@ -60,6 +62,10 @@ class Prepared:
     original: OriginalRows
     contents: np.ndarray
     highest_id: int
+
+    @property
+    def shape(self) -> Shape:
+        return self.summary.shape
 
 
 def prepare(
@@ -75,21 +81,21 @@ def prepare(
     """Load, normalise, tokenise and filter; a second call with the same content and settings reads the cache.
 
     Args:
-        source: hub id, file, folder, or rows already loaded (then ``split`` is not used).
+        source: hub id, file, folder, or loaded rows (``split`` is then ignored).
         data_format: a layout's name; None detects it.
-        max_length: tokens of prompt + reply; longer replies are cut and counted.
-        max_prompt_length: tokens of the prompt; pairs with a longer one are dropped and counted.
-        workers: processes; None takes one for small sources, else up to 8.
+        max_length: tokens of prompt + response; longer responses are truncated and counted.
+        max_prompt_length: tokens of the prompt; rows with a longer one are dropped and counted.
+        workers: processes; None uses one for small sources, else up to 8.
 
     Raises:
-        DataError: unreadable or malformed source, unknown layout, or no usable pair.
-        ModelError: chat messages without a chat template.
+        DataError: unreadable or malformed source, unknown layout, or no usable row.
+        ModelError: chat messages but no chat template.
         UsageError: an unknown layout name or impossible lengths.
     """
     if max_prompt_length < 1 or max_length < 2:
         raise UsageError(
-            f"max_length {max_length} and max_prompt_length {max_prompt_length} leave no room for a pair",
-            hint="max_length must be at least 2, max_prompt_length at least 1",
+            f"--max-length {max_length} and --max-prompt-length {max_prompt_length} leave no room for a row",
+            hint="--max-length must be at least 2, --max-prompt-length at least 1",
         )
     name = source if isinstance(source, str) else None
     rows = load_rows(source, split=split) if isinstance(source, str) else source.with_format(None)
@@ -103,14 +109,15 @@ def prepare(
         task = TokeniseRows(layout, tokenizer, max_length, max_prompt_length, name)
         with scratch(folder.parent) as beside:
             _build(rows, task, beside, key, workers)
-            _publish(beside / "pairs", folder)
+            _publish(beside / "rows", folder)
         prepared, unreadable = _kept(folder, original)
         if prepared is None:
             raise DataError(
-                f"{folder}: the tokenised data cannot be read back ({unreadable})", hint="Is the disk full?"
+                f"{folder}: the tokenised data cannot be read back ({unreadable})",
+                hint="check whether the disk is full",
             )
     summary = replace(prepared.summary, source=name or "rows in memory", split=split)
-    return replace(prepared, summary=replace(summary, notes=(*_notes(rows, layout), *damage)))
+    return replace(prepared, summary=replace(summary, notes=(*layout.notes(rows.column_names), *damage)))
 
 
 def _content(rows: Dataset, name: str | None) -> str:
@@ -118,14 +125,8 @@ def _content(rows: Dataset, name: str | None) -> str:
         return rows_digest(rows)
     try:
         return loaded_digest(rows)
-    except ValueError as error:  # Arrow's: bytes that are no text; a file was looked through when it was loaded
+    except ValueError as error:  # from Arrow: bytes that are not text; files were scanned on loading
         raise DataError(f"{name}: cannot be read: {str(error).splitlines()[0]}") from error
-
-
-def _notes(rows: Dataset, layout: Layout) -> tuple[str, ...]:
-    if layout.name != "pku-saferlhf":
-        return ()
-    return (f"chosen is the response that {pku_label_column(dict.fromkeys(rows.column_names))} names",)
 
 
 def _cache_root() -> Path:
@@ -137,36 +138,36 @@ def _cache_root() -> Path:
 
 
 def _kept(folder: Path, original: OriginalRows) -> tuple[Prepared | None, list[str]]:
-    """What an earlier call left, None if it left nothing; a damaged entry is removed, and why is told."""
+    """The cached result of an earlier call, or None; a corrupt entry is removed, with a warning."""
     if not folder.exists():
         return None, []
     try:
         return _load(folder, original), []
     except (AlignzooError, OSError) as error:
         shutil.rmtree(folder, ignore_errors=True)
-        return None, [f"the tokenised pairs of an earlier run were damaged and are computed again: {error}"]
+        return None, [f"the cached tokenised rows are corrupt and are recomputed: {error}"]
 
 
 def _load(folder: Path, original: OriginalRows) -> Prepared:
-    """The tokenised pairs in a folder.
+    """The tokenised rows in a folder.
 
     Raises:
-        DamagedError, OSError: they are not what was written.
+        DamagedError, OSError: they are corrupt or unreadable.
     """
     import datasets
 
     stored = read_sealed(folder / _SUMMARY_FILE)
-    for name in (_PAIRS_FILE, _CONTENTS_FILE):
+    for name in (_ROWS_FILE, _CONTENTS_FILE):
         if known_digest(folder / name) != stored["files"][name]:
             raise DamagedError(folder / name, "its content is not what was written")
-    dataset = datasets.Dataset.from_file(str(folder / _PAIRS_FILE))
+    dataset = datasets.Dataset.from_file(str(folder / _ROWS_FILE))
     contents = np.load(folder / _CONTENTS_FILE, mmap_mode="r", allow_pickle=False)
     summary = DataSummary.from_dict(stored["summary"])
     return Prepared(dataset, summary, stored["fingerprint"], original, contents, stored["highest_id"])
 
 
 def _build(rows: Dataset, task: TokeniseRows, beside: Path, key: str, workers: int | None) -> None:
-    """Write the kept pairs, their content hashes and their summary to ``beside/pairs``."""
+    """Write the kept rows, their content hashes and their summary to ``beside/rows``."""
     many = len(rows) > _MANY_ROWS
     processes = workers if workers is not None else (min(os.cpu_count() or 1, _MOST_WORKERS) if many else 1)
     features = columns_of(task.layout, rows.column_names)
@@ -182,16 +183,16 @@ def _build(rows: Dataset, task: TokeniseRows, beside: Path, key: str, workers: i
             cache_file_name=str(beside / "all.arrow"),
             load_from_cache_file=False,
             new_fingerprint=key[:32],
-            desc="tokenising pairs",
+            desc="tokenising",
         )
-    folder, kept = beside / "pairs", Kept(task)
+    folder, kept = beside / "rows", Kept(task)
     folder.mkdir()
     blocks = file_blocks(tokenised)
-    assert blocks is not None, "what map has written is read as it is"
-    kept.write(blocks, folder / _PAIRS_FILE, features, key[:32])
-    if kept.pairs == 0:
+    assert blocks is not None, "the output of map is read unchanged"
+    kept.write(blocks, folder / _ROWS_FILE, features, key[:32])
+    if kept.usable == 0:
         raise DataError(
-            f"{task.source or 'The data'}: no usable pair in {kept.rows} rows",
+            f"{task.source or 'the data'}: none of its {kept.rows} rows is usable",
             hint=_reasons(rows, task, kept.dropped()),
         )
     np.save(folder / _CONTENTS_FILE, kept.contents())
@@ -199,37 +200,37 @@ def _build(rows: Dataset, task: TokeniseRows, beside: Path, key: str, workers: i
         "summary": kept.summary().to_dict(),
         "fingerprint": kept.fingerprint(),
         "highest_id": kept.highest_id,
-        "files": {name: file_digest(folder / name) for name in (_PAIRS_FILE, _CONTENTS_FILE)},
+        "files": {name: file_digest(folder / name) for name in (_ROWS_FILE, _CONTENTS_FILE)},
     }
     (folder / _SUMMARY_FILE).write_text(json.dumps(sealed(stored), indent=1), encoding="utf-8")
 
 
 def _reasons(rows: Dataset, task: TokeniseRows, dropped: dict[str, Dropped]) -> str:
-    """Why no row is left, with the first malformed ones spelled out."""
+    """Why no rows are left, with details of the first malformed ones."""
     lines = [f"    {entry.count:>7}  {reason}" for reason, entry in dropped.items()]
     count, numbers = malformed_rows(dropped)
     if count:
-        lines += [f"Layout {task.layout.name}: {task.layout.columns}"]
+        lines += [f"layout {task.layout.name}: {task.layout.columns}"]
         lines += describe_rows(rows, task.layout, task.source, numbers[:_SHOWN_ROWS])
-    return "\n".join(["Rows dropped, by reason:", *lines])
+    return "\n".join(["rows dropped, by reason:", *lines])
 
 
 def _publish(built: Path, folder: Path) -> None:
     try:
         built.rename(folder)
     except OSError:
-        # Another process (a second rank) was faster; what it wrote is the same.
+        # Another process (a second rank) was faster and wrote the same content.
         if not folder.exists():
             raise
 
 
 @contextmanager
 def _forking(processes: int) -> Iterator[None]:
-    """What ``map`` needs around it to fork so many workers cheaply; nothing for one, which is this process.
+    """Context for ``map`` to fork several workers cheaply; a no-op for one, which is this process.
 
-    Workers fill the cores; the tokenizer's own threads would fight them, and warn about being forked. And a collection
-    of garbage in a worker touches every object that it shares with this process, each page of which is then copied:
-    100 MB a worker, where torch is imported.
+    Workers use all cores; the tokenizer's own threads would compete with them, and warn about forking. Also, garbage
+    collection in a worker touches every object it shares with this process, and each touched page is copied: 100 MB per
+    worker if torch is imported.
     """
     if processes == 1:
         yield

@@ -1,4 +1,4 @@
-"""Silence for ``datasets``: its bars and log lines would drown ours, and its errors reach the user through ours."""
+"""Silences ``datasets``: its bars and log lines would bury ours, and its errors reach the user through ours."""
 
 from __future__ import annotations
 

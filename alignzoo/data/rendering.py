@@ -1,4 +1,4 @@
-"""From a pair to the text that is tokenised: through the chat template where there is one, as plain text otherwise."""
+"""Renders a row to the texts to tokenise: with the chat template for messages, as plain text otherwise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.data.rows import Drop, Message, PreferenceRow, Text, as_messages
+from alignzoo.data.rows import Drop, Message, PromptRow, Text, as_messages
 from alignzoo.data.transcripts import write_transcript
 from alignzoo.errors import ModelError
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _REPLY = "\ue000reply\ue000"
-"""Stands in for a reply, to find where a template writes it: characters for private use, which no template writes."""
+"""Placeholder reply to find where a template writes it: private-use characters, which no template contains."""
 
 
 def shared_length(*sequences: Sequence[Any]) -> int:
-    """How many leading items all sequences have in common."""
+    """Number of leading items that all sequences share."""
     first, shortest = sequences[0], min(map(len, sequences))
     if all(other[:shortest] == first[:shortest] for other in sequences[1:]):
         return shortest
@@ -26,28 +26,27 @@ def shared_length(*sequences: Sequence[Any]) -> int:
 
 
 @dataclass(frozen=True)
-class RenderedPair:
-    """Three texts; ``chosen`` and ``rejected`` each hold the prompt as well.
+class RenderedRow:
+    """The texts of a row; each of ``wholes``, one per response, includes the prompt.
 
-    ``prompt_restored``: the template writes the prompt differently before a reply; here it is as for generation.
+    ``prompt_restored``: the template writes the prompt differently before a reply; here it is the generation prompt.
     """
 
     prompt: str
-    chosen: str
-    rejected: str
+    wholes: tuple[str, ...]
     prompt_restored: bool = False
 
-    def pieces(self) -> tuple[str, str, str]:
-        """Prompt, chosen reply and rejected reply, so that prompt + reply is what was tokenised."""
-        shared = shared_length(self.prompt, self.chosen, self.rejected)
-        return self.chosen[:shared], self.chosen[shared:], self.rejected[shared:]
+    def pieces(self) -> tuple[str, ...]:
+        """Prompt and responses, such that prompt + response is the tokenised text."""
+        shared = shared_length(self.prompt, *self.wholes)
+        return self.wholes[0][:shared], *(whole[shared:] for whole in self.wholes)
 
 
 def render_prompt(prompt: Text, tokenizer: PreTrainedTokenizerBase, *, transcript: bool = False) -> str:
-    """The text a model continues: the prompt, and the header of the assistant's turn.
+    """The text a model continues: the prompt and the header of the assistant's turn.
 
     Raises:
-        ModelError: chat messages, and the tokenizer has no chat template, or one that fails.
+        ModelError: chat messages, but the tokenizer has no chat template, or one that fails.
     """
     if tokenizer.chat_template:
         return _apply_template(tokenizer, as_messages(prompt, "user"), add_generation_prompt=True)
@@ -56,44 +55,42 @@ def render_prompt(prompt: Text, tokenizer: PreTrainedTokenizerBase, *, transcrip
     return write_transcript(_plain(prompt, transcript)) + "\n\nAssistant:"
 
 
-def render_pair(
-    row: PreferenceRow, tokenizer: PreTrainedTokenizerBase, end_tokens: tuple[str, ...]
-) -> RenderedPair | Drop:
-    """All three texts of a pair; a conversation that the chat template refuses is a ``Drop``.
+def render_row(row: PromptRow, tokenizer: PreTrainedTokenizerBase, end_tokens: tuple[str, ...]) -> RenderedRow | Drop:
+    """All texts of a row; a conversation that the chat template rejects is a ``Drop``.
 
     Args:
-        end_tokens: the texts of the tokens that can end a turn.
+        end_tokens: texts of the tokens that can end a turn.
     """
     from jinja2 import TemplateError
 
     try:
         prompt = render_prompt(row.prompt, tokenizer, transcript=row.transcript)
-        written = [render_whole(row, reply, tokenizer) for reply in (row.chosen, row.rejected)]
+        written = [render_whole(row, reply, tokenizer) for reply in row.responses]
         wholes = [
             _with_prompt(prompt, whole, row, reply, tokenizer)
-            for whole, reply in zip(written, (row.chosen, row.rejected), strict=True)
+            for whole, reply in zip(written, row.responses, strict=True)
         ]
     except TemplateError:
-        # For instance two turns of one speaker in a row, which many templates refuse.
+        # For instance consecutive turns of one speaker, which many templates reject.
         return Drop("refused-by-chat-template")
     if None in wholes:
         return Drop("prompt-rewritten-by-chat-template")
-    chosen, rejected = (_end_turn(str(whole), end_tokens) for whole in wholes)
-    return RenderedPair(prompt, chosen, rejected, prompt_restored=wholes != written)
+    ended = tuple(_end_turn(str(whole), end_tokens) for whole in wholes)
+    return RenderedRow(prompt, ended, prompt_restored=wholes != written)
 
 
 def _with_prompt(
-    prompt: str, whole: str, row: PreferenceRow, reply: Text, tokenizer: PreTrainedTokenizerBase
+    prompt: str, whole: str, row: PromptRow, reply: Text, tokenizer: PreTrainedTokenizerBase
 ) -> str | None:
-    """``whole``, with its prompt replaced by ``prompt`` where the template writes another one before a reply.
+    """``whole``, with its prompt replaced by ``prompt`` if the template writes a different one before a reply.
 
-    Some templates put the system text, or tools, into whichever turn comes last. What a model continues is the prompt
-    alone, so that is what its reply must be trained behind. None where the reply cannot be told from what is before it.
+    Some templates put the system text, or tools, into the last turn. In generation a model continues the prompt alone,
+    so training must use that prompt. None if the reply cannot be separated from the text before it.
     """
     if not tokenizer.chat_template or whole.startswith(prompt.rstrip()):
         return whole
     messages = as_messages(row.prompt, "user")
-    # Where the last turn closes: what the prompt has after that only announces the reply.
+    # The end of the last turn: the rest of the prompt only introduces the reply.
     closed = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False).rstrip()
     shared, end = shared_length(prompt, whole), shared_length(prompt, closed)
     last = messages[-1]["content"].strip() if messages else ""
@@ -112,11 +109,11 @@ def _with_prompt(
     return prompt[: start + same] + whole[at + same :] if whole.startswith(head[: at + same]) else None
 
 
-def render_whole(row: PreferenceRow, reply: Text, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text of the row's prompt and a reply to it, with what the template writes after the last turn.
+def render_whole(row: PromptRow, reply: Text, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of the row's prompt and a reply, with the template's text after the last turn.
 
     Raises:
-        ModelError: chat messages, and the tokenizer has no chat template, or one that fails.
+        ModelError: chat messages, but the tokenizer has no chat template, or one that fails.
     """
     if tokenizer.chat_template:
         messages = as_messages(row.prompt, "user") + as_messages(reply, "assistant")
@@ -127,10 +124,10 @@ def render_whole(row: PreferenceRow, reply: Text, tokenizer: PreTrainedTokenizer
 
 
 def _apply_template(tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, add_generation_prompt: bool) -> str:
-    """The messages as the chat template writes them.
+    """The messages rendered by the chat template.
 
     Raises:
-        jinja2.TemplateError: the template refuses these messages.
+        jinja2.TemplateError: the template rejects these messages.
         ModelError: the template itself fails.
     """
     from jinja2 import TemplateError
@@ -139,24 +136,24 @@ def _apply_template(tokenizer: PreTrainedTokenizerBase, messages: list[Message],
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
     except TemplateError:
         raise
-    except Exception as error:  # whatever a template's expressions raise: a division by zero, a range without bound
+    except Exception as error:  # a template's expressions can raise anything: a division by zero, an unbounded range
         raise ModelError(
             f"the tokenizer's chat template fails: {type(error).__name__}: {error}",
-            hint="repair chat_template (chat_template.jinja or tokenizer_config.json), or name another model",
+            hint="fix chat_template (chat_template.jinja or tokenizer_config.json), or use another model",
         ) from error
 
 
 def _plain(messages: list[Message], transcript: bool) -> list[Message]:
     if not transcript:
         raise ModelError(
-            "The data holds chat messages, but the tokenizer has no chat template",
-            hint="Use the tokenizer of an instruction-tuned model, set tokenizer.chat_template, or give prompt, chosen "
-            "and rejected as plain text",
+            "the data contains chat messages, but the tokenizer has no chat template",
+            hint="use the tokenizer of an instruction-tuned model, set tokenizer.chat_template, or use plain-text "
+            "prompts and responses",
         )
     return messages
 
 
 def _end_turn(text: str, end_tokens: tuple[str, ...]) -> str:
-    """``text`` up to its end-of-turn token: what a template writes after it (a line feed) is never generated."""
+    """``text`` up to its end-of-turn token: the template's text after it (a line feed) is never generated."""
     stripped = text.rstrip()
     return stripped if stripped.endswith(end_tokens) else text

@@ -1,4 +1,4 @@
-"""One loader for hub ids, local files and folders: all become memory-mapped ``datasets.Dataset`` rows."""
+"""Loads hub ids, local files and folders as memory-mapped ``datasets.Dataset`` rows."""
 
 from __future__ import annotations
 
@@ -40,42 +40,42 @@ def load_rows(source: str, *, split: str | None = None) -> Dataset:
 
     Args:
         source: a hub id ``org/name`` or ``org/name:config``, a file, or a folder.
-        split: which split; without it the only one, or ``train``.
+        split: the split; None takes the only one, or ``train``.
 
     Raises:
-        DataError: nothing there, not readable, malformed (names file and line), or no such split.
-        AlignzooError: the cache of ``datasets`` cannot be written.
+        DataError: not found, unreadable, malformed (names file and line), or no such split.
+        AlignzooError: the cache of ``datasets`` is not writable.
     """
     splits = _load_path(local_path(source)) if is_path(source) else _load_hub(source, split)
     rows = _pick_split(splits, source, split)
     if len(rows) == 0:
-        raise DataError(f"{source}: there are no rows in it")
+        raise DataError(f"{source}: contains no rows")
     return rows
 
 
 def is_path(source: str) -> bool:
-    """Whether ``source`` means a local file or folder: it looks like one, or it is one."""
+    """Whether ``source`` means a local file or folder: it looks like one or exists as one."""
     looks = source.startswith(("/", "./", "../", "~")) or source.count("/") > 1 or _FILE_SUFFIX.search(source)
     return bool(looks) or Path(source).exists() or not _HUB_ID.fullmatch(source)
 
 
 def check_path(path: Path) -> None:
-    """Look whether a file or folder can hold rows, without reading any.
+    """Check that a file or folder can contain rows, without reading any.
 
     Raises:
-        DataError: it does not exist, or is of no known kind.
+        DataError: it does not exist, or its kind is unknown.
     """
     _data_files(path)
 
 
 def locate(source: str | None, rows: Sequence[int]) -> list[str]:
-    """Where rows (numbers from 0) of ``source`` are, for an error message: ``file:line`` if each line is a row."""
+    """Locations of rows (numbered from 0) of ``source`` for error messages: ``file:line`` if each line is a row."""
     path = local_path(source) if source is not None else None
     if path is None or _suffix(path) not in (".jsonl", ".jsonl.gz") or not path.is_file():
         name = "" if source is None else f"{source}, "
         return [f"{name}row {row} (counted from 0)" for row in rows]
     with open_bytes(path) as lines:
-        # Blank lines are no rows, so line numbers are found by counting.
+        # Blank lines are not rows, so line numbers must be counted.
         filled = (number for number, line in enumerate(lines, start=1) if line.strip())
         at = dict(zip(range(max(rows, default=-1) + 1), filled, strict=False))
     return [f"{source}:{at.get(row, row + 1)}" for row in rows]
@@ -92,12 +92,12 @@ def _load_path(path: Path) -> DatasetDict:
 
 
 def _data_files(path: Path) -> list[Path]:
-    """The file itself, or the files of a folder; none where ``save_to_disk`` wrote it."""
+    """The file itself, or the files of a folder; none if ``save_to_disk`` wrote it."""
     if not path.exists():
         raise DataError(f"{path}: no such file or folder", hint=_near(path))
     if path.is_file():
         if not _suffix(path):
-            raise DataError(f"{path}: unknown kind of file", hint=f"Supported: {_SUPPORTED}")
+            raise DataError(f"{path}: unsupported file type", hint=f"supported: {_SUPPORTED}")
         return [path]
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         return []
@@ -105,7 +105,7 @@ def _data_files(path: Path) -> list[Path]:
     readers = {_READERS[_suffix(file)] for file in files}
     if len(readers) != 1:
         found = f"files of several kinds ({', '.join(sorted(readers))})" if readers else "no data files"
-        raise DataError(f"{path}: holds {found}", hint=f"Name one file. Supported: {_SUPPORTED}")
+        raise DataError(f"{path}: contains {found}", hint=f"name one file; supported: {_SUPPORTED}")
     return files
 
 
@@ -113,8 +113,8 @@ def _near(path: Path) -> str | None:
     names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     close = nearest(path.name, names)
     if close:
-        return f"Did you mean {' or '.join(str(path.parent / name) for name in close)}?"
-    return None if path.parent.is_dir() else f"The folder {path.parent} does not exist either."
+        return f"did you mean {' or '.join(str(path.parent / name) for name in close)}?"
+    return None if path.parent.is_dir() else f"the folder {path.parent} does not exist either"
 
 
 def _load_saved(path: Path) -> DatasetDict:
@@ -128,13 +128,13 @@ def _load_saved(path: Path) -> DatasetDict:
 
 
 def _read(path: Path, files: list[Path]) -> DatasetDict:
-    """Read one file, or a folder whose splits ``datasets`` tells from the files' names."""
+    """Read one file, or a folder whose splits ``datasets`` infers from file names."""
     import datasets
 
     reader = _READERS[_suffix(files[0])]
     # A response that says "None" or "NA" is text, not a missing value.
     options: dict[str, Any] = {"keep_default_na": False} if reader == "csv" else {}
-    # What was unpacked from the file in an earlier state is kept under its path.
+    # `datasets` caches the unpacked content of an earlier state under the same path.
     options["download_config"] = datasets.DownloadConfig(force_extract=True)
     for file in files:
         look_through(file, reader)
@@ -145,15 +145,15 @@ def _read(path: Path, files: list[Path]) -> DatasetDict:
             else:
                 splits = datasets.load_dataset(str(path.resolve()), **options)
             for rows in splits.values():
-                # The JSON reader passes on bytes that are no UTF-8; they would fail later, far from the file.
+                # The JSON reader lets non-UTF-8 bytes through; they would fail later, far from the file.
                 loaded_digest(rows)
             return splits
     except Exception as error:
         cause = error.__cause__ or error
         if _is_of_the_cache(cause, [path, *files]):
             raise AlignzooError(
-                f"the dataset cache {datasets.config.HF_DATASETS_CACHE} cannot be used: {_first_line(cause)}",
-                hint="free some space there, or set HF_DATASETS_CACHE (or HF_HOME) to a folder that can be written",
+                f"the dataset cache {datasets.config.HF_DATASETS_CACHE} is not usable: {_first_line(cause)}",
+                hint="free some space there, or set HF_DATASETS_CACHE (or HF_HOME) to a writable folder",
             ) from error
         for file in files:
             find_fault(file, reader, cause)
@@ -161,7 +161,7 @@ def _read(path: Path, files: list[Path]) -> DatasetDict:
 
 
 def _is_of_the_cache(cause: BaseException, sources: Sequence[Path]) -> bool:
-    """Whether reading failed at the cache that ``datasets`` writes rows to, and not at the sources."""
+    """Whether reading failed at the ``datasets`` cache, not at the source."""
     if not isinstance(cause, OSError):
         return False
     elsewhere = isinstance(cause.filename, str) and Path(cause.filename).resolve() not in [s.resolve() for s in sources]
@@ -169,7 +169,7 @@ def _is_of_the_cache(cause: BaseException, sources: Sequence[Path]) -> bool:
 
 
 def _state(path: Path) -> str:
-    """A name for the file as it is now; ``datasets`` alone would go by its mtime, which a copied file can share."""
+    """A name for the file in its current state; ``datasets`` only uses the mtime, which a copied file can share."""
     state = path.stat()
     return digest(state.st_size, state.st_ino, state.st_ctime_ns)[:16]
 
@@ -185,13 +185,13 @@ def _load_hub(source: str, split: str | None) -> DatasetDict:
             except ValueError as error:
                 if not config or "not found" not in str(error):
                     raise
-                # Some datasets (HH-RLHF) keep their parts in folders instead of configurations.
+                # Some datasets (HH-RLHF) have folders instead of configurations.
                 loaded = datasets.load_dataset(name, data_dir=config, split=split)
     except Exception as error:
         raise DataError(
             f"{source}: cannot be loaded from the Hugging Face hub: {_first_line(error)}",
             hint=offline_hint(_first_line(error))
-            or "Check the id (org/name or org/name:config), the split, the network and `hf auth login`; "
+            or "check the id (org/name or org/name:config), the split, the network and `hf auth login`; "
             "a local file or folder works too",
         ) from error
     return loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict({str(split): loaded})
@@ -204,7 +204,7 @@ def _pick_split(splits: DatasetDict, source: str, split: str | None) -> Dataset:
     wanted = split or "train"
     if wanted not in splits:
         problem = f"has no split {split!r}" if split else "has several splits"
-        raise DataError(f"{source}: {problem}", hint=f"Choose one with --data.split: {', '.join(names)}")
+        raise DataError(f"{source}: {problem}", hint=f"choose one with --data.split: {', '.join(names)}")
     return splits[wanted]
 
 

@@ -1,4 +1,4 @@
-"""Splitting by prompt: no prompt on two sides, whatever order the rows come in and however often it occurs."""
+"""Splits by prompt: no prompt is in two parts, regardless of row order and duplicates."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
 
 _KEYS = 50_000
-"""Prompts that are Python objects at one time."""
+"""Number of prompts converted to Python objects at a time."""
 
 
 def split_by_prompt(dataset: Dataset, shares: dict[str, float], seed: int, salt: str) -> dict[str, Dataset]:
-    """Partition a prepared dataset by the hash of each pair's ``prompt_key``.
+    """Partition a prepared dataset by the hash of each row's ``prompt_key``.
 
-    Where a prompt goes depends on the prompt, ``seed`` and ``salt`` only, so parts keep their prompts when rows are
-    added. The parts' sizes therefore follow ``shares`` in expectation, not to the row.
+    A prompt's part depends only on the prompt, ``seed`` and ``salt``, so parts keep their prompts when rows are
+    added. The parts' sizes therefore match ``shares`` in expectation, not exactly.
 
     Args:
         shares: part -> fraction of the prompts; they sum to 1.
-        seed: which of the possible partitions.
-        salt: keeps apart the partitions that one seed makes for different purposes.
+        seed: selects the partition.
+        salt: distinguishes partitions with the same seed for different purposes.
 
     Raises:
         UsageError: shares that are negative or do not sum to 1.
     """
     if not shares or min(shares.values()) < 0 or not math.isclose(sum(shares.values()), 1.0, abs_tol=1e-6):
-        raise UsageError(f"Split shares must be at least 0 and sum to 1, got {shares}")
+        raise UsageError(f"split shares must be at least 0 and sum to 1, got {shares}")
     bounds = list(accumulate(shares.values()))
-    # A prompt that hashes to the very top must not fall out through a rounded last bound.
+    # A prompt with the highest hash must not be lost to rounding of the last bound.
     last = max(part for part, share in enumerate(shares.values()) if share > 0)
     places, prompts = _prompts(dataset, f"{salt}/{seed}/")
     found = np.searchsorted(bounds, places, side="right")
@@ -47,23 +47,23 @@ def split_by_prompt(dataset: Dataset, shares: dict[str, float], seed: int, salt:
 
 
 def hold_out(dataset: Dataset, share: float, at_most: int, salt: str) -> tuple[Dataset, Dataset]:
-    """``(rest, held out)``: whole prompts, in an order that depends on the prompts and ``salt`` only.
+    """``(rest, held out)``: whole prompts, in an order that depends only on the prompts and ``salt``.
 
-    Takes prompts of at most ``share`` of the hash range until ``at_most`` pairs are reached (the last prompt is taken
-    whole), so that a larger share or number holds out a superset.
+    Takes prompts from at most ``share`` of the hash range until ``at_most`` rows are reached (the last prompt is taken
+    whole), so a larger share or number holds out a superset.
     """
     places, prompts = _prompts(dataset, f"{salt}/")
     order = np.argsort(places, kind="stable")
     counts = np.bincount(prompts, minlength=len(places))[order]
-    pairs_before = np.cumsum(counts) - counts
-    number = min(int((places < share).sum()), int((pairs_before < at_most).sum()))
+    rows_before = np.cumsum(counts) - counts
+    number = min(int((places < share).sum()), int((rows_before < at_most).sum()))
     held = np.zeros(len(places), bool)
     held[order[:number]] = True
     return take(dataset, np.flatnonzero(~held[prompts])), take(dataset, np.flatnonzero(held[prompts]))
 
 
 def drop_prompts(dataset: Dataset, keys: Collection[str]) -> tuple[Dataset, int]:
-    """``dataset`` without the pairs whose ``prompt_key`` is in ``keys``, and how many those were."""
+    """``dataset`` without the rows whose ``prompt_key`` is in ``keys``, and how many those were."""
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.compute as pc  # type: ignore[import-untyped]
 
@@ -73,7 +73,7 @@ def drop_prompts(dataset: Dataset, keys: Collection[str]) -> tuple[Dataset, int]
 
 
 def _prompts(dataset: Dataset, prefix: str) -> tuple[np.ndarray, np.ndarray]:
-    """Where each of the U different prompts hashes to, ``(U,)`` in [0, 1), and which of them each row has, ``(N,)``."""
+    """The hash of each of the U different prompts, ``(U,)`` in [0, 1), and the index of each row's prompt, ``(N,)``."""
     import pyarrow as pa
 
     encoded = column(dataset, "prompt_key").combine_chunks().dictionary_encode()
@@ -83,6 +83,6 @@ def _prompts(dataset: Dataset, prefix: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _unit_hashes(prefix: bytes, keys: Iterable[bytes]) -> np.ndarray:
-    """A number in [0, 1) for each key that looks random and depends on prefix + key only: 53 bits of their sha256."""
+    """A pseudo-random number in [0, 1) for each key that depends only on prefix + key: 53 bits of their sha256."""
     digests = b"".join([hashlib.sha256(prefix + key).digest() for key in keys])
     return (np.frombuffer(digests, ">u8")[::4] >> np.uint64(11)) / 2**53

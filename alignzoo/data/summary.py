@@ -1,4 +1,4 @@
-"""What happened to the rows of a source: kept, dropped by reason, counted, and how long they are."""
+"""Summary of a source's rows: kept, dropped by reason, counted, and their lengths."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from alignzoo.data.shapes import NOUNS, Shape
+
 _EXAMPLES = 20
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """How many rows one reason cost, and the numbers (from 0, the ``pair_id``) of the first of them."""
+    """The number of rows dropped for one reason, and the numbers (from 0, the ``row_id``) of the first ones."""
 
     count: int
     rows: tuple[int, ...]
@@ -19,12 +21,13 @@ class Dropped:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """``counted``: boundary-moved, response-truncated, prompt-restored, duplicate among the kept. ``lengths``:
-    percentiles, tokens."""
+    """``counted``: boundary-moved, response-truncated, prompt-restored, duplicate among the kept rows; for unpaired
+    rows also desirable and undesirable, for ranked rows all responses. ``lengths``: percentiles, in tokens."""
 
     source: str
     split: str | None
     format: str
+    shape: Shape
     rows: int
     kept: int
     dropped: dict[str, Dropped]
@@ -33,7 +36,7 @@ class DataSummary:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, as JSON holds them."""
+        """As JSON-able types."""
         return {**asdict(self), "dropped": {reason: _plain(entry) for reason, entry in self.dropped.items()}}
 
     @classmethod
@@ -43,9 +46,10 @@ class DataSummary:
         return cls(**{**values, "dropped": dropped, "notes": tuple(values["notes"])})
 
     def table(self) -> list[tuple[str, str, str]]:
-        """Rows of (what, how many, detail) for a table of three columns."""
+        """Rows of (what, count, detail) for a table of three columns."""
         name = self.source if self.split is None else f"{self.source} [{self.split}]"
-        rows = [("rows read", str(self.rows), name), ("layout", "", self.format), ("pairs kept", str(self.kept), "")]
+        rows = [("rows read", str(self.rows), name), ("layout", "", self.format)]
+        rows.append((f"{NOUNS[self.shape]} kept", str(self.kept), ""))
         rows += [(f"dropped: {reason}", str(entry.count), _shown(entry)) for reason, entry in self.dropped.items()]
         rows += [(f"counted: {what}", str(count), "") for what, count in self.counted.items() if count]
         for text, sizes in self.lengths.items():
@@ -54,14 +58,14 @@ class DataSummary:
 
 
 class Tally:
-    """Rows counted by reason as they come, and the numbers of the first of each."""
+    """Counts rows by reason, with the numbers of the first ones."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._rows: dict[str, list[int]] = {}
 
     def add(self, reason: str, row: int) -> None:
-        """Count one row; rows come in order."""
+        """Count one row; rows arrive in order."""
         self._counts[reason] += 1
         first = self._rows.setdefault(reason, [])
         if len(first) < _EXAMPLES:

@@ -1,7 +1,7 @@
-"""General texts as token ids: what a model reads where no pairs are asked for.
+"""General texts as token ids, where a method needs plain texts and not preferences.
 
 A row is a plain text (``text``), a conversation (``messages``), or a ``prompt`` with its ``response``. Conversations
-are rendered as those of pairs are, plain text is tokenised as it stands.
+are rendered like preference data; plain text is tokenised unchanged.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from alignzoo.base.files import local_path
 from alignzoo.data import fields
+from alignzoo.data.columns import column
 from alignzoo.data.fields import Row
 from alignzoo.data.rendering import render_whole
-from alignzoo.data.rows import FieldError, PreferenceRow
+from alignzoo.data.rows import FieldError, PromptRow
 from alignzoo.data.sources import is_path, load_rows, locate
-from alignzoo.data.tokens import PairTokenizer
+from alignzoo.data.tokens import RowTokenizer
 from alignzoo.errors import DataError
 from alignzoo.report import Reporter
 
@@ -30,43 +33,51 @@ _KINDS = "text; messages (chat messages); or prompt and response"
 def load_texts(
     source: str, count: int, *, tokenizer: PreTrainedTokenizerBase, seed: int, report: Reporter
 ) -> list[list[int]]:
-    """Token ids of ``count`` texts of a source, drawn by ``seed``; of all of them where there are fewer.
+    """Token ids of ``count`` texts of a source, drawn with ``seed``; of all of them if there are fewer.
 
     Args:
-        source: a ``.txt`` file with one text per line, or what :func:`~alignzoo.data.sources.load_rows` takes.
+        source: a ``.txt`` file with one text per line, or a source for :func:`~alignzoo.data.sources.load_rows`.
 
     Raises:
-        DataError: nothing there, malformed (names file, line and field), or no text in it.
-        ModelError: chat messages, and the tokenizer has no chat template.
+        DataError: not found, malformed (names file, line and field), or without texts.
+        ModelError: chat messages, but the tokenizer has no chat template.
     """
     rows: Sequence[Row] | Dataset = _lines(source) if source.lower().endswith(".txt") else load_rows(source)
     rendered = [_render(rows[i], source, i, tokenizer) for i in drawn(len(rows), count, seed)]
     written = [text for text in rendered if text.strip()]
-    texts = [ids for ids in PairTokenizer(tokenizer).encode(written) if ids] if written else []
+    texts = [ids for ids in RowTokenizer(tokenizer).encode(written) if ids] if written else []
     if not texts:
-        raise DataError(f"{source}: there are no texts in it", hint=f"a row has {_KINDS}")
+        raise DataError(f"{source}: contains no texts", hint=f"a row has {_KINDS}")
     if len(texts) < count:
-        report.note(f"{source}: {len(texts)} texts, fewer than the {count} that were asked for")
+        report.note(f"{source}: only {len(texts)} of the {count} requested texts")
     return texts
 
 
-def training_texts(pairs: Dataset, count: int, *, seed: int, report: Reporter) -> list[list[int]]:
-    """Token ids of prompt and chosen response of ``count`` prepared pairs, drawn by ``seed``; at most of all."""
-    if len(pairs) < count:
-        report.note(f"{len(pairs)} training pairs, fewer than the {count} texts that were asked for")
-    rows = pairs.select(drawn(len(pairs), count, seed)).select_columns(["prompt_ids", "chosen_ids"])
-    return [[*row["prompt_ids"], *row["chosen_ids"]] for row in rows]
+def training_texts(dataset: Dataset, count: int, *, seed: int, report: Reporter) -> list[list[int]]:
+    """Token ids of prompt and best response of ``count`` prepared rows, drawn with ``seed``; of all if there are fewer.
+
+    Unpaired rows are used only if their response is desirable.
+    """
+    rows: Sequence[int] = range(len(dataset))
+    if "label" in dataset.column_names:
+        rows = np.flatnonzero(column(dataset, "label").to_numpy() > 0).tolist()
+    if len(rows) < count:
+        report.note(f"only {len(rows)} training rows for the {count} requested texts")
+    taken = dataset.select([rows[i] for i in drawn(len(rows), count, seed)])
+    return [
+        [*row["prompt_ids"], *row["response_ids"][0]] for row in taken.select_columns(["prompt_ids", "response_ids"])
+    ]
 
 
 def drawn(size: int, count: int, seed: int) -> list[int]:
-    """``count`` of ``size`` row numbers, in order; all of them where there are no more."""
+    """``count`` of ``size`` row numbers, in order; all of them if there are no more."""
     if count >= size:
         return list(range(size))
     return sorted(random.Random(f"texts {seed}").sample(range(size), count))
 
 
 def _lines(source: str) -> list[Row]:
-    """The lines of a text file that are not blank."""
+    """The non-blank lines of a text file."""
     path = local_path(source)
     try:
         lines = path.read_bytes().decode("utf-8").split("\n")
@@ -74,7 +85,7 @@ def _lines(source: str) -> list[Row]:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise DataError(f"{source}:{line}: not UTF-8 text (byte {error.object[error.start]:#04x})") from error
     except OSError as error:
-        raise DataError(f"{source}: {error.strerror}", hint="give a file that exists and can be read") from error
+        raise DataError(f"{source}: {error.strerror}", hint="use a file that exists and is readable") from error
     return [{"text": line} for line in lines if line.strip()]
 
 
@@ -89,8 +100,8 @@ def _render(row: Row, source: str, index: int, tokenizer: PreTrainedTokenizerBas
         ) from error
     except TemplateError as error:
         raise DataError(
-            f"{_place(source, index)}: the chat template refuses the conversation: {error}",
-            hint="take the row out, or change its turns",
+            f"{_place(source, index)}: the chat template rejects the conversation: {error}",
+            hint="remove the row, or change its turns",
         ) from error
 
 
@@ -99,8 +110,8 @@ def _place(source: str, index: int) -> str:
 
 
 def _text(row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text of a row as the model is to read it."""
-    given = {name: value for name, value in row.items() if value is not None}  # Arrow fills in what a row lacks
+    """The text of a row as the model reads it."""
+    given = {name: value for name, value in row.items() if value is not None}  # Arrow fills in missing fields
     if "text" in given:
         return fields.text(given, "text")
     if "messages" in given:
@@ -112,4 +123,4 @@ def _text(row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _whole(prompt: Any, reply: Any, tokenizer: PreTrainedTokenizerBase) -> str:
-    return render_whole(PreferenceRow(prompt, reply, reply), reply, tokenizer)
+    return render_whole(PromptRow("unpaired", prompt, (reply,)), reply, tokenizer)

@@ -12,14 +12,14 @@ _SPEAKERS = {role: speaker for speaker, role in _ROLES.items()}
 
 
 def is_transcript(text: str) -> bool:
-    """Whether ``text`` begins with a human turn and has a reply."""
+    """Whether ``text`` starts with a human turn and has a reply."""
     return text.startswith("\n\nHuman:") and "\n\nAssistant:" in text
 
 
 def parse_transcript(text: str) -> list[Message]:
     """The turns in order, contents stripped; an empty list if the text is not a transcript from its first character.
 
-    Two turns of one speaker in a row stay two messages: such rows exist in the published data.
+    Consecutive turns of one speaker stay separate messages: such rows exist in the published data.
     """
     lead, *parts = _TURN.split(text)
     if lead.strip():

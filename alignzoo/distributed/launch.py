@@ -21,24 +21,24 @@ def distributed_backend() -> str:
 
 
 def take_over_sharding() -> None:
-    """From here on, what ``accelerate launch`` asked for as FSDP2 is done by :mod:`alignzoo.distributed.sharding`.
+    """From here on, FSDP2 requested by ``accelerate launch`` is handled by :mod:`alignzoo.distributed.sharding`.
 
-    accelerate would otherwise wrap models in its own way, and transformers would load weights on one rank only.
+    Otherwise accelerate would wrap models in its own way, and transformers would load weights on one rank only.
 
     Raises:
-        IncompatibleError: the launch asks for a part of it that is not there.
+        IncompatibleError: the launch requests an FSDP feature that is not supported.
     """
     if not _is_on(_ASKED):
         return
     off = "switch it off in accelerate's configuration"
     if _is_on("FSDP_OFFLOAD_PARAMS"):
         raise IncompatibleError(
-            "this launch asks for offloaded parameters (fsdp_offload_params), which runs here do not have", hint=off
+            "this launch requests parameter offloading (fsdp_offload_params), which is not supported", hint=off
         )
     if _is_on("FSDP_ACTIVATION_CHECKPOINTING"):
         raise IncompatibleError(
-            "this launch asks for activation checkpointing (fsdp_activation_checkpointing), which a run sets itself",
-            hint=f"{off}, and give --activation-checkpointing",
+            "this launch requests activation checkpointing (fsdp_activation_checkpointing), which has a flag here",
+            hint=f"{off}, and use --activation-checkpointing",
         )
     os.environ[_OURS] = os.environ.pop(_ASKED)
 
@@ -53,5 +53,5 @@ def _is_on(variable: str) -> bool:
 
 
 def is_first_rank() -> bool:
-    """Whether this process is the one that prints and writes."""
+    """Whether this is the process that prints and writes."""
     return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0

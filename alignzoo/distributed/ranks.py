@@ -1,4 +1,4 @@
-"""Work that the ranks of a run share, and failures that all of them hear of."""
+"""Work shared among the ranks of a run, and failures propagated to all of them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Result = TypeVar("Result")
 
 
 def on_all_ranks(accelerator: Accelerator, work: Callable[[], Result]) -> list[Result]:
-    """What ``work`` gives on each rank, in their order; called on every rank.
+    """The results of ``work`` on all ranks, in rank order; called on every rank.
 
     Raises:
-        AlignzooError: the work of a rank raised it; all ranks raise it, so that none waits for one that has ended.
+        AlignzooError: raised by the work of one rank; all ranks raise it, so that none waits for a dead one.
     """
     if accelerator.num_processes == 1:
         return [work()]

@@ -1,4 +1,4 @@
-"""Seeds from anything printable, and torch's generators set for the time of a ``with`` block."""
+"""Seeds from anything printable, and torch's generators seeded within a ``with`` block."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def mixed(*parts: object) -> int:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's generators set to ``seed`` inside and put back after."""
+    """Seed torch's generators inside the block and restore them afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)

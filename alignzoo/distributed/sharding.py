@@ -6,21 +6,20 @@ the ranks do with a micro-batch must be the same on all of them, for each forwar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from alignzoo.data.collate import TokenBatch
 from alignzoo.distributed.launch import distributed_backend, reshards_after_forward
 from alignzoo.distributed.shards import whole_state
-from alignzoo.logprobs.logps import PairForward
-from alignzoo.model.base import without_adapter
-from alignzoo.pairs import PairBatch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+_Batch = TypeVar("_Batch")
+_Result = TypeVar("_Result")
 
 
 def prepare(accelerator: Accelerator, model: Any, *, frozen: bool = False) -> Any:
@@ -56,21 +55,21 @@ def is_shard(model: Any) -> bool:
     return hasattr(model, "set_requires_gradient_sync")
 
 
-def resharding(forward: PairForward) -> PairForward:
+def resharding(forward: Callable[[Any, _Batch], _Result]) -> Callable[[Any, _Batch], _Result]:
     """``forward``, after which a model that is sharded is so again.
 
     Without a backward the root's weights would stay gathered, and what is written to the shards would not be seen.
     """
 
-    def run(model: torch.nn.Module, batch: TokenBatch) -> PairBatch:
+    def run(model: Any, batch: _Batch) -> _Result:
         done = False
         try:
-            pairs = forward(model, batch)
+            result = forward(model, batch)
             done = True
         finally:
             if is_shard(model) and not (done and torch.is_grad_enabled()):
                 reshard(model)
-        return pairs
+        return result
 
     return run
 
@@ -111,7 +110,7 @@ def full_state(model: torch.nn.Module, *, keep: bool) -> dict[str, torch.Tensor]
 
 def _layers(model: Any) -> list[torch.nn.Module]:
     """The decoder layers: what transformers says must not be split, else the longest list of modules."""
-    names = set(getattr(without_adapter(model), "_no_split_modules", None) or ())
+    names = {name for module in model.modules() for name in getattr(module, "_no_split_modules", None) or ()}
     layers = [module for module in model.modules() if type(module).__name__ in names][::-1]  # the inner ones first
     if layers:
         return layers

@@ -1,8 +1,8 @@
-"""Tensors of which every rank holds some rows, as weights and gradients are under FSDP2: DTensors cut along dim 0.
+"""Tensors of which every rank holds some rows, such as weights and gradients under FSDP2: DTensors sharded along dim 0.
 
-Arithmetic element by element needs nothing of this: torch does it shard by shard. What looks at more than one element
-(lengths, order, noise drawn for the whole tensor) goes through here, and is then the same as on one process. Plain
-tensors pass through everything.
+Element-wise arithmetic needs none of this: torch does it shard by shard. Operations on several elements (norms, order
+statistics, noise for a whole tensor) go through here, and then give the same result as on one process. Plain tensors
+pass through unchanged.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from alignzoo.lazy import F, torch
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:
-    """Whether this rank holds a part of the tensor only."""
+    """Whether this rank holds only a part of the tensor."""
     return hasattr(tensor, "device_mesh")
 
 
@@ -25,7 +25,7 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def like(rows: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """This rank's ``rows`` as a tensor that is cut as ``tensor`` is."""
+    """This rank's ``rows`` as a tensor sharded like ``tensor``."""
     if not is_sharded(tensor):
         return rows
     from torch.distributed.tensor import DTensor
@@ -37,7 +37,7 @@ def like(rows: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def cut_like(whole: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """A whole tensor, the same on all ranks, cut and placed as ``tensor`` of the same shape is; its dtype stays."""
+    """Shard a whole tensor, the same on all ranks, like ``tensor`` of the same shape; its dtype is kept."""
     whole = whole.to(tensor.device)
     if not is_sharded(tensor):
         return whole
@@ -48,7 +48,7 @@ def cut_like(whole: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def beside(kept: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """State where the tensors are, cut as they are: a checkpoint gives it back whole and on the CPU."""
+    """Place and shard state like the tensors: a checkpoint returns it whole and on the CPU."""
     return [
         value.to(tensor.device) if is_sharded(value) else cut_like(value, tensor)
         for value, tensor in zip(kept, tensors, strict=True)
@@ -56,16 +56,16 @@ def beside(kept: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> lis
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor with the rows of all ranks, detached; all ranks take part."""
+    """The tensor with the rows of all ranks, detached; a collective operation."""
     detached: Any = tensor.detach()
     return detached.full_tensor() if is_sharded(tensor) else detached
 
 
 def whole_state(state: Any, *, keep: bool = True) -> Any:
-    """A state dict with every sharded tensor made :func:`whole`, one after another, on the CPU; all ranks take part.
+    """A state dict with every sharded tensor made :func:`whole`, one at a time, on the CPU; a collective operation.
 
     Args:
-        keep: False on ranks that do not need it: they get empty tensors instead.
+        keep: False on ranks that do not need the result: they get empty tensors.
     """
     if isinstance(state, torch.Tensor):
         if not is_sharded(state):
@@ -78,10 +78,10 @@ def whole_state(state: Any, *, keep: bool = True) -> Any:
 
 
 def sums(parts: Sequence[torch.Tensor], of: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """What ranks found in their rows of each tensor, added up over the ranks that share it, in one exchange.
+    """Sum each tensor's partial results over the ranks that share it, in one all-reduce.
 
     Args:
-        parts: one small tensor for each of ``of``, of one dtype.
+        parts: one small tensor for each of ``of``, all of the same dtype.
     """
     shared = [i for i, tensor in enumerate(of) if is_sharded(tensor)]
     if not shared:
@@ -95,15 +95,15 @@ def sums(parts: Sequence[torch.Tensor], of: Sequence[torch.Tensor]) -> list[torc
 
 
 def count(masks: Sequence[torch.Tensor]) -> int:
-    """How many elements are True, over all masks and ranks."""
+    """Number of True elements, over all masks and ranks."""
     return sum(int(part) for part in sums([local(mask).sum() for mask in masks], masks))
 
 
 class Rows:
-    """Some numbers of each tensor, in the order in which the whole tensor has them, however it is cut over ranks.
+    """A selection of values from each tensor, in the order of the whole tensor, however it is sharded.
 
     Args:
-        values: this rank's numbers of each tensor, one-dimensional.
+        values: this rank's values of each tensor, one-dimensional.
         of: the tensors.
     """
 
@@ -117,7 +117,7 @@ class Rows:
         self._before: list[int] = each[:rank].sum(0).tolist()
 
     def offsets(self) -> list[slice]:
-        """Where this rank's numbers lie among all numbers of all tensors, tensor by tensor."""
+        """Positions of this rank's values among all values of all tensors, tensor by tensor."""
         places, start = [], 0
         for value, total, before in zip(self._values, self.counts, self._before, strict=True):
             places.append(slice(start + before, start + before + len(value)))
@@ -125,11 +125,11 @@ class Rows:
         return places
 
     def all(self) -> torch.Tensor:
-        """All numbers of all tensors and ranks, in no particular order."""
+        """All values of all tensors and ranks, in no particular order."""
         return self._joined(self._values)
 
     def drawn(self, draws: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The numbers at these places of each tensor, in no particular order; places are the same on all ranks."""
+        """The values at these indices of each tensor, in no particular order; indices must agree on all ranks."""
         kept = []
         for value, before, index in zip(self._values, self._before, draws, strict=True):
             mine = index[(index >= before) & (index < before + len(value))] - before

@@ -1,1 +1,1 @@
-"""Figures of a model: on held-out pairs."""
+"""Evaluation of a model on held-out rows and of its generated answers."""

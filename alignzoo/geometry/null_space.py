@@ -1,7 +1,7 @@
-"""Directions of a linear map's input space that given texts leave free: the null space of K = Σ h hᵀ.
+"""Directions of a linear map's input space that given texts do not use: the null space of K = Σ h hᵀ.
 
-``h`` are the inputs of a map at all tokens of the texts. Maps that read one and the same input (an MLP's gate and up
-projection) share its K.
+``h`` are the inputs of a map at all tokens of the texts. Maps with the same input (an MLP's gate and up projection)
+share its K.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from alignzoo.report import Progress
 
 @dataclass(frozen=True)
 class Directions:
-    """A subspace of a space of ``size`` dimensions: what ``basis`` ``(size, k)``, orthonormal, spans, or with
-    ``complement`` what is orthogonal to that; whichever takes less memory."""
+    """A subspace of a ``size``-dimensional space: the span of the orthonormal ``basis`` ``(size, k)`` or, with
+    ``complement``, its orthogonal complement; whichever takes less memory."""
 
     size: int
     basis: torch.Tensor
     complement: bool
 
     def __len__(self) -> int:
-        """Its dimensions."""
+        """Its dimension."""
         return self.size - self.basis.shape[1] if self.complement else self.basis.shape[1]
 
     def project(self, columns: torch.Tensor) -> torch.Tensor:
@@ -41,7 +41,7 @@ class Directions:
 
 @dataclass
 class Inputs:
-    """What some maps of a model read in common.
+    """The common input of some maps of a model.
 
     Attributes:
         readers: the maps.
@@ -61,9 +61,9 @@ def read_inputs(
     tokens_per_batch: int = 4096,
     bar: Progress,
 ) -> list[Inputs]:
-    """The inputs of the maps over all tokens of the sequences, padding left out; the model is left as it was.
+    """The inputs of the maps over all tokens of the sequences, without padding; the model is restored.
 
-    Products are taken in fp32 (float64 for a float64 model) and added up in float64.
+    Products are computed in fp32 (float64 for a float64 model) and summed in float64.
     """
     model = without_adapter(model)
     trunk, device = getattr(model, model.base_model_prefix), next(model.parameters()).device
@@ -86,7 +86,7 @@ def read_inputs(
 
 
 class _Listener:
-    """Adds up what maps read in one forward after another; of maps that read the same tensor the first one counts."""
+    """Accumulates the inputs of maps over forward passes; for maps with the same input, only the first one counts."""
 
     def __init__(self) -> None:
         self.inputs: dict[str, Inputs] = {}  # by the name of the first map that reads them
@@ -113,11 +113,11 @@ class _Listener:
 
 
 def free_directions(moment: torch.Tensor, alpha: float, dtype: torch.dtype) -> Directions:
-    """The eigen-directions of K with S ≤ α·S_max, the same on all ranks; all of them where K is 0 or α at least 1.
+    """The eigenvectors of K with eigenvalue S ≤ α·S_max, the same on all ranks; all of them if K is 0 or α ≥ 1.
 
     Args:
         moment: K, ``(d, d)`` float64.
-        dtype: in which the directions are kept.
+        dtype: of the returned directions.
     """
     home = moment.device if widest(moment.device) == torch.float64 else torch.device("cpu")
     values, vectors = torch.linalg.eigh(moment.to(home, torch.float64))

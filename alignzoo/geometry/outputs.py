@@ -1,6 +1,6 @@
-"""What of a weight belongs to one output of its module, for norms that treat outputs alike (filter by filter).
+"""Which part of a weight belongs to one output of its module, for norms that treat outputs equally (filter-wise).
 
-``nn.Linear`` has a row for each output, GPT-2's ``Conv1D`` a column; experts have rows or columns in each matrix.
+``nn.Linear`` has one row per output, GPT-2's ``Conv1D`` one column; experts have rows or columns in each matrix.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from alignzoo.geometry.perturb import widest
 from alignzoo.lazy import torch
 
 Axes = tuple[int, ...]
-"""Dimensions of a tensor: one index into them names one output, all else are its weights; ``()`` is one output."""
+"""Dimensions of a tensor that index its outputs; the other dimensions are an output's weights. ``()``: one output."""
 
 
 def output_axes(model: torch.nn.Module, weights: Sequence[torch.Tensor]) -> list[Axes]:
-    """The dimensions that number the outputs of a model's weights.
+    """The dimensions that index the outputs of a model's weights.
 
-    Tensors with one dimension (biases, gains of norms) and those of no module are one output.
+    One-dimensional tensors (biases, norm gains) and those outside any module count as one output.
     """
     wanted, found = {id(weight) for weight in weights}, dict[int, Axes]()
     for module in model.modules():
@@ -45,11 +45,11 @@ def has_row_per_input(module: torch.nn.Module) -> bool:
 
 
 def squares_by_output(tensors: Sequence[torch.Tensor], axes: Sequence[Axes]) -> list[torch.Tensor]:
-    """The squared Euclidean length of each output's part of each tensor, over all ranks that share it.
+    """The squared Euclidean norm of each output's part of each tensor, over all ranks that share it.
 
     Returns:
-        Tensors that :func:`~alignzoo.distributed.shards.local` parts broadcast with: for tensors whose first dimension
-        numbers outputs, those of this rank's rows.
+        Tensors that broadcast with :func:`~alignzoo.distributed.shards.local` parts: if a tensor's first dimension
+        indexes outputs, those of this rank's rows.
     """
     squares = []
     for tensor, kept in zip(tensors, axes, strict=True):

@@ -1,7 +1,7 @@
-"""Weights moved in place for the time of a ``with`` block, and lengths and products of lists of tensors.
+"""Weights perturbed in place within a ``with`` block, and norms and products of lists of tensors.
 
-For controllers that perturb many weights. Where only a few columns of some maps move, or where weights are frozen or
-quantised, :mod:`alignzoo.geometry.side_branch` leaves them untouched.
+For controllers that perturb many weights. If only a few columns are perturbed, or weights are frozen or quantised,
+:mod:`alignzoo.geometry.side_branch` leaves the weights untouched.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from alignzoo.lazy import torch
 if TYPE_CHECKING:
     from alignzoo.geometry.survival import Survival
 
-_PIECE = 1 << 20  # elements: little beside a model, and few enough for a sum in fp32
+_PIECE = 1 << 20  # elements: small compared with a model, and few enough for a sum in fp32
 
 
 @contextmanager
@@ -27,19 +27,19 @@ def perturbed(
     survival: Survival | None = None,
     dtypes: Sequence[torch.dtype] | None = None,
 ) -> Iterator[None]:
-    """Inside, every parameter holds its value plus its delta; after, also after an exception, its exact bits again.
+    """Inside, every parameter holds its value plus its delta; afterwards, even after an exception, its exact bits.
 
-    The sum is rounded to the parameter's dtype, so in bf16 a delta far below the weights mostly vanishes. ``.grad`` is
-    left alone. Takes the memory of a second copy of the parameters while it is open, and lets go of the deltas.
+    The sum is rounded to the parameter's dtype, so in bf16 a delta much smaller than the weights mostly vanishes.
+    ``.grad`` is not touched. Needs the memory of a second copy of the parameters while open, and releases the deltas.
 
     Args:
         parameters: leaves of any shape and floating-point dtype, sharded or not.
         deltas: as many tensors, each of its parameter's shape, in the weights' unit.
-        survival: counts what of the deltas arrives where the forward uses the parameters in these ``dtypes``, by
+        survival: measures how much of the deltas remains when the forward uses the parameters in these ``dtypes``, by
             default their own.
 
     Raises:
-        ValueError: the numbers or shapes of parameters and deltas differ; nothing has been changed then.
+        ValueError: number or shapes of parameters and deltas differ; nothing has been changed.
     """
     shapes, moves = shapes_of(parameters), shapes_of(deltas)
     if shapes != moves:
@@ -53,7 +53,7 @@ def perturbed(
                 seen = dtypes or [parameter.dtype for parameter in parameters]
                 for before, after, delta, dtype in zip(saved, parameters, deltas, seen, strict=True):
                     survival.add_move(before, after, delta, dtype)
-                    del delta  # not to hold the last one while the block runs
+                    del delta  # do not hold the last one while the block runs
         del deltas
         yield
     finally:
@@ -63,7 +63,7 @@ def perturbed(
 
 
 def norm(tensors: Sequence[torch.Tensor]) -> float:
-    """Euclidean length of all tensors together, 0 for none; summed in float64 (fp32 where the device has none)."""
+    """Euclidean norm of all tensors together, 0 for none; summed in float64 (fp32 if the device has none)."""
     if isinstance(tensors, Scaled):
         return tensors.length
     return total([squared(local(tensor)) for tensor in tensors], tensors) ** 0.5
@@ -76,7 +76,7 @@ def dot(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
 
 
 def cosine(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
-    """Cosine between two lists of tensors of the same shapes; 0 where one has no length."""
+    """Cosine between two lists of tensors of the same shapes; 0 if one is zero."""
     if not one:
         return 0.0
     found = sums([products(a, b) for a, b in zip(map(local, one), map(local, other), strict=True)], one)
@@ -86,23 +86,23 @@ def cosine(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
 
 
 def total(parts: Sequence[torch.Tensor], of: Sequence[torch.Tensor]) -> float:
-    """The sum of one number for each of the tensors, found in this rank's part of it, over all tensors and ranks."""
+    """The sum over all tensors and ranks of one number per tensor, computed from this rank's part of it."""
     if not parts:
         return 0.0
     return float(torch.stack([part.to(parts[0].device) for part in sums(parts, of)]).sum())
 
 
 def squared(rows: torch.Tensor) -> torch.Tensor:
-    """The square of the Euclidean length, ``()``, in :func:`widest` precision, without a wide copy."""
+    """The squared Euclidean norm, ``()``, in :func:`widest` precision, without a wide copy."""
     return torch.linalg.vector_norm(rows, dtype=widest(rows.device)).square()
 
 
 class Scaled(Sequence["torch.Tensor"]):
-    """Tensors times a number, multiplied when they are asked for: no copy of all of them is held.
+    """Tensors times a number, multiplied lazily on access: no copy of all of them is held.
 
     Args:
         parts: the tensors.
-        length: their Euclidean length together.
+        length: the Euclidean norm of all of them.
     """
 
     def __init__(self, parts: Sequence[torch.Tensor], factor: float, length: float) -> None:
@@ -135,7 +135,7 @@ def _add(parameters: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor]) -> 
 def products(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """``(3,)``: one·one, one·other and other·other, in :func:`widest` precision.
 
-    Piece by piece, with products in fp32 at least within one: a wide copy of all weights takes long.
+    Computed piece by piece, in at least fp32 within a piece: a wide copy of all weights would be slow.
     """
     device, dtype = one.device, torch.promote_types(one.dtype, torch.float32)
     size = _PIECE if device.type == "cpu" else max(one.numel(), 1)
@@ -147,5 +147,5 @@ def products(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def widest(device: torch.device) -> torch.dtype:
-    """float64, fp32 where the device has none."""
+    """float64, or fp32 if the device has none."""
     return torch.float32 if device.type == "mps" else torch.float64

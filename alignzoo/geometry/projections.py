@@ -1,8 +1,8 @@
-"""The linear maps of a decoder's layers, found by structure and not by the model's name.
+"""The linear maps of a decoder's layers, found by structure rather than by model name.
 
 A *neuron* is one input of a map and what it writes: in ``y = x Wᵀ`` a *column* of the weight, in GPT-2's ``Conv1D`` a
-*row*. For the MLP's down projection (Llama, Qwen, Mistral, Gemma ``down_proj``; GPT-NeoX ``dense_4h_to_h``; OPT
-``fc2``) that is the value vector which one unit of the inner layer writes into the residual stream.
+*row*. For the MLP's down-projection (Llama, Qwen, Mistral, Gemma ``down_proj``; GPT-NeoX ``dense_4h_to_h``; OPT
+``fc2``) this is the value vector that one hidden unit writes into the residual stream.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from typing import Any
 
 import torch
 
+from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import ModelError, UsageError
 from alignzoo.geometry.outputs import has_row_per_input
 
 DOWN = "down_proj"
-"""The word for the MLP's down projection of every layer, whatever the family calls it."""
+"""Stands for the MLP down-projection of every layer, whatever the model family calls it."""
 MLP = "mlp"
-"""The word for all linear maps of every layer's MLP."""
+"""Stands for all linear maps of every layer's MLP."""
 _PEFT = "base_model.model."
+_UNSELECTIVE = f"--geometry {str(KINDS['geometry'].default).rpartition(':')[2]}"
 _MOVES_EXPERTS = "--geometry sam --geometry.select '*.experts.*'"
 
 _Map = tuple[str, Any, tuple[int, int]]  # name inside its layer, module, (in, out)
@@ -33,7 +35,7 @@ class Projection:
 
     Attributes:
         layer: index of its decoder layer.
-        name: as the model without an adapter calls it.
+        name: its name in the model without an adapter.
         residual: whether it writes into the residual stream, so that ``hidden`` is the model's hidden size.
     """
 
@@ -46,31 +48,31 @@ class Projection:
 
     @property
     def block(self) -> str:
-        """The name of the module it is in: the layer's MLP or attention, in OPT the layer itself for the MLP."""
+        """The name of its parent module: the layer's MLP or attention; for OPT's MLP, the layer itself."""
         return self.name.rpartition(".")[0]
 
     @property
     def weight(self) -> torch.nn.Parameter:
-        """The weight itself, below an adapter: ``(hidden, inner)``, in a ``Conv1D`` ``(inner, hidden)``."""
+        """The weight itself, underneath an adapter: ``(hidden, inner)``, in a ``Conv1D`` ``(inner, hidden)``."""
         weight: torch.nn.Parameter = self._base.weight
         return weight
 
     @property
     def bias(self) -> Any:
-        """The bias ``(hidden,)``, None for a map without."""
+        """The bias ``(hidden,)``, or None."""
         return self._base.bias
 
     def value_vectors(self) -> torch.Tensor:
-        """``(inner, hidden)``, what each input writes: a view of the weight, or what a weight in 4 bits stands for."""
+        """``(inner, hidden)``, what each input writes: a view of the weight, or the values of a 4-bit weight."""
         return self.by_neuron(dequantised(self.weight))
 
     def by_neuron(self, tensor: torch.Tensor) -> torch.Tensor:
-        """``(inner, hidden)``: a view of a tensor of the weight's shape with one row for each neuron."""
+        """``(inner, hidden)``: a view of a tensor of the weight's shape with one row per neuron."""
         return tensor if self.rows_are_neurons else tensor.T
 
     @property
     def rows_are_neurons(self) -> bool:
-        """Whether the weight has a row for each neuron, as in a ``Conv1D``, and not a column."""
+        """Whether the weight has one row per neuron, as in a ``Conv1D``, rather than one column."""
         return has_row_per_input(self._base)
 
     @property
@@ -79,7 +81,7 @@ class Projection:
 
 
 def dequantised(weight: torch.Tensor) -> torch.Tensor:
-    """A weight's values, detached: the weight itself, unless bitsandbytes holds it in 4 bits."""
+    """A weight's values, detached: the weight itself, unless bitsandbytes stores it in 4 bits."""
     state = getattr(weight, "quant_state", None)
     if state is None:
         return weight.detach()
@@ -90,22 +92,22 @@ def dequantised(weight: torch.Tensor) -> torch.Tensor:
 
 
 def find_projections(model: Any, patterns: str = DOWN) -> list[Projection]:
-    """The linear maps of the decoder layers that one of the patterns names, layer by layer.
+    """The linear maps of the decoder layers that match one of the patterns, layer by layer.
 
     Args:
-        model: a causal LM, also under an adapter.
-        patterns: comma-separated; ``down_proj`` stands for the MLP's down projections in every family, ``mlp`` for
-            all maps of the MLP, anything else for the maps whose whole name, name inside the layer
-            (``self_attn.o_proj``) or last word matches it, with ``*`` for any text.
+        model: a causal LM, with or without an adapter.
+        patterns: comma-separated; ``down_proj`` stands for the MLP down-projections in every family, ``mlp`` for all
+            maps of the MLP, anything else for the maps whose full name, name inside the layer (``self_attn.o_proj``)
+            or last part matches it, with ``*`` for any text.
 
     Raises:
-        ModelError: the model has no stack of decoder layers, or one of the two words is asked for and it has no dense
+        ModelError: the model has no stack of decoder layers, or ``down_proj`` or ``mlp`` is used and it has no dense
             MLP.
-        UsageError: a pattern names no map.
+        UsageError: a pattern matches no map.
     """
     words = _words(patterns)
     if not words:
-        raise UsageError("--geometry.projections names nothing", hint=f"leave it out for {DOWN}")
+        raise UsageError("--geometry.projections is empty", hint=f"leave it out for {DOWN}")
     down = find_down_projections(model) if names_mlp(patterns) else []
     found = {projection.name: projection for projection in down} if DOWN in words else {}
     everything = linear_maps(model) if set(words) != {DOWN} else []
@@ -118,7 +120,7 @@ def find_projections(model: Any, patterns: str = DOWN) -> list[Projection]:
             local = sorted({projection.name.rpartition(".")[2] for projection in everything})
             raise UsageError(
                 f"--geometry.projections: no linear map of a decoder layer is called {word!r}",
-                hint=f"this model's are called {', '.join(local)}; * stands for any text",
+                hint=f"this model has {', '.join(local)}; * matches any text",
             )
         found |= {projection.name: projection for projection in matching}
     order = [projection.name for projection in everything] or list(found)
@@ -126,7 +128,7 @@ def find_projections(model: Any, patterns: str = DOWN) -> list[Projection]:
 
 
 def names_mlp(patterns: str) -> bool:
-    """Whether one of the two words for the MLP's maps is among the patterns."""
+    """Whether ``down_proj`` or ``mlp`` is among the patterns."""
     return bool({DOWN, MLP} & set(_words(patterns)))
 
 
@@ -135,14 +137,14 @@ def _words(patterns: str) -> list[str]:
 
 
 def find_down_projections(model: Any) -> list[Projection]:
-    """The MLP's down projection of every decoder layer, in order.
+    """The MLP down-projection of every decoder layer, in order.
 
-    In each layer it is the last linear map (by registration: attention comes first) from a wider inner layer onto the
-    hidden size, where a map beside it leads from the hidden size to that inner layer. In a mixture of experts that is
-    the shared expert's, and layers that only have routed experts have none.
+    In each layer, it is the last linear map (in registration order, where attention comes first) from a different inner
+    size to the hidden size that has a sibling map from the hidden size to that inner size. In a mixture of experts this
+    is the shared expert's; layers with only routed experts have none.
 
     Raises:
-        ModelError: the model has no such stack of layers.
+        ModelError: the model has no such layers.
     """
     hidden = _hidden_size(model)
     prefix, layers = _decoder_layers(model)
@@ -160,24 +162,24 @@ def find_down_projections(model: Any) -> list[Projection]:
         elif not any(name.startswith(f"{prefix}.{index}.") for name in experts):
             raise ModelError(
                 f"{type(model).__name__}: no MLP down projection in {prefix}.{index}",
-                hint="selective geometry knows dense decoders (Llama, Qwen, Mistral, Gemma, GPT-NeoX, GPT-2, OPT); "
-                "use --geometry plain for this model",
+                hint="selective geometry supports dense decoders (Llama, Qwen, Mistral, Gemma, GPT-NeoX, GPT-2, OPT); "
+                f"use {_UNSELECTIVE} for this model",
             )
     if not found:
         tensor = next(iter(experts))
         raise ModelError(
-            f"{type(model).__name__}: all MLP neurons are those of routed experts, which share tensors ({tensor}) and "
-            "are no linear maps",
-            hint=f"{_MOVES_EXPERTS} moves whole tensors",
+            f"{type(model).__name__}: all MLP neurons belong to routed experts, which share tensors ({tensor}) and "
+            "are not linear modules",
+            hint=f"{_MOVES_EXPERTS} perturbs whole tensors",
         )
     return found
 
 
 def routed_experts(model: Any) -> dict[str, int]:
-    """How many neurons the routed experts of each layer have that are stored together, by their tensor's name.
+    """The number of neurons in each layer's routed experts that share one tensor, by the tensor's name.
 
-    Such a tensor is ``(experts, hidden, inner)`` or ``(experts, inner, hidden)``; the smallest in its layer, because
-    one for the way in may hold a gate as well.
+    Such a tensor is ``(experts, hidden, inner)`` or ``(experts, inner, hidden)``; the smallest in its layer counts,
+    because an input projection may include a gate.
     """
     hidden = _hidden_size(model)
     prefix, layers = _decoder_layers(model)
@@ -192,7 +194,7 @@ def routed_experts(model: Any) -> dict[str, int]:
 
 
 def out_of_reach(model: Any) -> str | None:
-    """What to tell users of a mixture of experts about the neurons that no linear map has; None for other models."""
+    """What to tell users about a mixture of experts' neurons that cannot be selected; None for other models."""
     routed = routed_experts(model)
     if not routed:
         return None
@@ -200,16 +202,16 @@ def out_of_reach(model: Any) -> str | None:
     every = within + sum(routed.values())
     return (
         f"{within:,} of {every:,} MLP neurons ({within / every:.0%}) are inputs of linear maps and can be "
-        f"selected; the others are those of routed experts, which share tensors ({next(iter(routed))}): "
-        f"{_MOVES_EXPERTS} moves them"
+        f"selected; the others belong to routed experts, which share tensors ({next(iter(routed))}): "
+        f"{_MOVES_EXPERTS} perturbs them"
     )
 
 
 def linear_maps(model: Any) -> list[Projection]:
-    """All linear maps of the decoder layers, in order of registration.
+    """All linear maps of the decoder layers, in registration order.
 
-    Of those of a block (attention, MLP) whose output has the hidden size, the last one writes into the residual
-    stream: in an attention block that is the output projection, and not a query projection of the same shape.
+    Among a block's maps (attention, MLP) with an output of hidden size, the last one writes into the residual stream:
+    in attention, that is the output projection rather than a query projection of the same shape.
 
     Raises:
         ModelError: the model has no stack of decoder layers.
@@ -227,7 +229,7 @@ def linear_maps(model: Any) -> list[Projection]:
 
 
 def refuse_outside_residual(projections: Sequence[Projection], select: str) -> None:
-    """A probe's direction lives in the residual stream: only what is written there has a cosine with it.
+    """Refuse maps outside the residual stream: only vectors written there can be compared with a probe's direction.
 
     Raises:
         UsageError: one of the maps writes elsewhere.
@@ -235,9 +237,9 @@ def refuse_outside_residual(projections: Sequence[Projection], select: str) -> N
     elsewhere = [projection for projection in projections if not projection.residual]
     if elsewhere:
         raise UsageError(
-            f"--geometry.select {select} compares neurons with the probe's direction in the residual stream, and "
+            f"--geometry.select {select} compares neurons with the probe's direction in the residual stream, but "
             f"{elsewhere[0].name} does not write there",
-            hint="choose maps that do (down_proj, o_proj), or --geometry.select random, all, or a saved selection",
+            hint="use maps that do (down_proj, o_proj), or --geometry.select random, all, or a saved selection",
         )
 
 
@@ -258,12 +260,12 @@ def _decoder_layers(model: Any) -> tuple[str, torch.nn.ModuleList]:
             return name.removeprefix(_PEFT), module
     raise ModelError(
         f"{type(model).__name__}: no stack of {count} equal decoder layers found",
-        hint="use --geometry plain for this model",
+        hint=f"use {_UNSELECTIVE} for this model",
     )
 
 
 def _outermost(layer: torch.nn.Module) -> list[_Map]:
-    """The layer's linear maps, an adapter's as one map with what it wraps."""
+    """The layer's linear maps; an adapter and the map it wraps count as one."""
     maps = [(name, module, shape) for name, module in layer.named_modules() if (shape := _linear_shape(module))]
     return [m for m in maps if not any(m[0].startswith(f"{other[0]}.") for other in maps)]
 
@@ -279,7 +281,7 @@ def _linear_shape(module: Any) -> tuple[int, int] | None:
 
 
 def _is_fed(name: str, inner: int, hidden: int, maps: list[_Map]) -> bool:
-    """Whether a sibling map takes the hidden state to the inner layer, alone or fused with its gate (Phi-3)."""
+    """Whether a sibling map projects the hidden state to the inner size, alone or fused with a gate (Phi-3)."""
     parent = name.rpartition(".")[0]
     siblings = [shape for other, _, shape in maps if other != name and other.rpartition(".")[0] == parent]
     return (hidden, inner) in siblings or siblings == [(hidden, 2 * inner)]

@@ -1,8 +1,8 @@
-"""Perturb selected neurons without touching the weights.
+"""Perturb selected neurons without modifying the weights.
 
 For a linear map with selected inputs S, ``y += x[..., S] Δᵀ`` with Δ of shape ``(hidden, |S|)``: the gradient of Δ at
 0 *is* the gradient of those columns of the weight, and Δ = ε *is* the perturbation W[:, S] + ε. Nothing needs to be
-restored, so frozen, quantised and adapted base layers are one case.
+restored, so frozen, quantised and adapted base layers need no special treatment.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class SideBranches:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Inside, the model's forward includes the branches, at Δ = 0 and asking for gradients. After, also after
-        an exception, nothing of them is left."""
+        """Inside, the model's forward includes the branches, at Δ = 0 and requiring gradients. Afterwards, even after
+        an exception, they are removed."""
         self._survival = Survival()
         for branch in self._branches:
             branch.open(self._survival)
@@ -53,21 +53,21 @@ class SideBranches:
                 branch.close()
 
     def perturb(self, epsilons: Sequence[torch.Tensor]) -> None:
-        """Set Δ = ε. From here on a backward adds the gradient at the perturbed point to :attr:`gradients`."""
+        """Set Δ = ε. From here on, a backward pass adds the gradient at the perturbed point to :attr:`gradients`."""
         for branch, epsilon in zip(self._branches, epsilons, strict=True):
             branch.move(epsilon)
 
     @property
     def gradients(self) -> list[torch.Tensor]:
-        """What backwards since :meth:`perturb` added up on this rank: the gradient of the selected weights."""
+        """The gradient of the selected weights, accumulated on this rank by backward passes since :meth:`perturb`."""
         return [
             torch.zeros_like(branch.delta) if branch.delta.grad is None else branch.delta.grad
             for branch in self._branches
         ]
 
     def survival(self) -> float:
-        """Share of the perturbation that reached the forward since :meth:`perturb`: of what the branches give exactly,
-        what the layers' outputs, as they are stored, have of it."""
+        """Share of the perturbation that reached the forward since :meth:`perturb`: how much of the branches' exact
+        output is present in the layers' outputs as stored."""
         return self._survival.share()
 
 
@@ -88,7 +88,7 @@ class _Branch:
         self.handle = self.module.register_forward_hook(self._add)
 
     def move(self, epsilon: torch.Tensor) -> None:
-        # Another tensor and not the same one changed: autocast may hold a bf16 copy of that.
+        # A new tensor instead of an in-place change: autocast may hold a bf16 copy of the old one.
         self.delta = epsilon.detach().to(self.delta.dtype).clone().requires_grad_(True)
         self.moved = True
 
@@ -101,7 +101,7 @@ class _Branch:
         autocast = torch.is_autocast_enabled(inner.device.type)
         branch = F.linear(inner if autocast else inner.to(self.delta.dtype), self.delta).to(self.delta.dtype)
         total = output.to(self.delta.dtype) + branch
-        if not autocast:  # autocast takes any dtype on; rounding back would lose what is below the output's grid
+        if not autocast:  # under autocast any dtype will do; rounding would lose what is below the output's grid
             total = total.to(output.dtype)
         if self.moved:
             arrived = total.detach().to(branch.dtype) - output.detach().to(branch.dtype)

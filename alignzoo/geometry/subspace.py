@@ -1,4 +1,4 @@
-"""Which neurons a selective controller may perturb: chosen by cosine with a direction, drawn, or read from a file."""
+"""Which neurons a selective controller may perturb: selected by cosine with a direction, at random, or from a file."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ from alignzoo.errors import AlignzooError, DamagedError, UsageError
 from alignzoo.geometry.projections import Projection, linear_maps
 
 Select = Literal["anti-toxic", "toxic", "abs", "random", "all"]
+_CRITERIA = {
+    "anti-toxic": "lowest cosine with the unsafe direction",
+    "toxic": "highest cosine with the unsafe direction",
+    "abs": "largest absolute cosine with the unsafe direction",
+    "random": "at random",
+}
 FILE, FACTS_FILE = "selection.safetensors", "selection.json"
 _WIDTHS, _PEFT = "widths", "base_model.model."
 
@@ -34,14 +40,14 @@ def select_neurons(
     """Sorted indices of the selected neurons of each projection.
 
     Over all maps together, ``count`` neurons (or a ``share`` of them, rounded down to at least one): those with the
-    smallest cosine of value vector and ``direction`` (``anti-toxic``), the largest (``toxic``), the largest absolute
-    one (``abs``), drawn at random (``random``), or all.
+    smallest cosine between value vector and ``direction`` (``anti-toxic``), the largest (``toxic``), the largest
+    absolute one (``abs``), at random (``random``), or all.
 
     Args:
-        direction: ``(hidden,)``, pointing from safe to unsafe; needed by the three that go by cosine.
+        direction: ``(hidden,)``, pointing from safe to unsafe; needed by the three based on cosine.
 
     Raises:
-        UsageError: the count is more than there are.
+        UsageError: the count exceeds the number of neurons.
     """
     widths = [projection.inner for projection in projections]
     if select == "all":
@@ -66,8 +72,13 @@ def select_neurons(
     return [part.nonzero()[:, 0] for part in mask.split(widths)]
 
 
+def described(selected: int, of: int, select: str, noun: str = "neurons") -> str:
+    """A selection in words: ``selected 15/1,536 MLP neurons (0.977 %, lowest cosine with the unsafe direction)``."""
+    return f"selected {selected:,}/{of:,} {noun} ({100 * selected / of:.3g} %, {_CRITERIA.get(select, select)})"
+
+
 def neuron_cosines(projections: Sequence[Projection], direction: torch.Tensor) -> torch.Tensor:
-    """Cosine of every value vector with ``direction``, all maps in a row, fp32 on the CPU."""
+    """Cosine of every value vector with ``direction``, all maps concatenated, fp32 on the CPU."""
     direction = direction.detach().float().cpu()
     return torch.cat(
         [
@@ -80,7 +91,7 @@ def neuron_cosines(projections: Sequence[Projection], direction: torch.Tensor) -
 def save_selection(
     folder: Path, projections: Sequence[Projection], selected: Sequence[torch.Tensor], facts: Mapping[str, object]
 ) -> None:
-    """``selection.safetensors`` (indices by map's name) and ``selection.json`` (what they were chosen by)."""
+    """``selection.safetensors`` (indices by map name) and ``selection.json`` (how they were selected)."""
     folder.mkdir(exist_ok=True)
     names = [projection.name for projection in projections]
     widths = {projection.name: projection.inner for projection in projections}
@@ -93,12 +104,12 @@ def save_selection(
 
 @dataclass(frozen=True)
 class SavedSelection:
-    """A selection as it was saved.
+    """A saved selection.
 
     Attributes:
         path: the file it was read from.
-        neurons: sorted indices, int64 ``(n,)``, by the name of their map.
-        widths: how many neurons each map has; None for a file that does not say.
+        neurons: sorted indices, int64 ``(n,)``, by map name.
+        widths: the number of neurons of each map; None if the file does not say.
     """
 
     path: Path
@@ -107,17 +118,17 @@ class SavedSelection:
 
     @classmethod
     def read(cls, where: str | Path) -> SavedSelection:
-        """From a ``selection.safetensors``, the folder that holds it, or the run folder with that folder in it.
+        """From a ``selection.safetensors``, its folder, or a run folder.
 
         Raises:
             UsageError: there is none.
-            AlignzooError: it is damaged, or holds something else than sorted neuron indices.
+            AlignzooError: it is damaged, or contains anything but sorted neuron indices.
         """
         path = selection_file(where)
         if path is None:
             raise UsageError(
                 f"no saved selection in {where}",
-                hint=f"give a {FILE}, the folder that holds it, or a run folder with geometry/{FILE}",
+                hint=f"give a {FILE}, its folder, or a run folder with geometry/{FILE}",
             )
         try:
             with safe_open(path, "pt") as file:
@@ -135,15 +146,15 @@ class SavedSelection:
                 or bool((index < 0).any())
             ):
                 raise AlignzooError(
-                    f"{path}: {name} is no list of neurons",
-                    hint="a selection holds ascending int64 indices of inputs by the name of their map",
+                    f"{path}: {name} is not a list of neurons",
+                    hint="a selection contains ascending int64 input indices by map name",
                 )
         if not sum(map(len, neurons.values())):
-            raise AlignzooError(f"{path} selects no neuron", hint="save a selection with at least one")
+            raise AlignzooError(f"{path} selects no neurons", hint="save a selection with at least one")
         return cls(path, neurons, widths)
 
     def on(self, model: Any) -> tuple[list[Projection], list[torch.Tensor]]:
-        """The maps of ``model`` that the selection names, with the indices of each, in the model's order.
+        """The maps of ``model`` named by the selection, and the indices of each, in the model's order.
 
         Raises:
             UsageError: the model has no such map, or one with another number of inputs.
@@ -155,7 +166,9 @@ class SavedSelection:
                 raise UsageError(f"{self.path} selects neurons of {name}, which this model does not have", hint=hint)
             width, stated = maps[name].inner, (self.widths or {}).get(name)
             if stated is not None and stated != width:
-                raise UsageError(f"{self.path}: {name} had {stated} neurons, in this model it has {width}", hint=hint)
+                raise UsageError(
+                    f"{self.path}: {name} had {stated} neurons, but in this model it has {width}", hint=hint
+                )
             if len(index) and int(index[-1]) >= width:
                 raise UsageError(f"{self.path} selects neuron {int(index[-1])} of {name}, which has {width}", hint=hint)
         projections = [projection for name, projection in maps.items() if name in self.neurons]
@@ -163,10 +176,10 @@ class SavedSelection:
 
 
 def _widths(path: Path, neurons: dict[str, torch.Tensor], stated: dict[str, str]) -> dict[str, int]:
-    """What alignzoo says of a selection that it has saved; one from elsewhere says nothing.
+    """The widths in the header of a selection saved by alignzoo; other files have none.
 
     Raises:
-        DamagedError: it is not what was saved.
+        DamagedError: the content has changed.
     """
     try:
         widths: dict[str, int] = json.loads(stated[_WIDTHS])
@@ -183,6 +196,6 @@ def _digest(neurons: Mapping[str, torch.Tensor], widths: Mapping[str, int]) -> s
 
 
 def selection_file(where: str | Path) -> Path | None:
-    """The selection's file in what was named; None if there is none."""
+    """The selection file at or inside a path; None if there is none."""
     given = local_path(where)
     return next((path for path in (given, given / FILE, given / "geometry" / FILE) if path.is_file()), None)

@@ -1,8 +1,7 @@
-"""How much of a perturbation a forward pass sees once everything has been rounded to the dtypes that it computes in.
+"""How much of a perturbation a forward pass sees after rounding to the dtypes it computes in.
 
-*Survival* is ⟨a, ε⟩/⟨ε, ε⟩, with ε the perturbation that was asked for and a what arrives of it: weights as the forward
-uses them at θ + ε less those at θ, or, for a side branch, what it changes in its layer's output. It is 1 where nothing
-is lost.
+*Survival* is ⟨a, ε⟩/⟨ε, ε⟩, where ε is the requested perturbation and a what remains of it: the weights as the forward
+uses them at θ + ε minus those at θ or, for a side branch, the change in its layer's output. It is 1 if nothing is lost.
 """
 
 from __future__ import annotations
@@ -14,21 +13,21 @@ from alignzoo.distributed.shards import local, sums
 from alignzoo.geometry.perturb import products
 from alignzoo.lazy import torch
 
-_PIECE = 1 << 22  # elements that are cast at a time: few beside a model's
+_PIECE = 1 << 22  # elements cast at a time: few compared with a model
 
 
 class Survival:
-    """The two products, added up on the device; nothing waits for them before :meth:`share`."""
+    """The two inner products, accumulated on the device; there is no synchronisation before :meth:`share`."""
 
     def __init__(self) -> None:
         self._parts: list[torch.Tensor] = []  # (2,) each: ⟨a, ε⟩ and ⟨ε, ε⟩
 
     def add(self, arrived: torch.Tensor, asked: torch.Tensor) -> None:
-        """Count a tensor of what arrived and one of what was asked for."""
+        """Add what remains of a requested perturbation."""
         self._parts.append(products(arrived, asked)[1:])
 
     def add_move(self, before: torch.Tensor, after: torch.Tensor, delta: torch.Tensor, dtype: torch.dtype) -> None:
-        """Count this rank's part of a weight that moved by ``delta`` and that the forward uses in ``dtype``."""
+        """Add this rank's part of a weight that was perturbed by ``delta`` and that the forward uses in ``dtype``."""
         wide, found = torch.promote_types(before.dtype, torch.float32), []
         tensors = (local(tensor).flatten().split(_PIECE) for tensor in (before, after, delta))
         for old, new, asked in zip(*tensors, strict=True):
@@ -36,10 +35,10 @@ class Survival:
         self._parts.append(torch.stack(found).sum(0))
 
     def share(self, of: Sequence[torch.Tensor] | None = None) -> float:
-        """The survival; 1 where there is no perturbation.
+        """The survival; 1 if there is no perturbation.
 
         Args:
-            of: the weights that were counted, in their order, of which each rank may have had a part.
+            of: the weights that were added, in order, if they may be sharded over ranks.
         """
         if not self._parts:
             return 1.0
@@ -51,9 +50,9 @@ class Survival:
 def dtypes_in_forward(
     model: torch.nn.Module, weights: Sequence[torch.Tensor], autocast: torch.dtype | None
 ) -> list[torch.dtype]:
-    """The dtypes in which a forward of the model uses its weights, under autocast to this dtype.
+    """The dtypes in which a forward pass of the model uses its weights, under autocast to this dtype.
 
-    Autocast casts what enters products, the parameters of maps; embeddings that are looked up and gains of norms stay.
+    Autocast casts the inputs of matrix products, such as the parameters of linear maps; embeddings and norm gains stay.
     """
     cast: set[int] = set()
     for module in model.modules():
@@ -67,6 +66,6 @@ def dtypes_in_forward(
 
 
 def _left_by_autocast(module: Any) -> bool:
-    """Whether a module with matrices computes with them as they are: look-ups, and products of grouped experts."""
+    """Whether autocast leaves a module's matrices as they are: embeddings, and grouped products of experts."""
     experts = getattr(getattr(module, "config", None), "_experts_implementation", None)
     return isinstance(module, torch.nn.Embedding) or (hasattr(module, "is_transposed") and experts == "grouped_mm")

@@ -1,9 +1,10 @@
-"""Attention over packed pairs, as transformers' models call it.
+"""Attention over packed rows, as transformers' models call it.
 
-Registered with transformers under :data:`NAME`. Called without a pack it is ``sdpa``. With one, each pair is computed
-on its own: prompt and chosen as one causal sequence (no mask; the kernel skips what lies ahead), then the rejected
-response against the prompt and itself. So the work and the memory are those of the pairs, not of the square of a whole
-row, and a pair's numbers do not depend on what else is in the row. On a GPU, FlexAttention does the same in one call.
+Registered with transformers under :data:`NAME`. Without a pack it is ``sdpa``. With one, each segment is computed
+separately: the prompt and its first response as one causal sequence (no mask; the kernel skips future positions), then
+each further response against the prompt and itself. So work and memory grow with the segments, not with the square of
+the whole row, and a segment's numbers do not depend on the rest of the row. On a GPU, FlexAttention does the same in
+one call.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ _UNSUPPORTED = ("softcap", "s_aux", "position_bias", "cache")
 
 
 class CannotPack(Exception):
-    """The model's attention asks for something that packed attention does not do."""
+    """The model's attention needs something that packed attention does not support."""
 
 
 def register() -> None:
-    """Make :data:`NAME` known to transformers; once is enough, twice does no harm."""
+    """Register :data:`NAME` with transformers; idempotent."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
@@ -49,7 +50,7 @@ def packed_attention(
     fewer.
 
     Raises:
-        CannotPack: the layer caps its scores, has sinks or position biases.
+        CannotPack: the layer caps its scores, or has sinks or position biases.
     """
     if pack is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -59,7 +60,7 @@ def packed_attention(
         )
     for name in _UNSUPPORTED:
         if options.get(name) is not None:
-            raise CannotPack(f"its attention has {name}, which packed attention does not know")
+            raise CannotPack(f"its attention has {name}, which packed attention does not support")
     window = options.get("sliding_window") or getattr(module, "sliding_window", None)
     if flex and not dropout:
         return _flex(query, key, value, pack, window, scaling), None
@@ -79,22 +80,21 @@ def _by_segments(
     settings: dict[str, Any] = {"scale": scaling, "dropout_p": dropout, "enable_gqa": grouped}
     found = []
     for i, segment in enumerate(pack.segments):
-        prompt, first, second = segment.places()
-        mask = pack.first_mask(i, window)
-        found.append(
-            F.scaled_dot_product_attention(
-                query[:, :, first],
-                key[:, :, first],
-                value[:, :, first],
-                attn_mask=mask,
-                is_causal=mask is None,
-                **settings,
+        prompt = segment.prompt_place()
+        for j, response in enumerate(segment.places()):
+            if j == 0:
+                whole = slice(prompt.start, response.stop)
+                queries, keys, values = (part[:, :, whole] for part in (query, key, value))
+                mask = pack.first_mask(i, window)
+            else:
+                queries = query[:, :, response]
+                keys, values = (torch.cat([part[:, :, prompt], part[:, :, response]], 2) for part in (key, value))
+                mask = pack.further_mask(i, j, window)
+            found.append(
+                F.scaled_dot_product_attention(
+                    queries, keys, values, attn_mask=mask, is_causal=mask is None, **settings
+                )
             )
-        )
-        keys = torch.cat([key[:, :, prompt], key[:, :, second]], 2)
-        values = torch.cat([value[:, :, prompt], value[:, :, second]], 2)
-        mask = pack.second_mask(i, window)
-        found.append(F.scaled_dot_product_attention(query[:, :, second], keys, values, attn_mask=mask, **settings))
     return torch.cat([part.transpose(1, 2) for part in found], 1)
 
 
@@ -106,11 +106,11 @@ def _flex(
     window: int | None,
     scaling: float | None,
 ) -> torch.Tensor:
-    """The whole row in one call of FlexAttention, whose block mask leaves out what no pair needs."""
+    """The whole row in one FlexAttention call, whose block mask skips blocks that no segment needs."""
     attend = _compiled() if query.is_cuda else _plain()
     kind = query.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
-    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)  # rotations leave them of several
+    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)  # rotary embeddings can leave mixed dtypes
     grouped = key.shape[1] != query.shape[1]
     mask = pack.block_mask(window)
     found = attend(query, key, value, block_mask=mask, scale=scaling, enable_gqa=grouped)

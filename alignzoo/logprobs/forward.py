@@ -1,7 +1,7 @@
-"""Which way a run computes its log-probs: packed where that gives the padded numbers, padded elsewhere.
+"""Chooses how a run computes log-probs: packed if that reproduces the padded numbers, else padded.
 
-A model is packed if nothing but attention mixes its positions and they come from ``position_ids``. That is not believed
-but tried, once per run, before the first step: the log-probs of every token of a few pairs, packed against padded.
+Packing requires that only attention mixes positions and that these come from ``position_ids``. This is verified, not
+assumed: once per run, before the first step, every token's log-prob in a few rows is compared, packed against padded.
 """
 
 from __future__ import annotations
@@ -16,57 +16,70 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch, batches_of
 from alignzoo.data.lengths import Lengths, lengths_of
 from alignzoo.distributed.ranks import on_all_ranks
 from alignzoo.errors import ModelError
 from alignzoo.logprobs import attention
 from alignzoo.logprobs.attention import CannotPack
-from alignzoo.logprobs.logps import PairForward, forward_parameters, innermost, packed_pair_logps, padded_pair_logps
-from alignzoo.pairs import PairBatch
+from alignzoo.logprobs.logps import Forward, forward_parameters, innermost, packed_logps, padded_logps
 from alignzoo.plan.plan import Plan
 
 if TYPE_CHECKING:
+    import numpy as np
     from accelerate import Accelerator
     from datasets import Dataset
+
+    from alignzoo.data.shapes import Shape
 
 TOLERANCE = 1e-4
 """Largest difference of a token's log-prob, in nats per nat (or per nat of 1), that counts as rounding in fp32."""
 TOLERANCE_NARROW = 0.05
-"""The same where some layers compute in 16 bits."""
+"""The same if some layers compute in 16 bits."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A way to the log-probs, and in a line of text why it was taken."""
+    """A forward function, with a one-line reason for choosing it."""
 
-    forward: PairForward
+    forward: Forward
     packed: bool
     why: str
-    way: str = "padded"  # or how it is packed: pairs, flex, masks
+    way: str = "padded"  # or how it is packed: segments, flex, masks
 
     @property
-    def by_pair(self) -> bool:
-        """Whether it is packed attention, which the model now has."""
-        return self.way in ("pairs", "flex")
+    def by_segment(self) -> bool:
+        """Whether the model now uses packed attention."""
+        return self.way in ("segments", "flex")
 
     def adopt(self, model: Any) -> None:
-        """Make another model with the same architecture ready for :attr:`forward`."""
-        if self.by_pair:
+        """Prepare another model with the same architecture for :attr:`forward`."""
+        if self.by_segment:
             use_packing(model)
 
 
 def forward_of(
-    plan: Plan, policy: Any, pairs: Dataset, first: Sequence[int], pad_id: int, accelerator: Accelerator
+    plan: Plan,
+    policy: Any,
+    dataset: Dataset,
+    first: Sequence[int],
+    pad_id: int,
+    accelerator: Accelerator,
+    *,
+    shape: Shape,
+    partners: np.ndarray | None = None,
 ) -> Choice:
-    """The way that a run takes, the same on all ranks.
+    """The forward of a run, the same on all ranks.
 
     Args:
         policy: see :func:`choose_forward`.
-        first: rows of ``pairs`` that the run begins with.
+        first: rows of the first step.
+        shape, partners: of ``dataset``, see :func:`alignzoo.data.collate.batches_of`.
     """
-    rows = worth_trying(policy, lengths_of(pairs), first)
-    sample = next(batches_of(pairs, rows, len(rows), pad_id)).to(accelerator.device)
+    rows = worth_trying(policy, lengths_of(dataset, partners), first)
+    batches = batches_of(dataset, rows, len(rows), pad_id, shape=shape, partners=partners)
+    sample = next(batches).to(accelerator.device)
     settings, tokens = plan.settings, "token-logps" in plan.needs
     autocast = torch.bfloat16 if settings.precision == "bf16" else None
     choice = choose_forward(policy, sample, packing=settings.packing, tokens=tokens, autocast=autocast)
@@ -74,92 +87,106 @@ def forward_of(
     if len({way for _, way, _ in ranks}) == 1:
         return choice
     leave_packing(policy)
-    reasons = [why for packed, _, why in ranks if not packed] or ["packing is off: the ranks disagree on how to pack"]
-    return Choice(partial(padded_pair_logps, tokens=tokens), False, reasons[0])
+    reasons = [why for packed, _, why in ranks if not packed] or [
+        "packing is off: the ranks chose different ways to pack"
+    ]
+    return Choice(partial(padded_logps, tokens=tokens), False, reasons[0])
 
 
 def choose_forward(
     policy: Any, sample: TokenBatch, *, packing: bool = True, tokens: bool = False, autocast: torch.dtype | None = None
 ) -> Choice:
-    """The quickest way that gives the padded path's log-probs.
+    """The fastest forward that reproduces the padded path's log-probs.
 
     Args:
-        policy: unwrapped, whole, on its device. Its attention becomes the packed one where that is chosen; without a
-            pack to work on it is what it was before.
-        sample: pairs to try it on, see :func:`worth_trying`.
-        packing: whether packing is wanted at all.
-        tokens: whether the per-token fields are.
-        autocast: the dtype that the run computes in, where it is not the weights'.
+        policy: unwrapped, unsharded, on its device. Gets packed attention if that is chosen; without a pack, this
+            behaves as before.
+        sample: rows to compare on, see :func:`worth_trying`.
+        packing: whether packing is allowed.
+        tokens: whether per-token fields are needed.
+        autocast: the run's compute dtype, if it is not the weights'.
     """
-    padded = partial(padded_pair_logps, tokens=tokens)
-    _tried(policy, sample.pair(0, most=8), padded_pair_logps)  # here, and not in a step, the head is tried
+    padded = partial(padded_logps, tokens=tokens)
+    _tried(policy, sample.row(0, most=8), padded_logps)  # checks the head here and not during a step
     if not packing:
-        return Choice(padded, False, "every response with its own prompt, padded (--no-packing)")
+        return Choice(padded, False, "packing is off (--no-packing): padded batches, each response with its own prompt")
     reason = why_not_packed(innermost(policy))
     if reason is not None:
         return Choice(padded, False, f"packing is off: {reason}")
-    expected = torch.cat([_tried(policy, sample.pair(i), padded_pair_logps) for i in range(sample.pairs)])
+    expected = torch.cat([_tried(policy, sample.row(i), padded_logps) for i in range(sample.rows)])
     failures = []
     on_a_gpu = sample.input_ids.is_cuda
     narrow = any(weight.element_size() < 4 for weight in policy.parameters())  # layers in 4 bits compute in bf16
     tolerance = TOLERANCE_NARROW if narrow else TOLERANCE
-    for way in ("flex", "pairs", "masks"):
+    for way in ("flex", "segments", "masks"):
         with _attention(innermost(policy), way) as attempt:
             if not attempt.possible or (way == "flex" and not on_a_gpu):
                 continue
-            forward = partial(packed_pair_logps, way=way)
+            forward = partial(packed_logps, way=way)
             try:
                 gap = _gap(_tried(policy, sample, forward), expected)
                 if on_a_gpu:
                     _try_backward(policy, forward, sample, autocast)
             except torch.OutOfMemoryError as error:
                 raise ModelError(
-                    f"there is no memory for the few pairs that packing is tried on, {sample.tokens} tokens",
-                    hint="give a lower --max-length, or see what `alignzoo plan` advises",
+                    f"out of memory on the few rows used to test packing ({sample.tokens} tokens)",
+                    hint="lower --max-length, or see the suggestions of `alignzoo plan`",
                 ) from error
             except (CannotPack, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
                 failures.append(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
                 continue
             if gap > tolerance:
-                failures.append(f"its log-probs come out differently, by up to {gap:.1e}")
+                failures.append(f"packed log-probs differ by up to {gap:.1e}")
                 continue
             attempt.keep = True
-            how = {"flex": ", by FlexAttention", "pairs": "", "masks": ", by one mask over all pairs"}[way]
-            why = f"packing: each prompt once, no padding{how} (largest difference from the padded path {gap:.0e})"
+            how = {"flex": ", with FlexAttention", "segments": "", "masks": ", with one mask over all rows"}[way]
+            why = f"packing: each prompt once, no padding{how} (max difference from padded log-probs: {gap:.0e})"
             return Choice(partial(forward, tokens=tokens), True, why, way)
-    return Choice(padded, False, f"packing is off: {failures[-1] if failures else 'its attention takes no masks'}")
+    return Choice(
+        padded, False, f"packing is off: {failures[-1] if failures else 'its attention does not accept masks'}"
+    )
 
 
 _BY_ROW = ("attn_temperature_tuning", "index_topk")
 _REACHES = re.compile("window|chunk|block|local|stride|sparse|topk")
-"""Words in the names of settings that make a layer treat what is far apart in another way."""
+"""Words in config names that indicate layers with distance-dependent behaviour."""
 
 
 def why_not_packed(model: Any) -> str | None:
-    """Why a model need not be tried."""
-    config = model.config.get_text_config()
+    """Why a model cannot be packed, or None."""
     if getattr(model, "_is_stateful", False):
         return "the model is recurrent: its layers mix positions in the order of the row"
-    if getattr(config, "alibi", False) or config.model_type in ("bloom", "mpt"):
+    if _has_alibi(model):
         return "the model measures positions within the row (ALiBi)"
     if hasattr(model.config, "vision_config"):
-        return "the model takes images"
+        return "the model accepts images"
     for name in _BY_ROW:
-        if getattr(config, name, None):
-            return f"the model's {name} goes by a token's place in the row"
+        if getattr(model.config.get_text_config(), name, None):
+            return f"the model's {name} depends on a token's position in the row"
     if "position_ids" not in forward_parameters(model.__class__):
-        return "the model takes no position_ids"
+        return "the model does not accept position_ids"
     return None
 
 
+def _has_alibi(model: Any) -> bool:
+    """Whether a model biases attention by the distance within the row: a setting says so, be it one of a group of
+    settings, or where none does, its trunk builds such biases."""
+    config = model.config.get_text_config()
+    groups = [config, *(value for value in vars(config).values() if hasattr(value, "to_dict"))]
+    said = [group.alibi for group in groups if hasattr(group, "alibi")]
+    if said:
+        return any(said)
+    return any("alibi" in name for name in dir(type(getattr(model, model.base_model_prefix, model))))
+
+
 def use_packing(model: Any) -> None:
-    """Give a model packed attention; without a pack it is ``sdpa``. For models like one that was tried."""
+    """Give a model packed attention (``sdpa`` without a pack). For models like one that was tested."""
     attention.register()
     innermost(model).set_attn_implementation(attention.NAME)
 
 
 def leave_packing(model: Any) -> None:
-    """The opposite of :func:`use_packing`."""
+    """Undo :func:`use_packing`."""
     if innermost(model).config._attn_implementation == attention.NAME:
         innermost(model).set_attn_implementation("sdpa")
 
@@ -188,46 +215,48 @@ def _attention(model: Any, way: str) -> Iterator[_Attempt]:
 
 
 @torch.no_grad()
-def _tried(policy: torch.nn.Module, sample: TokenBatch, forward: Callable[..., PairBatch]) -> torch.Tensor:
-    """``(K,)`` log-probs of every response token, pair after pair, the chosen response first; without dropout."""
+def _tried(policy: torch.nn.Module, sample: TokenBatch, forward: Callable[..., ResponseBatch]) -> torch.Tensor:
+    """``(K,)`` log-probs of every response token, response after response; without dropout."""
     training = policy.training
     policy.eval()
     try:
-        pairs = forward(policy, sample, tokens=True)
+        responses = forward(policy, sample, tokens=True)
     finally:
         policy.train(training)
-    sides: Any = ("chosen", "rejected")
-    rows = [(getattr(pairs, f"{side}_token_logps"), getattr(pairs, f"{side}_token_mask").bool()) for side in sides]
-    return torch.cat([values[i][mask[i]] for i in range(len(pairs)) for values, mask in rows])
+    assert responses.token_logps is not None
+    assert responses.token_mask is not None
+    return responses.token_logps[responses.token_mask.bool()]
 
 
-def _try_backward(
-    policy: torch.nn.Module, forward: PairForward, sample: TokenBatch, autocast: torch.dtype | None
-) -> None:
+def _try_backward(policy: torch.nn.Module, forward: Forward, sample: TokenBatch, autocast: torch.dtype | None) -> None:
     """A backward pass in the run's dtype: kernels that a GPU compiles can lack one. No gradient is left."""
     with torch.enable_grad(), torch.autocast("cuda", autocast, enabled=autocast is not None):
-        pairs = forward(policy, sample)
+        logps = forward(policy, sample).logps
     asking = [weight for weight in policy.parameters() if weight.requires_grad]
     least = min(asking[:20], key=lambda weight: weight.numel())  # a small one of the first layer: all layers above it
-    torch.autograd.grad((pairs.chosen_logps - pairs.rejected_logps).sum(), least, allow_unused=True)
+    torch.autograd.grad(logps.sum(), least, allow_unused=True)
 
 
 def _gap(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest difference, relative for log-probs beyond 1 nat; infinite where one side alone is not finite."""
+    """The largest difference, relative for log-probs beyond 1 nat; infinite if only one side is finite."""
     gap = (found - expected).abs() / expected.abs().clamp(min=1.0)
     return float(torch.nan_to_num(gap, nan=torch.inf).max()) if not torch.equal(found, expected) else 0.0
 
 
 def worth_trying(policy: Any, lengths: Lengths, first: Sequence[int]) -> list[int]:
-    """Rows to try packing on: the shortest and the longest of the first step's pairs; and those that are longest of all
-    where the model has layers that may treat what is far apart in another way.
+    """Rows to try packing on: the shortest and the longest of the first step, and the one with the most responses where
+    both have fewer; and those that are longest of all where the model has layers that may treat what is far apart in
+    another way.
 
     Args:
-        lengths: of the pairs.
+        lengths: of all rows.
         first: rows of the first step.
     """
     by_length = sorted(first, key=lambda row: int(lengths.longest[row]))
     rows = [by_length[0], by_length[-1]]
+    most = max(by_length, key=lambda row: int(lengths.responses[row]))
+    if lengths.responses[most] > lengths.responses[rows].max():
+        rows.append(most)
     if _reaches(policy) < int(lengths.packed.max()):
         rows += [int(lengths.longest.argmax()), int(lengths.packed.argmax())]
     return list(dict.fromkeys(rows))

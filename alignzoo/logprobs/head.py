@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 CHUNK = 1 << 24
-"""Logits that exist at a time, 64 MiB in fp32, and as many log-probs beside them."""
+"""Logits in memory at a time, 64 MiB in fp32, plus as many log-probs."""
 KEPT = 1 << 25
-"""Logits up to which their gradient is kept for the backward pass (128 MiB); above, it is computed again."""
+"""Up to this many logits, their gradient is kept for the backward pass (128 MiB); above, it is recomputed."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a model does to its logits after the head: ``softcap · tanh(scale · x / softcap)``."""
+    """A model's transformation of its logits: ``softcap · tanh(scale · x / softcap)``."""
 
     scale: float = 1.0
     softcap: float | None = None

@@ -1,9 +1,9 @@
-"""From a tokenised batch to the log-probs of its pairs: the one place where the model enters the objective.
+"""From a tokenised batch to the log-probs of its responses: the only place where the model enters the objective.
 
-Two ways to the same numbers: packed (each prompt once, no padding) and padded (every sequence a row of its own, chosen
-and rejected in one forward). In both, the head runs on the positions that predict a response token and nowhere else,
-and everything after it is fp32 whatever the compute dtype (a bf16 sum near 300 has spacing 2). The loop knows only
-:data:`PairForward`; :mod:`alignzoo.logprobs.forward` chooses one for a run.
+Two paths give the same numbers: packed (each prompt once, no padding) and padded (every response in its own row after
+its prompt). In both, the head runs only on positions that predict a response token, and everything after it is fp32
+whatever the compute dtype (a bf16 sum near 300 has spacing 2). The loop only knows :data:`Forward`;
+:mod:`alignzoo.logprobs.forward` chooses one for a run.
 """
 
 from __future__ import annotations
@@ -17,37 +17,36 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.data.pack import Pack, pack_of
 from alignzoo.logprobs.attention import NAME
 from alignzoo.logprobs.head import Shape, token_logps
 from alignzoo.model.base import without_adapter
-from alignzoo.pairs import PairBatch
 
-PairForward = Callable[[torch.nn.Module, TokenBatch], PairBatch]
-"""Policy fields of a batch's pairs under a model; reference fields stay None."""
+Forward = Callable[[torch.nn.Module, TokenBatch], ResponseBatch]
+"""What the batch says of its responses, and their log-probs under a model; reference fields stay None."""
 
 
-def packed_pair_logps(
-    model: torch.nn.Module, batch: TokenBatch, *, tokens: bool = False, way: str = "pairs"
-) -> PairBatch:
-    """Summed log-probs (nats) and lengths of B pairs from one forward over one row that holds them all.
+def packed_logps(
+    model: torch.nn.Module, batch: TokenBatch, *, tokens: bool = False, way: str = "segments"
+) -> ResponseBatch:
+    """Summed log-probs (nats) and lengths of R responses from one forward over one row that holds them all.
 
     Args:
         model: a causal LM that takes ``position_ids``, possibly wrapped (DDP, FSDP, PEFT). Attention is all that mixes
             its positions, and it is :func:`alignzoo.logprobs.attention.packed_attention`.
-        tokens: also fill the ``(B, T)`` per-token fields.
-        way: ``pairs`` for that attention pair by pair, ``flex`` for FlexAttention (both are it); ``masks`` where the
-            model has another attention, which takes a mask of the whole row.
+        tokens: also fill the ``(R, T)`` per-token fields.
+        way: ``segments`` for that attention one segment after another, ``flex`` for FlexAttention (both are it);
+            ``masks`` where the model has another attention, which takes a mask of the whole row.
 
     Raises:
-        ValueError: a row has no response token (it would train on 0/0).
+        ValueError: a response has no token (it would train on 0/0).
     """
     pack = pack_of(batch)
     for i, segment in enumerate(pack.segments):
-        for side, length in (("chosen", segment.chosen), ("rejected", segment.rejected)):
-            if length == 0:
-                raise _no_response(batch, i, side)
+        if 0 in segment.responses:
+            raise _no_response(batch, i, segment.responses.index(0))
     inputs: dict[str, Any] = {"input_ids": pack.input_ids, "position_ids": pack.position_ids}
     if way == "masks":
         inputs["attention_mask"] = _row_masks(innermost(model), pack)
@@ -59,25 +58,26 @@ def packed_pair_logps(
         inputs |= {"pack": pack, "flex": way == "flex"}
     values = _token_logps(model, inputs, pack.predicting, pack.targets)
     pack.forget_masks()
-    return _as_pairs(values, pack.rows, pack.columns, batch.pairs, pack.longest_response, tokens)
+    return _responses(batch, values, pack.rows, pack.columns, pack.longest_response, tokens)
 
 
-def padded_pair_logps(model: torch.nn.Module, batch: TokenBatch, *, tokens: bool = False) -> PairBatch:
-    """Summed log-probs (nats) and lengths of B pairs from one forward over 2B padded rows.
+def padded_logps(model: torch.nn.Module, batch: TokenBatch, *, tokens: bool = False) -> ResponseBatch:
+    """Summed log-probs (nats) and lengths of R responses from one forward over R padded rows.
 
     Args:
         model: a causal LM called with ``input_ids`` and ``attention_mask``, possibly wrapped (DDP, FSDP, PEFT).
-        batch: ``(2B, L)`` tokens, chosen rows first; padding on either side.
-        tokens: also fill the ``(B, T)`` per-token fields.
+        batch: ``(R, L)`` tokens; padding on either side.
+        tokens: also fill the ``(R, T)`` per-token fields.
 
     Raises:
-        ValueError: a row has no response token (it would train on 0/0).
+        ValueError: a response has no token (it would train on 0/0).
     """
     kept = batch.response_mask[:, 1:]
     lengths = kept.sum(-1)
     if not bool((lengths > 0).all()):
-        row = int((lengths == 0).nonzero()[0, 0])
-        raise _no_response(batch, row % batch.pairs, "chosen" if row < batch.pairs else "rejected")
+        empty = int((lengths == 0).nonzero()[0, 0])
+        row = int(batch.prompt[empty])
+        raise _no_response(batch, row, empty - sum(batch.sizes[:row]))
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     if "position_ids" in forward_parameters(innermost(model).__class__):
         inputs["position_ids"] = (batch.attention_mask.cumsum(-1) - 1).clamp(min=0)
@@ -85,34 +85,30 @@ def padded_pair_logps(model: torch.nn.Module, batch: TokenBatch, *, tokens: bool
     columns = (kept.cumsum(-1) - 1)[rows, places]
     targets = batch.input_ids[:, 1:][rows, places]
     values = _token_logps(model, inputs, rows * batch.input_ids.shape[1] + places, targets)
-    return _as_pairs(values, rows, columns, batch.pairs, int(lengths.max()), tokens)
+    return _responses(batch, values, rows, columns, int(lengths.max()), tokens)
 
 
-def _no_response(batch: TokenBatch, i: int, side: str) -> ValueError:
-    return ValueError(f"pair {int(batch.pair_ids[i])}: the {side} response has no token")
+def _no_response(batch: TokenBatch, i: int, j: int) -> ValueError:
+    return ValueError(f"row {int(batch.row_ids[i])}: response {j + 1} of {batch.sizes[i]} has no token")
 
 
-def _as_pairs(
-    values: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, pairs: int, longest: int, tokens: bool
-) -> PairBatch:
-    """The fields of ``pairs`` pairs from ``(K,)`` values: of which response (chosen ones first), and where in it."""
-    grid = values.new_zeros(2 * pairs, longest).index_put((rows, columns), values)
+def _responses(
+    batch: TokenBatch, values: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, longest: int, tokens: bool
+) -> ResponseBatch:
+    """The batch's responses from ``(K,)`` log-probs: of which response each is, and where in it."""
+    grid = values.new_zeros(batch.responses, longest).index_put((rows, columns), values)
     mask = torch.zeros_like(grid).index_put((rows, columns), torch.ones_like(values))
-    summed, lengths = grid.sum(-1), mask.sum(-1)
-    fields = {
-        "chosen_logps": summed[:pairs],
-        "rejected_logps": summed[pairs:],
-        "chosen_lengths": lengths[:pairs],
-        "rejected_lengths": lengths[pairs:],
-    }
-    if tokens:
-        fields |= {
-            "chosen_token_logps": grid[:pairs],
-            "rejected_token_logps": grid[pairs:],
-            "chosen_token_mask": mask[:pairs],
-            "rejected_token_mask": mask[pairs:],
-        }
-    return PairBatch(**fields)
+    return ResponseBatch(
+        logps=grid.sum(-1),
+        lengths=mask.sum(-1),
+        prompt=batch.prompt,
+        labels=batch.labels,
+        ranks=batch.ranks,
+        roles=batch.roles,
+        token_logps=grid if tokens else None,
+        token_mask=mask if tokens else None,
+        paired=batch.paired,
+    )
 
 
 def _token_logps(
@@ -159,7 +155,7 @@ _TRIED: dict[object, bool] = {}
 
 def _fuses(model: torch.nn.Module, inputs: dict[str, Any], positions: torch.Tensor, targets: torch.Tensor) -> bool:
     """Whether a model of this kind means by its attributes what :data:`_AFTERWARDS` takes them for: tried once, by the
-    first batch (of a run: by the few pairs that packing is tried on), so that ranks do the same after."""
+    first batch (of a run: by the few rows that packing is tried on), so that ranks do the same after."""
     kind = _kind(innermost(model))
     if kind not in _TRIED:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):

@@ -1,13 +1,13 @@
-"""What lies under adapters."""
+"""The model underneath adapters."""
 
 from __future__ import annotations
 
 from typing import Any
 
 REFERENCE_ADAPTER = "reference"
-"""What the frozen copy of an already trained adapter is called."""
+"""Name of the frozen copy of an already trained adapter."""
 
 
 def without_adapter(model: Any) -> Any:
-    """The model that adapters wrap, their layers left in place; a model without adapters as it is."""
+    """The model that adapters wrap, with their layers left in place; a model without adapters is returned as it is."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,4 +1,4 @@
-"""What loading says: errors of transformers and peft in the user's terms, and nothing else."""
+"""Loading models: errors of transformers and peft in the user's terms, and no other output."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def explained(
     """Loading errors of transformers and peft in the user's terms.
 
     Args:
-        what: what is loaded.
-        expected, hint: the kind of model that it should be, and what to say where it is none.
+        what: what is being loaded.
+        expected, hint: the expected kind of model, and the hint if it is another kind.
     """
     try:
         yield
@@ -38,7 +38,7 @@ def explained(
             raise ModelError(f"{path} is not {expected}", hint=hint) from error
         if "no file named model.safetensors" in first or "cannot be loaded with `safetensors`" in first:
             raise ModelError(
-                f"cannot load the {what} of {path}: it holds no model.safetensors",
+                f"cannot load the {what} of {path}: it has no model.safetensors",
                 hint=SAFETENSORS_ONLY.format("transformers"),
             ) from error
         raise ModelError(
@@ -48,20 +48,20 @@ def explained(
 
 
 def _first_sentence(error: Exception) -> str:
-    """The first line of an error's text; all of them where it only announces a list."""
+    """The first line of an error's text; all lines if the first only introduces a list."""
     lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
     return " ".join(lines) if lines[0].endswith(":") else lines[0]
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """transformers' loading report and bars go to stderr in a format of their own; ours says what matters."""
+    """Silence the loading report and progress bars of transformers; ours says what matters."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # libraries telling each other about renamed arguments
+            warnings.simplefilter("ignore", FutureWarning)  # libraries warning each other about renamed arguments
             yield
     finally:
         transformers_logging.set_verbosity(verbosity)

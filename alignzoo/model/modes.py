@@ -1,8 +1,8 @@
-"""Deterministic training: models that compute in training mode what they compute in eval mode.
+"""Deterministic training: models that compute the same in training mode as in eval mode.
 
-Dropout is only one of the things that models draw: layers are skipped, routers jittered, experts sampled. All of it
-asks for training mode, so the modules inside a model stay in eval mode, whichever mode the model is put in. So do the
-few branches of training mode that draw nothing (Gemma3n clips coefficients there).
+Dropout is not the only randomness in models: layers are skipped, routers jittered, experts sampled. All of it checks
+for training mode, so the modules inside a model stay in eval mode, whichever mode the model is put in. This also covers
+the few deterministic branches of training mode (Gemma3n clips coefficients there).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from alignzoo.model.base import without_adapter
 def disable_dropout(model: torch.nn.Module) -> None:
     """Disable all randomness of training mode.
 
-    What is inside the model stays in eval mode. The model itself follows :meth:`~torch.nn.Module.train` (some of them
-    rescale their weights in eval mode), with its own probabilities of dropping something set to 0. Of a model whose
-    code is not transformers' the probabilities alone are set: its eval mode may compute without gradients.
+    The modules inside the model stay in eval mode. The model itself follows :meth:`~torch.nn.Module.train` (some models
+    rescale their weights in eval mode), with its own drop probabilities set to 0. For models with code outside of
+    transformers, only the probabilities are set: their eval mode may compute without gradients.
     """
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -40,19 +40,19 @@ def disable_dropout(model: torch.nn.Module) -> None:
 
 
 def checkpoint_in_eval_mode(model: torch.nn.Module) -> None:
-    """Let layers that checkpoint their activations, which they do in training mode only, compute in eval mode."""
+    """Make layers compute in eval mode although they checkpoint their activations, which requires training mode."""
     for layer in _checkpointing(model):
         given: Any = layer
         given._gradient_checkpointing_func = partial(_in_eval_mode, layer, given._gradient_checkpointing_func)
 
 
 def _models(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    """The model and those that it is made of."""
+    """The model and the models inside it."""
     return (module for module in model.modules() if isinstance(module, PreTrainedModel) or module is model)
 
 
 def _inside(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    """The outermost modules in a model that are no models of transformers themselves."""
+    """The outermost modules in a model that are not themselves models of transformers."""
     for child in model.children():
         if isinstance(child, PreTrainedModel):
             yield from _inside(child)
@@ -61,7 +61,7 @@ def _inside(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
 
 
 def _stay_in_eval_mode(self: torch.nn.Module, mode: bool = True) -> torch.nn.Module:
-    """In place of ``train``: only layers that checkpoint their activations follow."""
+    """Replaces ``train``: only layers that checkpoint their activations change mode."""
     for module in self.modules():
         module.training = False
     for layer in _checkpointing(self):
@@ -76,7 +76,7 @@ def _checkpointing(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
 def _in_eval_mode(
     layer: torch.nn.Module, checkpoint: Callable[..., Any], function: Callable[..., Any], *inputs: Any
 ) -> Any:
-    """``checkpoint(function, *inputs)``, in which the layer computes in eval mode, also when it computes again."""
+    """``checkpoint(function, *inputs)`` with the layer in eval mode, including during recomputation."""
 
     def computed(*inputs: Any) -> Any:
         mode, layer.training = layer.training, False

@@ -1,4 +1,4 @@
-"""How long a text a model can read, and the lengths of a run within that."""
+"""The longest text a model can read, and the lengths of a run within that."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from alignzoo.plan.settings import Settings
 from alignzoo.report import Reporter
 
 _SPARE = 2
-"""Rows that a table of positions may have beside those of the positions (OPT, BART)."""
+"""Extra rows that a position table may have (OPT, BART)."""
 
 
 def stated_positions(config: Any) -> int | None:
-    """The positions that a model was made for, by its config; None where that names none."""
+    """The number of positions a model is designed for, from its config; None if it has none."""
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     return positions if isinstance(positions, int) and positions > 0 else None
 
 
 def has_position_table(config: Any, *, trust_remote_code: bool = False) -> bool:
-    """Whether a model looks positions up in a table, as GPT-2 and OPT do, so that it has none beyond it.
+    """Whether a model looks positions up in a table, as GPT-2 and OPT do, and so has none beyond it.
 
-    Positions that are computed (RoPE, ALiBi) have no end. The model is built without weights, and its tables other than
-    that of the words are compared with the number of positions.
+    Computed positions (RoPE, ALiBi) are unlimited. The model is built without weights, and its tables other than the
+    word embeddings are compared with the number of positions.
     """
     positions = stated_positions(config)
     if positions is None:
         return False
-    with contextlib.suppress(Exception), quiet(), torch.device("meta"):  # its load says better what is wrong with it
+    with contextlib.suppress(Exception), quiet(), torch.device("meta"):  # loading gives a better error
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
         words = model.get_input_embeddings()
         learned = [m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding) and m is not words]
@@ -45,10 +45,10 @@ def has_position_table(config: Any, *, trust_remote_code: bool = False) -> bool:
 
 
 def within_positions(settings: Settings, config: Any, report: Reporter) -> Settings:
-    """The settings with a ``--max-length`` that the model has positions for: a default one is lowered.
+    """The settings with a ``--max-length`` within the model's positions: the default is lowered.
 
     Raises:
-        UsageError: one of the two lengths was given, and the model has too few positions for it.
+        UsageError: one of the two lengths was set explicitly and exceeds the model's positions.
     """
     positions = stated_positions(config)
     if positions is None or settings.max_length <= positions:
@@ -64,12 +64,12 @@ def within_positions(settings: Settings, config: Any, report: Reporter) -> Setti
                 f"--{flag} {value}: {settings.model} has {positions} positions, so longer texts do not fit",
                 hint=f"give --{flag} {least} or less",
             )
-    report.note(f"--max-length is {positions}: {settings.model} has no more positions")
+    report.note(f"--max-length is lowered to {positions}: {settings.model} has no more positions")
     return Settings.model_validate({**settings.model_dump(exclude_unset=True), "max_length": positions})
 
 
 def fitted(plan: Plan, config: Any, report: Reporter) -> Plan:
-    """The plan with its settings :func:`within_positions`."""
+    """The plan, with its settings :func:`within_positions`."""
     settings = within_positions(plan.settings, config, report)
     if settings is plan.settings:
         return plan
@@ -77,10 +77,10 @@ def fitted(plan: Plan, config: Any, report: Reporter) -> Plan:
 
 
 def warn_beyond_positions(config: Any, longest: int, report: Reporter) -> None:
-    """Say when pairs are longer than the positions that a model was made for.
+    """Warn if rows are longer than the positions a model is designed for.
 
     Args:
-        longest: tokens of the longest pair, prompt and response.
+        longest: tokens of the longest prompt and response.
     """
     positions, rope = stated_positions(config), getattr(config.get_text_config(), "rope_parameters", None)
     if positions is None or longest <= positions or not isinstance(rope, dict):
@@ -88,6 +88,6 @@ def warn_beyond_positions(config: Any, longest: int, report: Reporter) -> None:
     kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]
     if {kind["rope_type"] for kind in kinds if "rope_type" in kind} <= {"default"}:
         report.warn(
-            f"pairs have up to {longest} tokens, and the model was made for {positions}: its log-probs may be poor "
-            f"beyond; --max-length {positions} cuts responses there"
+            f"rows have up to {longest} tokens, but the model is designed for {positions}: log-probs may be poor "
+            f"beyond that; --max-length {positions} truncates responses there"
         )

@@ -1,4 +1,4 @@
-"""Weights as files and as identities: what a checkpoint holds, what ``model/`` holds, which weights these are."""
+"""Weights as files and as identities: what a checkpoint contains, what ``model/`` contains, which weights these are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alignzoo.data.digests import digest
 from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
 from alignzoo.model.explained import quiet
 
-_CHUNK = 1 << 22  # elements hashed at a time, which bounds the memory it takes
+_CHUNK = 1 << 22  # elements hashed at a time, to bound memory
 _NOT_DECIDING = (
     "_name_or_path",
     "base_model_name_or_path",
@@ -27,12 +27,12 @@ _NOT_DECIDING = (
     "inference_mode",
     "use_cache",
     "_attn_implementation",
-    "pad_token_id",  # padding is masked; where a head reads it, Scorer.pad_id has it
+    "pad_token_id",  # padding is masked; if a head reads it, Scorer.pad_id covers it
 )
 
 
 def trained_weights(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The part of ``state`` (names → tensors of ``model``) that training changes, shared tensors once, on the CPU."""
+    """The trainable part of ``state`` (names → tensors of ``model``), shared tensors once, on the CPU."""
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items() if name in trained}
 
@@ -41,8 +41,8 @@ def fingerprint(weights: torch.nn.Module | Mapping[str, torch.Tensor]) -> str:
     """A content hash of a model's parameters and buffers, or of a state dict, 32 hex digits: any changed element
     changes it.
 
-    Per tensor, sums of its bit pattern with two different weightings: memory-bandwidth fast, and not meant against an
-    adversary.
+    Per tensor, sums of its bit pattern with two different weightings: as fast as memory allows, but not secure
+    against an adversary.
     """
     content = hashlib.blake2b(digest_size=16)
     state = weights.state_dict() if isinstance(weights, torch.nn.Module) else weights
@@ -59,10 +59,10 @@ def fingerprint(weights: torch.nn.Module | Mapping[str, torch.Tensor]) -> str:
 
 
 def config_digest(model: Any, *, adapters: Collection[str] | None = None) -> str:
-    """A hash of what decides a model's outputs beside its weights: its config, and those of its adapters.
+    """A hash of what determines a model's outputs besides its weights: its config and those of its adapters.
 
     Args:
-        adapters: count only those of these names.
+        adapters: include only the adapters with these names.
     """
     present = getattr(model, "peft_config", {})
     counted = [present[name] for name in sorted(present) if adapters is None or name in adapters]
@@ -71,12 +71,12 @@ def config_digest(model: Any, *, adapters: Collection[str] | None = None) -> str
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no word for, the same in every process."""
+    """A value that JSON cannot represent, the same in every process."""
     return sorted(value) if isinstance(value, (set, frozenset)) else str(value)
 
 
 def _deciding(config: Any) -> Any:
-    """A config without what only says where it came from or how it is stored, down to the configs inside."""
+    """A config without entries on its origin or storage, recursively."""
     if isinstance(config, list):
         return [_deciding(item) for item in config]
     if not isinstance(config, dict):
@@ -85,11 +85,11 @@ def _deciding(config: Any) -> Any:
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path, state: dict[str, torch.Tensor]) -> None:
-    """Write a folder that plain ``transformers`` (or ``peft``, for an adapter) loads.
+    """Write a folder that plain ``transformers`` (or ``peft``, for an adapter) can load.
 
     Args:
         model: the unwrapped policy.
-        state: its full state dict, gathered if it is sharded.
+        state: its full state dict, gathered if sharded.
     """
     options: dict[str, Any] = {"state_dict": state}
     if hasattr(model, "peft_config"):

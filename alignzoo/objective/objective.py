@@ -1,217 +1,291 @@
-"""Loss and wrappers as one differentiable function of a step's ``PairBatch``.
+"""Losses, wrappers and aggregations as one differentiable function of a step's ``ResponseBatch``.
 
-The model enters the objective only through a few numbers per pair. So the gradient of the whole step's objective with
-respect to those numbers (the *cotangent*) is exact whatever couples the pairs, and pushing it back through the
+The model enters the objective only through a few numbers per response. So the gradient of the whole step's objective
+with respect to those numbers (the *cotangent*) is exact whatever couples the responses, and pushing it back through the
 micro-batches one by one gives the gradient of the weights, however the step was cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from alignzoo.contract.card import Options
-from alignzoo.errors import AlignzooError, MethodError, contained
-from alignzoo.interfaces import GeometryController, PerPair, PreferenceLoss, RobustWrapper
-from alignzoo.pairs import DIFFERENTIABLE, PairBatch
-from alignzoo.plugin.blame import place_in, place_of
-from alignzoo.plugin.faults import describe_error, package_of
+from alignzoo.contract.loss import PreferenceLoss
+from alignzoo.contract.method import Method
+from alignzoo.contract.responses import DIFFERENTIABLE, ResponseBatch
+from alignzoo.contract.robust import RobustWrapper, Values
+from alignzoo.errors import MethodError
+from alignzoo.objective.guard import a, blamed, fault, wrong
+from alignzoo.objective.terms import UNITS, Term, Wrapping, check_values
 
 
 class Objective:
-    """A loss under a stack of wrappers, the first wrapper innermost.
+    """A weighted sum of terms. The first is the preference term: wrappers apply to it alone, the first wrapper
+    innermost. The others are plain means over their own values.
 
     Args:
-        loss: the preference loss.
-        wrappers: robust wrappers; at most one of them aggregates (the resolver sees to it).
-        controllers: of these, the ones with a :meth:`~GeometryController.per_pair` of their own lie around the loss,
-            inside of all wrappers.
-        coupled: a pair's contribution depends on the other pairs of the step.
+        terms: at least one; a bare loss is one term that reads pairs.
+        wrappers: at most one of them aggregates (the resolver ensures it).
+        coupled: for a bare loss and wrappers: whether a value's contribution depends on the others.
     """
 
     def __init__(
         self,
-        loss: PreferenceLoss,
-        wrappers: Sequence[RobustWrapper] = (),
+        terms: PreferenceLoss | Sequence[Term],
+        wrappers: Sequence[RobustWrapper | Wrapping] = (),
         *,
-        controllers: Sequence[GeometryController] = (),
         coupled: bool = False,
     ) -> None:
-        self.loss = loss
-        self.wrappers = list(wrappers)
-        inner = [c for c in controllers if type(c).per_pair is not GeometryController.per_pair]
-        self.layers: list[RobustWrapper | GeometryController] = [*inner, *self.wrappers]
+        self.terms = [Term(terms, coupled=coupled)] if isinstance(terms, PreferenceLoss) else list(terms)
+        self.wrappings = [w if isinstance(w, Wrapping) else Wrapping(w, coupled=coupled) for w in wrappers]
         aggregating = [w for w in self.wrappers if type(w).objective is not RobustWrapper.objective]
         if len(aggregating) > 1:
             names = " and ".join(type(w).__name__ for w in aggregating)
-            raise MethodError(f"{names} each have an objective of their own; their cards must say `aggregates`")
+            raise MethodError(f"{names} each define their own objective; their cards must say `aggregates`")
         self.aggregator = aggregating[0] if aggregating else RobustWrapper(Options())
-        self.coupled = coupled or bool(aggregating)
-
-    def per_pair(self, pairs: PairBatch) -> torch.Tensor:
-        """``(B,)`` values of the pairs under the loss and every ``per_pair`` around it."""
-        value = _checked(self.loss, type(self.loss).__call__, self.loss)
-        for layer in self.layers:
-            value = _checked(layer, type(layer).per_pair, _under(layer, value))
-        with blamed((self.loss, *self.layers), f"failed on {len(pairs)} pairs"):
-            return value(pairs)
+        parts = [term.coupled for term in self.terms] + [wrapping.coupled for wrapping in self.wrappings]
+        self.coupled = coupled or bool(aggregating) or any(parts)
 
     @property
-    def stateful(self) -> bool:
-        """Whether a method watches the pairs of every step."""
-        watching = type(self.loss).observe is not PreferenceLoss.observe
-        return watching or any(type(w).observe is not RobustWrapper.observe for w in self.wrappers)
+    def preference(self) -> Term:
+        """The wrapped term, whose rewards are logged."""
+        return self.terms[0]
 
-    def value(self, pairs: PairBatch) -> torch.Tensor:
-        """The scalar objective of a whole step's pairs."""
-        losses = self.per_pair(pairs)
-        with blamed((self.aggregator,), f"failed in objective() on {len(losses)} pairs"):
-            value = self.aggregator.objective(losses)
-        if fault := _fault(value, (), differentiable=losses.requires_grad):
-            raise _wrong(self.aggregator, type(self.aggregator).objective, fault, "objective() returns a scalar, ()")
-        return value
+    @property
+    def loss(self) -> PreferenceLoss:
+        """The loss of the preference term."""
+        return self.preference.loss
 
-    def observe(self, pairs: PairBatch) -> None:
-        """Let stateful methods see the step's pairs once, before its first evaluation."""
-        pairs = pairs.detach()
-        self.loss.observe(pairs)
-        if self.wrappers:
-            with torch.no_grad():
-                losses = self.per_pair(pairs)
-            for wrapper in self.wrappers:
-                wrapper.observe(losses, pairs)
+    @property
+    def wrappers(self) -> list[RobustWrapper]:
+        return [wrapping.wrapper for wrapping in self.wrappings]
 
-    def cotangents(self, pairs: PairBatch, *, of: int | None = None) -> tuple[torch.Tensor, PairBatch]:
+    def methods(self) -> dict[str, list[Method]]:
+        """All methods by kind, in order."""
+        found: dict[str, list[Method]] = {"loss": [], "aggregation": [], "robust": list(self.wrappers)}
+        for term in self.terms:
+            found["loss"].append(term.loss)
+            if term.aggregation is not None and term.aggregation.method not in found["aggregation"]:
+                found["aggregation"].append(term.aggregation.method)
+        return found
+
+    def values(self, responses: ResponseBatch) -> torch.Tensor:
+        """``(N,)`` values of the preference term, inside all wrappers' ``per_pair``."""
+        return self._wrapped(self.preference.view(responses))
+
+    def by_prompt(self, responses: ResponseBatch) -> torch.Tensor:
+        """``(P,)``: the mean of :meth:`values` per prompt, 0 for prompts without values."""
+        values = self.values(responses)
+        if responses.paired and self.preference.reads != "responses":
+            return values
+        prompts = self.preference.prompts(responses)
+        sums = values.new_zeros(int(responses.prompt[-1]) + 1)
+        counts = sums.index_add(0, prompts, torch.ones_like(values)).clamp(min=1)
+        return sums.index_add(0, prompts, values) / counts
+
+    def value(self, responses: ResponseBatch) -> torch.Tensor:
+        """The scalar objective of a whole step's responses."""
+        return self._added_up(self._by_term(responses))
+
+    def counts(self, responses: ResponseBatch) -> list[int]:
+        """The number of values of each term for these responses."""
+        return [term.count(responses) for term in self.terms]
+
+    def cotangents(
+        self, responses: ResponseBatch, *, of: Sequence[int] | None = None
+    ) -> tuple[torch.Tensor, ResponseBatch]:
         """The objective and its gradient with respect to the policy's fields.
 
         Args:
-            pairs: the whole step's pairs; or, for an objective that is a plain mean over pairs, some of them.
-            of: the number of pairs in the step when ``pairs`` are only some of them: the value and the gradient
-                are then their share of the mean.
+            responses: the whole step's; or, for an objective that is a plain mean over values, some of them.
+            of: how many values each term has in the step when ``responses`` are only some of it: the value and the
+                gradient are then their share of the means.
 
         Returns:
-            the value ``()``, detached, and a ``PairBatch`` holding the cotangent of every differentiable field
+            the value ``()``, detached, and a ``ResponseBatch`` holding the cotangent of every differentiable field
             (zero where the objective does not read it).
         """
-        leaves = {
-            name: v.detach().requires_grad_(True) for name, v in pairs.present().items() if name in DIFFERENTIABLE
-        }
-        constants = {name: v.detach() for name, v in pairs.present().items() if name not in DIFFERENTIABLE}
+        present = responses.detach().present()
+        leaves: dict[str, Any] = {n: v.requires_grad_(True) for n, v in present.items() if n in DIFFERENTIABLE}
         with torch.enable_grad():
-            inputs = PairBatch(**leaves, **constants)
-            value = self.value(inputs) if of is None else self.per_pair(inputs).sum() / of
+            inputs = replace(responses.detach(), **leaves)
+            value = self.value(inputs) if of is None else self._share(inputs, of)
             grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
-        cotangents = {
+        cotangents: dict[str, Any] = {
             name: torch.zeros_like(leaf) if grad is None else grad
             for (name, leaf), grad in zip(leaves.items(), grads, strict=True)
         }
-        return value.detach(), PairBatch(**cotangents, **constants)
+        return value.detach(), replace(responses.detach(), **cotangents)
 
-    def weights(self, pairs: PairBatch) -> torch.Tensor:
-        """How much each pair of a step counts, ``(N,)``, detached."""
+    def weights(self, responses: ResponseBatch) -> torch.Tensor:
+        """The weight of each value of the preference term in a step, ``(N,)``, detached."""
         with torch.no_grad():
-            losses = self.per_pair(pairs)
-        with blamed((self.aggregator,), f"failed in weights() on {len(losses)} pairs"):
+            losses = self.values(responses)
+        with blamed((self.aggregator,), f"failed in weights() on {self._these(losses)}"):
             weights = self.aggregator.weights(losses)
-        if fault := _fault(weights, losses.shape):
-            raise _wrong(self.aggregator, type(self.aggregator).weights, fault, "weights() returns one per pair, (N,)")
+        if what := fault(weights, losses.shape):
+            due = f"weights() returns one per {UNITS[self.preference.reads]}, (N,)"
+            raise wrong(self.aggregator, type(self.aggregator).weights, what, due)
         return weights
 
+    def observes(self, *, coupled: bool) -> bool:
+        """Whether any method, batch-coupled or not as given, keeps running statistics."""
+        return any(term.coupled == coupled and _watches(term.loss, PreferenceLoss) for term in self.terms) or any(
+            w.coupled == coupled and _watches(w.wrapper, RobustWrapper) for w in self.wrappings
+        )
 
-def rewards_of(loss: PreferenceLoss, pairs: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss's implicit rewards ``(chosen, rejected)``, each ``(B,)``.
+    def observe(self, responses: ResponseBatch, *, coupled: bool) -> None:
+        """Update running statistics once with the step's responses: batch-coupled methods before the step's first
+        evaluation, the others after the step."""
+        if not self.observes(coupled=coupled):
+            return
+        responses = responses.detach()
+        for term in self.terms:
+            if term.coupled == coupled and _watches(term.loss, PreferenceLoss):
+                with blamed((term.loss,), f"failed in observe() on {len(responses)} responses"):
+                    term.loss.observe(term.view(responses))
+        watching = [w.wrapper for w in self.wrappings if w.coupled == coupled and _watches(w.wrapper, RobustWrapper)]
+        if not watching:
+            return
+        view = self.preference.view(responses)
+        with torch.no_grad():
+            losses = self._wrapped(view)
+        for wrapper in watching:
+            with blamed((wrapper,), f"failed in observe() on {self._these(losses)}"):
+                wrapper.observe(losses, view)
 
-    Raises:
-        MethodError: it fails on them, or gives something else.
-    """
-    with blamed((loss,), f"failed in rewards() on {len(pairs)} pairs"):
-        given = loss.rewards(pairs)
-    shape = pairs.chosen_logps.shape
-    if isinstance(given, tuple) and len(given) == 2:
-        fault = _fault(given[0], shape) or _fault(given[1], shape)
-    else:
-        fault = _a(given)
-    if fault:
-        raise _wrong(loss, type(loss).rewards, fault, "rewards() returns two tensors, (B,) each")
-    return given
+    @torch.no_grad()
+    def metrics(self, responses: ResponseBatch) -> dict[str, float]:
+        """The methods' metrics: ``loss/NAME/KEY``, ``robust/NAME/KEY``, and with several terms ``loss/NAME/value``,
+        before weighting."""
+        responses = responses.detach()
+        found: dict[str, float | torch.Tensor] = {}
+        if len(self.terms) > 1:
+            found |= {
+                f"loss/{term.name}/value": value
+                for term, value in zip(self.terms, self._by_term(responses), strict=True)
+            }
+        for term in self.terms:
+            if type(term.loss).metrics is not PreferenceLoss.metrics:
+                with blamed((term.loss,), f"failed in metrics() on {len(responses)} responses"):
+                    given = term.loss.metrics(term.view(responses))
+                found |= _numbers(term.loss, f"loss/{term.name}", given)
+        logging = [w for w in self.wrappings if type(w.wrapper).metrics is not RobustWrapper.metrics]
+        if logging:
+            view = self.preference.view(responses)
+            losses = self._wrapped(view)
+            for w in logging:
+                with blamed((w.wrapper,), f"failed in metrics() on {self._these(losses)}"):
+                    given = w.wrapper.metrics(losses, view)
+                found |= _numbers(w.wrapper, f"robust/{w.name}", given)
+        return _floats(found)
+
+    def _wrapped(self, view: Any) -> torch.Tensor:
+        """``(N,)`` values of a view of the preference term."""
+        term = self.preference
+        if term.size(view) == 0:
+            return _none_of(view)
+        value: Values = term.values
+        for wrapper in self.wrappers:
+            value = _around(term, wrapper, value)
+        with blamed((self.loss, *self.wrappers), f"failed on {term.size(view)} {UNITS[term.reads]}s"):
+            return value(view)
+
+    def _others(self, responses: ResponseBatch) -> list[torch.Tensor]:
+        """The values ``(N,)`` of each term but the first."""
+        found = []
+        for term in self.terms[1:]:
+            view = term.view(responses)
+            size = term.size(view)
+            with blamed((term.loss,), f"failed on {size} {UNITS[term.reads]}s"):
+                found.append(term.values(view) if size else _none_of(view))
+        return found
+
+    def _by_term(self, responses: ResponseBatch) -> list[torch.Tensor]:
+        """The scalar of each term before weighting; 0 for a term without values."""
+        losses = self.values(responses)
+        with blamed((self.aggregator,), f"failed in objective() on {self._these(losses)}"):
+            value = self.aggregator.objective(losses) if len(losses) else losses.sum()
+        if what := fault(value, (), differentiable=losses.requires_grad):
+            raise wrong(self.aggregator, type(self.aggregator).objective, what, "objective() returns a scalar, ()")
+        return [value, *(values.sum() / max(1, len(values)) for values in self._others(responses))]
+
+    def _share(self, responses: ResponseBatch, of: Sequence[int]) -> torch.Tensor:
+        """A subset of responses' share of an objective of plain means, given each term's number of values."""
+        every = [self.values(responses), *self._others(responses)]
+        return self._added_up([values.sum() / max(1, count) for values, count in zip(every, of, strict=True)])
+
+    def _added_up(self, scalars: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The weighted sum of the terms' scalars ``()``."""
+        weighted = [
+            value if term.weight == 1 else term.weight * value for term, value in zip(self.terms, scalars, strict=True)
+        ]
+        return weighted[0] if len(weighted) == 1 else torch.stack(weighted).sum()
+
+    def _these(self, losses: torch.Tensor) -> str:
+        return f"{len(losses)} {UNITS[self.preference.reads]}s"
 
 
-@contextmanager
-def blamed(methods: Sequence[Any], what: str) -> Iterator[None]:
-    """Around methods' code: what goes wrong there names them, with the file and line; refusals of its own pass.
-
-    Raises:
-        MethodError: anything else came out, but for a lack of memory.
-    """
-    try:
-        with contained():
-            yield
-    except (AlignzooError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # a stranger's mathematics: anything can come out of it
-        names = " under ".join(type(method).__name__ for method in methods)
-        place = place_in(error, {package_of(type(method).__module__) for method in methods})
-        raise MethodError(
-            f"{names} {what}: {describe_error(error)}{place}", hint="run again with --debug for the traceback"
-        ) from error
-
-
-def _checked(method: Any, function: Callable[..., Any], value: PerPair) -> PerPair:
-    """``value`` with what it gives checked: a wrapper must not be the one that fails on what a loss has given."""
-
-    def checked(pairs: PairBatch) -> torch.Tensor:
-        values = value(pairs)
-        inputs = (getattr(pairs, name) for name in DIFFERENTIABLE)
-        differentiable = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-        if fault := _fault(values, pairs.chosen_logps.shape, differentiable=differentiable):
-            what = "a loss" if isinstance(method, PreferenceLoss) else "per_pair()"
-            due = f"{what} returns one value per pair, (B,), differentiable in the policy's log-probs"
-            raise _wrong(method, function, f"{fault} for {len(pairs)} pairs", due)
-        return values
-
-    return checked
-
-
-def _fault(value: Any, shape: Sequence[int], *, differentiable: bool = False) -> str | None:
-    """What is wrong with a method's result, which should be a floating-point tensor of this shape."""
-    if not isinstance(value, torch.Tensor):
-        return _a(value)
-    if tuple(value.shape) != tuple(shape):
-        return f"shape {tuple(value.shape)}"
-    if not value.is_floating_point():
-        return f"dtype {str(value.dtype).removeprefix('torch.')}"
-    if differentiable and not value.requires_grad:
-        return "values without a gradient (by detach(), item() or no_grad())"
-    return None
-
-
-def _a(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
-
-
-def _wrong(method: Any, function: Callable[..., Any], gave: str, due: str) -> MethodError:
-    return MethodError(
-        f"{type(method).__name__} gave {gave}; {due}{place_of(function)}",
-        hint="`alignzoo check` runs the contract's tests on a method",
-    )
-
-
-def _under(layer: RobustWrapper | GeometryController, inner: PerPair) -> PerPair:
-    return lambda pairs: layer.per_pair(inner, pairs)
-
-
-def pull_back(pairs: PairBatch, cotangents: PairBatch) -> torch.Tensor:
+def pull_back(responses: ResponseBatch, cotangents: ResponseBatch) -> torch.Tensor:
     """The scalar whose gradient is the vector-Jacobian product: ``Σ fields · cotangents`` in the fields' dtype."""
     total = None
     for name in DIFFERENTIABLE:
-        field, cotangent = getattr(pairs, name), getattr(cotangents, name)
+        field, cotangent = getattr(responses, name), getattr(cotangents, name)
         if field is not None and cotangent is not None:
-            if field.dim() == 2:  # a micro-batch's T may be less than that of the whole step
+            if field.dim() == 2:  # a micro-batch's T may be smaller than the whole step's
                 cotangent = cotangent[:, : field.shape[1]]
             term = (field * cotangent.to(field.dtype)).sum()
             total = term if total is None else total + term
     assert total is not None
     return total
+
+
+def _around(term: Term, wrapper: RobustWrapper, inner: Values) -> Values:
+    def outer(view: Any) -> torch.Tensor:
+        values = wrapper.per_pair(inner, view)
+        check_values(term, wrapper, type(wrapper).per_pair, values, view)
+        return values
+
+    return outer
+
+
+def _none_of(view: Any) -> torch.Tensor:
+    """No values, ``(0,)``."""
+    field: torch.Tensor = next(value for name, value in view.present().items() if name.endswith("logps"))
+    return field[:0]
+
+
+def _watches(method: Any, base: Any) -> bool:
+    return type(method).observe is not base.observe
+
+
+def _numbers(method: Any, prefix: str, given: Any) -> dict[str, float | torch.Tensor]:
+    """The result of a method's ``metrics()``, by the names in the file.
+
+    Raises:
+        MethodError: it is not a mapping from strings to numbers.
+    """
+    due = "metrics() returns a mapping from names to numbers or tensors ()"
+    if not isinstance(given, Mapping):
+        raise wrong(method, type(method).metrics, a(given), due)
+    for key, value in given.items():
+        if not isinstance(key, str):
+            raise wrong(method, type(method).metrics, f"{a(key)} as a name", due)
+        if isinstance(value, torch.Tensor) and value.numel() != 1:
+            raise wrong(method, type(method).metrics, f"shape {tuple(value.shape)} as {key!r}", due)
+        if not isinstance(value, (int, float, torch.Tensor)):
+            raise wrong(method, type(method).metrics, f"{a(value)} as {key!r}", due)
+    return {f"{prefix}/{key}": value for key, value in given.items()}
+
+
+def _floats(found: dict[str, float | torch.Tensor]) -> dict[str, float]:
+    """The numbers, with a single device synchronisation."""
+    tensors = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+    if not tensors:
+        return {name: float(value) for name, value in found.items()}
+    values = torch.stack([value.detach().double().reshape(()) for value in tensors.values()]).tolist()
+    return {name: float(value) for name, value in (found | dict(zip(tensors, values, strict=True))).items()}

@@ -1,4 +1,4 @@
-"""A step's pairs beside the model: completed by constants, in float64, relative to an anchor, or only some of them."""
+"""Views of a step's responses: completed with constants, in float64, relative to an anchor, or a subset."""
 
 from __future__ import annotations
 
@@ -8,50 +8,60 @@ from typing import Any
 
 import torch
 
+from alignzoo.contract.responses import DIFFERENTIABLE, ResponseBatch
 from alignzoo.data.collate import TokenBatch
-from alignzoo.pairs import DIFFERENTIABLE, PairBatch
 
 
-def count_pairs(batches: Sequence[TokenBatch]) -> int:
-    """Pairs in a rank's micro-batches."""
-    return sum(batch.pairs for batch in batches)
+def count_rows(batches: Sequence[TokenBatch]) -> int:
+    """Rows (prompts) in a rank's micro-batches."""
+    return sum(batch.rows for batch in batches)
+
+
+def structure(batch: TokenBatch) -> ResponseBatch:
+    """A batch's responses before any forward pass, with placeholder log-probs."""
+    return ResponseBatch(
+        logps=batch.lengths,
+        lengths=batch.lengths,
+        prompt=batch.prompt,
+        labels=batch.labels,
+        ranks=batch.ranks,
+        roles=batch.roles,
+        paired=batch.paired,
+    )
 
 
 def with_constants(
-    pairs: PairBatch, batch: TokenBatch, reference: PairBatch | None, groups: Mapping[str, int]
-) -> PairBatch:
-    """Policy fields completed by what does not depend on the policy: reference log-probs, scores, groups."""
-    constants: dict[str, Any] = {
-        "chosen_scores": batch.chosen_scores,
-        "rejected_scores": batch.rejected_scores,
-    }
+    responses: ResponseBatch, batch: TokenBatch, reference: ResponseBatch | None, groups: Mapping[str, int]
+) -> ResponseBatch:
+    """Policy fields completed with those that do not depend on the policy: reference log-probs, scores, groups."""
+    constants: dict[str, Any] = {"scores": batch.scores}
     if groups and batch.groups is not None:
-        indices = [groups[name] for name in batch.groups]
-        constants["groups"] = torch.tensor(indices, device=pairs.chosen_logps.device)
+        of_rows = torch.tensor([groups[name] for name in batch.groups], device=responses.logps.device)
+        constants["groups"] = of_rows[responses.prompt]
     if reference is not None:
-        for name in ("chosen_logps", "rejected_logps", "chosen_token_logps", "rejected_token_logps"):
-            constants[f"ref_{name}"] = getattr(reference, name)
-    return replace(pairs, **constants)
+        constants |= {"ref_logps": reference.logps, "ref_token_logps": reference.token_logps}
+    return replace(responses, **constants)
 
 
-def in_float64(pairs: PairBatch) -> PairBatch:
-    """In float64 (fp32 where the device has none): the objective's own arithmetic adds no error worth speaking of."""
-    return pairs.to(dtype=torch.float32 if pairs.chosen_logps.device.type == "mps" else torch.float64)
+def in_float64(responses: ResponseBatch) -> ResponseBatch:
+    """In float64 (fp32 if the device lacks it), so that the objective's arithmetic adds no significant error."""
+    return responses.to(dtype=torch.float32 if responses.logps.device.type == "mps" else torch.float64)
 
 
-def relative_to(pairs: PairBatch, anchor: PairBatch) -> PairBatch:
-    """The policy's log-probs less the anchor's, which are constants; the reference, in whose place it stands, is 0."""
-    policy = {
-        name: value - getattr(anchor, name).detach()
-        for name, value in pairs.present().items()
-        if name in DIFFERENTIABLE
+def relative_to(responses: ResponseBatch, anchor: ResponseBatch) -> ResponseBatch:
+    """The policy's log-probs minus the anchor's, which are constants; the anchor replaces the reference, which is 0."""
+    present = responses.present()
+    policy: dict[str, Any] = {
+        name: present[name] - getattr(anchor, name).detach() for name in DIFFERENTIABLE if name in present
     }
-    reference = {name: torch.zeros_like(value) for name, value in pairs.present().items() if name.startswith("ref_")}
-    return replace(pairs, **policy, **reference)
+    reference: dict[str, Any] = {
+        name: torch.zeros_like(value) for name, value in present.items() if name.startswith("ref_")
+    }
+    return replace(responses, **policy, **reference)
 
 
-def spread(some: PairBatch, kept: torch.Tensor) -> PairBatch:
-    """A batch of all pairs that has ``some`` where ``kept`` ``(N,)`` is True, and 0 elsewhere."""
+def spread(some: ResponseBatch, kept: torch.Tensor) -> ResponseBatch:
+    """A batch of all responses with ``some`` where ``kept`` ``(R,)`` is True, and 0 elsewhere."""
 
     def placed(value: torch.Tensor) -> torch.Tensor:
         every = value.new_zeros((len(kept), *value.shape[1:]))

@@ -1,1 +1,1 @@
-"""From words on a command line, in recipes and in run folders to one resolved plan."""
+"""Resolves command lines, recipes and run folders to a plan."""

@@ -2,86 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from alignzoo.contract.card import Card, Need, Options
+from alignzoo.contract.card import WEIGHT, Card, Need, Options
+from alignzoo.contract.kinds import KINDS, Kind
 from alignzoo.plan.settings import Settings
-
-SANDBOX = "sandbox"
-
-
-def default_reward(needs: frozenset[Need]) -> str | None:
-    """The reward (``distribution:name``) of a run that names none: the data's columns where a method asks for scores,
-    else the safety probe; None where no method reads any."""
-    if "scores" in needs:
-        return "alignzoo:column"
-    return "alignzoo:probe" if "reward" in needs else None
 
 
 @dataclass(frozen=True)
 class Method:
-    """A chosen method with the distribution it comes from, its final options and where each value came from."""
+    """A chosen method with the distribution it comes from, its final options and where each value came from.
+
+    Attributes:
+        weight: what it counts in a mixture; 1 elsewhere. Its origin, where it was given, is ``origins["weight"]``.
+    """
 
     card: Card
     distribution: str
     options: Options
     origins: dict[str, str] = field(default_factory=dict)
+    weight: float = 1.0
+
+    @property
+    def couples(self) -> bool:
+        """Whether a value of the method, with these options, depends on the others of its step."""
+        return bool(getattr(self.card, "batch_coupled", False)) or self.options.couples()
 
     @property
     def needs(self) -> frozenset[Need]:
         """What the method, with these options, reads from the core."""
         return self.card.needs | self.options.needs()
 
+    @property
+    def qualified(self) -> str:
+        """``distribution:name``."""
+        return f"{self.distribution}:{self.card.name}"
+
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that determines a run; ``reward`` is None where no method reads scores."""
+    """Everything that determines a run.
 
-    loss: Method
-    robust: tuple[Method, ...]
-    geometry: Method
+    Attributes:
+        methods: by kind, in the order of the table of kinds; of a kind that has one and companions, the one first.
+        origins: where each setting came from, by its field; not there for a default.
+        notes: what to say of the choice.
+    """
+
+    methods: dict[str, tuple[Method, ...]]
     settings: Settings
     origins: dict[str, str]
     notes: tuple[str, ...] = ()
-    companions: tuple[Method, ...] = ()
-    reward: Method | None = None
+
+    def of(self, kind: str) -> tuple[Method, ...]:
+        """The methods of a kind, in order."""
+        return self.methods.get(kind, ())
+
+    def one(self, kind: str) -> Method:
+        """The first method of a kind: of losses the one inside of the wrappers, of controllers the one that takes the
+        gradient.
+
+        Raises:
+            LookupError: the run has none of that kind.
+        """
+        for method in self.of(kind):
+            return method
+        raise LookupError(f"this run has no {kind}")
 
     @property
-    def methods(self) -> tuple[Method, ...]:
-        return (*self.objective, *((self.reward,) if self.reward is not None else ()))
-
-    @property
-    def objective(self) -> tuple[Method, ...]:
-        """The methods that make the objective and its gradient: all but the reward, which they read."""
-        return (self.loss, *self.robust, *self.controllers)
-
-    @property
-    def controllers(self) -> tuple[Method, ...]:
-        """The controller that takes the gradient, and its companions."""
-        return (self.geometry, *self.companions)
+    def all_methods(self) -> tuple[Method, ...]:
+        """The methods of every kind, in the order of the table."""
+        return tuple(method for methods in self.methods.values() for method in methods)
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What the methods, with these options, read from the core. Scores are asked of the data only by the reward:
-        the other methods have them from it."""
-        if self.reward is None:
-            return _needs_of(self.objective)
-        return _needs_of(self.objective) - {"scores"} | self.reward.needs
+        """What the methods, with these options, read from the core.
+
+        What a method of the run meets is not asked of the core: scores that a loss reads are those of the reward, and
+        only the reward may ask the data for some.
+        """
+        serving = [kind for kind in KINDS.values() if kind.serves and self.of(kind.name)]
+        needs = needs_of(
+            method for kind, methods in self.methods.items() if not KINDS[kind].serves for method in methods
+        )
+        for kind in serving:
+            needs = needs - kind.serves | needs_of(self.of(kind.name))
+        return needs
 
     @property
     def batch_coupled(self) -> bool:
-        return self.loss.card.batch_coupled or any(method.card.batch_coupled for method in self.robust)
+        return any(method.couples for method in self.all_methods)
+
+    def objective(self) -> str:
+        """The objective in words: ``dpo under drdpo + 0.1 · sft``."""
+        first, *others = self.of("loss")
+        inner = [first.card.name, *(method.card.name for method in self.of("robust"))]
+        terms = [_times(first.weight, " under ".join(inner)), *(_times(term.weight, term.card.name) for term in others)]
+        return " + ".join(terms)
 
     def sentence(self) -> str:
-        """The plan as the words of a command line."""
-        words = [f"--loss {self.loss.card.name}", *(f"--robust {method.card.name}" for method in self.robust)]
-        words += [f"--geometry {method.card.name}" for method in self.controllers]
-        reward, default = self.reward, default_reward(_needs_of(self.objective))
-        if reward is not None and f"{reward.distribution}:{reward.card.name}" != default:
-            words.append(f"--reward {reward.card.name}")
+        """The plan's methods as command-line flags."""
+        words: list[str] = []
+        for name, methods in self.methods.items():
+            if not _is_default(KINDS[name], self.methods):
+                words += [f"--{name} {method.card.name}" for method in methods]
+                words += [
+                    f"--{name}.{method.card.name}.{WEIGHT} {method.weight:g}"
+                    for method in methods
+                    if method.weight != 1
+                ]
         return " ".join(words)
 
 
-def _needs_of(methods: Iterable[Method]) -> frozenset[Need]:
+def _times(weight: float, term: str) -> str:
+    if weight == 1:
+        return term
+    return f"{weight:g} · ({term})" if " " in term else f"{weight:g} · {term}"
+
+
+def needs_of(methods: Iterable[Method]) -> frozenset[Need]:
+    """What some methods need together."""
     return frozenset().union(*(method.needs for method in methods))
+
+
+def _is_default(kind: Kind, methods: Mapping[str, tuple[Method, ...]]) -> bool:
+    """Whether the methods of a kind follow from those of the others."""
+    if kind.default is None or isinstance(kind.default, str):
+        return False
+    others = {name: some for name, some in methods.items() if name != kind.name}
+    cards = {name: [method.card for method in some] for name, some in others.items()}
+    expected = kind.default(cards, needs_of(method for some in others.values() for method in some))
+    return [method.qualified for method in methods[kind.name]] == list(expected)

@@ -10,25 +10,27 @@ from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
-from alignzoo import __version__
 from alignzoo.base.files import write_text
 from alignzoo.base.stored import DIGEST, read_object, value_digest
-from alignzoo.contract.card import ExtensionKind, is_path
+from alignzoo.contract.card import WEIGHT, Card, Extension, ExtensionKind, is_path
+from alignzoo.contract.kinds import KINDS
 from alignzoo.distributed.launch import distributed_backend
 from alignzoo.errors import AlignzooError, DamagedError, UsageError
-from alignzoo.plan.plan import SANDBOX, Method, Plan
-from alignzoo.plan.recipe import METHOD_KINDS, Layer
+from alignzoo.plan.extensions import used_extensions
+from alignzoo.plan.plan import Method, Plan
+from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.plan.settings import Settings
-from alignzoo.plan.started import PLAN_FILE, plan_as_started
+from alignzoo.plan.started import PLAN_FILE, methods_to_state, plan_as_started, stated_methods, stated_values
 from alignzoo.plugin.faults import exists
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import registry, sources
+from alignzoo.version import __version__
 
 FITTED = "model"
 """The origin of a setting that the model has decided."""
-PATHS = ("model", "data", "eval-data", "out")
-"""Settings that may name a file or folder."""
+PATHS: dict[str, ExtensionKind | None] = {"model": "model", "data": "data", "eval-data": "data", "out": None}
+"""Settings that may name a file or folder, each with the kind of extension that it may name as well."""
 DEFAULT, PRESET = "default", "preset"
 """Origins of values that nobody stated: the card's default, or what a stated option (a preset) fills in."""
 
@@ -40,13 +42,20 @@ def _stated(values: Mapping[str, Any], origins: Mapping[str, str], preset: Colle
     return {name: {"value": value, "from": origin(name)} for name, value in values.items()}
 
 
-def _method(method: Method) -> dict[str, Any]:
-    return {
+def _method(method: Method, *, weighed: bool) -> dict[str, Any]:
+    options = method.options.model_dump(mode="json")
+    stated = {
         "name": method.card.name,
         "from": method.distribution,
-        "options": _stated(
-            method.options.model_dump(mode="json"), method.origins, preset=method.options.model_fields_set
-        ),
+        "options": _stated(options, method.origins, preset=method.options.model_fields_set),
+    }
+    return stated | (_stated({WEIGHT: method.weight}, method.origins) if weighed else {})
+
+
+def _methods(plan: Plan) -> dict[str, list[dict[str, Any]]]:
+    weighed = {kind: KINDS[kind].multiplicity == "mixture" and len(some) > 1 for kind, some in plan.methods.items()}
+    return {
+        kind: [_method(method, weighed=weighed[kind]) for method in methods] for kind, methods in plan.methods.items()
     }
 
 
@@ -58,11 +67,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         "alignzoo": __version__,
         "sentence": plan.sentence(),
         "notes": list(plan.notes),
-        "loss": _method(plan.loss),
-        "robust": [_method(method) for method in plan.robust],
-        "geometry": _method(plan.geometry),
-        "companions": [_method(method) for method in plan.companions],
-        "reward": None if plan.reward is None else _method(plan.reward),
+        **methods_to_state(_methods(plan)),
         "needs": sorted(plan.needs),
         "plugins": [plugin.identity() for plugin in used_plugins(plan)],
         "settings": _stated({Settings.flag(name): value for name, value in settings.items()}, origins),
@@ -70,24 +75,22 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
 
 
 def used_plugins(plan: Plan) -> list[Plugin]:
-    """The plugins that a run uses: those of its methods, observers, judge and data format, and every ``--plugin``."""
-    known, settings = registry(), plan.settings
-    cards = [method.card for method in plan.methods]
+    """The plugins that a run uses: those of its methods and extensions, and every ``--plugin``."""
+    known = registry()
+    cards: list[Card | Extension] = [
+        *(method.card for method in plan.all_methods),
+        *used_extensions(plan.settings, known),
+    ]
     used = [known.plugin_of(card) for card in cards]
-    asked: list[tuple[ExtensionKind, str]] = [("judge", settings.judge)] if settings.data == SANDBOX else []
-    asked += [("observer", name) for name in settings.observe]
-    used += [known.plugin_of(known.find_extension(kind, name)) for kind, name in asked]
-    for name in {settings.data_format, settings.eval_data_format} - {None}:
-        with contextlib.suppress(AlignzooError):  # a built-in one, or a mistake that is told where the data is read
-            used.append(known.plugin_of(known.find_extension("format", str(name))))
     return [plugin for plugin in known.plugins if plugin.file or any(plugin is other for other in used)]
 
 
 def write_plan(plan: Plan, folder: Path) -> None:
     """Write ``plan.yaml`` into a run folder, whole or not at all."""
     content = _anchored(plan_to_dict(plan))
-    for method, stated in zip(plan.methods, _methods(content), strict=True):
-        _anchor_options(method, stated["options"])
+    for kind, stated in stated_methods(content).items():
+        for method, facts in zip(plan.of(kind), stated, strict=True):
+            _anchor_options(method, facts["options"])
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
     text += yaml.safe_dump({DIGEST: value_digest(yaml.safe_load(text))})
     write_text(folder / PLAN_FILE, text)
@@ -106,9 +109,9 @@ def read_plan(folder: Path, *, trust_remote_code: bool = False, command: str = "
     """
     path = folder / PLAN_FILE
     if not path.is_file():
-        reason = "no such folder" if not folder.is_dir() else f"it holds no {PLAN_FILE}"
+        reason = "no such folder" if not folder.is_dir() else f"it contains no {PLAN_FILE}"
         raise AlignzooError(
-            f"{folder} is not the folder of an alignzoo run: {reason}", hint="give the --out folder of an earlier run"
+            f"{folder} is not an alignzoo run folder: {reason}", hint="use the --out folder of an earlier run"
         )
     content = plan_as_started(folder)
     layers = _layers(content)
@@ -117,12 +120,12 @@ def read_plan(folder: Path, *, trust_remote_code: bool = False, command: str = "
     plan = require(resolve(layers, distributed=distributed_backend()))
     if plan.settings.trust_remote_code and not trust_remote_code:
         raise UsageError(
-            f"the run in {folder} lets its model run code, and a run folder may not ask for that by itself",
+            f"the run in {folder} lets its model run code, which a run folder cannot allow by itself",
             hint=f"if you trust the model: alignzoo {command} {shlex.quote(str(folder))} --trust-remote-code",
         )
     if trust_remote_code and not plan.settings.trust_remote_code:
         raise UsageError(
-            f"the run in {folder} was started without --trust-remote-code, and its plan stays as it is",
+            f"the run in {folder} was started without --trust-remote-code, and a resumed run keeps its plan",
             hint="leave it out",
         )
     _check_unchanged(content, plan, path)
@@ -144,15 +147,17 @@ def plan_layer(content: dict[str, Any], name: str) -> Layer:
             key: value
             for layer in _layers(content)
             for key, value in layer.values.items()
-            if layer.origin != FITTED or key in METHOD_KINDS  # another model may have other positions
+            if layer.origin != FITTED or key in KINDS  # another model may have other positions
         }
         files = [str(plugin["file"]) for plugin in content.get("plugins") or () if plugin.get("file")]
     except (KeyError, TypeError, AttributeError) as error:
-        raise AlignzooError(f"{name} is damaged: {error}", hint="write a recipe with the words of that run") from error
+        raise AlignzooError(
+            f"{name} is damaged: {error}", hint="write a recipe with the settings of that run"
+        ) from error
     _check_plugin_files(files, name, f"alignzoo run --recipe {shlex.quote(name)}")
     values.pop("out", None)
     trusting = values.pop("trust-remote-code", None) in (True, "true")
-    note = f"{name}: --trust-remote-code is not taken from it; give it yourself if you trust the model"
+    note = f"{name}: --trust-remote-code is not copied from it; set it yourself if you trust the model"
     return Layer(f"recipe:{name}", values, (note,) if trusting else ())
 
 
@@ -161,13 +166,13 @@ def _check_plugin_files(files: Sequence[str], where: Path | str, command: str) -
     absent = [file for file in files if Path(file) not in [given.resolve() for given in sources().files]]
     if absent:
         raise UsageError(
-            f"the run in {where} uses the plugin file {absent[0]}, and a run folder may not make code run by itself",
+            f"the run in {where} uses the plugin file {absent[0]}, but a run folder cannot run code by itself",
             hint=f"name it again: {command}" + "".join(f" --plugin {shlex.quote(file)}" for file in files),
         )
 
 
 def changed_plugins(folder: Path, plan: Plan) -> list[str]:
-    """What to say of the plugins of a run that are not what they were when it was started."""
+    """Notes on plugins of a run that have changed since it started."""
     then = _recorded(folder)
     remarks = []
     for plugin in [*used_plugins(plan), *_detected(folder)]:
@@ -176,11 +181,11 @@ def changed_plugins(folder: Path, plan: Plan) -> list[str]:
             continue
         versions = sorted({str(was.get("version")) for was in old} - {plugin.version})
         if not old:
-            what = "it was not there then"
+            what = "it was not installed then"
         else:
             what = f"it was {' or '.join(versions)} then" if versions else "its files have changed"
         remarks.append(
-            f"plugin {plugin.label} ({plugin.entry_point}) is not the one that this run was started with: {what}; "
+            f"plugin {plugin.label} ({plugin.entry_point}) has changed since this run started: {what}; "
             "the rest of the run may differ from its beginning"
         )
     return remarks
@@ -210,10 +215,12 @@ def _detected(folder: Path) -> list[Plugin]:
 
 def _anchored(content: dict[str, Any]) -> dict[str, Any]:
     """Local files and folders by their whole path, so that a run can be resumed from anywhere."""
-    for flag in PATHS:
+    known = registry()
+    for flag, kind in PATHS.items():
         stated = content["settings"][flag]
         value = stated["value"]
-        if isinstance(value, str) and value != SANDBOX and exists(value):
+        named = kind is not None and known.named_extension(kind, value) is not None
+        if isinstance(value, str) and not named and exists(value):
             stated["value"] = str(Path(value).resolve())
     return content
 
@@ -239,57 +246,39 @@ def _check_unchanged(content: dict[str, Any], plan: Plan, path: Path) -> None:
     for then, group in ((content["settings"], now["settings"]), *_paired_options(content, now)):
         for name, stated in group.items():
             if name not in then or then[name]["value"] != stated["value"]:
-                was = repr(then[name]["value"]) if name in then else "not there"
+                was = repr(then[name]["value"]) if name in then else "missing"
                 raise AlignzooError(
-                    f"{path}: {name} was {was} when the run was started, and would now be {stated['value']!r}",
+                    f"{path}: {name} was {was} when the run started, but would now be {stated['value']!r}",
                     hint=f"resume it with alignzoo {content.get('alignzoo')}, or start a new run with another --out",
                 )
 
 
-def _methods(content: dict[str, Any]) -> list[dict[str, Any]]:
-    return [content["loss"], *content["robust"], *_controllers(content), *_reward(content)]
-
-
-def _controllers(content: dict[str, Any]) -> list[dict[str, Any]]:
-    return [content["geometry"], *content["companions"]]
-
-
-def _reward(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """The reward, where the run has one."""
-    reward = content.get("reward")
-    return [] if reward is None else [reward]
-
-
 def _paired_options(then: dict[str, Any], now: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    pairs = zip(_methods(then), _methods(now), strict=False)  # an older plan has no reward, which comes last
-    return [(old["options"], new["options"]) for old, new in pairs]
+    """The options of each method, as stated then and now; kinds that are newer than the plan are left out."""
+    before, after = stated_methods(then), stated_methods(now)
+    return [
+        ({**old["options"], **_weight_of(old)}, {**new["options"], **_weight_of(new)})
+        for kind in before
+        for old, new in zip(before[kind], after[kind], strict=bool(before[kind]))
+    ]
 
 
-def _qualified(method: dict[str, Any]) -> str:
-    return f"{method['from']}:{method['name']}"
+def _weight_of(method: dict[str, Any]) -> dict[str, Any]:
+    return {WEIGHT: method[WEIGHT]} if WEIGHT in method else {}
 
 
 def _layers(content: dict[str, Any]) -> list[Layer]:
     """One layer for each origin, so that the origins survive a resume."""
     values: dict[str, dict[str, Any]] = {}
-
-    def put(key: str, stated: dict[str, Any]) -> None:
+    for word, stated in stated_values(content).items():
         if stated["from"] not in (DEFAULT, PRESET):
-            values.setdefault(stated["from"], {})[key] = stated["value"]
-
-    for flag, stated in content["settings"].items():
-        put(flag, stated)
-    stacks = {"robust": content["robust"], "geometry": _controllers(content)}
-    names: dict[str, Any] = {"loss": _qualified(content["loss"])}
-    names |= {kind: [_qualified(method) for method in stack] for kind, stack in stacks.items()}
-    single = {"loss": content["loss"]}
-    for reward in _reward(content):
-        names["reward"], single["reward"] = _qualified(reward), reward
-    for kind, method in single.items():
-        for option, stated in method["options"].items():
-            put(f"{kind}.{option}", stated)
-    for kind, method in ((kind, method) for kind, stack in stacks.items() for method in stack):
-        for option, stated in method["options"].items():
-            put(f"{kind}.{method['name']}.{option}", stated)
+            values.setdefault(stated["from"], {})[word] = stated["value"]
+    names: dict[str, Any] = {}
+    for kind, methods in stated_methods(content).items():
+        named = [f"{method['from']}:{method['name']}" for method in methods]
+        if KINDS[kind].several:
+            names[kind] = named
+        elif named:
+            names[kind] = named[0]
     layers = [Layer(origin, {**layer, **names}) for origin, layer in values.items()]
     return layers or [Layer("plan", names)]

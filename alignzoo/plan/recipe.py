@@ -1,16 +1,16 @@
-"""Recipes: YAML files with the words of a ``run`` command line, checked in and named.
+"""Recipes: named YAML files with the settings of a ``run`` command line.
 
 ::
 
     description: DPO with selective sharpness control
-    loss: {name: dpo, beta: 0.1}
+    loss: [{name: dpo, beta: 0.1}, {name: sft, weight: 0.1}]
     robust: [drdpo]
     geometry: {name: shapo-token, rho: 0.05}
     lr: 1.0e-4
     lora: {r: 8}
 
 Every layer of a run (recipes, flags) is flattened to dotted keys: ``loss``, ``loss.beta``, ``robust.drdpo.beta_prime``,
-``lora.r``.
+``lora.r``. Options in a list of methods, and of wrappers, belong to the method that they are given with.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from typing import Any
 from alignzoo.base.safe_yaml import YAMLFault, read_yaml
 from alignzoo.base.shown import shown
 from alignzoo.base.suggest import suggest
+from alignzoo.contract.card import WEIGHT
+from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import UsageError
 from alignzoo.plan.started import PLAN_FILE
 from alignzoo.plugin.faults import is_file
 from alignzoo.plugin.registry import registry
-
-METHOD_KINDS = ("loss", "robust", "geometry", "reward")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Layer:
 
 
 def recipe_names() -> list[str]:
-    """The recipes that alignzoo and the installed plugins bring, by name."""
+    """The recipes of alignzoo and the installed plugins, by name."""
     return sorted({name for _, name, _ in registry().recipes()})
 
 
@@ -58,7 +58,7 @@ def find_recipe(name: str) -> Path:
         if is_file(path):
             return path
     raise UsageError(
-        f"no recipe {shown(name)}: neither an installed one nor a file",
+        f"no recipe {shown(name)}: neither installed nor a file",
         hint=suggest(name, recipe_names()) or "`alignzoo recipes list` shows the installed ones",
     )
 
@@ -78,7 +78,7 @@ def read_recipe(name: str) -> Layer:
         ) from error
     if not isinstance(content, dict):
         found = "empty" if content is None else f"a {type(content).__name__}"
-        raise UsageError(f"{path}: a recipe is a mapping of settings, this is {found}")
+        raise UsageError(f"{path}: a recipe must be a mapping of settings, this is {found}")
     if is_plan(content):
         from alignzoo.plan.planfile import plan_layer
 
@@ -103,21 +103,37 @@ def flatten(content: Mapping[str, Any], where: str) -> dict[str, Any]:
         key = str(raw)
         if key == "description":
             continue
-        if key == "robust" or (key == "geometry" and isinstance(value, list)):
+        kind = KINDS.get(key)
+        if kind is not None and kind.several and (isinstance(value, list) or kind.multiplicity == "stack"):
             names = value if isinstance(value, list) else [value]
             flat.put(key, [flat.method(item, key, qualified=True) for item in names])
-        elif key in METHOD_KINDS:
+        elif kind is not None:
             flat.put(key, flat.method(value, key, qualified=False))
         elif isinstance(value, dict) and value:
             for inner, item in value.items():
                 flat.put(f"{_dashed(key)}.{inner}", item)
         else:
-            flat.put(key if key.partition(".")[0] in METHOD_KINDS else _dashed(key), value)
+            flat.put(key if key.partition(".")[0] in KINDS else _dashed(key), value)
     return flat.values
 
 
 def _dashed(key: str) -> str:
     return key.replace("_", "-")
+
+
+def _as_list(methods: Mapping[Any, Any], kind: str) -> str | None:
+    """A mapping from names of methods to their options (or to weights) as the list that was meant; None if its keys are
+    no such names."""
+    known = {name for _, method in registry().entries(kind) for name in (method.name, *method.aliases)}
+    if not methods or not all(str(name) in known for name in methods):
+        return None
+    items = []
+    for name, options in methods.items():
+        if KINDS[kind].multiplicity == "mixture" and isinstance(options, int | float):
+            options = {WEIGHT: options}
+        given = options.items() if isinstance(options, Mapping) else ()
+        items.append(f"{{{', '.join([f'name: {name}', *(f'{option}: {value}' for option, value in given)])}}}")
+    return f"[{', '.join(items)}]" if KINDS[kind].several else " or ".join(items)
 
 
 class _Flat:
@@ -129,16 +145,21 @@ class _Flat:
 
     def put(self, key: str, value: Any) -> None:
         if key in self.values:
-            raise UsageError(f"{self.where}: {shown(key)} is given twice", hint="leave one of them out")
+            raise UsageError(f"{self.where}: {shown(key)} is set twice", hint="leave one of them out")
         self.values[key] = value
 
     def method(self, value: Any, kind: str, *, qualified: bool) -> str:
         """The method's name; its options are put beside it."""
         if isinstance(value, str):
             return value
+        if isinstance(value, dict) and "name" not in value and (listed := _as_list(value, kind)):
+            raise UsageError(
+                f"{self.where}: {kind} is a mapping from names of methods, not a method or a list of methods",
+                hint=f"write `{kind}: {listed}`",
+            )
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             raise UsageError(
-                f"{self.where}: {kind} is a name or a mapping with `name`, not {shown(value)}",
+                f"{self.where}: {kind} must be a name or a mapping with `name`, not {shown(value)}",
                 hint=f"write `{kind}: NAME` or `{kind}: {{name: NAME, option: value}}`",
             )
         name = str(value["name"])

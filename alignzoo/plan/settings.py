@@ -1,4 +1,4 @@
-"""The settings of a run that belong to no method. One field each: type, bounds, default, help and flag."""
+"""The settings of a run that belong to no method, one field each: type, bounds, default, help and flag."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from pydantic import Field, field_validator, model_validator
 
 from alignzoo.contract.values import Values
 
+EMBEDDED = "sandbox"
+"""The model and data of a run that names neither, and the recipe below its other words; alignzoo's own plugin brings
+all three under this name."""
 MAX_LENGTH = 1024
-"""Tokens of prompt and response where nothing else is asked for; half of them may be the prompt's."""
+"""Default maximum tokens of prompt + response; half of them may be the prompt's."""
 PROBE_SHARE = 0.1
-"""Share of the training prompts set aside for a safety probe where no other is asked for."""
+"""Default share of training prompts set aside for a safety probe."""
 PROBE_PAIRS = 1000
-"""About how many pairs that share comes to at most, so that large data loses little."""
+"""Approximate maximum number of pairs in that share, so that large data loses little."""
 
 
 def _setting(default: Any, help: str, *, flag: str | None = None, metavar: str | None = None, **bounds: Any) -> Any:
@@ -23,96 +26,100 @@ def _setting(default: Any, help: str, *, flag: str | None = None, metavar: str |
 class Settings(Values):
     """Everything a run needs besides its methods. ``data_split`` is ``--data.split``, ``max_steps`` ``--max-steps``."""
 
-    model: str = _setting("sandbox", "hub id, local folder, .gguf file, or `sandbox`", metavar="MODEL")
-    data: str = _setting("sandbox", "hub id, local file or folder of preference pairs, or `sandbox`", metavar="DATA")
+    model: str = _setting(
+        EMBEDDED, f"hub id, local folder, .gguf file, or a plugin's model such as `{EMBEDDED}`", metavar="MODEL"
+    )
+    data: str = _setting(
+        EMBEDDED, f"hub id, local file or folder, or a plugin's data such as `{EMBEDDED}`", metavar="DATA"
+    )
     data_split: str | None = _setting(None, "split of the training data", flag="data.split", metavar="NAME")
     data_format: str | None = _setting(
         None, "layout of the data instead of the detected one", flag="data.format", metavar="FORMAT"
     )
     eval_data: str | None = _setting(
-        None, "held-out pairs; without it a share of the training prompts is held out", metavar="DATA"
+        None, "held-out data; without it a share of the training prompts is held out", metavar="DATA"
     )
     eval_data_split: str | None = _setting(None, "split of the held-out data", flag="eval-data.split", metavar="NAME")
     eval_data_format: str | None = _setting(
         None, "layout of the held-out data [default: that of --data.format]", flag="eval-data.format", metavar="FORMAT"
     )
     data_strict: bool = _setting(
-        False, "refuse data with malformed rows instead of dropping and counting them", flag="data.strict"
+        False, "stop on malformed rows instead of dropping and counting them", flag="data.strict"
     )
     data_workers: int | None = _setting(
-        None, "processes that tokenise [default: one for little data, else up to 8]", flag="data.workers", ge=1
+        None, "processes for tokenisation [default: one for small data, else up to 8]", flag="data.workers", ge=1
     )
     eval_share: float = _setting(0.05, "share of the prompts held out when there is no --eval-data", ge=0, lt=1)
-    eval_pairs: int = _setting(64, "most held-out pairs to evaluate on", ge=1)
+    eval_pairs: int = _setting(64, "maximum number of held-out rows to evaluate on", ge=1)
     out: str | None = _setting(None, "run folder [default: runs/<methods>-<time>]", metavar="DIR")
-    max_steps: int | None = _setting(None, "most optimizer steps", ge=1)
+    max_steps: int | None = _setting(None, "maximum number of optimizer steps", ge=1)
     epochs: float | None = _setting(
         None,
-        "most passes over the training pairs [default: 1, or as many as --max-steps takes]",
+        "maximum passes over the training rows [default: 1, or as many as --max-steps needs]",
         gt=0,
         allow_inf_nan=False,
     )
-    batch_size: int = _setting(32, "pairs per optimizer step, over all ranks", ge=1)
-    micro_batch_size: int = _setting(4, "pairs per forward pass", ge=1)
+    batch_size: int = _setting(32, "pairs (or other data rows) per optimizer step, over all ranks", ge=1)
+    micro_batch_size: int = _setting(4, "pairs (or other data rows) per forward pass", ge=1)
     tokens_per_micro_batch: int | None = _setting(
         None,
-        "most tokens per forward pass, padding included, in place of --micro-batch-size; longer pairs run alone",
+        "maximum tokens per forward pass, including padding, instead of --micro-batch-size; longer rows run alone",
         ge=1,
     )
-    packing: bool = _setting(True, "compute each prompt once and no padding, where the model allows it")
-    activation_checkpointing: bool = _setting(
-        False, "keep each layer's inputs only and compute the layer again in the backward pass"
-    )
-    reference_cache: bool = _setting(
-        True, "compute the reference's log-probs before training, and keep them for other runs"
-    )
+    packing: bool = _setting(True, "process each prompt once, without padding, if the model allows it")
+    activation_checkpointing: bool = _setting(False, "recompute activations in the backward pass to save memory")
+    reference_cache: bool = _setting(True, "compute reference log-probs before training, and cache them for other runs")
     lr: float = _setting(1e-6, "peak learning rate", gt=0)
     optimizer: str = _setting(
         "adamw", "adamw, rmsprop, sgd, any other torch.optim class, or adamw8bit (bitsandbytes)", metavar="NAME"
     )
-    weight_decay: float = _setting(0.0, "weight decay of all weights but those of one dimension (biases, norms)", ge=0)
-    schedule: Literal["cosine", "linear", "constant"] = _setting("cosine", "learning rate after the warm-up")
-    warmup_steps: int = _setting(10, "steps of linear warm-up; the next one is the first at the full rate", ge=0)
+    weight_decay: float = _setting(0.0, "weight decay, except for 1-d weights (biases, norms)", ge=0)
+    schedule: Literal["cosine", "linear", "constant"] = _setting("cosine", "learning-rate schedule after the warm-up")
+    warmup_steps: int = _setting(10, "steps of linear warm-up, after which the full rate is reached", ge=0)
     max_length: int = _setting(
         MAX_LENGTH,
-        "tokens of prompt and response; longer responses are cut "
+        "maximum tokens of prompt + response; longer responses are truncated "
         f"[default: {MAX_LENGTH}, at least twice --max-prompt-length, at most the model's positions]",
         ge=2,
     )
     max_prompt_length: int = _setting(
         MAX_LENGTH // 2,
-        "tokens of the prompt; pairs with longer ones are dropped "
+        "maximum tokens of the prompt; rows with longer ones are dropped "
         f"[default: {MAX_LENGTH // 2}, at most half of --max-length]",
         ge=1,
     )
-    max_grad_norm: float = _setting(1.0, "clip the gradient to this norm (0: never)", ge=0)
+    max_grad_norm: float = _setting(1.0, "clip the gradient to this norm (0: no clipping)", ge=0)
     precision: Literal["fp32", "bf16"] = _setting("fp32", "compute dtype; weights stay fp32")
-    dropout: bool = _setting(False, "keep the model's own dropout, skipped layers and router noise")
-    seed: int = _setting(0, "seed of data order, dropout and all draws", ge=0)
+    dropout: bool = _setting(False, "keep the model's own dropout, layer skipping and router noise")
+    seed: int = _setting(0, "seed of data order, dropout and all random draws", ge=0)
     label_noise: float = _setting(
-        0.0, "share of training pairs whose two sides are swapped", ge=0, le=1, metavar="RATE"
+        0.0, "share of training rows to give the opposite label or order", ge=0, le=1, metavar="RATE"
     )
-    eval_every: int = _setting(0, "evaluate every so many steps (0: before and after)", ge=0)
-    save_every: int = _setting(200, "checkpoint every so many steps (0: only at the end)", ge=0)
-    keep_checkpoints: int = _setting(2, "newest checkpoints to keep", ge=1)
+    eval_every: int = _setting(0, "steps between evaluations (0: only before and after training)", ge=0)
+    save_every: int = _setting(200, "steps between checkpoints (0: only at the end)", ge=0)
+    keep_checkpoints: int = _setting(2, "number of newest checkpoints to keep", ge=1)
     lora_r: int = _setting(0, "rank of a LoRA adapter (0: full fine-tuning)", flag="lora.r", ge=0, le=65536)
     lora_alpha: float = _setting(16.0, "scale of the LoRA adapter", flag="lora.alpha", gt=0)
     quantize: Literal["none", "4bit"] = _setting(
-        "none", "hold the frozen base of a LoRA run in 4 bits (CUDA, bitsandbytes)"
+        "none", "quantise the frozen base of a LoRA run to 4 bits (CUDA, bitsandbytes)"
     )
     probe_share: float | None = _setting(
         None,
-        "share of the training prompts set aside for a safety probe, needed or not, so that all methods train on the "
-        f"same pairs (0: train on all) [default: {PROBE_SHARE:g}, of much data about {PROBE_PAIRS} pairs]",
+        "share of training prompts set aside for a safety probe, needed or not, so that all methods train on the "
+        f"same rows (0: train on all) [default: {PROBE_SHARE:g}, at most about {PROBE_PAIRS} rows]",
         flag="probe.share",
         ge=0,
         lt=1,
     )
     track: tuple[str, ...] = _setting((), "trackers, comma-separated: tensorboard, wandb, trackio", metavar="NAMES")
-    samples: bool = _setting(True, "answer the sandbox's prompts before and after training, for its judge")
-    judge: str = _setting("alignzoo:sandbox", "judge of the answers that are generated on the sandbox", metavar="NAME")
+    samples: bool = _setting(
+        True, f"generate and evaluate answers before and after training, on data such as `{EMBEDDED}`"
+    )
+    judge: str | None = _setting(
+        None, "judge of the generated answers [default: that of the data's evaluator]", metavar="NAME"
+    )
     observe: tuple[str, ...] = _setting((), "observers of the run, comma-separated", metavar="NAMES")
-    trust_remote_code: bool = _setting(False, "allow a model to run code from its repository")
+    trust_remote_code: bool = _setting(False, "allow models to run code from their repositories")
 
     @field_validator("track", "observe", mode="before")
     @classmethod

@@ -1,17 +1,23 @@
 """The plugin contract: cards, hooks, and the registry that finds them."""
 
+from alignzoo.contract.aggregation import AggregationCard
 from alignzoo.contract.card import (
-    KINDS,
     PLUGIN_API,
     Card,
     Composition,
+    DataExtension,
+    EvaluatorExtension,
     Extension,
-    Kind,
     Need,
     Options,
     Paper,
     Verified,
 )
+from alignzoo.contract.geometry import GeometryCard
+from alignzoo.contract.kinds import KINDS
+from alignzoo.contract.loss import LossCard
+from alignzoo.contract.reward import RewardCard
+from alignzoo.contract.robust import RobustCard
 from alignzoo.plugin.hookspecs import hookimpl
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import Registry, list_methods, plugins_from, registry
@@ -19,15 +25,21 @@ from alignzoo.plugin.registry import Registry, list_methods, plugins_from, regis
 __all__ = [
     "KINDS",
     "PLUGIN_API",
+    "AggregationCard",
     "Card",
     "Composition",
+    "DataExtension",
+    "EvaluatorExtension",
     "Extension",
-    "Kind",
+    "GeometryCard",
+    "LossCard",
     "Need",
     "Options",
     "Paper",
     "Plugin",
     "Registry",
+    "RewardCard",
+    "RobustCard",
     "Verified",
     "hookimpl",
     "list_methods",

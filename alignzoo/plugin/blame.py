@@ -1,4 +1,4 @@
-"""Whose code an error came out of: a plugin, and the file and line in it."""
+"""Attributes an error to a plugin, with file and line."""
 
 from __future__ import annotations
 

@@ -9,11 +9,13 @@ from pydantic import ValidationError
 
 from alignzoo.base.shown import shown
 from alignzoo.base.suggest import suggest
-from alignzoo.contract.card import Card, Composition, Extension, Kind, Need, Options
+from alignzoo.contract.card import Card, Composition, Extension, Need, Options
+from alignzoo.contract.kinds import Kind, kind_of
 from alignzoo.errors import BrokenPluginError, UsageError, contained
-from alignzoo.plugin.blame import place_in
 from alignzoo.plugin.faults import describe_error, package_of
-from alignzoo.plugin.registry import registry
+from alignzoo.plugin.guard import guarded
+from alignzoo.plugin.registry import Registry, registry
+from alignzoo.plugin.signatures import misfit
 
 
 def build_options(card: Card, values: dict[str, Any]) -> Options:
@@ -40,7 +42,7 @@ def build_options(card: Card, values: dict[str, Any]) -> Options:
     except Exception as error:
         raise BrokenPluginError(
             f"the options of {card.kind} {card.name!r} fail on {shown(values)}: {describe_error(error)}",
-            hint="a validator raises ValueError for a value that is wrong; repair its plugin",
+            hint="a validator must raise ValueError for an invalid value; fix its plugin",
         ) from error
 
 
@@ -50,6 +52,12 @@ def default_needs(card: Card) -> frozenset[Need]:
         return card.needs | card.options().needs()
     except ValidationError:
         return card.needs
+
+
+def readers(kind: Kind, methods: Registry) -> list[Card]:
+    """The methods of other kinds that need, with their default options, what this kind serves."""
+    cards = [card for _, card in methods.entries() if isinstance(card, Card) and card.kind != kind.name]
+    return [card for card in cards if default_needs(card) & kind.serves]
 
 
 def _explain(card: Card, problem: Any) -> str:
@@ -68,40 +76,61 @@ def import_target(card: Card | Extension) -> Any:
         BrokenPluginError: it cannot be imported.
     """
     module, _, name = card.target.partition(":")
-    try:
-        with contained():
-            return getattr(importlib.import_module(module), name)
-    except Exception as error:  # a stranger's code: anything can come out of it
+    with guarded(
+        f"{card.kind} {card.name!r} does not load from {card.target}",
+        error=BrokenPluginError,
+        hint="`alignzoo doctor` lists all plugins and where they come from",
+        passes=(),
+        packages={package_of(module)},
+    ):
+        return getattr(importlib.import_module(module), name)
+
+
+def class_of(card: Card) -> Any:
+    """The class of a method, after a look at how it can be called; it is not built.
+
+    Raises:
+        BrokenPluginError: it cannot be imported, has a method of an older plugin API, or one with other arguments than
+            its kind's.
+    """
+    target, base = import_target(card), kind_of(card.kind).base
+    for name, remedy in base.retired.items():
+        if hasattr(target, name):
+            raise BrokenPluginError(
+                f"{card.kind} {card.name!r}: {card.target} has `{name}` of plugin API 1, which this alignzoo does not "
+                "call",
+                hint=remedy,
+            )
+    if problem := misfit(target, base):
         raise BrokenPluginError(
-            f"{card.kind} {card.name!r} does not load from {card.target}: {describe_error(error)}"
-            f"{place_in(error, {package_of(module)})}",
-            hint="`alignzoo doctor` lists all plugins and where they come from",
-        ) from error
+            f"{card.kind} {card.name!r}: {problem}",
+            hint=f"give it the arguments of {base.__name__}, in alignzoo.interfaces",
+        )
+    return target
 
 
 def instantiate(card: Card, options: Options) -> Any:
     """The method object of a card.
 
     Raises:
-        BrokenPluginError: its target cannot be imported or built.
+        BrokenPluginError: its class is not usable (see :func:`class_of`) or cannot be built.
     """
-    target = import_target(card)
-    try:
-        with contained():
-            return target(options)
-    except Exception as error:
-        raise BrokenPluginError(
-            f"{card.kind} {card.name!r} cannot be built from {card.target}: {describe_error(error)}"
-            f"{place_in(error, {package_of(card.target)})}",
-            hint=f"`alignzoo check {card.name}` says which rule of the contract it breaks",
-        ) from error
+    target = class_of(card)
+    with guarded(
+        f"{card.kind} {card.name!r} cannot be built from {card.target}",
+        error=BrokenPluginError,
+        hint=f"`alignzoo check {card.name}` says which rule of the contract it breaks",
+        passes=(),
+        packages={package_of(card.target)},
+    ):
+        return target(options)
 
 
-def load_method(kind: Kind, name: str, **options: Any) -> Any:
+def load_method(kind: str, name: str, **options: Any) -> Any:
     """Build a method: ``load_method("loss", "dpo", beta=0.1)``.
 
-    Returns a :class:`~alignzoo.interfaces.PreferenceLoss`, :class:`~alignzoo.interfaces.RobustWrapper`,
-    :class:`~alignzoo.interfaces.GeometryController` or :class:`~alignzoo.interfaces.Reward`.
+    Returns an object of the kind's class in :mod:`alignzoo.interfaces`, such as
+    :class:`~alignzoo.interfaces.PreferenceLoss`.
 
     Raises:
         UsageError: unknown name or option, or a value out of bounds.
@@ -110,6 +139,6 @@ def load_method(kind: Kind, name: str, **options: Any) -> Any:
     method = registry().find(kind, name)
     if isinstance(method, Composition):
         raise UsageError(
-            f"{name!r} is a composition: {method.flags()}", hint="load its parts, or give it to `alignzoo run`"
+            f"{name!r} is a composition: {method.flags()}", hint="load its parts, or use it with `alignzoo run`"
         )
     return instantiate(method, build_options(method, options))

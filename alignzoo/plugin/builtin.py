@@ -1,10 +1,9 @@
-"""What alignzoo itself brings beside its methods: the shipped recipes and the sandbox's judge."""
+"""alignzoo's own extensions besides methods: the shipped recipes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from alignzoo.contract.card import Extension
 from alignzoo.plugin.hookspecs import hookimpl
 
 
@@ -14,16 +13,3 @@ def alignzoo_recipes() -> list[Path]:
     package = Path(__file__).parents[1]
     inside = package / "recipes"
     return sorted((inside if inside.is_dir() else package.parent / "recipes").glob("*.yaml"))
-
-
-@hookimpl
-def alignzoo_judges() -> list[Extension]:
-    """The judge of the sandbox's grammar."""
-    return [
-        Extension(
-            kind="judge",
-            name="sandbox",
-            target="alignzoo.sandbox.judge:judge",
-            summary="exact: the sandbox's own grammar says what an answer is",
-        )
-    ]

@@ -1,4 +1,4 @@
-"""Who passed the contract on this machine, and when: written by ``alignzoo check``, shown by ``alignzoo ls``."""
+"""Contract results on this machine: written by ``alignzoo check``, shown by ``alignzoo ls``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from alignzoo import __version__
 from alignzoo.base.cache import cache_root
 from alignzoo.base.files import clear_leftovers, write_text
 from alignzoo.contract.card import Card
 from alignzoo.plugin.plugin import Plugin
+from alignzoo.version import __version__
 
 State = Literal["passed", "failed", "changed", "unchecked"]
 
@@ -22,8 +22,8 @@ class ContractRecord(BaseModel):
     """The last check of a method.
 
     Attributes:
-        failed: the rules that it broke; none if it passed.
-        expected: the rules that it is known to break, as its card says.
+        failed: the rules it broke; none if it passed.
+        expected: the rules its card declares it breaks.
         date: UTC, ISO 8601, to the second.
         hash: of the plugin's files; a record of other files says nothing about these.
     """

@@ -1,9 +1,8 @@
-"""What a plugin's hooks declare, and the slips that would otherwise go unnoticed or fail where nobody knows whose."""
+"""Reads what a plugin's hooks declare, and catches mistakes that would otherwise go unnoticed or fail elsewhere."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,16 @@ from alignzoo.plugin.plugin import Plugin
 PROJECT = "alignzoo"
 """pluggy's name for the hooks."""
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("alignzoo_"))
-OWN_COMMANDS = ("run", "plan", "ls", "info", "compat", "check", "new", "probe", "sharpness", "recipes", "doctor")
-"""alignzoo's own commands; a plugin cannot take their place."""
+OWN_COMMANDS = ("run", "ls", "info", "compat", "check", "new", "recipes", "doctor")
+"""Commands of the core; a plugin cannot take their place."""
 _EXTENSION_OF = {
     "alignzoo_commands": "command",
     "alignzoo_observers": "observer",
     "alignzoo_formats": "format",
     "alignzoo_judges": "judge",
+    "alignzoo_models": "model",
+    "alignzoo_data": "data",
+    "alignzoo_evaluators": "evaluator",
 }
 
 
@@ -38,11 +40,16 @@ def ask(plugin: Plugin, module: Any) -> None:
     manager.register(module, name=plugin.entry_point)
     asked = [name for name in HOOKS if getattr(manager.hook, name).get_hookimpls()]
     if not asked:
-        plugin.warnings.append(f"brings nothing: none of its functions is a hook ({', '.join(HOOKS)})")
+        plugin.warnings.append(f"provides nothing: none of its functions is a hook ({', '.join(HOOKS)})")
     for name in asked:
         _keep(plugin, name, _declared(manager, name))
     if asked and not (plugin.methods or plugin.extensions or plugin.recipes or plugin.warnings):
-        plugin.warnings.append(f"brings nothing: {', '.join(asked)} gave no card; a hook returns a list")
+        plugin.warnings.append(f"provides nothing: {', '.join(asked)} returned no cards; a hook returns a list")
+
+
+def reserved(card: Extension) -> str:
+    """The warning about an extension that has the name of one of alignzoo's own."""
+    return f"reserved: {card.name!r} is a built-in {card.kind}, so this one is ignored"
 
 
 def _declared(manager: pluggy.PluginManager, name: str) -> list[Any]:
@@ -52,7 +59,7 @@ def _declared(manager: pluggy.PluginManager, name: str) -> list[Any]:
             results = getattr(manager.hook, name)()
             for result in results:
                 if isinstance(result, (str, Path, BaseModel)):
-                    raise TypeError(f"a hook returns a list, this gave a single {type(result).__name__}")
+                    raise TypeError(f"a hook must return a list, this returned a single {type(result).__name__}")
             return [item for result in results for item in result]
     except PluginAPIError:
         raise
@@ -79,7 +86,7 @@ def _keep(plugin: Plugin, hook: str, given: list[Any]) -> None:
         paths = [Path(path) for path in given]
         for path in paths:
             if not path.is_absolute():
-                raise ValueError(f"{hook}() names {path}; give a whole path: Path(__file__).with_name(...)")
+                raise ValueError(f"{hook}() names {path}; use an absolute path: Path(__file__).with_name(...)")
             if not is_file(path):
                 raise FileNotFoundError(f"{hook}() names {path}, which is not a file")
         _check_twice([("recipe", path.stem) for path in paths])
@@ -88,7 +95,7 @@ def _keep(plugin: Plugin, hook: str, given: list[Any]) -> None:
     if hook == "alignzoo_methods":
         for method in given:
             if not isinstance(method, (Card, Composition)):
-                raise TypeError(f"{hook}() gave a {type(method).__name__}, expected Card or Composition")
+                raise TypeError(f"{hook}() returned a {type(method).__name__}, expected Card or Composition")
             if isinstance(method, Card):
                 _check_defaults(method)
         plugin.methods = given
@@ -96,26 +103,15 @@ def _keep(plugin: Plugin, hook: str, given: list[Any]) -> None:
         return
     for card in given:
         if not isinstance(card, Extension):
-            raise TypeError(f"{hook}() gave a {type(card).__name__}, expected Extension")
+            raise TypeError(f"{hook}() returned a {type(card).__name__}, expected Extension")
         if card.kind != _EXTENSION_OF[hook]:
-            raise ValueError(f"{hook}() gave {card.name!r} of kind {card.kind}, expected {_EXTENSION_OF[hook]}")
+            raise ValueError(f"{hook}() returned {card.name!r} of kind {card.kind}, expected {_EXTENSION_OF[hook]}")
     for card in given:
-        if card.name in _reserved(card.kind):
-            plugin.warnings.append(f"reserved: {card.name!r} is a {card.kind} of alignzoo, and this one is left out")
+        if card.kind == "command" and card.name in OWN_COMMANDS:
+            plugin.warnings.append(reserved(card))
         else:
             plugin.extensions.append(card)
     _check_twice([(card.kind, card.name) for card in given])
-
-
-def _reserved(kind: str) -> Collection[str]:
-    """Names that a plugin cannot take, because the built-in ones are not looked up among plugins."""
-    if kind == "command":
-        return OWN_COMMANDS
-    if kind == "format":
-        from alignzoo.data.formats import LAYOUTS
-
-        return LAYOUTS
-    return ()
 
 
 def _check_defaults(card: Card) -> None:

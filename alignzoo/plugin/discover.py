@@ -1,4 +1,4 @@
-"""Finding plugins: each entry point, and each file given by ``--plugin``, is loaded on its own.
+"""Plugin discovery: loads each entry point, and each ``--plugin`` file, in isolation.
 
 Whatever goes wrong inside one is recorded on it and breaks nothing else; an import that would slow every command down
 is recorded as well.
@@ -19,7 +19,7 @@ from typing import Any
 
 from alignzoo.contract.card import PluginAPIError
 from alignzoo.errors import UsageError, contained
-from alignzoo.plugin.declared import ask
+from alignzoo.plugin.declared import ask, reserved
 from alignzoo.plugin.faults import describe_error, is_file, package_of, places
 from alignzoo.plugin.plugin import Plugin
 
@@ -47,7 +47,23 @@ def discover(*, third_party: bool, files: Iterable[Path]) -> list[Plugin]:
         key=lambda entry: (entry[0].distribution != OWN_DISTRIBUTION, entry[0].distribution, entry[0].entry_point)
     )
     loaded = [_load(plugin, load) for plugin, load in found]
-    return [*loaded, *(_from_file(path) for path in files)]
+    loaded += [_from_file(path) for path in files]
+    _keep_own_names(loaded)
+    return loaded
+
+
+def _keep_own_names(plugins: Iterable[Plugin]) -> None:
+    """A command or layout that alignzoo's own plugins bring keeps its name, like a command of the core."""
+    own: set[tuple[str, str]] = set()
+    for plugin in plugins:
+        cards = [card for card in plugin.extensions if card.kind in ("command", "format")]
+        if plugin.distribution == OWN_DISTRIBUTION:
+            own.update((card.kind, card.name) for card in cards)
+            continue
+        for card in cards:
+            if (card.kind, card.name) in own:
+                plugin.warnings.append(reserved(card))
+                plugin.extensions.remove(card)
 
 
 def _from_file(path: Path) -> Plugin:
@@ -57,15 +73,13 @@ def _from_file(path: Path) -> Plugin:
         UsageError: there is no such file, or its name is that of another module.
     """
     if not is_file(path):
-        raise UsageError(f"--plugin {path}: no such file", hint="give the path of a Python file with a plugin in it")
+        raise UsageError(f"--plugin {path}: no such file", hint="use the path of a Python file that contains a plugin")
     path = path.resolve()
     module = re.sub(r"\W", "_", path.stem)
     loaded = sys.modules.get(module)
     taken = loaded.__spec__ if loaded is not None else importlib.util.find_spec(module)
     if (loaded is not None or taken is not None) and Path(getattr(taken, "origin", None) or "?").resolve() != path:
-        raise UsageError(
-            f"--plugin {path}: there is another module called {module!r}", hint="give the file a name of its own"
-        )
+        raise UsageError(f"--plugin {path}: another module is called {module!r}", hint="rename the file")
     plugin = Plugin(path.name, "", module, module, file=path)
 
     def load() -> ModuleType:
@@ -88,16 +102,16 @@ def _load(plugin: Plugin, load: Callable[[], Any]) -> Plugin:
     """Import a plugin and ask its hooks; whatever goes wrong inside it is recorded, not raised."""
     began, before = time.perf_counter(), set(sys.modules)
     try:
-        with contained(), contextlib.redirect_stdout(sys.stderr):  # stdout is for data: prints must not spoil it
+        with contained(), contextlib.redirect_stdout(sys.stderr):  # stdout is for results, so prints go elsewhere
             ask(plugin, load())
-    except Exception as error:  # a stranger's code: anything can come out of it
+    except Exception as error:  # third-party code can raise anything
         plugin.error = describe_error(error) + _place(error, plugin)
         plugin.methods, plugin.extensions, plugin.recipes = [], [], {}
     plugin.seconds = time.perf_counter() - began
     heavy = _heavy_imports(set(sys.modules) - before)
     if heavy:
         plugin.warnings.append(
-            f"imports {heavy} when it is looked for, and every command pays for that: import it from alignzoo.lazy, "
+            f"imports {heavy} at discovery, which slows down every command: import it from alignzoo.lazy, "
             "or in the module that a card's target names"
         )
     return plugin

@@ -1,4 +1,4 @@
-"""A stranger's failure in one line, and questions to the file system that cannot fail."""
+"""Third-party failures in one line, and file-system checks that cannot fail."""
 
 from __future__ import annotations
 

@@ -8,8 +8,7 @@
     def alignzoo_methods():
         return [Card(kind="loss", name="mine", target="my_package.mine:Mine", ...)]
 
-Every hook is called once, when plugins are looked for, and only declares: what a card's ``target`` names is imported
-when it is used.
+Every hook is called once, at discovery, and only declares: a card's ``target`` is imported when it is used.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ hookimpl = pluggy.HookimplMarker("alignzoo")
 
 @hookspec
 def alignzoo_methods() -> Iterable[Card | Composition]:  # type: ignore[empty-body]
-    """Losses, robust wrappers, geometry controllers, rewards, and names for their combinations."""
+    """Methods of every kind (losses, robust wrappers, geometry controllers, …), and names for their combinations."""
 
 
 @hookspec
@@ -42,15 +41,30 @@ def alignzoo_commands() -> Iterable[Extension]:  # type: ignore[empty-body]
 
 @hookspec
 def alignzoo_observers() -> Iterable[Extension]:  # type: ignore[empty-body]
-    """Observers of a run: ``alignzoo run --observe NAME`` tells them of its start, steps, evaluations, checkpoints
-    and end. They cannot break it."""
+    """Observers of a run: ``alignzoo run --observe NAME`` notifies them of its start, steps, evaluations,
+    checkpoints and end. They cannot break it."""
 
 
 @hookspec
 def alignzoo_formats() -> Iterable[Extension]:  # type: ignore[empty-body]
-    """Layouts of preference data: ``--data.format NAME``; recognised by themselves where no built-in layout fits."""
+    """Layouts of preference data: ``--data.format NAME``; detected automatically if no built-in layout fits."""
 
 
 @hookspec
 def alignzoo_judges() -> Iterable[Extension]:  # type: ignore[empty-body]
     """Judges of generated answers: ``--judge NAME``."""
+
+
+@hookspec
+def alignzoo_models() -> Iterable[Extension]:  # type: ignore[empty-body]
+    """Models by name: ``--model NAME``. A name takes precedence over a folder or a hub id."""
+
+
+@hookspec
+def alignzoo_data() -> Iterable[Extension]:  # type: ignore[empty-body]
+    """Data by name, with its splits: ``--data NAME``. A name takes precedence over a folder or a hub id."""
+
+
+@hookspec
+def alignzoo_evaluators() -> Iterable[Extension]:  # type: ignore[empty-body]
+    """Evaluators of generated answers; a data card names its evaluator."""

@@ -1,4 +1,4 @@
-"""One plugin: where it comes from, what it brings, or why it does not load."""
+"""One plugin: its origin, what it provides, or why it does not load."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any
 from alignzoo.contract.card import Card, Composition, Extension
 
 SLOW_SECONDS = 1.0
-"""A plugin that takes longer to load is named: every command waits for it."""
+"""A plugin that takes longer to load gets a warning: every command waits for it."""
 
 
 @dataclass
 class Plugin:
-    """One entry point or file: where it comes from, what it brings, or why it does not load.
+    """One entry point or file: its origin, what it provides, or why it does not load.
 
     Attributes:
         distribution: its distribution; for a file, the file's name.
         file: the file it was loaded from with ``--plugin``, else None.
         recipes: recipe name -> YAML file.
-        error: why nothing of it can be used.
-        warnings: what its author should repair; how long it took is not in it, for that depends on the machine.
-        seconds: wall-clock time that loading took.
+        error: why it cannot be used.
+        warnings: problems for its author to fix; excludes the loading time, which depends on the machine.
+        seconds: wall-clock loading time.
     """
 
     distribution: str
@@ -43,7 +43,7 @@ class Plugin:
 
     @property
     def slow(self) -> str | None:
-        """What to say of a plugin that every command waits for."""
+        """Warning about a slow plugin."""
         return (
             f"took {self.seconds:.1f} s to load, and every command waits for it"
             if self.seconds > SLOW_SECONDS
@@ -52,7 +52,7 @@ class Plugin:
 
     @property
     def remarks(self) -> list[str]:
-        """Everything its author should look at, short of what breaks it."""
+        """All warnings for its author."""
         return [*self.warnings, *([self.slow] if self.slow else [])]
 
     @property
@@ -90,7 +90,7 @@ class Plugin:
         return [path for _, path in self._named_files()]
 
     def _named_files(self) -> list[tuple[str, Path]]:
-        """The files with their places inside the plugin; what cannot be looked at is left out."""
+        """The files with their paths inside the plugin; unreadable ones are left out."""
         if self.file is not None:
             return [(self.file.name, self.file)]
         try:

@@ -1,4 +1,4 @@
-"""Which methods and extensions there are, and look-up by kind and name."""
+"""The registry of methods and extensions, with lookup by kind and name."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from typing import TypeVar
 
 from alignzoo.base.shown import shown
 from alignzoo.base.suggest import suggest
-from alignzoo.contract.card import KINDS, Card, Composition, Extension, ExtensionKind, Kind
+from alignzoo.contract.card import Card, Composition, Extension, ExtensionKind
+from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import BrokenPluginError, UnknownNameError, UsageError
 from alignzoo.plugin.discover import discover
 from alignzoo.plugin.faults import is_file
 from alignzoo.plugin.plugin import Plugin
 
 T = TypeVar("T")
-_WORDS = {"observer": "--observe", "format": "--data.format", "command": "alignzoo"}
+_WORDS = {"observer": "--observe", "format": "--data.format", "command": "alignzoo", "evaluator": "evaluator"}
 """The word before a name of each kind on the command line, where it is not ``--KIND``."""
 
 
 class Registry:
-    """All plugins that were found, and look-up of what they bring."""
+    """All discovered plugins, with lookup of what they provide."""
 
     def __init__(self, plugins: list[Plugin]) -> None:
         self.plugins = plugins
@@ -35,10 +36,10 @@ class Registry:
     def broken(self) -> list[Plugin]:
         return [plugin for plugin in self.plugins if plugin.error is not None]
 
-    def entries(self, kind: Kind | None = None) -> Iterator[tuple[Plugin, Card | Composition]]:
+    def entries(self, kind: str | None = None) -> Iterator[tuple[Plugin, Card | Composition]]:
         """``(plugin, method)`` of one kind, or of all, by kind and then by name."""
         found = [(plugin, method) for plugin in self.plugins for method in plugin.methods]
-        found.sort(key=lambda entry: (KINDS.index(entry[1].kind), entry[1].name))
+        found.sort(key=lambda entry: (list(KINDS).index(entry[1].kind), entry[1].name))
         return (entry for entry in found if kind is None or entry[1].kind == kind)
 
     def extensions(self, kind: ExtensionKind) -> list[tuple[Plugin, Extension]]:
@@ -52,7 +53,7 @@ class Registry:
         return sorted(found, key=lambda entry: entry[1])
 
     def duplicates(self) -> list[tuple[str, str, list[str]]]:
-        """``(kind, name, distributions)`` of the names that several plugins bring."""
+        """``(kind, name, distributions)`` of names that several plugins provide."""
         owners: dict[tuple[str, str], list[str]] = {}
         for plugin, method in self.entries():
             for name in (method.name, *method.aliases):
@@ -65,24 +66,24 @@ class Registry:
         return [(kind, name, homes) for (kind, name), homes in owners.items() if len(homes) > 1]
 
     def plugin_of(self, item: Card | Composition | Extension) -> Plugin:
-        """The plugin that brings a method or an extension."""
+        """The plugin that provides a method or an extension."""
         return next(plugin for plugin in self.plugins if any(x is item for x in (*plugin.methods, *plugin.extensions)))
 
     def distribution_of(self, item: Card | Composition | Extension) -> str:
-        """Name of the distribution that brings a method or an extension."""
+        """Name of the distribution that provides a method or an extension."""
         return self.plugin_of(item).distribution
 
-    def at_home(self, kind: Kind, name: str, distribution: str) -> str:
-        """``distribution:name`` where that distribution brings such a method, else the bare name."""
+    def at_home(self, kind: str, name: str, distribution: str) -> str:
+        """``distribution:name`` if that distribution provides such a method, else the bare name."""
         own = any(p.distribution == distribution and m.name == name for p, m in self.entries(kind))
         return f"{distribution}:{name}" if own else name
 
-    def find(self, kind: Kind, name: str) -> Card | Composition:
-        """The method called ``name`` (or ``distribution:name``); a name is stronger than an alias.
+    def find(self, kind: str, name: str) -> Card | Composition:
+        """The method called ``name`` (or ``distribution:name``); a name takes precedence over an alias.
 
         Raises:
-            UsageError: unknown, with the nearest names; or two plugins bring the same name.
-            BrokenPluginError: the plugin that seems to bring it does not load.
+            UsageError: unknown, with the nearest names; or two plugins provide the same name.
+            BrokenPluginError: the plugin that seems to provide it does not load.
         """
         distribution, _, bare = name.rpartition(":")
         at_home = [(p, m) for p, m in self.entries(kind) if distribution in ("", p.distribution)]
@@ -94,21 +95,33 @@ class Registry:
         return found
 
     def find_extension(self, kind: ExtensionKind, name: str) -> Extension:
-        """The command, observer, format or judge called ``name`` (or ``distribution:name``).
+        """The extension called ``name`` (or ``distribution:name``).
 
         Raises:
             UsageError, BrokenPluginError: as :meth:`find`.
         """
-        distribution, _, bare = name.rpartition(":")
-        entries = self.extensions(kind)
-        hits = [(p, card) for p, card in entries if card.name == bare and distribution in ("", p.distribution)]
-        found = self._only(kind, name, hits)
+        found = self._only(kind, name, self._named(kind, name))
         if found is None:
-            raise _not_there(kind, name, [card.name for _, card in entries])
+            raise _not_there(kind, name, [card.name for _, card in self.extensions(kind)])
         return found
 
+    def named_extension(self, kind: ExtensionKind, name: str | None) -> Extension | None:
+        """The model or data called ``name`` (or ``distribution:name``); None if no plugin provides it, because a model
+        or data may also be a path or a hub id.
+
+        Raises:
+            UsageError: two plugins provide the same name.
+        """
+        hits = self._named(kind, name) if name is not None else []
+        return self._only(kind, str(name), hits) if hits else None
+
+    def _named(self, kind: ExtensionKind, name: str) -> list[tuple[Plugin, Extension]]:
+        distribution, _, bare = name.rpartition(":")
+        entries = self.extensions(kind)
+        return [(p, card) for p, card in entries if card.name == bare and distribution in ("", p.distribution)]
+
     def check_files(self) -> None:
-        """Refuse files that were asked for with ``--plugin`` and do not load.
+        """Reject ``--plugin`` files that do not load.
 
         Raises:
             BrokenPluginError: names the first of them.
@@ -117,14 +130,14 @@ class Registry:
             if plugin.file is not None:
                 raise BrokenPluginError(
                     f"plugin {plugin.label} does not load: {plugin.error}",
-                    hint=f"repair {plugin.file}, or leave it out",
+                    hint=f"fix {plugin.file}, or leave it out",
                 )
 
     def find_recipe(self, name: str) -> Path | None:
         """The file of the recipe called ``name`` (or ``distribution:name``), None if there is none.
 
         Raises:
-            UsageError: two plugins bring the same name.
+            UsageError: two plugins provide the same name.
         """
         distribution, _, bare = name.rpartition(":")
         hits = [(p, path) for p, n, path in self.recipes() if n == bare and distribution in ("", p.distribution)]
@@ -145,25 +158,25 @@ class Registry:
             if distribution == plugin.distribution or (not distribution and plugin.may_provide(bare)):
                 raise BrokenPluginError(
                     f"{kind} {name!r} belongs to plugin {plugin.label}, which does not load: {plugin.error}",
-                    hint=f"repair {plugin.file}"
+                    hint=f"fix {plugin.file}"
                     if plugin.file
                     else f"upgrade or uninstall {plugin.distribution}; `alignzoo doctor` lists all plugins",
                 )
         return None
 
-    def _unknown(self, kind: Kind, name: str) -> UnknownNameError:
+    def _unknown(self, kind: str, name: str) -> UnknownNameError:
         elsewhere = [method.kind for _, method in self.entries() if method.name == name and isinstance(method, Card)]
         if elsewhere:
-            hint = f"there is a {elsewhere[0]} of that name: --{elsewhere[0]} {name}"
+            hint = f"did you mean the {elsewhere[0]} of that name: --{elsewhere[0]} {name}?"
             return UnknownNameError(f"unknown {kind} {name!r}", hint=hint)
         return _not_there(kind, name, [method.name for _, method in self.entries(kind)])
 
 
 def _not_there(kind: str, name: str, known: list[str]) -> UnknownNameError:
     known = list(dict.fromkeys(known))
-    listed = f"known: {', '.join(known)}" if known else f"no plugin brings one: `alignzoo ls {kind}`"
+    listed = f"known: {', '.join(known)}" if known else f"no plugin provides one: `alignzoo ls {kind}`"
     if kind in KINDS:
-        listed += f"; `alignzoo new {kind} NAME` writes a new one"
+        listed += f"; `alignzoo new {kind} NAME` creates one"
     return UnknownNameError(f"unknown {kind} {shown(name)}", hint=suggest(name, known) or listed)
 
 
@@ -253,11 +266,11 @@ def _refuse_faults(found: Registry) -> None:
     faults += [f"{kind} {name!r} is provided by {', '.join(homes)}" for kind, name, homes in found.duplicates()]
     if faults:
         raise BrokenPluginError(
-            "\n  ".join(["faults in plugins (ALIGNZOO_STRICT_PLUGINS is set):", *faults]),
-            hint="repair or uninstall them, or unset ALIGNZOO_STRICT_PLUGINS",
+            "\n  ".join(["plugin problems (ALIGNZOO_STRICT_PLUGINS is set):", *faults]),
+            hint="fix or uninstall them, or unset ALIGNZOO_STRICT_PLUGINS",
         )
 
 
-def list_methods(kind: Kind | None = None) -> list[Card | Composition]:
+def list_methods(kind: str | None = None) -> list[Card | Composition]:
     """Cards of all installed methods, or of one ``kind`` (``"loss"``, ``"robust"``, ``"geometry"``, ``"reward"``)."""
     return [method for _, method in registry().entries(kind)]

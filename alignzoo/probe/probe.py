@@ -1,4 +1,4 @@
-"""A linear safety probe: which direction of the hidden space separates safe from unsafe responses.
+"""A linear safety probe: the direction in hidden space that separates safe from unsafe responses.
 
 A two-class linear head (0 safe, 1 unsafe) on pooled hidden states of the frozen model, those of the last layer averaged
 over prompt and response unless asked otherwise, fitted by L2-regularised logistic regression. Its direction ``v = W[1]
@@ -36,7 +36,7 @@ class Probe:
     Attributes:
         weight: ``(2, hidden)`` fp32, rows safe and unsafe, on raw (not standardised) features.
         bias: ``(2,)`` fp32.
-        facts: what it was trained on and how well it does: JSON-able.
+        facts: training data and quality, JSON-able.
     """
 
     weight: torch.Tensor
@@ -49,7 +49,7 @@ class Probe:
         return self.weight[1] - self.weight[0]
 
     def save(self, folder: Path) -> None:
-        """Write ``probe.safetensors`` and ``probe.json``, which has the digest of both."""
+        """Write ``probe.safetensors`` and ``probe.json``, which contains the digest of both."""
         folder.mkdir(exist_ok=True)
         with whole(folder / TENSORS_FILE) as path:
             save_file({"weight": self.weight, "bias": self.bias}, path)
@@ -60,7 +60,7 @@ class Probe:
         """Read a saved probe.
 
         Raises:
-            AlignzooError: there is none, it is damaged, or it is for another hidden size.
+            AlignzooError: there is none, it is corrupt, or it has another hidden size.
         """
         again = "alignzoo probe --model MODEL --data DATA --out DIR"
         for name in (TENSORS_FILE, FACTS_FILE):
@@ -69,28 +69,28 @@ class Probe:
         try:
             facts = read_sealed(folder / FACTS_FILE)
             if facts.pop(TENSORS_FILE, None) != file_digest(folder / TENSORS_FILE):
-                raise DamagedError(folder / TENSORS_FILE, "its content is not what was written")
+                raise DamagedError(folder / TENSORS_FILE, "its content has changed since it was written")
             tensors = load_file(folder / TENSORS_FILE)
             probe = cls(tensors["weight"], tensors["bias"], facts)
         except DamagedError as error:
-            raise DamagedError(error.path, error.reason, hint=f"train the probe again: {again}") from error
+            raise DamagedError(error.path, error.reason, hint=f"retrain the probe: {again}") from error
         except (OSError, SafetensorError, KeyError) as error:
-            raise DamagedError(folder / TENSORS_FILE, str(error), hint=f"train the probe again: {again}") from error
+            raise DamagedError(folder / TENSORS_FILE, str(error), hint=f"retrain the probe: {again}") from error
         if probe.weight.shape[1] != hidden:
             raise ModelError(
-                f"the probe in {folder} is for hidden size {probe.weight.shape[1]}, the model has {hidden}",
+                f"the probe in {folder} has hidden size {probe.weight.shape[1]}, but the model has {hidden}",
                 hint=f"train a probe on this model: {again}",
             )
         return probe
 
 
 def layer_indices(words: str, count: int) -> list[int]:
-    """Hidden layers by words: ``last``, ``all`` (1 to ``count``), or comma-separated indices.
+    """Parses hidden layers: ``last``, ``all`` (1 to ``count``), or comma-separated indices.
 
     0 is the embeddings, ``count`` the last layer (after its norm, as the head sees it); negative ones count from it.
 
     Raises:
-        UsageError: neither of the words, or an index that the model does not have.
+        UsageError: not parseable, or an index that the model does not have.
     """
     if words in ("last", "all"):
         return [count] if words == "last" else list(range(1, count + 1))
@@ -98,13 +98,13 @@ def layer_indices(words: str, count: int) -> list[int]:
         given = [int(word) for word in words.split(",")]
     except ValueError as error:
         raise UsageError(
-            f"--layers {words!r} is neither last, all, nor indices", hint="write for example --layers 4,8,-1"
+            f"--layers {words!r} is neither last, all, nor indices", hint="for example --layers 4,8,-1"
         ) from error
     outside = [index for index in given if not -count - 1 <= index <= count]
     if outside:
         raise UsageError(
             f"--layers: the model has no hidden layer {outside[0]}",
-            hint=f"it has 1 to {count}, and 0 for the embeddings",
+            hint=f"it has layers 1 to {count}, and 0 for the embeddings",
         )
     return sorted({index if index >= 0 else count + 1 + index for index in given})
 
@@ -119,7 +119,7 @@ def hidden_features(
     tokens_per_batch: int = 4096,
     bar: Progress,
 ) -> list[torch.Tensor]:
-    """For each layer ``(N, hidden)`` fp32 on the CPU: its hidden states of each sequence, pooled over tokens.
+    """For each layer ``(N, hidden)`` fp32 on the CPU: the hidden states of each sequence, pooled over tokens.
 
     ``model`` is a causal LM; its trunk runs without the LM head and in the model's current mode.
 
@@ -144,16 +144,6 @@ def hidden_features(
     return [torch.stack([feature[layer] for feature in features]) for layer in layers]
 
 
-def mean_hidden_states(
-    model: Any, sequences: Sequence[Sequence[int]], *, tokens_per_batch: int = 4096, bar: Progress
-) -> torch.Tensor:
-    """``(N, hidden)`` fp32 on the CPU: the mean over tokens of the last hidden states of each token sequence."""
-    last = int(model.config.get_text_config().num_hidden_layers)
-    return hidden_features(model, sequences, layers=[last], pooling="mean", tokens_per_batch=tokens_per_batch, bar=bar)[
-        0
-    ]
-
-
 def _pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
     """``(B, hidden)`` from states ``(B, T, hidden)`` and a right-padded mask ``(B, T)``."""
     if pooling == "last":
@@ -176,7 +166,7 @@ def fit_probe(
             raise DataError(
                 f"the probe's {name} part has {int((labels == 0).sum())} safe and {int((labels == 1).sum())} unsafe "
                 "responses; it needs both",
-                hint="give more data, or raise --probe.share",
+                hint="use more data, or raise --probe.share",
             )
     features, labels = train[0].double(), train[1].double()
     mean, scale = features.mean(0), features.std(0).clamp_min(1e-8)
@@ -209,7 +199,7 @@ def fit_probe(
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far stated probabilities can be taken at their word.
+    """Calibration of predicted probabilities.
 
     Attributes:
         ece: expected calibration error: |mean stated − share observed| of a bin, averaged with the bins' counts.
@@ -223,7 +213,7 @@ class Calibration:
 
 
 def calibration(probabilities: torch.Tensor, labels: torch.Tensor, *, bins: int = 10) -> Calibration:
-    """Of probabilities ``(N,)`` that the label ``(N,)`` is 1, in ``bins`` of equal width."""
+    """From probabilities ``(N,)`` that the label ``(N,)`` is 1, in ``bins`` of equal width."""
     p, y = probabilities.double(), labels.double()
     places = (p * bins).long().clamp(max=bins - 1)
     curve = []

@@ -1,7 +1,7 @@
-"""Log-probs under the reference that no earlier run has kept: computed before training, in batches of like length.
+"""Computes missing reference log-probs before training, in batches of similar length.
 
-Which pairs share a batch depends on the pairs alone and not on what is there already, so that a run which was
-interrupted here and started again has the numbers of one that was not.
+Which rows share a batch depends only on the rows and not on the cache, so an interrupted and restarted run gets the
+same numbers as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
+from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch, batches_of
 from alignzoo.distributed.ranks import on_all_ranks
-from alignzoo.pairs import PairBatch
-from alignzoo.reference.keys import batch_keys, dataset_keys
+from alignzoo.reference.keys import RowKeys, batch_keys, dataset_keys
 from alignzoo.reference.shards import Values
 from alignzoo.reference.store import Store
 from alignzoo.report import Progress, Reporter
@@ -27,45 +26,58 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset
 
+    from alignzoo.data.shapes import Shape
+
 TOKENS_PER_BATCH, TOKENS_ON_CPU = 4096, 1024
-"""Tokens of a batch at most; at least one pair. On a CPU larger ones were no faster."""
-PAIRS_PER_SHARD, SECONDS_PER_SHARD = 8192, 20.0
-"""Values are kept whenever so many pairs are done or so much time has passed: what is lost when a run is killed."""
-_BATCHES_AT_A_TIME = 4  # of each rank, before the ranks tell each other
+"""Maximum tokens per batch, with at least one row. On a CPU, larger batches were not faster."""
+RESPONSES_PER_SHARD, SECONDS_PER_SHARD = 16384, 20.0
+"""Values are saved after this many responses or this much time, which bounds the loss when a run is killed."""
+_BATCHES_AT_A_TIME = 4  # per rank, between exchanges of the ranks
 
 
 @dataclass(frozen=True)
 class Source:
-    """Tokenised pairs, and which of them are wanted.
+    """Rows of a prepared dataset whose responses are needed.
 
     Attributes:
+        shape: of the dataset.
         rows: ``(n,)`` their numbers in the dataset, ascending.
-        keys: ``(n, 2, 2)`` keys of the two responses of each.
+        keys: those of their responses, mismatched ones included.
         lengths: ``(n,)`` tokens of a forward pass over each.
+        partners: ``(N,)`` the row whose responses are a row's mismatched ones, where these are wanted.
     """
 
-    pairs: Dataset
+    dataset: Dataset
+    shape: Shape
     rows: np.ndarray
-    keys: np.ndarray
+    keys: RowKeys
     lengths: np.ndarray
+    partners: np.ndarray | None = None
 
     @classmethod
-    def of(cls, pairs: Dataset, rows: np.ndarray | None = None, *, packed: bool = True) -> Source:
+    def of(
+        cls,
+        dataset: Dataset,
+        rows: np.ndarray | None = None,
+        *,
+        shape: Shape,
+        packed: bool = True,
+        partners: np.ndarray | None = None,
+    ) -> Source:
         """The given rows, by default all; ``packed``: forward passes compute each prompt once."""
-        pairs = pairs.select_columns(["pair_id", "prompt_ids", "chosen_ids", "rejected_ids"])
-        rows = np.arange(len(pairs)) if rows is None else np.sort(rows)
-        keys, lengths = dataset_keys(pairs, rows)
-        padded = 2 * (lengths[:, 0] + lengths[:, 1:].max(-1))
-        return cls(pairs, rows, keys, lengths.sum(-1) if packed else padded)
+        names = ("row_id", "prompt_ids", "response_ids", "label")
+        dataset = dataset.select_columns([name for name in names if name in dataset.column_names])
+        rows = np.arange(len(dataset)) if rows is None else np.sort(rows)
+        keys = dataset_keys(dataset, rows, partners)
+        return cls(dataset, shape, rows, keys, keys.packed if packed else keys.padded, partners)
 
     def missing(self, store: Store) -> np.ndarray:
-        """``(n,)`` bool: pairs of which a response is not in the store."""
-        there = store.has(self.keys.reshape(-1, 2)).reshape(-1, 2)
-        return ~(there[:, 0] & there[:, 1])
+        """``(n,)`` bool: rows with a response that is not in the store."""
+        return ~np.logical_and.reduceat(store.has(self.keys.keys), self.keys.offsets[:-1])
 
     def batches(self, tokens: int) -> Iterator[np.ndarray]:
-        """Positions of pairs of like length, the longest first: what does not fit into memory shows at once."""
-        order = np.lexsort((*self.keys[:, 0].T, -self.lengths))
+        """Batches of rows of similar length, the longest first, so that running out of memory shows immediately."""
+        order = np.lexsort((*self.keys.first.T, -self.lengths))
         start, sizes = 0, self.lengths[order]
         ends = np.cumsum(sizes)
         while start < len(order):
@@ -77,16 +89,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Filling:
-    """What it takes to compute log-probs under the reference.
+    """Everything needed to compute log-probs under the reference.
 
     Attributes:
-        forward: from a batch on the device to its pairs under the reference.
+        forward: from a batch on the device to its responses under the reference.
         together: a forward exchanges weights between the ranks: all must run equally many.
         tokens: of a batch at most, another number than what suits the device.
     """
 
     store: Store
-    forward: Callable[[TokenBatch], PairBatch]
+    forward: Callable[[TokenBatch], ResponseBatch]
     accelerator: Accelerator
     report: Reporter
     pad_id: int
@@ -94,10 +106,10 @@ class Filling:
     tokens: int | None = None
 
     def complete(self, sources: Sequence[Source]) -> int:
-        """Compute, keep and take in what the store lacks, each rank a share; every rank then has all of it.
+        """Compute, save and load the values missing from the store, each rank a share; afterwards every rank has all.
 
         Returns:
-            How many pairs were not there.
+            The number of missing rows.
         """
         on_cpu = self.accelerator.device.type == "cpu"
         budget = self.tokens or (TOKENS_ON_CPU if on_cpu else TOKENS_PER_BATCH)
@@ -111,13 +123,13 @@ class Filling:
         if batches:
             total = sum(len(source.rows) for source in sources)
             done = total - sum(len(positions) for _, positions in batches)
-            with self.report.progress(total, "reference log-probs", unit="pair", done=done) as bar:
+            with self.report.progress(total, "reference log-probs", unit="row", done=done) as bar:
                 self._compute(batches, bar)
             self.store.index()
         return int(sum(lacking.sum() for lacking in missing))
 
     def _anywhere(self, mine: np.ndarray) -> np.ndarray:
-        """True where it is so on any rank: their folders need not be the same."""
+        """True where any rank has True: their cache folders may differ."""
         return np.logical_or.reduce(on_all_ranks(self.accelerator, lambda: mine))
 
     def _compute(self, batches: Sequence[tuple[Source, np.ndarray]], bar: Progress) -> None:
@@ -133,7 +145,7 @@ class Filling:
                     for _ in positions:
                         bar.advance()
                 overdue = found[0][1]  # as the first rank has it, for all write at the same time
-                if overdue or sum(map(len, pending)) >= 2 * PAIRS_PER_SHARD:
+                if overdue or sum(map(len, pending)) >= RESPONSES_PER_SHARD:
                     self._keep(pending)
                     pending, since = [], time.monotonic()
         except BaseException:
@@ -154,32 +166,25 @@ class Filling:
 
     def _values(self, source: Source, positions: np.ndarray) -> Values:
         rows = source.rows[positions].tolist()
-        [batch] = batches_of(source.pairs, rows, len(rows), self.pad_id)
+        [batch] = batches_of(source.dataset, rows, len(rows), self.pad_id, shape=source.shape, partners=source.partners)
         return values_of(batch, self.forward(batch.to(self.accelerator.device)), tokens=self.store.tokens)
 
     def _keep(self, pending: Sequence[Values]) -> None:
         if not pending:
             return
         values = Values.cat(pending)
-        # A batch holds pairs that are known, too. Two values of one response differ by rounding: the first one stays.
+        # A batch may contain known rows. Two values of one response differ by rounding: the first one stays.
         values = values.only(~self.store.has(values.keys))
         writes = self.accelerator.is_local_main_process  # one rank of each machine: its disk may be its own
         on_all_ranks(self.accelerator, partial(self.store.write, values) if writes else lambda: None)
         self.store.add(values)
 
 
-def values_of(batch: TokenBatch, pairs: PairBatch, *, tokens: bool) -> Values:
-    """The log-probs of a batch's responses, the chosen ones first, as they are kept."""
-    lengths = torch.cat([batch.chosen_lengths, batch.rejected_lengths])
-    logps = torch.cat([pairs.chosen_logps, pairs.rejected_logps])
-    flat = _in_a_row(pairs).cpu().numpy() if tokens else None
-    return Values(batch_keys(batch), logps.cpu().numpy(), lengths.cpu().numpy(), flat)
-
-
-def _in_a_row(pairs: PairBatch) -> torch.Tensor:
-    """The log-probs of all tokens, response after response, the chosen ones first."""
-    sides = (
-        (pairs.chosen_token_logps, pairs.chosen_token_mask),
-        (pairs.rejected_token_logps, pairs.rejected_token_mask),
-    )
-    return torch.cat([values[mask.bool()] for values, mask in sides if values is not None and mask is not None])
+def values_of(batch: TokenBatch, responses: ResponseBatch, *, tokens: bool) -> Values:
+    """The log-probs of a batch's responses, in its order, in storage form."""
+    flat = None
+    if tokens:
+        assert responses.token_logps is not None
+        assert responses.token_mask is not None
+        flat = responses.token_logps[responses.token_mask.bool()].cpu().numpy()
+    return Values(batch_keys(batch), responses.logps.cpu().numpy(), batch.lengths.cpu().numpy(), flat)

@@ -1,7 +1,7 @@
-"""The frozen reference: the policy as it was before the first step.
+"""The frozen reference: the policy before the first step.
 
-Full fine-tuning keeps a snapshot of the weights; a new LoRA adapter is switched off; an adapter that was already
-trained has a frozen copy. Always in eval mode, without gradients, and the policy is left as it was found.
+Full fine-tuning keeps a snapshot of the weights; a new LoRA adapter is switched off; a previously trained adapter has
+a frozen copy. Always in eval mode, without gradients, and without side effects on the policy.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from typing import Any
 
 import torch
 
+from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
-from alignzoo.logprobs.logps import PairForward
+from alignzoo.logprobs.logps import Forward
 from alignzoo.model.base import REFERENCE_ADAPTER
-from alignzoo.pairs import PairBatch
 
-ReferenceForward = Callable[[TokenBatch], PairBatch]
-"""The fields ``chosen_logps``, ... of a batch's pairs under the reference: :class:`Reference`, or a table of them."""
+ReferenceForward = Callable[[TokenBatch], ResponseBatch]
+"""A batch's responses, with their log-probs under the reference: :class:`Reference`, or a table of them."""
 
 
 class Reference:
-    """Log-probs of pairs under the reference.
+    """Log-probs of responses under the reference.
 
     Args:
         policy: the policy before training, unwrapped.
-        forward: from a model and a batch to its pairs.
-        wrap: how the device's accelerator prepares a frozen model (sharding, autocast).
+        forward: from a model and a batch to its responses.
+        wrap: prepares a frozen model for the accelerator (sharding, autocast).
     """
 
     def __init__(
         self,
         policy: torch.nn.Module,
-        forward: PairForward,
+        forward: Forward,
         wrap: Callable[[torch.nn.Module], torch.nn.Module] = lambda model: model,
     ) -> None:
         self._forward = forward
@@ -42,8 +42,8 @@ class Reference:
         self._snapshot = None if self._adapted is not None else wrap(copy.deepcopy(policy).requires_grad_(False).eval())
 
     @torch.no_grad()
-    def __call__(self, batch: TokenBatch) -> PairBatch:
-        """The fields ``chosen_logps``, ... of the batch's pairs under the reference weights."""
+    def __call__(self, batch: TokenBatch) -> ResponseBatch:
+        """The batch's responses, with their log-probs under the reference weights."""
         if self._snapshot is not None:
             return self._forward(self._snapshot, batch)
         assert self._adapted is not None
@@ -53,8 +53,8 @@ class Reference:
 
 @contextmanager
 def as_reference(policy: Any) -> Iterator[None]:
-    """Inside, a policy computes as the reference, if training has not changed its weights yet (those of an adapter may
-    have changed); no gradients are kept. All is restored, also after an exception."""
+    """Inside, a policy acts as the reference, provided training has not changed its weights (an adapter's may have
+    changed); without gradients. Everything is restored, also after an exception."""
     with torch.no_grad():
         if hasattr(policy, "peft_config"):
             with _reference_adapter(policy):
@@ -70,7 +70,7 @@ def as_reference(policy: Any) -> Iterator[None]:
 
 @contextmanager
 def _reference_adapter(model: Any) -> Iterator[None]:
-    """The adapter off, or exchanged for the reference's copy; eval mode; all restored, also after an exception."""
+    """The adapter off, or replaced by the reference's copy; eval mode; restored afterwards, also after an exception."""
     training = model.training
     flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     model.eval()

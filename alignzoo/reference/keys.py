@@ -1,81 +1,61 @@
-"""What a log-prob under the reference depends on: the reference's weights, how it computes, and a response's tokens.
+"""The key of a reference log-prob: a hash of the tokens of a response and of its prompt.
 
-Nothing else is in these keys. Token ids stand for themselves, so tokenizer, template and truncation count where they
-change ids and only there; a swapped label, another seed or another learning rate change no key.
+It contains nothing else. Tokenizer, template and truncation matter only if they change token ids; labels, label noise,
+the other responses to the prompt and the run's settings do not change keys.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import transformers
 
 from alignzoo.data.collate import TokenBatch
-from alignzoo.data.digests import digest
-from alignzoo.logprobs.logps import has_fused_head, innermost
-from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
-from alignzoo.model.weights import config_digest, fingerprint
-from alignzoo.plan.settings import Settings
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_VERSION = 1  # raise it when the same weights and tokens would be given other log-probs
 _WIDTH = 4  # bytes of a token id
-_SIDES = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
-def reference_identity(policy: Any, settings: Settings, weights: str, *, way: str) -> str:
-    """A hash of the reference and of how it computes, 32 hex digits.
+@dataclass(frozen=True)
+class RowKeys:
+    """The keys of n rows, response after response: a row's own ones first, then its mismatched ones.
 
-    A new adapter is off in the reference, so that its run shares the base's log-probs; the frozen copy of a trained
-    one counts.
-
-    Args:
-        policy: the policy with the weights that training starts from, not sharded.
-        weights: its fingerprint.
-        way: how its log-probs are computed (:attr:`alignzoo.logprobs.forward.Choice.way`).
+    Attributes:
+        keys: ``(R, 2)`` int64.
+        offsets: ``(n + 1,)`` int64, where the responses of each row begin, and R.
+        prompts: ``(n,)`` int64, tokens of each prompt.
+        lengths: ``(R,)`` int64, tokens of each response.
     """
-    adapters = getattr(policy, "peft_config", None)
-    if adapters is not None:
-        weights = fingerprint(_reference_weights(policy, set(adapters)))
-    base, active = without_adapter(policy), {REFERENCE_ADAPTER} & set(adapters or ())
-    code = f"{type(base).__module__}.{type(base).__qualname__} of transformers {transformers.__version__}"
-    kind = (settings.precision, settings.quantize)
-    rounding = (
-        _rounding(policy, way) if kind != ("fp32", "none") or torch.get_float32_matmul_precision() != "highest" else ()
-    )
-    return digest(_VERSION, weights, config_digest(policy, adapters=active), code, *kind, *rounding)[:32]
 
+    keys: np.ndarray
+    offsets: np.ndarray
+    prompts: np.ndarray
+    lengths: np.ndarray
 
-def _rounding(policy: Any, way: str) -> tuple[str, ...]:
-    """What moves log-probs by more than fp32's last digits where products are rounded to fewer bits."""
-    model = innermost(policy)
-    implementations = (getattr(model.config, f"_{part}_implementation", None) for part in ("attn", "experts"))
-    head = "fused head" if has_fused_head(policy) else "logits"
-    return (way, head, model.device.type, torch.get_float32_matmul_precision(), *map(str, implementations))
+    @property
+    def first(self) -> np.ndarray:
+        """``(n, 2)``: the key of each row's first response."""
+        return self.keys[self.offsets[:-1]]
 
+    @property
+    def packed(self) -> np.ndarray:
+        """``(n,)``: tokens of each prompt, counted once, and its responses."""
+        return self.prompts + np.add.reduceat(self.lengths, self.offsets[:-1])
 
-def _reference_weights(policy: Any, adapters: set[str]) -> dict[str, torch.Tensor]:
-    """The tensors that an adapted policy computes with as the reference; the base's under their names without
-    adapters."""
-    layers = {layer for module in policy.modules() for layer in getattr(module, "adapter_layer_names", ())}
-    others, kept = adapters - {REFERENCE_ADAPTER}, {}
-    for name, tensor in policy.state_dict().items():
-        words = name.removeprefix("base_model.model.").split(".")
-        if any(layer in layers and owner in others for layer, owner in pairwise(words)):
-            continue
-        kept[".".join(word for word in words if word != "base_layer")] = tensor
-    return kept
+    @property
+    def padded(self) -> np.ndarray:
+        """``(n,)``: tokens of each row's sequences, prompt and response, padded to the longest of them."""
+        longest = np.maximum.reduceat(self.lengths, self.offsets[:-1])
+        return np.diff(self.offsets) * (self.prompts + longest)
 
 
 def response_keys(prompt: memoryview, *responses: memoryview) -> bytes:
-    """16 bytes per response that depend on its ids, on the prompt's, and on where the one ends and the other begins.
+    """16 bytes per response that depend on its ids, on the prompt's, and on where the prompt ends.
 
     Args:
         prompt, responses: token ids as little-endian int32, in bytes.
@@ -91,51 +71,134 @@ def response_keys(prompt: memoryview, *responses: memoryview) -> bytes:
 
 
 def batch_keys(batch: TokenBatch) -> np.ndarray:
-    """``(2B, 2)`` int64: the keys of a batch's responses, the chosen ones first."""
+    """``(R, 2)`` int64: the keys of a batch's responses, in its order."""
     ids, real = batch.input_ids.cpu().numpy(), batch.attention_mask.cpu().numpy().astype(bool)
-    prompts = batch.prompt_lengths.tolist() * 2
-    found = []
-    for row, mask, prompt in zip(ids, real, prompts, strict=True):
-        tokens = in_bytes(row[mask])
-        found.append(response_keys(tokens[: _WIDTH * prompt], tokens[_WIDTH * prompt :]))
-    return as_keys(b"".join(found))
+    sequences = (in_bytes(row[mask]) for row, mask in zip(ids, real, strict=True))
+    found = bytearray()
+    for size, prompt in zip(batch.sizes, batch.prompt_lengths.tolist(), strict=True):
+        end = _WIDTH * prompt
+        whole = list(islice(sequences, size))
+        found += response_keys(whole[0][:end], *(tokens[end:] for tokens in whole))
+    return as_keys(bytes(found))
 
 
-def dataset_keys(dataset: Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the tokenised pairs with these row numbers ``(n,)``: ``(n, 2, 2)`` int64 keys of the chosen and of the
-    rejected response, and ``(n, 3)`` int64 lengths of prompt, chosen and rejected, in tokens."""
-    stored = rows if dataset._indices is None else dataset._indices.column(0).to_numpy()[rows]
-    order = np.argsort(stored, kind="stable")  # the table is read from front to back, whatever selects from it
-    stored = stored[order]
-    keys, lengths = np.zeros((len(rows), 2, 2), np.int64), np.zeros((len(rows), 3), np.int64)
-    first = 0
-    for block in dataset.data.select(list(_SIDES)).to_batches():
-        begin, end = np.searchsorted(stored, (first, first + len(block)))
-        places = order[begin:end]
-        if len(places):
-            content, lengths[places] = _block_keys(block, (stored[begin:end] - first).tolist())
-            keys[places] = as_keys(content).reshape(-1, 2, 2)
-        first += len(block)
-    return keys, lengths
+def dataset_keys(dataset: Dataset, rows: np.ndarray, partners: np.ndarray | None = None) -> RowKeys:
+    """The keys of the given rows ``(n,)`` of a prepared dataset, read from front to back whatever their order.
+
+    Args:
+        partners: ``(N,)`` the row whose responses are a row's mismatched ones (:mod:`alignzoo.data.mismatch`), as many
+            as the row has of its own.
+    """
+    table = _Table.of(dataset)
+    stored = table.stored(dataset, rows)
+    counts = table.counts[stored]
+    offsets = np.concatenate([[0], np.cumsum(counts * (1 if partners is None else 2))])
+    keys, lengths = np.zeros((offsets[-1], 2), np.int64), np.zeros(offsets[-1], np.int64)
+    prompts = np.zeros(len(rows), np.int64)
+    sources = [(offsets[:-1], stored)]
+    if partners is not None:
+        sources.append((offsets[:-1] + counts, table.stored(dataset, partners[rows])))
+    for first, source in sources:
+        for group in table.groups(stored, source):
+            content, prompts[group], sizes = table.keys(stored[group], source[group], counts[group])
+            places = np.repeat(first[group], counts[group]) + _numbered(counts[group])
+            keys[places], lengths[places] = as_keys(content), sizes
+    return RowKeys(keys, offsets, prompts, lengths)
 
 
-def _block_keys(block: Any, rows: Sequence[int]) -> tuple[bytes, np.ndarray]:
-    """The keys of some rows of a record batch of the three columns, and their lengths."""
-    found, lengths = bytearray(), []
-    sides = []
-    for lists in block.columns:
-        offsets = lists.offsets.to_numpy()
-        ids = lists.values.slice(offsets[0], offsets[-1] - offsets[0]).to_numpy(zero_copy_only=False)
-        sides.append((in_bytes(ids), ((offsets - offsets[0]) * _WIDTH).tolist()))
-        lengths.append(np.diff(offsets)[rows])
-    for row in rows:
-        found += response_keys(*(ids[bounds[row] : bounds[row + 1]] for ids, bounds in sides))
-    return bytes(found), np.stack(lengths, axis=1)
+@dataclass(frozen=True)
+class _Table:
+    """The token ids of a prepared dataset as Arrow holds them, block after block; nothing is copied.
+
+    Attributes:
+        starts: ``(blocks + 1,)`` the first row of each block, and the number of rows.
+        counts: ``(rows,)`` responses of each row.
+    """
+
+    blocks: list[_Block]
+    starts: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> _Table:
+        batches = dataset.data.select(["prompt_ids", "response_ids"]).to_batches()
+        blocks = [_Block.of(*batch.columns) for batch in batches]
+        counts = np.concatenate([np.diff(block.rows) for block in blocks])
+        return cls(blocks, np.cumsum([0, *map(len, batches)]), counts.astype(np.int64))
+
+    def stored(self, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+        """``(n,)``: where the table holds these rows of the dataset."""
+        return rows if dataset._indices is None else dataset._indices.column(0).to_numpy()[rows].astype(np.int64)
+
+    def groups(self, stored: np.ndarray, source: np.ndarray) -> list[np.ndarray]:
+        """Places in ``stored`` of rows whose prompts share a block, as do the responses ``source``, in the table's
+        order."""
+        block = self._block_of(stored) * len(self.blocks) + self._block_of(source)
+        order = np.lexsort((stored, block))
+        return np.split(order, np.flatnonzero(np.diff(block[order])) + 1) if len(order) else []
+
+    def keys(self, stored: np.ndarray, source: np.ndarray, counts: np.ndarray) -> tuple[bytes, np.ndarray, np.ndarray]:
+        """The keys of the prompts of one group with ``counts`` ``(n,)`` responses of ``source``, repeated where these
+        are fewer; tokens of the prompts ``(n,)`` and of all responses ``(R,)``."""
+        here, there = int(self._block_of(stored[:1])[0]), int(self._block_of(source[:1])[0])
+        prompts, responses = self.blocks[here].prompts, self.blocks[there].responses
+        first = self.blocks[there].rows[source - self.starts[there]]
+        wanted = np.repeat(first, counts) + _numbered(counts) % np.repeat(self.counts[source], counts)
+        begins, ends = prompts.bounds(stored - self.starts[here])
+        bounds = responses.bounds(wanted)
+        bytes_of = zip(*(bound.tolist() for bound in bounds), strict=True)
+        found = bytearray()
+        for begin, end, count in zip(begins.tolist(), ends.tolist(), counts.tolist(), strict=True):
+            some = [responses.ids[start:stop] for start, stop in islice(bytes_of, count)]
+            found += response_keys(prompts.ids[begin:end], *some)
+        return bytes(found), (ends - begins) // _WIDTH, (bounds[1] - bounds[0]) // _WIDTH
+
+    def _block_of(self, stored: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.starts, stored, side="right") - 1
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """Lists of token ids, one behind the other.
+
+    Attributes:
+        offsets: ``(n + 1,)`` where each of them begins, in tokens.
+    """
+
+    ids: memoryview
+    offsets: np.ndarray
+
+    @classmethod
+    def of(cls, lists: Any) -> _Lists:
+        return cls(in_bytes(lists.values.to_numpy(zero_copy_only=False)), lists.offsets.to_numpy())
+
+    def bounds(self, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where these lists begin and end, in bytes."""
+        begins, ends = self.offsets[which], self.offsets[which + 1]
+        return begins.astype(np.int64) * _WIDTH, ends.astype(np.int64) * _WIDTH
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some rows: their prompts, their responses, and which of these are whose (``rows`` ``(n + 1,)``)."""
+
+    prompts: _Lists
+    responses: _Lists
+    rows: np.ndarray
+
+    @classmethod
+    def of(cls, prompts: Any, responses: Any) -> _Block:
+        return cls(_Lists.of(prompts), _Lists.of(responses.values), responses.offsets.to_numpy())
+
+
+def _numbered(counts: np.ndarray) -> np.ndarray:
+    """0, 1, … up to each of the counts."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def in_bytes(ids: np.ndarray) -> memoryview:
     """Token ids as :func:`response_keys` takes them."""
-    return memoryview(ids.astype("<i4").tobytes())
+    return np.ascontiguousarray(ids, "<i4").view(np.uint8).data
 
 
 def as_keys(content: bytes) -> np.ndarray:

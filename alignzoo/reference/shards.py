@@ -1,4 +1,4 @@
-"""Log-probs on disk: files that hold some hundreds or thousands of responses each, whole or not there.
+"""Log-probs on disk, in files of some hundreds or thousands of responses each, written atomically.
 
 ``sums-….safetensors`` holds one number per response, ``tokens-….safetensors`` every token's beside.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from alignzoo.base.files import scratch
+from alignzoo.base.files import whole
 from alignzoo.report import Reporter
 
 _TOKENS_AT_A_TIME = 1 << 20
@@ -61,7 +61,7 @@ class Values:
         return Values(self.keys[kept], self.logps[kept], self.lengths[kept], tokens)
 
     def finite(self) -> Values:
-        """Those that are numbers. What is not is better asked again than kept."""
+        """The finite values: others are better recomputed than cached."""
         return self.only(np.isfinite(self.logps))
 
     @staticmethod
@@ -81,7 +81,7 @@ def shard_path(folder: Path, values: Values) -> Path:
 
 
 def write_shard(folder: Path, values: Values) -> None:
-    """Write values for later runs, whole or not at all.
+    """Write values for later runs, atomically.
 
     Raises:
         OSError, SafetensorError: the folder cannot be written, or its disk is full.
@@ -92,14 +92,13 @@ def write_shard(folder: Path, values: Values) -> None:
     if values.token_logps is not None:
         tensors["token_logps"] = values.token_logps
         stated["tokens"] = _tokens_content(values)
-    with scratch(folder) as beside:
-        whole = beside / path.name
-        save_file(tensors, whole, metadata=stated)
-        whole.replace(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole(path, durable=False) as written:
+        save_file(tensors, written, metadata=stated)
 
 
 def read_shards(folder: Path, *, tokens: bool, report: Reporter) -> Iterator[Values]:
-    """What a folder holds; of ``tokens`` those that have them. A damaged file makes way for another."""
+    """The values in a folder; with ``tokens``, only those with token log-probs. Corrupt files are removed."""
     kinds = ("tokens",) if tokens else ("sums", "tokens")
     for path in sorted(path for kind in kinds for path in folder.glob(f"{kind}-*.safetensors")):
         try:
@@ -107,9 +106,9 @@ def read_shards(folder: Path, *, tokens: bool, report: Reporter) -> Iterator[Val
         except FileNotFoundError:
             continue  # cleared by somebody else since it was listed
         except OSError as error:
-            report.warn(f"the reference log-probs kept in {path} cannot be read ({error}); computing them again")
+            report.warn(f"the cached reference log-probs in {path} cannot be read ({error}); recomputing them")
         except (SafetensorError, ValueError) as error:
-            report.warn(f"the reference log-probs kept in {path} are damaged ({error}); computing them again")
+            report.warn(f"the cached reference log-probs in {path} are corrupt ({error}); recomputing them")
             with contextlib.suppress(OSError):
                 path.unlink()
 
@@ -128,7 +127,7 @@ def read_shard(path: Path, *, tokens: bool) -> Values:
             raise ValueError("its content is not what was written")
     if not tokens:
         return values
-    # Reopened: what was mapped into memory for the check would count as this process's for as long as it runs.
+    # Reopened: pages mapped for the check would otherwise count as this process's memory while it runs.
     return replace(values, token_logps=safe_open(path, "np").get_slice("token_logps"))
 
 

@@ -1,4 +1,4 @@
-"""All log-probs under one reference that a run has at hand: earlier runs' and its own, found by the responses' keys."""
+"""All log-probs under one reference available to a run, from earlier runs and its own, by response key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alignzoo.report import Reporter
 
 
 def store_folder(identity: str) -> Path:
-    """Where the log-probs of a reference are kept."""
+    """The cache folder for the log-probs of a reference."""
     return cache_folder("reference") / identity
 
 
@@ -33,7 +33,7 @@ class Store:
         self._index = _Index([])
 
     def load(self) -> None:
-        """Take in what earlier runs have kept."""
+        """Load the values cached by earlier runs."""
         try:
             self._parts += read_shards(self._folder, tokens=self.tokens, report=self._report)
         except OSError as error:
@@ -41,7 +41,7 @@ class Store:
         self._index = _Index(self._parts)
 
     def write(self, values: Values) -> None:
-        """Keep values for later runs; where that is not possible, say so once and go on."""
+        """Cache values for later runs; if that fails, warn once and continue."""
         values = values.finite()
         if not (self._writable and len(values)):
             return
@@ -51,7 +51,7 @@ class Store:
             self._warn_once(error)
 
     def add(self, values: Values) -> None:
-        """Take in values of this run: their sums into memory; their tokens' too, if no file here holds them."""
+        """Add values of this run: sums in memory, and token values too if no file here has them."""
         if values.token_logps is None:
             self._parts.append(values)
             return
@@ -65,7 +65,7 @@ class Store:
             self._parts.append(values.only(lost))
 
     def index(self) -> None:
-        """Make what was added since to be found."""
+        """Index the values added since."""
         self._index = _Index(self._parts)
 
     def has(self, keys: np.ndarray) -> np.ndarray:
@@ -86,10 +86,7 @@ class Store:
 
     def _warn_once(self, error: Exception) -> None:
         if self._writable:
-            self._report.warn(
-                f"the reference log-probs are not kept for later runs: {error}; "
-                "ALIGNZOO_CACHE names another folder for them"
-            )
+            self._report.warn(f"cannot cache the reference log-probs: {error}; set ALIGNZOO_CACHE to a writable folder")
         self._writable = False
 
 

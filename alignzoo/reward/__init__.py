@@ -1,1 +1,1 @@
-"""Rewards: what they are given, how their scores are kept, and the soft labels that scores give."""
+"""Rewards: their inputs, the cache of their scores, and the soft labels from scores."""

@@ -1,4 +1,4 @@
-"""What soft labels a run trains on: how many are sure, and how many disagree with the data."""
+"""The distribution of a run's soft labels: how many are confident, and how many contradict the data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alignzoo.base.files import write_json
 from alignzoo.report import Reporter
 
 BINS = 10
-ALL_BUT_HARD = 0.9
+NEARLY_BINARY = 0.9
 """Share of labels below 0.1 or above 0.9 from which on they say hardly more than hard ones."""
 SOFT_LABELS_FILE = "soft_labels.json"
 
@@ -38,13 +38,10 @@ def note_soft_labels(labels: torch.Tensor, folder: Path | None, report: Reporter
     report.note(f"soft labels: mean {facts['mean']:.3f}; {disagrees:.1%} of the pairs are below 0.5")
     if disagrees > 0.5:
         report.warn(
-            f"the reward contradicts {disagrees:.1%} of the data's labels, and these pairs train the other "
-            "way round; look at the reward or its sign"
+            f"the reward contradicts {disagrees:.1%} of the data's labels, and these pairs train with the "
+            "opposite label; check the reward and its sign"
         )
-    if ((labels < 0.1) | (labels > 0.9)).double().mean() >= ALL_BUT_HARD:
-        report.warn(
-            "labels are all but hard: where that is not meant, raise the temperature (--geometry.temperature, "
-            "--robust.temperature) of the method that makes them"
-        )
+    if ((labels < 0.1) | (labels > 0.9)).double().mean() >= NEARLY_BINARY:
+        report.warn("soft labels are nearly binary; if that is unintended, raise the wrapper's temperature")
     if folder is not None:
         write_json(folder / SOFT_LABELS_FILE, facts)

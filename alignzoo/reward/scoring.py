@@ -1,4 +1,4 @@
-"""Every pair's scores, once before training: by the run's reward, or from an earlier run that asked the same of it."""
+"""Scores every response once before training, with the run's reward or from the cache."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ import hashlib
 import json
 import math
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from alignzoo.contract.card import Options, is_path
+from alignzoo.contract.reward import Reward
+from alignzoo.contract.scoring import Response, RewardContext
+from alignzoo.data.columns import column, list_lengths
 from alignzoo.data.digests import digest
 from alignzoo.data.parts import Parts, Scores
+from alignzoo.data.shapes import NOUNS, SINGLE, Shape
 from alignzoo.distributed.ranks import on_all_ranks
-from alignzoo.errors import AlignzooError, MethodError, contained
-from alignzoo.interfaces import Reward
+from alignzoo.errors import MethodError
 from alignzoo.plan.plan import Method
 from alignzoo.plugin.build import instantiate
-from alignzoo.plugin.faults import describe_error
+from alignzoo.plugin.guard import guarded
 from alignzoo.plugin.registry import registry
-from alignzoo.reward.context import Response, RewardContext
 from alignzoo.reward.keep import keep, kept
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-PAIRS_AT_A_TIME = 32
-PAIRS_KEPT_TOGETHER = 256
-"""Scores are kept, and told to the other ranks, whenever so many pairs are done: about a minute of a large model."""
-_VERSION = 1  # part of the key of kept scores: raise it when the same reward would be asked in another way
-
-Sides = tuple[Response, Response]
+ROWS_AT_A_TIME = 32
+ROWS_KEPT_TOGETHER = 256
+"""Scores are cached and exchanged between ranks after this many rows: about a minute with a large model."""
+_VERSION = 2  # part of the cache key: raise it when the same reward would be called differently
 
 
 def scored(
@@ -46,18 +46,20 @@ def scored(
     *,
     which: Collection[str] = ("train", "held_out"),
 ) -> tuple[Parts, str]:
-    """The parts with the scores that a reward gives their pairs, and the reward's identity.
+    """The parts with a reward's scores of their responses, and the reward's identity.
 
-    Every rank sets the reward up and scores its share; each of them has all scores in the end, or the same error.
+    Every rank sets up the reward and scores its share; in the end all have all scores, or the same error.
 
     Args:
-        which: the parts that are scored.
+        which: the parts to score.
 
     Raises:
-        MethodError: the reward failed, or did not give one finite number per response.
-        AlignzooError: what the reward itself refuses.
+        MethodError: the reward failed, or did not return one finite number per response.
+        AlignzooError: the reward itself rejects something.
     """
     reward: Reward = instantiate(method.card, method.options)
+    sources = [part for name in which if (part := getattr(parts, name)) is not None]
+    run = replace(run, data_scores=any("score" in part.column_names for part in sources))
     on_all_ranks(accelerator, partial(_set_up, reward, method, run))
     first = accelerator.is_main_process
     identity = on_all_ranks(accelerator, partial(_identity, reward, method) if first else str)[0]
@@ -66,17 +68,17 @@ def scored(
 
 
 def _set_up(reward: Reward, method: Method, run: RewardContext) -> None:
-    with _blamed(f"reward {method.card.name!r} failed while it was set up"):
+    with guarded(f"reward {method.card.name!r} failed in setup()"):
         reward.setup(run)
 
 
 def _identity(reward: Reward, method: Method) -> str:
-    with _blamed(f"reward {method.card.name!r} failed to say what it is"):
+    with guarded(f"reward {method.card.name!r} failed in identity()"):
         return score_identity(reward, method.options)
 
 
 def score_identity(reward: Reward, options: Options) -> str:
-    """What a reward's scores depend on beside the responses: its options, and what it says of itself.
+    """What a reward's scores depend on besides the responses: its options and its own identity.
 
     Left out are paths, whose content :meth:`Reward.identity` speaks for, and options that only change what scoring
     costs (``json_schema_extra={"cost": True}``).
@@ -98,7 +100,7 @@ def _origin(method: Method) -> list[str]:
 
 @dataclass(frozen=True)
 class _Scoring:
-    """A reward that was set up, and what it is to score."""
+    """A reward after setup, and the parts to score."""
 
     reward: Reward
     method: Method
@@ -108,102 +110,122 @@ class _Scoring:
     accelerator: Accelerator
 
     def of(self, part: str) -> Scores:
-        """Scores of a part, kept ones or new ones: block by block, one to each rank at a time."""
-        count, name, report = len(getattr(self.parts, part)), self.method.card.name, self.run.report
-        starts, world = range(0, count, PAIRS_KEPT_TOGETHER), self.accelerator.num_processes
-        found: list[Scores] = []
+        """Scores of a part, cached or new: block by block, one per rank at a time."""
+        dataset, name, report = getattr(self.parts, part), self.method.card.name, self.run.report
+        count, noun = len(dataset), NOUNS[self.parts.shape]
+        starts, world = range(0, count, ROWS_KEPT_TOGETHER), self.accelerator.num_processes
+        found: list[torch.Tensor] = []
         new = 0
-        with report.progress(count, f"scoring pairs: {name}", unit="pair") as bar:
+        with report.progress(count, f"scoring {noun}: {name}", unit="row") as bar:
             for turn in range(0, len(starts), world):
                 mine = starts[turn + self.accelerator.process_index :][:1]  # the last turn may leave a rank none
-                for scores, is_new in chain(*on_all_ranks(self.accelerator, partial(self._blocks, part, mine))):
-                    found.append(scores)
-                    new += len(scores.chosen) if is_new else 0
-                    for _ in scores.chosen:
+                for block in chain(*on_all_ranks(self.accelerator, partial(self._blocks, part, mine))):
+                    found.append(block.scores)
+                    new += block.rows if block.new else 0
+                    for _ in range(block.rows):
                         bar.advance()
-        scores = Scores(torch.cat([one.chosen for one in found]), torch.cat([one.rejected for one in found]))
-        preferred = float((scores.chosen > scores.rejected).double().mean())
+        offsets = np.concatenate([[0], np.cumsum(list_lengths(dataset, "response_ids"))])
+        scores = Scores(torch.cat(found), offsets)
         words = {"train": "training", "held_out": "held-out"}[part]
         how = "scored" if new else "scored in an earlier run"
         how += f", {count - new} of them in an earlier run" if 0 < new < count else ""
-        report.note(
-            f"reward {name}: {count} {words} pairs {how}; the data's chosen response scores higher in {preferred:.1%}"
-        )
+        report.note(f"reward {name}: {count} {words} {noun} {how}{_agreement(scores, self.parts.shape)}")
         return _as_trained_on(scores, self.parts) if part == "train" else scores
 
-    def _blocks(self, part: str, starts: Sequence[int]) -> list[tuple[Scores, bool]]:
-        """Scores of the blocks that begin at these rows, and whether they are new."""
-        return [self._block(list(_sides(self.parts, part, start, "scores" in self.method.needs))) for start in starts]
+    def _blocks(self, part: str, starts: Sequence[int]) -> list[_Block]:
+        return [self._block(list(_rows(self.parts, part, start, "scores" in self.method.needs))) for start in starts]
 
-    def _block(self, pairs: Sequence[Sides]) -> tuple[Scores, bool]:
-        key = digest(_VERSION, _origin(self.method), self.identity, _responses_digest(pairs))[:32]
-        scores = kept(key, len(pairs), self.run.report)
+    def _block(self, rows: Sequence[Sequence[Response]]) -> _Block:
+        """The scores of some rows."""
+        responses = list(chain(*rows))
+        key = digest(_VERSION, _origin(self.method), self.identity, _responses_digest(responses))[:32]
+        scores = kept(key, len(responses), self.run.report)
         if scores is not None:
-            return scores, False
-        given: list[tuple[float, float]] = []
-        for start in range(0, len(pairs), PAIRS_AT_A_TIME):
-            given += _asked(self.reward, self.method.card.name, pairs[start : start + PAIRS_AT_A_TIME])
-        both = torch.tensor(given, dtype=torch.float64)
-        scores = Scores(both[:, 0].contiguous(), both[:, 1].contiguous())
+            return _Block(scores, len(rows), new=False)
+        given: list[float] = []
+        for start in range(0, len(rows), ROWS_AT_A_TIME):
+            asked = list(chain(*rows[start : start + ROWS_AT_A_TIME]))
+            given += _asked(self.reward, self.method.card.name, asked)
+        scores = torch.tensor(given, dtype=torch.float64)
         keep(key, scores, self.run.report)
-        return scores, True
+        return _Block(scores, len(rows), new=True)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The scores of consecutive rows' responses, and whether this run has asked for them."""
+
+    scores: torch.Tensor
+    rows: int
+    new: bool
+
+
+def _agreement(scores: Scores, shape: Shape) -> str:
+    """How often scores agree with the data's order, if it has one."""
+    if shape in SINGLE:
+        return ""
+    row = np.repeat(np.arange(len(scores.offsets) - 1), np.diff(scores.offsets))
+    values = scores.values.numpy()
+    agrees, pairs = 0, 0
+    for distance in range(1, int(np.diff(scores.offsets).max())):
+        together = row[distance:] == row[:-distance]
+        agrees += int((values[:-distance] > values[distance:])[together].sum())
+        pairs += int(together.sum())
+    whose = "chosen response scores higher in" if shape == "pairs" else "better response scores higher in pairs:"
+    return f"; the data's {whose} {agrees / pairs:.1%}"
 
 
 def _as_trained_on(scores: Scores, parts: Parts) -> Scores:
-    """Scores of the responses as the data has them, with the sides of the pairs that label noise has swapped."""
-    flipped = torch.tensor([pair in parts.flipped for pair in parts.train["pair_id"][:]], dtype=torch.bool)
-    return Scores(
-        torch.where(flipped, scores.rejected, scores.chosen), torch.where(flipped, scores.chosen, scores.rejected)
-    )
+    """Scores of the responses as the data has them, in the opposite order where label noise has reversed it."""
+    counts = np.diff(scores.offsets)
+    flipped = np.isin(column(parts.train, "row_id").to_numpy(), list(parts.flipped))
+    places = np.arange(len(scores.values))
+    mirrored = np.repeat(scores.offsets[:-1] + scores.offsets[1:] - 1, counts) - places
+    return Scores(scores.values[np.where(np.repeat(flipped, counts), mirrored, places)], scores.offsets)
 
 
-def _sides(parts: Parts, part: str, start: int, own_scores: bool) -> Iterator[Sides]:
-    """The two responses of each row of a block, before label noise: what is kept holds for any noise."""
-    columns = ["pair_id", "prompt_ids", "chosen_ids", "rejected_ids"]
-    columns += ["chosen_score", "rejected_score"] if own_scores else []
-    pairs = getattr(parts, part).select_columns(columns)[start : start + PAIRS_KEPT_TOGETHER]
-    rows = [dict(zip(pairs, values, strict=True)) for values in zip(*pairs.values(), strict=True)]
-    for row, source in zip(rows, parts.original[part].of(pairs["pair_id"]), strict=True):
-        swapped = part == "train" and row["pair_id"] in parts.flipped
-        first, second = ("rejected", "chosen") if swapped else ("chosen", "rejected")
-        yield (
-            _response(row, source.prompt, source.chosen, source.transcript, first),
-            _response(row, source.prompt, source.rejected, source.transcript, second),
-        )
+def _rows(parts: Parts, part: str, start: int, own_scores: bool) -> Iterator[list[Response]]:
+    """The responses of each row of a block, as they were before label noise: what is kept holds for any noise."""
+    names = ["row_id", "prompt_ids", "response_ids", *(["score"] if own_scores else [])]
+    columns = getattr(parts, part).select_columns(names)[start : start + ROWS_KEPT_TOGETHER]
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    for row, source in zip(rows, parts.original[part].of(columns["row_id"]), strict=True):
+        order = -1 if part == "train" and row["row_id"] in parts.flipped else 1
+        ids, scores = row["response_ids"], row.get("score") or [None] * len(row["response_ids"])
+        yield [
+            Response(row["row_id"], source.prompt, reply, [*row["prompt_ids"], *tokens], source.transcript, score)
+            for reply, tokens, score in zip(source.responses, ids[::order], scores[::order], strict=True)
+        ]
 
 
-def _response(row: dict[str, Any], prompt: Any, reply: Any, transcript: bool, side: str) -> Response:
-    ids = [*row["prompt_ids"], *row[f"{side}_ids"]]
-    return Response(row["pair_id"], prompt, reply, ids, transcript, row.get(f"{side}_score"))
-
-
-def _responses_digest(pairs: Sequence[Sides]) -> str:
+def _responses_digest(responses: Sequence[Response]) -> str:
     content = hashlib.sha256()
-    for r in chain(*pairs):
+    for r in responses:
         line = json.dumps([r.prompt, r.reply, r.transcript, list(r.ids), r.score], sort_keys=True)
         content.update(f"{line}\n".encode())
     return content.hexdigest()
 
 
-def _asked(reward: Reward, name: str, pairs: Sequence[Sides]) -> list[tuple[float, float]]:
-    """The scores of some pairs, checked."""
-    responses = [response for sides in pairs for response in sides]
-    first, last = responses[0].pair_id, responses[-1].pair_id
-    with _blamed(f"reward {name!r} failed on pairs {first} to {last}"):
+def _asked(reward: Reward, name: str, responses: Sequence[Response]) -> list[float]:
+    """The scores of some responses, checked."""
+    first, last = responses[0].row_id, responses[-1].row_id
+    with guarded(f"reward {name!r} failed on rows {first} to {last}"):
         given = list(reward.scores(responses))
     if len(given) != len(responses):
         raise MethodError(
-            f"reward {name!r} gave {len(given)} scores for {len(responses)} responses, pairs {first} to {last}",
+            f"reward {name!r} returned {len(given)} scores for {len(responses)} responses, rows {first} to {last}",
             hint="scores() returns one number per response",
         )
-    numbers = [_number(value) for value in given]
-    for response, number, value in zip(responses, numbers, given, strict=True):
+    numbers = list[float]()
+    for response, value in zip(responses, given, strict=True):
+        number = _number(value)
         if number is None:
             raise MethodError(
-                f"reward {name!r} gave {value!r} for a response of pair {response.pair_id}",
-                hint="a score is one finite number; look at that row of the data, and at the reward",
+                f"reward {name!r} returned {value!r} for a response of row {response.row_id}",
+                hint="a score must be one finite number; check that row of the data and the reward",
             )
-    return list(zip(numbers[::2], numbers[1::2], strict=True))  # type: ignore[arg-type]
+        numbers.append(number)
+    return numbers
 
 
 def _number(value: Any) -> float | None:
@@ -213,17 +235,3 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
-
-
-@contextmanager
-def _blamed(what: str) -> Iterator[None]:
-    """Around a reward's code: what goes wrong there names it; refusals of its own pass as they are."""
-    try:
-        with contained():
-            yield
-    except AlignzooError:
-        raise
-    except Exception as error:  # a stranger's code: anything can come out of it
-        raise MethodError(
-            f"{what}: {describe_error(error)}", hint="run again with --debug for the traceback"
-        ) from error

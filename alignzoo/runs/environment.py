@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from alignzoo import __version__
 from alignzoo.distributed.launch import distributed_backend
 from alignzoo.plugin.registry import registry
+from alignzoo.version import __version__
 
 LIBRARIES = ("torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "safetensors", "pydantic")
 

@@ -1,26 +1,23 @@
-"""A folder for results: found free, claimed for one process, left as it was by a start that failed."""
+"""The life cycle of a run folder: named, claimed with the plan in it, removed if the start fails, released."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import itertools
-import re
-import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alignzoo.base.cache import cache_root
-from alignzoo.base.files import clear_leftovers, write_json
-from alignzoo.base.lock import LOCK_FILE, check_unlocked, lock, unlock
-from alignzoo.errors import AlignzooError, UsageError
+from alignzoo.base.disk import file_problem, stating
+from alignzoo.base.files import write_json
+from alignzoo.distributed.ranks import on_all_ranks
+from alignzoo.errors import AlignzooError, Interrupted
 from alignzoo.plan.plan import Plan
-from alignzoo.plan.planfile import PLAN_FILE
+from alignzoo.plan.planfile import PLAN_FILE, write_plan
+from alignzoo.plugin.registry import resume_words
 from alignzoo.report import Reporter
+from alignzoo.runs.claim import Claim, check_free, claim_default, claim_new, claim_run
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 RUN_FILES = (
     PLAN_FILE,
@@ -34,251 +31,92 @@ RUN_FILES = (
 )
 RUN_FOLDERS = ("alignzoo", "checkpoints", "geometry", "model", "probe")
 """What a run writes in its folder; ``alignzoo`` is TensorBoard's."""
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENODEV)
 
 
 def default_folder(plan: Plan) -> Path:
-    """Where a run without ``--out`` goes: by its methods and the time."""
-    names = "-".join(method.card.name for method in plan.methods)
+    """The folder of a run without ``--out``: from its methods and the time."""
+    names = "-".join(method.card.name for method in plan.all_methods)
     return Path(f"runs/{names}-{datetime.now():%Y%m%d-%H%M%S}")
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A folder that this process alone writes in.
+class RunFolder:
+    """The folder of one run, the same on all ranks; the first one claims it and writes there.
+
+    Args:
+        resumed: the folder of the run to resume; None for a new one.
 
     Attributes:
-        made: whether this process made it; else it was there, empty or with a run to resume.
+        path: where it is, or will be until :meth:`take` has said so.
+        lasting: whether a failure leaves it there: a new one stays once training has begun.
     """
 
-    folder: Path
-    made: bool
+    def __init__(self, plan: Plan, report: Reporter, resumed: Path | None) -> None:
+        self._plan = plan
+        self._named = plan.settings.out is not None
+        self._report = report
+        self._claim: Claim | None = None
+        self._taken = False
+        self.resuming = resumed is not None
+        self.lasting = self.resuming
+        self.path = resumed or (Path(plan.settings.out) if plan.settings.out else default_folder(plan))
 
-    def take(self, report: Reporter) -> None:
-        """Keep others from writing in it.
+    def check_free(self, accelerator: Accelerator) -> None:
+        """Refuse a folder that was named and is not free, before anything is loaded.
 
         Raises:
-            UsageError: another process was faster.
-            OSError: it cannot be written.
+            AlignzooError: see :func:`~alignzoo.runs.claim.check_free`.
         """
-        try:
-            lock(self.folder, report)
-        except BaseException:
-            if self.made:
-                with contextlib.suppress(OSError):  # it is the other process's now
-                    self.folder.rmdir()
-            raise
+        if self._named and not self.resuming:
+            on_all_ranks(accelerator, lambda: check_free(self.path) if accelerator.is_main_process else None)
 
-    def undo(self, written: Iterable[str]) -> None:
-        """Remove what this process may have written, by name, and the folder itself where it was not there before."""
-        for name in written:
-            _remove(self.folder / name)
-        self.release()
-        if self.made:
-            with contextlib.suppress(OSError):  # another process has claimed it since, or put something there
-                self.folder.rmdir()
+    def take(self, accelerator: Accelerator, plan: Plan) -> None:
+        """Claim it, on the first rank; a new one gets the plan, so that a run killed from here on can be resumed.
+
+        Raises:
+            AlignzooError: another process uses it, it is not free, or it cannot be written.
+        """
+        first = accelerator.is_main_process
+        introduced, self.path = (
+            self.path,
+            on_all_ranks(accelerator, lambda: self._take(plan) if first else self.path)[0],
+        )
+        if self.path != introduced:
+            self._report.note(f"another run uses that folder; using {self.path}")
+        self._taken = True
+
+    def _take(self, plan: Plan) -> Path:
+        if self.resuming:
+            self._claim = claim_run(self.path, self._report)
+            return self.path
+        self._claim = (claim_new if self._named else claim_default)(self.path, self._report)
+        with stating(self._claim.folder, "make it writable, or choose another place with --out"):
+            write_plan(plan, self._claim.folder)
+        return self._claim.folder
+
+    def write_once(self, name: str, content: Any) -> None:
+        """Write a fact of the run's start, which a resume does not change."""
+        if not (self.path / name).is_file():
+            write_json(self.path / name, content)
+
+    def explained(self, error: BaseException) -> AlignzooError | None:
+        """What to say of a failure that is not the program's, and how the run is continued; None for others."""
+        resume = f"resume with: {self.resume_words()}"
+        if isinstance(error, KeyboardInterrupt) and self.lasting:
+            return Interrupted("interrupted", hint=resume)
+        if not isinstance(error, Exception) or not self._taken:
+            return None
+        return file_problem(error, self.path, resume if self.lasting else "run it again")
+
+    def undo(self) -> None:
+        """Remove what a failed start has written."""
+        if self._claim is not None and not self.lasting:
+            self._claim.undo((*RUN_FILES, *RUN_FOLDERS))
 
     def release(self) -> None:
-        """Let others write in it."""
-        unlock(self.folder)
+        """Release it for others."""
+        if self._claim is not None:
+            self._claim.release()
 
-
-def claim_new(folder: Path, report: Reporter) -> Claim:
-    """Make a folder, or take an empty one.
-
-    Raises:
-        UsageError: it holds something, is a file, or another process uses it.
-        AlignzooError: it cannot be written.
-    """
-    check_free(folder)
-    with stating(f"--out {folder}", "name a folder in a place that you may write to"):
-        try:
-            folder.mkdir(parents=True)
-            claim = Claim(folder, made=True)
-        except FileExistsError:
-            claim = Claim(folder, made=False)
-        claim.take(report)
-    try:
-        check_free(folder, own=True)  # another run may have come and gone since
-    except BaseException:
-        claim.release()
-        raise
-    return claim
-
-
-def claim_default(name: Path, report: Reporter) -> Claim:
-    """Make the folder of a run without ``--out``; where another one has that name, a number follows it.
-
-    Args:
-        name: as :func:`default_folder` gave it.
-
-    Raises:
-        AlignzooError: it cannot be written.
-    """
-    with stating(name.parent, "name another place with --out"):
-        name.parent.mkdir(parents=True, exist_ok=True)
-        for count in itertools.count(1):
-            folder = name if count == 1 else name.with_name(f"{name.name}-{count}")
-            with contextlib.suppress(FileExistsError, UsageError):  # made, or even locked, by another process
-                folder.mkdir()
-                claim = Claim(folder, made=True)
-                claim.take(report)
-                return claim
-    raise AssertionError("there is always another number")
-
-
-def claim_run(folder: Path, report: Reporter) -> Claim:
-    """Take the folder of a run that is to be resumed.
-
-    Raises:
-        UsageError: that run is running, or the folder's name is not UTF-8.
-        AlignzooError: it cannot be written.
-    """
-    check_name(folder)
-    claim = Claim(folder, made=False)
-    with stating(folder, "allow writing there, or copy it to a place that you may write to"):
-        claim.take(report)
-    clear_leftovers(folder)
-    return claim
-
-
-@contextmanager
-def new_folder(folder: Path, report: Reporter, written: Iterable[str]) -> Iterator[Path]:
-    """A new folder for what is made inside; a failure leaves it as it was.
-
-    Args:
-        written: names of the files that are made inside.
-
-    Raises:
-        UsageError, AlignzooError: as :func:`claim_new`.
-    """
-    claim = claim_new(folder, report)
-    try:
-        yield folder
-    except BaseException:
-        claim.undo(written)
-        raise
-    finally:
-        claim.release()
-
-
-def check_name(folder: Path) -> None:
-    """Refuse a name that the writers of models could not take, before anything is trained.
-
-    Raises:
-        UsageError: it is not UTF-8.
-    """
-    try:
-        str(folder).encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(
-            f"{str(folder)!r} is not UTF-8, and models cannot be saved there", hint="use a name in UTF-8"
-        ) from error
-
-
-def check_free(folder: Path, *, own: bool = False) -> None:
-    """Refuse a folder that holds something.
-
-    Args:
-        own: this process has its lock.
-
-    Raises:
-        UsageError: it does, it is a file, another process uses it, or its name is not UTF-8.
-        AlignzooError: it cannot be looked into.
-    """
-    check_name(folder)
-    with stating(f"--out {folder}", "name a folder in a place that you may write to"):
-        if not folder.exists():
-            return
-        if folder.is_dir() and not own:
-            check_unlocked(folder)
-        if folder.is_dir() and all(entry.name == LOCK_FILE for entry in folder.iterdir()):
-            return
-        is_run = (folder / PLAN_FILE).is_file()
-    raise UsageError(
-        f"--out {folder} exists and is not empty",
-        hint=f"name another folder, or continue that run with --resume {folder}" if is_run else "name another folder",
-    )
-
-
-@contextmanager
-def stating(what: Path | str, hint: str) -> Iterator[None]:
-    """A refusal of the file system in words."""
-    try:
-        yield
-    except OSError as error:
-        message = f"{what} cannot be written: {error.strerror}"
-        if error.errno == errno.ENAMETOOLONG:
-            raise UsageError(message, hint="use a shorter name") from error
-        raise AlignzooError(message, hint=f"free some space, or {hint}" if is_disk_full(error) else hint) from error
-
-
-def _remove(entry: Path) -> None:
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):  # it is not there, or the folder has become unwritable
-            entry.unlink()
-
-
-def is_disk_full(error: Exception) -> bool:
-    """No space left, over quota, or over the largest file allowed."""
-    return _number(error) in _DISK_FULL
-
-
-def remedy(error: Exception) -> str:
-    """What to do about a file that could not be written, as the beginning of a sentence."""
-    return "free some space" if is_disk_full(error) else "repair that"
-
-
-def check_there(folder: Path) -> None:
-    """After a failure to write.
-
-    Raises:
-        AlignzooError: the run folder is not there any more.
-    """
-    if not folder.is_dir():
-        raise AlignzooError(f"{folder} was deleted or moved while the run was writing there", hint="run it again")
-
-
-def file_problem(error: Exception, folder: Path, again: str) -> AlignzooError | None:
-    """What to say of a refusal of the file system in the middle of a run; None for an error of another kind.
-
-    Args:
-        folder: the run's.
-        again: how the run is continued or started again, as words of a sentence.
-
-    Raises:
-        AlignzooError: the run folder is not there any more.
-    """
-    number, place = _number(error), getattr(error, "filename", None) or folder
-    if number is not None:
-        check_there(folder)
-    if number in (*_DISK_FULL, *_REFUSED):
-        return AlignzooError(f"cannot write {place}: {error}", hint=f"{remedy(error)} and {again}")
-    if number == errno.ENOENT and any(Path(str(place)).is_relative_to(cache) for cache in _caches()):
-        return AlignzooError(f"{place} was deleted while the run was using it", hint=again)
-    return None
-
-
-def _number(error: Exception) -> int | None:
-    """The number of a system's error; safetensors and tokenizers give it in their text only, torch not at all."""
-    if isinstance(error, OSError):
-        return error.errno
-    if isinstance(error, RuntimeError) and "inline_container" in str(error):  # it could not write a file to its end
-        return errno.ENOSPC
-    match = re.search(r"\(os error (\d+)\)", str(error))
-    return None if match is None else int(match[1])
-
-
-def _caches() -> list[Path]:
-    import datasets
-
-    return [cache_root(), Path(datasets.config.HF_DATASETS_CACHE)]
-
-
-def write_once(path: Path, content: Any) -> None:
-    """A fact of the run's start, which a resume does not change."""
-    if not path.is_file():
-        write_json(path, content)
+    def resume_words(self) -> str:
+        """The command that continues the run."""
+        return resume_words(self.path, trusting=self._plan.settings.trust_remote_code)

@@ -1,68 +1,29 @@
-"""What a run ends with: figures before and after, as tables and as ``result.json``."""
+"""A run's results: figures before and after training, as tables and as ``result.json``."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from alignzoo.base.files import write_json
 from alignzoo.base.stored import read_as, sealed
+from alignzoo.evaluate.answers import Answers
 from alignzoo.report import Reporter
 
-RESULT_FILE = "result.json"
 EVALUATION_FILE = "evaluation.json"
 
+OBJECTIVE = "eval/loss"
+_TERM = re.compile(r"eval/loss/([^/]+)/value")
+"""A term of a mixture before its weight; see :meth:`alignzoo.objective.objective.Objective.metrics`."""
 HELD_OUT_ROWS = (
     ("eval/rewards/accuracies", "preference accuracy", "{:.3f}"),
     ("eval/rewards/margins", "reward margin", "{:+.4f}"),
-    ("eval/loss", "objective", "{:.4f}"),
+    (OBJECTIVE, "objective", "{:.4f}"),
     ("eval/logps/chosen", "log-prob of chosen", "{:.2f}"),
     ("eval/logps/rejected", "log-prob of rejected", "{:.2f}"),
 )
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A finished run.
-
-    Attributes:
-        folder: the run folder.
-        sentence: the methods, as the words of a command line.
-        before, after: figures of the evaluations: ``eval/…`` on held-out pairs, ``sandbox/…`` from generated answers.
-        seconds: wall-clock time of this process, loading included.
-        train_identity: hash of the training pairs in order; runs that share it trained on the same pairs and labels.
-    """
-
-    folder: str
-    sentence: str
-    status: str
-    steps: int
-    tokens: int
-    seconds: float
-    pairs: dict[str, int]
-    weights: str
-    before: dict[str, float] = field(default_factory=dict)
-    after: dict[str, float] = field(default_factory=dict)
-    train_identity: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def save(self) -> None:
-        """Write ``result.json`` into the run folder."""
-        write_json(Path(self.folder) / RESULT_FILE, sealed(self.to_dict()))
-
-    @classmethod
-    def load(cls, folder: Path) -> RunResult | None:
-        """The result of a run folder, None if the run has not finished.
-
-        Raises:
-            DamagedError: it is not what was written.
-        """
-        path = folder / RESULT_FILE
-        return read_as(path, cls) if path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -88,52 +49,46 @@ def write_evaluation(folder: Path, **figures: dict[str, float]) -> None:
     write_json(folder / EVALUATION_FILE, sealed(figures))
 
 
-def report_outcome(before: Mapping[str, float], after: Mapping[str, float], report: Reporter) -> None:
-    """The tables at the end of a run, before → after, and the warnings that follow from them."""
+def report_outcome(
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    report: Reporter,
+    answers: Answers | None = None,
+    *,
+    noun: str = "pairs",
+) -> None:
+    """The tables at the end of a run, before → after, and the warnings that follow; ``noun``: rows of the data."""
     rows = [
         (label, shape.format(before[name]), shape.format(after[name]))
-        for name, label, shape in HELD_OUT_ROWS
+        for name, label, shape in _held_out_rows(before)
         if name in before and name in after
     ]
     if rows:
-        report.table("held-out pairs", ("", "before", "after"), rows)
-    _report_answers(before, after, report)
+        report.table(f"held-out {noun}", ("", "before", "after"), rows)
+    if answers is not None:
+        answers.report(before, after, report)
     warn_of_displacement(before, after, report)
 
 
-def _report_answers(before: Mapping[str, float], after: Mapping[str, float], report: Reporter) -> None:
-    old, new = _answers(before), _answers(after)
-    if not old or not new:
-        return
-    from alignzoo.sandbox import table
-
-    rows = [
-        (
-            f"{row['kind']}, {row['split']}",
-            f"{row['before']:.3f}",
-            f"{row['after']:.3f}",
-            f"{row['broken_before']:.3f}",
-            f"{row['broken_after']:.3f}",
-            str(row["n"]),
-        )
-        for row in table(old, new)
-    ]
-    columns = ("generated answers, share of prompts", "before", "after", "broken before", "broken after", "prompts")
-    report.table("sandbox", columns, rows)
-
-
-def _answers(figures: Mapping[str, float]) -> dict[str, float]:
-    return {name.removeprefix("sandbox/"): v for name, v in figures.items() if name.startswith("sandbox/")}
+def _held_out_rows(figures: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """The rows of the table: of a mixture, each term below the objective."""
+    found: list[tuple[str, str, str]] = []
+    for row in HELD_OUT_ROWS:
+        found.append(row)
+        if row[0] == OBJECTIVE:
+            terms = [_TERM.fullmatch(name) for name in figures]
+            found += [(term[0], f"  term {term[1]}", row[2]) for term in terms if term]
+    return found
 
 
 def warn_of_displacement(before: Mapping[str, float], after: Mapping[str, float], report: Reporter) -> None:
-    """Say when the chosen responses became less likely together with the rejected ones."""
+    """Warn if the chosen responses became less likely together with the rejected ones."""
     names = ("eval/logps/chosen", "eval/logps/rejected")
     if not all(name in before and name in after for name in names):
         return
     chosen, rejected = (after[name] - before[name] for name in names)
     if chosen < 0 and rejected < 0 and -chosen > 0.01 * abs(before[names[0]]):
         report.warn(
-            f"likelihood displacement: the chosen responses lost {-chosen:.2f} nats on average while the rejected lost "
-            f"{-rejected:.2f}; a lower --lr, a higher --loss.beta or fewer steps keep more of them"
+            f"likelihood displacement: chosen responses lost {-chosen:.2f} nats on average, rejected ones "
+            f"{-rejected:.2f}; a lower --lr, fewer steps or a stronger KL constraint reduce this"
         )

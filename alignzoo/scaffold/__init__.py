@@ -1,6 +1,6 @@
-"""A method to start from: the files of a small installable package, or of one file, rendered from templates.
+"""Starter methods: the files of a small installable package, or a single file, rendered from templates.
 
-What is rendered works as it is, keeps the contract and needs no edit to run, so its author changes one thing at a time.
+The result works unchanged and passes the contract tests, so its author can change one thing at a time.
 """
 
 from __future__ import annotations
@@ -13,29 +13,30 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignzoo.contract.card import PLUGIN_API, Kind
+from alignzoo.contract.card import PLUGIN_API
+from alignzoo.contract.kinds import KINDS
+from alignzoo.plugin.build import readers
+from alignzoo.plugin.registry import registry
 
 TEMPLATES = Path(__file__).parent / "templates"
-_NOUNS: dict[Kind, str] = {"robust": "robust wrapper", "geometry": "geometry controller"}
-"""What a method is called in a sentence, where the kind alone is no noun."""
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 
 @dataclass(frozen=True)
 class Scaffold:
-    """A method's names, and its files.
+    """A method's names and files.
 
     Args:
         kind: what it is.
         name: the method's name, lower-case letters, digits and dashes.
     """
 
-    kind: Kind
+    kind: str
     name: str
 
     @property
     def words(self) -> list[str]:
-        """The parts of the name, without an ``alignzoo`` in front: the distribution has it anyway."""
+        """The parts of the name, without a leading ``alignzoo``, which the distribution's name already has."""
         words = [word for word in self.name.split("-") if word]
         return words[1:] if words[0] == "alignzoo" and len(words) > 1 else words
 
@@ -60,14 +61,15 @@ class Scaffold:
     def class_name(self) -> str:
         camel = "".join(word[:1].upper() + word[1:] for word in self.words)
         camel = camel if camel.isidentifier() else f"Method{camel}"
-        taken = _names_in(f"{self.kind}.py") | set(dir(builtins))
+        taken = _names_in(f"{KINDS[self.kind].template}.py") | set(dir(builtins))
         return camel if not {camel, f"{camel}Options"} & taken else f"{camel}{self.kind.capitalize()}"
 
     @property
     def run_words(self) -> str:
-        """A short run with the method, as words after ``alignzoo run``."""
-        reader = " --robust soft-label" if self.kind == "reward" else ""  # a reward that nothing reads is refused
-        return f"--{self.kind} {self.name}{reader} --max-steps 20 --out runs/{self.name}"
+        """A short run with the method, as arguments of ``alignzoo run``; with a method that needs it where something
+        has to."""
+        beside = "".join(f" --{card.kind} {card.name}" for card in readers(KINDS[self.kind], registry())[:1])
+        return f"--{self.kind} {self.name}{beside} --max-steps 20 --out runs/{self.name}"
 
     def package_files(self) -> dict[str, str]:
         """Text of every file of the package by its path in it, with ``/``."""
@@ -76,18 +78,20 @@ class Scaffold:
             "README.md": self._render("README.md"),
             ".gitignore": self._render("gitignore"),
             f"{self.package}/__init__.py": self._render("init.py"),
-            f"{self.package}/{self.module}.py": self._render(f"{self.kind}.py", plugin_names="Card, Options"),
-            f"tests/test_{self.module}.py": self._render(f"{self.kind}_test.py"),
+            f"{self.package}/{self.module}.py": self._render(
+                f"{KINDS[self.kind].template}.py", plugin_names="Card, Options"
+            ),
+            f"tests/test_{self.module}.py": self._render(f"{KINDS[self.kind].template}_test.py"),
         }
 
     def single_file(self) -> str:
         """The text of one file with class, card and hook, for ``alignzoo run --plugin FILE``."""
-        method = self._render(f"{self.kind}.py", plugin_names="Card, Options, hookimpl")
+        method = self._render(f"{KINDS[self.kind].template}.py", plugin_names="Card, Options, hookimpl")
         return method + self._render("hook.py")
 
     def _render(self, template: str, **more: str) -> str:
         values = {
-            "noun": _NOUNS.get(self.kind, self.kind),
+            "noun": KINDS[self.kind].phrase,
             "name": self.name,
             "class": self.class_name,
             "api": str(PLUGIN_API),
@@ -102,7 +106,7 @@ class Scaffold:
 
 
 def write_folder(folder: Path, files: dict[str, str]) -> None:
-    """Write a folder whole or not at all.
+    """Write a folder atomically.
 
     Args:
         folder: does not exist, or is an empty folder; its parent exists.
@@ -122,7 +126,7 @@ def write_folder(folder: Path, files: dict[str, str]) -> None:
         if not existing:
             draft.rename(folder)
             return
-        for entry in sorted(draft.iterdir()):  # into the folder: who stands in it keeps it
+        for entry in sorted(draft.iterdir()):  # move into the folder, which may be someone's working directory
             moved.append(entry.rename(folder / entry.name))
     except BaseException:
         for entry in moved:
@@ -133,7 +137,7 @@ def write_folder(folder: Path, files: dict[str, str]) -> None:
 
 
 def write_file(file: Path, text: str) -> None:
-    """Write a file that does not exist, whole or not at all.
+    """Write a new file atomically.
 
     Raises:
         OSError: it cannot be written; then nothing is left behind.
@@ -152,5 +156,5 @@ def _template(name: str) -> str:
 
 
 def _names_in(template: str) -> set[str]:
-    """Every word of a template: names that what is put into it must not take."""
+    """Every word of a template: names that rendered values must not shadow."""
     return set(re.findall(r"\w+", _PLACEHOLDER.sub("", _template(template))))

@@ -1,1 +1,1 @@
-"""One optimizer step: micro-batches behind a few verbs, and the controllers that use them."""
+"""One optimizer step: a small interface over micro-batches, and the controllers that use it."""

@@ -1,4 +1,4 @@
-"""The geometry of a run: one controller that takes the gradient, and the companions that act after the step."""
+"""The geometry of a run: one controller that takes the gradient, and companions that act after the step."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from alignzoo.contract.geometry import GeometryController, StepLoss
 from alignzoo.errors import MethodError, contained
-from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.plugin.blame import place_of
-from alignzoo.step.context import SetupContext, StepContext
-from alignzoo.train.checkpoint import plain_state
+from alignzoo.step.context import StepContext
+from alignzoo.step.setup import SetupContext
+from alignzoo.step.states import plain_state
 
 
 class Controllers:
-    """A :class:`GeometryController` in its verbs, made of one and its companions, called in the order given.
+    """One controller and its companions behind the :class:`GeometryController` interface, called in the given order.
 
     Args:
         gradient: whose :meth:`~GeometryController.step` is taken.
@@ -40,9 +41,9 @@ class Controllers:
         if not isinstance(report, StepLoss):
             given = "None" if report is None else f"a {type(report).__name__}"
             raise MethodError(
-                f"{type(self.gradient).__name__} gave {given}; step() returns a StepLoss"
+                f"{type(self.gradient).__name__} returned {given}; step() must return a StepLoss"
                 f"{place_of(type(self.gradient).step)}",
-                hint="`alignzoo check` holds a method to its contract",
+                hint="`alignzoo check` runs the contract tests on a method",
             )
         return report
 

@@ -1,4 +1,4 @@
-"""The contract of a method as checks that anybody can run on their own.
+"""The contract of methods as checks that authors can run on their own.
 
 ::
 

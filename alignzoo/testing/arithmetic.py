@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from alignzoo.contract.responses import POLICY, ResponseBatch
 from alignzoo.lazy import torch
-from alignzoo.pairs import PairBatch
 from alignzoo.testing.outcomes import Violation
-from alignzoo.testing.sample import leaves
+from alignzoo.testing.sample import AnyBatch, leaves
 
 
 def check_vector(value: Any, like: torch.Tensor, what: str) -> None:
@@ -27,7 +27,7 @@ def check_vector(value: Any, like: torch.Tensor, what: str) -> None:
     raise Violation(
         expected=f"{what} to be finite numbers in a tensor of shape {tuple(like.shape)} and dtype {like.dtype}",
         found=found,
-        remedy="return one number per pair, in the dtype of the log-probs; the mean over the step is taken elsewhere",
+        remedy="return one number per value, in the dtype of the log-probs; the mean over the step is taken elsewhere",
     )
 
 
@@ -45,13 +45,18 @@ def check_finite(results: Mapping[str, Any], where: str) -> None:
                 )
 
 
-def check_gradient(fn: Callable[[PairBatch], torch.Tensor], pairs: PairBatch, where: str) -> None:
-    """Raise unless autograd's gradient of ``fn`` in the policy's fields is the numerical one (float64)."""
-    inputs, wanted = leaves(pairs)
-    names = list(wanted)
+def check_gradient(fn: Callable[[Any], torch.Tensor], batch: AnyBatch, where: str) -> None:
+    """Raise unless autograd's gradient of ``fn`` in the policy's fields is the numerical one (float64). KL responses
+    are left out: an estimate that is made of them is a constant of the step."""
+    inputs, wanted = leaves(batch)
+    constants = {name: leaf.detach().clone() for name, leaf in wanted.items()}
 
     def values(*tensors: torch.Tensor) -> torch.Tensor:
-        return fn(replace(inputs, **dict(zip(names, tensors, strict=True))))
+        given: dict[str, Any] = {
+            name: _but_for_kl(tensor, constant, inputs)
+            for (name, constant), tensor in zip(constants.items(), tensors, strict=True)
+        }
+        return fn(replace(inputs, **given))
 
     remedy = (
         "compute in torch from the policy's fields, without detach(), item() or float(); where a term is detached on "
@@ -71,6 +76,14 @@ def check_gradient(fn: Callable[[PairBatch], torch.Tensor], pairs: PairBatch, wh
             found=f"another {where}: {' '.join(str(error).split())[:160]}",
             remedy=remedy,
         ) from error
+
+
+def _but_for_kl(value: torch.Tensor, constant: torch.Tensor, batch: AnyBatch) -> torch.Tensor:
+    """A policy's field in which the KL responses are constants."""
+    if not isinstance(batch, ResponseBatch) or batch.roles is None:
+        return value
+    own = batch.roles == POLICY
+    return torch.where(own if value.dim() == 1 else own[:, None], value, constant)
 
 
 def differ(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:

@@ -1,26 +1,30 @@
-"""Which checks a method has, and running them; a new kind is a file of rules and an entry in :data:`RULES`."""
+"""Collects and runs the checks of a method; a kind's record names its rules."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from alignzoo.base.suggest import suggest
-from alignzoo.contract.card import KINDS, Card, Composition, Kind
+from alignzoo.contract.card import Card, Composition
+from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import UsageError
 from alignzoo.plugin.registry import registry
-from alignzoo.testing import common, geometry, losses, rewards, robust
+from alignzoo.testing import common
 from alignzoo.testing.outcomes import Check, ContractError, Outcome, Report, Rule, Violation
 from alignzoo.testing.subject import Subject
 
-RULES: dict[str, tuple[Rule, ...]] = {
-    "loss": (*common.RULES, *losses.RULES),
-    "robust": (*common.RULES, *robust.RULES),
-    "geometry": (*common.RULES, *geometry.RULES),
-    "reward": (*common.RULES, *rewards.RULES),
-}
+
+def _rules_at(place: str) -> tuple[Rule, ...]:
+    module, _, name = place.partition(":")
+    rules: tuple[Rule, ...] = getattr(importlib.import_module(module), name)
+    return rules
+
+
+RULES: dict[str, tuple[Rule, ...]] = {name: (*common.RULES, *_rules_at(kind.rules)) for name, kind in KINDS.items()}
 """All rules by kind of method, in the order in which they run."""
 
 _EXPECTATIONS = "expected-failures"
@@ -51,7 +55,7 @@ def checks_for(card: Card) -> list[Check]:
     return checks
 
 
-def check_method(card: Card | str, *, kind: Kind | None = None, rules: Collection[str] | None = None) -> Report:
+def check_method(card: Card | str, *, kind: str | None = None, rules: Collection[str] | None = None) -> Report:
     """Run the contract on a method.
 
     Args:
@@ -72,7 +76,7 @@ def check_method(card: Card | str, *, kind: Kind | None = None, rules: Collectio
 
 
 def outcomes_of(checks: Iterable[Check]) -> Iterator[Outcome]:
-    """What comes of the checks of a method, one after the other; those that a broken rule is the ground of are
+    """The outcomes of a method's checks, one after the other; checks that depend on a broken rule are
     skipped."""
     broken: str | None = None
     for check in checks:
@@ -103,7 +107,7 @@ def contract(*methods: Card | str) -> Callable[[Any], Any]:
     return pytest.mark.parametrize("check", params)
 
 
-def _find(name: str, kind: Kind | None) -> Card:
+def _find(name: str, kind: str | None) -> Card:
     """The card of an installed method."""
     distribution, _, bare = name.rpartition(":")
     bringing = dict.fromkeys(
@@ -118,10 +122,10 @@ def _find(name: str, kind: Kind | None) -> Card:
             f"{name!r} is the name of several methods: {', '.join(f'a {found}' for found in bringing)}",
             hint="say which: " + " or ".join(f"kind={found!r}" for found in bringing),
         )
-    only: Kind = next(iter(bringing), KINDS[0])
+    only: str = next(iter(bringing), next(iter(KINDS)))
     method = registry().find(kind if kind is not None else only, name)
     if isinstance(method, Composition):
-        raise UsageError(f"{name!r} is a composition: {method.flags()}", hint="check its parts")
+        raise UsageError(f"{name!r} is a composition: {method.flags()}", hint="check its parts instead")
     return method
 
 

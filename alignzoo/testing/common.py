@@ -12,20 +12,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from alignzoo.contract.card import Need
+from alignzoo.contract.kinds import kind_of
 from alignzoo.errors import contained
-from alignzoo.interfaces import GeometryController, PreferenceLoss, Reward, RobustWrapper
 from alignzoo.plugin.discover import HEAVY
 from alignzoo.plugin.registry import registry
 from alignzoo.testing.modules import Source, environment, sources
 from alignzoo.testing.outcomes import Rule, Violation
 from alignzoo.testing.subject import Configuration, Subject
-
-INTERFACES: dict[str, type] = {
-    "loss": PreferenceLoss,
-    "robust": RobustWrapper,
-    "geometry": GeometryController,
-    "reward": Reward,
-}
 
 _FRESH = """
 import json, sys
@@ -64,9 +57,9 @@ def card_without_torch(subject: Subject) -> None:
         )
 
 
-def target(subject: Subject) -> None:
+def _target(subject: Subject) -> None:
     card = subject.card
-    interface = INTERFACES[card.kind]
+    interface = kind_of(card.kind).base
     module, _, name = card.target.partition(":")
     try:
         with contained():
@@ -93,7 +86,7 @@ def target(subject: Subject) -> None:
         ) from error
 
 
-def options(subject: Subject) -> None:
+def _options(subject: Subject) -> None:
     model, made = subject.card.options, subject.default.options
     name = next(iter(model.model_fields), None)
     try:
@@ -135,6 +128,7 @@ def every_option_matters(subject: Subject, different: Callable[[Configuration, C
 
 
 def dead_option(name: str, tried: int) -> Violation:
+    """The violation of an option that changed nothing in ``tried`` other values."""
     if not tried:
         return Violation(
             expected=f"another valid value of option {name!r} than its default",
@@ -151,8 +145,8 @@ def dead_option(name: str, tried: int) -> Violation:
 
 RULES = (
     Rule("card-without-torch", "the card can be read without importing torch", card_without_torch),
-    Rule("target", "the target is a class of the kind's interface, built from its options", target),
-    Rule("options", "the options build, are frozen, and refuse unknown names", options),
+    Rule("target", "the target is a class of the kind's interface, built from its options", _target),
+    Rule("options", "the options build, are frozen, and refuse unknown names", _options),
 )
 
 

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alignzoo.contract.card import Card
+from alignzoo.contract.geometry import GeometryCard
 from alignzoo.errors import AlignzooError
-from alignzoo.interfaces import GeometryController, StepLoss
+from alignzoo.interfaces import StepLoss
 from alignzoo.lazy import torch
 from alignzoo.testing.common import every_option_matters, probed_as_declared
 from alignzoo.testing.compare import EXACT, relative_error, same_however_cut, same_on_two_ranks
+from alignzoo.testing.geometry_bench import (
+    check_gradients,
+    check_unchanged,
+    disordered,
+    in_a_coupled_step,
+    in_a_mean_step,
+    ready,
+    whole_step_runs,
+)
 from alignzoo.testing.outcomes import Rule, Skipped, Violation
 from alignzoo.testing.snapshot import Snapshot
 from alignzoo.testing.stages import coupled_goal, mean_goal
 from alignzoo.testing.subject import Configuration, Subject
-from alignzoo.testing.swaps import DECLARED_FIELDS, DECLARED_SWAP
 from alignzoo.testing.sweep import STEPS, Forwards, InjectedFailure, sweep, telling_steps, working
 
 if TYPE_CHECKING:
-    from alignzoo.objective.objective import Objective
-    from alignzoo.testing.steps import Bench
-
-_RESTORE = "undo in a `finally`, or perturb with alignzoo.geometry.side_branch, which leaves the weights alone"
+    pass
 
 
-def step_report(subject: Subject) -> None:
+def _step_report(subject: Subject) -> None:
     from alignzoo.testing.steps import PAIRS
 
     for configuration in working(subject):
-        bench, controller = _ready(subject, configuration)
+        bench, controller = ready(subject, configuration)
         *ahead, last = telling_steps(subject, configuration)
         goals = [(step, mean_goal()) for step in ahead or [last]]
         for step, goal in (*goals, (last, coupled_goal())):
@@ -42,42 +48,42 @@ def step_report(subject: Subject) -> None:
                     remedy="return what ctx.backward() or ctx.gradient() reported at the unperturbed weights",
                 )
             same = relative_error(loss.value.reshape(()), expected.value) <= EXACT
-            if not (same and len(loss.pairs) == PAIRS and torch.equal(loss.pair_ids, expected.pair_ids)):
+            if not (same and len(loss.row_ids) == PAIRS and torch.equal(loss.row_ids, expected.row_ids)):
                 raise Violation(
                     expected=f"the report of {PAIRS} pairs at the weights before the step, value "
                     f"{float(expected.value):.6g}",
-                    found=f"one of {len(loss.pairs)} pairs, value {float(loss.value):.6g} {configuration}",
+                    found=f"one of {len(loss.row_ids)} pairs, value {float(loss.value):.6g} {configuration}",
                     remedy="return what the first pass reported, not the one at the perturbed weights",
                 )
-            _check_gradients(bench, configuration)
+            check_gradients(bench, configuration)
 
 
-def restoration(subject: Subject) -> None:
+def _restoration(subject: Subject) -> None:
     for configuration in working(subject):
-        bench, controller = _disordered(subject, configuration)
+        bench, controller = disordered(subject, configuration)
         for step in telling_steps(subject, configuration):
             before = Snapshot(bench.policy)
             controller.step(bench.context(mean_goal(), step, size=4))
-            _check_unchanged(before, bench, f"after step {step} {configuration}")
+            check_unchanged(before, bench, f"after step {step} {configuration}")
 
 
-def restoration_after_failure(subject: Subject) -> None:
+def _restoration_after_failure(subject: Subject) -> None:
     for configuration in working(subject):
         *ahead, step = telling_steps(subject, configuration)
-        bench, controller = _disordered(subject, configuration)
+        bench, controller = disordered(subject, configuration)
         for earlier in ahead:
             controller.step(bench.context(mean_goal(), earlier))
         state_before, whole = copy.deepcopy(controller.state_dict()), Forwards()
         controller.step(bench.context(mean_goal(), step, size=4, forward=whole))
         for failing in range(whole.count):
-            bench, controller = _disordered(subject, configuration)
+            bench, controller = disordered(subject, configuration)
             controller.load_state_dict(copy.deepcopy(state_before))
             before = Snapshot(bench.policy)
             where = f"forward {failing + 1} of {whole.count} failed, {configuration}"
             try:
                 controller.step(bench.context(mean_goal(), step, size=4, forward=Forwards(fail_at=failing)))
             except InjectedFailure:
-                _check_unchanged(before, bench, f"after {where}")
+                check_unchanged(before, bench, f"after {where}")
             else:
                 raise Violation(
                     expected="an error inside a step to come out of it",
@@ -86,15 +92,15 @@ def restoration_after_failure(subject: Subject) -> None:
                 )
 
 
-def radius_zero(subject: Subject) -> None:
+def _radius_zero(subject: Subject) -> None:
     tried = 0
     for configuration in working(subject):
         zero = subject.configure({**configuration.values, "rho": 0.0})
         if zero is None:
             continue
         tried += 1
-        bench, controller = _ready(subject, zero)
-        plain, _ = _ready(subject, zero)
+        bench, controller = ready(subject, zero)
+        plain, _ = ready(subject, zero)
         for step in range(STEPS) if configuration is subject.default else telling_steps(subject, configuration):
             controller.step(bench.context(mean_goal(), step, size=4))
             plain.context(mean_goal(), step, size=4).backward()
@@ -109,22 +115,22 @@ def radius_zero(subject: Subject) -> None:
         raise Skipped("no configuration takes rho=0")
 
 
-def accumulation(subject: Subject) -> None:
-    runs = _whole_step_runs(subject)
+def _accumulation(subject: Subject) -> None:
+    runs = whole_step_runs(subject)
     same_however_cut(subject, in_a_coupled_step, runs, rule="accumulation")
     same_however_cut(subject, in_a_mean_step, runs[:1], rule="accumulation")
 
 
-def ranks(subject: Subject) -> None:
-    same_on_two_ranks(subject, in_a_coupled_step, _whole_step_runs(subject))
+def _ranks(subject: Subject) -> None:
+    same_on_two_ranks(subject, in_a_coupled_step, whole_step_runs(subject))
 
 
-def sharded(subject: Subject) -> None:
-    same_on_two_ranks(subject, in_a_coupled_step, _whole_step_runs(subject), sharded=True)
+def _sharded(subject: Subject) -> None:
+    same_on_two_ranks(subject, in_a_coupled_step, whole_step_runs(subject), sharded=True)
 
 
-def passes(subject: Subject) -> None:
-    declared = subject.card.passes
+def _passes(subject: Subject) -> None:
+    declared = _card(subject.card).passes
     for configuration in working(subject):
         for i, step in enumerate(sweep(subject, configuration)):
             if step.passes > declared:
@@ -135,7 +141,7 @@ def passes(subject: Subject) -> None:
                 )
 
 
-def survival(subject: Subject) -> None:
+def _survival(subject: Subject) -> None:
     for configuration in working(subject):
         for i, step in enumerate(sweep(subject, configuration)):
             if step.moved and "geometry/survival" not in step.metrics:
@@ -146,63 +152,63 @@ def survival(subject: Subject) -> None:
                 )
 
 
-def lora(subject: Subject) -> None:
+def _lora(subject: Subject) -> None:
     refusals = 0
     for configuration in working(subject):
         try:
-            bench, controller = _ready(subject, configuration, adapter=True)
+            bench, controller = ready(subject, configuration, adapter=True)
             for step in telling_steps(subject, configuration):
                 before = Snapshot(bench.policy)
                 controller.step(bench.context(mean_goal(), step, size=4))
-                _check_unchanged(before, bench, f"after step {step} with a LoRA adapter, {configuration}")
-                _check_gradients(bench, configuration)
+                check_unchanged(before, bench, f"after step {step} with a LoRA adapter, {configuration}")
+                check_gradients(bench, configuration)
         except AlignzooError:
             refusals += 1
     if refusals == len(working(subject)):
         raise Skipped("refused under a LoRA adapter, with an error that says so")
 
 
-def declared_probe(subject: Subject) -> None:
+def _declared_probe(subject: Subject) -> None:
     asked: list[tuple[Configuration, bool]] = []
     for configuration in working(subject):
-        bench, controller = _ready(subject, configuration)
+        bench, controller = ready(subject, configuration)
         for step in telling_steps(subject, configuration):
             controller.step(bench.context(mean_goal(), step, size=4))
         asked.append((configuration, bench.probes_trained > 0))
     probed_as_declared(subject, asked)
 
 
-def evaluation(subject: Subject) -> None:
+def _evaluation(subject: Subject) -> None:
     for configuration in working(subject):
-        bench, controller = _ready(subject, configuration)
+        bench, controller = ready(subject, configuration)
         for step in telling_steps(subject, configuration):
             controller.step(bench.context(mean_goal(), step, size=4))
         before = Snapshot(bench.policy)
         with controller.for_evaluation():
             pass
-        _check_unchanged(before, bench, f"after for_evaluation() {configuration}")
+        check_unchanged(before, bench, f"after for_evaluation() {configuration}")
         try:
             with controller.for_evaluation():
                 raise InjectedFailure("the kit lets this evaluation fail")
         except InjectedFailure:
-            _check_unchanged(before, bench, f"after an error inside for_evaluation() {configuration}")
+            check_unchanged(before, bench, f"after an error inside for_evaluation() {configuration}")
 
 
-def no_dead_option(subject: Subject) -> None:
+def _no_dead_option(subject: Subject) -> None:
     every_option_matters(subject, lambda a, b: _different(subject, a, b))
 
 
 def state(subject: Subject) -> None:
     """Half of the steps, the state saved, then the other half by the old controller and by a new one."""
-    from alignzoo.train.checkpoint import plain_state
+    from alignzoo.step.states import plain_state
 
     for configuration in working(subject):
-        bench, controller = _ready(subject, configuration)
+        bench, controller = ready(subject, configuration)
         for step in range(STEPS // 2):
             controller.step(bench.context(mean_goal(), step))
             bench.gradient()
         saved = copy.deepcopy(plain_state(controller))
-        other, fresh = _ready(subject, configuration)
+        other, fresh = ready(subject, configuration)
         other.policy.load_state_dict(bench.policy.state_dict())  # as a resumed run does
         fresh.load_state_dict(saved)
         for step in range(STEPS // 2, STEPS):
@@ -217,72 +223,6 @@ def state(subject: Subject) -> None:
                 )
 
 
-def in_a_coupled_step(card: Card, controller: Any) -> tuple[Objective, GeometryController]:
-    """The controller on an objective that couples all pairs of the step."""
-    return coupled_goal(), controller
-
-
-def in_a_mean_step(card: Card, controller: Any) -> tuple[Objective, GeometryController]:
-    """The controller on a mean over pairs."""
-    return mean_goal(), controller
-
-
-def _ready(
-    subject: Subject, configuration: Configuration, *, adapter: bool = False, disordered: bool = False
-) -> tuple[Bench, Any]:
-    """A bench and a new controller that has seen its model; ``disordered``: with frozen weights and mixed modes."""
-    from alignzoo.testing.steps import Bench
-
-    bench, controller = Bench(adapter=adapter), subject.build(configuration)
-    if disordered:
-        bench.policy.model.embed_tokens.weight.requires_grad_(False)
-        bench.policy.train()
-        bench.policy.model.layers[0].eval()
-    before = Snapshot(bench.policy)
-    bench.setup(controller)
-    changes = [change for change in before.changes(bench.policy) if not change.startswith("changed hooks")]
-    if changes:
-        raise Violation(
-            expected="setup() to leave the model as it is",
-            found=f"{', '.join(changes)} {configuration}",
-            remedy="work on a copy",
-        )
-    return bench, controller
-
-
-def _disordered(subject: Subject, configuration: Configuration) -> tuple[Bench, Any]:
-    """:func:`_ready` on a model in which a blanket reset of flags and modes is noticed."""
-    return _ready(subject, configuration, disordered=True)
-
-
-def _check_unchanged(before: Snapshot, bench: Bench, when: str) -> None:
-    changes = list(before.changes(bench.policy))
-    if changes:
-        raise Violation(
-            expected="weights, buffers, flags, modes and hooks as they were, bit for bit",
-            found=f"{', '.join(changes)} {when}",
-            remedy=_RESTORE,
-        )
-
-
-def _check_gradients(bench: Bench, configuration: Configuration) -> None:
-    for name, parameter in bench.policy.named_parameters():
-        gradient = parameter.grad
-        if parameter.requires_grad and (gradient is None or not bool(torch.isfinite(gradient).all())):
-            raise Violation(
-                expected="a finite gradient in .grad of every trainable parameter",
-                found=f"{'none' if gradient is None else 'NaN or infinity'} in {name} {configuration}",
-                remedy="end the step with ctx.backward(), or fill in every .grad yourself",
-            )
-        if not parameter.requires_grad and gradient is not None:
-            raise Violation(
-                expected="no gradient in a frozen parameter",
-                found=f"one in {name} {configuration}",
-                remedy="touch the .grad of parameters with requires_grad only",
-            )
-    bench.policy.zero_grad()
-
-
 def _different(subject: Subject, one: Configuration, other: Configuration) -> bool:
     """Whether two configurations differ in a gradient, a metric or a refusal; looked for step by step."""
     ours, theirs = sweep(subject, one), sweep(subject, other)
@@ -292,15 +232,9 @@ def _different(subject: Subject, one: Configuration, other: Configuration) -> bo
     return ours.refusal != theirs.refusal
 
 
-def _whole_step_runs(subject: Subject) -> list[tuple[Configuration, tuple[int, ...]]]:
-    """The configurations that do not work per micro-batch (an option ``scope`` with the value ``microbatch`` says so),
-    each with the steps to compare: all telling ones at first, then the one in which the most happens, if the controller
-    does not count them itself."""
-    whole = [c for c in working(subject) if getattr(c.options, "scope", None) != "microbatch"]
-    if not whole:
-        raise Skipped("every configuration has scope='microbatch'")
-    runs = [(configuration, telling_steps(subject, configuration)) for configuration in whole]
-    return runs[:1] + [(c, steps if sweep(subject, c).moving else steps[-1:]) for c, steps in runs[1:]]
+def _card(card: Card) -> GeometryCard:
+    assert isinstance(card, GeometryCard)
+    return card
 
 
 def _has_rho(card: Card) -> bool:
@@ -308,53 +242,51 @@ def _has_rho(card: Card) -> bool:
 
 
 def _declares_sharded(card: Card) -> bool:
-    return card.sharded
+    return _card(card).sharded
 
 
 def _takes_the_gradient(card: Card) -> bool:
-    return not card.companion
+    return not _card(card).companion
 
 
 RULES = (
-    Rule("no-dead-option", "every option changes a gradient, a metric, or what is refused", no_dead_option),
+    Rule("no-dead-option", "every option changes a gradient, a metric, or what is refused", _no_dead_option),
     Rule("state", "state_dict is plain data, and all that a resumed run needs", state),
     Rule(
         "step-report",
         "a step reports the objective before it, and leaves finite gradients",
-        step_report,
+        _step_report,
         _takes_the_gradient,
     ),
     Rule(
         "restoration",
         "a step leaves weights, buffers, flags, modes and hooks bit-identical",
-        restoration,
+        _restoration,
         _takes_the_gradient,
     ),
     Rule(
         "restoration-after-failure",
         "so does a step in which any forward fails",
-        restoration_after_failure,
+        _restoration_after_failure,
         _takes_the_gradient,
     ),
-    Rule("evaluation", "for_evaluation gives the weights back, bit-identical, also after an error", evaluation),
-    Rule("radius-zero", "with rho=0 the gradient is the plain one, bit for bit", radius_zero, _has_rho),
-    Rule("accumulation", "a step does not depend on how it is cut into micro-batches", accumulation),
-    Rule("ranks", "two ranks take the step that one takes", ranks),
+    Rule("evaluation", "for_evaluation gives the weights back, bit-identical, also after an error", _evaluation),
+    Rule("radius-zero", "with rho=0 the gradient is the plain one, bit for bit", _radius_zero, _has_rho),
+    Rule("accumulation", "a step does not depend on how it is cut into micro-batches", _accumulation),
+    Rule("ranks", "two ranks take the step that one takes", _ranks),
     Rule(
         "sharded",
         "two ranks that each hold a part of the weights (FSDP2) take the step that one takes",
-        sharded,
+        _sharded,
         _declares_sharded,
     ),
-    Rule("passes", "a step takes at most the declared number of passes", passes),
+    Rule("passes", "a step takes at most the declared number of passes", _passes),
     Rule(
         "survival",
         "a step that moves weights logs which share of the perturbation reaches the forward",
-        survival,
+        _survival,
         _takes_the_gradient,
     ),
-    Rule("lora", "works under a LoRA adapter, or refuses it with an error", lora, _takes_the_gradient),
-    Rule("declared-probe", "a probe is asked for where it is declared, and only there", declared_probe),
-    DECLARED_FIELDS,
-    DECLARED_SWAP,
+    Rule("lora", "works under a LoRA adapter, or refuses it with an error", _lora, _takes_the_gradient),
+    Rule("declared-probe", "a probe is asked for where it is declared, and only there", _declared_probe),
 )

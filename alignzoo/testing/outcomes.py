@@ -1,4 +1,4 @@
-"""What the kit speaks of: a rule, its check on one method, and what came of it."""
+"""The contract kit's vocabulary: a rule, its check on one method, and the outcome."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Violation(Exception):
     """Raised inside a rule; the check puts the method and the rule in front.
 
     Args:
-        expected: what the rule asks for.
-        found: what came out instead.
+        expected: what the rule requires.
+        found: the actual result.
         remedy: what the author can do.
     """
 
@@ -94,7 +94,7 @@ class Check:
             raise
         except Violation as violation:
             raise ContractError(broken + str(violation)) from violation.__cause__
-        except Exception as error:  # a stranger's code: anything can come out of it
+        except Exception as error:  # third-party code can raise anything
             raise ContractError(f"{broken}{describe_error(error)}\n  {_place(error)}") from error
 
     def skipped(self, broken: str) -> Outcome:
@@ -102,14 +102,14 @@ class Check:
         return Outcome(self.rule, self.summary, "skipped", f"{broken} is broken", 0.0)
 
     def outcome(self, seconds: Callable[[], float]) -> Outcome:
-        """Run the check and say what came of it; ``seconds`` is a clock."""
+        """Run the check and return its outcome; ``seconds`` is a clock."""
         start = seconds()
         status: Status
         try:
             self()
             status, detail = "passed", ""
             if self.expected is not None:
-                status, detail = "unexpected", f"{self.rule} is kept: take it out of the card's expected_failures"
+                status, detail = "unexpected", f"{self.rule} passes: remove it from the card's expected_failures"
         except Skipped as reason:
             status, detail = "skipped", str(reason)
         except ContractError as error:
@@ -121,7 +121,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one check; ``detail`` is the error, the reason, or empty; ``seconds`` of wall clock."""
+    """The outcome of one check; ``detail`` is the error, the reason, or empty; ``seconds`` of wall clock."""
 
     rule: str
     summary: str
@@ -132,7 +132,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Report:
-    """What came of all checks of one method."""
+    """The outcomes of all checks of one method."""
 
     kind: str
     name: str

@@ -9,10 +9,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from alignzoo.contract.scoring import Response, RewardContext
 from alignzoo.errors import AlignzooError
 from alignzoo.lazy import torch
 from alignzoo.report import Reporter
-from alignzoo.reward.context import Response, RewardContext
 from alignzoo.testing.common import dead_option, probed_as_declared
 from alignzoo.testing.options import only_costs
 from alignzoo.testing.outcomes import Rule, Skipped, Violation
@@ -74,7 +74,7 @@ class RewardBench:
         return reward
 
 
-def one_finite_score(subject: Subject) -> None:
+def _one_finite_score(subject: Subject) -> None:
     for configuration in working(subject):
         for given in (_given(subject, configuration), _given(subject, configuration)[:1]):
             found = RewardBench().ready(subject, configuration).scores(given)
@@ -94,7 +94,7 @@ def one_finite_score(subject: Subject) -> None:
                 )
 
 
-def alone_or_together(subject: Subject) -> None:
+def _alone_or_together(subject: Subject) -> None:
     for configuration in working(subject):
         given, reward = _given(subject, configuration), RewardBench().ready(subject, configuration)
         whole = list(reward.scores(given))
@@ -113,7 +113,7 @@ def alone_or_together(subject: Subject) -> None:
                 )
 
 
-def repeatable(subject: Subject) -> None:
+def _repeatable(subject: Subject) -> None:
     for configuration in working(subject):
         given, first = _given(subject, configuration), RewardBench().ready(subject, configuration)
         whole = list(first.scores(given))
@@ -127,7 +127,7 @@ def repeatable(subject: Subject) -> None:
             )
 
 
-def no_dead_option(subject: Subject) -> None:
+def _no_dead_option(subject: Subject) -> None:
     working(subject)
     for name, field in subject.fields.items():
         tried, different = _compared(subject, name)
@@ -141,7 +141,7 @@ def no_dead_option(subject: Subject) -> None:
             raise dead_option(name, tried)
 
 
-def identity(subject: Subject) -> None:
+def _identity(subject: Subject) -> None:
     from alignzoo.reward.scoring import score_identity
 
     for configuration in working(subject):
@@ -170,7 +170,7 @@ def identity(subject: Subject) -> None:
                 )
 
 
-def policy_unchanged(subject: Subject) -> None:
+def _policy_unchanged(subject: Subject) -> None:
     for configuration in working(subject):
         bench = RewardBench()
         bench.policy.train()
@@ -186,7 +186,7 @@ def policy_unchanged(subject: Subject) -> None:
             )
 
 
-def declared_needs(subject: Subject) -> None:
+def _declared_needs(subject: Subject) -> None:
     probed: list[tuple[Configuration, bool]] = []
     for configuration in working(subject):
         bench = RewardBench()
@@ -256,19 +256,19 @@ def _close(found: Sequence[float], expected: Sequence[float]) -> bool:
 
 
 RULES = (
-    Rule("scores", "one finite number per response", one_finite_score, ground=True),
-    Rule("independent-responses", "a score does not depend on order, batch or the other responses", alone_or_together),
-    Rule("repeatable", "the same scores when asked again, and from a new object", repeatable),
+    Rule("scores", "one finite number per response", _one_finite_score, ground=True),
+    Rule("independent-responses", "a score does not depend on order, batch or the other responses", _alone_or_together),
+    Rule("repeatable", "the same scores when asked again, and from a new object", _repeatable),
     Rule(
         "no-dead-option",
         "every option changes a score or a refusal, unless it is marked as a cost",
-        no_dead_option,
+        _no_dead_option,
     ),
-    Rule("identity", "identity() differs where the scores do, and is the same where they are", identity),
-    Rule("policy-unchanged", "the policy is left as it is: weights, flags, modes and hooks", policy_unchanged),
+    Rule("identity", "identity() differs where the scores do, and is the same where they are", _identity),
+    Rule("policy-unchanged", "the policy is left as it is: weights, flags, modes and hooks", _policy_unchanged),
     Rule(
         "declared-needs",
         "a probe and the data's scores are read where declared, and only there",
-        declared_needs,
+        _declared_needs,
     ),
 )

@@ -6,17 +6,20 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.contract.card import Card, Need, Options
+from alignzoo.contract.loss import Reads
+from alignzoo.contract.pairs import PairBatch
+from alignzoo.contract.responses import POLICY, ResponseBatch
+from alignzoo.contract.robust import RobustCard
 from alignzoo.interfaces import GeometryController, RobustWrapper
-from alignzoo.lazy import torch
-from alignzoo.pairs import PairBatch
+from alignzoo.lazy import F, torch
 from alignzoo.testing.arithmetic import check_finite, check_gradient, check_vector, differ
 from alignzoo.testing.common import every_option_matters
 from alignzoo.testing.compare import EXACT, relative_error, same_however_cut, same_on_two_ranks, two_steps
 from alignzoo.testing.outcomes import Rule, Skipped, Violation
-from alignzoo.testing.sample import ORDER, PARTS, leaves, sample, take
+from alignzoo.testing.sample import ORDER, PARTS, leaves, sample, sample_of, take
 from alignzoo.testing.spy import check_declared, reads
 from alignzoo.testing.stages import AtTheWeights, logistic
-from alignzoo.testing.stateful import check_state, warm
+from alignzoo.testing.stateful import check_metrics, check_state, warm
 from alignzoo.testing.subject import Configuration, Subject
 from alignzoo.testing.swaps import DECLARED_SWAP
 
@@ -29,7 +32,7 @@ CLOSED_FORM = 1e-6
 EXTREMES = (500.0, -500.0, 5000.0, -5000.0)
 
 
-def shapes(subject: Subject) -> None:
+def _shapes(subject: Subject) -> None:
     for configuration, wrapper in _warm(subject):
         for count in (8, 1):
             pairs = _pairs(subject, configuration, count=count)
@@ -51,7 +54,7 @@ def shapes(subject: Subject) -> None:
                 )
 
 
-def gradcheck(subject: Subject) -> None:
+def _gradcheck(subject: Subject) -> None:
     for configuration, wrapper in _warm(subject):
         check_gradient(
             lambda pairs, wrapper=wrapper: wrapper.objective(wrapper.per_pair(logistic(), pairs)),  # type: ignore[misc]
@@ -60,7 +63,7 @@ def gradcheck(subject: Subject) -> None:
         )
 
 
-def weights_are_the_gradient(subject: Subject) -> None:
+def _weights_are_the_gradient(subject: Subject) -> None:
     if type(subject.build(subject.default)).weights is RobustWrapper.weights:
         raise Skipped("weights() is not overridden: it is the gradient by construction")
     for configuration, wrapper in _warm(subject):
@@ -74,7 +77,7 @@ def weights_are_the_gradient(subject: Subject) -> None:
                 )
 
 
-def finite(subject: Subject) -> None:
+def _finite(subject: Subject) -> None:
     for configuration, wrapper in _warm(subject):
         for extreme in EXTREMES:
             for given in ([extreme, 0.7, 0.2, 1.3], [extreme] * 4, [extreme, -extreme, 0.7, 0.2], [extreme]):
@@ -85,7 +88,7 @@ def finite(subject: Subject) -> None:
                 check_finite(results, f"where losses reach {extreme:g}, {configuration}")
 
 
-def permutation(subject: Subject) -> None:
+def _permutation(subject: Subject) -> None:
     order = torch.tensor(ORDER)
     for configuration, wrapper in _warm(subject):
         pairs = _pairs(subject, configuration)
@@ -102,8 +105,8 @@ def permutation(subject: Subject) -> None:
                     )
 
 
-def declared_coupling(subject: Subject) -> None:
-    card, kind = subject.card, type(subject.build(subject.default))
+def _declared_coupling(subject: Subject) -> None:
+    card, kind = _card(subject.card), type(subject.build(subject.default))
     own_objective = kind.objective is not RobustWrapper.objective
     if own_objective and not card.aggregates:
         raise Violation(
@@ -117,11 +120,10 @@ def declared_coupling(subject: Subject) -> None:
             found="the plain mean",
             remedy="take aggregates out",
         )
-    watches = kind.observe is not RobustWrapper.observe
-    if not card.batch_coupled and (own_objective or watches):
+    if not card.batch_coupled and own_objective:
         raise Violation(
             expected="batch_coupled=True",
-            found=f"a card without it, and {'an objective()' if own_objective else 'an observe()'} of its own",
+            found="a card without it, and an objective() of its own",
             remedy="declare batch_coupled=True: else it never sees the whole step",
         )
     if card.batch_coupled:
@@ -138,7 +140,7 @@ def declared_coupling(subject: Subject) -> None:
                 )
 
 
-def declared_fields(subject: Subject) -> None:
+def _declared_fields(subject: Subject) -> None:
     read: list[tuple[Configuration, set[str]]] = []
     for configuration in subject.configurations:
         wrapper, loss = subject.build(configuration), logistic()
@@ -149,34 +151,73 @@ def declared_fields(subject: Subject) -> None:
                     values: torch.Tensor = loss(pairs)
                     return values
 
-            if subject.card.batch_coupled:
-                wrapper.observe(inner(sample(seed=1)), sample(seed=1))
+            wrapper.observe(inner(sample(seed=1)), sample(seed=1))
             wrapper.per_pair(inner, sample())
         read.append((configuration, seen.fields))
     check_declared(subject, read)
 
 
-def no_dead_option(subject: Subject) -> None:
+def _no_dead_option(subject: Subject) -> None:
     every_option_matters(subject, lambda a, b: differ(_behaviour(subject, a), _behaviour(subject, b)))
 
 
-def state(subject: Subject) -> None:
+def _state(subject: Subject) -> None:
     check_state(subject, _observe, _all, lent=LENT)
 
 
-def splits(subject: Subject) -> None:
+def _metrics(subject: Subject) -> None:
+    if type(subject.build(subject.default)).metrics is RobustWrapper.metrics:
+        raise Skipped("metrics() is not overridden: there is nothing to log")
+    check_metrics(subject, _observe, _all, lambda w, pairs: w.metrics(_values(w, pairs), pairs), lent=LENT)
+
+
+def around(subject: Subject) -> None:
+    """The kit's own loss of each kind of value: minus the log-prob of a response, or of the first of a list."""
+    reads: tuple[Reads, ...] = ("responses", "lists", "chosen")
+    for configuration in subject.configurations:
+        for what in reads:
+            if what not in _card(subject.card).around or (what == "chosen" and "swap" in subject.needs(configuration)):
+                continue
+            wrapper, batch = subject.build(configuration), sample_of(what, subject.needs(configuration) | LENT)
+            try:
+                values = wrapper.per_pair(_bare, batch)
+            except (AttributeError, TypeError) as error:
+                raise Violation(
+                    expected=f"per_pair() to work around a loss that reads {what}, since the card says so",
+                    found=f"{type(error).__name__}: {error}",
+                    remedy="read no field that only pairs have, or declare around={'pairs'}",
+                ) from error
+            check_vector(values, torch.zeros(8, dtype=torch.float64), f"per_pair() of {what} {configuration}")
+
+
+def _card(card: Card) -> RobustCard:
+    assert isinstance(card, RobustCard)
+    return card
+
+
+def _bare(responses: ResponseBatch) -> torch.Tensor:
+    """One value for each prompt of a sample."""
+    own = responses.of_role(POLICY)
+    values = own.logps.new_zeros(int(own.prompt[-1]) + 1)
+    signs = 1.0 if own.labels is None else own.labels.to(values.dtype)
+    return F.softplus(values.index_add(0, own.prompt, -signs * own.logps))
+
+
+def _splits(subject: Subject) -> None:
     same_however_cut(subject, in_a_step, two_steps(subject), rule="splits")
 
 
-def ranks(subject: Subject) -> None:
+def _ranks(subject: Subject) -> None:
     same_on_two_ranks(subject, in_a_step, two_steps(subject))
 
 
 def in_a_step(card: Card, wrapper: Any) -> tuple[Objective, GeometryController]:
     """The wrapper over the kit's loss as the objective of a plain step."""
     from alignzoo.objective.objective import Objective
+    from alignzoo.objective.terms import Term, Wrapping
 
-    return Objective(logistic(), [wrapper], coupled=card.batch_coupled), AtTheWeights(Options())
+    coupled = _card(card).batch_coupled or wrapper.options.couples()
+    return Objective([Term(logistic())], [Wrapping(wrapper, card.name, coupled)]), AtTheWeights(Options())
 
 
 def _pairs(subject: Subject, configuration: Configuration, *, count: int = 8, seed: int = 0) -> PairBatch:
@@ -216,7 +257,7 @@ def _behaviour(subject: Subject, configuration: Configuration) -> list[torch.Ten
     wrapper = subject.build(configuration)
     found: list[torch.Tensor] = []
     for seed in (11, 12, 13):
-        if subject.card.batch_coupled:
+        if subject.coupled(configuration):
             _observe(wrapper, _pairs(subject, configuration, seed=seed))
         pairs, wanted = leaves(_pairs(subject, configuration, seed=seed))
         found += _all(wrapper, pairs)
@@ -224,20 +265,26 @@ def _behaviour(subject: Subject, configuration: Configuration) -> list[torch.Ten
         if value.requires_grad:
             grads = torch.autograd.grad(value, list(wanted.values()), allow_unused=True)
             found += [grad if grad is not None else torch.zeros(()) for grad in grads]
+        logged = wrapper.metrics(_values(wrapper, pairs), pairs)
+        found += [torch.as_tensor(value) for value in logged.values()]
+        if not subject.coupled(configuration):
+            _observe(wrapper, _pairs(subject, configuration, seed=seed))
     return found
 
 
 RULES = (
-    Rule("declared-fields", "only fields of declared needs are read, and every declared need is", declared_fields),
-    Rule("shapes", "values are (B,), the objective is a scalar, weights are (N,) and detached", shapes, ground=True),
-    Rule("no-dead-option", "every option changes a value, a weight or a gradient", no_dead_option),
-    Rule("state", "state_dict is plain data, and all that a resumed run needs", state),
-    Rule("gradcheck", "the gradient of the objective is that of its value, in float64", gradcheck),
-    Rule("weights-are-the-gradient", "weights of its own are the objective's gradient", weights_are_the_gradient),
-    Rule("finite", "objective, gradient and weights are finite where losses reach ±500 and ±5000", finite),
-    Rule("permutation", "the order of the pairs does not matter", permutation),
-    Rule("declared-coupling", "aggregates and batch_coupled say what the wrapper does", declared_coupling),
+    Rule("declared-fields", "only fields of declared needs are read, and every declared need is", _declared_fields),
+    Rule("shapes", "values are (B,), the objective is a scalar, weights are (N,) and detached", _shapes, ground=True),
+    Rule("no-dead-option", "every option changes a value, a weight or a gradient", _no_dead_option),
+    Rule("state", "state_dict is plain data, and all that a resumed run needs", _state),
+    Rule("gradcheck", "the gradient of the objective is that of its value, in float64", _gradcheck),
+    Rule("weights-are-the-gradient", "weights of its own are the objective's gradient", _weights_are_the_gradient),
+    Rule("finite", "objective, gradient and weights are finite where losses reach ±500 and ±5000", _finite),
+    Rule("permutation", "the order of the pairs does not matter", _permutation),
+    Rule("declared-coupling", "aggregates and batch_coupled say what the wrapper does", _declared_coupling),
     DECLARED_SWAP,
-    Rule("splits", "a step does not depend on how it is cut into micro-batches", splits),
-    Rule("ranks", "two ranks take the step that one takes", ranks),
+    Rule("around", "per_pair() gives one value for each, whatever the losses read that the card goes around", around),
+    Rule("metrics", "metrics() gives finite numbers, and leaves the method as it was", _metrics),
+    Rule("splits", "a step does not depend on how it is cut into micro-batches", _splits),
+    Rule("ranks", "two ranks take the step that one takes", _ranks),
 )

@@ -1,24 +1,26 @@
-"""Which fields of a ``PairBatch`` a method reads."""
+"""Which fields of a ``PairBatch`` or a ``ResponseBatch`` a method reads."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from alignzoo import pairs as pairs_module
-from alignzoo.pairs import PairBatch
+from alignzoo.contract import pairs as pairs_module
+from alignzoo.contract import responses as responses_module
+from alignzoo.contract.pairs import PairBatch
+from alignzoo.contract.responses import KL, ResponseBatch
 from alignzoo.testing.outcomes import Violation
 from alignzoo.testing.sample import FIELD_NEEDS, SAME, lacking
 from alignzoo.testing.subject import Configuration, Subject
 
-_FIELDS = frozenset(PairBatch.__dataclass_fields__)
-_PLUMBING = ("dataclasses", "copy", pairs_module.__name__)
+_FIELDS = frozenset(PairBatch.__dataclass_fields__) | frozenset(ResponseBatch.__dataclass_fields__)
+_PLUMBING = ("dataclasses", "copy", pairs_module.__name__, responses_module.__name__)
 
 
 class Reads:
-    """The names of the fields read so far, and whether pairs were swapped; nothing is counted while ``paused``."""
+    """The names of the fields read so far, and whether a batch was swapped; nothing is counted while ``paused``."""
 
     def __init__(self) -> None:
         self.fields: set[str] = set()
@@ -43,27 +45,41 @@ class Reads:
 
 @contextmanager
 def reads() -> Iterator[Reads]:
-    """Inside, every field that is read of any ``PairBatch`` is noted.
+    """Inside, every field that is read of any batch is noted.
 
     All batches and not one: a method may join, cut or swap what it was given, and read the result. What copies whole
-    batches (``swap``, ``rows``, ``dataclasses.replace``, ...) touches all fields and is not counted.
+    batches (``swap``, ``rows``, ``dataclasses.replace``, ...) touches all fields and is not counted; to ask for the KL
+    responses is to read ``roles``.
     """
     seen = Reads()
 
-    def spying(self: PairBatch, name: str) -> Any:
+    def spying(self: Any, name: str) -> Any:
         if name == "swap":
             seen.note_swap()
         if name in _FIELDS:
             caller = sys._getframe(1)
             if caller.f_globals.get("__name__") not in _PLUMBING or caller.f_code.co_name == "log_ratios":
                 seen.note(name)
-        return object.__getattribute__(self, name)
+        value = object.__getattribute__(self, name)
+        return _noting_kl(value, seen) if name == "of_role" else value
 
-    PairBatch.__getattribute__ = spying  # type: ignore[method-assign, assignment]
+    classes: tuple[Any, ...] = (PairBatch, ResponseBatch)
+    for batch in classes:
+        batch.__getattribute__ = spying
     try:
         yield seen
     finally:
-        del PairBatch.__getattribute__
+        for batch in classes:
+            del batch.__getattribute__
+
+
+def _noting_kl(of_role: Callable[[int], ResponseBatch], seen: Reads) -> Callable[[int], ResponseBatch]:
+    def of(role: int) -> ResponseBatch:
+        if role == KL:
+            seen.note("roles")
+        return of_role(role)
+
+    return of
 
 
 def check_declared(subject: Subject, read: list[tuple[Configuration, set[str]]]) -> None:

@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.contract.card import Card, Options
-from alignzoo.interfaces import GeometryController, PerPair, PreferenceLoss, RobustWrapper, StepLoss
+from alignzoo.contract.geometry import GeometryCard
+from alignzoo.contract.pairs import PairBatch
+from alignzoo.interfaces import GeometryController, PreferenceLoss, RobustWrapper, StepLoss
 from alignzoo.lazy import F, torch
-from alignzoo.pairs import PairBatch
 from alignzoo.plugin.build import instantiate
 
 if TYPE_CHECKING:
+    from alignzoo.contract.step import SetupContext, StepContext
     from alignzoo.objective.objective import Objective
-    from alignzoo.step.context import SetupContext, StepContext
 
 BETA = 0.3
 LEARNING_RATE = 0.1
@@ -58,9 +59,6 @@ class Accompanied(GeometryController):
     def setup(self, run: SetupContext) -> None:
         self.companion.setup(run)
 
-    def per_pair(self, loss: PerPair, pairs: PairBatch) -> torch.Tensor:
-        return self.companion.per_pair(loss, pairs)
-
     def step(self, ctx: StepContext) -> StepLoss:
         loss = ctx.backward()
         weights = ctx.trainable()
@@ -90,7 +88,7 @@ class Accompanied(GeometryController):
 def built(card: Card, options: Options) -> Any:
     """A new method object, ready to take steps."""
     method = instantiate(card, options)
-    return Accompanied(method) if card.companion else method
+    return Accompanied(method) if isinstance(card, GeometryCard) and card.companion else method
 
 
 def logistic() -> Logistic:

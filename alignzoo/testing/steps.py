@@ -7,12 +7,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 
 from alignzoo.contract.card import Card, Options
+from alignzoo.contract.loss import LossCard
+from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.distributed.seeds import mixed
 from alignzoo.distributed.sharding import resharding, shard
@@ -20,28 +22,71 @@ from alignzoo.distributed.shards import whole
 from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.logprobs import attention
 from alignzoo.logprobs.forward import use_packing
-from alignzoo.logprobs.logps import PairForward, innermost, packed_pair_logps, padded_pair_logps
+from alignzoo.logprobs.logps import Forward, innermost, packed_logps, padded_logps
 from alignzoo.objective.objective import Objective
-from alignzoo.pairs import PairBatch
 from alignzoo.probe.probe import Probe
 from alignzoo.reference.frozen import Reference
 from alignzoo.report import Reporter
-from alignzoo.step.context import Engine, SetupContext, StepContext
+from alignzoo.step.context import StepContext
+from alignzoo.step.engine import Engine
+from alignzoo.step.setup import SetupContext
 from alignzoo.testing.sample import GROUPS
 from alignzoo.testing.stages import built
-from alignzoo.testing.tiny import VOCAB, cut, scored_rows, shifted, tiny_model, with_adapter
+from alignzoo.testing.tiny import VOCAB, batch_of, random_rows, scored_rows, shifted, tiny_model, with_adapter
 
 PAIRS = 8
-"""Pairs in a step of the :class:`Bench`."""
+"""Rows in a step of the :class:`Bench`."""
 
 
-def _either_way(model: torch.nn.Module, batch: TokenBatch) -> PairBatch:
+def _either_way(model: torch.nn.Module, batch: TokenBatch) -> ResponseBatch:
     packed = innermost(model).config._attn_implementation == attention.NAME
-    return (packed_pair_logps if packed else padded_pair_logps)(model, batch, tokens=True)
+    return (packed_logps if packed else padded_logps)(model, batch, tokens=True)
 
 
-every_field: PairForward = resharding(_either_way)
-"""All fields of a batch's pairs, packed where the model has packed attention."""
+every_field: Forward = resharding(_either_way)
+"""All fields of a batch's responses, packed where the model has packed attention."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the rows of the :class:`Bench` are.
+
+    Attributes:
+        mismatched: each row has KL responses as well: those of the row before it.
+    """
+
+    shape: Literal["pairs", "unpaired", "ranked"] = "pairs"
+    mismatched: bool = False
+
+    def rows(self, step: int) -> list[dict[str, Any]]:
+        """The rows of a step."""
+        seed = 100 + step
+        if self.shape == "pairs":
+            return scored_rows(PAIRS, seed=seed)
+        if self.shape == "ranked":
+            return random_rows([2, 4, 3, 2, 5, 3, 2, 4], seed=seed)
+        draw = torch.Generator().manual_seed(seed)
+        labels = torch.randint(0, 2, (PAIRS,), generator=draw).mul(2).sub(1).tolist()
+        labels[step % PAIRS], labels[(step + 1) % PAIRS] = 1, -1  # there is one of either kind in every step
+        return [{**row, "label": labels[i]} for i, row in enumerate(random_rows([1] * PAIRS, seed=seed))]
+
+    def mismatched_of(self, rows: Sequence[dict[str, Any]], i: int) -> list[list[int]]:
+        """Responses to another prompt, as many as row ``i`` has."""
+        own, others = rows[i]["response_ids"], rows[i - 1]["response_ids"]
+        return [others[j % len(others)] for j in range(len(own))]
+
+
+PAIRED = Data()
+
+
+def data_for(card: Card) -> Data:
+    """Rows that the method, if it is a loss, can read."""
+    mismatched = "mismatched" in card.needs
+    reads = card.reads if isinstance(card, LossCard) else "pairs"
+    if reads == "pairs":
+        return Data(mismatched=mismatched)
+    return Data("ranked" if reads == "lists" else "unpaired", mismatched)
+
 
 Stage = Callable[[Card, Any], tuple[Objective, GeometryController]]
 """From a method to the objective and the controller of a step in which it takes part."""
@@ -72,31 +117,28 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
 
 
 class Bench:
-    """A tiny float64 llama, a reference elsewhere in weight space, and eight pairs per step, with all their fields.
+    """A tiny float64 llama, a reference elsewhere in weight space, and eight rows per step, with all their fields.
 
     Args:
         adapter: train a new LoRA adapter on the frozen model.
         sharded: each rank holds a part of the weights, from :meth:`setup` on.
+        data: what the eight rows of a step are.
     """
 
-    def __init__(self, *, adapter: bool = False, sharded: bool = False) -> None:
+    def __init__(self, *, adapter: bool = False, sharded: bool = False, data: Data = PAIRED) -> None:
         self.accelerator = Accelerator(cpu=True)
         self.policy = copy.deepcopy(_policy())
         if adapter:
             self.policy = with_adapter(self.policy)
         self.sharded = sharded
+        self.data = data
         self.model = self.policy if sharded else self.accelerator.prepare_model(self.policy)
         self.probes_trained = 0
-        self._controllers: list[GeometryController] = []
 
     def setup(self, controller: GeometryController) -> None:
-        self._set_up(controller)
-        self._controllers.append(controller)
+        controller.setup(SetupContext(self.policy, 0, Reporter(), self.probe, texts=random_texts))
         if self.sharded:
             self.model = shard(self.policy)
-
-    def _set_up(self, controller: GeometryController) -> None:
-        controller.setup(SetupContext(self.policy, 0, Reporter(), self.probe, texts=random_texts))
 
     def probe(self, given: str | None) -> Probe:
         """A random probe: one per folder that is asked for, and one that is "trained"."""
@@ -106,19 +148,13 @@ class Bench:
         weight = torch.randn(2, hidden, generator=torch.Generator().manual_seed(seed))
         return Probe(weight, torch.zeros(2), {})
 
-    def context(
-        self, goal: Objective, step: int, *, size: int = PAIRS, forward: PairForward = every_field
-    ) -> StepContext:
-        """This rank's share of step ``step``, in micro-batches of at most ``size`` pairs."""
+    def context(self, goal: Objective, step: int, *, size: int = PAIRS, forward: Forward = every_field) -> StepContext:
+        """This rank's share of step ``step``, in micro-batches of at most ``size`` rows."""
         share = PAIRS // self.accelerator.num_processes
-        batches, references = _share(step, share * self.accelerator.process_index, share, size)
+        batches, references = _share(self.data, step, share * self.accelerator.process_index, share, size)
         groups = {f"g{i}": i for i in range(GROUPS)}
-        engine = Engine(self.model, forward, self.objective(goal), self.accelerator, 0, groups)
+        engine = Engine(self.model, forward, goal, self.accelerator, 0, groups)
         return StepContext(engine, batches, references, step)
-
-    def objective(self, goal: Objective) -> Objective:
-        """The goal with what the controllers that were set up here put around its loss, as in a run."""
-        return Objective(goal.loss, goal.wrappers, controllers=self._controllers, coupled=goal.coupled)
 
     def gradient(self) -> torch.Tensor:
         """The gradients in ``.grad`` as one vector, zeros where a trainable parameter has none; taken away."""
@@ -144,16 +180,22 @@ def _reference() -> Any:
 
 
 @lru_cache(maxsize=64)
-def _share(step: int, start: int, count: int, size: int) -> tuple[list[TokenBatch], list[PairBatch]]:
-    """Some of a step's pairs in micro-batches, with their log-probs under the reference."""
-    batches = cut(scored_rows(PAIRS, seed=100 + step)[start : start + count], size)
+def _share(data: Data, step: int, start: int, count: int, size: int) -> tuple[list[TokenBatch], list[ResponseBatch]]:
+    """Some of a step's rows in micro-batches, with their log-probs under the reference."""
+    rows = data.rows(step)
+    others = [data.mismatched_of(rows, i) for i in range(len(rows))] if data.mismatched else None
+    batches = []
+    for first in range(start, start + count, size):
+        own = slice(first, min(first + size, start + count))
+        kl = None if others is None else others[own]
+        batches.append(batch_of(rows[own], shape=data.shape, kl=kl))
     with torch.no_grad():
         return batches, [every_field(_reference(), batch) for batch in batches]
 
 
 @dataclass(frozen=True)
 class Taken:
-    """A step that was taken: value ``()``, weights ``(N,)`` of its pairs, and its gradient as one vector."""
+    """A step that was taken: value ``()``, weights ``(N,)`` of its values, and its gradient as one vector."""
 
     value: torch.Tensor
     weights: torch.Tensor
@@ -175,7 +217,7 @@ def trajectory(
     Args:
         adapter, sharded: as of :class:`Bench`.
     """
-    bench = Bench(adapter=adapter, sharded=sharded)
+    bench = Bench(adapter=adapter, sharded=sharded, data=data_for(card))
     goal, controller = stage(card, built(card, options))
     bench.setup(controller)
     return [_take(bench, goal, controller, step, size) for step in steps]
@@ -190,4 +232,5 @@ def trajectories(
 
 def _take(bench: Bench, goal: Objective, controller: GeometryController, step: int, size: int) -> Taken:
     loss: StepLoss = controller.step(bench.context(goal, step, size=size))
-    return Taken(loss.value, bench.objective(goal).weights(loss.pairs), bench.gradient())
+    goal.observe(loss.responses, coupled=False)
+    return Taken(loss.value, goal.weights(loss.responses), bench.gradient())

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from alignzoo.contract.card import Card, Need, Options
+from alignzoo.contract.loss import LossCard, Reads
 from alignzoo.testing.options import candidates, choices, least, validated
 from alignzoo.testing.outcomes import Violation
 from alignzoo.testing.stages import built
@@ -49,6 +50,15 @@ class Subject:
     def build(self, configuration: Configuration) -> Any:
         """A new method object."""
         return built(self.card, configuration.options)
+
+    @property
+    def reads(self) -> Reads:
+        """What a loss reads; ``pairs`` for methods of other kinds."""
+        return self.card.reads if isinstance(self.card, LossCard) else "pairs"
+
+    def coupled(self, configuration: Configuration) -> bool:
+        """Whether the method declares that its values depend on one another in this configuration."""
+        return bool(getattr(self.card, "batch_coupled", False)) or configuration.options.couples()
 
     def needs(self, configuration: Configuration) -> frozenset[Need]:
         """What the method declares to read in this configuration."""

@@ -1,21 +1,21 @@
-"""Rules of what wrappers and controllers do with single pairs: the opposite label, and the fields they read."""
+"""The rule of what wrappers do under the opposite label."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from alignzoo.interfaces import GeometryController, PerPair, RobustWrapper
+from alignzoo.contract.pairs import PairBatch
+from alignzoo.interfaces import Values
 from alignzoo.lazy import torch
-from alignzoo.pairs import PairBatch
 from alignzoo.testing.common import used_as_declared
-from alignzoo.testing.outcomes import Rule, Skipped
+from alignzoo.testing.outcomes import Rule
 from alignzoo.testing.sample import sample
-from alignzoo.testing.spy import Reads, check_declared, reads
+from alignzoo.testing.spy import Reads, reads
 from alignzoo.testing.stages import logistic
 from alignzoo.testing.subject import Configuration, Subject
 
 
-def declared_swap(subject: Subject) -> None:
+def _declared_swap(subject: Subject) -> None:
     asked = [(configuration, _watched(subject, configuration).swapped) for configuration in subject.configurations]
     used_as_declared(
         subject,
@@ -27,24 +27,17 @@ def declared_swap(subject: Subject) -> None:
     )
 
 
-def fields_of_a_controller(subject: Subject) -> None:
-    if type(subject.build(subject.default)).per_pair is GeometryController.per_pair:
-        raise Skipped("per_pair() is not overridden: no field of a pair is read there")
-    check_declared(subject, [(c, _watched(subject, c).fields) for c in subject.configurations])
-
-
 def _watched(subject: Subject, configuration: Configuration) -> Reads:
     """What the method's own ``per_pair`` does with pairs that have every field; what the loss does is not counted."""
     method, loss = subject.build(configuration), logistic()
     with reads() as seen:
         inner = _unwatched(loss, seen)
-        if isinstance(method, RobustWrapper) and subject.card.batch_coupled:
-            method.observe(inner(sample(seed=1)), sample(seed=1))
+        method.observe(inner(sample(seed=1)), sample(seed=1))
         method.per_pair(inner, sample())
     return seen
 
 
-def _unwatched(loss: Any, seen: Reads) -> PerPair:
+def _unwatched(loss: Any, seen: Reads) -> Values:
     def inner(pairs: PairBatch) -> torch.Tensor:
         with seen.paused():
             values: torch.Tensor = loss(pairs)
@@ -53,9 +46,4 @@ def _unwatched(loss: Any, seen: Reads) -> PerPair:
     return inner
 
 
-DECLARED_SWAP = Rule("declared-swap", "pairs are swapped where it is declared, and only there", declared_swap)
-DECLARED_FIELDS = Rule(
-    "declared-fields",
-    "per_pair() reads only fields of declared needs, and every declared need",
-    fields_of_a_controller,
-)
+DECLARED_SWAP = Rule("declared-swap", "pairs are swapped where it is declared, and only there", _declared_swap)

@@ -11,11 +11,12 @@ from alignzoo.errors import AlignzooError
 from alignzoo.lazy import torch
 from alignzoo.testing.outcomes import Skipped
 from alignzoo.testing.stages import mean_goal
+from alignzoo.testing.stateful import same_state
 from alignzoo.testing.subject import Configuration, Subject
 
 if TYPE_CHECKING:
+    from alignzoo.contract.responses import ResponseBatch
     from alignzoo.data.collate import TokenBatch
-    from alignzoo.pairs import PairBatch
 
 STEPS = 6
 """Steps in which something that happens at intervals is waited for."""
@@ -39,7 +40,7 @@ class Forwards:
         self.moved = False
         self._fail_at, self._start = fail_at, start
 
-    def __call__(self, model: torch.nn.Module, batch: TokenBatch) -> PairBatch:
+    def __call__(self, model: torch.nn.Module, batch: TokenBatch) -> ResponseBatch:
         from alignzoo.testing.steps import every_field
 
         if self.count == self._fail_at:
@@ -107,7 +108,7 @@ class Sweep:
                 ctx = bench.context(goal, step, size=PAIRS // 2, forward=forwards)
                 controller.step(ctx)
                 yield Step(forwards.with_gradient / 2, bench.gradient(), dict(ctx.metrics), forwards.moved)
-            self.moving = not _same(before, controller.state_dict())
+            self.moving = not same_state(before, controller.state_dict())
         except AlignzooError as refusal:
             self.refusal = str(refusal)
         except Exception as failure:
@@ -150,14 +151,3 @@ def telling_steps(subject: Subject, configuration: Configuration) -> tuple[int, 
             last = i
             break
     return tuple(range(last + 1)) if taken.moving else tuple(sorted({0, last}))
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equality of state dicts."""
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return bool(one == other)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 
 from alignzoo.data.collate import TokenBatch, collate
 from alignzoo.testing.sample import GROUPS
+
+if TYPE_CHECKING:
+    from alignzoo.data.shapes import Shape
 
 VOCAB = 64
 SMALL: dict[str, Any] = {
@@ -67,8 +70,8 @@ def shifted(model: Any, by: float = 0.3) -> Any:
     return other
 
 
-def pair_rows(count: int, *, seed: int = 0, first_id: int = 0) -> list[dict[str, Any]]:
-    """Random tokenised pairs of different lengths."""
+def random_rows(sizes: Sequence[int], *, seed: int = 0, first_id: int = 0) -> list[dict[str, Any]]:
+    """Random tokenised rows with so many responses each, of different lengths."""
     draw = torch.Generator().manual_seed(seed)
 
     def tokens(low: int, high: int) -> list[int]:
@@ -76,31 +79,31 @@ def pair_rows(count: int, *, seed: int = 0, first_id: int = 0) -> list[dict[str,
         return torch.randint(3, VOCAB, (length,), generator=draw).tolist()
 
     return [
-        {
-            "pair_id": first_id + i,
-            "prompt_ids": tokens(3, 9),
-            "chosen_ids": [*tokens(2, 8), 2],
-            "rejected_ids": [*tokens(2, 8), 2],
-        }
-        for i in range(count)
+        {"row_id": first_id + i, "prompt_ids": tokens(3, 9), "response_ids": [[*tokens(2, 8), 2] for _ in range(size)]}
+        for i, size in enumerate(sizes)
     ]
+
+
+def pair_rows(count: int, *, seed: int = 0, first_id: int = 0) -> list[dict[str, Any]]:
+    """Random tokenised pairs of different lengths."""
+    return random_rows([2] * count, seed=seed, first_id=first_id)
 
 
 def scored_rows(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
     """:func:`pair_rows` with what data may bring beside: scores, and groups ``g0``, ``g1``, ``g2``."""
     draw = torch.Generator().manual_seed(seed)
     scores = torch.randn(count, 2, generator=draw).tolist()
-    return [
-        {**row, "chosen_score": scores[i][0], "rejected_score": scores[i][1], "group": f"g{i % GROUPS}"}
-        for i, row in enumerate(pair_rows(count, seed=seed))
-    ]
+    rows = pair_rows(count, seed=seed)
+    return [{**row, "score": scores[i], "group": f"g{i % GROUPS}"} for i, row in enumerate(rows)]
 
 
-def batch_of(rows: Sequence[dict[str, Any]]) -> TokenBatch:
+def batch_of(
+    rows: Sequence[dict[str, Any]], *, shape: Shape = "pairs", kl: Sequence[Sequence[Sequence[int]]] | None = None
+) -> TokenBatch:
     """The rows as one batch."""
-    return collate(list(rows), pad_id=0)
+    return collate(list(rows), 0, shape=shape, kl=kl)
 
 
 def cut(rows: Sequence[dict[str, Any]], size: int) -> list[TokenBatch]:
-    """The rows as micro-batches of ``size`` pairs."""
+    """The rows as micro-batches of ``size`` rows."""
     return [batch_of(rows[i : i + size]) for i in range(0, len(rows), size)]

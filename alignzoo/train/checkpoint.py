@@ -1,10 +1,8 @@
-"""Checkpoints that are whole or not there: written beside, flushed, then renamed; every byte is checked on reading."""
+"""Atomic checkpoints: written to a temporary folder, flushed, then renamed; every byte is checked on reading."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +12,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from alignzoo.base.checkpoints import STATE_FILE, checkpoints_of, step_of
+from alignzoo.base.disk import check_there, remedy
 from alignzoo.base.files import whole
 from alignzoo.base.stored import file_digest, read_sealed, sealed
-from alignzoo.distributed.shards import whole_state
-from alignzoo.errors import AlignzooError, DamagedError, MethodError
+from alignzoo.errors import AlignzooError, DamagedError
 from alignzoo.plugin.registry import resume_words
 from alignzoo.report import Reporter
-from alignzoo.runs.folder import check_there, remedy
 
-STATE_FILE = "state.json"
 WEIGHTS_FILE = "weights.safetensors"
 TENSORS_FILE = "optimizer_and_methods.pt"
 _FILES = (WEIGHTS_FILE, TENSORS_FILE)
-_NAME = re.compile(r"step-\d{8,}")
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class Checkpoint:
 
     Attributes:
         weights: the trained weights by name.
-        tensors: state dicts of the optimizer, the loss, the wrappers and the controller.
+        tensors: state dicts of the optimizer, and of the methods by kind.
         facts: counters and identities, JSON-able.
     """
 
@@ -49,10 +45,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int, trusting
     """Write ``checkpoints/step-…`` under the run folder and drop all but the newest ``keep``.
 
     Args:
-        trusting: the run was started with ``--trust-remote-code``: for the line that resumes it.
+        trusting: the run was started with ``--trust-remote-code``: for the command that resumes it.
 
     Raises:
-        AlignzooError: it could not be written (disk full, ...); what was there before is untouched.
+        AlignzooError: it could not be written (disk full, ...); existing checkpoints are untouched.
     """
     target = folder / "checkpoints" / f"step-{checkpoint.step:08d}"
     try:
@@ -69,10 +65,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int, trusting
         last = [path for path in whole_checkpoints(folder) if step_of(path) <= checkpoint.step][-1:]
         raise AlignzooError(
             f"could not save the checkpoint of step {checkpoint.step} in {target.parent}: {error}",
-            hint=f"{remedy(error)} and continue from {f'step {step_of(last[0])}' if last else 'the first step'} with: "
+            hint=f"{remedy(error)} and resume from {f'step {step_of(last[0])}' if last else 'the first step'} with: "
             + resume_words(folder, trusting=trusting),
         ) from error
-    # Those of later steps are left: a resume found them damaged, and they must not count as the newest.
+    # Later ones are kept: a resume found them corrupt, and they must not count as the newest.
     done = [path for path in whole_checkpoints(folder) if step_of(path) <= checkpoint.step]
     for old in done[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -83,82 +79,29 @@ def _identity(path: Path) -> dict[str, Any]:
     return {"size": path.stat().st_size, "digest": file_digest(path)}
 
 
-def plain_state(method: Any, *, keep: bool = True) -> dict[str, Any]:
-    """The method's state, if a checkpoint can hold it; sharded tensors are made whole, so all ranks call it.
-
-    Args:
-        keep: False on ranks that do not write: what was sharded is empty there.
-
-    Raises:
-        MethodError: it holds something that could not be read back without running code.
-    """
-    state: dict[str, Any] = whole_state(method.state_dict(), keep=keep)
-    strange = _not_plain(state)
-    if strange is not None:
-        raise MethodError(
-            f"{type(method).__name__}.state_dict() holds a {strange}, and a checkpoint takes tensors, numbers, "
-            "strings, lists and dicts of them"
-        )
-    return state
-
-
-def _not_plain(value: Any) -> str | None:
-    """The type of the first thing in ``value`` that is not plain data."""
-    if isinstance(value, dict):
-        return next((found for item in (*value, *value.values()) if (found := _not_plain(item))), None)
-    if isinstance(value, (list, tuple)):
-        return next((found for item in value if (found := _not_plain(item))), None)
-    return None if type(value) in (torch.Tensor, int, float, bool, str, type(None)) else type(value).__name__
-
-
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run folder."""
-    found = whole_checkpoints(folder)
-    return found[-1] if found else None
-
-
 def whole_checkpoints(folder: Path) -> list[Path]:
     """All checkpoints whose files have the size that they were written with, oldest first; no content is checked."""
-    return [path for path in _checkpoints(folder) if _is_whole(path)]
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    found = [path for path in (folder / "checkpoints").glob("step-*") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=step_of)
-
-
-def step_of(checkpoint: Path) -> int:
-    """The number of optimizer steps a checkpoint's folder stands for."""
-    return int(checkpoint.name.removeprefix("step-"))
-
-
-def planned_values(folder: Path) -> dict[str, Any] | None:
-    """The values of the run's plan as its newest readable checkpoint has them; None before the first."""
-    for path in reversed(_checkpoints(folder)):
-        with contextlib.suppress(DamagedError):
-            planned: dict[str, Any] = read_sealed(path / STATE_FILE)["plan"]
-            return planned
-    return None
+    return [path for path in checkpoints_of(folder) if _is_whole(path)]
 
 
 def load_latest(folder: Path, report: Reporter, *, trusting: bool = False) -> Checkpoint | None:
-    """The newest checkpoint of a run folder that is undamaged, None if it has none at all; says which are damaged.
+    """The newest intact checkpoint of a run folder, None if it has none at all; warns about corrupt ones.
 
     Args:
-        trusting: the run was started with ``--trust-remote-code``: for the line that resumes it.
+        trusting: the run was started with ``--trust-remote-code``: for the command that resumes it.
 
     Raises:
         AlignzooError: all are damaged.
     """
-    paths = _checkpoints(folder)
+    paths = checkpoints_of(folder)
     for path in reversed(paths):
         try:
             return load_checkpoint(path)
         except DamagedError as error:
-            report.warn(error.message + ("" if path == paths[0] else "; trying the checkpoint before it"))
+            report.warn(error.message + ("" if path == paths[0] else "; trying the previous checkpoint"))
     if paths:
         raise AlignzooError(
-            f"no checkpoint in {folder / 'checkpoints'} can be read",
+            f"no readable checkpoint in {folder / 'checkpoints'}",
             hint=f"delete that folder to start from the first step with: {resume_words(folder, trusting=trusting)}",
         )
     return None
@@ -174,7 +117,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         for name in _FILES:
             if facts["files"][name]["digest"] != file_digest(path / name):
-                raise DamagedError(path, f"the content of {name} is not what was written")
+                raise DamagedError(path, f"the content of {name} has changed since it was written")
         tensors = torch.load(path / TENSORS_FILE, map_location="cpu", weights_only=True)
         return Checkpoint(facts["step"], load_file(path / WEIGHTS_FILE), tensors, facts)
     except DamagedError:
@@ -194,7 +137,7 @@ def _checked_state(path: Path) -> dict[str, Any]:
     except DamagedError as error:
         raise DamagedError(path, f"{STATE_FILE}: {error.reason}") from error
     if facts.get("step") != step_of(path):
-        raise DamagedError(path, f"it holds step {facts.get('step')}")
+        raise DamagedError(path, f"it contains step {facts.get('step')}")
     for name in _FILES:
         file = path / name
         if not file.is_file():

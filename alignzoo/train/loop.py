@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
+from alignzoo.base.checkpoints import step_of
 from alignzoo.base.stop import stop_requests
-from alignzoo.data.collate import TokenBatch
+from alignzoo.contract.geometry import StepLoss
+from alignzoo.data.batches import Batches
 from alignzoo.distributed.sharding import full_state
 from alignzoo.distributed.shards import cut_like, whole, whole_state
 from alignzoo.errors import Interrupted, NonFiniteLossError
-from alignzoo.evaluate.held_out import HeldOut
-from alignzoo.interfaces import StepLoss
 from alignzoo.model.weights import trained_weights
 from alignzoo.observers import Observers
 from alignzoo.plan.settings import Settings
@@ -29,14 +29,18 @@ from alignzoo.plugin.registry import resume_words
 from alignzoo.reference.cached import CachedReference
 from alignzoo.reference.frozen import ReferenceForward
 from alignzoo.report import Reporter
-from alignzoo.step.context import Engine, StepContext
+from alignzoo.step.context import StepContext
 from alignzoo.step.controllers import Controllers
-from alignzoo.train.checkpoint import Checkpoint, plain_state, save_checkpoint, step_of, whole_checkpoints
-from alignzoo.train.metrics import MetricsFile, metrics_digest, name_pairs, non_finite, pair_metrics, weight_metrics
+from alignzoo.step.engine import Engine
+from alignzoo.step.held_out import HeldOut
+from alignzoo.step.metrics import name_rows, non_finite, reward_metrics, weight_metrics
+from alignzoo.step.states import plain_state
+from alignzoo.train.checkpoint import Checkpoint, save_checkpoint, whole_checkpoints
+from alignzoo.train.metrics import MetricsFile, metrics_digest
 from alignzoo.train.optim import learning_rate, load_optimizer
 
 SURVIVES = 0.9
-"""Share of a perturbation that must reach the forward, or the user is warned."""
+"""If a smaller share of a perturbation reaches the forward, there is a warning."""
 
 
 @dataclass
@@ -44,15 +48,15 @@ class Loop:
     """One training run over a prepared engine.
 
     Attributes:
-        batches: micro-batches of a step, this rank's share, from the 0-based step alone.
+        batches: this rank's micro-batches of a step, by 0-based step.
         steps: optimizer steps of the whole run.
         folder: the run folder, where rank 0 writes metrics and checkpoints.
-        identities: hashes that a resume must find again.
-        observers: who is told of steps, evaluations and checkpoints.
-        plan: its values by the words that set them, which a resume must find again.
+        identities: hashes that a resume must match.
+        observers: notified of steps, evaluations and checkpoints.
+        plan: the plan's values by flag, which a resume must match.
         done: optimizer steps taken so far.
-        warned_of_rounding: whether the user was told that perturbations are lost to rounding.
-        tokens: tokens trained on so far, padding not counted.
+        warned_of_rounding: whether the rounding warning was given.
+        tokens: tokens trained on so far, without padding.
         metrics: the digest of the metrics that the checkpoint was saved with; None for a new run.
     """
 
@@ -60,7 +64,7 @@ class Loop:
     controller: Controllers
     reference: ReferenceForward | None
     optimizer: torch.optim.Optimizer
-    batches: Callable[[int], Sequence[TokenBatch]]
+    batches: Batches
     held_out: HeldOut | None
     settings: Settings
     steps: int
@@ -84,7 +88,7 @@ class Loop:
         settings = self.settings
         metrics = MetricsFile(self.folder, self.report, done=self.done, digest=self.metrics) if self._writes else None
         self.engine.model.train()
-        say = partial(self.report.note, "finishing this step, saving; Ctrl-C again stops at once")
+        say = partial(self.report.note, "finishing this step and saving; press Ctrl-C again to stop immediately")
         progress = self.report.progress(self.steps, "training", unit="step", done=self.done)
         with stop_requests(say) as stop, progress as bar:
             while self.done < self.steps:
@@ -101,34 +105,30 @@ class Loop:
                     self.observers.tell("evaluation", self.done, figures)
                 if settings.track:
                     self.engine.accelerator.log({k: v for k, v in line.items() if k != "step"}, step=self.done)
-                bar.advance(
-                    loss=f"{line['loss']:.4f}",
-                    margin=f"{line['rewards/margins']:+.4f}",
-                    tokens_per_s=f"{line['tokens'] / line['step_seconds']:.0f}",
-                )
+                bar.advance(**_shown(line))
                 if self._agree(stop.is_set()):
                     self.save()
                     raise Interrupted(
-                        f"stopped after step {self.done} of {self.steps}; the state is saved",
-                        hint=f"continue with: {resume_words(self.folder, trusting=settings.trust_remote_code)}",
+                        f"stopped after step {self.done} of {self.steps}; state saved",
+                        hint=f"resume with: {resume_words(self.folder, trusting=settings.trust_remote_code)}",
                     )
                 if self.done == self.steps or (settings.save_every and self.done % settings.save_every == 0):
                     self.save()
 
     def _warn_of_rounding(self, line: Mapping[str, Any]) -> None:
-        """Say, once, where a perturbation is lost on its way into the forward."""
+        """Warn once if a perturbation is lost to rounding in the forward."""
         survival = line.get("geometry/survival")
         if self.warned_of_rounding or survival is None or survival >= SURVIVES:
             return
         self.warned_of_rounding = True
-        remedy = "give --precision fp32, or a larger radius" if self.settings.precision == "bf16" else "it is too small"
+        remedy = "use --precision fp32 or a larger radius" if self.settings.precision == "bf16" else "it is too small"
         self.report.warn(
             f"step {line['step']}: {survival:.0%} of the perturbation reaches the forward (geometry/survival) and the "
             f"rest is rounded away, so the radius is shorter than set; {remedy}"
         )
 
     def evaluate(self) -> dict[str, float]:
-        """Figures on the held-out pairs, at the weights that would be saved now; none where none are held out."""
+        """Figures on the held-out rows, at the weights that would be saved now; none if nothing is held out."""
         if self.held_out is None:
             return {}
         with self.controller.for_evaluation():
@@ -140,11 +140,11 @@ class Loop:
         device = self.engine.accelerator.device
         made = self.batches(step)
         batches = [batch.to(device) for batch in made]
-        asked = made if isinstance(self.reference, CachedReference) else batches  # a table is asked on the host
+        asked = made if isinstance(self.reference, CachedReference) else batches  # a table is looked up on the host
         references = [self.reference(batch) if self.reference else None for batch in asked]
         context = StepContext(self.engine, batches, references, step)
         loss = self.controller.step(context)
-        value, norm = torch.stack([loss.value, self._clip().to(loss.value)]).tolist()  # one wait for the device
+        value, norm = torch.stack([loss.value, self._clip().to(loss.value)]).tolist()  # one device synchronisation
         if not (math.isfinite(value) and math.isfinite(norm)):
             self._stop_at_non_finite(step, loss, value, norm)
         lr = learning_rate(step, self.steps, self.settings)
@@ -152,6 +152,13 @@ class Loop:
             group["lr"] = lr
         self.optimizer.step()
         self.controller.after_step(context)
+        objective, responses = self.engine.objective, loss.responses
+        objective_figures = {
+            **reward_metrics(objective.preference, responses),
+            **weight_metrics(objective, responses),
+            **objective.metrics(responses),
+        }
+        objective.observe(responses, coupled=False)
         self.optimizer.zero_grad(set_to_none=True)
         tokens = sum(batch.tokens for batch in batches)
         if self.engine.world > 1:
@@ -165,8 +172,7 @@ class Loop:
             "step_seconds": round(time.perf_counter() - begin, 4),
             "tokens": tokens,
             "total_tokens": self.tokens,
-            **pair_metrics(self.engine.objective.loss, loss.pairs),
-            **weight_metrics(self.engine.objective, loss.pairs),
+            **objective_figures,
             **context.metrics,
         }
 
@@ -177,29 +183,31 @@ class Loop:
         return whole(torch.nn.utils.clip_grad_norm_(parameters, limit))
 
     def _stop_at_non_finite(self, step: int, loss: StepLoss, value: float, norm: float) -> None:
-        culprits = non_finite(loss.pairs, loss.pair_ids)
+        culprits = non_finite(loss.responses, loss.row_ids)
         what = f"the loss is {value}" if not math.isfinite(value) else f"the gradient's norm is {norm}"
-        # Where no pair has a finite value the weights are to blame, and a checkpoint of just these is not good either.
-        blamed = step if len(culprits) == len(loss.pairs) else math.inf
+        # If no row has a finite value, the weights are to blame, and so is a checkpoint of these weights.
+        blamed = step if len(culprits) == len(loss.row_ids) else math.inf
         good = [
             path for path in whole_checkpoints(self.folder) if step_of(path) < blamed and step_of(path) <= self.done
         ]
         raise NonFiniteLossError(
-            f"step {step + 1}: {what}; pairs {name_pairs(culprits or loss.pair_ids.tolist())}",
-            hint=(f"the last good checkpoint is {good[-1]}" if good else "no good checkpoint was saved before")
-            + "; try a lower --lr, --precision fp32, or look at those rows of the data",
+            f"step {step + 1}: {what}; rows {name_rows(culprits or loss.row_ids.tolist())}",
+            hint=(f"the last good checkpoint is {good[-1]}" if good else "no good checkpoint was saved")
+            + "; try a lower --lr or --precision fp32, or check those rows of the data",
         )
 
     def save(self) -> None:
-        """Write a checkpoint of the state after :attr:`done` steps (rank 0); it is the same on any number of ranks."""
+        """Write a checkpoint of the state after :attr:`done` steps (rank 0); independent of the number of ranks."""
         accelerator = self.engine.accelerator
         model = accelerator.unwrap_model(self.engine.model)
-        objective, keep = self.engine.objective, self._writes
+        keep = self._writes
         state = full_state(model, keep=keep)
         tensors = {
             "optimizer": whole_state(self.optimizer.state_dict(), keep=keep),
-            "loss": plain_state(objective.loss, keep=keep),
-            "robust": [plain_state(wrapper, keep=keep) for wrapper in objective.wrappers],
+            **{
+                kind: [plain_state(method, keep=keep) for method in methods]
+                for kind, methods in self.engine.objective.methods().items()
+            },
             "geometry": self.controller.state_dict(keep=keep),
         }
         if self._writes:
@@ -228,10 +236,9 @@ class Loop:
             for name, tensor in checkpoint.weights.items():
                 parameters[name].copy_(cut_like(tensor, parameters[name]))
         load_optimizer(self.optimizer, checkpoint.tensors["optimizer"])
-        objective = self.engine.objective
-        objective.loss.load_state_dict(checkpoint.tensors["loss"])
-        for wrapper, state in zip(objective.wrappers, checkpoint.tensors["robust"], strict=True):
-            wrapper.load_state_dict(state)
+        for kind, methods in self.engine.objective.methods().items():
+            for method, state in zip(methods, checkpoint.tensors[kind], strict=True):
+                method.load_state_dict(state)
         self.controller.load_state_dict(checkpoint.tensors["geometry"])
         self.done = checkpoint.step
         self.tokens = checkpoint.facts["tokens"]
@@ -247,3 +254,11 @@ class Loop:
             return stop
         flag = torch.tensor(int(stop), device=self.engine.accelerator.device)
         return bool(self.engine.accelerator.reduce(flag, reduction="sum") > 0)
+
+
+def _shown(line: Mapping[str, Any]) -> dict[str, str]:
+    """The figures of a step in the progress bar."""
+    shown = {"loss": f"{line['loss']:.4f}"}
+    if "rewards/margins" in line:
+        shown["margin"] = f"{line['rewards/margins']:+.4f}"
+    return shown | {"tokens_per_s": f"{line['tokens'] / line['step_seconds']:.0f}"}

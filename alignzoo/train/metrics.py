@@ -1,85 +1,26 @@
-"""Figures of a set of pairs, weighted by pair, and the file they go to."""
+"""``metrics.jsonl``: a run's figures, one line per step."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from alignzoo.base.files import append_text, write_text
 from alignzoo.base.stored import bytes_digest, file_digest
-from alignzoo.interfaces import PreferenceLoss
-from alignzoo.objective.objective import Objective, rewards_of
-from alignzoo.pairs import PairBatch
 from alignzoo.report import Reporter
 
 METRICS_FILE = "metrics.jsonl"
-_ROUNDING = 5e-7  # of summed log-probs in fp32: twice what other batches of the same pairs were seen to change
-
-
-@torch.no_grad()
-def pair_metrics(loss: PreferenceLoss, pairs: PairBatch) -> dict[str, float]:
-    """Means over all pairs: implicit rewards of the loss, their margin and accuracy (a tie counts half), log-probs."""
-    chosen, rejected = rewards_of(loss, pairs)
-    margin = chosen - rejected
-    better, worse = rewards_of(loss, _settled(pairs))
-    accuracy = (better > worse).to(margin.dtype) + 0.5 * (better == worse).to(margin.dtype)
-    means = {
-        "rewards/chosen": chosen,
-        "rewards/rejected": rejected,
-        "rewards/margins": margin,
-        "rewards/accuracies": accuracy,
-        "logps/chosen": pairs.chosen_logps,
-        "logps/rejected": pairs.rejected_logps,
-    }
-    values = torch.stack([value.mean() for value in means.values()]).tolist()  # one wait for the device
-    return dict(zip(means, values, strict=True))
-
-
-def _settled(pairs: PairBatch) -> PairBatch:
-    """The pairs with the reference at the policy where they differ by rounding: which of two responses gained must not
-    be read from the last digit, and an untrained policy ties everywhere, in whatever batches the two were computed."""
-    near: dict[str, torch.Tensor] = {}
-    for name in ("chosen_logps", "rejected_logps"):
-        policy, reference = getattr(pairs, name), getattr(pairs, f"ref_{name}")
-        if reference is not None:
-            same = torch.isclose(policy, reference, rtol=_ROUNDING, atol=0)
-            near[f"ref_{name}"] = torch.where(same, policy, reference)
-    return replace(pairs, **near)
-
-
-def weight_metrics(objective: Objective, pairs: PairBatch) -> dict[str, float]:
-    """``robust/effective_pairs``: (Σw)²/Σw² of the pairs' weights, N where all count the same. Under wrappers only."""
-    if not objective.wrappers:
-        return {}
-    weights = objective.weights(pairs).double()
-    return {"robust/effective_pairs": float(weights.sum().square() / weights.square().sum())}
-
-
-def non_finite(pairs: PairBatch, ids: torch.Tensor) -> list[int]:
-    """The ids of the pairs with a log-prob (or another field) that is NaN or infinite."""
-    finite = torch.ones(len(pairs), dtype=torch.bool, device=pairs.chosen_logps.device)
-    for field in pairs.present().values():
-        finite &= torch.isfinite(field.double()).reshape(len(finite), -1).all(-1)
-    return [int(i) for i in ids[~finite.to(ids.device)]]
-
-
-def name_pairs(ids: Sequence[int]) -> str:
-    """Pair ids for a message."""
-    return ", ".join(map(str, ids[:20])) + (" ..." if len(ids) > 20 else "")
 
 
 class MetricsFile:
-    """``metrics.jsonl``: one object per optimizer step, each whole on the disk when its step is over.
+    """``metrics.jsonl``: one object per optimizer step, flushed to disk at the end of the step.
 
     Args:
-        report: gets warnings about lines that are missing, doubled or damaged.
-        done: the steps taken so far, whose lines stay.
-        digest: of those lines, where it is known.
+        report: gets warnings about missing, duplicate or corrupt lines.
+        done: the steps taken so far, whose lines are kept.
+        digest: of those lines, if known.
     """
 
     def __init__(self, folder: Path, report: Reporter, *, done: int = 0, digest: str | None = None) -> None:
@@ -90,7 +31,7 @@ class MetricsFile:
         append_text(self.path, json.dumps(line) + "\n")
 
     def _repair(self, done: int, digest: str | None, report: Reporter) -> None:
-        """Drop the lines of steps that a resumed run takes again, and all that is no line of its own step."""
+        """Drop the lines of steps that a resumed run repeats, and invalid lines."""
         content = self.path.read_bytes() if self.path.is_file() else b""
         lines: dict[int, bytes] = {}
         doubled: list[int] = []
@@ -104,27 +45,27 @@ class MetricsFile:
             elif step <= done:
                 lines[step] = text
         missing = [step for step in range(1, done + 1) if step not in lines]
-        # A process that was killed leaves half a line of a step that is taken again: nothing is lost with it.
+        # A killed process leaves half a line of a step that is repeated: nothing is lost.
         if missing:
             why = f" (damaged lines: {damaged})" if damaged else ""
-            report.warn(f"{self.path} has no figures of step {_spans(missing)}{why}; they are lost")
+            report.warn(f"{self.path} has no figures for step {_spans(missing)}{why}; they are lost")
         if doubled:
-            report.warn(f"{self.path} had more than one line of step {_spans(doubled)}; the first one stays")
+            report.warn(f"{self.path} had more than one line for step {_spans(doubled)}; keeping the first")
         whole = b"".join(lines[step] + b"\n" for step in sorted(lines))
         if digest is not None and not missing and bytes_digest(whole) != digest:
-            report.warn(f"{self.path}: the figures of steps 1 to {done} are not those that were written")
+            report.warn(f"{self.path}: the figures of steps 1 to {done} have been changed")
         if whole != content:
             write_text(self.path, whole.decode())
 
 
 def metrics_digest(folder: Path) -> str | None:
-    """The digest of all lines of a run so far; None where there is none."""
+    """The digest of all lines of a run so far; None if there is none."""
     path = folder / METRICS_FILE
     return file_digest(path) if path.is_file() else None
 
 
 def _step_of(text: bytes) -> int | None:
-    """The step of a line of metrics; None for what is no step and its figures."""
+    """The step of a line of metrics; None if the line is invalid."""
     try:
         line = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError):

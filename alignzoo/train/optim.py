@@ -22,7 +22,7 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     or ``adamw8bit``, of bitsandbytes.
 
     Raises:
-        UsageError: there is none, it cannot run in a loop without a closure, or what it needs is missing.
+        UsageError: there is none, it needs a closure, or its requirements are missing.
     """
     known = {
         key.lower(): value
@@ -55,17 +55,17 @@ def _eight_bit_adamw() -> type[torch.optim.Optimizer]:
 
 
 def make_optimizer(parameters: Iterable[torch.nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
-    """The run's optimizer over the trainable parameters; in one kernel for all of a weight's update, where torch has it
-    (AdamW on a CPU: six times as fast)."""
+    """The run's optimizer over the trainable parameters, with a fused kernel if torch has one (AdamW on a CPU: six
+    times as fast)."""
     kind, weights = optimizer_class(settings.optimizer), list(parameters)
     options: dict[str, Any] = {"lr": settings.lr}
-    cut = any(map(is_sharded, weights))  # of the fused kernels, shards have those of Adam only
+    cut = any(map(is_sharded, weights))  # only Adam's fused kernels support shards
     if "fused" in inspect.signature(kind).parameters and (not cut or issubclass(kind, torch.optim.Adam)):
         options["fused"] = True
     if "weight_decay" in inspect.signature(kind).parameters:
         options["weight_decay"] = settings.weight_decay
     elif settings.weight_decay:
-        raise UsageError(f"--weight-decay does nothing here: --optimizer {settings.optimizer} has none")
+        raise UsageError(f"--weight-decay has no effect here: --optimizer {settings.optimizer} does not support it")
     return kind(_by_decay(weights) if settings.weight_decay else weights, **options)
 
 
@@ -78,7 +78,7 @@ def _by_decay(weights: Sequence[torch.nn.Parameter]) -> list[dict[str, Any]]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Continue from a state dict with whole tensors, on weights that may be sharded."""
+    """Load a state dict with whole tensors, for weights that may be sharded."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
 
     def cut(value: Any, weight: torch.Tensor) -> Any:
@@ -95,7 +95,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
 def learning_rate(step: int, steps: int, settings: Settings) -> float:
     """The learning rate of 0-based ``step`` of ``steps``: linear warm-up, then cosine or linear to 0, or constant.
 
-    The warm-up of n steps rises by lr/(n + 1) in each, so that the first step after it is the first one at the peak.
+    The warm-up of n steps rises by lr/(n + 1) in each, so the first step after it is the first at the peak.
     """
     warmup = min(settings.warmup_steps, steps - 1)  # a short run reaches the peak, too
     if step < warmup:

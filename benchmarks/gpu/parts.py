@@ -130,7 +130,7 @@ def packed_against_padded(family: str, precision: str, device: str) -> Figures:
     import transformers
 
     from alignzoo.logprobs.forward import choose_forward, leave_packing
-    from alignzoo.logprobs.logps import padded_pair_logps
+    from alignzoo.logprobs.logps import padded_logps
 
     kind, shape = FAMILIES[family]
     torch.manual_seed(0)
@@ -142,17 +142,16 @@ def packed_against_padded(family: str, precision: str, device: str) -> Figures:
     def measured(forward: Any, dtype: Any) -> tuple[torch.Tensor, torch.Tensor]:
         model.zero_grad()
         with torch.autocast(device, dtype or torch.bfloat16, enabled=dtype is not None):
-            pairs = forward(model, batch)
-        logps = torch.cat([pairs.chosen_logps, pairs.rejected_logps])
-        (pairs.chosen_logps - pairs.rejected_logps).sum().backward()
+            logps = forward(model, batch).logps
+        (logps[::2] - logps[1::2]).sum().backward()
         gradient = torch.cat([w.grad.flatten().float() for w in model.parameters() if w.grad is not None])
         return logps.detach().double(), gradient.double()
 
     def gap(one: torch.Tensor, other: torch.Tensor) -> float:
         return float((one - other).norm() / other.norm())
 
-    exact = measured(padded_pair_logps, None)
-    padded = measured(padded_pair_logps, autocast)
+    exact = measured(padded_logps, None)
+    padded = measured(padded_logps, autocast)
     choice = choose_forward(model, batch, autocast=autocast)
     if not choice.packed:
         raise RuntimeError(choice.why)
@@ -172,9 +171,8 @@ def batch_of(pairs: Sequence[Any], device: str) -> TokenBatch:
     """The pairs as one micro-batch."""
     from alignzoo.data.collate import collate
 
-    names = ("prompt_ids", "chosen_ids", "rejected_ids")
-    rows = [{"pair_id": i, **dict(zip(names, pair, strict=True))} for i, pair in enumerate(pairs)]
-    return collate(rows, pad_id=0).to(device)
+    rows = [{"row_id": i, "prompt_ids": prompt, "response_ids": replies} for i, (prompt, *replies) in enumerate(pairs)]
+    return collate(rows, pad_id=0, shape="pairs").to(device)
 
 
 def methods(*, cpu: bool) -> Figures:
@@ -249,13 +247,6 @@ def memory(which: str, *, cpu: bool) -> Figures:
     import plan_accuracy
     import torch
 
-    from alignzoo.estimate.estimate import Hardware, Model, Situation, estimate
-    from alignzoo.estimate.lengths import of_data
-    from alignzoo.estimate.shapes import read_config
-    from alignzoo.plan.recipe import Layer, flatten
-    from alignzoo.plan.resolve import require, resolve
-    from alignzoo.report import Reporter
-
     device_of(cpu)
     shape = "30M, 32k" if cpu else "135M, 49k"
     settings = {"lora": {"r": 8}, "precision": "bf16"} if which == "lora" else {"precision": "bf16"}
@@ -269,12 +260,7 @@ def memory(which: str, *, cpu: bool) -> Figures:
         else:
             import alignzoo
 
-            plan = require(resolve([Layer("python", flatten(recipe, "the case"))]))
-            card = Hardware(1, True, float(torch.cuda.mem_get_info()[1]), None, "none")
-            situation = Situation(
-                plan, Model(read_config(plan.settings.model)), card, of_data(plan.settings, Reporter())
-            )
-            predicted = estimate(situation).peak.total
+            predicted = plan_accuracy.predict(recipe, gpu=float(torch.cuda.mem_get_info()[1]))
             alignzoo.run(recipe)
             measured = float(torch.cuda.max_memory_allocated())
     error = (predicted - measured) / measured
@@ -289,9 +275,8 @@ def steps(shape: str, side: str, *, cpu: bool) -> Figures:
 
     import steps_alignzoo
     import steps_trl
+    from alignzoo_sandbox import MODEL_PATH
     from measured import Job
-
-    from alignzoo.sandbox import MODEL_PATH
 
     device = device_of(cpu)
     lora = shape == "8b"

@@ -1,10 +1,32 @@
-"""Geometry controllers, one file each."""
+"""Geometry controllers and their companions, one file each."""
 
-from alignzoo.plugin import Card, hookimpl
-from alignzoo_geometry import plain
+from alignzoo.plugin import GeometryCard, hookimpl
+from alignzoo_geometry import (
+    asam,
+    ema,
+    esam,
+    friendly_sam,
+    gapo,
+    gsam,
+    looksam,
+    msam,
+    nspo,
+    plain,
+    random,
+    rwp,
+    sam,
+    ssam,
+    swa,
+    wsam,
+    zsharp,
+)
+
+SHARPNESS = (sam, asam, gsam, wsam, looksam, esam, friendly_sam, ssam, zsharp, msam, rwp, random, gapo)
+AVERAGES = (ema, swa)
+CONSTRAINTS = (nspo,)
 
 
 @hookimpl
-def alignzoo_methods() -> list[Card]:
-    """The card of the plain controller."""
-    return [plain.CARD]
+def alignzoo_methods() -> list[GeometryCard]:
+    """The cards of the controllers, then those of the companions."""
+    return [method.CARD for method in (plain, *SHARPNESS, *AVERAGES, *CONSTRAINTS)]

@@ -1,14 +1,14 @@
-"""The gradient at the current weights: g = ∇L(θ). What every other trainer does, and the control for the others."""
+"""The gradient at the current weights: g = ∇L(θ). Ordinary training, and the baseline for the others."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from alignzoo.interfaces import GeometryController, StepLoss
-from alignzoo.plugin import Card, Verified
+from alignzoo.plugin import GeometryCard, Verified
 
 if TYPE_CHECKING:
-    from alignzoo.step.context import StepContext
+    from alignzoo.interfaces import StepContext
 
 
 class Plain(GeometryController):
@@ -18,10 +18,9 @@ class Plain(GeometryController):
         return ctx.backward()
 
 
-CARD = Card(
-    kind="geometry",
+CARD = GeometryCard(
     name="plain",
-    target="alignzoo_geometry.plain:Plain",
+    target=f"{__name__}:Plain",
     summary="No geometry: the gradient at the current weights",
     formula="g = ∇L(θ)",
     sharded=True,

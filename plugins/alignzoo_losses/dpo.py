@@ -41,7 +41,7 @@ CARD = Card(
     name="dpo",
     target="alignzoo_losses.dpo:DPO",
     options=DPOOptions,
-    summary="Direct Preference Optimization: logistic loss on the difference of log-ratios",
+    summary="DPO: logistic loss on the difference of log-ratios",
     formula="−log σ(β·[(log π_w − log π_ref,w) − (log π_l − log π_ref,l)])",
     paper=Paper(
         title="Direct Preference Optimization: Your Language Model is Secretly a Reward Model", arxiv="2305.18290"

@@ -5,7 +5,8 @@
 Azar et al., *A General Theoretical Paradigm to Understand Learning from Human Preferences*, arXiv 2310.12036, eq. 17.
 Two conventions exist and need different τ, so the choice is an explicit option and part of the plan:
 ``average`` divides each log-ratio by its response's length in tokens (TRL and HALOs, which report the authors'
-confirmation; the default here), ``sum`` takes it as it is (the paper's letter and the DPO authors' code).
+confirmation; the default here), ``sum`` does not (literally the paper, and the DPO authors' code). Log-probs that the
+run already aggregates (``--aggregation``) are never divided again.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from alignzoo.plugin import Card, Options, Paper, Verified
 
 
 class IPOOptions(Options):
-    """τ, in the inverse unit of the log-ratios that ``logps`` chooses: nats per token, or nats."""
+    """τ, in the inverse unit of the log-ratios set by ``logps``: nats per token, or nats."""
 
-    tau: float = Field(0.1, gt=0, description="regularisation: the margin of log-ratios is drawn to 1/(2·tau)")
-    logps: Literal["average", "sum"] = Field("average", description="log-ratios per token, or summed over the response")
+    tau: float = Field(0.1, gt=0, description="regularisation strength: the target margin is 1/(2·tau)")
+    logps: Literal["average", "sum"] = Field(
+        "average", description="average or sum log-ratios over the response's tokens"
+    )
 
 
 class IPO(PreferenceLoss):
@@ -42,7 +45,7 @@ class IPO(PreferenceLoss):
 
     def _log_ratios(self, pairs: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
         chosen, rejected = pairs.log_ratios()
-        if self.options.logps == "sum":
+        if self.options.logps == "sum" or pairs.aggregation is not None:
             return chosen, rejected
         return chosen / pairs.chosen_lengths, rejected / pairs.rejected_lengths
 
@@ -52,7 +55,7 @@ CARD = Card(
     name="ipo",
     target="alignzoo_losses.ipo:IPO",
     options=IPOOptions,
-    summary="Identity Preference Optimization: squared loss that draws the margin to a finite target",
+    summary="IPO: squared loss towards a finite target margin",
     formula="(h − 1/(2τ))², h the difference of (average or summed) log-ratios",
     paper=Paper(
         title="A General Theoretical Paradigm to Understand Learning from Human Preferences", arxiv="2310.12036"

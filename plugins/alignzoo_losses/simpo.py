@@ -3,8 +3,8 @@
     ℓ = −log σ( β·[ log π(y_w|x)/|y_w| − log π(y_l|x)/|y_l| ] − γ ),     γ = β·(γ/β)
 
 Meng, Xia, Chen, *SimPO: Simple Preference Optimization with a Reference-Free Reward*, arXiv 2405.14734, eq. 6.
-|y| is the response's length in tokens. As in the authors' code the target margin is given as the *ratio* γ/β; TRL's
-``simpo_gamma`` is the absolute γ.
+|y| is the response's length in tokens; another ``--aggregation`` replaces the average. As in the authors' code the
+target margin is given as the *ratio* γ/β; TRL's ``simpo_gamma`` is the absolute γ.
 """
 
 from __future__ import annotations
@@ -35,11 +35,8 @@ class SimPO(PreferenceLoss):
         return -F.logsigmoid(chosen - rejected - gamma)
 
     def rewards(self, pairs: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        beta = self.options.beta
-        return (
-            beta * pairs.chosen_logps / pairs.chosen_lengths,
-            beta * pairs.rejected_logps / pairs.rejected_lengths,
-        )
+        chosen, rejected = pairs.per_token()
+        return self.options.beta * chosen, self.options.beta * rejected
 
 
 CARD = Card(
@@ -47,9 +44,10 @@ CARD = Card(
     name="simpo",
     target="alignzoo_losses.simpo:SimPO",
     options=SimPOOptions,
-    summary="SimPO: reference-free logistic loss on average log-probs with a target margin",
+    summary="SimPO: reference-free loss on average log-probs with a target margin",
     formula="−log σ(β·(log π_w/|y_w| − log π_l/|y_l|) − γ)",
     paper=Paper(title="SimPO: Simple Preference Optimization with a Reference-Free Reward", arxiv="2405.14734"),
+    aggregation="mean",
     verified=(
         Verified(against="the authors' princeton-nlp/SimPO@1b3e8f3", test="test_losses_equal_the_authors"),
         Verified(against="TRL 1.16", test="test_simpo_equals_trl"),

@@ -1,10 +1,10 @@
-"""Rewards: where the scores of a pair's two responses come from, one file each."""
+"""Rewards: sources of response scores, one file each."""
 
-from alignzoo.plugin import Card, hookimpl
+from alignzoo.plugin import RewardCard, hookimpl
 from alignzoo_rewards import column, hf, probe
 
 
 @hookimpl
-def alignzoo_methods() -> list[Card]:
+def alignzoo_methods() -> list[RewardCard]:
     """The cards of the rewards."""
     return [column.CARD, hf.CARD, probe.CARD]

@@ -1,9 +1,9 @@
-"""Scores that the data brings.
+"""Scores from the data's own columns.
 
     s(x, y) = sign · score
 
-The columns are ``chosen_score`` and ``rejected_score`` (or ``score_chosen`` and ``score_rejected``), in whatever unit
-the data has them.
+In pairs these are the columns ``chosen_score`` and ``rejected_score`` (or ``score_chosen`` and ``score_rejected``), in
+unpaired rows and demonstrations ``score``, in ranked rows the list ``scores``; the unit is the data's.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from pydantic import Field
 
 from alignzoo.errors import DataError
 from alignzoo.interfaces import Reward
-from alignzoo.plugin import Card, Options, Verified
+from alignzoo.plugin import Options, RewardCard, Verified
 from alignzoo_rewards.sign import Sign
 
 if TYPE_CHECKING:
-    from alignzoo.reward.context import Response
+    from alignzoo.interfaces import Response
 
 
 class ColumnOptions(Options):
-    """Which way is up."""
+    """The sign of the scores."""
 
-    sign: Sign = Field(1, description="1 where higher is better, -1 for costs")
+    sign: Sign = Field(1, description="1 if higher is better, -1 for costs")
 
 
 class Column(Reward):
@@ -41,22 +41,21 @@ def _stated(response: Response) -> float:
     """The data's score.
 
     Raises:
-        DataError: it has none.
+        DataError: there is none.
     """
     if response.score is None:
         raise DataError(
-            f"a response of pair {response.pair_id} has no score",
-            hint="give chosen_score and rejected_score in every row, or take that row out",
+            f"a response of row {response.row_id} has no score",
+            hint="add a score for every response (docs/data.md lists the columns), or remove the row",
         )
     return response.score
 
 
-CARD = Card(
-    kind="reward",
+CARD = RewardCard(
     name="column",
     target=f"{__name__}:Column",
     options=ColumnOptions,
-    summary="Scores from the data: the columns chosen_score and rejected_score",
+    summary="Scores from the data's own columns",
     formula="s = sign · score",
     needs=frozenset({"scores"}),
     verified=(Verified(against="the data's columns", test="test_the_columns_of_the_data_are_the_scores"),),

@@ -1,10 +1,10 @@
-"""A reward or cost model of the Hugging Face hub, or from a folder.
+"""A reward or cost model from the Hugging Face hub or a folder.
 
     s(x, y) = sign · f(x, y)
 
-f is the one output of a sequence classifier on the conversation as *its own* chat template writes it, whatever the
-policy's looks like; without a template, on prompt and reply as plain text with the special tokens of its tokenizer.
-fp32, eval mode. Texts longer than the model can read, or than ``max_length``, are truncated on the right.
+f is the single output of a sequence classifier on the conversation in *its own* chat template, independent of the
+policy's; without a template, on prompt and reply as plain text with its tokenizer's special tokens. fp32, eval mode.
+Texts longer than the model's context, or than ``max_length``, are truncated on the right.
 """
 
 from __future__ import annotations
@@ -17,40 +17,40 @@ from pydantic import Field
 
 from alignzoo.errors import ModelError
 from alignzoo.interfaces import Reward
-from alignzoo.plugin import Card, Options, Verified
+from alignzoo.plugin import Options, RewardCard, Verified
 from alignzoo_rewards.sign import Sign
 
 if TYPE_CHECKING:
-    from alignzoo.model.classifier import Scorer
-    from alignzoo.reward.context import Response, RewardContext
+    from alignzoo.interfaces import Response, RewardContext
+    from alignzoo_rewards.classifier import Scorer
 
 
 class HFOptions(Options):
-    """Which model, and how it is read."""
+    """The model and how to run it."""
 
     model: str = Field(
         min_length=1,
-        description="hub id or folder of a classifier with one output",
+        description="hub id or folder of a sequence classifier with one output",
         examples=["./reward-model"],
         json_schema_extra={"path": True},
     )
     sign: Sign = Field(1, description="1 for a reward model, -1 for a cost model")
-    max_length: int | None = Field(None, ge=1, description="most tokens to read (default: what the model can)")
-    batch_size: int = Field(16, ge=1, description="responses per forward", json_schema_extra={"cost": True})
+    max_length: int | None = Field(None, ge=1, description="maximum tokens to read (default: the model's context)")
+    batch_size: int = Field(16, ge=1, description="responses per forward pass", json_schema_extra={"cost": True})
 
 
 class HF(Reward):
-    """The output of a classifier."""
+    """The output of a sequence classifier."""
 
     options: HFOptions
 
     def setup(self, run: RewardContext) -> None:
-        """Find the model; its weights are read when they are first asked for.
+        """Find the model; its weights load on first use.
 
         Raises:
-            ModelError: there is none, or it is no classifier with one output.
+            ModelError: there is none, or it is not a classifier with one output.
         """
-        from alignzoo.model.classifier import check_scorer
+        from alignzoo_rewards.classifier import check_scorer
 
         self.run = run
         self.path = check_scorer(self.options.model, trust_remote_code=run.trust_remote_code)
@@ -70,14 +70,14 @@ class HF(Reward):
             for row, output in zip(rows, scorer.outputs([sequences[i] for i in rows]), strict=True):
                 if not math.isfinite(output):
                     raise ModelError(
-                        f"the reward model {self.options.model} gives {output} for pair {responses[row].pair_id}",
-                        hint="look at its weights and at that row of the data; it runs in fp32",
+                        f"the reward model {self.options.model} returned {output} for row {responses[row].row_id}",
+                        hint="check its weights and that row of the data; it runs in fp32",
                     )
                 found[row] = self.options.sign * output
         return found
 
     def _scorer(self) -> Scorer:
-        from alignzoo.model.classifier import load_scorer
+        from alignzoo_rewards.classifier import load_scorer
 
         if self._loaded is None:
             self.run.report.note(f"loading the reward model {self.options.model}")
@@ -85,25 +85,25 @@ class HF(Reward):
         return self._loaded
 
     def _ids(self, response: Response, scorer: Scorer) -> list[int]:
-        """The conversation as the model is to read it."""
+        """The conversation as the model reads it."""
         from jinja2 import TemplateError
 
         from alignzoo.data.rendering import render_whole
-        from alignzoo.data.rows import PreferenceRow
+        from alignzoo.data.rows import PromptRow
 
-        row = PreferenceRow(response.prompt, response.reply, response.reply, transcript=response.transcript)
+        row = PromptRow("unpaired", response.prompt, (response.reply,), transcript=response.transcript)
         templated = bool(scorer.tokenizer.chat_template)
         try:
             text = render_whole(row, response.reply, scorer.tokenizer)
         except TemplateError as error:
             raise ModelError(
-                f"the chat template of {self.options.model} refuses pair {response.pair_id}: {error}",
-                hint="take the pair out, or choose another reward model",
+                f"the chat template of {self.options.model} rejects row {response.row_id}: {error}",
+                hint="remove that row, or choose another reward model",
             ) from error
         except ModelError as error:
             raise ModelError(
-                f"the data holds chat messages, and the tokenizer of {self.options.model} has no chat template",
-                hint="set chat_template in it, or give prompt, chosen and rejected as plain text",
+                f"the data contains chat messages, but the tokenizer of {self.options.model} has no chat template",
+                hint="set its chat_template, or use plain-text prompts and responses",
             ) from error
         ids: list[int] = scorer.tokenizer(text, add_special_tokens=not templated, verbose=False)["input_ids"]
         longest = min(self.options.max_length or scorer.longest, scorer.longest)
@@ -113,12 +113,11 @@ class HF(Reward):
         return ids[:longest]
 
 
-CARD = Card(
-    kind="reward",
+CARD = RewardCard(
     name="hf",
     target=f"{__name__}:HF",
     options=HFOptions,
-    summary="A reward or cost model: any sequence classifier with one output, in its own chat template",
+    summary="Reward or cost model: any sequence classifier with one output",
     formula="s = sign · f(x, y)",
     verified=(
         Verified(

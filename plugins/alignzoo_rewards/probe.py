@@ -1,10 +1,10 @@
-"""The safety probe as a reward: how safe the policy's own hidden states say that a response is.
+"""The safety probe as a reward: how safe a response is according to the policy's own hidden states.
 
     s(x, y) = −(w_unsafe − w_safe)·h(x, y) − (b_unsafe − b_safe)
 
-h are the hidden states of the policy that training starts from, pooled over prompt and response as the probe was
-trained on them (its layer, its pooling); w and b are the probe's, so that s is the log-odds of *safe*. It is the
-default where a method needs ``reward``, also if the data has scores: ``--reward column`` uses those.
+h are the hidden states of the initial policy, pooled over prompt and response with the probe's own layer and pooling;
+w and b are the probe's, so s is the log-odds of *safe*. It is the default if a method needs ``reward``, even if the
+data has scores: ``--reward column`` uses those.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pydantic import Field
 
 from alignzoo.interfaces import Reward
 from alignzoo.lazy import torch
-from alignzoo.plugin import Card, Need, Options, Verified
+from alignzoo.plugin import Need, Options, RewardCard, Verified
 
 if TYPE_CHECKING:
-    from alignzoo.reward.context import Response, RewardContext
+    from alignzoo.interfaces import Response, RewardContext
 
 
 class ProbeOptions(Options):
-    """Which probe."""
+    """The probe."""
 
     probe: str | None = Field(
         None,
@@ -41,16 +41,18 @@ class ProbeReward(Reward):
     options: ProbeOptions
 
     def setup(self, run: RewardContext) -> None:
-        """Train or read the probe, on the weights that training starts from.
+        """Train or load the probe, with the initial weights.
 
         Raises:
-            AlignzooError: the folder holds no probe for this model, or the data none to train one on.
+            AlignzooError: the folder has no probe for this model, or there is no data to train one.
         """
         self.run = run
+        if run.data_scores:
+            run.report.note("the data has scores; --reward column uses them")
         self.probe = run.probe(self.options.probe)
 
     def identity(self) -> str:
-        """A trained probe is known by what it was trained on: trained again, its last digits may differ."""
+        """A trained probe is identified by its training data: retraining may change its last digits."""
         from alignzoo.data.digests import digest
         from alignzoo.model.weights import config_digest
 
@@ -79,12 +81,11 @@ class ProbeReward(Reward):
         return (-unsafe).tolist()
 
 
-CARD = Card(
-    kind="reward",
+CARD = RewardCard(
     name="probe",
     target=f"{__name__}:ProbeReward",
     options=ProbeOptions,
-    summary="The safety probe: log-odds of a safe response in the policy's hidden states",
+    summary="Safety probe: log-odds of safe, from the policy's hidden states",
     formula="s = −(w_unsafe − w_safe)·h(x, y) − (b_unsafe − b_safe)",
     verified=(Verified(against="the probe's two logits", test="test_the_probe_scores_by_its_own_logits"),),
 )

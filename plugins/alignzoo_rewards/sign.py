@@ -1,4 +1,4 @@
-"""Which way scores count: the option of the rewards whose scores come from elsewhere."""
+"""The sign option of rewards whose scores come from an external source."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BeforeValidator
 
 
 def _typed(sign: Any) -> Any:
-    """A sign as a command line has it, as a number; anything else as it is."""
+    """A sign from the command line as a number; anything else unchanged."""
     return {"1": 1, "-1": -1}.get(sign, sign) if isinstance(sign, str) else sign
 
 

@@ -1,4 +1,4 @@
-"""Robust wrappers, one file each, and the published names of their combinations."""
+"""Robust wrappers, one file each, and published names for combinations."""
 
 from alignzoo.plugin import Card, Composition, hookimpl
 from alignzoo_robust import drdpo, soft_label
@@ -6,5 +6,5 @@ from alignzoo_robust import drdpo, soft_label
 
 @hookimpl
 def alignzoo_methods() -> list[Card | Composition]:
-    """The cards of the wrappers, and the names of their combinations."""
+    """The cards of the wrappers and combinations."""
     return [drdpo.CARD, drdpo.COMPOSITION, soft_label.CARD]

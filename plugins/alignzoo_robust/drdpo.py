@@ -3,9 +3,9 @@
     L = −β′ · log (1/N) Σ_i exp(−ℓ_i / β′)
 
 Wu et al., *Towards Robust Alignment of Language Models: Distributionally Robustifying Direct Preference
-Optimization*, arXiv 2407.07880, eq. 12. Its gradient weighs pair i by softmax(−ℓ/β′)_i: pairs with a high loss
-(noisy labels) count less; β′ → ∞ is the mean. N is the whole optimizer step over all ranks, so the value does not
-depend on how the step is cut (the authors' code aggregates per rank). ``logsumexp − log N`` stays finite where
+Optimization*, arXiv 2407.07880, eq. 12. Its gradient weights pair i by softmax(−ℓ/β′)_i: high-loss pairs (noisy
+labels) count less; β′ → ∞ gives the mean. N is the whole optimizer step over all ranks, so the value does not depend
+on how the step is split (the authors' code aggregates per rank). ``logsumexp − log N`` stays finite where
 ``log(mean(exp(·)))`` overflows. β′ has the unit of the loss.
 """
 
@@ -28,7 +28,7 @@ PAPER = Paper(
 class DrDPOOptions(Options):
     """β′, in the unit of the loss."""
 
-    beta_prime: float = Field(1.0, gt=0, description="temperature: smaller ignores high-loss pairs more")
+    beta_prime: float = Field(1.0, gt=0, description="temperature: smaller values downweight high-loss pairs more")
 
 
 class DrDPO(RobustWrapper):
@@ -49,7 +49,7 @@ CARD = Card(
     name="drdpo",
     target="alignzoo_robust.drdpo:DrDPO",
     options=DrDPOOptions,
-    summary="Dr. DPO: log-mean-exp over the step, pairs with a high loss count less",
+    summary="Dr. DPO: log-mean-exp over the step, which downweights high losses",
     formula="−β′·log mean_i exp(−ℓ_i/β′), gradient weights softmax(−ℓ/β′)",
     paper=PAPER,
     batch_coupled=True,
@@ -63,7 +63,7 @@ CARD = Card(
 
 COMPOSITION = Composition(
     name="drdpo",
-    summary="Dr. DPO as published: DPO under the drdpo wrapper",
+    summary="Dr. DPO as published: DPO under drdpo",
     paper=PAPER,
     loss="dpo",
     robust=("drdpo",),

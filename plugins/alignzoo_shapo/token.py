@@ -2,19 +2,19 @@
 
     g = ∇_M L(θ),     ε = ρ·g/‖g‖  (or γ·g),     update with ∇L(θ + ε)
 
-L is the whole step's objective, loss and robust wrappers included; M selects MLP neurons: the value vectors (columns
-of the down projections) of the *initial* model whose cosine with a linear safety probe's direction v = w_unsafe −
-w_safe is smallest. *Revisiting Robustness for LLM Safety Alignment via Selective Geometry Control*, arXiv 2602.07340.
+L is the whole step's objective, including robust wrappers; M selects MLP neurons: the value vectors (columns of the
+down-projections) of the *initial* model with the lowest cosine with a linear safety probe's direction v = w_unsafe −
+w_safe. *Revisiting Robustness for LLM Safety Alignment via Selective Geometry Control*, arXiv 2602.07340.
 
-Where this deviates from the released code, and why: the ascent sees the whole step and not one micro-batch, so the
-result does not depend on how the step is cut (``scope``); ε has a set length ρ, because an unnormalised γ·g with γ ≈
-3e-6 mostly vanishes in a bf16 forward (``radius``); side branches carry ε, so weights are never touched.
-``preset=official`` goes back to the released code's arithmetic: there, and under ``scope=microbatch``, L is each
-micro-batch's own on each rank, in plain steps as well. ρ and ‖ε‖ are Euclidean norms over the selected weights, all
-layers together, in the weights' unit. A share of the neurons is rounded down, as released.
+Deviations from the released code, and why: the ascent sees the whole step, not one micro-batch, so the result does not
+depend on how the step is split (``scope``); ε has a fixed norm ρ, because an unnormalised γ·g with γ ≈ 3e-6 mostly
+vanishes in a bf16 forward (``radius``); side branches carry ε, so weights are never modified. ``preset=official``
+restores the released code's arithmetic: there, and under ``scope=microbatch``, L is each micro-batch's own on each
+rank, in plain steps as well. ρ and ‖ε‖ are Euclidean norms over the selected weights of all layers, in the weights'
+unit. A share of the neurons is rounded down, as released.
 
-A ρ that is right for all weights does little on one neuron in a hundred: ``radius=gap`` sets ρ in each step so that
-the predicted rise g·ε = ρ·‖g‖ is a share of the loss.
+A ρ tuned for all weights has little effect on one neuron in a hundred: ``radius=gap`` sets ρ in each step so that the
+predicted rise g·ε = ρ·‖g‖ is a share of the loss.
 
 Every perturbed step logs ``radius`` (‖ε‖), ``ascent_grad_norm`` (‖g‖), ``predicted_rise`` (g·ε), ``sharpness_gap``
 (L(θ + ε) − L(θ)), ``survival`` (share of ε that reaches the forward) and ``gradient_cosine`` (between g and
@@ -27,9 +27,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from alignzoo_geometry.ascent import in_parts, warn_if_never
+from alignzoo_geometry.vocabulary import GapShare, Scope, refuse_idle_lengths
 from pydantic import Field, field_validator, model_validator
 
-from alignzoo.geometry.ascent import GapShare, Scope, in_parts, refuse_idle_lengths, warn_if_never
 from alignzoo.geometry.perturb import cosine, norm
 from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.lazy import torch
@@ -38,7 +39,7 @@ from alignzoo.plugin import Card, Need, Options, Paper, Verified
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from alignzoo.step.context import SetupContext, StepContext
+    from alignzoo.interfaces import SetupContext, StepContext
 
 OFFICIAL: dict[str, Any] = {
     "radius": "raw",
@@ -52,33 +53,33 @@ How = Literal["anti-toxic", "toxic", "abs", "random", "all"]
 
 
 class ShaPOTokenOptions(Options):
-    """When, how far and on which neurons; a preset fills in what is not given."""
+    """Schedule, radius and neurons; a preset fills in options that are not set."""
 
     preset: Literal["default", "official"] = Field(
         "default", description="official: raw radius per micro-batch, as in the released code"
     )
-    rho: float = Field(0.05, ge=0, description="length of the perturbation (radius normalized)")
+    rho: float = Field(0.05, ge=0, description="norm of the perturbation (radius normalized)")
     radius: Literal["normalized", "gap", "raw"] = Field(
         "normalized",
-        description="ε = ρ·g/‖g‖, the same with the length at which g·ε is a share of the loss, or ε = γ·g",
+        description="ε = ρ·g/‖g‖; gap: ρ such that g·ε is a share of the loss; raw: ε = γ·g",
     )
     gap_share: GapShare = 0.1
-    gamma_min: float = Field(2e-6, ge=0, description="γ is drawn uniformly from here (radius raw)")
-    gamma_max: float = Field(4e-6, ge=0, description="γ is drawn uniformly up to here (radius raw)")
-    interval: int = Field(5, ge=1, description="perturb every so many optimizer steps")
+    gamma_min: float = Field(2e-6, ge=0, description="lower bound of the uniformly drawn γ (radius raw)")
+    gamma_max: float = Field(4e-6, ge=0, description="upper bound of the uniformly drawn γ (radius raw)")
+    interval: int = Field(5, ge=1, description="optimizer steps between perturbed steps")
     scope: Scope = "step"
     select: How | str = Field(
         "anti-toxic",
-        description="neurons by cosine with the probe's direction (lowest, highest, absolute), without, "
-        "or as saved in a file or run folder",
+        description="neurons with the lowest, highest or largest absolute cosine with the probe's unsafe direction; "
+        "random; all; or a saved selection (file or run folder)",
         json_schema_extra={"path": True},
     )
-    share: float = Field(0.01, gt=0, le=1, description="share of all these neurons that is selected")
-    count: int | None = Field(None, ge=1, description="how many neurons are selected, instead of a share")
+    share: float = Field(0.01, gt=0, le=1, description="share of the neurons to select")
+    count: int | None = Field(None, ge=1, description="number of neurons to select, instead of a share")
     projections: str = Field(
         "down_proj",
-        description="maps whose inputs are neurons: down_proj (the MLP's, in every family), or names, comma-separated; "
-        "mlp (all maps of the MLPs) with select random or all only",
+        description="maps whose inputs are the neurons: down_proj (of the MLPs, in every model family), or names, "
+        "comma-separated; mlp (all MLP maps) only with select random or all",
         examples=["o_proj", "down_proj,o_proj"],
     )
     probe: str | None = Field(
@@ -108,14 +109,14 @@ class ShaPOTokenOptions(Options):
     def _no_idle_option(self) -> ShaPOTokenOptions:
         given = self.model_fields_set
         if self.radius == "raw" and "rho" in given:
-            raise ValueError("rho does nothing with radius raw; set gamma_min and gamma_max, or radius normalized")
+            raise ValueError("rho has no effect with radius raw; set gamma_min and gamma_max, or radius normalized")
         if self.radius != "raw" and given & {"gamma_min", "gamma_max"}:
-            raise ValueError(f"gamma_min and gamma_max do nothing with radius {self.radius}; set radius raw")
+            raise ValueError(f"gamma_min and gamma_max have no effect with radius {self.radius}; set radius raw")
         refuse_idle_lengths(self.radius, given)
         if self.gamma_min > self.gamma_max:
             raise ValueError(f"gamma_min {self.gamma_min:g} is above gamma_max {self.gamma_max:g}")
         if "share" in given and self.count is not None:
-            raise ValueError("share and count exclude each other; give one of them")
+            raise ValueError("share and count exclude each other; use only one of them")
         idle: tuple[str, ...] = ()
         if self.select not in get_args(How):
             idle = ("share", "count", "projections")
@@ -123,9 +124,9 @@ class ShaPOTokenOptions(Options):
             idle = ("share", "count")
         for name in idle:
             if name in given and getattr(self, name) is not None:
-                raise ValueError(f"{name} does nothing with select {self.select}")
+                raise ValueError(f"{name} has no effect with select {self.select}")
         if self.select not in BY_PROBE and self.probe is not None:
-            raise ValueError(f"probe does nothing with select {self.select}")
+            raise ValueError(f"probe has no effect with select {self.select}")
         return self
 
     def needs(self) -> frozenset[Need]:
@@ -133,21 +134,21 @@ class ShaPOTokenOptions(Options):
 
 
 class ShaPOToken(GeometryController):
-    """Ascent on the selected neurons' side branches, descent gradient of all parameters at the perturbed point."""
+    """Ascent on the selected neurons' side branches; descent gradient of all parameters at the perturbed point."""
 
     name = "shapo-token"
     options: ShaPOTokenOptions
 
     def setup(self, run: SetupContext) -> None:
-        """Choose the neurons, on the weights that training starts from, and keep the choice beside the run.
+        """Select the neurons on the initial weights, and save the selection in the run folder.
 
         Raises:
-            UsageError: a map or a saved selection that does not fit the model, or a probe's direction compared with
-                maps that do not write into the residual stream.
-            ModelError: the model has no down projections to find.
+            UsageError: a map or a saved selection does not fit the model, or a probe's direction is compared with
+                maps that do not write to the residual stream.
+            ModelError: the model has no recognisable down-projections.
         """
         from alignzoo.geometry.side_branch import SideBranches
-        from alignzoo.geometry.subspace import SavedSelection, save_selection
+        from alignzoo.geometry.subspace import SavedSelection, described, save_selection
 
         options = self.options
         warn_if_never(run, options.interval)
@@ -160,13 +161,14 @@ class ShaPOToken(GeometryController):
         self.branches = SideBranches(projections, selected)
         if run.folder is not None:
             save_selection(run.folder / "geometry", projections, selected, facts)
-        run.report.note(
-            f"{self.name}: {sum(map(len, selected))} of {sum(p.inner for p in projections)} neurons selected "
-            f"({options.select}) in {sum(len(index) > 0 for index in selected)} of {len(projections)} maps"
-        )
+        total, of = sum(map(len, selected)), sum(projection.inner for projection in projections)
+        noun, maps = ("MLP neurons", "down-projections") if options.projections == "down_proj" else ("neurons", "maps")
+        used, there = sum(len(index) > 0 for index in selected), len(projections)
+        where = f"all {there} {maps}" if used == there else f"{used} of {there} {maps}"
+        run.report.note(f"{self.name}: {described(total, of, options.select, noun)} in {where}")
 
     def _choose(self, run: SetupContext, facts: dict[str, Any]) -> tuple[Sequence[Any], Sequence[torch.Tensor]]:
-        """Maps and indices by the options; what decided goes into ``facts``."""
+        """Maps and indices as the options ask; records the criteria in ``facts``."""
         from alignzoo.geometry.projections import find_projections, names_mlp, out_of_reach, refuse_outside_residual
         from alignzoo.geometry.subspace import select_neurons
 
@@ -212,7 +214,7 @@ class ShaPOToken(GeometryController):
         return (ctx.step + 1) % self.options.interval == 0
 
     def _take(self, ctx: StepContext) -> StepLoss:
-        """The loss at the weights; its gradient, in every interval-th step at the perturbed point."""
+        """The loss at the weights, with the gradient; every interval-th step takes it at the perturbed point."""
         if not self._perturbs(ctx):
             return ctx.backward()
         with self.branches.attached():
@@ -225,7 +227,7 @@ class ShaPOToken(GeometryController):
                 perturbed = ctx.backward()
                 survival = self.branches.survival()
                 turned = cosine(ascent, _over_ranks(self.branches.gradients, ctx))
-        if not moves:  # without branches: even at Δ = 0 they change how a bf16 layer rounds
+        if not moves:  # no branches: even at Δ = 0 they change how a bf16 layer rounds
             loss = perturbed = ctx.backward()
             survival = turned = 1.0
         ctx.log("radius", factor * length if moves else 0.0)
@@ -237,7 +239,7 @@ class ShaPOToken(GeometryController):
         return loss
 
     def _factor(self, length: float, value: float, ctx: StepContext) -> float:
-        """ε/g, for a gradient of this length and an objective of this value."""
+        """ε/g for a gradient of this norm and an objective of this value."""
         options = self.options
         if options.radius == "normalized":
             return options.rho / length if length > 0 else 0.0
@@ -248,7 +250,7 @@ class ShaPOToken(GeometryController):
 
 
 def _over_ranks(gradients: list[torch.Tensor], ctx: StepContext) -> list[torch.Tensor]:
-    """Mean over ranks; DDP, which averages the weights' gradients, does not know the branches."""
+    """Mean over ranks: DDP averages the weights' gradients but does not know about the branches."""
     if ctx.engine.world == 1:
         return gradients
     return [ctx.engine.accelerator.reduce(gradient, reduction="mean") for gradient in gradients]
@@ -259,7 +261,7 @@ CARD = Card(
     name="shapo-token",
     target="alignzoo_shapo.token:ShaPOToken",
     options=ShaPOTokenOptions,
-    summary="ShaPO: gradient at the worst case over a few alignment-critical neurons",
+    summary="ShaPO: gradient at the worst case over alignment-critical neurons",
     formula="g = ∇_M L(θ); ε = ρ·g/‖g‖; step with ∇L(θ + ε), M the neurons most opposed to the unsafe direction",
     paper=Paper(
         title="Revisiting Robustness for LLM Safety Alignment via Selective Geometry Control", arxiv="2602.07340"

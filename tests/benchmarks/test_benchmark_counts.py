@@ -12,12 +12,12 @@ import transformers
 
 from alignzoo.data.collate import TokenBatch, collate
 from alignzoo.logprobs.forward import use_packing
-from alignzoo.logprobs.logps import packed_pair_logps
+from alignzoo.logprobs.logps import packed_logps
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SHAPE = {"vocab_size": 50, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3}
-LENGTHS = [(7, 5, 3), (1, 4, 6)]
-"""Tokens of prompt, chosen and rejected."""
+LENGTHS = [(7, 5, 3), (1, 4, 6), (4, 6), (3, 2, 5, 4)]
+"""Tokens of a prompt and of its responses."""
 
 
 @pytest.fixture
@@ -31,11 +31,9 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def batch() -> TokenBatch:
-    rows = [
-        {"pair_id": i, **{f"{name}_ids": list(range(3, 3 + size)) for name, size in zip(names, lengths, strict=True)}}
-        for i, (names, lengths) in enumerate((("prompt", "chosen", "rejected"), pair) for pair in LENGTHS)
-    ]
-    return collate(rows, pad_id=0)
+    ids = [[list(range(3, 3 + size)) for size in lengths] for lengths in LENGTHS]
+    rows = [{"row_id": i, "prompt_ids": prompt, "response_ids": replies} for i, (prompt, *replies) in enumerate(ids)]
+    return collate(rows, pad_id=0, shape="ranked")
 
 
 def test_counted_products_of_a_packed_step_are_those_of_its_shapes(module: Any) -> None:
@@ -44,12 +42,12 @@ def test_counted_products_of_a_packed_step_are_those_of_its_shapes(module: Any) 
     use_packing(model)
 
     def step() -> None:
-        packed_pair_logps(model, batch()).chosen_logps.sum().backward()
+        packed_logps(model, batch()).logps.sum().backward()
 
     width, keys = 24, 12
     of_a_layer = width * (width + 2 * keys + width) + 3 * width * 40  # q, k and v, o; gate, up and down
     tokens = sum(map(sum, LENGTHS))
-    responses = sum(chosen + rejected for _, chosen, rejected in LENGTHS)
+    responses = sum(sum(replies) for _, *replies in LENGTHS)
     forward = 2 * (tokens * 3 * of_a_layer + responses * 50 * width)
     step()  # the first one tries the head on its own logits
     assert module("gemm_share").products(step) == 3 * forward

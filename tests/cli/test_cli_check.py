@@ -59,7 +59,7 @@ def test_a_method_that_keeps_the_contract(az: Az, add_plugin: AddPlugin) -> None
     plugins = add_plugin("honest", source())
     ended = az("check", "gap", plugins=plugins)
     assert ended.returncode == 0, ended.stdout
-    assert "loss gap (honest 1.0): 12 passed" in ended.stdout.splitlines()
+    assert "loss gap (honest 1.0): 12 passed, 1 skipped" in ended.stdout.splitlines()
     listed = json.loads(az("ls", "--json", plugins=plugins).stdout)["methods"]
     states = {method["name"]: method["contract"]["state"] for method in listed if method["contract"]}
     assert states == {"gap": "passed"}
@@ -107,9 +107,9 @@ def test_a_file_or_distribution_without_methods_is_an_error(az_here: Az, tmp_pat
     for name, text in (("nothing_here.py", "x = 1"), ("no_loss.py", source().replace("'loss'", "'robust'"))):
         (tmp_path / name).write_text(text)
     for words, said in (
-        (["nothing_here.py"], "brings nothing to check"),
-        (["nothing_here.py", "dpo"], "brings nothing to check"),
-        (["no_loss.py", "--kind", "geometry"], "brings no geometry to check"),
+        (["nothing_here.py"], "provides nothing to check"),
+        (["nothing_here.py", "dpo"], "provides nothing to check"),
+        (["no_loss.py", "--kind", "geometry"], "provides no geometry to check"),
     ):
         ended = az_here("check", *(str(tmp_path / word) if word.endswith(".py") else word for word in words))
         assert ended.returncode == 2
@@ -121,7 +121,7 @@ def test_a_distribution_is_checked_with_all_that_it_brings(az: Az, add_plugin: A
     plugins = add_plugin("careless", source(wrapper="'absent'", judge="absent"))
     ended = az("check", "careless", plugins=plugins)
     assert ended.returncode == 1
-    assert "loss gap (careless 1.0): 12 passed" in ended.stdout.splitlines()
+    assert "loss gap (careless 1.0): 12 passed, 1 skipped" in ended.stdout.splitlines()
     assert "failed: composition 'gap-mix' breaks resolves: unknown robust 'absent'" in ended.stdout
     assert "failed: judge 'eye' breaks target: judge 'eye' does not load from careless:absent" in ended.stdout
     sound = az("check", "sound", "--json", plugins=add_plugin("sound", source().replace("gap", "cap")))

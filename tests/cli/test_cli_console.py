@@ -13,16 +13,9 @@ import pytest
 from cli_helpers import AddPlugin, Az, card_source, plugin_source
 
 from alignzoo.cli import main as cli_main
-from alignzoo.cli.console import (
-    ConsoleReporter,
-    duration,
-    plain_table,
-    print_json,
-    print_lines,
-    print_table,
-    speed,
-)
+from alignzoo.cli.console import plain_table, print_json, print_lines, print_table
 from alignzoo.cli.failures import report_failure
+from alignzoo.cli.reporter import ConsoleReporter, duration, speed
 from alignzoo.errors import DataError, Interrupted, UsageError
 from alignzoo.plugin import list_methods
 
@@ -138,7 +131,7 @@ def in_terminal(command: list[str], columns: int = 100) -> str:
 def test_a_terminal_gets_rich_tables_and_bars() -> None:
     assert "───" in in_terminal([sys.executable, "-m", "alignzoo", "recipes", "list"])
     nested = r"""
-from alignzoo.cli.console import ConsoleReporter
+from alignzoo.cli.reporter import ConsoleReporter
 reporter = ConsoleReporter()
 with reporter.progress(2, "training", unit="step") as bar:
     bar.advance(loss="[0.5]")
@@ -168,7 +161,7 @@ def lines_in_terminal(command: list[str], columns: int) -> list[str]:
 
 
 TRAINING = """
-from alignzoo.cli.console import ConsoleReporter
+from alignzoo.cli.reporter import ConsoleReporter
 with ConsoleReporter().progress(12000, "training", unit="step", done=4567) as bar:
     for _ in range(3):
         bar.advance(loss="0.2510", margin="+3.9415", tokens_per_s="5825")

@@ -8,8 +8,10 @@ from cli_helpers import Az
 import alignzoo
 from alignzoo.plugin.declared import OWN_COMMANDS
 
+COMMANDS = [(name,) for name in (*OWN_COMMANDS, "probe", "sharpness")]
 
-@pytest.mark.parametrize("words", [(), *((name,) for name in OWN_COMMANDS), ("recipes", "copy")], ids=" ".join)
+
+@pytest.mark.parametrize("words", [(), *COMMANDS, ("recipes", "copy")], ids=" ".join)
 def test_no_help_is_cut_or_too_wide(words: tuple[str, ...], az_here: Az) -> None:
     ended: subprocess.CompletedProcess[str] = az_here(*words, "--help", COLUMNS="80")
     lines = ended.stdout.splitlines()
@@ -20,3 +22,12 @@ def test_no_help_is_cut_or_too_wide(words: tuple[str, ...], az_here: Az) -> None
 
 def test_dir_lists_what_is_public() -> None:
     assert set(alignzoo.__all__) <= set(dir(alignzoo))
+
+
+def test_commands_that_plugins_of_alignzoo_bring_are_listed_as_its_own(az_here: Az) -> None:
+    text = az_here("--help").stdout
+    assert "Plugin commands" not in text
+    own = text.partition("Commands:\n")[2]
+    for name in ("run", "probe", "sharpness"):
+        assert f"\n  {name} " in f"\n{own}"
+    assert "alignzoo 0." not in own

@@ -13,15 +13,21 @@ from alignzoo.plugin import list_methods
 def test_ls_shows_every_method_in_a_line(az_here: Az) -> None:
     lines = az_here("ls").stdout.splitlines()
     assert [tuple(line.split()[:3]) for line in lines[1:]] == [(m.kind, m.name, "✓") for m in list_methods()]
-    assert max(map(len, lines)) <= 120
-    assert not set("│─┃━") & set("".join(lines))
+    assert max(map(len, lines)) <= 100
+    assert not set("│─┃━…") & set("".join(lines)), "no summary is truncated at 100 columns"
+
+
+def test_summaries_start_with_a_capital_and_have_no_full_stop() -> None:
+    for method in list_methods():
+        assert method.summary[0].isupper(), method.summary
+        assert not method.summary.endswith("."), method.summary
 
 
 def test_ls_shortens_summaries_at_words(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(["name", "summary", "from"], [["x", "long " * 40, "here"], ["y", "short", "there"]], shorten="summary")
     long, short = capsys.readouterr().out.splitlines()[1:]
     assert re.fullmatch(r"x\s+(long )+long…\s+here", long)
-    assert 110 <= len(long) <= 120
+    assert 90 <= len(long) <= 100
     assert re.fullmatch(r"y\s+short\s+there", short)
 
 
@@ -40,6 +46,14 @@ def test_a_composition_shows_the_needs_of_its_parts(az_here: Az) -> None:
     assert ["needs", "reference"] in [line.split() for line in lines]
     [row] = [line for line in az_here("ls", "loss", "--wide").stdout.splitlines() if line.startswith("loss  drdpo")]
     assert "reference" in row
+
+
+def test_info_of_a_composition_shows_the_options_of_its_parts(az_here: Az) -> None:
+    [found] = json.loads(az_here("info", "shapo-reward", "--json").stdout)["methods"]
+    flags = [option["flag"] for option in found["options"]]
+    assert {"--geometry.rho", "--robust.k"} <= set(flags)
+    listed = [line.split()[0] for line in az_here("info", "shapo-reward").stdout.splitlines() if line.startswith("--")]
+    assert listed == flags
 
 
 def test_ls_wide_shows_every_method_with_its_facts(az: Az) -> None:
@@ -91,7 +105,7 @@ def test_listings_say_what_is_required_and_what_runs_on_shards(az_here: Az) -> N
     assert ["--reward.model", "TEXT", "required"] in [line.split()[:3] for line in text.splitlines()]
     assert "sharded" not in text
     named = az_here("run", "--geometry", "shapo-reward", "--reward", "hf", "--help").stdout
-    assert "hub id or folder of a classifier with one output [required]" in " ".join(named.split())
+    assert "hub id or folder of a sequence classifier with one output [required]" in " ".join(named.split())
     [sam] = json.loads(az_here("info", "sam", "--json").stdout)["methods"]
     assert sam["sharded"]
     assert "  sharded weights   yes, under FSDP2" in az_here("info", "sam").stdout
@@ -126,16 +140,16 @@ def test_compat_says_why_and_what_it_costs(az_here: Az) -> None:
     words = ["compat", "--loss", "drdpo", "--geometry", "shapo-token"]
     text = az_here(*words, "--batch-size", "64", "--micro-batch-size", "16").stdout
     assert text.startswith("works: --loss dpo --robust drdpo --geometry shapo-token\n")
-    assert "--loss drdpo stands for --loss dpo --robust drdpo" in text
-    assert "loss dpo needs log-probs of the reference" in text
+    assert "--loss drdpo is short for --loss dpo --robust drdpo" in text
+    assert "loss dpo needs reference log-probs: computed once before training" in text
     assert "4 micro-batches" in text
     assert "2 forward-backward passes" in text
-    assert "where --tokens-per-micro-batch cuts it" in az_here(*words, "--tokens-per-micro-batch", "900").stdout
+    assert "if --tokens-per-micro-batch splits it" in az_here(*words, "--tokens-per-micro-batch", "900").stdout
     facts = json.loads(az_here(*words, "--batch-size", "8", "--micro-batch-size", "8", "--json").stdout)
     assert facts["ok"]
     assert facts["needs"] == ["probe", "reference"]
     assert facts["micro_batches"] == 1
-    assert any("that costs nothing" in reason for reason in facts["reasons"])
+    assert any("at no extra cost" in reason for reason in facts["reasons"])
 
 
 @pytest.mark.parametrize(
@@ -158,6 +172,10 @@ def test_compat_says_why_not(az_here: Az, words: list[str], environment: dict[st
     assert said in facts["problems"][0]["hint"]
 
 
+UNPAIRED = {"kto": "responses", "pl-dpo": "lists", "sft": "chosen"}
+"""The losses that do not read pairs, by what they read."""
+
+
 def test_compat_without_methods_is_the_table_of_all(az_here: Az) -> None:
     kinds = ("loss", "robust", "geometry")
     cards = {kind: [m.name for m in list_methods(kind) if hasattr(m, "target")] for kind in kinds}
@@ -165,12 +183,27 @@ def test_compat_without_methods_is_the_table_of_all(az_here: Az) -> None:
     assert [line for line in text if line.startswith("loss ")] == [f"loss {loss}" for loss in cards["loss"]]
     assert text[1].split() == ["geometry", "no", "wrapper", *cards["robust"]]
     rows = [line.split() for line in text]
-    assert rows.count(["sam", *["ok"] * (1 + len(cards["robust"]))]) == len(cards["loss"])
+    of_pairs = [m for m in list_methods("loss") if getattr(m, "reads", None) == "pairs"]
+    assert rows.count(["sam", *["ok"] * (1 + len(cards["robust"]))]) == len(of_pairs)
     assert max(len(line) for line in text if not line.startswith("[")) <= 80
     under = az_here("compat", ACCELERATE_USE_DEEPSPEED="true").stdout
     assert "no [1]" in under
     assert "[1] runs under DeepSpeed are not supported" in under
     combinations = json.loads(az_here("compat", "--json").stdout)["combinations"]
     assert len(combinations) == len(cards["loss"]) * (1 + len(list_methods("robust"))) * len(cards["geometry"])
-    refused = [(one["robust"], one["geometry"]) for one in combinations if not one["ok"]]
-    assert refused == [(["soft-label"], "shapo-reward")] * len(cards["loss"])  # both bring labels of their own
+    refused = [one for one in combinations if not one["ok"]]
+    assert {one["problems"][0]["message"].partition(", but")[0] for one in refused} == {
+        "robust 'soft-label' wraps losses that read pairs"
+    }
+    assert {len(one["problems"]) for one in refused} == {1}
+    assert len(refused) == (len(cards["loss"]) - len(of_pairs)) * len(cards["geometry"])
+
+
+def test_compat_needs_no_model_and_names_one_cause_once(az_here: Az) -> None:
+    ended = az_here("compat", "--loss", "dpo", "--data", "pairs.jsonl")
+    assert (ended.returncode, ended.stdout.splitlines()[0]) == (0, "works: --loss dpo --geometry plain")
+    problems = json.loads(az_here("compat", "--loss", "sft", "--robust", "soft-label", "--json").stdout)["problems"]
+    assert [problem["message"] for problem in problems] == [
+        "robust 'soft-label' wraps losses that read pairs, but loss 'sft' reads chosen"
+    ]
+    assert "loss sft reads the responses to imitate: any data" in az_here("compat", "--loss", "sft").stdout

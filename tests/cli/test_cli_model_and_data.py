@@ -19,6 +19,6 @@ def test_one_without_the_other_is_refused(
     Path("pairs.jsonl").touch()  # --dry-run looks whether it is there
     ended = az_here("run", *words, "--dry-run")
     assert ended.returncode == 2
-    assert f"without {missing}" in ended.stderr
+    assert f"{words[0]} needs {missing} as well" in ended.stderr
     assert f"{missing} sandbox" in ended.stderr
     assert az_here("run", *words, missing, "sandbox", "--dry-run").returncode == 0

@@ -43,13 +43,12 @@ def test_a_config_without_weights_is_enough(az_here: Az, model: str) -> None:
     assert facts["parameters"]["embedding"] == facts["parameters"]["head"] == 128_000
     assert facts["memory"]["parts"]["weights"] == 4 * TOTAL
     assert facts["memory"]["peak"] == pytest.approx(sum(facts["memory"]["parts"].values()))
-    assert facts["data"] | {"pairs": None} == {
+    assert facts["data"] | {"rows": None} == {
         "source": "given",
         "prompt": 50,
-        "chosen": 20,
-        "rejected": 20,
+        "responses": [20, 20],
         "longest": 70,
-        "pairs": None,
+        "rows": None,
         "percentiles": {},
     }
     assert facts["fits"] is True
@@ -85,7 +84,7 @@ def test_what_does_not_fit_is_told_what_to_change(az_here: Az, model: str) -> No
     assert again["fits"] == change["fits"]
     text = az_here("plan", *words).stdout
     assert "does not fit:" in text
-    assert "the largest part is activations" in text
+    assert "largest part: activations" in text
     assert all(len(line) <= 80 for line in text.splitlines() if model not in line)
 
 
@@ -99,10 +98,10 @@ def test_lengths_come_from_the_data(az_here: Az) -> None:
     facts = _facts(az_here)
     assert facts["model"] == "sandbox"
     assert facts["data"]["source"] == "sandbox"
-    assert facts["data"]["pairs"] == 1808, "those that a run trains on, of 2000"
+    assert facts["data"]["rows"] == 1808, "those that a run trains on, of 2000"
     marks = facts["data"]["percentiles"]
     assert marks["50"] <= marks["90"] <= marks["99"]
-    assert facts["data"]["longest"] >= facts["data"]["prompt"] + facts["data"]["chosen"]
+    assert facts["data"]["longest"] >= facts["data"]["prompt"] + max(facts["data"]["responses"])
 
 
 def test_a_rate_is_measured_on_request(az_here: Az, model: str) -> None:
@@ -120,12 +119,12 @@ def test_a_rate_is_measured_on_request(az_here: Az, model: str) -> None:
         (["--batch-size", "-4"], "--batch-size"),
         (["--longest", "10"], "less than the mean"),
         (["--gpus", "3"], "cannot be divided over 3 GPUs"),
-        (["--gpus", "2", "--sharding", "none"], "does not go with --gpus 2"),
-        (["--sharding", "fsdp"], "does nothing on one device"),
-        (["--gpu-flops", "10"], "does nothing without --gpus"),
+        (["--gpus", "2", "--sharding", "none"], "cannot be combined with --gpus 2"),
+        (["--sharding", "fsdp"], "has no effect on one device"),
+        (["--gpu-flops", "10"], "has no effect without --gpus"),
         (["--gpus", "1", "--measure"], "measures this CPU"),
         (["--optimizer", "adamx"], "no such optimizer"),
-        (["--quantize", "4bit"], "needs an adapter"),
+        (["--quantize", "4bit"], "needs a LoRA adapter"),
         (["--model", "./nowhere/at/all"], "no such folder"),
         (["--loss.gamma", "1"], "--loss.gamma"),
     ],

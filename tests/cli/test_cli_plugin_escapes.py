@@ -59,7 +59,7 @@ def strange(tmp_path: Path, **parts: str) -> str:
 @pytest.fixture
 def words(tmp_path: Path) -> list[str]:
     """A run of one step on pairs of its own."""
-    from alignzoo.sandbox import preference_rows
+    from alignzoo_sandbox import preference_rows
 
     (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in preference_rows("train", 64)))
     data = ["--model", "sandbox", "--data", str(tmp_path / "pairs.jsonl"), "--probe.share", "0"]
@@ -154,16 +154,16 @@ def test_files_of_a_package_that_cannot_be_read_do_no_harm(az: Az, add_plugin: A
 def test_small_slips_of_authors_are_told(az: Az, add_plugin: AddPlugin) -> None:
     head = "from alignzoo.plugin import Card, Extension, hookimpl\n\n@hookimpl\n"
     slips = {
-        "forgot-return": ("def alignzoo_methods():\n    []", "gave no card; a hook returns a list"),
+        "forgot-return": ("def alignzoo_methods():\n    []", "returned no cards; a hook returns a list"),
         "single-card": (
             "def alignzoo_judges():\n    return Extension(kind='judge', name='x', target='a:b', summary='x')",
-            "a hook returns a list, this gave a single Extension",
+            "a hook must return a list, this returned a single Extension",
         ),
-        "relative-recipe": ("def alignzoo_recipes():\n    return ['mine.yaml']", "give a whole path"),
+        "relative-recipe": ("def alignzoo_recipes():\n    return ['mine.yaml']", "use an absolute path"),
         "takes-none": (
             "def alignzoo_methods():\n    return [Card(kind='robust', name='none', target='a:b', summary='', "
             "formula='')]",
-            "`--robust none` means no wrapper at all",
+            "`--robust none` means no wrapper",
         ),
         "no-reason": (
             "def alignzoo_methods():\n    return [Card(kind='loss', name='x', target='a:b', summary='', formula='', "
@@ -172,7 +172,7 @@ def test_small_slips_of_authors_are_told(az: Az, add_plugin: AddPlugin) -> None:
         ),
         "built-in-format": (
             "def alignzoo_formats():\n    return [Extension(kind='format', name='explicit', target='a:b', summary='')]",
-            "reserved: 'explicit' is a format of alignzoo",
+            "reserved: 'explicit' is a built-in format",
         ),
     }
     for name, (source, _) in slips.items():
@@ -228,7 +228,7 @@ def test_observers_and_judges_that_would_not_be_heard(az: Az, tmp_path: Path) ->
         assert said in ended.stdout
     shown = az("info", "watch", "--plugin", strange(tmp_path))
     assert shown.returncode == 2
-    assert "'watch' is a observer, not a method" in shown.stderr.replace("an observer", "a observer")
+    assert "'watch' is an observer, not a method" in shown.stderr
 
 
 def test_check_all_goes_on_beside_a_broken_plugin(az_here: Az, add_plugin: AddPlugin, az: Az) -> None:

@@ -24,11 +24,11 @@ FAULTS = {
     ),
     "too-new": (
         plugin_source(card_source("loss", "late", api=99, colour="of the future")),
-        "'late' is made for plugin API 99, this alignzoo speaks 1: upgrade alignzoo",
+        "'late' is written for plugin API 99, this alignzoo supports 1 to 2: upgrade alignzoo",
     ),
     "too-old": (
         plugin_source(card_source("loss", "early", api=0)),
-        "'early' is made for plugin API 0, this alignzoo speaks 1: upgrade the plugin",
+        "'early' is written for plugin API 0, this alignzoo supports 1 to 2: upgrade the plugin",
     ),
     "misspelled-hook": (
         f"{HOOK}@hookimpl\ndef alignzoo_method():\n    return []",
@@ -44,11 +44,11 @@ FAULTS = {
     ),
     "no-card": (
         f"{HOOK}@hookimpl\ndef alignzoo_methods():\n    return ['dpo']",
-        "alignzoo_methods() gave a str, expected Card or Composition",
+        "alignzoo_methods() returned a str, expected Card or Composition",
     ),
     "invalid-card": (
         f"{HOOK}@hookimpl\ndef alignzoo_methods():\n    return [Card(kind='loss', name='No Name', summary='x')]",
-        "invalid Card: name: String should match pattern",
+        "invalid LossCard: name: String should match pattern",
     ),
     "same-name-twice": (
         plugin_source(card_source("loss", "twice"), card_source("loss", "other", aliases=("twice",))),
@@ -57,7 +57,7 @@ FAULTS = {
     "wrong-extension": (
         f"{HOOK}@hookimpl\ndef alignzoo_judges():\n"
         "    return [Extension(kind='observer', name='eye', target='a:B', summary='x')]",
-        "alignzoo_judges() gave 'eye' of kind observer, expected judge",
+        "alignzoo_judges() returned 'eye' of kind observer, expected judge",
     ),
     "no-such-recipe": (
         f"{HOOK}@hookimpl\ndef alignzoo_recipes():\n    return ['/nowhere/mine.yaml']",
@@ -65,9 +65,9 @@ FAULTS = {
     ),
 }
 REMARKS = {
-    "imports-torch": (f"import torch\n{GOOD}", "imports torch when it is looked for"),
+    "imports-torch": (f"import torch\n{GOOD}", "imports torch at discovery"),
     "sleeps": (f"import time\ntime.sleep(1.1)\n{GOOD}", "s to load, and every command waits for it"),
-    "empty-module": ("x = 1", "brings nothing: none of its functions is a hook"),
+    "empty-module": ("x = 1", "provides nothing: none of its functions is a hook"),
 }
 
 
@@ -153,7 +153,7 @@ def test_a_plugin_that_takes_a_built_in_name_does_not_get_the_default(az: Az, ad
     plan = json.loads(az("run", "--dry-run", "--json", plugins=plugins).stdout)
     assert (plan["loss"]["from"], plan["geometry"]["from"]) == ("alignzoo", "alignzoo")
     listed = az("ls", plugins=plugins).stdout
-    assert "both provide loss 'dpo'; pick one by distribution:dpo" in listed
+    assert "both provide loss 'dpo'; pick one with distribution:dpo" in listed
     asked = az("run", "--loss", "dpo", "--dry-run", plugins=plugins)
     assert asked.returncode == 2
     assert "--loss alignzoo:dpo or --loss rival:dpo" in asked.stderr
@@ -181,7 +181,7 @@ def test_a_run_is_the_same_bit_for_bit_beside_faulty_plugins(add_plugin: AddPlug
     plugins = add_plugin("meddles", layout)
     trace = tmp_path / "imported"
     (plugins / "meddling.py").write_text(f"open({str(trace)!r}, 'w').close()\nraise SystemExit(0)\n")
-    from alignzoo.sandbox import preference_rows
+    from alignzoo_sandbox import preference_rows
 
     rows = preference_rows("train", 64)
     (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))

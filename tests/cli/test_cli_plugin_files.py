@@ -34,14 +34,14 @@ def test_mistakes_with_files_are_named(az: Az, tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text(plugin_source(card_source("loss", "mine")))
     taken = az("ls", "--plugin", str(tmp_path / "json.py"))
     assert taken.returncode == 2
-    assert "there is another module called 'json'" in taken.stderr
+    assert "another module is called 'json'" in taken.stderr
     (tmp_path / "typo.py").write_text("def broken(:\n")
     listed = az("ls", "--plugin", str(tmp_path / "typo.py"))
     assert listed.returncode == 0
     assert "SyntaxError" in listed.stdout
     asked = az("run", "--plugin", str(tmp_path / "typo.py"), "--loss", "whatever", "--dry-run")
     assert asked.returncode == 4
-    assert f"repair {tmp_path / 'typo.py'}" in asked.stderr
+    assert f"fix {tmp_path / 'typo.py'}" in asked.stderr
     assert "Traceback" not in asked.stderr
     beside = az("run", "--plugin", str(tmp_path / "typo.py"), "--loss", "dpo", "--dry-run")
     assert beside.returncode == 4
@@ -74,6 +74,7 @@ def test_commands_recipes_and_more_of_a_plugin(az: Az, add_plugin: AddPlugin, tm
         "@hookimpl\ndef alignzoo_commands():\n    return [\n"
         "        Extension(kind='command', name='hello', target='extras:hello', summary='greet somebody'),\n"
         "        Extension(kind='command', name='ls', target='extras:hello', summary='not yours'),\n"
+        "        Extension(kind='command', name='probe', target='extras:hello', summary='not yours either'),\n"
         "        Extension(kind='command', name='hollow', target='extras:absent', summary='not there')]\n"
         f"@hookimpl\ndef alignzoo_recipes():\n    return [Path({str(tmp_path / 'tuned.yaml')!r})]\n",
     )
@@ -82,7 +83,10 @@ def test_commands_recipes_and_more_of_a_plugin(az: Az, add_plugin: AddPlugin, tm
     assert "greet somebody (extras 1.0)" in text
     assert "not yours" not in text
     assert "dpo" in az("ls", plugins=plugins).stdout
-    assert "reserved: 'ls' is a command of alignzoo" in az("ls", plugins=plugins).stdout
+    listed = az("ls", plugins=plugins).stdout
+    assert "reserved: 'ls' is a built-in command" in listed
+    assert "reserved: 'probe' is a built-in command" in listed, "one that a plugin of alignzoo brings"
+    assert "Train a safety probe" in az("probe", "--help", plugins=plugins).stdout
     hollow = az("hollow", plugins=plugins)
     assert hollow.returncode == 4
     assert "command 'hollow' does not load from extras:absent" in hollow.stderr
@@ -93,4 +97,10 @@ def test_commands_recipes_and_more_of_a_plugin(az: Az, add_plugin: AddPlugin, tm
     assert plan["loss"]["options"]["tau"] == {"value": 0.3, "from": "recipe:tuned"}
     assert "tuned" in az("recipes", "list", plugins=plugins).stdout
     kinds = az("ls", "command", "--json", plugins=plugins)
-    assert [row["name"] for row in json.loads(kinds.stdout)["extensions"]] == ["hello", "hollow"]
+    assert [row["name"] for row in json.loads(kinds.stdout)["extensions"]] == [
+        "hello",
+        "hollow",
+        "plan",
+        "probe",
+        "sharpness",
+    ]

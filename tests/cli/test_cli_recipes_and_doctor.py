@@ -35,7 +35,7 @@ def test_recipes_copy_overwrites_nothing(az: Az, tmp_path: Path) -> None:
     for dest in ([], ["."], ["sandbox.yaml"]):
         ended = az("recipes", "copy", "sandbox", *dest, cwd=tmp_path)
         assert ended.returncode == 2
-        assert "sandbox.yaml exists already" in ended.stderr
+        assert "sandbox.yaml already exists" in ended.stderr
     assert (tmp_path / "sandbox.yaml").read_text() == "mine"
     assert az("recipes", "copy", "sandbox", "absent/there.yaml", cwd=tmp_path).returncode == 2
     missing = az("recipes", "show", "sandbux")
@@ -46,7 +46,7 @@ def test_recipes_copy_overwrites_nothing(az: Az, tmp_path: Path) -> None:
 def test_doctor_shows_what_is_here(az: Az, tmp_path: Path) -> None:
     ended = az("doctor", HF_HOME=str(tmp_path / "hub"))
     assert ended.returncode == 0, ended.stdout
-    assert ended.stdout.rstrip().endswith("all is well")
+    assert ended.stdout.rstrip().endswith("no problems found")
     for fact in ("torch", importlib.metadata.version("torch"), ">= 2.6", "gguf", "shapo", "cpu", "sandbox: present"):
         assert fact in ended.stdout
     assert str(tmp_path / "hub") in ended.stdout

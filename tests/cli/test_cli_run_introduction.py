@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from cli_helpers import Az
+from heard import Heard
 
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import resolve
 from alignzoo.runs.introduction import introduction
+from alignzoo.runs.outcome import report_outcome
 
 
 def introduced(**words: object) -> dict[str, str]:
@@ -31,10 +33,10 @@ def introduced(**words: object) -> dict[str, str]:
 def test_a_run_introduces_itself() -> None:
     facts = introduced(robust=["drdpo"], geometry="sam", model="org/m", data="pairs.jsonl", max_steps=7, dropout=True)
     assert list(facts) == ["loss", "robust", "geometry", "model", "data", "steps", "settings", "seed", "folder"]
-    assert facts["loss"].startswith("dpo: Direct Preference Optimization")
+    assert facts["loss"].startswith("dpo: DPO: logistic loss")
     assert "(beta 0.1)" in facts["loss"]
     assert facts["model"] == "org/m"
-    assert facts["steps"] == "7 of 32 pairs, 4 pairs per forward pass"
+    assert facts["steps"] == "7 of 32 rows, 4 rows per forward pass"
     assert facts["settings"] == "lr 1e-06, dropout"
     assert facts["folder"] == "runs/here"
 
@@ -42,8 +44,27 @@ def test_a_run_introduces_itself() -> None:
 def test_an_introduction_names_the_options_that_were_given() -> None:
     facts = introduced(loss="ipo", loss__logps="sum", epochs=2, tokens_per_micro_batch=900, packing=False)
     assert "logps sum" in facts["loss"]
-    assert facts["steps"].endswith("of 16 pairs, at most 900 tokens per forward pass")
+    assert facts["steps"] == "at most 120 of 16 rows, at most 900 tokens per forward pass"
     assert "no packing" in facts["settings"]
+
+
+def test_an_introduction_counts_passes_in_rows_and_cuts_long_lists_of_options() -> None:
+    facts = introduced(loss="kto", geometry="shapo-token", model="org/m", data="pairs.jsonl")
+    assert facts["steps"] == "1 pass over the training rows, steps of 32 rows, 4 rows per forward pass"
+    assert "…" not in facts["loss"]
+    assert facts["geometry"].endswith(", …)")
+    assert facts["geometry"].count(",") == 4
+
+
+def test_the_last_table_shows_the_terms_of_a_mixture() -> None:
+    heard = Heard()
+    before = {"eval/loss": 1.5, "eval/loss/dpo/value": 0.5, "eval/loss/sft/value": 10.0, "eval/loss/kto/kl": 3.0}
+    report_outcome(before, {**before, "eval/loss/sft/value": 8.0}, heard)
+    assert [tuple(row) for row in heard.tables["held-out pairs"]] == [
+        ("objective", "1.5000", "1.5000"),
+        ("  term dpo", "0.5000", "0.5000"),
+        ("  term sft", "10.0000", "8.0000"),
+    ]
 
 
 def test_it_does_so_before_anything_heavy_is_imported(tmp_path: Path) -> None:
@@ -95,9 +116,10 @@ def test_dry_run_does_not_look_up_the_hub(az_here: Az) -> None:
     ended = az_here("run", "--model", "org/model", "--data", "org/pairs:part", "--optimizer", "adamw8bit", "--dry-run")
     assert ended.returncode == 0
     assert ended.stderr.splitlines() == [
-        "--model org/model is treated as a hub id and was not looked up",
-        "--data org/pairs:part is treated as a hub id and was not looked up",
-        "--optimizer adamw8bit needs CUDA and bitsandbytes, which were not looked for",
+        "--model org/model is treated as a hub id; not checked",
+        "--data org/pairs:part is treated as a hub id; not checked",
+        "--optimizer adamw8bit needs CUDA and bitsandbytes; not checked",
+        "loss dpo reads pairs: data of pairs or ranked rows",
     ]
 
 
@@ -121,4 +143,4 @@ def test_no_samples_generates_none(az_here: Az, tmp_path: Path) -> None:
 def test_no_samples_where_it_does_nothing(words: list[str], az_here: Az) -> None:
     ended = az_here("run", *words, "--dry-run")
     assert ended.returncode == 2
-    assert "does nothing here" in ended.stderr
+    assert "has no effect here" in ended.stderr

@@ -93,7 +93,7 @@ def test_wrapper_options_reach_the_wrapper_that_is_named(az_here: Az) -> None:
     words = ["--loss", "drdpo", "--robust.drdpo.beta_prime", "0.25", "--dry-run", "--json"]
     plan = json.loads(az_here("run", *words).stdout)
     assert plan["robust"][0]["options"]["beta_prime"]["value"] == 0.25
-    assert plan["notes"] == ["--loss drdpo stands for --loss dpo --robust drdpo"]
+    assert plan["notes"] == ["--loss drdpo is short for --loss dpo --robust drdpo"]
 
 
 @pytest.mark.parametrize(
@@ -104,10 +104,15 @@ def test_wrapper_options_reach_the_wrapper_that_is_named(az_here: Az) -> None:
         ("--robust drpdo --robust.drpdo.beta 1", "unknown robust 'drpdo'", "did you mean drdpo?"),
         ("--geometry drdpo", "unknown geometry 'drdpo'", "of that name"),
         ("--loss.betta 0.1", "unknown option --loss.betta", "did you mean --loss.beta"),
+        ("--loss.sft.weight 0.3", "--loss.sft.weight: no loss 'sft' in this run", "add --loss sft"),
+        ("--loss.ipo.beta 0.3", "--loss.ipo.beta: no loss 'ipo' in this run", "add --loss ipo"),
+        ("--loss dpo,sft", "'dpo,sft' is not one loss but 2", "repeat the flag: --loss dpo --loss sft"),
+        ("--model sandbx --data sandbox", "--model sandbx: no plugin provides it", "did you mean sandbox?"),
+        ("--model sandbox --data sandbx", "--data sandbx: no plugin provides it", "did you mean sandbox?"),
         ("--loss.beta=0", "--loss.beta: input should be greater than 0", "`alignzoo info dpo`"),
         ("--loss ipo --loss.logps mean", "--loss.logps: input should be 'average' or 'sum'", ""),
         ("--robust.beta_prime 1", "unknown option --robust.beta_prime", "add --robust drdpo"),
-        ("--geometry.rho 1", "unknown option --geometry.rho", "geometry is plain here; add --geometry "),
+        ("--geometry.rho 1", "unknown option --geometry.rho", "the geometry here is plain; add --geometry "),
         ("--max-stpes 3", "unknown option --max-stpes", "did you mean --max-steps"),
         ("--lr fast", "--lr: input should be a valid number", ""),
         ("--precision fp8", "--precision: input should be 'fp32' or 'bf16'", ""),
@@ -116,16 +121,16 @@ def test_wrapper_options_reach_the_wrapper_that_is_named(az_here: Az) -> None:
         ("--track mlflow", "unknown tracker 'mlflow'", ""),
         ("--recipe sandbx --loss.x 1", "no recipe 'sandbx'", "did you mean sandbox?"),
         ("--loss DPO", "unknown loss 'DPO'", "did you mean dpo?"),
-        ("--loss kto", "unknown loss 'kto'", "known: dpo, drdpo, ipo, simpo; `alignzoo new loss NAME` writes"),
+        ("--loss orpo", "unknown loss 'orpo'", "known: dpo, drdpo, ipo, kto, pl-dpo, sft, simpo; `alignzoo new loss "),
         ("--geometry shapo", "unknown geometry 'shapo'", "did you mean shapo-reward or shapo-token?"),
         ("--output-dir runs/a", "unknown option --output-dir", "did you mean --out?"),
         ("--learning_rate=1", "unknown option --learning_rate", "did you mean --lr?"),
-        ("--loss dpo --loss ipo", "--loss is given 2 times", "keep one of them"),
-        ("--reward hf --reward=column", "--reward is given 2 times", "keep one of them"),
-        ("--lr 1 --lr 2 --lr=3", "--lr is given 3 times", "keep one of them"),
-        ("--loss.beta 1 --loss.beta 1", "--loss.beta is given 2 times", "keep one of them"),
-        ("--packing --no-packing", "--packing is given 2 times", "keep one of them"),
-        ("--resume here --resume there", "--resume is given 2 times", "keep one of them"),
+        ("--loss dpo --loss ipo --loss.weight 2", "--loss.weight: name the method it belongs to", "--loss.ipo.weight"),
+        ("--reward hf --reward=column", "--reward takes one value but was given 2 times", "keep one of them"),
+        ("--lr 1 --lr 2 --lr=3", "--lr takes one value but was given 3 times", "keep one of them"),
+        ("--loss.beta 1 --loss.beta 1", "--loss.beta takes one value but was given 2 times", "keep one of them"),
+        ("--packing --no-packing", "--packing takes one value but was given 2 times", "keep one of them"),
+        ("--resume here --resume there", "--resume takes one value but was given 2 times", "keep one of them"),
         ("--lr nan", "--lr: input should be a finite number", ""),
         ("--lr", "option '--lr' requires an argument", "--help"),
         ("somewhere", "got unexpected extra argument (somewhere)", "--help"),
@@ -134,10 +139,14 @@ def test_wrapper_options_reach_the_wrapper_that_is_named(az_here: Az) -> None:
             "--reward hf needs --reward.model: hub id or folder",
             "`alignzoo info hf`",
         ),
-        ("--geometry shapo-reward --reward.k 3", "unknown option --reward.k", "did you mean --geometry.k?"),
-        ("--resume here --reward.sign -1", "--resume does not go with --reward.sign", "leave them out"),
+        ("--geometry shapo-reward --reward.k 3", "unknown option --reward.k", "did you mean --robust.k?"),
+        ("--resume here --reward.sign -1", "--resume cannot be combined with --reward.sign", "leave them out"),
         ("--resume here --geometry.alpha 1 --reward.sign=-1", "--geometry.alpha, --reward.sign", "leave them out"),
-        ("--resume here --geometry.switch --lr 1", "--resume does not go with --geometry.switch", "leave them out"),
+        (
+            "--resume here --geometry.switch --lr 1",
+            "--resume cannot be combined with --geometry.switch",
+            "leave them out",
+        ),
         ("--resume here --loss ipo --lr 1 --recipe x --dry-run", "--loss, --lr, --recipe, --dry-run", "keeps its plan"),
     ],
 )
@@ -160,7 +169,7 @@ def test_what_may_be_repeated(az_here: Az) -> None:
     plan = az_here("run", "--geometry", "sam", "--geometry", "ema", "--json", "--json", "--dry-run")
     assert json.loads(plan.stdout)["companions"][0]["name"] == "ema"
     twice = az_here("run", "--geometry", "sam", "--geometry", "sam", "--dry-run")
-    assert (twice.returncode, twice.stderr.splitlines()[0]) == (3, "error: --geometry sam is given twice")
+    assert (twice.returncode, twice.stderr.splitlines()[0]) == (3, "error: --geometry sam is named twice")
 
 
 @pytest.mark.parametrize("words", ["--loss dpi", "--loss.beta 0", "--loss.betta 1", "--lr fast"])

@@ -40,7 +40,7 @@ def test_doctor_finds_broken_plugins_and_methods_without_code(az: Az, add_plugin
 
 def test_one_name_in_two_plugins(az: Az, add_plugin: AddPlugin) -> None:
     add_plugin("one-dist", plugin_source(card_source("loss", "twin")))
-    plugins = add_plugin("two-dist", plugin_source(card_source("loss", "twin", passes=2)))
+    plugins = add_plugin("two-dist", plugin_source(card_source("loss", "twin", batch_coupled=True)))
     refused = az("run", "--loss", "twin", "--loss.width", "2", "--dry-run", plugins=plugins)
     assert refused.returncode == 2
     assert "one-dist, two-dist" in refused.stderr
@@ -53,7 +53,8 @@ def test_one_name_in_two_plugins(az: Az, add_plugin: AddPlugin) -> None:
         "keep": True,
     }
     both = json.loads(az("info", "twin", "--json", plugins=plugins).stdout)["methods"]
-    assert [(method["distribution"], method["passes"]) for method in both] == [("one-dist", 1), ("two-dist", 2)]
+    coupled = [(method["distribution"], method["batch_coupled"]) for method in both]
+    assert coupled == [("one-dist", False), ("two-dist", True)]
     listed = az("ls", "loss", plugins=plugins).stdout
     assert "two-dist 1.0" in listed
     matrix = json.loads(az("compat", "--json", plugins=plugins).stdout)["combinations"]

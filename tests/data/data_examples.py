@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from alignzoo.data.rows import Drop, SourceRow, canonical
+from alignzoo.data.tokens import RowTokenizer, TokenizedRow
+
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -52,3 +55,7 @@ def assistant(content: str) -> dict[str, str]:
 
 def explicit(count: int = 3) -> list[dict[str, Any]]:
     return [{"prompt": f"What is {n}?", "chosen": f" It is {n}.", "rejected": f" No {n}."} for n in range(count)]
+
+
+def tokenized(row: SourceRow, tokenizer: Any, max_length: int, max_prompt_length: int) -> TokenizedRow | Drop:
+    return RowTokenizer(tokenizer).tokenize([canonical(row)], max_length, max_prompt_length)[0]

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_examples import explicit
+from data_examples import explicit, tokenized
 
 from alignzoo.data import bounds
 from alignzoo.data.prepare import prepare
 from alignzoo.data.rows import Drop, PreferenceRow
 from alignzoo.data.sources import load_rows, locate
-from alignzoo.data.tokens import PairTokenizer, tokenize_pair
+from alignzoo.data.tokens import RowTokenizer
 from alignzoo.errors import DataError, ModelError
 
 Jsonl = Callable[..., str]
@@ -41,7 +41,7 @@ def test_a_damaged_gzip_is_named(damage: str, tmp_path: Path) -> None:
         whole[{"flip": 200, "checksum": -5, "head": 1}[damage]] ^= 0xFF
     path = tmp_path / "pairs.jsonl.gz"
     path.write_bytes(whole)
-    with pytest.raises(DataError, match=r"pairs\.jsonl\.gz: not a whole gzip file: "):
+    with pytest.raises(DataError, match=r"pairs\.jsonl\.gz: incomplete or corrupt gzip file: "):
         load_rows(str(path))
 
 
@@ -170,7 +170,7 @@ def test_an_endless_line_and_a_gzip_bomb_are_refused_in_bounded_memory(tmp_path:
 
 def test_a_number_of_thousands_of_digits_and_half_a_surrogate_pair_name_the_line(jsonl: Jsonl) -> None:
     good = json.dumps(explicit(1)[0])
-    with pytest.raises(DataError, match=r"pairs\.jsonl:2: holds half of a surrogate pair"):
+    with pytest.raises(DataError, match=r"pairs\.jsonl:2: contains half of a surrogate pair"):
         load_rows(jsonl([good, good.replace(" It", " \\ud800 It")]))
     with pytest.raises(DataError, match=r"digits\.jsonl:2: not valid JSON: "):
         load_rows(jsonl([good, '{"prompt": ' + "1" * 5000 + ", "], "digits.jsonl"))
@@ -189,25 +189,25 @@ def test_a_long_text_is_cut_before_it_is_tokenised(
 ) -> None:
     tokenizer = request.getfixturevalue(name)
     longest: list[int] = []
-    encode = PairTokenizer.encode
+    encode = RowTokenizer.encode
 
-    def spy(self: PairTokenizer, texts: Any) -> Any:
+    def spy(self: RowTokenizer, texts: Any) -> Any:
         longest.append(max(map(len, texts)))
         return encode(self, texts)
 
     row = PreferenceRow("Q: a", " yes no" * 20_000, " no yes")
-    monkeypatch.setattr(PairTokenizer, "_bounded", lambda self, row, *_: row)
-    whole = tokenize_pair(row, tokenizer, 64, 32)
+    monkeypatch.setattr(RowTokenizer, "_bounded", lambda self, row, *_: row)
+    whole = tokenized(row, tokenizer, 64, 32)
     monkeypatch.undo()
-    monkeypatch.setattr(PairTokenizer, "encode", spy)
-    cut = tokenize_pair(row, tokenizer, 64, 32)
+    monkeypatch.setattr(RowTokenizer, "encode", spy)
+    cut = tokenized(row, tokenizer, 64, 32)
     assert not isinstance(whole, Drop)
     assert not isinstance(cut, Drop)
-    assert (cut.prompt_ids, cut.chosen_ids, cut.rejected_ids, cut.truncated) == (
+    assert (cut.prompt_ids, cut.response_ids[0], cut.response_ids[1], cut.truncated) == (
         whole.prompt_ids,
-        whole.chosen_ids,
-        whole.rejected_ids,
+        whole.response_ids[0],
+        whole.response_ids[1],
         True,
     )
     assert max(longest) < 5000
-    assert tokenize_pair(PreferenceRow("a " * 20_000, " y", " n"), tokenizer, 64, 32) == Drop("prompt-too-long")
+    assert tokenized(PreferenceRow("a " * 20_000, " y", " n"), tokenizer, 64, 32) == Drop("prompt-too-long")

@@ -1,4 +1,4 @@
-"""Seven layouts, one canonical row; what cannot be used is dropped with a reason, what is malformed names the field."""
+"""Every layout, one canonical row; what cannot be used is dropped with a reason, what is malformed names the field."""
 
 from __future__ import annotations
 
@@ -10,12 +10,24 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignzoo.data.formats import LAYOUTS, choose_layout
-from alignzoo.data.rows import Drop, FieldError, PreferenceRow, prompt_key
+from alignzoo.data.fields import desirable
+from alignzoo.data.formats import choose_layout, layouts
+from alignzoo.data.rows import (
+    ROW_TYPES,
+    DemonstrationRow,
+    Drop,
+    FieldError,
+    PreferenceRow,
+    RankedRow,
+    SourceRow,
+    UnpairedRow,
+    prompt_key,
+)
 from alignzoo.data.sources import load_rows
 from alignzoo.data.transcripts import parse_transcript, write_transcript
 from alignzoo.errors import DataError, UsageError
 
+LAYOUTS = {layout.name: layout for layout in layouts(own=True)}
 HH = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?\n\nAssistant:"
 PKU = {
     "prompt": "P?",
@@ -40,8 +52,15 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "score_chosen": 8.5,
         "score_rejected": 3,
     },
+    "unpaired": {"prompt": "P?", "completion": "c", "label": False},
+    "unpaired-conversational": {"prompt": [user("P?")], "completion": [assistant("c")], "label": True},
+    "ranked": {"prompt": "P?", "responses": ["a", "b", "c"]},
+    "ranked-conversational": {"prompt": [user("P?")], "responses": [[assistant("a")], [assistant("b")]]},
+    "prompt-completion": {"prompt": "P?", "completion": "c"},
+    "prompt-completion-conversational": {"prompt": [user("P?")], "completion": [assistant("c")]},
+    "messages": {"messages": [user("P?"), assistant("c")]},
 }
-CANONICAL = {
+CANONICAL: dict[str, SourceRow] = {
     "explicit": PreferenceRow("P?", "c", "r"),
     "conversational": PreferenceRow([user("P?")], [assistant("c")], [assistant("r")]),
     "implicit": PreferenceRow("The sky is", " blue.", " black."),
@@ -56,10 +75,17 @@ CANONICAL = {
     "ultrafeedback": PreferenceRow(
         [user("P?")], [assistant("c")], [assistant("r")], chosen_score=8.5, rejected_score=3.0
     ),
+    "unpaired": UnpairedRow("P?", "c", False),
+    "unpaired-conversational": UnpairedRow([user("P?")], [assistant("c")], True),
+    "ranked": RankedRow("P?", ["a", "b", "c"]),
+    "ranked-conversational": RankedRow([user("P?")], [[assistant("a")], [assistant("b")]]),
+    "prompt-completion": DemonstrationRow("P?", "c"),
+    "prompt-completion-conversational": DemonstrationRow([user("P?")], [assistant("c")]),
+    "messages": DemonstrationRow([user("P?")], [assistant("c")]),
 }
 
 
-def normalise(name: str, **changes: Any) -> PreferenceRow | Drop:
+def normalise(name: str, **changes: Any) -> SourceRow | Drop:
     return LAYOUTS[name].normalise({**EXAMPLES[name], **changes})
 
 
@@ -76,12 +102,13 @@ def test_detected_and_normalised(name: str) -> None:
     layout = choose_layout(Dataset.from_list([EXAMPLES[name]]))
     assert layout.name == name
     assert normalise(name) == CANONICAL[name]
+    assert isinstance(CANONICAL[name], ROW_TYPES[layout.shape])
 
 
 def test_forced_by_name_and_unknown_name() -> None:
     rows = Dataset.from_list([EXAMPLES["hh-rlhf"]])
     assert choose_layout(rows, "implicit").name == "implicit"
-    with pytest.raises(UsageError, match="Did you mean hh-rlhf") as error:
+    with pytest.raises(UsageError, match="did you mean hh-rlhf") as error:
         choose_layout(rows, "hh_rlhf")
     assert "ultrafeedback" in str(error.value)
 
@@ -132,6 +159,23 @@ def test_prompts_without_pairs_have_no_layout() -> None:
         ("hh-rlhf", {"rejected": f"{HH} Because."}, "identical-sides"),
         ("pku-saferlhf", {"response_0": " "}, "empty-rejected"),
         ("ultrafeedback", {"chosen": [user("Q?"), assistant("c")]}, "no-common-prompt"),
+        ("unpaired", {"prompt": ""}, "empty-prompt"),
+        ("unpaired", {"completion": " "}, "empty-response"),
+        ("unpaired-conversational", {"completion": []}, "empty-response"),
+        ("unpaired-conversational", {"completion": [user("c")]}, "reply-not-by-assistant"),
+        ("unpaired-conversational", {"completion": [assistant("c"), user("d")]}, "several-turns-in-reply"),
+        ("ranked", {"responses": ["a"]}, "fewer-than-two-responses"),
+        ("ranked", {"responses": ["a", "b", "a"]}, "identical-responses"),
+        ("ranked", {"responses": ["a", "b", "\n"]}, "empty-response"),
+        ("ranked", {"ranks": [1, 2, 1]}, "tied-responses"),
+        ("ranked", {"scores": [0.5, 2, 2.0]}, "tied-responses"),
+        ("ranked-conversational", {"responses": [[assistant("a")], [user("b")]]}, "reply-not-by-assistant"),
+        ("prompt-completion", {"completion": ""}, "empty-response"),
+        ("prompt-completion-conversational", {"completion": [assistant("c"), user("d")]}, "several-turns-in-reply"),
+        ("messages", {"messages": []}, "empty-response"),
+        ("messages", {"messages": [assistant("c")]}, "empty-prompt"),
+        ("messages", {"messages": [user("P?")]}, "reply-not-by-assistant"),
+        ("messages", {"messages": [user("P?"), assistant("c"), user("d")]}, "reply-not-by-assistant"),
     ],
 )
 def test_unusable_rows_are_dropped_by_reason(name: str, changes: dict[str, Any], reason: str) -> None:
@@ -152,6 +196,24 @@ def test_unusable_rows_are_dropped_by_reason(name: str, changes: dict[str, Any],
         ("pku-saferlhf", {"is_response_1_safe": "yes"}, "is_response_1_safe"),
         ("ultrafeedback", {"score_chosen": float("nan")}, "score_chosen"),
         ("ultrafeedback", {"score_rejected": "high"}, "score_rejected"),
+        ("unpaired", {"label": None}, "label"),
+        ("unpaired", {"label": 2}, "label"),
+        ("unpaired", {"label": "good"}, "label"),
+        ("unpaired", {"label": 1.0}, "label"),
+        ("unpaired", {"completion": 5}, "completion"),
+        ("unpaired", {"safe": "no"}, "safe"),
+        ("unpaired-conversational", {"completion": [{"role": "assistant"}]}, "completion[0].content"),
+        ("ranked", {"responses": "a"}, "responses"),
+        ("ranked", {"responses": ["a", 5]}, "responses[1]"),
+        ("ranked", {"ranks": [0, 1]}, "ranks"),
+        ("ranked", {"ranks": [0, 1, None]}, "ranks[2]"),
+        ("ranked", {"scores": [1, 2, float("nan")]}, "scores[2]"),
+        ("ranked", {"safe": [True, False]}, "safe"),
+        ("ranked", {"safe": [True, False, 1]}, "safe[2]"),
+        ("ranked-conversational", {"responses": [[assistant("a")], ["b"]]}, "responses[1][0]"),
+        ("prompt-completion", {"completion": None}, "completion"),
+        ("messages", {"messages": [user("P?"), {"role": "assistant"}]}, "messages[1].content"),
+        ("messages", {"messages": "P?"}, "messages"),
     ],
 )
 def test_malformed_rows_name_the_field(name: str, changes: dict[str, Any], field: str) -> None:
@@ -173,10 +235,46 @@ def test_ultrafeedback_replies_without_the_prompt() -> None:
     assert row == CANONICAL["ultrafeedback"]
 
 
+@pytest.mark.parametrize("label", [True, 1, "chosen", "True", "desirable"])
+@pytest.mark.parametrize("other", [False, 0, -1, "rejected", "false", "undesirable"])
+def test_labels_of_trl_and_of_halos(label: Any, other: Any) -> None:
+    for value, expected in ((label, True), (other, False)):
+        row = {"prompt": [user("P?")], "output": [assistant("c")], "label": value, "reward": 0.5, "type": "binary"}
+        layout = choose_layout(Dataset.from_list([row]))
+        assert layout.normalise(row) == UnpairedRow([user("P?")], [assistant("c")], expected, score=0.5)
+
+
+@pytest.mark.parametrize("label", ["maybe", -2, 1.0, 0.5, [True]])
+def test_a_label_that_is_none_is_named(label: Any) -> None:
+    with pytest.raises(FieldError, match="expected true or false"):
+        desirable({"label": label}, "label")
+
+
+@pytest.mark.parametrize(
+    ("columns", "best_first"),
+    [
+        ({}, "abc"),
+        ({"ranks": [3, 1, 2]}, "bca"),
+        ({"scores": [0.5, -1.0, 2.0]}, "cab"),
+        ({"ranks": [2, 3, 1], "scores": [0.5, 2.0, -1.0]}, "cab"),
+    ],
+)
+def test_the_order_is_that_of_ranks_else_of_scores_else_of_the_list(columns: dict[str, Any], best_first: str) -> None:
+    row = normalise("ranked", **columns, safe=[True, False, True])
+    assert isinstance(row, RankedRow)
+    assert "".join(map(str, row.responses)) == best_first
+    assert row.safe == [name != "b" for name in best_first], "values stay with their responses"
+    if "scores" in columns:
+        assert row.scores == [columns["scores"]["abc".index(name)] for name in best_first]
+
+
 def test_optional_columns_come_along_in_any_layout() -> None:
     row = normalise("explicit", group=7, chosen_safe=True, rejected_safe=False, chosen_score=1, rejected_score=0)
     expected = PreferenceRow("P?", "c", "r", chosen_safe=True, rejected_safe=False, chosen_score=1, rejected_score=0)
     assert row == PreferenceRow(**{**vars(expected), "group": "7"})
+    assert normalise("unpaired", group=7, safe=True, score=1) == UnpairedRow(
+        "P?", "c", False, safe=True, score=1.0, group="7"
+    )
 
 
 def test_empty_keys_of_a_message_are_left_out() -> None:

@@ -1,4 +1,4 @@
-"""Lengths of pairs, read from the columns' offsets, for every way that rows can have been selected."""
+"""Lengths of rows, read from the columns' offsets, for every way that rows can have been selected."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from datasets import Dataset, concatenate_datasets
 
 from alignzoo.data.columns import column, take
 from alignzoo.data.lengths import lengths_of
+from alignzoo.data.mismatch import partners
 
 
 def rows(count: int) -> Dataset:
     return Dataset.from_dict(
         {
-            "pair_id": list(range(count)),
+            "row_id": list(range(count)),
+            "prompt_key": [str(n // 2) for n in range(count)],
             "prompt_ids": [[7] * (1 + n % 3) for n in range(count)],
-            "chosen_ids": [[8] * (1 + n % 5) for n in range(count)],
-            "rejected_ids": [[9] * (1 + n % 7) for n in range(count)],
+            "response_ids": [[[8] * (1 + (n + 3 * r) % 5) for r in range(1 + n % 4)] for n in range(count)],
         }
     )
 
@@ -34,12 +35,26 @@ SELECTIONS = {
 @pytest.mark.parametrize("selection", SELECTIONS)
 def test_lengths_are_those_of_the_rows(selection: str) -> None:
     data = SELECTIONS[selection](rows(40))
-    listed = [[len(row[f"{side}_ids"]) for side in ("prompt", "chosen", "rejected")] for row in data]
+    listed = [(len(row["prompt_ids"]), [len(ids) for ids in row["response_ids"]]) for row in data]
     lengths = lengths_of(data)
-    assert lengths.packed.tolist() == [p + c + r for p, c, r in listed]
-    assert lengths.longest.tolist() == [p + max(c, r) for p, c, r in listed]
-    assert lengths.packed.dtype == lengths.longest.dtype == np.int64
-    assert column(data, "pair_id").to_pylist() == data["pair_id"][:]
+    assert lengths.packed.tolist() == [prompt + sum(responses) for prompt, responses in listed]
+    assert lengths.longest.tolist() == [prompt + max(responses) for prompt, responses in listed]
+    assert lengths.responses.tolist() == [len(responses) for _, responses in listed]
+    assert lengths.packed.dtype == lengths.longest.dtype == lengths.responses.dtype == np.int64
+    assert column(data, "row_id").to_pylist() == data["row_id"][:]
+
+
+@pytest.mark.parametrize("selection", [name for name in SELECTIONS if name != "none"])
+def test_mismatched_responses_count(selection: str) -> None:
+    data = SELECTIONS[selection](rows(40))
+    others = partners(data, 99)
+    lengths = lengths_of(data, others)
+    for i, row in enumerate(data):
+        own, foreign = row["response_ids"], data[int(others[i])]["response_ids"]
+        responses = [*own, *(foreign[r % len(foreign)] for r in range(len(own)))]
+        assert lengths.responses[i] == len(responses)
+        assert lengths.packed[i] == len(row["prompt_ids"]) + sum(map(len, responses))
+        assert lengths.longest[i] == len(row["prompt_ids"]) + max(map(len, responses))
 
 
 @pytest.mark.parametrize("numbers", [[4, 5, 6], [6, 4, 5], [3, 3], [0], list(range(40)), []])

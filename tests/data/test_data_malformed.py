@@ -12,7 +12,7 @@ from data_examples import assistant, explicit, user
 from datasets import Dataset
 from heard import Heard
 
-from alignzoo.data.formats import LAYOUTS
+from alignzoo.data.formats import layouts
 from alignzoo.data.malformed import malformed_warning, refuse_malformed
 from alignzoo.data.parts import load_parts
 from alignzoo.data.prepare import Prepared, prepare
@@ -89,7 +89,7 @@ def test_half_a_surrogate_pair_is_no_text(name: str) -> None:
     if name == "conversational":
         row = {"prompt": [user("?")], "chosen": [assistant(half)], "rejected": [assistant("n")]}
     with pytest.raises(FieldError, match="surrogate"):
-        LAYOUTS[name].normalise(row)
+        next(one for one in layouts(own=True) if one.name == name).normalise(row)
 
 
 def test_rows_of_workers_and_of_parquet_are_located_too(jsonl: Jsonl, gpt2: Any, tmp_path: Path) -> None:

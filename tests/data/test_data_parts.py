@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alignzoo_sandbox import MODEL_PATH
 from data_examples import MISTRAL, assistant, system, user
 from heard import Heard
 from transformers import AutoTokenizer
 
 from alignzoo.data.parts import Parts, load_parts
+from alignzoo.data.probe_rows import check_probe_pairs, set_aside
 from alignzoo.data.tokenise_rows import TokeniseRows
 from alignzoo.errors import DataError
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.plan.settings import Settings
-from alignzoo.probe.pairs import check_probe_pairs, set_aside
-from alignzoo.sandbox import MODEL_PATH
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,11 @@ def test_what_is_held_out_does_not_depend_on_seed_noise_or_order(tokenizer: Any,
     one = load(tokenizer, data=first, eval_share=0.2)
     other = load(tokenizer, data=str(tmp_path / "b.jsonl"), eval_share=0.2, seed=5, label_noise=0.3)
     assert set(one.held_out["prompt_text"][:]) == set(other.held_out["prompt_text"][:])
-    assert set(one.held_out["chosen_text"][:]) == set(other.held_out["chosen_text"][:]), "never noisy"
+    assert first_responses(one.held_out) == first_responses(other.held_out), "never noisy"
+
+
+def first_responses(rows: Any) -> set[str]:
+    return {texts[0] for texts in rows["response_text"]}
 
 
 CONTROLS = (
@@ -77,7 +81,7 @@ def test_a_method_and_its_controls_train_on_the_same_pairs_in_the_same_order(tok
         given = {"model": "m", "data": data, "label-noise": 0.2, "eval-share": 0.1, **words}
         plan = require(resolve([Layer("flag", given)]))
         parts = load_parts(plan.settings, tokenizer, needs=plan.needs, report=Heard())
-        seen.append((parts.train["pair_id"][:], sorted(parts.flipped), parts.train_identity, parts.fingerprint))
+        seen.append((parts.train["row_id"][:], sorted(parts.flipped), parts.train_identity, parts.fingerprint))
     assert all(other == seen[0] for other in seen), [len(pairs) for pairs, *_ in seen]
     noisier = load(tokenizer, data=data, label_noise=0.3, eval_share=0.1).train_identity
     assert noisier != seen[0][2], "other labels are other training pairs"
@@ -99,7 +103,7 @@ def test_the_report_says_which_pairs_train(tokenizer: Any, tmp_path: Path) -> No
     parts = load(tokenizer, notes, data=data)
     sizes = [len(part) for part in (parts.train, parts.held_out, parts.probe_train, parts.probe_validation)]
     train, held_out, probe, validation = (f"{size:,}" for size in sizes)
-    assert f"pairs: {train} to train on, {held_out} held out, {probe} + {validation} set aside" in "".join(notes.said)
+    assert f"pairs: {train} for training, {held_out} held out, {probe} + {validation} set aside" in "".join(notes.said)
     assert "," in train
 
 
@@ -126,20 +130,20 @@ def test_a_template_that_rewrites_prompts_is_reported_with_its_share(
     summary = load(notes=notes, **behind_a_system_text(tmp_path / "a.jsonl", template)).summaries["train"]
     assert summary.counted["prompt-restored"] == restored
     assert summary.lengths["prompt"]["p5"] > 20
-    said = "in 60 of 60 rows: 60 pairs are trained on behind the prompt as it is generated from, 0 left out"
+    said = "in 60 of 60 rows: 60 keep the prompt used for generation, 0 are left out"
     assert [said in text for text in notes.warnings] == [True] * bool(restored)
 
 
 def test_pairs_whose_reply_cannot_be_told_from_a_rewritten_prompt_are_left_out(tmp_path: Path) -> None:
     template = MISTRAL.replace("{{ m.content }}[", "{{ m.content }} {{ loop.last }}[")
-    with pytest.raises(DataError, match="no usable pair in 60 rows") as error:
+    with pytest.raises(DataError, match="none of its 60 rows is usable") as error:
         load(**behind_a_system_text(tmp_path / "a.jsonl", template))
     assert "60  prompt-rewritten-by-chat-template" in str(error.value.hint)
 
 
 def test_too_few_pairs_to_judge_a_probe_are_refused_where_one_is_needed(tokenizer: Any, tmp_path: Path) -> None:
     data = write(tmp_path / "a.jsonl", 20)
-    with pytest.raises(DataError, match=r"unsafe responses to be judged on; it needs at least 5 of each") as error:
+    with pytest.raises(DataError, match=r"unsafe responses to validate on; it needs at least 5 of each") as error:
         load(tokenizer, data=data, probe_share=0.3, needs=frozenset({"probe"}))
     assert all(word in str(error.value.hint) for word in ("more data", "--probe.share", "--geometry.probe DIR"))
     assert len(load(tokenizer, data=data, probe_share=0.3).train) < 20
@@ -150,7 +154,7 @@ def test_the_probe_is_judged_on_responses_of_either_class(unsafe: int, enough: b
     from datasets import Dataset
 
     def labelled(count: int, unsafe: int) -> Any:
-        return Dataset.from_dict({"chosen_safe": [True] * count, "rejected_safe": [n >= unsafe for n in range(count)]})
+        return Dataset.from_dict({"safe": [[True, n >= unsafe] for n in range(count)]})
 
     with contextlib.nullcontext() if enough else pytest.raises(DataError, match=f"{unsafe} unsafe"):
         check_probe_pairs(labelled(30, 1), labelled(30, unsafe), hint="")
@@ -161,8 +165,8 @@ def test_prompts_of_the_held_out_data_are_not_trained_on(tokenizer: Any, tmp_pat
     data, other = write(tmp_path / "a.jsonl", 40), write(tmp_path / "b.jsonl", 20, first=15)
     parts = load(tokenizer, notes, data=data, eval_data=other, eval_pairs=6, probe_share=0)
     assert (len(parts.train), len(parts.held_out)) == (30, 6)
-    assert any("10 training pairs have prompts of the held-out pairs" in text for text in notes.said)
-    assert any("held-out pairs: 6 of 20" in text for text in notes.said)
+    assert any("left out 10 training pairs whose prompts are also in the held-out pairs" in text for text in notes.said)
+    assert any("held-out pairs: using 6 of 20" in text for text in notes.said)
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -257,11 +261,27 @@ def test_as_many_processes_tokenise_as_are_asked_for(
 
 @pytest.mark.parametrize(("need", "column"), [("scores", "chosen_score"), ("groups", "group")])
 def test_a_need_that_the_data_cannot_meet_is_refused(tokenizer: Any, tmp_path: Path, need: str, column: str) -> None:
-    with pytest.raises(DataError, match=rf"needs {need}, and the data has no {column}"):
+    with pytest.raises(DataError, match=rf"needs {need}, but the data has no {column}"):
         load(tokenizer, needs=frozenset({need}), data=write(tmp_path / "a.jsonl", 40))
 
 
 def test_nothing_left_to_train_on_is_an_error(tokenizer: Any, tmp_path: Path) -> None:
     data = write(tmp_path / "a.jsonl", 4)
-    with pytest.raises(DataError, match="no pair is left to train on"):
+    with pytest.raises(DataError, match="no pairs are left to train on"):
         load(tokenizer, data=data, eval_data=data)
+
+
+def test_held_out_rows_of_one_prompt_are_not_evaluated_where_responses_to_others_are_needed(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    """They stay held out: what is trained on does not depend on the methods."""
+    given: dict[str, Any] = {"data": write(tmp_path / "a.jsonl", 40), "eval_share": 0.5, "eval_pairs": 1}
+    notes = Heard()
+    parts = load(tokenizer, **given, needs=frozenset({"mismatched"}), notes=notes)
+    assert "not evaluating: the held-out rows (2) have a single prompt" in "".join(notes.said)
+    assert (parts.held_out, parts.partners.keys()) == (None, {"train"})
+    plain = load(tokenizer, **given)
+    assert plain.held_out is not None
+    assert parts.train["row_id"][:] == plain.train["row_id"][:]
+    given["eval_pairs"] = 64
+    assert load(tokenizer, **given, needs=frozenset({"mismatched"})).partners.keys() == {"train", "held_out"}

@@ -20,7 +20,6 @@ from alignzoo.data.tokenise_rows import TokeniseRows
 from alignzoo.errors import DataError, UsageError
 
 Jsonl = Callable[..., str]
-SIDES = ("prompt", "chosen", "rejected")
 
 
 def made(source: str | Dataset, tokenizer: Any, **settings: Any) -> Prepared:
@@ -32,32 +31,38 @@ def test_columns_types_and_row_numbers(jsonl: Jsonl, gpt2: Any) -> None:
     rows[1]["chosen"] = ""
     result = made(jsonl(rows), gpt2)
     kinds = {name: str(feature) for name, feature in result.dataset.features.items()}
-    assert kinds["pair_id"] == "Value('int64')"
-    assert {kinds[f"{side}_ids"] for side in ("prompt", "chosen", "rejected")} == {"List(Value('int32'))"}
-    assert list(kinds) == [
-        *("pair_id", "prompt_ids", "chosen_ids", "rejected_ids"),
-        *("prompt_key", "prompt_text", "chosen_text", "rejected_text"),
-    ]
-    assert result.dataset["pair_id"][:] == [0, 2, 3]
+    assert kinds == {
+        "row_id": "Value('int64')",
+        "prompt_ids": "List(Value('int32'))",
+        "response_ids": "List(List(Value('int32')))",
+        **dict.fromkeys(("prompt_key", "prompt_text"), "Value('string')"),
+        "response_text": "List(Value('string'))",
+    }
+    assert result.shape == "pairs"
+    assert result.dataset["row_id"][:] == [0, 2, 3]
     assert result.dataset.cache_files, "the result must be memory-mapped"
     assert result.dataset[1]["prompt_text"] == "What is 2?"
-    assert gpt2.decode(result.dataset[1]["chosen_ids"]) == " It is 2.<|endoftext|>"
+    assert [gpt2.decode(ids) for ids in result.dataset[1]["response_ids"]] == [
+        *(" It is 2.<|endoftext|>", " No 2.<|endoftext|>")
+    ]
 
 
 def test_optional_columns_appear_only_where_the_data_has_them(gpt2: Any) -> None:
     extra = {"chosen_safe": True, "rejected_safe": False, "score_chosen": 2, "score_rejected": 1.5, "group": "g"}
     row = made(Dataset.from_list([{**row, **extra} for row in explicit()]), gpt2).dataset[0]
-    assert (row["chosen_safe"], row["rejected_safe"], row["group"]) == (True, False, "g")
-    assert (row["chosen_score"], row["rejected_score"]) == (2.0, 1.5)
+    assert (row["safe"], row["score"], row["group"]) == ([True, False], [2.0, 1.5], "g")
+    del extra["score_rejected"]
+    half = made(Dataset.from_list([{**row, **extra} for row in explicit()]), gpt2).dataset
+    assert half.column_names[-2:] == ["safe", "group"], "scores of one side only are no scores of responses"
 
 
 def test_pku_safety_flags_and_the_note_about_the_label(gpt2: Any) -> None:
     row = {"prompt": "P?", "response_0": "a", "response_1": "b", "better_response_id": 0, "safer_response_id": 1}
     plain = made(Dataset.from_list([row]), gpt2)
-    assert "chosen_safe" not in plain.dataset.column_names
-    assert plain.summary.notes == ("chosen is the response that safer_response_id names",)
+    assert "safe" not in plain.dataset.column_names
+    assert plain.summary.notes == ("the chosen response is taken from safer_response_id",)
     flagged = made(Dataset.from_list([{**row, "is_response_0_safe": False, "is_response_1_safe": True}]), gpt2)
-    assert (flagged.dataset[0]["chosen_safe"], flagged.dataset[0]["rejected_safe"]) == (True, False)
+    assert flagged.dataset[0]["safe"] == [True, False]
 
 
 def test_summary_counts_every_row_once(jsonl: Jsonl, metaspace: Any) -> None:
@@ -73,7 +78,7 @@ def test_summary_counts_every_row_once(jsonl: Jsonl, metaspace: Any) -> None:
     ]
     path = jsonl(rows)
     summary = made(path, metaspace, split="train").summary
-    assert (summary.source, summary.split, summary.format) == (path, "train", "explicit")
+    assert (summary.source, summary.split, summary.format, summary.shape) == (path, "train", "explicit", "pairs")
     assert (summary.rows, summary.kept) == (7, 4)
     assert {reason: (entry.count, entry.rows) for reason, entry in summary.dropped.items()} == {
         "empty-chosen": (1, (3,)),
@@ -112,17 +117,17 @@ def test_bytes_that_are_no_text_in_a_saved_dataset_are_a_data_error(gpt2: Any, t
 
 def test_data_of_malformed_rows_only_names_file_line_and_field(jsonl: Jsonl, gpt2: Any) -> None:
     path = jsonl([{**row, "score_chosen": None, "score_rejected": 1.0} for row in explicit(30)])
-    with pytest.raises(DataError, match="no usable pair in 30 rows") as error:
+    with pytest.raises(DataError, match="none of its 30 rows is usable") as error:
         made(path, gpt2)
     assert "30  malformed-score_chosen" in str(error.value)
     assert "pairs.jsonl:1: field 'score_chosen' is missing" in str(error.value)
 
 
-def test_no_usable_pair_lists_the_reasons(jsonl: Jsonl, gpt2: Any) -> None:
+def test_no_usable_row_lists_the_reasons(jsonl: Jsonl, gpt2: Any) -> None:
     rows = explicit(3)
     rows[0]["chosen"] = rows[1]["chosen"] = ""
     rows[2]["chosen"] = rows[2]["rejected"]
-    with pytest.raises(DataError, match="no usable pair in 3 rows") as error:
+    with pytest.raises(DataError, match="none of its 3 rows is usable") as error:
         made(jsonl(rows), gpt2)
     assert "2  empty-chosen" in str(error.value)
     assert "1  identical-sides" in str(error.value)
@@ -180,7 +185,7 @@ def test_any_setting_that_matters_misses_the_cache(gpt2: Any, passes: list[int],
     assert len(fingerprints) == 4
 
 
-@pytest.mark.parametrize("name", ["summary.json", "pairs.arrow", "contents.npy"])
+@pytest.mark.parametrize("name", ["summary.json", "rows.arrow", "contents.npy"])
 @pytest.mark.parametrize("damage", ["overwritten", "cut", "gone", "emptied", "one-bit"])
 def test_damaged_cache_is_built_again(gpt2: Any, passes: list[int], own_cache: Path, name: str, damage: str) -> None:
     rows = Dataset.from_list(explicit(300))
@@ -231,9 +236,9 @@ def test_blocks_and_dropped_rows_do_not_show_in_the_result(jsonl: Jsonl, gpt2: A
     monkeypatch.setattr(preparing, "CODE_VERSION", -1)  # so that it is built again
     in_blocks = made(jsonl(rows), gpt2, workers=2)
     assert list(in_blocks.dataset) == list(whole.dataset)
-    assert in_blocks.dataset["pair_id"][:] == [n for n in range(90) if n not in (0, 11, 12, 13, 89)]
+    assert in_blocks.dataset["row_id"][:] == [n for n in range(90) if n not in (0, 11, 12, 13, 89)]
     assert (in_blocks.fingerprint, in_blocks.summary) == (whole.fingerprint, whole.summary)
-    assert in_blocks.highest_id == max(max(row[f"{side}_ids"]) for row in whole.dataset for side in SIDES)
+    assert in_blocks.highest_id == max(max(*row["prompt_ids"], *map(max, row["response_ids"])) for row in whole.dataset)
 
 
 def test_two_processes_that_build_the_same_agree_on_one_result(
@@ -260,12 +265,13 @@ def test_prepared_rows_go_through_split_noise_and_batches(gpt2: Any) -> None:
     noisy, flipped = flip_labels(train, 0.25, 0)
     assert noisy.cache_files, "the result must be memory-mapped"
     assert len(flipped) == round(len(train) / 4)
-    assert noisy["pair_id"][:] == train["pair_id"][:]
+    assert noisy["row_id"][:] == train["row_id"][:]
     for clean, row in zip(train, noisy, strict=True):
-        assert (row["chosen_ids"] == clean["rejected_ids"]) == (clean["pair_id"] in flipped)
+        flip = -1 if clean["row_id"] in flipped else 1
+        assert row["response_ids"] == clean["response_ids"][::flip]
     assert list(flip_labels(train, 0.5, 0)[0]) != list(noisy), "another rate is another cache entry"
-    batch = next(batches_of(noisy, range(len(noisy)), 4, gpt2.pad_token_id))
-    assert batch.pair_ids.tolist() == train["pair_id"][:4]
+    batch = next(batches_of(noisy, range(len(noisy)), 4, gpt2.pad_token_id, shape="pairs"))
+    assert batch.row_ids.tolist() == train["row_id"][:4]
 
 
 def test_real_hh_rlhf(chatml: Any) -> None:

@@ -15,7 +15,7 @@ from datasets import Dataset, DatasetDict
 
 from alignzoo.data.sources import is_path, load_rows, locate
 from alignzoo.errors import AlignzooError, DataError, UsageError
-from alignzoo.model.load import find_model
+from alignzoo.model.source import find_model
 
 ROWS: list[dict[str, Any]] = [{"chosen": "a x", "rejected": "a y"}, {"chosen": "None", "rejected": "NA"}]
 Jsonl = Callable[..., str]
@@ -165,7 +165,7 @@ def test_a_cache_that_cannot_be_written_is_not_blamed_on_the_file(
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     path = jsonl(ROWS)
-    with pytest.raises(AlignzooError, match=f"the dataset cache .* cannot be used: .*{error.strerror}") as refused:
+    with pytest.raises(AlignzooError, match=f"the dataset cache .* is not usable: .*{error.strerror}") as refused:
         load_rows(path)
     assert path not in str(refused.value)
     assert str(datasets.config.HF_DATASETS_CACHE) in refused.value.message
@@ -194,9 +194,15 @@ def test_hub_id_without_a_network_is_a_data_error(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    for switch in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.delenv(switch, raising=False)
     with pytest.raises(DataError, match="org/nothing-here: cannot be loaded from the Hugging Face hub") as error:
         load_rows("org/nothing-here")
-    assert "network" in (error.value.hint or "")
+    assert "check the network" in (error.value.hint or "")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(DataError, match="org/nothing-here: cannot be loaded from the Hugging Face hub") as error:
+        load_rows("org/nothing-here")
+    assert "HF_HUB_OFFLINE is set" in (error.value.hint or "")
 
 
 def test_hub_part_is_a_configuration_or_else_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:

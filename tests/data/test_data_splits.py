@@ -14,7 +14,7 @@ SHARES = {"train": 0.7, "dev": 0.2, "test": 0.1}
 
 
 def rows(keys: list[str]) -> Dataset:
-    return Dataset.from_dict({"pair_id": list(range(len(keys))), "prompt_key": keys})
+    return Dataset.from_dict({"row_id": list(range(len(keys))), "prompt_key": keys})
 
 
 @settings(max_examples=30, deadline=None)
@@ -23,15 +23,15 @@ def test_a_partition_by_prompt_that_ignores_row_order(keys: list[str], seed: int
     data = rows(keys)
     parts = split_by_prompt(data, SHARES, seed, "main")
     assert list(parts) == list(SHARES)
-    ids = [pair for part in parts.values() for pair in part["pair_id"][:]]
+    ids = [pair for part in parts.values() for pair in part["row_id"][:]]
     assert sorted(ids) == list(range(len(keys)))
     prompts = [set(part["prompt_key"][:]) for part in parts.values()]
     assert sum(map(len, prompts)) == len(set(keys))
     order = list(range(len(keys)))
     random.shuffle(order)  # type: ignore[attr-defined]
     shuffled = split_by_prompt(data.select(order), SHARES, seed, "main")
-    assert {name: set(part["pair_id"][:]) for name, part in shuffled.items()} == {
-        name: set(part["pair_id"][:]) for name, part in parts.items()
+    assert {name: set(part["row_id"][:]) for name, part in shuffled.items()} == {
+        name: set(part["row_id"][:]) for name, part in parts.items()
     }
 
 
@@ -39,9 +39,9 @@ def test_shares_seed_and_salt() -> None:
     data = rows([str(number) for number in range(4000)])
     parts = split_by_prompt(data, SHARES, 0, "main")
     assert {name: round(len(part) / 4000, 1) for name, part in parts.items()} == SHARES
-    test = set(parts["test"]["pair_id"][:])
-    assert test != set(split_by_prompt(data, SHARES, 1, "main")["test"]["pair_id"][:])
-    assert test != set(split_by_prompt(data, SHARES, 0, "other")["test"]["pair_id"][:])
+    test = set(parts["test"]["row_id"][:])
+    assert test != set(split_by_prompt(data, SHARES, 1, "main")["test"]["row_id"][:])
+    assert test != set(split_by_prompt(data, SHARES, 0, "other")["test"]["row_id"][:])
     assert len(split_by_prompt(data, {"all": 1.0, "none": 0.0}, 0, "main")["all"]) == 4000
 
 
@@ -50,8 +50,8 @@ def test_shares_seed_and_salt() -> None:
 )
 def test_a_prompt_stays_where_it_was_in_earlier_versions(seed: int, dev: list[int], test: list[int]) -> None:
     parts = split_by_prompt(rows([str(n * 7 % 13) for n in range(30)]), SHARES, seed, "main")
-    assert (parts["dev"]["pair_id"][:], parts["test"]["pair_id"][:]) == (dev, test)
-    assert sorted([*parts["train"]["pair_id"][:], *dev, *test]) == list(range(30))
+    assert (parts["dev"]["row_id"][:], parts["test"]["row_id"][:]) == (dev, test)
+    assert sorted([*parts["train"]["row_id"][:], *dev, *test]) == list(range(30))
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_a_prompt_stays_where_it_was_in_earlier_versions(seed: int, dev: list[in
 )
 def test_what_is_held_out_is_what_it_was_in_earlier_versions(share: float, at_most: int, held: list[int]) -> None:
     rest, out = hold_out(rows([str(n * 7 % 13) for n in range(30)]), share, at_most, "eval")
-    assert out["pair_id"][:] == held
-    assert rest["pair_id"][:] == [row for row in range(30) if row not in held]
+    assert out["row_id"][:] == held
+    assert rest["row_id"][:] == [row for row in range(30) if row not in held]
 
 
 @pytest.mark.parametrize("shares", [{}, {"a": 0.5}, {"a": 1.5, "b": -0.5}, {"a": 0.9, "b": 0.2}])
@@ -78,7 +78,7 @@ def test_shares_must_sum_to_one(shares: dict[str, float]) -> None:
 def test_prompts_of_another_dataset_are_dropped_and_counted() -> None:
     data = rows(["a", "b", "a", "c"])
     left, count = drop_prompts(data, {"a", "z"})
-    assert (left["pair_id"][:], count) == ([1, 3], 2)
+    assert (left["row_id"][:], count) == ([1, 3], 2)
     same, none = drop_prompts(data, ["z"])
     assert same is data
     assert none == 0

@@ -46,18 +46,16 @@ def test_steps_round_up_without_binary_fractions() -> None:
 
 @pytest.mark.parametrize("step", [3, 7, 12])
 def test_resuming_reads_no_row_of_an_earlier_step(step: int) -> None:
-    rows = [
-        {"pair_id": n, "prompt_ids": [1, n], "chosen_ids": [n], "rejected_ids": [3] * (n % 4 + 1)} for n in range(40)
-    ]
+    rows = [{"row_id": n, "prompt_ids": [1, n], "response_ids": [[n], [3] * (n % 4 + 1)]} for n in range(40)]
     wanted = PairStream(40, 4, 7).indices(step)
     # A batch refuses a pair without tokens, and so tells of any other row that it was given.
     only = [row if n in wanted else {**row, "prompt_ids": []} for n, row in enumerate(rows)]
-    with pytest.raises(DataError, match="prompt_ids is empty"):
-        list(batches_of(Dataset.from_list(only), PairStream(40, 4, 7).indices(0), 2, 0))
-    resumed = list(batches_of(Dataset.from_list(only), PairStream(40, 4, 7).indices(step), 2, 0))
+    with pytest.raises(DataError, match="the prompt has no token"):
+        list(batches_of(Dataset.from_list(only), PairStream(40, 4, 7).indices(0), 2, 0, shape="pairs"))
+    resumed = list(batches_of(Dataset.from_list(only), PairStream(40, 4, 7).indices(step), 2, 0, shape="pairs"))
     stream = PairStream(40, 4, 7)
-    steps = [list(batches_of(Dataset.from_list(rows), stream.indices(k), 2, 0)) for k in range(step + 1)]
-    assert [batch.pair_ids.tolist() for batch in resumed] == [batch.pair_ids.tolist() for batch in steps[-1]]
+    steps = [list(batches_of(Dataset.from_list(rows), stream.indices(k), 2, 0, shape="pairs")) for k in range(step + 1)]
+    assert [batch.row_ids.tolist() for batch in resumed] == [batch.row_ids.tolist() for batch in steps[-1]]
     for one, other in zip(resumed, steps[-1], strict=True):
         assert torch.equal(one.input_ids, other.input_ids)
 

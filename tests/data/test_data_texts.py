@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from data_examples import tokenized
 from datasets import Dataset
 from heard import Heard
 from transformers import PreTrainedTokenizerFast
 
 from alignzoo.data.rows import PreferenceRow
 from alignzoo.data.texts import load_texts, training_texts
-from alignzoo.data.tokens import tokenize_pair
 from alignzoo.errors import DataError, ModelError
 
 ASK, ANSWER = "What is the capital of France?", "It is Paris."
@@ -31,8 +31,8 @@ def _load(source: str, tokenizer: Any, count: int = 9, seed: int = 0) -> tuple[l
 
 
 def test_a_conversation_reads_as_it_does_in_a_pair(chatml: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    pair = tokenize_pair(PreferenceRow(ASK, ANSWER, "No."), chatml, 999, 500)
-    whole = [*pair.prompt_ids, *pair.chosen_ids]  # type: ignore[union-attr]
+    pair = tokenized(PreferenceRow(ASK, ANSWER, "No."), chatml, 999, 500)
+    whole = [*pair.prompt_ids, *pair.response_ids[0]]  # type: ignore[union-attr]
     rows = [{"messages": TURNS}, {"prompt": ASK, "response": ANSWER}]
     for row in rows:
         [ids], _ = _load(_write(tmp_path / "texts.jsonl", [row]), chatml)
@@ -46,7 +46,7 @@ def test_text_is_tokenised_as_it_stands(
     source = _write(tmp_path / "texts.jsonl", [{"text": "bread and salt"}, {"text": "  "}, {"text": "water"}])
     found, notes = _load(source, chatml)
     assert [chatml.decode(ids) for ids in found] == ["bread and salt", "water"]
-    assert notes == [f"{source}: 2 texts, fewer than the 9 that were asked for"]
+    assert notes == [f"{source}: only 2 of the 9 requested texts"]
     with_bos, _ = _load(source, llama)
     assert all(ids[0] == llama.bos_token_id and llama.bos_token_id not in ids[1:] for ids in with_bos)
 
@@ -100,13 +100,13 @@ def test_a_fault_names_file_line_and_field(
 
 def test_a_conversation_that_the_template_refuses(chatml: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     chatml.chat_template = "{{ raise_exception('two turns of one speaker') }}"
-    with pytest.raises(DataError, match=r"texts\.jsonl:1: the chat template refuses the conversation: two turns"):
+    with pytest.raises(DataError, match=r"texts\.jsonl:1: the chat template rejects the conversation: two turns"):
         _load(_write(tmp_path / "texts.jsonl", [{"messages": TURNS}]), chatml)
 
 
 def test_files_that_hold_nothing(chatml: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     for name, rows in (("a.txt", [" "]), ("b.jsonl", [{"text": " "}]), ("c.jsonl", [{"messages": []}])):
-        with pytest.raises(DataError, match="there are no texts in it"):
+        with pytest.raises(DataError, match="contains no texts"):
             _load(_write(tmp_path / name, rows), chatml)
     for name in ("none.txt", "none.jsonl"):
         with pytest.raises(DataError, match=r"none\.\w+: [Nn]o such file"):
@@ -117,11 +117,11 @@ def test_files_that_hold_nothing(chatml: PreTrainedTokenizerFast, tmp_path: Path
 
 
 def test_training_texts_are_prompts_with_their_chosen_responses() -> None:
-    pairs = Dataset.from_list([{"prompt_ids": [n], "chosen_ids": [n, 7], "rejected_ids": [9]} for n in range(20)])
+    pairs = Dataset.from_list([{"prompt_ids": [n], "response_ids": [[n, 7], [9]]} for n in range(20)])
     notes = Heard()
     some = training_texts(pairs, 3, seed=0, report=notes)
     assert len(some) == 3
     assert all(text == [text[0], text[0], 7] for text in some)
     assert not notes.said
     assert len(training_texts(pairs, 99, seed=0, report=notes)) == 20
-    assert notes.said == ["20 training pairs, fewer than the 99 texts that were asked for"]
+    assert notes.said == ["only 20 training rows for the 99 requested texts"]

@@ -7,11 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from alignzoo_sandbox import preference_rows
 from docs_helpers import PAGES, ROOT, blocks
 from in_process import call_main
 from reader import Call, Reader, assert_printed, brings_plugins, edit, marked
-
-from alignzoo.sandbox import preference_rows
 
 TESTED = [page for page in PAGES if marked(blocks(page))]
 

@@ -13,8 +13,9 @@ import pytest
 from docs_helpers import PAGES, ROOT, blocks
 
 from alignzoo.contract.card import Card
-from alignzoo.data.formats import LAYOUTS, choose_layout
-from alignzoo.data.rows import PreferenceRow
+from alignzoo.data.formats import choose_layout, layouts
+from alignzoo.data.rows import ROW_TYPES, identical
+from alignzoo.data.shapes import SHAPES
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.recipe import read_recipe, recipe_names
 from alignzoo.plan.resolve import resolve
@@ -93,18 +94,20 @@ def test_every_layout_has_a_row_in_the_docs_and_is_recognised_by_it() -> None:
     from datasets import Dataset
 
     rows = _row_examples()
-    assert set(rows) == set(LAYOUTS)
+    assert set(rows) == {layout.name for layout in layouts(own=True)}
     for name, row in rows.items():
         layout = choose_layout(Dataset.from_list([row]))
         assert layout.name == name
-        assert isinstance(layout.normalise(row), PreferenceRow)
+        assert isinstance(layout.normalise(row), ROW_TYPES[layout.shape])
 
 
 def test_every_reason_to_drop_a_row_is_explained() -> None:
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "alignzoo" / "data").rglob("*.py"))
     named = re.findall(r'Drop\(f?"([^"]+)"', code)
-    reasons = {reason.replace("{side}", side) for reason in named for side in ("prompt", "chosen", "rejected")}
+    sides = ("prompt", "chosen", "rejected", "response")
+    reasons = {re.sub(r"\{[^}]+\}", side, reason) for reason in named for side in sides}
+    reasons |= {identical(shape) for shape in SHAPES}
     assert len(reasons) > 5
     assert {reason for reason in reasons if f"`{reason}`" not in page} == set()
 

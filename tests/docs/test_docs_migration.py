@@ -13,7 +13,8 @@ from docs_helpers import codes, rows, text_of
 
 from alignzoo.base.suggest import MIGRATION, nearest
 from alignzoo.cli.run import command as run_command
-from alignzoo.contract.card import KINDS, Card
+from alignzoo.contract.card import Card
+from alignzoo.contract.kinds import KINDS
 from alignzoo.plan.settings import Settings
 from alignzoo.plugin.registry import registry
 

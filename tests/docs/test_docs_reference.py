@@ -11,9 +11,12 @@ from typing import get_args
 from docs_helpers import DOCS, blocks, codes, rows, section, text_of
 
 from alignzoo.contract.card import OLDEST_PLUGIN_API, PLUGIN_API, Card, Extension, Need
+from alignzoo.contract.kinds import KINDS
+from alignzoo.contract.responses import ResponseBatch
 from alignzoo.pairs import PairBatch
 from alignzoo.plugin.declared import HOOKS
-from alignzoo.step.context import SetupContext, StepContext
+from alignzoo.step.context import StepContext
+from alignzoo.step.setup import SetupContext
 from alignzoo.testing import RULES
 
 
@@ -38,13 +41,18 @@ def test_every_field_of_pair_batch_is_in_the_table() -> None:
     assert sorted(named) == sorted(field.name for field in dataclasses.fields(PairBatch))
 
 
+def test_every_field_of_response_batch_is_in_the_table() -> None:
+    named = [name for row in rows(section("interfaces", "ResponseBatch")) for name in codes(row[0])]
+    assert sorted(named) == sorted(field.name for field in dataclasses.fields(ResponseBatch))
+
+
 def test_every_field_of_a_card_is_in_the_table() -> None:
-    fields, needs = (
-        {codes(row[0])[0] for row in rows(part)}
-        for part in section("interfaces", "The card").split("<!-- generated: needs -->")
-    )
-    assert fields == set(Card.model_fields)
-    assert needs == set(get_args(Need))
+    shared, own, needs = re.split(r"<!-- generated: (?:facts|needs) -->", section("interfaces", "The card"))
+    assert {codes(row[0])[0] for row in rows(shared)} == set(Card.model_fields)
+    assert [(row[0], *codes(row[1])) for row in rows(own)] == [
+        (name, fact) for name, kind in KINDS.items() for fact in kind.facts
+    ]
+    assert {codes(row[0])[0] for row in rows(needs)} == set(get_args(Need))
 
 
 def test_every_verb_of_a_step_is_in_the_table() -> None:
@@ -69,9 +77,9 @@ def test_a_property_is_shown_as_one() -> None:
 
 def test_every_rule_of_the_contract_is_named_under_its_kind() -> None:
     shared = {codes(row[0])[0] for row in rows(section("contract", "For all kinds"))}
-    for kind, words in (("loss", "losses"), ("robust", "robust wrappers"), ("geometry", "geometry controllers")):
-        named = {codes(row[0])[0] for row in rows(section("contract", f"For {words}"))}
-        assert named | shared == {rule.name for rule in RULES[kind]}
+    for name, kind in KINDS.items():
+        named = {codes(row[0])[0] for row in rows(section("contract", f"For {kind.title.lower()}"))}
+        assert named | shared == {rule.name for rule in RULES[name]}
 
 
 def test_what_is_called_public_is_there() -> None:
@@ -84,4 +92,4 @@ def test_what_is_called_public_is_there() -> None:
 
 
 def test_the_versions_that_are_spoken() -> None:
-    assert (OLDEST_PLUGIN_API, PLUGIN_API) == (1, 1), "docs/compatibility.md says that contract 1 is spoken"
+    assert (OLDEST_PLUGIN_API, PLUGIN_API) == (1, 2), "docs/compatibility.md says that contracts 1 and 2 are spoken"

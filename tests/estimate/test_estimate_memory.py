@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from alignzoo_estimate.estimate import Estimate, Hardware, Model, Situation, estimate
+from alignzoo_estimate.lengths import Data, _mean, _rows, stated
+from alignzoo_estimate.memory import CUDA_CONTEXT, GIB
+from alignzoo_estimate.micro_batch import Lengths
+from datasets import Dataset
 
 from alignzoo.errors import UsageError
-from alignzoo.estimate.estimate import Estimate, Hardware, Model, Situation, estimate
-from alignzoo.estimate.lengths import Data, stated
-from alignzoo.estimate.memory import CUDA_CONTEXT, GIB
-from alignzoo.estimate.simulate import Lengths
-from alignzoo.model.load import _with_new_adapter
+from alignzoo.model.adapters import with_new_adapter
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.plan.settings import Settings
@@ -30,7 +32,7 @@ CONFIG = transformers.LlamaConfig(
     tie_word_embeddings=True,
 )
 MODEL = Model(CONFIG)
-PAIR = Lengths(20, 12, 12)
+PAIR = Lengths(20, (12, 12))
 DATA = Data(PAIR, PAIR, PAIR, "given")
 CPU = Hardware(1, False, None, None, "none")
 
@@ -55,7 +57,7 @@ def part(found: Estimate, name: str, moment: str = "head") -> float:
 def test_weights_gradients_and_optimizer_are_those_of_the_real_ones(rank: int, name: str) -> None:
     settings = Settings(optimizer=name, lora_r=rank)
     model = transformers.AutoModelForCausalLM.from_config(CONFIG)
-    model = _with_new_adapter(model, settings) if rank else model
+    model = with_new_adapter(model, settings) if rank else model
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     for weight in trained:
         weight.grad = torch.ones_like(weight)
@@ -161,21 +163,22 @@ def test_work_of_passes_checkpointing_reference_and_coupled_objectives() -> None
 
 
 def test_lengths_that_are_stated() -> None:
-    settings = Settings(max_length=300, max_prompt_length=200)
-    assert stated(settings, None, None, None).source == "assumed"
-    given = stated(settings, 100, 50, 300)
-    assert (given.mean, given.longest, given.source) == (Lengths(100, 50, 50), Lengths(200, 100, 100), "given")
-    assert stated(settings, 100, None, None).source == "partly assumed"
+    words = {"model": "a", "data": "b", "max-length": 300, "max-prompt-length": 200}
+    plan = require(resolve([Layer("flag", words)]))
+    assert stated(plan, None, None, None).source == "assumed"
+    given = stated(plan, 100, 50, 300)
+    assert (given.mean, given.longest, given.source) == (Lengths(100, (50, 50)), Lengths(200, (100, 100)), "given")
+    assert stated(plan, 100, None, None).source == "partly assumed"
     with pytest.raises(UsageError, match="--prompt-tokens 500 is more than --max-prompt-length"):
-        stated(settings, 500, 50, None)
+        stated(plan, 500, 50, None)
     with pytest.raises(UsageError, match="tokens are more than --max-length"):
-        stated(settings, 100, 50, 5000)
+        stated(plan, 100, 50, 5000)
     with pytest.raises(UsageError, match="less than the mean"):
-        stated(settings, 100, 50, 120)
+        stated(plan, 100, 50, 120)
 
 
 def test_changes_are_ranked_and_each_is_what_its_own_estimate_says() -> None:
-    from alignzoo.estimate.advice import changes, together
+    from alignzoo_estimate.advice import changes, together
 
     layers = [Layer("flag", {"model": "a", "data": "b", "packing": False, "reference-cache": False})]
     plan = require(resolve(layers))
@@ -198,7 +201,7 @@ def test_changes_are_ranked_and_each_is_what_its_own_estimate_says() -> None:
 
 
 def test_the_largest_micro_batch_fits_and_a_tenth_more_does_not() -> None:
-    from alignzoo.estimate.advice import largest
+    from alignzoo_estimate.advice import largest
 
     memory = estimated(micro_batch_size=16, batch_size=64).peak.total
     tokens = largest(estimated(Hardware(1, False, memory, None, "none")))
@@ -225,3 +228,25 @@ def test_every_family_can_be_planned(family: str) -> None:
     found = estimate(Situation(plan, model, CPU, DATA))
     assert found.situation.packed == (family not in ("gemma2", "bloom", "mamba"))
     assert part(found, "activations") > part(found, "weights") / 4
+
+
+def test_the_mean_row_has_the_tokens_of_all_rows() -> None:
+    equal = [Lengths(4, (2, 8)), Lengths(6, (4, 6))]
+    assert _mean(equal) == Lengths(5, (3, 7))
+    varied = [Lengths(4, (6,)), Lengths(6, (4, 5, 3))]
+    assert _mean(varied) == Lengths(5, (4, 4))
+    assert 2 * _mean(varied).packed == pytest.approx(sum(row.packed for row in varied), abs=2)  # whole tokens
+
+
+def test_rows_of_data_have_their_mismatched_responses_behind_their_own() -> None:
+    data = Dataset.from_dict({"prompt_ids": [[1], [2, 3]], "response_ids": [[[4]], [[5, 5], [6] * 3]]})
+    assert _rows(data, None) == [Lengths(1, (1,)), Lengths(2, (2, 3))]
+    assert _rows(data, np.array([1, 0])) == [Lengths(1, (1, 2)), Lengths(2, (2, 3, 1, 1))]
+
+
+def test_work_goes_by_the_responses_of_a_row() -> None:
+    for row in (Lengths(20, (12,)), Lengths(20, (12, 7, 9))):
+        packed = estimated(data=Data(row, row, row, "given")).work
+        padded = estimated(data=Data(row, row, row, "given"), packing=False).work
+        assert packed.head == padded.head == 6 * 64 * 211 * sum(row.responses) * 8
+        assert padded.layers / packed.layers == pytest.approx(len(row.responses) * 32 / row.packed)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import transformers
+from alignzoo_estimate.shapes import Shapes, empty_model, read_config, shapes_of
 
 from alignzoo.errors import ModelError
-from alignzoo.estimate.shapes import Shapes, empty_model, read_config, shapes_of
 from alignzoo.testing.tiny import CONFIGS, tiny_model
 
 EXPERTS = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -66,7 +66,7 @@ def test_a_config_is_enough(tmp_path: Path) -> None:
     ("content", "said"),
     [
         ("{", "cannot be read"),
-        ("[]", "no config of a model"),
+        ("[]", "not a model config"),
         ('{"model_type": "no-such-family"}', "no-such-family"),
         ('{"model_type": "vit"}', "not a causal language model"),
         ('{"model_type": "t5"}', "not a causal language model"),

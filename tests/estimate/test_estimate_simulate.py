@@ -7,15 +7,18 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from alignzoo_estimate.live import Live
+from alignzoo_estimate.micro_batch import Lengths, Way, merged
+from alignzoo_estimate.shapes import decoder_layers, empty_model
+from alignzoo_estimate.simulate import Simulator, _faked, _run
 
 from alignzoo.data.pack import pack
-from alignzoo.estimate.live import Live
-from alignzoo.estimate.shapes import decoder_layers, empty_model
-from alignzoo.estimate.simulate import Lengths, Simulator, Way, _faked, _run, merged
 from alignzoo.logprobs import attention
 from alignzoo.logprobs.attention import NAME
 
-PAIRS = (Lengths(30, 24, 24), Lengths(20, 12, 16), Lengths(26, 9, 20))
+PAIRS = (Lengths(30, (24, 24)), Lengths(20, (12, 16)), Lengths(26, (9, 20)))
+MIXED = (Lengths(30, (24,)), Lengths(20, (12, 16, 7)), Lengths(10, (9, 14)))
+"""One response, three and two."""
 SIZES = {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 160, "num_attention_heads": 4}
 LLAMA = transformers.LlamaConfig(**SIZES, num_key_value_heads=2, num_hidden_layers=5, tie_word_embeddings=True)
 WAYS = [
@@ -46,23 +49,25 @@ def _saved(model: Any, inputs: dict[str, Any], *, bf16: bool) -> float:
     return float(sum(storage.nbytes() for storage in held.values()))
 
 
+@pytest.mark.parametrize("rows", [PAIRS, MIXED], ids=["pairs", "mixed"])
 @pytest.mark.parametrize("bf16", [False, True])
-def test_activations_of_packed_pairs_are_those_that_autograd_saves(bf16: bool) -> None:
-    simulated = _simulator(True).run(Way(bf16, 0, False, True), PAIRS)
+def test_activations_of_packed_rows_are_those_that_autograd_saves(bf16: bool, rows: tuple[Lengths, ...]) -> None:
+    simulated = _simulator(True).run(Way(bf16, 0, False, True), rows)
     real = transformers.AutoModelForCausalLM.from_config(LLAMA, attn_implementation=NAME).train()
-    made = pack(*([[1] * getattr(pair, side) for pair in PAIRS] for side in ("prompt", "chosen", "rejected")))
+    made = pack([[1] * row.prompt for row in rows], [[[1] * size for size in row.responses] for row in rows])
     inputs = {"input_ids": made.input_ids, "position_ids": made.position_ids, "pack": made}
     inputs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool)
     assert simulated.kept == pytest.approx(_saved(real, inputs, bf16=bf16), rel=0.03)
 
 
+@pytest.mark.parametrize("rows", [PAIRS, MIXED], ids=["pairs", "mixed"])
 @pytest.mark.parametrize("bf16", [False, True])
-def test_activations_of_padded_pairs_are_those_that_autograd_saves(bf16: bool) -> None:
-    simulated = _simulator(False).run(Way(bf16, 0, False, False), PAIRS)
+def test_activations_of_padded_rows_are_those_that_autograd_saves(bf16: bool, rows: tuple[Lengths, ...]) -> None:
+    simulated = _simulator(False).run(Way(bf16, 0, False, False), rows)
     real = transformers.AutoModelForCausalLM.from_config(LLAMA, attn_implementation="sdpa").train()
-    mask = torch.ones(6, 54, dtype=torch.int64)
+    mask = torch.ones(6, max(row.longest for row in rows), dtype=torch.int64)
     mask[1, 40:] = 0
-    inputs = {"input_ids": torch.ones(6, 54, dtype=torch.int64), "attention_mask": mask}
+    inputs = {"input_ids": torch.ones_like(mask), "attention_mask": mask}
     assert simulated.kept == pytest.approx(_saved(real, inputs, bf16=bf16), rel=0.03)
 
 
@@ -114,7 +119,8 @@ def test_live_counts_what_is_held() -> None:
 
 def test_merged_pairs_have_the_same_tokens() -> None:
     assert merged(PAIRS, 3) == PAIRS
-    assert merged(PAIRS, 2) == (Lengths(50, 36, 40), Lengths(26, 9, 20))
+    assert merged(PAIRS, 2) == (Lengths(50, (36, 40)), Lengths(26, (9, 20)))
+    assert merged(MIXED, 1) == (Lengths(60, (45, 30, 7)),)
     one_by_one = _simulator(True)._faked(Way(False, 0, False, True))
     apart, together = (
         _run(*one_by_one, [0, 1], Way(False, 0, False, True), pairs) for pairs in (PAIRS * 4, merged(PAIRS * 4, 6))

@@ -13,22 +13,24 @@ from pathlib import Path
 
 import pytest
 
+from alignzoo.base.disk import file_problem, remedy
 from alignzoo.base.lock import LOCK_FILE
 from alignzoo.base.owner import Owner
 from alignzoo.errors import AlignzooError, UsageError
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.report import Reporter
-from alignzoo.runs import execute as runs
+from alignzoo.runs import claim as claims
 from alignzoo.runs import folder as run_folder
-from alignzoo.runs.folder import claim_default, claim_new, claim_run, file_problem, new_folder, remedy
+from alignzoo.runs.claim import claim_default, claim_new, claim_run, new_folder
+from alignzoo.runs.course import Course
 
 CLAIM = """
 import sys
 from pathlib import Path
 from alignzoo.errors import UsageError
 from alignzoo.report import Reporter
-from alignzoo.runs.folder import claim_new
+from alignzoo.runs.claim import claim_new
 print("ready", flush=True)
 sys.stdin.readline()
 try:
@@ -144,16 +146,16 @@ def test_without_a_name_a_run_gets_the_folder_that_it_introduced(
     monkeypatch.setattr(run_folder, "datetime", Moving)
     plan = require(resolve([]))
     heard = Listening()
-    run = runs._Run(plan, heard, None)
-    run._take_folder()
-    assert str(run.folder) == "runs/dpo-plain-20260102-030401"
-    assert [note for note in heard.notes if note.startswith("folder")] == [f"folder    {run.folder}"]
+    run = Course(plan, heard, None)
+    run.folder.take(run.accelerator, plan)
+    assert str(run.folder.path) == "runs/dpo-plain-20260102-030401"
+    assert [note for note in heard.notes if note.startswith("folder")] == [f"folder    {run.folder.path}"]
     assert not [note for note in heard.notes if "another run" in note]
     Moving.seconds = 0
-    second = runs._Run(plan, heard, None)
-    second._take_folder()
-    assert heard.notes[-1] == f"another run has that folder; this one takes {run.folder}-2"
-    assert claim_default(run.folder, heard).folder == Path(f"{run.folder}-3")
+    second = Course(plan, heard, None)
+    second.folder.take(second.accelerator, plan)
+    assert heard.notes[-1] == f"another run uses that folder; using {run.folder.path}-2"
+    assert claim_default(run.folder.path, heard).folder == Path(f"{run.folder.path}-3")
 
 
 def test_a_failure_removes_what_was_made_and_no_more(tmp_path: Path) -> None:
@@ -181,7 +183,7 @@ def test_a_name_too_long_is_a_mistake_of_the_user(tmp_path: Path) -> None:
 def test_a_name_that_models_cannot_be_saved_under_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     for claim in (claim_new, claim_run):
-        with pytest.raises(UsageError, match=r"caf\\udce9' is not UTF-8, and models cannot be saved there"):
+        with pytest.raises(UsageError, match=r"caf\\udce9' is not UTF-8, so models cannot be saved there"):
             claim(folder, Reporter())
     assert list(tmp_path.iterdir()) == []
 
@@ -191,10 +193,11 @@ def test_a_disk_that_is_full_at_the_start(when: str, tmp_path: Path, monkeypatch
     def full(*_arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(*{"claiming": (run_folder, "lock"), "writing the plan": (runs, "write_plan")}[when], full)
+    monkeypatch.setattr(*{"claiming": (claims, "lock"), "writing the plan": (run_folder, "write_plan")}[when], full)
     folder = tmp_path / "run"
-    run = runs._Run(require(resolve([Layer("flag", {"out": str(folder)})])), Reporter(), None)
-    monkeypatch.setattr(run, "_go", run._take_folder)
+    plan = require(resolve([Layer("flag", {"out": str(folder)})]))
+    run = Course(plan, Reporter(), None)
+    monkeypatch.setattr(run, "_go", lambda: run.folder.take(run.accelerator, plan))
     with pytest.raises(AlignzooError, match=r"run cannot be written: No space left on device") as failure:
         run.go()
     assert str(failure.value.hint).startswith("free some space, or ")

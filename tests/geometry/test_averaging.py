@@ -76,5 +76,5 @@ def test_before_it_begins_the_weights_are_evaluated_as_they_are(name: str) -> No
 def test_a_schedule_that_never_begins_is_refused() -> None:
     for name in ("ema", "swa"):
         companion = load_method("geometry", name, start=15, interval=6)
-        with pytest.raises(UsageError, match="would never be updated: the first time is after step 21"):
+        with pytest.raises(UsageError, match="would never be updated: its first update is after step 21"):
             companion.setup(SimpleNamespace(model=torch.nn.Linear(2, 2), steps=20))

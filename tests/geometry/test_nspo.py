@@ -19,7 +19,7 @@ from alignzoo.errors import AlignzooError, IncompatibleError, UsageError
 from alignzoo.geometry.null_space import free_directions, read_inputs
 from alignzoo.geometry.projections import find_projections
 from alignzoo.report import Progress
-from alignzoo.step.context import SetupContext
+from alignzoo.step.setup import SetupContext
 from alignzoo.testing.tiny import CONFIGS, tiny_model, with_adapter
 
 SHORT = [[5, 9, 31], [7, 8, 44, 12, 3], [11, 60]]
@@ -229,7 +229,7 @@ def test_an_empty_null_space_restores_the_start_and_says_so() -> None:
     assert after_step(nspo) == {"nspo_kept": 0.0}
     for projection in find_projections(model, "mlp"):
         assert torch.equal(projection.weight, start[f"{projection.name}.weight"])
-    assert "no direction is free in 6 of 6 maps" in heard.warnings[0]
+    assert "no free direction in 6 of 6 maps" in heard.warnings[0]
     assert "--geometry.nspo.alpha" in heard.warnings[0]
 
 
@@ -240,8 +240,8 @@ def test_before_the_weights_move_all_of_nothing_is_kept() -> None:
 def test_the_console_says_how_many_directions_are_free() -> None:
     """Ten tokens leave 22 of 32 directions free where the MLP begins, and 38 of 48 before it ends."""
     _, heard = constrained(tiny_model(), alpha=1e-12)
-    assert "164 of 224 directions of 6 maps are free; of a map 68.8 %, 68.8 %, 79.2 %" in heard.notes[-1]
-    assert any("general data (--geometry.nspo.data) is better" in note for note in heard.notes)
+    assert "164 of 224 directions free in 6 maps; per map 68.8 %, 68.8 %, 79.2 %" in heard.notes[-1]
+    assert any("general data (--geometry.nspo.data) works better" in note for note in heard.notes)
 
 
 def test_a_projected_gradient_does_not_suffice_under_adam() -> None:
@@ -310,7 +310,7 @@ def test_an_adapter_that_was_trained_before_is_refused() -> None:
     model = with_adapter(tiny_model())
     with torch.no_grad():
         model.get_parameter("base_model.model.model.layers.0.mlp.up_proj.lora_B.default.weight").add_(1e-3)
-    with pytest.raises(IncompatibleError, match="an adapter that was trained before") as refusal:
+    with pytest.raises(IncompatibleError, match="a previously trained adapter") as refusal:
         constrained(model)
     assert "merge the adapter into its base" in str(refusal.value)
 
@@ -322,7 +322,7 @@ def test_maps_that_do_not_train_are_refused() -> None:
     model = tiny_model()
     for projection in find_projections(model, "mlp"):
         projection.weight.requires_grad_(False)
-    with pytest.raises(UsageError, match="none of the maps mlp trains"):
+    with pytest.raises(UsageError, match="none of the maps mlp is trained"):
         constrained(model)
     constrained(model, projections="o_proj")
 
@@ -331,11 +331,11 @@ def test_a_resume_on_other_texts_is_refused() -> None:
     first, _ = constrained(tiny_model())
     other, _ = constrained(tiny_model(), SHORT[:2])
     first.load_state_dict(copy.deepcopy(first.state_dict()))
-    with pytest.raises(AlignzooError, match="the general data of nspo are not those"):
+    with pytest.raises(AlignzooError, match="the general data of nspo has changed"):
         other.load_state_dict(first.state_dict())
 
 
 def test_outside_of_a_run_there_are_no_texts() -> None:
     nspo = load_method("geometry", "nspo")
-    with pytest.raises(AlignzooError, match="no texts outside of a run"):
+    with pytest.raises(AlignzooError, match="no texts outside a run"):
         nspo.setup(SetupContext(tiny_model(), 0, Heard(), no_probe))

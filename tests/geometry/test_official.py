@@ -29,7 +29,8 @@ from alignzoo import load_method
 from alignzoo.data.collate import TokenBatch
 from alignzoo.probe.probe import Probe
 from alignzoo.report import Reporter
-from alignzoo.step.context import SetupContext, StepContext
+from alignzoo.step.context import StepContext
+from alignzoo.step.setup import SetupContext
 from alignzoo.testing.ranks import on_two_ranks
 from alignzoo.testing.steps import context, gradients
 from alignzoo.testing.tiny import cut, pair_rows, shifted, tiny_model
@@ -65,12 +66,11 @@ def sequence_logps(model: Any, batch: TokenBatch) -> torch.Tensor:
 
 def loss_of(model: Any, reference: Any, batch: TokenBatch, robust: bool) -> torch.Tensor:
     """DPO's mean over the pairs of one micro-batch, or −β′·log of the mean of exp(−ℓ/β′)."""
-    half = batch.pairs
     policy = sequence_logps(model, batch)
     with torch.no_grad():
         frozen = sequence_logps(reference, batch)
     ratios = policy - frozen
-    losses = -torch.nn.functional.logsigmoid(BETA * (ratios[:half] - ratios[half:]))
+    losses = -torch.nn.functional.logsigmoid(BETA * (ratios[0::2] - ratios[1::2]))
     return -BETA_PRIME * torch.log(torch.exp(-losses / BETA_PRIME).mean()) if robust else losses.mean()
 
 

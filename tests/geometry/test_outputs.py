@@ -40,7 +40,7 @@ def constant_noise(weights: Sequence[torch.Tensor], generator: torch.Generator) 
 @pytest.mark.parametrize("name", ["sam", "asam", "gapo", "msam", "zsharp", "random", "rwp"])
 def test_a_network_moves_alike_in_conv1d_and_in_linear(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("random", "rwp"):  # draws have a weight's shape
-        monkeypatch.setattr(f"alignzoo_sharpness.{module}.noise_like", constant_noise)
+        monkeypatch.setattr(f"alignzoo_geometry.{module}.noise_like", constant_noise)
     options = {"gamma": 0.1, "alpha": 1} if name == "rwp" else {"rho": 0.5, "norm": "neuron"}
     options |= {"over": "global"} if name == "zsharp" else {}
     models = [tiny_model("gpt2"), in_linear_maps(tiny_model("gpt2"))]

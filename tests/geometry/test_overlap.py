@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_analysis.overlap import chance_jaccard, overlap
 from in_process import call_main
 from safetensors.torch import save_file
 
 from alignzoo.errors import UsageError
-from alignzoo.geometry.overlap import chance_jaccard, overlap
 from alignzoo.geometry.projections import find_down_projections
 from alignzoo.geometry.subspace import SavedSelection, save_selection, select_neurons
 from alignzoo.testing.tiny import tiny_model
@@ -79,5 +79,5 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert table[1].split()[:4] == ["all", "24", "24", str(found["shared"])]
     refusal = call_main([*words, "--out", "x", "--seed", "3"], capfd)
     assert refusal.returncode == 2
-    assert "does not go with --seed, --out" in refusal.stderr
+    assert "cannot be combined with --seed, --out" in refusal.stderr
     assert "no saved selection in" in call_main(["probe", "--compare", "nowhere", "b"], capfd).stderr

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from heard import Heard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from alignzoo.errors import AlignzooError, DataError, ModelError, UsageError
 from alignzoo.probe import fit as probe_run
-from alignzoo.probe.fit import cached_probe, train_probe
+from alignzoo.probe.fit import cached_probe, part_digest, train_probe
 from alignzoo.probe.probe import (
     Probe,
     _auc,
@@ -22,10 +23,9 @@ from alignzoo.probe.probe import (
     fit_probe,
     hidden_features,
     layer_indices,
-    mean_hidden_states,
 )
 from alignzoo.report import Progress, Reporter
-from alignzoo.testing.tiny import pair_rows, tiny_model
+from alignzoo.testing.tiny import pair_rows, random_rows, tiny_model
 
 Part = tuple[torch.Tensor, torch.Tensor]
 
@@ -84,8 +84,10 @@ def test_one_class_only_is_an_error_that_counts() -> None:
 
 def test_features_are_means_over_tokens_whatever_the_batching() -> None:
     model = tiny_model(dtype=torch.float32)
-    sequences = [[*row["prompt_ids"], *row["chosen_ids"], 0, 0] for row in pair_rows(6)]  # 0 pads, and may be a token
-    together = mean_hidden_states(model, sequences, bar=Progress())
+    sequences = [
+        [*row["prompt_ids"], *row["response_ids"][0], 0, 0] for row in pair_rows(6)
+    ]  # 0 pads, and may be a token
+    [together] = hidden_features(model, sequences, layers=[2], pooling="mean", bar=Progress())
     for row, ids in enumerate(sequences):
         states = model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0]
         torch.testing.assert_close(together[row], states.mean(0).detach(), rtol=1e-4, atol=1e-5)
@@ -94,7 +96,7 @@ def test_features_are_means_over_tokens_whatever_the_batching() -> None:
 @pytest.mark.parametrize("family", ["llama", "gpt-neox", "gpt2", "gemma3"])
 def test_features_of_every_layer_and_pooling(family: str) -> None:
     model = tiny_model(family, dtype=torch.float32)
-    sequences = [[*row["prompt_ids"], *row["chosen_ids"], 0, 0] for row in pair_rows(5)]
+    sequences = [[*row["prompt_ids"], *row["response_ids"][0], 0, 0] for row in pair_rows(5)]
     poolings: dict[Any, Callable[[torch.Tensor], torch.Tensor]] = {
         "mean": lambda states: states.mean(0),
         "last": lambda states: states[-1],
@@ -138,8 +140,6 @@ def test_probabilities_that_are_true_are_calibrated() -> None:
 
 
 def test_of_several_layers_the_best_by_validation_is_taken() -> None:
-    from datasets import Dataset
-
     model = tiny_model(dtype=torch.float32)
     parts = [Dataset.from_list(pair_rows(16, seed=seed)) for seed in (0, 1)]
     probe = train_probe(model, *parts, report=Reporter(), facts={"seed": 0}, layers="0,1,2", pooling="last")
@@ -151,6 +151,55 @@ def test_of_several_layers_the_best_by_validation_is_taken() -> None:
     alone = train_probe(model, *parts, report=Reporter(), facts={}, layers=str(probe.facts["layer"]), pooling="last")
     assert torch.equal(alone.weight, probe.weight)
     assert "layers" not in alone.facts
+
+
+LISTS = random_rows([3, 2, 4, 2, 3, 2, 2, 3, 2, 4])
+SOURCES: dict[str, tuple[list[dict[str, Any]], list[list[int | None]]]] = {
+    "safe": (
+        [{**row, "safe": [i % 2 == 0, *[False] * (len(row["response_ids"]) - 1)]} for i, row in enumerate(LISTS)],
+        [[i % 2, *[1] * (len(row["response_ids"]) - 1)] for i, row in enumerate(LISTS)],
+    ),
+    "order": (LISTS, [[0, *[None] * (len(row["response_ids"]) - 2), 1] for row in LISTS]),
+    "label": (
+        [{**row, "label": 1 - 2 * (i % 2)} for i, row in enumerate(random_rows([1] * 10))],
+        [[i % 2] for i in range(10)],
+    ),
+}
+"""Rows by where their safety comes from; of each response 0 (safe), 1 (unsafe) or None (neither is known)."""
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_probe_of_responses_by_their_flags_labels_or_order(source: str) -> None:
+    """The features of the known responses, fitted to their labels; the others are not read."""
+    rows, labels = SOURCES[source]
+    known = [
+        ([*row["prompt_ids"], *response], label)
+        for row, of_row in zip(rows, labels, strict=True)
+        for response, label in zip(row["response_ids"], of_row, strict=True)
+        if label is not None
+    ]
+    model, part = tiny_model(dtype=torch.float32), Dataset.from_list(rows)
+    [features] = hidden_features(model, [ids for ids, _ in known], layers=[2], pooling="mean", bar=Progress())
+    wanted = (features, torch.tensor([label for _, label in known]))
+    report = Heard()
+    found = train_probe(model, part, part, report=report, facts={})
+    expected = fit_probe(wanted, wanted, {})
+    assert torch.equal(found.weight, expected.weight)
+    assert torch.equal(found.bias, expected.bias)
+    assert found.facts["labels"] == source
+    assert any("no safety labels" in note for note in report.notes) is (source != "safe")
+
+
+def test_other_tokens_or_labels_are_other_data() -> None:
+    def of(rows: list[dict[str, Any]]) -> str:
+        return part_digest(Dataset.from_list(rows))
+
+    safe, label, order = (SOURCES[source][0] for source in ("safe", "label", "order"))
+    moved = [{**row, "response_ids": row["response_ids"][::-1]} for row in order]
+    split = [{**row, "response_ids": [*row["response_ids"][:-1], row["response_ids"][-1][:-1]]} for row in order]
+    turned = [{**row, "label": -row["label"]} for row in label]
+    assert of(order) == of([{**row, "row_id": 9, "score": [0.0]} for row in order])
+    assert len({of(rows) for rows in (safe, label, turned, order, moved, split)}) == 6
 
 
 def test_saved_and_read_back(tmp_path: Path) -> None:
@@ -165,7 +214,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     with pytest.raises(AlignzooError, match="no probe in"):
         Probe.load(tmp_path / "nowhere", hidden=12)
     fit_probe(planted(100, seed=0), planted(50, seed=1), {}).save(tmp_path)
-    with pytest.raises(ModelError, match="hidden size 12, the model has 64"):
+    with pytest.raises(ModelError, match="has hidden size 12, but the model has 64"):
         Probe.load(tmp_path, hidden=64)
     file = tmp_path / "probe.safetensors"
     file.write_bytes(file.read_bytes()[:-20])
@@ -190,8 +239,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def cached(cache: Path) -> Cached:
     """The probe of always the same weights and pairs, and what was said about it."""
-    from datasets import Dataset
-
     model = tiny_model(dtype=torch.float32)
     parts = [Dataset.from_list(pair_rows(12, seed=seed)) for seed in (0, 1)]
 
@@ -219,7 +266,7 @@ def test_a_probe_is_trained_once(cached: Cached, cache: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "no-facts", "other-facts", "not-json", "empty-folder", "file"])
-def test_a_damaged_probe_in_the_cache_is_trained_anew(damage: str, cached: Cached, cache: Path) -> None:
+def test_a_damaged_probe_in_the_cache_is_trained_again(damage: str, cached: Cached, cache: Path) -> None:
     first, _ = cached()
     [folder] = cache.iterdir()
     weights, facts = folder / "probe.safetensors", folder / "probe.json"
@@ -236,7 +283,7 @@ def test_a_damaged_probe_in_the_cache_is_trained_anew(damage: str, cached: Cache
     probe, report = cached()
     [warning] = report.warnings
     assert str(folder) in warning
-    assert "training another one" in warning
+    assert "training a new one" in warning
     assert torch.equal(probe.weight, first.weight)
     assert _is_whole(cache)
     assert not cached()[1].warnings
@@ -271,13 +318,5 @@ def test_a_cache_that_cannot_be_written_does_not_stop_a_run(
     probe, report = cached()
     assert probe.facts["held_out_responses"] == 24
     [warning] = report.warnings
-    assert "the probe is not kept for later runs" in warning
+    assert "cannot cache the probe" in warning
     assert "ALIGNZOO_CACHE" in warning
-
-
-def test_the_policy_goes_to_the_accelerator_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    assert probe_run._on_accelerator(torch.nn.Linear(2, 2)).weight.device.type == "cpu"
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("meta"))
-    assert probe_run._on_accelerator(torch.nn.Linear(2, 2)).weight.device.type == "meta"

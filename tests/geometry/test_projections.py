@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from alignzoo_geometry.ascent import named_by
 from heard import Heard
 
 from alignzoo import load_method
 from alignzoo.errors import ModelError, UsageError
-from alignzoo.geometry.ascent import named_by
 from alignzoo.geometry.projections import find_down_projections, find_projections, linear_maps, out_of_reach
 from alignzoo.geometry.subspace import neuron_cosines, select_neurons
-from alignzoo.step.context import SetupContext
+from alignzoo.step.setup import SetupContext
 from alignzoo.testing.tiny import CONFIGS, SMALL, tiny_model
 
 
@@ -173,7 +173,7 @@ def test_a_mixture_says_how_much_of_its_mlps_can_be_selected(family: str) -> Non
 @pytest.mark.parametrize("config", [transformers.Qwen3MoeConfig, transformers.MixtralConfig])
 def test_a_mixture_of_routed_experts_alone_is_refused_with_what_reaches_them(config: Any) -> None:
     model = of_config(config(**MIXTURE))
-    with pytest.raises(ModelError, match="all MLP neurons are those of routed experts") as refusal:
+    with pytest.raises(ModelError, match="all MLP neurons belong to routed experts") as refusal:
         find_down_projections(model)
     assert "--geometry sam --geometry.select '*.experts.*'" in str(refusal.value)
     assert named_by(dict(model.named_parameters()), "*.experts.*")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from golden import golden_pairs
+from golden import golden_responses
 from steps import objective
 
 from alignzoo import load_method
@@ -18,7 +18,8 @@ from alignzoo.geometry.projections import Projection, find_down_projections
 from alignzoo.geometry.side_branch import SideBranches
 from alignzoo.interfaces import StepLoss
 from alignzoo.report import Reporter
-from alignzoo.step.context import SetupContext, StepContext
+from alignzoo.step.context import StepContext
+from alignzoo.step.setup import SetupContext
 from alignzoo.testing.steps import context, gradients
 from alignzoo.testing.tiny import CONFIGS, SMALL, batch_of, cut, pair_rows, shifted, tiny_model, with_adapter
 
@@ -107,7 +108,7 @@ class Quadratic:
         return 0.5 * ((self.linear(self.inputs) - self.targets) ** 2).sum(-1).mean()
 
     def _report(self, loss: torch.Tensor) -> StepLoss:
-        return StepLoss(loss.detach(), golden_pairs(), torch.arange(4))
+        return StepLoss(loss.detach(), golden_responses(), torch.arange(4))
 
     def gradient(self, tensors: list[torch.Tensor]) -> tuple[StepLoss, list[torch.Tensor]]:
         loss = self._loss()
@@ -189,23 +190,23 @@ def test_official_preset_is_raw_per_micro_batch_and_can_be_overridden() -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"radius": "raw", "rho": 0.1}, "rho does nothing"),
-        ({"gamma_max": 1.0}, "gamma_min and gamma_max do nothing"),
-        ({"radius": "gap", "gamma_max": 1.0}, "gamma_min and gamma_max do nothing with radius gap"),
-        ({"radius": "gap", "rho": 0.1}, "rho does nothing with radius gap"),
-        ({"gap_share": 0.1}, "gap_share does nothing with radius normalized"),
-        ({"preset": "official", "gap_share": 0.1}, "gap_share does nothing with radius raw"),
+        ({"radius": "raw", "rho": 0.1}, "rho has no effect"),
+        ({"gamma_max": 1.0}, "gamma_min and gamma_max have no effect"),
+        ({"radius": "gap", "gamma_max": 1.0}, "gamma_min and gamma_max have no effect with radius gap"),
+        ({"radius": "gap", "rho": 0.1}, "rho has no effect with radius gap"),
+        ({"gap_share": 0.1}, "gap_share has no effect with radius normalized"),
+        ({"preset": "official", "gap_share": 0.1}, "gap_share has no effect with radius raw"),
         ({"radius": "raw", "gamma_min": 1.0, "gamma_max": 0.5}, "above"),
-        ({"select": "all", "share": 0.5}, "share does nothing"),
-        ({"select": "random", "probe": "x"}, "probe does nothing"),
-        ({"preset": "official", "rho": 0.1}, "rho does nothing"),
+        ({"select": "all", "share": 0.5}, "share has no effect"),
+        ({"select": "random", "probe": "x"}, "probe has no effect"),
+        ({"preset": "official", "rho": 0.1}, "rho has no effect"),
         ({"interval": 0}, "greater than or equal to 1"),
         ({"share": 0.1, "count": 3}, "exclude each other"),
-        ({"select": "all", "count": 3}, "count does nothing"),
+        ({"select": "all", "count": 3}, "count has no effect"),
         ({"select": "anti_toxic"}, "neither anti-toxic, .* nor a file or folder"),
-        ({"select": "tests", "share": 0.5}, "share does nothing with select tests"),
-        ({"select": "tests", "projections": "o_proj"}, "projections does nothing"),
-        ({"select": "tests", "probe": "x"}, "probe does nothing"),
+        ({"select": "tests", "share": 0.5}, "share has no effect with select tests"),
+        ({"select": "tests", "projections": "o_proj"}, "projections has no effect"),
+        ({"select": "tests", "probe": "x"}, "probe has no effect"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_an_error(options: dict[str, Any], complaint: str) -> None:
@@ -357,9 +358,9 @@ def test_a_saved_selection_fits_the_same_model_under_an_adapter(tmp_path: Path) 
         (b"not safetensors", "damaged"),
         ({"model.layers.7.mlp.down_proj": [1]}, "layers.7.mlp.down_proj, which this model does not have"),
         ({"model.layers.0.mlp.down_proj": [48]}, "selects neuron 48 .* which has 48"),
-        ({"model.layers.0.mlp.down_proj": [3, 3]}, "no list of neurons"),
-        ({"model.layers.0.mlp.down_proj": [-1]}, "no list of neurons"),
-        ({"model.layers.0.mlp.down_proj": [0.5]}, "no list of neurons"),
+        ({"model.layers.0.mlp.down_proj": [3, 3]}, "not a list of neurons"),
+        ({"model.layers.0.mlp.down_proj": [-1]}, "not a list of neurons"),
+        ({"model.layers.0.mlp.down_proj": [0.5]}, "not a list of neurons"),
         ({"model.layers.0.mlp.down_proj": []}, "selects no neuron"),
     ],
 )
@@ -383,7 +384,7 @@ def test_a_selection_of_a_narrower_model_is_refused(tmp_path: Path) -> None:
     narrow = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**SMALL, "intermediate_size": 40}))
     saved(narrow, tmp_path)
     shapo = load_method("geometry", "shapo-token", select=str(tmp_path))
-    with pytest.raises(UsageError, match="had 40 neurons, in this model it has 48"):
+    with pytest.raises(UsageError, match="had 40 neurons, but in this model it has 48"):
         shapo.setup(SetupContext(tiny_model(), seed=0, report=Reporter(), probe=no_probe))
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_geometry import ascent, draws
 
 from alignzoo.distributed.shards import beside, count, cut_like, is_sharded, whole, whole_state
-from alignzoo.geometry import ascent
 from alignzoo.geometry.perturb import cosine, dot, norm, perturbed
 from alignzoo.testing.ranks import on_two_ranks
 
@@ -46,11 +46,11 @@ FIGURES: dict[str, Callable[[Callable[[list[torch.Tensor]], list[torch.Tensor]]]
     "perturbed": moved,
     "state": lambda cut: list(whole_state({"kept": [cut(tensors(1))], "n": 1})["kept"][0]),
     "beside": lambda cut: [whole(part) for part in beside(tensors(2), cut(tensors(1)))],
-    "noise": lambda cut: [whole(part) for part in ascent.noise_like(cut(tensors(1)), generator())],
-    "drawn": lambda cut: [whole(m) for m in ascent.drawn_from([p > 0 for p in cut(tensors(1))], 6, generator())],
-    "smallest": lambda cut: [ascent.kth_smallest(cut(tensors(1)), 9, generator())],
+    "noise": lambda cut: [whole(part) for part in draws.noise_like(cut(tensors(1)), generator())],
+    "drawn": lambda cut: [whole(m) for m in draws.drawn_from([p > 0 for p in cut(tensors(1))], 6, generator())],
+    "smallest": lambda cut: [draws.kth_smallest(cut(tensors(1)), 9, generator())],
     "smallest of some": lambda cut: [
-        ascent.kth_smallest(cut(tensors(1)), 4, generator(), among=[part > 0 for part in cut(tensors(1))])
+        draws.kth_smallest(cut(tensors(1)), 4, generator(), among=[part > 0 for part in cut(tensors(1))])
     ],
     **{
         f"lengthened {over} {axes}": lambda cut, over=over, axes=axes: [
@@ -75,12 +75,12 @@ def cut_over_ranks(parts: list[torch.Tensor]) -> list[torch.Tensor]:
 def figures(*, sampled: bool) -> dict[str, list[Any]]:
     """All of them on this process's ranks; ``sampled``: order statistics of draws."""
     cut = cut_over_ranks if torch.distributed.is_initialized() else list
-    exact = ascent.EXACT_UP_TO
-    ascent.EXACT_UP_TO = 8 if sampled else exact
+    exact = draws.EXACT_UP_TO
+    draws.EXACT_UP_TO = 8 if sampled else exact
     try:
         return {name: figure(cut) for name, figure in FIGURES.items()}
     finally:
-        ascent.EXACT_UP_TO = exact
+        draws.EXACT_UP_TO = exact
 
 
 def both(sampled: bool) -> list[dict[str, list[Any]]]:

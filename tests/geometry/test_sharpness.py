@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_geometry import draws
+from alignzoo_geometry.ascent import lengthened
+from alignzoo_geometry.draws import kth_smallest
 from heard import Heard
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,11 +17,10 @@ from toy import Quadratic, Toy, flat
 
 from alignzoo import list_methods, load_method
 from alignzoo.errors import UsageError
-from alignzoo.geometry import ascent
-from alignzoo.geometry.ascent import kth_smallest, lengthened
 from alignzoo.geometry.perturb import norm
 from alignzoo.interfaces import StepLoss
-from alignzoo.step.context import SetupContext
+from alignzoo.plugin import Card
+from alignzoo.step.setup import SetupContext
 from alignzoo.testing.tiny import tiny_model
 
 RHO = 0.3
@@ -40,12 +42,14 @@ class Rising(Toy):
         super().__init__({"w": torch.ones(1, 1, dtype=torch.float64)}, lambda w: w["w"].sum())
         self.rises = rises
         self.only_pairs: list[int] = []
-        self.engine = SimpleNamespace(objective=SimpleNamespace(per_pair=lambda pairs: pairs))
 
     def evaluate(self) -> Any:
         moved = float(self.weights["w"].detach()) - 1
         losses = moved * torch.tensor(self.rises, dtype=torch.float64)
         return StepLoss(losses.mean(), losses, torch.arange(len(losses)))  # type: ignore[arg-type]
+
+    def by_row(self, loss: StepLoss) -> Any:
+        return loss.responses
 
     def only(self, kept: torch.Tensor) -> Rising:
         self.only_pairs = kept.nonzero().flatten().tolist()
@@ -127,9 +131,9 @@ def test_radius_gap_has_nowhere_to_go_from_a_loss_of_0_or_a_flat_one() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "complaint"),
     [
-        ("sam", {"radius": "gap", "rho": 0.1}, "rho does nothing with radius gap"),
-        ("looksam", {"radius": "gap", "rho": 0.1}, "rho does nothing with radius gap"),
-        ("sam", {"gap_share": 0.1}, "gap_share does nothing with radius normalized"),
+        ("sam", {"radius": "gap", "rho": 0.1}, "rho has no effect with radius gap"),
+        ("looksam", {"radius": "gap", "rho": 0.1}, "rho has no effect with radius gap"),
+        ("sam", {"gap_share": 0.1}, "gap_share has no effect with radius normalized"),
         ("gsam", {"radius": "gap", "gap_share": 0}, "greater than 0"),
         ("random", {"radius": "gap"}, "radius"),
         ("friendly-sam", {"radius": "gap"}, "radius"),
@@ -275,7 +279,7 @@ def test_zsharp_takes_the_whole_gradient_where_none_stands_out(over: str) -> Non
 
 
 def test_a_norm_that_zsharp_ignores_is_an_error() -> None:
-    with pytest.raises(UsageError, match="norm layer does nothing with over tensor"):
+    with pytest.raises(UsageError, match="norm layer has no effect with over tensor"):
         controller("zsharp", norm="layer")
 
 
@@ -285,7 +289,7 @@ def test_a_quantile_of_many_numbers_is_estimated_on_some(monkeypatch: pytest.Mon
     count = sum(part.numel() for part in parts)
     exact = kth_smallest(parts, int(0.9 * count), draw)
     close(exact, torch.quantile(flat(parts), 0.9), rtol=0, atol=1e-4)
-    monkeypatch.setattr(ascent, "EXACT_UP_TO", 5000)
+    monkeypatch.setattr(draws, "EXACT_UP_TO", 5000)
     close(kth_smallest(parts, int(0.9 * count), draw), exact, rtol=0, atol=0.02)
 
 
@@ -328,7 +332,7 @@ def test_ssam_masks_keep_their_share(mode: str, sparsity: float) -> None:
 
 
 def test_an_idle_drop_is_an_error() -> None:
-    with pytest.raises(UsageError, match="drop does nothing with mode fisher"):
+    with pytest.raises(UsageError, match="drop has no effect with mode fisher"):
         controller("ssam", drop=0.3)
 
 
@@ -502,7 +506,11 @@ def test_where_the_gradient_is_zero_the_step_is_plain(name: str) -> None:
         toy.step += 1
 
 
-MOVERS = [card.name for card in list_methods("geometry") if {"norm", "select"} <= card.options.model_fields.keys()]
+MOVERS = [
+    card.name
+    for card in list_methods("geometry")
+    if isinstance(card, Card) and {"norm", "select"} <= card.options.model_fields.keys()
+]
 
 
 @pytest.mark.parametrize("name", [*MOVERS, "rwp"])

@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_analysis import plots
+from alignzoo_analysis.sharpness import Subspace, measure
+from alignzoo_sandbox import MODEL_PATH, preference_rows
 from in_process import call_main
 
 import alignzoo
 from alignzoo.errors import AlignzooError
-from alignzoo.geometry import plots
-from alignzoo.geometry.sharpness import Subspace, measure
-from alignzoo.model.load import find_model, load_policy
+from alignzoo.model.load import load_policy
+from alignzoo.model.source import find_model
 from alignzoo.model.weights import fingerprint
 from alignzoo.plan.settings import Settings
 from alignzoo.report import Progress
-from alignzoo.sandbox import MODEL_PATH, preference_rows
 
 RADII = (0.1, 0.5, 2.0)
 Said = Callable[..., Any]
@@ -242,7 +243,7 @@ def test_a_model_is_measured_against_itself(session: Path, said: Said) -> None:
     only = said(*words, "--json")["subspaces"]
     assert [s["name"] for s in only] == ["all"]
     table = said(*words)
-    assert "is 0.693147" in table
+    assert "dpo on 20 held-out pairs: 0.693147" in table
     assert "worst case" in table
     assert fingerprint(load_policy(find_model(str(session / "model")), Settings())) == before
 
@@ -274,17 +275,17 @@ def test_frozen_weights_below_an_adapter_are_measured_too(session: Path, said: S
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("{model}", "held-out pairs of some data"),
-        ("{run} --seed 3", "a run is measured by its own plan, which --seed would change"),
-        ("{run} --radii 0,1", "0 is not above 0"),
-        ("{run} --radii a", "no numbers"),
-        ("{run} --subspace nothing", "no trained weight is called 'nothing'"),
-        ("{run} --subspace all --selection x", "--selection does nothing"),
+        ("{model}", "needs data"),
+        ("{run} --seed 3", "a run is measured with its own plan, so --seed cannot be set"),
+        ("{run} --radii 0,1", "0 is not positive"),
+        ("{run} --radii a", "not a list of numbers"),
+        ("{run} --subspace nothing", "no trained weight matches 'nothing'"),
+        ("{run} --subspace all --selection x", "--selection has no effect"),
         ("{run} --selection nowhere", "no saved selection in nowhere"),
         ("{run} --out {run}", "is not empty"),
         ("nowhere --data {model}", "nowhere"),
         ("{model} --data {pairs} --eval-share 0", "no pairs are held out"),
-        ("{model} --data {pairs} --probe.share 0.2", "--probe.share does nothing"),
+        ("{model} --data {pairs} --probe.share 0.2", "--probe.share has no effect"),
         ("{model} --data {pairs} --eval-share 0.3 --probe.share 0 --subspace neurons", "--selection PATH"),
     ],
 )
@@ -307,7 +308,7 @@ def test_without_matplotlib_the_figures_are_there_and_the_picture_is_told(
     out = tmp_path / "out"
     answer = call_main(["sharpness", str(run), "--radii", "0.1", "--directions", "1", "--out", str(out)], capfd)
     assert answer.returncode == 0
-    assert "sharpness.png is not drawn: a plot needs matplotlib; pip install 'alignzoo[plots]'" in answer.stderr
+    assert "sharpness.png was not drawn: a plot needs matplotlib; pip install 'alignzoo[plots]'" in answer.stderr
     assert os.listdir(out) == ["sharpness.json"]  # noqa: PTH208
     with pytest.raises(AlignzooError, match="a plot needs matplotlib"):
         plots.draw_slices(out / "x.png", [], "x")
@@ -324,7 +325,7 @@ def test_the_probe_command_reports_layers_neurons_and_a_picture(session: Path, s
     assert found["plot"] == str(out / "probe.png")
     table = said(*words, "--layers", "0,1", "--pooling", "last", "--out", session / "probe-2")
     assert "held-out figures" in table
-    assert "1 of 160 neurons selected (anti-toxic)" in table
+    assert "selected 1/160 MLP neurons (0.625 %, lowest cosine with the unsafe direction)" in table
     assert said("probe", "--compare", out, session / "probe-2", "--json")["neurons"] == [6, 1]
     again = alignzoo.run(
         {

@@ -15,7 +15,8 @@ from alignzoo.interfaces import PreferenceLoss
 from alignzoo.objective.objective import Objective
 from alignzoo.plugin import Options
 from alignzoo.report import Reporter
-from alignzoo.step.context import SetupContext, StepContext
+from alignzoo.step.context import StepContext
+from alignzoo.step.setup import SetupContext
 from alignzoo.testing.ranks import on_two_ranks
 from alignzoo.testing.steps import Bench, context, every_field
 from alignzoo.testing.tiny import batch_of, cut, pair_rows, shifted, tiny_model
@@ -108,10 +109,10 @@ def test_esam_on_a_llama(wrappers: tuple[str, ...]) -> None:
     found = flat_grad(model)
 
     here = parameters_to_vector(model.parameters()).detach().clone()
-    before = goal.per_pair(context(model, cut(ROWS, 8), goal, reference=reference).backward().pairs)
+    before = goal.values(context(model, cut(ROWS, 8), goal, reference=reference).backward().responses)
     g = flat_grad(model)
     vector_to_parameters(here + RHO * g / g.norm(), model.parameters())
-    after = goal.per_pair(context(model, cut(ROWS, 8), goal, reference=reference).evaluate().pairs)
+    after = goal.values(context(model, cut(ROWS, 8), goal, reference=reference).evaluate().responses)
     kept = sorted((after - before).argsort(descending=True)[:3].tolist())  # one less than half of 8
     context(model, cut([ROWS[i] for i in kept], 3), goal, reference=reference).backward()
     torch.testing.assert_close(found, flat_grad(model), rtol=1e-7, atol=1e-10)
@@ -134,7 +135,7 @@ def test_gapo_with_simpo_on_a_llama() -> None:
     torch.testing.assert_close(loss.value, before.value)
 
     def margins() -> torch.Tensor:
-        pairs = every_field(model, batch_of(ROWS))
+        pairs = every_field(model, batch_of(ROWS)).pairs()
         return pairs.chosen_logps / pairs.chosen_lengths - pairs.rejected_logps / pairs.rejected_lengths
 
     here = parameters_to_vector(model.parameters()).detach().clone()
@@ -155,7 +156,7 @@ def test_gapo_at_radius_0_is_anchored_at_the_weights() -> None:
     load_method("geometry", "gapo", rho=0.0).step(ctx)
     found = flat_grad(model)
     assert ctx.metrics["geometry/anchored_value"] == pytest.approx(float(F.softplus(torch.tensor(0.5))))
-    pairs = every_field(model, batch_of(ROWS))
+    pairs = every_field(model, batch_of(ROWS)).pairs()
     margins = pairs.chosen_logps / pairs.chosen_lengths - pairs.rejected_logps / pairs.rejected_lengths
     margins.mean().backward()
     slope = -2.0 * torch.sigmoid(torch.tensor(0.5, dtype=torch.float64))
@@ -256,7 +257,7 @@ def test_scope_microbatch_means_the_objective_of_plain_steps_as_well(name: str, 
     found, expected = flat_grad(model), torch.zeros(())
     for batch in batches:
         context(model, [batch], goal, reference=reference).backward()
-        expected = expected + batch.pairs / 8 * flat_grad(model)
+        expected = expected + batch.rows / 8 * flat_grad(model)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)  # norms in fp32, scaled by 5/8
     assert loss.value == pytest.approx(float(ctx.evaluate().value)), "what is reported is the whole step's"
 
@@ -284,7 +285,7 @@ def test_running_statistics_see_the_plain_pairs_of_the_whole_step_once(view: str
     other.backward()
     ctx.evaluate()
     assert len(loss.seen) == 1
-    torch.testing.assert_close(loss.seen[0], every_field(model, batch_of(ROWS)).chosen_logps.detach())
+    torch.testing.assert_close(loss.seen[0], every_field(model, batch_of(ROWS)).pairs().chosen_logps.detach())
 
 
 @pytest.mark.parametrize("name", ["esam", "gapo", "msam", "random", "looksam"])

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from golden import golden_pairs
+from golden import golden_responses
 
 from alignzoo.geometry.perturb import perturbed
 from alignzoo.interfaces import StepLoss
@@ -45,7 +45,7 @@ class Toy:
         self.metrics[name] = float(value)
 
     def evaluate(self) -> StepLoss:
-        return StepLoss(self.function(self.weights).detach(), golden_pairs(), torch.arange(4))
+        return StepLoss(self.function(self.weights).detach(), golden_responses(), torch.arange(4))
 
     def gradient(self, tensors: list[torch.Tensor]) -> tuple[StepLoss, list[torch.Tensor]]:
         return self.evaluate(), list(torch.autograd.grad(self.function(self.weights), tensors))

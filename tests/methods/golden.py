@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from alignzoo import PairBatch
+from alignzoo.contract.responses import ResponseBatch
 
 
 def golden_pairs() -> PairBatch:
@@ -19,6 +20,11 @@ def golden_pairs() -> PairBatch:
         ref_chosen_logps=column(-13, -29, -8.75, -22.5),
         ref_rejected_logps=column(-13.5, -29.5, -8.5, -30),
     )
+
+
+def golden_responses() -> ResponseBatch:
+    """The same as responses, the chosen one of each pair first."""
+    return ResponseBatch.of_pairs(golden_pairs())
 
 
 GOLDEN = {

@@ -1,4 +1,4 @@
-"""Every loss: what it equals. The contract that all methods keep is in tests/testing."""
+"""Losses on pairs: what they equal. The contract that all methods keep is in tests/testing."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 import torch
 from golden import GOLDEN, golden_pairs
+from trl_dpo import step_of_trl
 
 from alignzoo import list_methods, load_method
-from alignzoo.plugin import Card
+from alignzoo.contract.loss import LossCard
 
-LOSSES = [card for card in list_methods("loss") if isinstance(card, Card)]
+LOSSES = [card for card in list_methods("loss") if isinstance(card, LossCard) and card.reads == "pairs"]
 each_loss = pytest.mark.parametrize("card", LOSSES, ids=lambda card: card.name)
 
 
-def load(card: Card) -> Any:
+def load(card: LossCard) -> Any:
     return load_method("loss", card.name)
 
 
@@ -33,7 +34,7 @@ def test_every_loss_has_golden_values() -> None:
 
 
 @each_loss
-def test_a_larger_margin_never_costs_a_wrongly_ranked_pair(card: Card) -> None:
+def test_a_larger_margin_never_costs_a_wrongly_ranked_pair(card: LossCard) -> None:
     base = golden_pairs().rows(torch.tensor([1]))  # the pair that is ranked wrongly
     better = replace(base, chosen_logps=base.chosen_logps + 0.5)
     assert load(card)(better) < load(card)(base)
@@ -63,50 +64,9 @@ def test_dpo_is_ln_2_at_the_reference() -> None:
 def test_losses_equal_trl(name: str, options: Any, loss_type: str, beta: float, tmp_path: Any) -> None:
     """TRL's own trainer computes its loss on its own batch; we compute ours on the same tokens and weights."""
     pytest.importorskip("trl")
-    import copy
-
-    from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import DPOConfig, DPOTrainer
-
-    from alignzoo.logprobs.logps import padded_pair_logps
-    from alignzoo.objective.views import with_constants
-    from alignzoo.sandbox import MODEL_PATH, preference_rows
-    from alignzoo.testing.tiny import batch_of
-
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
-    policy = AutoModelForCausalLM.from_pretrained(MODEL_PATH, dtype=torch.float32).eval()
-    reference = copy.deepcopy(policy)
-    with torch.no_grad():
-        generator = torch.Generator().manual_seed(0)
-        for parameter in policy.parameters():
-            parameter += 0.02 * parameter.std() * torch.randn(parameter.shape, generator=generator)
-    columns = ("prompt", "chosen", "rejected")
-    rows = [{key: row[key] for key in columns} for row in preference_rows("train", 4)]
-    arguments = DPOConfig(
-        output_dir=str(tmp_path), per_device_train_batch_size=4, loss_type=[loss_type], beta=beta, use_cpu=True,
-        report_to="none", bf16=False, gradient_checkpointing=False, disable_dropout=True,
-    )  # fmt: skip
-    trainer = DPOTrainer(
-        policy, reference, arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
-    )
-    inputs = next(iter(trainer.get_train_dataloader()))
-    theirs = trainer._compute_loss(trainer.model, inputs, return_outputs=False)
-
-    ours_rows = []
-    for i in range(4):
-        row: dict[str, Any] = {"pair_id": i}
-        for side, index in (("chosen", i), ("rejected", i + 4)):
-            ids, response = inputs["input_ids"][index], inputs["completion_mask"][index].bool()
-            real = inputs["attention_mask"][index].bool()
-            row["prompt_ids"] = ids[real & ~response].tolist()
-            row[f"{side}_ids"] = ids[response].tolist()
-        ours_rows.append(row)
-    batch = batch_of(ours_rows)
-    with torch.no_grad():
-        pairs = with_constants(padded_pair_logps(policy, batch), batch, padded_pair_logps(reference, batch), {})
-    ours = load_method("loss", name, **options)(pairs.to(dtype=torch.float64)).mean()
-    assert float(ours) == pytest.approx(theirs.item(), rel=2e-6)
+    theirs, responses = step_of_trl(tmp_path, loss_type=[loss_type], beta=beta)
+    ours = load_method("loss", name, **options)(responses.pairs()).mean()
+    assert float(ours) == pytest.approx(theirs, rel=2e-6)
 
 
 def test_simpo_equals_trl() -> None:

@@ -77,10 +77,9 @@ def rows(step: int) -> list[dict[str, Any]]:
 
     return [
         {
-            "pair_id": pair,
+            "row_id": pair,
             "prompt_ids": [1, *tokens(2, 4)],
-            "chosen_ids": [*tokens(1, 5), 2],
-            "rejected_ids": [*tokens(1, 5), 2],
+            "response_ids": [[*tokens(1, 5), 2], [*tokens(1, 5), 2]],
         }
         for pair in range(PAIRS)
     ]

@@ -11,11 +11,13 @@ from accelerate import Accelerator
 from problem import cross_entropies, flat, network, squared_errors
 
 from alignzoo import PairBatch
+from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.interfaces import PreferenceLoss
 from alignzoo.objective.objective import Objective
 from alignzoo.plugin import Options
-from alignzoo.step.context import Engine, StepContext
+from alignzoo.step.context import StepContext
+from alignzoo.step.engine import Engine
 from alignzoo.testing.tiny import cut
 
 
@@ -73,14 +75,13 @@ class Regression(StepContext):
     ) -> None:
         model = network()
         torch.nn.utils.vector_to_parameters(weights.clone(), list(model.parameters()))
-        examples = [
-            {"pair_id": i, "prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [2]} for i in range(len(inputs))
-        ]
+        examples = [{"row_id": i, "prompt_ids": [1], "response_ids": [[2], [2]]} for i in range(len(inputs))]
         batches = cut(examples, 4)
 
-        def forward(model: Any, batch: TokenBatch) -> PairBatch:
-            losses = LOSSES[loss](model(inputs[batch.pair_ids]), targets[batch.pair_ids])
-            return PairBatch(-losses, 0 * losses, batch.chosen_lengths, batch.rejected_lengths)
+        def forward(model: Any, batch: TokenBatch) -> ResponseBatch:
+            losses = LOSSES[loss](model(inputs[batch.row_ids]), targets[batch.row_ids])
+            tokens = torch.ones_like(losses)
+            return ResponseBatch.of_pairs(PairBatch(-losses, 0 * losses, tokens, tokens))
 
         engine = Engine(model, forward, Objective(AsGiven()), Accelerator(cpu=True), seed)
         super().__init__(engine, batches, [None] * len(batches), step)

@@ -11,7 +11,7 @@ from recorded import oracle
 
 from alignzoo import load_method
 from alignzoo.report import Reporter
-from alignzoo.step.context import SetupContext
+from alignzoo.step.setup import SetupContext
 
 
 def test_weights_after_nspos_projection_equal_the_authors() -> None:

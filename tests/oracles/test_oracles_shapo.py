@@ -14,7 +14,7 @@ from alignzoo import PairBatch, load_method
 from alignzoo.objective.objective import Objective
 from alignzoo.probe.probe import Probe
 from alignzoo.report import Reporter
-from alignzoo.step.context import SetupContext
+from alignzoo.step.setup import SetupContext
 from alignzoo.testing.steps import context
 from alignzoo.testing.tiny import cut
 

@@ -59,7 +59,7 @@ def test_an_unknown_loss_says_what_there_is_and_how_to_write_one() -> None:
 
     with pytest.raises(UsageError) as error:
         registry().find("loss", "orpo")
-    assert str(error.value.hint).startswith("known: dpo, drdpo, ipo, simpo")
+    assert str(error.value.hint).startswith("known: dpo, drdpo, ipo")
     assert "alignzoo new loss" in str(error.value.hint)
 
 

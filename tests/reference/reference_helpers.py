@@ -1,4 +1,4 @@
-"""Pairs as a prepared dataset, and what fills a store with their log-probs."""
+"""Rows as a prepared dataset, and what fills a store with their log-probs."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ import torch
 from accelerate import Accelerator
 from datasets import Dataset
 
+from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
-from alignzoo.logprobs.logps import padded_pair_logps
-from alignzoo.pairs import PairBatch
-from alignzoo.reference.compute import Filling
+from alignzoo.logprobs.logps import padded_logps
+from alignzoo.reference.compute import Filling, Source
 from alignzoo.reference.shards import Values
 from alignzoo.reference.store import Store
 from alignzoo.report import Reporter
+from alignzoo.testing.tiny import random_rows
 
-SIDES = ("prompt_ids", "chosen_ids", "rejected_ids")
+RANKED = random_rows([3, 2, 4, 2, 5, 3, 2], seed=3)
+UNPAIRED = [{**row, "label": 1 - 2 * (i % 2)} for i, row in enumerate(random_rows([1] * 9, seed=2))]
 
 
 class Counting:
-    """The padded forward of a model, which counts the pairs it is asked for, and fails at batch ``at``."""
+    """The padded forward of a model, which counts the rows it is asked for, and fails at batch ``at``."""
 
     def __init__(self, model: Any, *, tokens: bool = False, at: int | None = None) -> None:
-        self._forward = partial(padded_pair_logps, model, tokens=tokens)
+        self._forward = partial(padded_logps, model, tokens=tokens)
         self._at = at
         self.sizes: list[int] = []
 
-    def __call__(self, batch: TokenBatch) -> PairBatch:
+    def __call__(self, batch: TokenBatch) -> ResponseBatch:
         if len(self.sizes) == self._at:
             raise KeyboardInterrupt
-        self.sizes.append(batch.pairs)
+        self.sizes.append(batch.rows)
         with torch.no_grad():
             return self._forward(batch)
 
@@ -43,9 +45,14 @@ def dataset_of(rows: Sequence[dict[str, Any]]) -> Dataset:
     return Dataset.from_list(list(rows))
 
 
+def source_of(rows: Sequence[dict[str, Any]], some: np.ndarray | None = None, **given: Any) -> Source:
+    return Source.of(dataset_of(rows), some, **{"shape": "pairs", **given})
+
+
 def swapped(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same pairs with the opposite label."""
-    return [{**row, "chosen_ids": row["rejected_ids"], "rejected_ids": row["chosen_ids"]} for row in rows]
+    """The same rows with the opposite label."""
+    found = [{**row, "response_ids": row["response_ids"][::-1]} for row in rows]
+    return [{**row, "label": -row["label"]} if "label" in row else row for row in found]
 
 
 def filling(folder: Path, forward: Any, report: Reporter, *, tokens: bool = False, together: bool = False) -> Filling:

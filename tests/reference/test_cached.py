@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 from heard import Heard
-from reference_helpers import Counting, dataset_of, filling, swapped
+from reference_helpers import RANKED, UNPAIRED, Counting, filling, source_of, swapped
 
 from alignzoo.distributed.sharding import resharding, shard
 from alignzoo.errors import AlignzooError
-from alignzoo.logprobs.logps import padded_pair_logps
+from alignzoo.logprobs.logps import padded_logps
 from alignzoo.reference import compute
 from alignzoo.reference.cached import CachedReference, cached_reference
-from alignzoo.reference.compute import Source
 from alignzoo.reference.frozen import Reference, as_reference
 from alignzoo.testing.ranks import on_two_ranks
 from alignzoo.testing.tiny import batch_of, cut, pair_rows, tiny_model, with_adapter
 
 ROWS, OTHERS = pair_rows(30), pair_rows(8, seed=1, first_id=0)  # other pairs with the same ids, as held-out ones may be
+PARTNERS = np.array([8, 0, 1, 2, 2, 4, 5, 6, 7])
 
 
 def filled(
@@ -31,18 +31,74 @@ def filled(
 ) -> tuple[CachedReference, Counting]:
     forward = Counting(tiny_model(), tokens=tokens, at=at)
     run = filling(folder, forward, heard or Heard(), tokens=tokens)
-    return cached_reference(run, lambda: [Source.of(dataset_of(part)) for part in rows]), forward
+    return cached_reference(run, lambda: [source_of(part) for part in rows]), forward
 
 
 @pytest.mark.parametrize("tokens", [False, True])
 def test_a_table_gives_what_the_model_gives(tokens: bool, tmp_path: Path) -> None:
     cached, _ = filled(tmp_path, ROWS, OTHERS, tokens=tokens)
-    frozen = Reference(tiny_model(), lambda model, batch: padded_pair_logps(model, batch, tokens=tokens))
+    frozen = Reference(tiny_model(), lambda model, batch: padded_logps(model, batch, tokens=tokens))
     for batch in [*cut(ROWS, 4), batch_of([ROWS[9], ROWS[0], ROWS[9]]), *cut(OTHERS, 1)]:
         found, expected = cached(batch).present(), frozen(batch).present()
         assert found.keys() == expected.keys()
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-12)
+
+
+def mismatched(rows: list[dict[str, Any]], partners: np.ndarray) -> list[list[list[int]]]:
+    """The responses of each row's partner, as many as the row has."""
+    of = [rows[partner]["response_ids"] for partner in partners]
+    return [[some[j % len(some)] for j in range(len(row["response_ids"]))] for row, some in zip(rows, of, strict=True)]
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "rows", "partners"),
+    [
+        ("ranked", RANKED, None),
+        ("ranked", RANKED, PARTNERS[:7] % 7),
+        ("unpaired", UNPAIRED, None),
+        ("unpaired", UNPAIRED, PARTNERS),
+    ],
+)
+def test_a_table_of_lists_and_of_mismatched_responses(
+    shape: Any, rows: list[dict[str, Any]], partners: np.ndarray | None, tokens: bool, packed: bool, tmp_path: Path
+) -> None:
+    forward = Counting(tiny_model(), tokens=tokens)
+    source = source_of(rows, shape=shape, partners=partners, packed=packed)
+    cached = cached_reference(filling(tmp_path, forward, Heard(), tokens=tokens), lambda: [source])
+    assert sum(forward.sizes) == len(rows)
+    kl = None if partners is None else mismatched(rows, partners)
+    frozen = Reference(tiny_model(), lambda model, batch: padded_logps(model, batch, tokens=tokens))
+    for some in ([0, 1, 2, 3], [4], [6, 2]):
+        batch = batch_of([rows[i] for i in some], shape=shape, kl=None if kl is None else [kl[i] for i in some])
+        found, expected = cached(batch), frozen(batch)
+        assert found.present().keys() == expected.present().keys()
+        assert found.paired == expected.paired
+        assert (found.roles is None) == (partners is None)
+        for name, value in expected.present().items():
+            torch.testing.assert_close(getattr(found, name), value, rtol=1e-12, atol=1e-12)
+
+
+def test_mismatched_responses_are_computed_where_they_are_wanted(tmp_path: Path) -> None:
+    def computed(**given: Any) -> int:
+        forward = Counting(tiny_model())
+        cached_reference(filling(tmp_path, forward, Heard()), lambda: [source_of(UNPAIRED, shape="unpaired", **given)])
+        return sum(forward.sizes)
+
+    assert [computed(), computed(partners=PARTNERS), computed(partners=PARTNERS), computed()] == [9, 9, 0, 0]
+
+
+def test_what_is_computed_is_counted_in_the_words_of_the_data(tmp_path: Path) -> None:
+    heard = Heard()
+    for rows, shape in ((RANKED, "ranked"), (UNPAIRED, "unpaired")):
+        run = filling(tmp_path, Counting(tiny_model()), heard)
+        cached_reference(run, lambda rows=rows, shape=shape: [source_of(rows, shape=shape)])
+    assert [note.partition(" computed")[0] for note in heard.notes] == [
+        "reference log-probs: 7 ranked rows",
+        "reference log-probs: 9 unpaired rows",
+    ]
 
 
 def test_a_second_run_computes_nothing(tmp_path: Path) -> None:
@@ -60,17 +116,17 @@ def test_a_second_run_computes_nothing(tmp_path: Path) -> None:
 
 
 def test_rows_that_a_run_does_not_visit_are_not_computed(tmp_path: Path) -> None:
-    source = Source.of(dataset_of(ROWS), np.array([17, 3, 8]))
+    source = source_of(ROWS, np.array([17, 3, 8]))
     forward = Counting(tiny_model())
     cached = cached_reference(filling(tmp_path, forward, Heard()), lambda: [source])
     assert sum(forward.sizes) == 3
-    assert len(cached(batch_of([ROWS[8], ROWS[3]]))) == 2
-    with pytest.raises(AlignzooError, match="no reference log-prob of pair 4"):
+    assert len(cached(batch_of([ROWS[8], ROWS[3]]))) == 4
+    with pytest.raises(AlignzooError, match="no reference log-prob for row 4"):
         cached(batch_of([ROWS[8], ROWS[4]]))
 
 
 def test_batches_hold_pairs_of_like_length_within_the_budget() -> None:
-    source = Source.of(dataset_of(ROWS))
+    source = source_of(ROWS)
     batches = list(source.batches(60))
     assert sorted(np.concatenate(batches)) == list(range(30))
     lengths = [source.lengths[batch] for batch in batches]
@@ -103,7 +159,7 @@ def test_a_truncated_file_is_rebuilt(tmp_path: Path, monkeypatch: pytest.MonkeyP
     heard = Heard()
     rebuilt, again = filled(tmp_path, ROWS, heard=heard)
     assert len(again.sizes) == len(heard.warnings) == 1
-    assert torch.equal(rebuilt(batch_of(ROWS)).chosen_logps, before.chosen_logps)
+    assert torch.equal(rebuilt(batch_of(ROWS)).logps, before.logps)
     assert sorted(tmp_path.iterdir()) == files
     assert filled(tmp_path, ROWS)[1].sizes == []
 
@@ -117,7 +173,7 @@ def test_the_policy_is_left_as_it_was(make: Any, tmp_path: Path) -> None:
         assert not model.training
         assert not torch.is_grad_enabled()
         with pytest.raises(KeyboardInterrupt):
-            cached_reference(run, lambda: [Source.of(dataset_of(ROWS))])
+            cached_reference(run, lambda: [source_of(ROWS)])
     assert model.training
     assert torch.is_grad_enabled()
     assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == flags
@@ -157,12 +213,12 @@ def two_shards(folder: str) -> dict[str, Any]:
     import torch.distributed
 
     model = shard(tiny_model())
-    forward = resharding(padded_pair_logps)
+    forward = resharding(padded_logps)
     mine = Path(folder) / f"rank-{torch.distributed.get_rank()}"
     run = filling(mine, partial(forward, model), Heard(), together=True)
     with as_reference(model):
-        cached = cached_reference(run, lambda: [Source.of(dataset_of(ROWS[:8])), Source.of(dataset_of(ROWS[8:9]))])
-        assert len(list(Source.of(dataset_of(ROWS[:8])).batches(100))) % 2 == 0
+        cached = cached_reference(run, lambda: [source_of(ROWS[:8]), source_of(ROWS[8:9])])
+        assert len(list(source_of(ROWS[:8]).batches(100))) % 2 == 0
     return cached(batch_of(ROWS[:9])).present()
 
 

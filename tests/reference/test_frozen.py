@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from alignzoo.logprobs.logps import padded_pair_logps
+from alignzoo.logprobs.logps import padded_logps
 from alignzoo.model.base import REFERENCE_ADAPTER
 from alignzoo.model.modes import disable_dropout
 from alignzoo.reference.frozen import Reference
@@ -29,20 +29,20 @@ def adapted(*, trained: bool = False) -> Any:
 
 def test_a_snapshot_does_not_follow_the_policy() -> None:
     model = tiny_model()
-    before = padded_pair_logps(model, BATCH)
-    reference = Reference(model, padded_pair_logps)
+    before = padded_logps(model, BATCH)
+    reference = Reference(model, padded_logps)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1
-    assert torch.equal(reference(BATCH).chosen_logps, before.chosen_logps)
-    assert not torch.equal(padded_pair_logps(model, BATCH).chosen_logps, before.chosen_logps)
+    assert torch.equal(reference(BATCH).logps, before.logps)
+    assert not torch.equal(padded_logps(model, BATCH).logps, before.logps)
 
 
 def test_without_its_dropout_whatever_mode_the_policy_is_in() -> None:
     model = tiny_model("gpt2")
-    expected = padded_pair_logps(model, BATCH).chosen_logps
-    reference = Reference(model.train(), padded_pair_logps)
-    assert torch.equal(reference(BATCH).chosen_logps, expected)
+    expected = padded_logps(model, BATCH).logps
+    reference = Reference(model.train(), padded_logps)
+    assert torch.equal(reference(BATCH).logps, expected)
     assert model.training
 
 
@@ -54,16 +54,16 @@ def test_dropout_is_switched_off_in_modules_and_in_functional_attention(family: 
             module.p = 0.5
         if hasattr(module, "attention_dropout") and isinstance(module.attention_dropout, float):
             module.attention_dropout = 0.5
-    expected = padded_pair_logps(model, BATCH).chosen_logps
+    expected = padded_logps(model, BATCH).logps
     disable_dropout(model.train())
-    assert torch.equal(padded_pair_logps(model, BATCH).chosen_logps, expected)
+    assert torch.equal(padded_logps(model, BATCH).logps, expected)
 
 
 def test_a_new_adapter_is_off() -> None:
     model = adapted(trained=True)
-    base = padded_pair_logps(tiny_model(), BATCH).chosen_logps
-    torch.testing.assert_close(Reference(model, padded_pair_logps)(BATCH).chosen_logps, base)
-    assert not torch.allclose(padded_pair_logps(model, BATCH).chosen_logps, base)
+    base = padded_logps(tiny_model(), BATCH).logps
+    torch.testing.assert_close(Reference(model, padded_logps)(BATCH).logps, base)
+    assert not torch.allclose(padded_logps(model, BATCH).logps, base)
 
 
 def test_a_trained_adapter_has_a_frozen_copy(tmp_path: Any) -> None:
@@ -73,13 +73,13 @@ def test_a_trained_adapter_has_a_frozen_copy(tmp_path: Any) -> None:
     model = PeftModel.from_pretrained(tiny_model(), tmp_path, is_trainable=True)
     model.load_adapter(tmp_path, adapter_name=REFERENCE_ADAPTER, is_trainable=False)
     model.set_adapter("default")
-    start = padded_pair_logps(model, BATCH).chosen_logps
+    start = padded_logps(model, BATCH).logps
     flags = {name: p.requires_grad for name, p in model.named_parameters()}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B.default" in name:
                 parameter += 0.3
-    torch.testing.assert_close(Reference(model, padded_pair_logps)(BATCH).chosen_logps, start)
+    torch.testing.assert_close(Reference(model, padded_logps)(BATCH).logps, start)
     assert {name: p.requires_grad for name, p in model.named_parameters()} == flags
     assert any("lora_B.default" in name and flag for name, flag in flags.items())
     assert not any(REFERENCE_ADAPTER in name and flag for name, flag in flags.items())
@@ -89,7 +89,7 @@ def test_a_trained_adapter_has_a_frozen_copy(tmp_path: Any) -> None:
 def test_everything_is_restored_after_an_exception(make: Any) -> None:
     model = make().train()
     flags = {name: p.requires_grad for name, p in model.named_parameters()}
-    before = padded_pair_logps(model, BATCH).chosen_logps
+    before = padded_logps(model, BATCH).logps
 
     def failing(*_arguments: Any) -> Any:
         raise RuntimeError("out of memory")
@@ -98,4 +98,4 @@ def test_everything_is_restored_after_an_exception(make: Any) -> None:
         Reference(model, failing)(BATCH)
     assert model.training
     assert {name: p.requires_grad for name, p in model.named_parameters()} == flags
-    assert torch.equal(padded_pair_logps(model, BATCH).chosen_logps, before)
+    assert torch.equal(padded_logps(model, BATCH).logps, before)

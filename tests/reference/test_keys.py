@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,16 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, concatenate_datasets
-from reference_helpers import SIDES, dataset_of, swapped
+from reference_helpers import RANKED, UNPAIRED, dataset_of, swapped
 
-from alignzoo.logprobs.logps import padded_pair_logps
+from alignzoo.data.collate import batches_of
+from alignzoo.logprobs.logps import padded_logps
 from alignzoo.model.base import REFERENCE_ADAPTER
 from alignzoo.model.weights import fingerprint
 from alignzoo.plan.settings import Settings
-from alignzoo.reference.keys import batch_keys, dataset_keys, in_bytes, reference_identity, response_keys
-from alignzoo.testing.tiny import batch_of, pair_rows, tiny_model, with_adapter
+from alignzoo.reference.identity import reference_identity
+from alignzoo.reference.keys import batch_keys, dataset_keys, in_bytes, response_keys
+from alignzoo.testing.tiny import batch_of, pair_rows, random_rows, tiny_model, with_adapter
 
 ROWS = pair_rows(20)
 
@@ -86,17 +90,17 @@ def test_where_numbers_are_rounded_it_counts_how_they_are_computed(
     batch = batch_of(ROWS[:2])
     expected = identity(model, **settings)
     assert identity(tiny_model(), **settings) == expected
-    others = [identity(model, way=way, **settings) for way in ("pairs", "flex", "masks")]
-    padded_pair_logps(logits, batch)  # which tries the fused head
+    others = [identity(model, way=way, **settings) for way in ("segments", "flex", "masks")]
+    padded_logps(logits, batch)  # which tries the fused head
     others += [identity(eager, **settings), identity(logits, **settings)]
     assert len({expected, *others}) == 6
 
 
 def test_in_fp32_it_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
-    assert len({identity(model, way=way) for way in ("padded", "pairs", "flex", "masks")}) == 1
+    assert len({identity(model, way=way) for way in ("padded", "segments", "flex", "masks")}) == 1
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")  # products in TF32
-    assert len({identity(model, way=way) for way in ("padded", "pairs")}) == 2
+    assert len({identity(model, way=way) for way in ("padded", "segments")}) == 2
 
 
 def test_a_new_adapter_shares_the_reference_of_its_base() -> None:
@@ -131,24 +135,85 @@ def test_a_trained_adapter_is_a_reference_of_its_own(tmp_path: Path) -> None:
     assert identity(model) == start  # the copy that goes on training is not the reference
 
 
-def keys_of(pairs: Dataset) -> np.ndarray:
-    return dataset_keys(pairs, np.arange(len(pairs)))[0]
+RECORDED = [
+    [-8406913129033346628, 3459450814674182172],
+    [-7401085161073917823, 5660745045847202811],
+    [6643851665268510443, -3611302367822203729],
+    [6429461706733835703, -1144103899415058324],
+    [7074648653722013614, 2005856446498810513],
+    [5079849312008213089, 7837423541229539346],
+    [7468890907456060207, -5475663531788176201],
+    [-3496178425282105686, 7381077474317261907],
+]
+"""The keys of the first four of :data:`ROWS`, chosen and rejected, as every store so far has them (commit 59bbff5)."""
 
 
-def test_batches_and_datasets_have_the_same_keys() -> None:
-    pairs = concatenate_datasets([dataset_of(ROWS[:7]), dataset_of(ROWS[7:])])
-    keys, lengths = dataset_keys(pairs, np.arange(20))
-    assert keys.shape == (20, 2, 2)
-    assert len(np.unique(keys.reshape(-1, 2), axis=0)) == 40
-    np.testing.assert_array_equal(lengths, [[len(row[side]) for side in SIDES] for row in ROWS])
-    some = [11, 3, 18]
-    batch = batch_of([ROWS[i] for i in some])
-    np.testing.assert_array_equal(batch_keys(batch), np.concatenate(keys[some].swapaxes(0, 1)))
-    reordered = pairs.select([18, 0, 11, 3])
-    for view, rows in ((pairs, some), (reordered, [2, 3, 0]), (pairs.select(range(3, 19)), [8, 0, 15])):
-        found, sizes = dataset_keys(view, np.array(rows))
-        np.testing.assert_array_equal(found, keys[some])
-        np.testing.assert_array_equal(sizes, lengths[some])
+def keys_of(dataset: Dataset, partners: np.ndarray | None = None) -> np.ndarray:
+    return dataset_keys(dataset, np.arange(len(dataset)), partners).keys
+
+
+def key_by_hand(prompt: list[int], response: list[int]) -> list[int]:
+    begin, end = (np.array(ids, "<i4").tobytes() for ids in (prompt, response))
+    content = hashlib.sha256(len(begin).to_bytes(8, "little") + begin + end).digest()
+    return np.frombuffer(content[:16], "<i8").tolist()
+
+
+def test_the_keys_are_those_of_every_store_so_far() -> None:
+    assert keys_of(dataset_of(ROWS[:4])).tolist() == RECORDED
+    assert batch_keys(batch_of(ROWS[:4])).tolist() == RECORDED
+
+
+SIZES = [1, 3, 2, 2, 5, 1, 4, 2, 1, 3, 2, 2]
+PARTNERS = np.array([11, 0, 1, 2, 2, 4, 0, 6, 7, 8, 3, 10])
+
+
+VIEWS: dict[str, np.ndarray] = {
+    "whole": np.arange(12),
+    "slice": np.arange(3, 9),
+    "shuffled": np.random.default_rng(1).permutation(12),
+    "repeated": np.array([4, 0, 4, 10]),
+}
+
+
+@pytest.mark.parametrize("blocks", [[12], [5, 7], [1, 4, 4, 3], [1] * 12])
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("mismatched", [False, True])
+def test_keys_of_any_number_of_responses(blocks: list[int], view: str, mismatched: bool) -> None:
+    rows, ends = random_rows(SIZES), np.cumsum(blocks)
+    stored = concatenate_datasets([dataset_of(rows[end - n : end]) for n, end in zip(blocks, ends, strict=True)])
+    dataset, rows = stored.select(VIEWS[view]), [rows[i] for i in VIEWS[view]]
+    partners = np.roll(np.arange(len(rows)), 2) if mismatched else None
+    for asked in (np.arange(len(rows)), np.array([3, 1])):
+        found = dataset_keys(dataset, asked, partners)
+        for place, row in enumerate(asked):
+            prompt, responses = rows[row]["prompt_ids"], rows[row]["response_ids"]
+            if partners is not None:
+                others = rows[partners[row]]["response_ids"]
+                responses = [*responses, *(others[j % len(others)] for j in range(len(responses)))]
+            lengths, own = list(map(len, responses)), slice(*found.offsets[place : place + 2])
+            assert found.keys[own].tolist() == [key_by_hand(prompt, response) for response in responses]
+            assert found.lengths[own].tolist() == lengths
+            assert found.prompts[place] == len(prompt)
+            assert found.packed[place] == len(prompt) + sum(lengths)
+            assert found.padded[place] == len(lengths) * (len(prompt) + max(lengths))
+        assert len(found.keys) == found.offsets[-1]
+
+
+@pytest.mark.parametrize("mismatched", [False, True])
+def test_batches_and_datasets_have_the_same_keys(mismatched: bool) -> None:
+    rows = random_rows(SIZES)
+    partners = PARTNERS if mismatched else None
+    found = dataset_keys(dataset_of(rows), np.arange(12), partners)
+    assert len(np.unique(found.keys, axis=0)) >= sum(SIZES)
+    some = [11, 3, 8, 6]
+    [batch] = batches_of(dataset_of(rows), some, 4, 0, shape="ranked", partners=partners)
+    expected = [found.keys[found.offsets[row] : found.offsets[row + 1]] for row in some]
+    np.testing.assert_array_equal(batch_keys(batch), np.concatenate(expected))
+
+
+def test_a_run_that_wants_no_rows_has_no_keys() -> None:
+    found = dataset_keys(dataset_of(ROWS), np.arange(0), np.arange(20))
+    assert (len(found.keys), len(found.packed), found.offsets.tolist()) == (0, 0, [0])
 
 
 def test_a_left_padded_batch_has_the_same_keys() -> None:
@@ -159,8 +224,12 @@ def test_a_left_padded_batch_has_the_same_keys() -> None:
     np.testing.assert_array_equal(batch_keys(turned), batch_keys(batch))
 
 
-def test_a_swapped_label_has_the_same_keys() -> None:
-    np.testing.assert_array_equal(keys_of(dataset_of(swapped(ROWS))), keys_of(dataset_of(ROWS))[:, ::-1])
+@pytest.mark.parametrize("rows", [ROWS, RANKED, UNPAIRED], ids=["pairs", "ranked", "unpaired"])
+def test_the_opposite_label_has_the_same_keys(rows: list[dict[str, Any]]) -> None:
+    found, expected = (dataset_keys(dataset_of(of), np.arange(len(rows))) for of in (swapped(rows), rows))
+    np.testing.assert_array_equal(found.offsets, expected.offsets)
+    for begin, end in pairwise(expected.offsets):
+        np.testing.assert_array_equal(found.keys[begin:end], expected.keys[begin:end][::-1])
 
 
 @pytest.mark.parametrize(

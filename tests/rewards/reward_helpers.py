@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 import transformers
-
-from alignzoo.sandbox import MODEL_PATH
+from alignzoo_sandbox import MODEL_PATH
 
 TEMPLATE = (
     "{% for message in messages %}<{{ message['role'] }}> {{ message['content'] }} </{{ message['role'] }}>{% endfor %}"

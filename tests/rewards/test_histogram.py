@@ -18,12 +18,12 @@ from alignzoo.reward.histogram import note_soft_labels
         ([0.6, 0.7, 0.4, 0.55], []),
         ([0.5, 0.5], []),
         ([0.4, 0.3, 0.7], ["contradicts 66.7% of the data's labels"]),
-        ([0.95] * 9 + [0.5], ["all but hard"]),
+        ([0.95] * 9 + [0.5], ["nearly binary"]),
         ([0.95] * 8 + [0.5] * 2, []),
-        ([0.01, 0.02, 0.99], ["its sign", "--geometry.temperature"]),
+        ([0.01, 0.02, 0.99], ["its sign", "raise the wrapper's temperature"]),
     ],
 )
-def test_labels_that_are_inverted_or_all_but_hard_are_warned_of(
+def test_labels_that_are_inverted_or_nearly_binary_are_warned_of(
     labels: list[float], said: list[str], tmp_path: Path
 ) -> None:
     heard = Heard()

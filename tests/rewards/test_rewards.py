@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_rewards.classifier import load_scorer
 from heard import Heard
 from reward_helpers import by_hand, save_classifier
 from safetensors.torch import load_file
 
 from alignzoo import load_method
+from alignzoo.contract.scoring import Response, RewardContext
 from alignzoo.errors import DataError, ModelError, UsageError
-from alignzoo.model.classifier import load_scorer
 from alignzoo.plugin import registry
 from alignzoo.probe.probe import Probe
 from alignzoo.report import Progress, Reporter
-from alignzoo.reward.context import Response, RewardContext
 from alignzoo.testing import check_method
 from alignzoo.testing.tiny import tiny_model
 
@@ -66,7 +66,7 @@ def test_hf_without_a_template_reads_plain_text(tmp_path: Path) -> None:
     reward = ready("hf", model=str(folder))
     expected = [by_hand(folder, str(r.prompt), str(r.reply), template=False) for r in GIVEN[:2]]
     assert reward.scores(GIVEN[:2]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    with pytest.raises(ModelError, match=r"chat messages, and the tokenizer of .*plain has no chat template"):
+    with pytest.raises(ModelError, match=r"chat messages, but the tokenizer of .*plain has no chat template"):
         reward.scores(GIVEN[2:])
 
 
@@ -119,7 +119,7 @@ def test_identity_is_also_that_of_the_models_own_code(classifier: Path, tmp_path
 
 def test_what_is_no_reward_model_is_refused(tmp_path: Path, classifier: Path) -> None:
     two = save_classifier(tmp_path / "two", labels=2)
-    with pytest.raises(ModelError, match=r"two has 2 outputs \(LABEL_0, LABEL_1\), and a reward has one"):
+    with pytest.raises(ModelError, match=r"two has 2 outputs \(LABEL_0, LABEL_1\), but a reward model has one"):
         ready("hf", model=str(two))
     with pytest.raises(ModelError, match="nowhere: no such folder"):
         ready("hf", model=str(tmp_path / "nowhere"))
@@ -128,7 +128,7 @@ def test_what_is_no_reward_model_is_refused(tmp_path: Path, classifier: Path) ->
         ready("hf", model=str(tmp_path / "empty"))
     headless = save_classifier(tmp_path / "headless")
     drop_head(headless)
-    with pytest.raises(ModelError, match=r"not a whole reward model: it lacks score.weight"):
+    with pytest.raises(ModelError, match=r"not a complete reward model: it lacks score.weight"):
         ready("hf", model=str(headless)).scores(GIVEN)
     bare = save_classifier(tmp_path / "bare")
     for file in bare.glob("*token*"):
@@ -138,7 +138,7 @@ def test_what_is_no_reward_model_is_refused(tmp_path: Path, classifier: Path) ->
     pickled = save_classifier(tmp_path / "pickled")
     torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
     (pickled / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"holds no model.safetensors"):
+    with pytest.raises(ModelError, match=r"has no model.safetensors"):
         ready("hf", model=str(pickled)).scores(GIVEN)
 
 
@@ -150,7 +150,9 @@ def test_options_without_a_meaning_are_refused() -> None:
         assert load_method("reward", name, sign="-1", **options).options.sign == -1
     with pytest.raises(UsageError, match=r"--reward.model: string should have at least 1 character"):
         load_method("reward", "hf", model="")
-    with pytest.raises(UsageError, match=r"^--reward hf needs --reward.model: hub id or folder of a classifier"):
+    with pytest.raises(
+        UsageError, match=r"^--reward hf needs --reward.model: hub id or folder of a sequence classifier"
+    ):
         load_method("reward", "hf")
 
 
@@ -182,7 +184,7 @@ def test_hf_names_the_model_whose_scores_are_not_finite(tmp_path: Path) -> None:
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
-    with pytest.raises(ModelError, match=r"the reward model .*broken gives nan for pair 0"):
+    with pytest.raises(ModelError, match=r"the reward model .*broken returned nan for row 0"):
         ready("hf", model=str(folder)).scores(GIVEN)
 
 
@@ -198,7 +200,7 @@ def test_the_columns_of_the_data_are_the_scores() -> None:
     given = [Response(0, "p", "r", [1], score=2.5), Response(0, "p", "s", [2], score=-1.0)]
     assert ready("column").scores(given) == [2.5, -1.0]
     assert ready("column", sign=-1).scores(given) == [-2.5, 1.0]
-    with pytest.raises(DataError, match="a response of pair 7 has no score"):
+    with pytest.raises(DataError, match="a response of row 7 has no score"):
         ready("column").scores([*given, Response(7, "p", "t", [3])])
 
 

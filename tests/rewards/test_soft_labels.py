@@ -12,12 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignzoo import PairBatch, load_method
+from alignzoo.contract.responses import ResponseBatch
 from alignzoo.errors import MethodError
-from alignzoo.interfaces import GeometryController, PreferenceLoss
+from alignzoo.interfaces import PreferenceLoss
 from alignzoo.lazy import torch as lazy_torch
 from alignzoo.objective.objective import Objective
+from alignzoo.objective.terms import Wrapping
 from alignzoo.plugin import Options
+from alignzoo.testing.ranks import on_two_ranks
 from alignzoo.testing.sample import leaves, sample
+from alignzoo.testing.steps import Bench
 
 BETA = 0.1
 Gradients = dict[str, torch.Tensor]
@@ -47,19 +51,16 @@ def under(method: Any, loss: Any, pairs: PairBatch) -> tuple[torch.Tensor, Gradi
     return values.detach(), {name: g for name, g in zip(wanted, grads, strict=True) if g is not None}
 
 
-SOFT = [("robust", "soft-label"), ("geometry", "shapo-reward")]
-
-
-@pytest.mark.parametrize(("kind", "name"), SOFT)
 @given(
     h=st.lists(st.floats(-300, 300), min_size=1, max_size=5),
     gap=st.floats(-3, 3),
     k=st.floats(0.1, 20),
     temperature=st.floats(0.1, 10),
 )
-def test_soft_labels_under_dpo(kind: Any, name: str, h: list[float], gap: float, k: float, temperature: float) -> None:
+def test_soft_labels_under_dpo(h: list[float], gap: float, k: float, temperature: float) -> None:
     """−p·log σ(βh) − (1 − p)·log σ(−βh), whose slope in βh is σ(βh) − p."""
-    method, loss = load_method(kind, name, k=k, temperature=temperature), load_method("loss", "dpo", beta=BETA)
+    method = load_method("robust", "soft-label", k=k, temperature=temperature)
+    loss = load_method("loss", "dpo", beta=BETA)
     values, grads = under(method, loss, pairs_with(h, [gap] * len(h)))
     p = torch.sigmoid(torch.tensor(k * gap / temperature, dtype=torch.float64))
     margin = BETA * torch.tensor(h, dtype=torch.float64)
@@ -77,12 +78,11 @@ class Exploding(PreferenceLoss):
         return torch.exp(-2 * (chosen - rejected))
 
 
-@pytest.mark.parametrize(("kind", "name"), SOFT)
 @pytest.mark.parametrize("loss", [("dpo", {}), ("ipo", {}), ("simpo", {}), None])
-def test_sure_labels_are_hard_labels(kind: Any, name: str, loss: Any) -> None:
+def test_sure_labels_are_hard_labels(loss: Any) -> None:
     """p at 1 is the loss, p at 0 that of the swapped pairs, to the bit; what the other side gives may be infinite."""
     goal = Exploding(Options()) if loss is None else load_method("loss", loss[0], **loss[1])
-    method = load_method(kind, name)
+    method = load_method("robust", "soft-label")
     for sure, h in ((1000.0, [0.3, 500.0, 2.0]), (-1000.0, [-0.3, -500.0, -2.0])):
         pairs = pairs_with(h, [sure] * 3)
         values, grads = under(method, goal, pairs)
@@ -123,30 +123,38 @@ def test_token_fields_are_mixed_as_sums_are() -> None:
     torch.testing.assert_close(values, p * goal(pairs) + (1 - p) * goal(pairs.swap()))
 
 
-def test_a_controllers_labels_lie_inside_of_the_wrappers() -> None:
-    """Under drdpo: soft labels first, then the aggregation; and the same as the wrapper beneath drdpo."""
-    pairs, dpo = sample({"reference", "scores"}), load_method("loss", "dpo")
-    drdpo, soft = load_method("robust", "drdpo"), load_method("robust", "soft-label")
-    controller = load_method("geometry", "shapo-reward")
-    one = Objective(dpo, [drdpo], controllers=[controller], coupled=True)
-    other = Objective(dpo, [soft, drdpo], coupled=True)
-    assert [type(layer).__name__ for layer in one.layers] == ["ShaPOReward", "DrDPO"]
-    assert torch.equal(one.value(pairs), other.value(pairs))
-    assert torch.equal(one.weights(pairs), other.weights(pairs))
-    for mine, theirs in zip(
-        one.cotangents(pairs)[1].present().items(), other.cotangents(pairs)[1].present().items(), strict=True
-    ):
-        assert mine[0] == theirs[0]
-        assert torch.equal(mine[1], theirs[1])
+def test_soft_labels_log_what_they_train_on() -> None:
+    """``metrics()``: the mean of p, and the share of the pairs that the reward contradicts."""
+    objective = Objective(load_method("loss", "dpo"), [Wrapping(load_method("robust", "soft-label"), "soft-label")])
+    given = pairs_with([0.3, -0.2, 0.1, 0.0], [1.0, -1.0, -2.0, 0.5])
+    p = torch.sigmoid(10 * torch.tensor([1.0, -1.0, -2.0, 0.5], dtype=torch.float64))
+    found = objective.metrics(ResponseBatch.of_pairs(given))
+    assert found["robust/soft-label/soft_label_mean"] == pytest.approx(float(p.mean()))
+    assert found["robust/soft-label/soft_label_disagrees"] == 0.5
 
 
-def test_a_controller_that_leaves_pairs_alone_adds_no_layer() -> None:
-    dpo = load_method("loss", "dpo")
-    assert Objective(dpo, controllers=[load_method("geometry", "plain")]).layers == []
-    assert type(load_method("geometry", "sam")).per_pair is GeometryController.per_pair
+def reward_level(size: int) -> dict[str, Any]:
+    """Two steps of ShaPO at reward level: ``shapo-token`` under ``soft-label``, on this process's ranks."""
+    bench, taken = Bench(), []
+    controller = load_method("geometry", "shapo-token", select="random", interval=1, rho=0.1)
+    bench.setup(controller)
+    goal = Objective(load_method("loss", "dpo"), [load_method("robust", "soft-label"), load_method("robust", "drdpo")])
+    for step in range(2):
+        ctx = bench.context(goal, step, size=size)
+        taken.append((controller.step(ctx).value, bench.gradient()))
+    return {"steps": taken, "gap": ctx.metrics["geometry/sharpness_gap"]}
+
+
+def test_shapo_token_under_soft_labels_is_exact_however_a_step_is_cut() -> None:
+    whole = reward_level(8)
+    assert whole["gap"] != 0
+    for found in (reward_level(2), *on_two_ranks(reward_level, 2, modules=[__name__])):
+        for (value, gradient), (expected_value, expected) in zip(found["steps"], whole["steps"], strict=True):
+            torch.testing.assert_close(value, expected_value, rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(gradient, expected, rtol=1e-8, atol=1e-11)
 
 
 def test_without_scores_it_says_what_is_missing() -> None:
-    pairs = replace(sample(), chosen_scores=None)
+    responses = replace(ResponseBatch.of_pairs(sample()), scores=None)
     with pytest.raises(MethodError, match=r"SoftLabel failed on 8 pairs.*needs=.'reward'"):
-        Objective(load_method("loss", "dpo"), [load_method("robust", "soft-label")]).per_pair(pairs)
+        Objective(load_method("loss", "dpo"), [load_method("robust", "soft-label")]).values(responses)

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_sandbox import MODEL_PATH, preference_rows
 from in_process import call_main
 from run_helpers import Az, MakeModel, OnTwoRanks, RunFolder, Start, Train, tiny_model, write_rows
 
 import alignzoo
 from alignzoo.report import Reporter
-from alignzoo.sandbox import MODEL_PATH, preference_rows
 
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python")
 

@@ -10,7 +10,8 @@ from alignzoo.base.hub import offline_hint
 from alignzoo.cli.main import main
 from alignzoo.data.sources import load_rows
 from alignzoo.errors import DataError, ModelError
-from alignzoo.model.load import find_model, load_tokenizer
+from alignzoo.model.load import load_tokenizer
+from alignzoo.model.source import find_model
 from alignzoo.plan.settings import Settings
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_sandbox import MODEL_PATH, preference_rows
 from run_helpers import Az, MakeModel, RunFolder, Start, plain_rows, strict_json, tiny_model, write_rows
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -24,8 +25,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from alignzoo.sandbox import MODEL_PATH, preference_rows
-from alignzoo.train.checkpoint import latest_checkpoint, load_checkpoint, step_of
+from alignzoo.train.checkpoint import load_checkpoint, step_of, whole_checkpoints
 
 Command = Callable[..., list[str]]
 
@@ -53,9 +53,9 @@ def refused(ended: subprocess.CompletedProcess[str], code: int, *parts: str) -> 
         ("--loss dpoo", 2, ["unknown loss 'dpoo'", "did you mean dpo"]),
         ("--loss.beta -1", 2, ["--loss.beta", "greater than 0"]),
         ("--lr 0", 2, ["--lr", "greater than 0"]),
-        ("--robust drdpo --robust drdpo", 3, ["--robust drdpo is given twice", "name each method once"]),
+        ("--robust drdpo --robust drdpo", 3, ["--robust drdpo is named twice", "name each method once"]),
         ("--geometry shapo-token --probe.share 0", 2, ["needs a safety probe", "raise --probe.share"]),
-        ("--lora.alpha 8", 2, ["--lora.alpha does nothing here", "add --lora.r"]),
+        ("--lora.alpha 8", 2, ["--lora.alpha has no effect here", "add --lora.r"]),
     ],
 )
 def test_methods_and_options(line: str, code: int, parts: list[str], az: Az, command: Command, out: Path) -> None:
@@ -77,7 +77,7 @@ def test_the_process_itself_ends_so(start: Start, command: Command, out: Path, t
 )
 def test_names_too_long(line: str, az: Az, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    refused(az(*line.format("x" * 300).split(), "--json"), 2, "is too long for the name of a file or folder")
+    refused(az(*line.format("x" * 300).split(), "--json"), 2, "is too long for a file or folder name")
     assert list(tmp_path.rglob("*")) in ([], [tmp_path / "runs"])
 
 
@@ -138,7 +138,7 @@ def test_data_that_is_not_text(damage: str, az: Az, command: Command, out: Path,
         lines = text.splitlines(keepends=True)
         file.write_bytes(b"".join([*lines[:2], lines[2].replace(b"mend", b"\xff\xfe"), *lines[3:]]))
     else:
-        file, says = tmp_path / "bad.jsonl.gz", "bad.jsonl.gz: not a whole gzip file"
+        file, says = tmp_path / "bad.jsonl.gz", "bad.jsonl.gz: incomplete or corrupt gzip file"
         file.write_bytes(gzip.compress(text)[:-20])
     refused(az(*command(out, "--json", data=file)), 1, says)
     assert not out.exists()
@@ -159,7 +159,7 @@ def test_unusable_rows_are_named_and_the_others_train(az: Az, command: Command, 
 def test_nothing_left_to_train_on(az: Az, command: Command, out: Path, tmp_path: Path) -> None:
     file = write_rows(tmp_path / "few.jsonl", GOOD[:3])
     words = command(out, "--json", data=file, **{"eval-share": 0.999, "probe.share": None})
-    refused(az(*words), 1, "no pair is left to train on after holding out 3 pairs", "a lower --eval-share")
+    refused(az(*words), 1, "no pairs are left to train on after holding out 3", "lower --eval-share")
     assert not out.exists()
 
 
@@ -170,7 +170,7 @@ def test_eval_data_is_checked_as_well(az: Az, command: Command, out: Path, tmp_p
 
 def test_no_such_split_or_layout(az: Az, command: Command, out: Path) -> None:
     refused(az(*command(out, "--json", **{"data.split": "test"})), 1, "no split 'test'", "--data.split: train")
-    refused(az(*command(out, "--json", **{"data.format": "explict"})), 2, "no such layout", "Did you mean explicit?")
+    refused(az(*command(out, "--json", **{"data.format": "explict"})), 2, "no such layout", "did you mean explicit?")
     assert not out.exists()
 
 
@@ -241,7 +241,7 @@ def test_incomplete_model_files(
     pickled = with_tokenizer(tmp_path / "pickled")
     shutil.copy(make_model() / "config.json", pickled)
     torch.save(load_file(make_model() / "model.safetensors"), pickled / "pytorch_model.bin")
-    says = (f"cannot load the model of {pickled}: it holds no model.safetensors", "safetensors only", "save them again")
+    says = (f"cannot load the model of {pickled}: it has no model.safetensors", "safetensors only", "save them again")
     refused(az(*command(out, "--json", model=pickled)), 1, *says)
     no_tokenizer = tmp_path / "no-tokenizer"
     no_tokenizer.mkdir()
@@ -274,7 +274,7 @@ def test_no_chat_template_with_chat_data(az: Az, command: Command, out: Path, ma
 def test_out_is_not_empty(az: Az, command: Command, out: Path, tmp_path: Path) -> None:
     out.mkdir()
     (out / "notes.txt").write_text("mine")
-    refused(az(*command(out, "--json")), 2, f"--out {out} exists and is not empty", "name another folder")
+    refused(az(*command(out, "--json")), 2, f"--out {out} exists and is not empty", "choose another folder")
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
     file = tmp_path / "file"
     file.write_text("mine")
@@ -282,7 +282,7 @@ def test_out_is_not_empty(az: Az, command: Command, out: Path, tmp_path: Path) -
     assert file.read_text() == "mine"
     run = tmp_path / "run"
     assert az(*command(run)).returncode == 0
-    refused(az(*command(run, "--json")), 2, f"--out {run} exists", f"continue that run with --resume {run}")
+    refused(az(*command(run, "--json")), 2, f"--out {run} exists", f"resume that run with --resume {run}")
 
 
 def test_out_cannot_be_written(az: Az, command: Command, tmp_path: Path) -> None:
@@ -293,10 +293,15 @@ def test_out_cannot_be_written(az: Az, command: Command, tmp_path: Path) -> None
 def test_a_probe_whose_out_cannot_be_used(az: Az, tmp_path: Path, pairs: Path) -> None:
     """It is refused before the data is read: here there is none."""
     words = ["probe", "--model", "sandbox", "--data", str(tmp_path / "absent.jsonl"), "--json"]
-    refused(az(*words, "--out", "/dev/null/x"), 1, "--out /dev/null/x cannot be written: Not a directory", "may write")
+    refused(
+        az(*words, "--out", "/dev/null/x"),
+        1,
+        "--out /dev/null/x cannot be written: Not a directory",
+        "in a writable place",
+    )
     (tmp_path / "held").mkdir()
     (tmp_path / "held" / "notes.txt").write_text("mine")
-    refused(az(*words, "--out", str(tmp_path / "held")), 2, "exists and is not empty", "name another folder")
+    refused(az(*words, "--out", str(tmp_path / "held")), 2, "exists and is not empty", "choose another folder")
     refused(az(*words, "--out", str(tmp_path / "probe")), 1, "absent.jsonl: no such file")
     assert not (tmp_path / "probe").exists()
     good = ["probe", "--model", "sandbox", "--data", str(pairs), "--json", "--out", str(tmp_path / "probe")]
@@ -321,8 +326,10 @@ def test_repaired_the_same_command_works(az: Az, command: Command, out: Path, tm
 
 
 def test_resume_of_something_else(az: Az, command: Command, out: Path, tmp_path: Path) -> None:
-    refused(az("run", "--resume", str(tmp_path / "absent"), "--json"), 1, "is not the folder of an alignzoo run")
-    refused(az("run", "--resume", str(MODEL_PATH), "--json"), 1, "holds no plan.yaml", "--out folder of an earlier run")
+    refused(az("run", "--resume", str(tmp_path / "absent"), "--json"), 1, "is not an alignzoo run folder")
+    refused(
+        az("run", "--resume", str(MODEL_PATH), "--json"), 1, "contains no plan.yaml", "--out folder of an earlier run"
+    )
     assert az(*command(out)).returncode == 0
     (out / "result.json").unlink()
     plan = (out / "plan.yaml").read_text()
@@ -341,20 +348,27 @@ def test_resume_when_data_or_model_have_changed(
     (out / "result.json").unlink()
     facts = (out / "data.json").read_text()
     write_rows(file, preference_rows("train", 41))
-    refused(az("run", "--resume", str(out), "--json"), 1, f"the data of {file} are not those", "new run")
+    refused(
+        az("run", "--resume", str(out), "--json"), 1, f"the data of {file} changed since this run started", "new run"
+    )
     assert (out / "data.json").read_text() == facts
     write_rows(file, preference_rows("train", 40))
     weights = load_file(model / "model.safetensors")
     weights["model.norm.weight"][3] += 1e-3
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
-    refused(az("run", "--resume", str(out), "--json"), 1, f"the weights of {model} are not those", "new run")
+    refused(
+        az("run", "--resume", str(out), "--json"),
+        1,
+        f"the weights of {model} changed since this run started",
+        "new run",
+    )
 
 
 def test_a_loss_that_explodes(az: Az, command: Command, out: Path) -> None:
     """The steps before the explosion are on the disk, and loadable; the step of the explosion changes nothing."""
     given = {"optimizer": "sgd", "max-grad-norm": 0, "eval-share": 0, "save-every": 1, "max-steps": 9}
     ended = az(*command(out, "--json", lr=1e12, schedule="constant", **{**given, "warmup-steps": 0}))
-    refused(ended, 1, "; pairs ", "try a lower --lr")
+    refused(ended, 1, "; rows ", "try a lower --lr")
     exploded = re.search(r"step (\d+): (the loss|the gradient's norm) is (nan|inf)", ended.stderr)
     assert exploded is not None
     assert len(RunFolder(out).metrics) == int(exploded[1]) - 1
@@ -363,7 +377,7 @@ def test_a_loss_that_explodes(az: Az, command: Command, out: Path) -> None:
 
 
 def test_a_row_that_is_poison(az: Az, command: Command, out: Path, tmp_path: Path, make_model: MakeModel) -> None:
-    """One token's embedding is NaN: the run stops at the step that meets it and names the pairs that hold it."""
+    """One token's embedding is NaN: the run stops at the step that meets it and names the rows that contain it."""
     model, file = tmp_path / "model", tmp_path / "data.jsonl"
     shutil.copytree(make_model(), model)
     from transformers import AutoTokenizer
@@ -379,16 +393,15 @@ def test_a_row_that_is_poison(az: Az, command: Command, out: Path, tmp_path: Pat
     given = {"model": model, "data": file, "probe.share": 0}
     ended = az(*command(out, "--json", **given, **{"eval-share": 0, "save-every": 1, "max-steps": 5}))
     steps = len(RunFolder(out).metrics)
-    refused(ended, 1, f"step {steps + 1}: the loss is nan; pairs 17\n")
-    good = latest_checkpoint(out)
-    assert good is not None
+    refused(ended, 1, f"step {steps + 1}: the loss is nan; rows 17\n")
+    good = whole_checkpoints(out)[-1]
     assert f"the last good checkpoint is {good}" in ended.stderr
     assert step_of(good) == steps > 0
     for tensor in load_checkpoint(good).weights.values():
         assert torch.isfinite(tensor[: rare - 1] if tensor.dim() == 2 and len(tensor) > rare else tensor).all()
     held_out = write_rows(tmp_path / "held.jsonl", [rows[17], rows[18]])
     held = az(*command(out.with_name("held"), "--json", **given, **{"eval-data": held_out}))
-    refused(held, 1, "the objective on held-out pairs is nan after step 0; pairs 0\n")
+    refused(held, 1, "the objective on held-out rows is nan after step 0; rows 0\n")
     assert not out.with_name("held").exists()
 
 
@@ -396,7 +409,7 @@ def test_an_explosion_at_the_last_step(az: Az, command: Command, out: Path) -> N
     """No further step would notice; the evaluation after the run does, and no model or result is left to mislead."""
     given = {"optimizer": "sgd", "max-grad-norm": 0, "warmup-steps": 0, "max-steps": 1}
     ended = az(*command(out, "--json", lr=1e12, **given))
-    refused(ended, 1, "the objective on held-out pairs is nan after step 1", "try a lower --lr")
+    refused(ended, 1, "the objective on held-out rows is nan after step 1", "try a lower --lr")
     assert not (out / "model").exists()
     assert not (out / "result.json").exists()
     strict_json((out / "evaluation.json").read_text())
@@ -406,7 +419,7 @@ def test_unknown_optimizer(az: Az, command: Command, out: Path) -> None:
     refused(az(*command(out, "--json", optimizer="adamm")), 2, "no such optimizer", "did you mean adam")
     refused(az(*command(out, "--json", optimizer="lbfgs")), 2, "no such optimizer")
     words = command(out, "--json", optimizer="rprop", **{"weight-decay": 0.1})
-    refused(az(*words), 2, "--weight-decay does nothing here", "rprop")
+    refused(az(*words), 2, "--weight-decay has no effect here", "rprop")
     assert not out.exists()
 
 

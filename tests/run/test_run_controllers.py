@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_sandbox import MODEL_PATH
 from heard import Heard
 from run_helpers import MakeModel, Train
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignzoo import list_methods
 from alignzoo.plugin import Card
-from alignzoo.sandbox import MODEL_PATH
 
 CONTROLLERS = [card.name for card in list_methods("geometry") if isinstance(card, Card)]
 SHORT: dict[str, Any] = {"max_steps": 20, "batch_size": 2, "micro_batch_size": 2, "eval_pairs": 4, "lr": 3e-4}

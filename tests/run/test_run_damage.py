@@ -47,7 +47,7 @@ def test_a_damaged_run_ends_as_it_would_have_and_a_changed_plan_is_refused(
     (damaged.path / "plan.yaml").write_text(plan.replace("value: 6\n", "value: 3\n"))
     refused = az("run", "--resume", str(damaged.path))
     assert refused.returncode == 1
-    assert "was edited after the run was started: max-steps was 6 and is 3" in refused.stderr
+    assert "was edited after the run started: max-steps was 6 and is 3" in refused.stderr
     assert f"alignzoo run --recipe {damaged.path} --max-steps 3" in refused.stderr
     (damaged.path / "plan.yaml").write_text(plan)
 
@@ -59,7 +59,7 @@ def test_a_damaged_run_ends_as_it_would_have_and_a_changed_plan_is_refused(
     assert "resuming after step 2 of 6" in said
     assert f"{damaged.path / 'evaluation.json'} is damaged" in said
     assert "the figures before training are lost" in said
-    assert "has no figures of step 2 (damaged lines: 1)" in said
+    assert "has no figures for step 2 (damaged lines: 1)" in said
     assert same(damaged.weights, finished.weights)
     assert damaged.result["after"] == finished.result["after"]
     assert damaged.timeless() == [line for line in finished.timeless() if line["step"] != 2]

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alignzoo_sandbox import preference_rows
 from datasets import Dataset
 from heard import Heard
 from run_helpers import EVAL_KEYS, LN2, MakeModel, RunFolder, Train, plain_rows, same, write_rows
-
-from alignzoo.sandbox import preference_rows
 
 ROWS = 60
 
@@ -75,8 +74,11 @@ def test_every_layout_trains(layout_and_file: tuple[str, Path], train: Train, ma
     assert (summary["format"], summary["rows"], summary["kept"]) == (layout, ROWS, ROWS)
     labels = json.loads((run.path / "probe" / "probe.json").read_text())["labels"]
     has_labels = layout in ("conversational", "pku-saferlhf")
-    assert labels == ("chosen_safe/rejected_safe" if has_labels else "chosen/rejected")
-    said = "safety probe: the data has no safety labels; chosen serves as safe, rejected as unsafe"
+    assert labels == ("safe" if has_labels else "order")
+    said = (
+        "safety probe: no safety labels in the data; "
+        "chosen (best) responses count as safe, rejected (worst) ones as unsafe"
+    )
     assert (said in heard.notes) == (not has_labels)
 
 
@@ -113,8 +115,8 @@ def test_label_noise_is_on_record_row_by_row(train: Train, pairs: Path, tmp_path
     n = noisy.result["pairs"]["train"]
     assert header == {"rate": 0.25, "seed": 0, "n": n, "flipped": round(n / 4)}
     assert len(flipped) == round(n / 4)
-    assert f"label noise: {len(flipped)} of {n} training pairs swapped" in heard.notes
-    ids = {line["pair_id"] for line in flipped}
+    assert f"label noise: {len(flipped)} of {n} training rows flipped" in heard.notes
+    ids = {line["row_id"] for line in flipped}
     assert len(ids) == len(flipped)
     rows = [json.loads(line) for line in pairs.read_text().splitlines()]
     clean = train()
@@ -150,7 +152,7 @@ def test_eval_data_is_what_is_held_out(train: Train, pairs: Path, tmp_path: Path
     held_out = write_rows(tmp_path / "held.jsonl", rows[:10])
     heard = Heard()
     run = train(eval_data=str(held_out), eval_every=1, report=heard, **{"probe.share": 0})
-    assert any("prompts of the held-out pairs and were left out" in warning for warning in heard.warnings)
+    assert any("training pairs whose prompts are also in the held-out pairs" in warning for warning in heard.warnings)
     sizes = run.result["pairs"]
     assert sizes["held_out"] == 10
     assert sizes["train"] <= 54
@@ -187,4 +189,4 @@ def test_the_prepared_data_is_read_again_from_its_cache(train: Train, environmen
     entries = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
     train(max_steps=1, lr=1e-5, seed=3)
     assert {path.name: path.stat().st_mtime_ns for path in cache.iterdir()} == entries
-    assert all(len(Dataset.from_file(str(cache / name / "pairs.arrow"))) for name in entries)
+    assert all(len(Dataset.from_file(str(cache / name / "rows.arrow"))) for name in entries)

@@ -19,7 +19,7 @@ from alignzoo.base.files import PARTIAL
 from alignzoo.base.owner import Owner
 from alignzoo.base.stored import sealed, unsealed
 from alignzoo.runs.folder import RUN_FILES, RUN_FOLDERS
-from alignzoo.train.checkpoint import latest_checkpoint, step_of
+from alignzoo.train.checkpoint import step_of, whole_checkpoints
 
 Command = Callable[..., list[str]]
 
@@ -73,16 +73,16 @@ def test_a_start_that_comes_second_leaves_the_first_alone(
     az: Az, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first one makes its folder after the second has found it free."""
-    from alignzoo.model import load
+    from alignzoo.session import inputs
 
-    folder, load_tokenizer = tmp_path / "run", load.load_tokenizer
+    folder, load_tokenizer = tmp_path / "run", inputs.load_tokenizer
 
     def meanwhile(*arguments: Any) -> Any:
         folder.mkdir()
         (folder / "plan.yaml").write_text("of the first")
         return load_tokenizer(*arguments)
 
-    monkeypatch.setattr(load, "load_tokenizer", meanwhile)
+    monkeypatch.setattr(inputs, "load_tokenizer", meanwhile)
     ended = az(*command(folder, data=tmp_path / "absent.jsonl"))
     assert ended.returncode == 2, ended.stderr
     assert f"--out {folder} exists and is not empty" in ended.stderr
@@ -158,7 +158,7 @@ def test_a_name_that_is_not_utf8_is_refused_before_anything_is_trained(
 ) -> None:
     ended = az(*command(tmp_path / os.fsdecode(b"caf\xe9")))
     assert ended.returncode == 2, ended.stderr
-    assert "is not UTF-8, and models cannot be saved there" in ended.stderr
+    assert "is not UTF-8, so models cannot be saved there" in ended.stderr
     assert "loading" not in ended.stderr
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("caf")]
 
@@ -166,7 +166,7 @@ def test_a_name_that_is_not_utf8_is_refused_before_anything_is_trained(
 def test_a_stop_before_the_first_step_leaves_nothing(
     az: Az, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alignzoo.model import load
+    from alignzoo.session import inputs
 
     folder, seen = tmp_path / "run", []
 
@@ -174,7 +174,7 @@ def test_a_stop_before_the_first_step_leaves_nothing(
         seen.extend(path.name for path in folder.iterdir())
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(load, "load_policy", asked_to_stop)
+    monkeypatch.setattr(inputs, "load_policy", asked_to_stop)
     ended = az(*command(folder, "--json"))
     assert ended.returncode == 130, ended.stderr
     assert {"plan.yaml", ".lock"} <= set(seen)
@@ -189,9 +189,8 @@ def test_a_stop_after_the_last_step_can_be_resumed(
     monkeypatch.setenv("DURING", "end")
     ended = az(*command(folder, *acting, "--observe", "acting"))
     assert ended.returncode == 130, ended.stderr
-    assert f"continue with: alignzoo run --resume {folder} --plugin" in ended.stderr
-    newest = latest_checkpoint(folder)
-    assert newest is not None
+    assert f"resume with: alignzoo run --resume {folder} --plugin" in ended.stderr
+    newest = whole_checkpoints(folder)[-1]
     assert step_of(newest) == 2
     assert {path.name for path in folder.iterdir()}.isdisjoint({"model", "result.json", ".lock"})
     monkeypatch.setenv("DURING", "nothing")
@@ -206,10 +205,9 @@ def test_when_the_terminal_is_closed_the_step_is_finished_and_saved(
     monkeypatch.setenv("DURING", "hang-up")
     ended = az(*command(tmp_path / "run", *acting, "--observe", "acting"))
     assert ended.returncode == 130, ended.stderr
-    assert "finishing this step, saving" in ended.stderr
-    assert "stopped after step 1 of 2; the state is saved" in ended.stderr
-    newest = latest_checkpoint(tmp_path / "run")
-    assert newest is not None
+    assert "finishing this step and saving; press Ctrl-C again to stop immediately" in ended.stderr
+    assert "stopped after step 1 of 2; state saved" in ended.stderr
+    newest = whole_checkpoints(tmp_path / "run")[-1]
     assert step_of(newest) == 1
 
 

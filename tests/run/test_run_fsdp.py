@@ -77,8 +77,8 @@ def test_a_sharded_model_generates_answers(command: Command, on_two_ranks: OnTwo
     [
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "runs under FSDP 1 are not supported"),
         ({"ACCELERATE_USE_FSDP": "true"}, "runs under FSDP 1 are not supported"),
-        ({**FSDP2, "WORLD_SIZE": "2", "FSDP_OFFLOAD_PARAMS": "true"}, "this launch asks for offloaded parameters"),
-        ({**FSDP2, "WORLD_SIZE": "2", "FSDP_ACTIVATION_CHECKPOINTING": "true"}, "asks for activation checkpointing"),
+        ({**FSDP2, "WORLD_SIZE": "2", "FSDP_OFFLOAD_PARAMS": "true"}, "this launch requests parameter offloading"),
+        ({**FSDP2, "WORLD_SIZE": "2", "FSDP_ACTIVATION_CHECKPOINTING": "true"}, "requests activation checkpointing"),
     ],
 )
 def test_launches_that_are_not_there_are_refused(
@@ -116,7 +116,7 @@ def test_a_controller_that_does_not_say_it_can_is_refused(
         monkeypatch.setenv(name, value)
     ended = az(*command(tmp_path / "out", "--plugin", str(file), geometry="mine"))
     assert ended.returncode == 3
-    assert "geometry 'mine' does not work on sharded weights" in ended.stderr
+    assert "geometry 'mine' does not support sharded weights" in ended.stderr
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp2"])

@@ -41,7 +41,7 @@ def test_a_default_length_yields_to_the_positions_of_the_model_and_a_given_one_i
     heard = Heard()
     found = within_positions(Settings(lr=0.5), GPT2, heard)
     assert (found.max_length, found.max_prompt_length, found.lr) == (64, 32, 0.5)
-    assert heard.notes == ["--max-length is 64: sandbox has no more positions"]
+    assert heard.notes == ["--max-length is lowered to 64: sandbox has no more positions"]
     assert within_positions(Settings(max_prompt_length=60), GPT2, Heard()).max_length == 64
     for given in ({"max_length": 64}, {"max_length": 40, "max_prompt_length": 39}):
         assert within_positions(Settings(**given), GPT2, heard) == Settings(**given)
@@ -60,7 +60,7 @@ def test_a_default_length_yields_to_the_positions_of_the_model_and_a_given_one_i
 def test_pairs_beyond_the_positions_of_a_rope_model_are_warned_of(config: Any, longest: int, warned: bool) -> None:
     heard = Heard()
     warn_beyond_positions(config, longest, heard)
-    assert [f"pairs have up to {longest} tokens, and the model was made for 64" in text for text in heard.said] == [
+    assert [f"rows have up to {longest} tokens, but the model is designed for 64" in text for text in heard.said] == [
         True
     ] * warned
     scaled = transformers.LlamaConfig(rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}, **SIZE)
@@ -74,7 +74,7 @@ def test_replies_end_where_gpt2_has_no_more_positions(train: Train, make_model: 
     run = train(report=heard, model=str(make_model("gpt2")), data=data, max_steps=1)
     assert run.plan["settings"]["max-length"] == {"value": 256, "from": "model"}
     assert run.plan["settings"]["max-prompt-length"] == {"value": 128, "from": "default"}
-    assert any(text.startswith("--max-length is 256") for text in heard.notes)
+    assert any(text.startswith("--max-length is lowered to 256") for text in heard.notes)
     lengths = json.loads((run.path / "data.json").read_text())["train"]
     assert lengths["counted"]["response-truncated"] == lengths["kept"] == 40
 
@@ -95,9 +95,8 @@ def test_little_data_is_warned_of(train: Train, tmp_path: Path) -> None:
     words = {"data": data, "batch_size": None, "max_steps": 1, "eval_share": 0.001, "probe.share": 0}
     run = train(report=heard, **words)
     assert run.result["pairs"] == {"train": 12, "held_out": 0, "probe": 0}
-    assert any(
-        "a step of 32 pairs is more than the 12 training pairs, so that pairs repeat" in w for w in heard.warnings
-    )
+    repeats = "a step of 32 pairs exceeds the 12 training pairs, so pairs repeat within a step; lower --batch-size"
+    assert any(repeats in warning for warning in heard.warnings)
     assert any("nothing is held out" in warning for warning in heard.warnings)
     quiet = Heard()
     train(report=quiet, **{**words, "batch_size": 12, "eval_share": 0})

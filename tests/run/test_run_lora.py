@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignzoo.errors import ModelError, UsageError
-from alignzoo.model.load import ModelSource, find_model, load_policy, load_tokenizer
+from alignzoo.model.load import load_policy, load_tokenizer
+from alignzoo.model.source import ModelSource, find_model
 from alignzoo.plan.settings import Settings
 
 ADAPTED = {"lora.r": 4, "geometry": "shapo-token", "geometry.interval": 1, "robust": ["drdpo"]}
@@ -141,7 +142,7 @@ def test_resuming_keeps_the_reference_that_training_started_from(adapter: RunFol
 
 
 def test_another_rank_than_the_adapters_is_refused(adapter: RunFolder, train: Train) -> None:
-    with pytest.raises(UsageError, match=r"--lora\.r 8 does not fit the adapter in .*, which has rank 4") as error:
+    with pytest.raises(UsageError, match=r"--lora\.r 8 does not match the adapter in .*, which has rank 4") as error:
         train(model=str(adapter.path / "model"), **{"lora.r": 8})
     assert "leave --lora.r out" in str(error.value.hint)
 
@@ -166,7 +167,7 @@ def test_another_alpha_than_the_adapters_is_refused(make_adapter: MakeAdapter) -
     adapter = str(make_adapter(lora_alpha=32))
     source = find_model(adapter)
     with pytest.raises(
-        UsageError, match=r"--lora\.alpha 8 does not fit the adapter in .*, which has alpha 32"
+        UsageError, match=r"--lora\.alpha 8 does not match the adapter in .*, which has alpha 32"
     ) as error:
         load_policy(source, Settings(model=adapter, lora_r=4, lora_alpha=8))
     assert "leave --lora.alpha out" in str(error.value.hint)
@@ -257,7 +258,7 @@ def test_an_adapter_saved_as_bin_is_refused(make_adapter: MakeAdapter) -> None:
     adapter = make_adapter()
     torch.save(load_file(adapter / "adapter_model.safetensors"), adapter / "adapter_model.bin")
     (adapter / "adapter_model.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"it holds no adapter_model\.safetensors") as error:
+    with pytest.raises(ModelError, match=r"it has no adapter_model\.safetensors") as error:
         load_policy(find_model(str(adapter)), Settings(model=str(adapter)))
     assert "safetensors only" in str(error.value.hint)
 

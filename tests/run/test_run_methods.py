@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_sandbox import EVALUATION_SPLITS
 from heard import Heard
 from run_helpers import EVAL_KEYS, LN2, STEP_KEYS, RunFolder, Start, Train
 from safetensors.torch import load_file
@@ -17,7 +18,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignzoo.report import Reporter
 from alignzoo.runs.execute import resume
-from alignzoo.sandbox import EVALUATION_SPLITS
 
 GEOMETRY = {
     "geometry/gradient_cosine",
@@ -133,7 +133,7 @@ def test_a_named_composition_says_what_it_stands_for(train: Train) -> None:
     heard = Heard()
     run = train(loss="drdpo", report=heard, max_steps=1)
     assert run.result["sentence"] == "--loss dpo --robust drdpo --geometry plain"
-    assert heard.notes[0] == "--loss drdpo stands for --loss dpo --robust drdpo"
+    assert heard.notes[0] == "--loss drdpo is short for --loss dpo --robust drdpo"
 
 
 def test_two_runs_of_one_process_do_not_disturb_each_other(train: Train) -> None:

@@ -11,11 +11,10 @@ import peft
 import pytest
 import torch
 import transformers
+from alignzoo_sandbox import MODEL_PATH
 from heard import Heard
 from run_helpers import LN2, MakeModel, Train, same
 from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from alignzoo.sandbox import MODEL_PATH
 
 FAMILIES = ("llama", "gpt2", "gpt-neox", "qwen2", "qwen3", "mistral", "gemma")
 
@@ -36,7 +35,8 @@ def test_step_0_is_ln_2_and_the_neurons_are_found(family: str, train: Train, mak
         assert line["geometry/ascent_grad_norm"] > 0
     inner = 128 if family == "gpt2" else 80
     share = int(0.01 * 2 * inner) or 1
-    assert any(f"shapo-token: {share} of {2 * inner} neurons selected" in note for note in heard.notes)
+    chosen = f"shapo-token: selected {share}/{2 * inner} MLP neurons"
+    assert any(note.startswith(chosen) and note.endswith("in 1 of 2 down-projections") for note in heard.notes)
     model = AutoModelForCausalLM.from_pretrained(run.path / "model")
     assert type(model).__name__ == type(AutoModelForCausalLM.from_pretrained(make_model(family))).__name__
     changed = dict(AutoModelForCausalLM.from_pretrained(make_model(family)).named_parameters())

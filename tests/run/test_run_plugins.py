@@ -14,11 +14,12 @@ from in_process import call_main
 from run_helpers import RunFolder, Train, write_rows
 
 import alignzoo
-from alignzoo.contract.card import OLDEST_PLUGIN_API
+from alignzoo.contract.card import OLDEST_PLUGIN_API, PLUGIN_API
 from alignzoo.errors import BrokenPluginError, DataError, MethodError, UsageError
 from alignzoo.plugin import plugins_from
 
 OLD = Path(__file__).parents[1] / "plugin" / "api_1" / "plugin_of_api_1.py"
+NEW = Path(__file__).parents[1] / "plugin" / "api_2" / "plugin_of_api_2.py"
 HEAD = (
     "from alignzoo.plugin import Extension, hookimpl\n"
     "from alignzoo.observers import RunObserver\n"
@@ -72,6 +73,23 @@ def test_a_plugin_of_the_oldest_api_works(train: Train, tmp_path: Path) -> None:
         "evaluation 2 True",
         "end finished",
     ]
+
+
+def test_a_plugin_of_the_newest_api_works(train: Train, tmp_path: Path) -> None:
+    assert PLUGIN_API == 2, "pin a plugin of the new API beside this one"
+    rows = [{"ask": f"Question {i}?", "answer": f"I cannot {i}.", "votes": i % 3 - 1} for i in range(90)]
+    voted = write_rows(tmp_path / "voted.jsonl", rows)
+    with plugins_from(NEW):
+        run = train(loss="label-loss", geometry="halved-tilt", data=str(voted), max_steps=3)
+    assert run.result["sentence"] == "--loss label-loss --robust tilt --geometry halved"
+    facts = json.loads((run.path / "data.json").read_text())["train"]
+    assert (facts["format"], facts["shape"]) == ("voted", "unpaired")
+    for line in run.metrics:
+        assert line["geometry/rows"] == line["geometry/responses"] == line["robust/tilt/values"] == 8
+        assert line["robust/tilt/worst"] >= line["loss"] - 1e-9
+        assert 0 <= line["loss/label-loss/desirable"] <= 1
+    first, _, third = (line["loss/label-loss/baseline"] for line in run.metrics)
+    assert first == 0 != third, "the baseline is of the steps before, and rewards are 0 in the first of them"
 
 
 def test_observers_that_fail_and_meddle_change_nothing(train: Train, make_plugin: MakePlugin) -> None:
@@ -138,8 +156,8 @@ def test_a_layout_of_a_plugin(train: Train, make_plugin: MakePlugin, tmp_path: P
         train(loss="dpo")  # the built-in layouts are looked at first
     for normalise, message in (
         ("lambda row: row['absent']", r"qa\.jsonl:1: layout q-a of .* failed: KeyError: 'absent'"),
-        ("lambda row: 3", r"layout q-a of .* gave a int for a row"),
-        ("lambda row: PreferenceRow(row['q'], 5, None)", r"qa\.jsonl:1: layout q-a of .* gave chosen as int"),
+        ("lambda row: 3", r"layout q-a of .* returned a int for a row"),
+        ("lambda row: PreferenceRow(row['q'], 5, None)", r"qa\.jsonl:1: layout q-a of .* returned chosen as int"),
     ):
         wrong = make_plugin(layout("lambda row: 'q' in row", normalise))
         with plugins_from(wrong), pytest.raises(DataError, match=message):
@@ -161,12 +179,12 @@ def test_a_judge_that_does_not_judge_is_named(train: Train, make_plugin: MakePlu
     embedded: dict[str, Any] = {"plain": True, "max_steps": 1, "batch_size": 2, "judge": "strict"}
     with (
         plugins_from(make_plugin(judge("return 'maybe'"))),
-        pytest.raises(MethodError, match="judge judge gave 'maybe'"),
+        pytest.raises(MethodError, match="judge judge returned 'maybe'"),
     ):
         train(**embedded)
     with (
         plugins_from(make_plugin(judge("return 'broken'"))),
-        pytest.raises(UsageError, match="--judge does nothing here"),
+        pytest.raises(UsageError, match="--judge has no effect here"),
     ):
         train(loss="dpo", judge="strict")
 
@@ -185,7 +203,7 @@ def test_a_resume_says_that_a_plugin_has_changed(
     path.write_text(path.read_text() + "# another comment\n")
     ended = call_main(["run", "--resume", str(tmp_path / "run"), "--plugin", str(path)], capfd)
     assert ended.returncode == 0, ended.stderr
-    said = [line for line in ended.stderr.splitlines() if "is not the one that this run was started with" in line]
+    said = [line for line in ended.stderr.splitlines() if "has changed since this run started" in line]
     assert len(said) == 1
     assert "its files have changed" in said[0]
     assert RunFolder(tmp_path / "run").result["steps"] == 2

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from run_helpers import Az, MakeModel, RunFolder, Start, same, strict_json
 
-from alignzoo.train.checkpoint import latest_checkpoint, step_of
+from alignzoo.train.checkpoint import step_of, whole_checkpoints
 
 Command = Callable[..., list[str]]
 HalfDone = Callable[..., tuple[RunFolder, RunFolder]]
@@ -63,10 +63,9 @@ def test_killed_at_any_moment_it_ends_the_same(command: Command, az: Az, start: 
         _, stderr = process.communicate()
         assert process.returncode == -signal.SIGKILL, stderr
         words = ["run", "--resume", str(folder)]
-    newest = latest_checkpoint(folder)
-    assert newest is not None
+    newest = whole_checkpoints(folder)[-1]
     _leave_half_written(folder, newest)
-    assert latest_checkpoint(folder) == newest
+    assert whole_checkpoints(folder)[-1] == newest
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 15, "lo')
     resumed = _finished(az, words)
@@ -101,13 +100,12 @@ def test_asked_to_stop_it_saves_and_exits_130(
     stopped = RunFolder(folder)
     done = len(stopped.metrics)
     assert 3 <= done < 14
-    assert "finishing this step, saving" in stderr
+    assert "finishing this step and saving" in stderr
     assert f"stopped after step {done} of 14" in stderr
     assert f"alignzoo run --resume {folder}" in stderr
     assert "Traceback" not in stderr
     assert strict_json(stdout)["error"]["exit_code"] == 130
-    newest = latest_checkpoint(folder)
-    assert newest is not None
+    newest = whole_checkpoints(folder)[-1]
     assert step_of(newest) == done
     assert not (folder / "model").exists()
     assert not (folder / "result.json").exists()
@@ -121,7 +119,7 @@ def test_killed_before_its_first_checkpoint_it_starts_over(command: Command, az:
     shutil.copy(whole.path / "plan.yaml", folder)  # written first of all
     ended = az("run", "--resume", str(folder))
     assert ended.returncode == 0, ended.stderr
-    assert f"warning: {folder} holds no checkpoint; starting from the first step" in ended.stderr
+    assert f"warning: {folder} contains no checkpoint; starting from the first step" in ended.stderr
     _assert_equal(RunFolder(folder), whole)
     assert {path.name for path in folder.iterdir()} == {path.name for path in whole.path.iterdir()}
 
@@ -132,7 +130,7 @@ def test_resuming_a_finished_run_changes_nothing(command: Command, az: Az, tmp_p
     again = az("run", "--resume", str(done.path), "--json")
     assert again.returncode == 0
     assert strict_json(again.stdout) == done.result
-    assert "has finished all its 2 steps; nothing to do" in again.stderr
+    assert "has already finished all 2 steps; nothing to do" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in done.path.rglob("*")} == before
 
 
@@ -177,7 +175,7 @@ def test_disk_full_while_saving_a_checkpoint(half_done: HalfDone, az: Az) -> Non
         ended = az("run", "--resume", str(half.path), "--json")
     assert ended.returncode == 1, ended.stderr
     assert f"could not save the checkpoint of step 4 in {half.path / 'checkpoints'}" in ended.stderr
-    assert f"free some space and continue from step 2 with: alignzoo run --resume {half.path}" in ended.stderr
+    assert f"free some space and resume from step 2 with: alignzoo run --resume {half.path}" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert strict_json(ended.stdout)["error"]["exit_code"] == 1
     assert [path.name for path in (half.path / "checkpoints").iterdir()] == ["step-00000002"]
@@ -196,7 +194,7 @@ def test_disk_full_while_writing_metrics(half_done: HalfDone, az: Az, start: Sta
     _, stderr = process.communicate(timeout=200)
     assert process.returncode == 1, stderr
     assert f"cannot write {half.path}: [Errno 27] File too large" in stderr
-    assert f"free some space and continue with: alignzoo run --resume {half.path}" in stderr
+    assert f"free some space and resume with: alignzoo run --resume {half.path}" in stderr
     assert "Traceback" not in stderr
     _assert_equal(_finished(az, ["run", "--resume", str(half.path)]), whole)
 

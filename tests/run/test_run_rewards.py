@@ -12,17 +12,19 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_sandbox import preference_rows
 from heard import Heard
 from reward_helpers import save_classifier
 from run_helpers import Az, MakeModel, OnTwoRanks, RunFolder, Start, Train, write_rows
 
 import alignzoo
 from alignzoo.base.cache import cache_root
-from alignzoo.errors import AlignzooError, DataError, IncompatibleError, MethodError, ModelError, UsageError
+from alignzoo.errors import AlignzooError, DataError, MethodError, ModelError, UsageError
+from alignzoo.plan.recipe import Layer
+from alignzoo.plan.resolve import require, resolve
 from alignzoo.plugin import plugins_from
 from alignzoo.reward import scoring
 from alignzoo.runs.execute import resume
-from alignzoo.sandbox import preference_rows
 
 SHAPO = {"geometry": "shapo-reward", "geometry.interval": 1, "geometry.select": "random", "eval-share": 0.2}
 COUNTING = """
@@ -101,7 +103,7 @@ def lower(run: RunFolder) -> bool:
 def test_the_probe_is_the_reward_where_nothing_else_is_given(train: Train) -> None:
     heard = Heard()
     run = train(report=heard, **SHAPO, **{"max-steps": 8})
-    assert run.result["sentence"] == "--loss dpo --geometry shapo-reward"
+    assert run.result["sentence"] == "--loss dpo --robust soft-label --geometry shapo-token"
     assert run.plan["reward"]["name"] == "probe"
     assert lower(run)
     assert any(note.startswith("reward probe:") for note in heard.notes)
@@ -109,13 +111,13 @@ def test_the_probe_is_the_reward_where_nothing_else_is_given(train: Train) -> No
     assert sum(facts["counts"]) == facts["pairs"] == run.result["pairs"]["train"]
     assert len(facts["edges"]) == len(facts["counts"]) + 1 == 11
     assert [int(row[1]) for row in heard.tables["soft labels of the training pairs"]] == facts["counts"]
-    assert all(0 <= line["geometry/soft_label_mean"] <= 1 for line in run.metrics)
+    assert all(0 <= line["robust/soft-label/soft_label_mean"] <= 1 for line in run.metrics)
 
 
 def test_a_column_is_the_reward(train: Train, scored_pairs: Path) -> None:
     words = {**SHAPO, "data": str(scored_pairs), "reward": "column", "max-steps": 8}
     run = train(**words)
-    assert run.result["sentence"] == "--loss dpo --geometry shapo-reward --reward column"
+    assert run.result["sentence"] == "--loss dpo --robust soft-label --geometry shapo-token --reward column"
     assert lower(run)
     facts = json.loads((run.path / "soft_labels.json").read_text())
     assert facts["counts"][0] + facts["counts"][-1] == facts["pairs"]
@@ -162,7 +164,7 @@ def test_every_response_is_scored_once(train: Train, counting: Any) -> None:
         counted = asked()
         assert len(counted) == 2 * (first.result["pairs"]["train"] + first.result["pairs"]["held_out"])
         assert len({tuple(line) for line in counted}) == len(counted)
-        train(**words, lr=1e-4, seed=7, **{"geometry.k": 2.0, "label-noise": 0.3, "batch-size": 4})
+        train(**words, lr=1e-4, seed=7, **{"robust.k": 2.0, "label-noise": 0.3, "batch-size": 4})
         weights = first.result["weights"]
         (first.path / "result.json").unlink()
         shutil.rmtree(first.path / "checkpoints" / "step-00000002")
@@ -210,7 +212,7 @@ def test_damaged_scores_are_made_anew(train: Train, counting: Any) -> None:
         heard = Heard()
         again = train(report=heard, **words)
         assert len(asked()) == 2 * once
-        assert [w for w in heard.warnings if "are damaged (its content is not what was written); scoring again" in w]
+        assert [w for w in heard.warnings if "are corrupt (its content is not what was written); scoring again" in w]
         for path in kept() - before:
             path.write_bytes(path.read_bytes()[:40])
         assert train(**words).column("loss") == again.column("loss") == first.column("loss")
@@ -220,10 +222,10 @@ def test_damaged_scores_are_made_anew(train: Train, counting: Any) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        ("few", r"reward 'length' gave 63 scores for 64 responses, pairs \d+ to \d+"),
-        ("nan", r"reward 'length' gave nan for a response of pair \d+"),
-        ("text", r"reward 'length' gave 'good' for a response of pair \d+"),
-        ("raise", r"reward 'length' failed on pairs \d+ to \d+: ZeroDivisionError: by the author"),
+        ("few", r"reward 'length' returned 63 scores for 64 responses, rows \d+ to \d+"),
+        ("nan", r"reward 'length' returned nan for a response of row \d+"),
+        ("text", r"reward 'length' returned 'good' for a response of row \d+"),
+        ("raise", r"reward 'length' failed on rows \d+ to \d+: ZeroDivisionError: by the author"),
     ],
 )
 def test_a_reward_that_fails_is_named(train: Train, counting: Any, spoil: str, message: str, tmp_path: Path) -> None:
@@ -236,7 +238,7 @@ def test_scoring_that_was_interrupted_goes_on_where_it_was(
     train: Train, counting: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, asked = counting
-    for name in ("PAIRS_KEPT_TOGETHER", "PAIRS_AT_A_TIME"):
+    for name in ("ROWS_KEPT_TOGETHER", "ROWS_AT_A_TIME"):
         monkeypatch.setattr(scoring, name, 16)
     stop, heard = tmp_path / "asked.stop", Heard()
     stop.write_text("64")  # after two blocks of 16 pairs
@@ -283,7 +285,7 @@ def test_a_resumed_run_keeps_its_reward(train: Train, tmp_path: Path) -> None:
     (run.path / "result.json").unlink()
     shutil.rmtree(run.path / "checkpoints" / "step-00000002")
     save_classifier(folder, seed=9)
-    with pytest.raises(AlignzooError, match="the scores of the reward are not those that this run started from"):
+    with pytest.raises(AlignzooError, match="the scores of the reward changed since this run started"):
         resume(run.path, reporter=Heard())
     save_classifier(folder)
     resume(run.path, reporter=Heard())
@@ -291,17 +293,18 @@ def test_a_resumed_run_keeps_its_reward(train: Train, tmp_path: Path) -> None:
 
 
 def test_what_does_not_go_together_is_refused(train: Train, counting: Any, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--reward probe does nothing here: no method of this run reads scores"):
+    with pytest.raises(UsageError, match="--reward probe has no effect here: no method of this run needs a reward"):
         train(reward="probe")
     with pytest.raises(UsageError, match=r"--reward.sign: no reward of this run has that option"):
         train(**{"reward.sign": -1})
-    with pytest.raises(IncompatibleError, match="soft-label and shapo-reward each put labels of their own"):
-        train(**SHAPO, robust="soft-label")
+    twice = require(resolve([Layer("python", {"geometry": "shapo-reward", "robust": "soft-label"})]))
+    assert [method.card.name for method in twice.of("robust")] == ["soft-label"], "its own part, not a second one"
     with pytest.raises(
-        UsageError, match=r"reward 'probe' needs a safety probe, and --probe.share 0 leaves it no pairs"
+        UsageError, match=r"reward 'probe' needs a safety probe, but --probe.share 0 leaves no rows to train it"
     ):
         train(**SHAPO, **{"probe.share": 0.0})
-    with pytest.raises(DataError, match="and the data has no chosen_score and no rejected_score") as found:
+    lacking = "a method of this run needs scores, but the data has no chosen_score or no rejected_score"
+    with pytest.raises(DataError, match=lacking) as found:
         train(**SHAPO, reward="column")
     assert "--reward probe" in str(found.value.hint)
     with pytest.raises(ModelError, match=r"reward model .*nowhere: no such folder"):
@@ -316,8 +319,8 @@ def test_a_loss_without_an_opposite_label_is_refused(command: Any, az: Az, count
     for words in (("--geometry", "shapo-reward"), ("--robust", "soft-label")):
         refused = az(*command(tmp_path / "out", "--loss", "one-way", *words, *plugin))
         assert refused.returncode == 3
-        assert "evaluates pairs under the opposite label, and loss 'one-way' says" in refused.stderr
-        assert "choose another loss, such as --loss dpo" in refused.stderr
+        assert "evaluates the loss under the opposite label, where loss 'one-way'" in refused.stderr
+        assert "choose another loss, or leave out --robust soft-label" in refused.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -326,7 +329,7 @@ def test_sharpness_is_that_of_the_soft_labels(train: Train, scored_pairs: Path, 
     done = az("sharpness", str(run.path), "--json", "--radii", "0.1", "--directions", "1")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
-    assert facts["objective"] == "dpo under shapo-reward"
+    assert facts["objective"] == "dpo under soft-label"
 
 
 @pytest.mark.slow
@@ -363,7 +366,7 @@ def test_two_ranks_divide_the_pairs(
     plugin = ("--plugin", str(file))
     failed = on_two_ranks(*command(tmp_path / "out", *plugin, **given, **{"reward.spoil": "raise on rank 1"}))
     assert failed.returncode == 1
-    assert "reward 'length' failed on pairs" in failed.stderr
+    assert "reward 'length' failed on rows" in failed.stderr
     assert "ZeroDivisionError: by the author" in failed.stderr
     assert not (tmp_path / "out").exists()
     before = len(asked())
@@ -385,7 +388,7 @@ def test_two_ranks_hear_of_a_probe_that_cannot_be_trained(
 ) -> None:
     ended = on_two_ranks(*command(tmp_path / "out", **SHAPO, **{"probe.share": 0.05}))
     assert ended.returncode == 1
-    assert "responses to be judged on" in ended.stderr
+    assert "responses to validate on" in ended.stderr
     assert not (tmp_path / "out").exists()
 
 

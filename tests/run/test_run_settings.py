@@ -87,7 +87,8 @@ def test_likelihood_displacement_is_said(train: Train) -> None:
     assert after["eval/logps/rejected"] < before["eval/logps/rejected"]
     [warning] = [text for text in heard.warnings if "likelihood displacement" in text]
     lost = before["eval/logps/chosen"] - after["eval/logps/chosen"]
-    assert f"the chosen responses lost {lost:.2f} nats" in warning
+    rejected = before["eval/logps/rejected"] - after["eval/logps/rejected"]
+    assert f"chosen responses lost {lost:.2f} nats on average, rejected ones {rejected:.2f};" in warning
     assert "a lower --lr" in warning
     train(lr=1e-8, report=calm)
     assert not [text for text in calm.warnings if "likelihood displacement" in text]

@@ -47,7 +47,7 @@ def test_a_run_says_whether_it_packs(train: Train, make_model: MakeModel) -> Non
 
 
 def test_fewer_tokens_per_pass_take_more_passes(train: Train, make_model: MakeModel, monkeypatch: Any) -> None:
-    from alignzoo.train import batches
+    from alignzoo.data import batches
 
     cuts: list[int] = []
     original = batches.Sizes.cut

@@ -10,11 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from alignzoo.errors import MethodError
-from alignzoo.report import Progress, Reporter
-from alignzoo.sandbox import (
+from alignzoo_sandbox import (
     ATTACK_SPLITS,
     EVALUATION_SPLITS,
     MODEL_PATH,
@@ -27,6 +23,10 @@ from alignzoo.sandbox import (
     prompts,
     table,
 )
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from alignzoo.errors import MethodError
+from alignzoo.report import Progress, Reporter
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_the_shipped_assets_stay_small() -> None:
 
 def test_importing_the_sandbox_imports_no_torch() -> None:
     code = (
-        "import sys, alignzoo.sandbox as s; s.preference_rows(n=4); "
+        "import sys, alignzoo_sandbox as s; s.preference_rows(n=4); "
         "assert not {'torch', 'transformers', 'tokenizers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 
 import pytest
+from alignzoo_sandbox import ATTACK_SPLITS, EVALUATION_SPLITS, SPLITS, judge, preference_rows, prompts
+from alignzoo_sandbox.generate import BORDERLINE_TRAINED
+from alignzoo_sandbox.lexicon import CATEGORIES, HARMFUL
+from alignzoo_sandbox.world import comply, goal_texts, goals, refuse
+from alignzoo_sandbox.wrappers import WRAPPERS
 
 from alignzoo.errors import UsageError
-from alignzoo.sandbox import ATTACK_SPLITS, EVALUATION_SPLITS, SPLITS, judge, preference_rows, prompts
-from alignzoo.sandbox.generate import BORDERLINE_TRAINED
-from alignzoo.sandbox.lexicon import CATEGORIES, HARMFUL
-from alignzoo.sandbox.world import comply, goal_texts, goals, refuse
-from alignzoo.sandbox.wrappers import WRAPPERS
 
 
 @pytest.mark.parametrize("split", SPLITS)

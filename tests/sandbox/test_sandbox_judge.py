@@ -6,10 +6,9 @@ import itertools
 import random
 
 import pytest
-
-from alignzoo.sandbox import Prompt, judge
-from alignzoo.sandbox.lexicon import CATEGORIES
-from alignzoo.sandbox.world import COMPLIANCE, OPENERS, REFUSALS, comply, goals
+from alignzoo_sandbox import Prompt, judge
+from alignzoo_sandbox.lexicon import CATEGORIES
+from alignzoo_sandbox.world import COMPLIANCE, OPENERS, REFUSALS, comply, goals
 
 
 def _ask(kind: str, category: str, verb: str, thing: str, who: str) -> Prompt:

@@ -8,12 +8,11 @@ import random
 from pathlib import Path
 
 import torch
+from alignzoo_sandbox import MODEL_PATH, generate_answers, prompts
+from alignzoo_sandbox.corpus import DECLINED, chats
+from alignzoo_sandbox.pretrain import main
+from alignzoo_sandbox.world import REFUSALS
 from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from alignzoo.sandbox import MODEL_PATH, generate_answers, prompts
-from alignzoo.sandbox.corpus import DECLINED, chats
-from alignzoo.sandbox.pretrain import main
-from alignzoo.sandbox.world import REFUSALS
 
 REFUSAL_STARTS = tuple(refusal.split(" {")[0] for refusal in REFUSALS)
 

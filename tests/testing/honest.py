@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import lying_losses as losses
 from liars import card
 from lying_controllers import Ascent, Rho
 from pydantic import Field, model_validator
@@ -173,7 +174,11 @@ HONEST = [
     ),
     card(Running, options=RunningOptions, batch_coupled=True),
     card(Transport, needs=frozenset({"reference"}), batch_coupled=True),
-    card(Flip, options=FlipOptions, needs=frozenset({"swap"})),
+    card(Flip, options=FlipOptions, needs=frozenset({"swap"}), around=frozenset({"pairs"})),
+    card(losses.PerResponse, needs=losses.READS_KL, reads="responses", batch_coupled=True),
+    card(losses.OfLists, needs=frozenset({"reference"}), reads="lists"),
+    card(losses.Logs, reads="chosen", swaps=False),
+    card(losses.WatchesAfterwards, reads="chosen", swaps=False),
     card(Late, options=LateOptions, passes=2),
     card(Averaged, options=AveragedOptions),
     card(NoAdapters),

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from alignzoo.interfaces import GeometryController, PreferenceLoss, Reward, RobustWrapper
+from alignzoo.contract.kinds import KINDS
+from alignzoo.interfaces import PreferenceLoss, RobustWrapper
 from alignzoo.lazy import F, torch
 from alignzoo.pairs import PairBatch
 from alignzoo.plugin import Card, Options
@@ -17,8 +18,7 @@ REFERENCE = frozenset({"reference"})
 
 def card(method: type, **facts: Any) -> Card:
     """A card of a class in this module."""
-    kinds = {PreferenceLoss: "loss", RobustWrapper: "robust", GeometryController: "geometry", Reward: "reward"}
-    kind = next(kind for base, kind in kinds.items() if issubclass(method, base))
+    kind = next(kind.name for kind in KINDS.values() if issubclass(method, kind.base))
     name = method.__name__.lower()
     target = f"{method.__module__}:{method.__name__}"
     return Card(**{"kind": kind, "name": name, "target": target, "summary": "liar", "formula": "?", **facts})
@@ -132,11 +132,6 @@ class PaddingCoupled(PreferenceLoss):
 
     def rewards(self, pairs: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
         return pairs.chosen_logps, pairs.rejected_logps
-
-
-class WatchesInVain(Logistic):
-    def observe(self, pairs: PairBatch) -> None:
-        pass
 
 
 class FirstPairCounts(Logistic):

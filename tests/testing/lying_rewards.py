@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from alignzoo.interfaces import GeometryController, PerPair, Reward, StepLoss
+from alignzoo.interfaces import Reward, RobustWrapper, Values
 from alignzoo.lazy import torch
 from alignzoo.pairs import PairBatch
 from alignzoo.plugin import Options
@@ -97,12 +97,9 @@ class AsksForAProbe(Length):
         run.probe(None)
 
 
-class Relabels(GeometryController):
+class Relabels(RobustWrapper):
     """Swaps pairs and reads their scores."""
 
-    def per_pair(self, loss: PerPair, pairs: PairBatch) -> torch.Tensor:
+    def per_pair(self, loss: Values, pairs: PairBatch) -> torch.Tensor:
         assert pairs.chosen_scores is not None
         return torch.sigmoid(pairs.chosen_scores) * loss(pairs.swap())
-
-    def step(self, ctx: Any) -> StepLoss:
-        return ctx.backward()

@@ -59,7 +59,7 @@ def test_a_rule_that_is_kept_after_all_fails() -> None:
     report = check_method(detached(gradcheck=REASON, swap="so I thought"), rules=QUICK)
     assert not report.ok
     (outcome,) = [outcome for outcome in report.outcomes if outcome.status == "unexpected"]
-    assert outcome.detail == "swap is kept: take it out of the card's expected_failures"
+    assert outcome.detail == "swap passes: remove it from the card's expected_failures"
 
 
 def test_an_expected_failure_of_no_rule_fails() -> None:

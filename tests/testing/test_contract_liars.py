@@ -6,7 +6,9 @@ from typing import Any
 
 import heavy_card
 import liars
+import lying_aggregations as aggregations
 import lying_controllers as controllers
+import lying_losses as losses
 import lying_rewards as rewards
 import pytest
 from liars import REFERENCE, card
@@ -25,6 +27,22 @@ def aggregator(method: type, **facts: Any) -> Card:
 
 def logistic(method: type, **facts: Any) -> Card:
     return card(method, needs=REFERENCE, **facts)
+
+
+def of_responses(method: type, **facts: Any) -> Card:
+    return card(method, needs=losses.READS_KL, reads="responses", batch_coupled=True, **facts)
+
+
+def of_lists(method: type, **facts: Any) -> Card:
+    return card(method, needs=REFERENCE, reads="lists", **facts)
+
+
+def of_chosen(method: type, **facts: Any) -> Card:
+    return card(method, reads="chosen", swaps=False, **facts)
+
+
+def of_tokens(method: type, **facts: Any) -> Card:
+    return card(method, needs=frozenset({"token-logps"}), **facts)
 
 
 def sam(method: type, *, passes: int = 2, **facts: Any) -> Card:
@@ -49,12 +67,11 @@ LIES: list[tuple[Card, str, str]] = [
     (logistic(liars.NaNGradient), "finite", "finite gradients at a margin of -5000"),
     (logistic(liars.Coupled), "independent-pairs", "declare batch_coupled=True"),
     (card(liars.PaddingCoupled, needs=frozenset({"token-logps"})), "independent-pairs", "use the mask, not the width"),
-    (logistic(liars.WatchesInVain), "independent-pairs", "one, which would never be called"),
     (logistic(liars.FirstPairCounts), "permutation", "values of permuted pairs"),
     (logistic(liars.OneSidedRewards), "swap", "rewards of swapped pairs"),
     (coupled(liars.Forgets, needs=REFERENCE), "state", r"running statistic into state_dict\(\)"),
-    (logistic(liars.CountsCalls), "state", "two evaluations of the same pairs"),
-    (logistic(liars.SavesAnObject, options=liars.Beta), "state", r"state_dict\(\) holds a Beta"),
+    (logistic(liars.CountsCalls), "state", "two evaluations of the same batch"),
+    (logistic(liars.SavesAnObject, options=liars.Beta), "state", r"state_dict\(\) contains a Beta"),
     (logistic(liars.Fails), "permutation", "ZeroDivisionError: by the author\n  raised in __call__, liars.py:"),
     (logistic(liars.Logistic, options=liars.LooseOptions), "options", "an unknown option to be refused"),
     (logistic(liars.Logistic, options=liars.ThawedOptions), "options", "ThawedOptions.beta can be set"),
@@ -87,7 +104,6 @@ LIES: list[tuple[Card, str, str]] = [
     (card(controllers.Stubborn), "restoration-after-failure", "an error inside a step to come out of it"),
     (card(liars.Flip), "declared-swap", r"no pairs.swap\(\) without the need 'swap'"),
     (card(liars.Flat, needs=frozenset({"swap"})), "declared-swap", r"that pairs\.swap\(\) is never called"),
-    (card(controllers.Plain, needs=frozenset({"swap"})), "declared-swap", r"that pairs\.swap\(\) is never called"),
     (card(rewards.Relabels, needs=frozenset({"reward"})), "declared-swap", r"no pairs.swap\(\) without"),
     (card(rewards.Relabels, needs=frozenset({"swap"})), "declared-fields", "needs do not name 'scores'"),
     (
@@ -96,6 +112,50 @@ LIES: list[tuple[Card, str, str]] = [
         "the declared need 'groups' to be used",
     ),
     (card(liars.Flat, needs=frozenset({"reward"})), "declared-fields", "the declared need 'reward' to be used"),
+    (logistic(liars.Forgets), "state", r"running statistic into state_dict\(\)"),
+    (of_responses(losses.WithoutKL), "declared-fields", "the declared need 'mismatched' to be used"),
+    (
+        card(losses.PerResponse, needs=REFERENCE | {"labels"}, reads="responses", batch_coupled=True),
+        "declared-fields",
+        "roles read at its defaults, and needs do not name 'mismatched'",
+    ),
+    (
+        card(losses.PerResponse, needs=REFERENCE | {"mismatched"}, reads="responses", batch_coupled=True),
+        "declared-fields",
+        "labels read at its defaults, and needs do not name 'labels'",
+    ),
+    (of_responses(losses.ValuesOfKL), "one-value-per-pair", r"of shape \(8,\) .* found shape \(16,\)"),
+    (of_responses(losses.RewardsByLabel), "swap", "the same rewards under the opposite label"),
+    (of_responses(losses.DetachedResponses), "gradcheck", "autograd's gradient to be the numerical one"),
+    (
+        card(losses.PerResponse, needs=losses.READS_KL, reads="responses"),
+        "independent-pairs",
+        "the values of a response not to depend on the others",
+    ),
+    (of_lists(losses.AsWideAsTheLongest), "independent-pairs", "the values of a list not to depend on the others"),
+    (of_lists(losses.FirstIsBest), "permutation", "in another order with the same ranks"),
+    (of_chosen(losses.Shared), "independent-pairs", "the values of a response not to depend on the others"),
+    (of_chosen(losses.Shared), "splits", "a relative difference"),
+    (of_chosen(losses.CouplesByAnOption, options=losses.TokensOptions), "independent-pairs", "with by_token=True"),
+    (of_chosen(losses.LogsAWord), "metrics", "a finite number as 'size'; found 'large'"),
+    (of_chosen(losses.LogsAVector), "metrics", "a finite number as 'logps'; found tensor"),
+    (of_chosen(losses.LogsNaN), "metrics", "a finite number as 'mean'; found tensor.nan"),
+    (of_chosen(losses.LogsUnderAnOddName), "metrics", "found 'mean log-prob'"),
+    (of_chosen(losses.MovesWhileItLogs), "metrics", r"metrics\(\) to leave the method as it was"),
+    (of_chosen(losses.ForgetsAfterwards), "state", r"running statistic into state_dict\(\)"),
+    (card(losses.OneSided), "around", "a loss that reads responses, since the card says so; found AttributeError"),
+    (card(losses.WrapperThatLogsAWord), "metrics", "a finite number as 'largest'"),
+    (card(aggregations.OneNumber), "one-logp-per-response", r"shape \(\)"),
+    (of_tokens(aggregations.Frozen), "gradcheck", "differentiated in the policy's log-probs"),
+    (of_tokens(aggregations.Perplexity), "finite", "inf"),
+    (of_tokens(aggregations.ByTheWidth), "of-its-prompt", "another when the other prompts are taken away"),
+    (of_tokens(aggregations.ShortestOfAll), "of-its-prompt", "another when the other prompts are taken away"),
+    (card(aggregations.ByRank), "any-label", "the same log-probs under the opposite labels"),
+    (card(aggregations.OfThePolicy), "any-model", "responses.logps read"),
+    (card(aggregations.Tail), "one-logp-per-response", "a finite|failed|TypeError|NoneType"),
+    (card(aggregations.Total, needs=frozenset({"token-logps"})), "declared-fields", "'token-logps' to be used"),
+    (of_tokens(aggregations.Drawn), "repeatable", "two evaluations of the same batch"),
+    (card(aggregations.Total, options=aggregations.Power), "no-dead-option", "option 'power' to change something"),
     (card(rewards.OneTooFew), "scores", "a list of 8 scores; found 7 of them"),
     (card(rewards.NotANumber), "scores", "finite numbers; found nan"),
     (card(rewards.Tensors), "scores", "a list of 8 scores; found a Tensor"),

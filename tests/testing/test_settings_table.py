@@ -13,7 +13,7 @@ import pytest
 from alignzoo import list_methods
 from alignzoo.plugin import Card, Options
 from alignzoo.testing.compare import relative_error
-from alignzoo.testing.geometry import in_a_coupled_step
+from alignzoo.testing.geometry_bench import in_a_coupled_step
 from alignzoo.testing.ranks import on_two_ranks
 from alignzoo.testing.steps import PAIRS, Taken, trajectory
 from alignzoo.testing.subject import Subject

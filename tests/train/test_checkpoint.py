@@ -19,16 +19,16 @@ from alignzoo.base.owner import Owner
 from alignzoo.base.stored import file_digest, read_sealed, sealed
 from alignzoo.errors import AlignzooError, MethodError
 from alignzoo.model.weights import fingerprint
+from alignzoo.step.states import plain_state
 from alignzoo.testing.tiny import tiny_model
 from alignzoo.train import checkpoint as checkpoints
 from alignzoo.train.checkpoint import (
     Checkpoint,
-    latest_checkpoint,
     load_checkpoint,
     load_latest,
-    plain_state,
     save_checkpoint,
     step_of,
+    whole_checkpoints,
 )
 from alignzoo.train.metrics import MetricsFile
 
@@ -90,13 +90,13 @@ def test_a_checkpoint_of_another_step_or_run_is_not_taken_for_its_folders(tmp_pa
     found = load_latest(tmp_path, heard)
     assert found is not None
     assert found.step == 1
-    assert "it holds step 1" in heard.warnings[0]
+    assert "it contains step 1" in heard.warnings[0]
 
 
 def test_where_all_are_damaged_it_says_how_to_start_over(tmp_path: Path) -> None:
     for step in (1, 2):
         (save_checkpoint(tmp_path, state(step), keep=5) / FILES[0]).write_bytes(b"")
-    with pytest.raises(AlignzooError, match=r"no checkpoint in .* can be read") as failure:
+    with pytest.raises(AlignzooError, match=r"no readable checkpoint in") as failure:
         load_latest(tmp_path, Heard())
     assert "delete that folder" in str(failure.value)
     assert load_latest(tmp_path / "elsewhere", Heard()) is None
@@ -121,7 +121,7 @@ def test_what_a_killed_save_left_is_not_picked_and_goes_away(tmp_path: Path) -> 
     left = tmp_path / "checkpoints" / f"{PARTIAL}{killed.token}.x" / "step-00000005"
     left.mkdir(parents=True)
     (left / "weights.safetensors").write_bytes(b"half")
-    assert latest_checkpoint(tmp_path) is None
+    assert whole_checkpoints(tmp_path) == []
     clear_leftovers(tmp_path)
     assert not left.parent.exists()
 
@@ -136,8 +136,8 @@ def test_a_full_disk_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(checkpoints.torch, "save", full)
     with pytest.raises(AlignzooError, match="could not save the checkpoint of step 2") as failure:
         save_checkpoint(tmp_path, state(2), keep=1)
-    assert f"continue from step 1 with: alignzoo run --resume {tmp_path}" in str(failure.value)
-    assert latest_checkpoint(tmp_path) == good
+    assert f"free some space and resume from step 1 with: alignzoo run --resume {tmp_path}" in str(failure.value)
+    assert whole_checkpoints(tmp_path)[-1] == good
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
 
 
@@ -169,7 +169,7 @@ def test_a_state_that_could_not_be_read_back_is_refused_when_it_is_saved(strange
         def state_dict(self) -> dict[str, Any]:
             return {"fine": [1.0, "x", torch.ones(2)], "odd": strange}
 
-    with pytest.raises(MethodError, match=r"Odd.state_dict\(\) holds a (frozenset|object|complex)"):
+    with pytest.raises(MethodError, match=r"Odd.state_dict\(\) contains a (frozenset|object|complex)"):
         plain_state(Odd())
 
 

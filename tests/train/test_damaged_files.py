@@ -13,7 +13,7 @@ import torch
 from heard import Heard
 from mutations import damaged
 
-from alignzoo.data.parts import Scores
+from alignzoo.contract.result import RunResult
 from alignzoo.errors import AlignzooError
 from alignzoo.geometry.projections import Projection
 from alignzoo.geometry.subspace import SavedSelection, save_selection
@@ -23,7 +23,7 @@ from alignzoo.plan.resolve import require, resolve
 from alignzoo.probe.probe import Probe
 from alignzoo.reference.shards import Values, read_shards, write_shard
 from alignzoo.reward import keep as scores
-from alignzoo.runs.outcome import RunResult, read_before, write_evaluation
+from alignzoo.runs.outcome import read_before, write_evaluation
 from alignzoo.train.checkpoint import Checkpoint, load_latest, save_checkpoint
 from alignzoo.train.metrics import MetricsFile, metrics_digest
 
@@ -139,13 +139,12 @@ def reference(folder: Path) -> Subject:
 
 
 def reward_scores(folder: Path) -> Subject:
-    pairs = Scores(torch.linspace(-1, 1, 9, dtype=torch.float64), torch.zeros(9, dtype=torch.float64))
-    scores.keep("key", pairs, Heard())
+    scores.keep("key", torch.linspace(-1, 1, 9, dtype=torch.float64), Heard())
     [file] = folder.rglob("key.safetensors")
 
     def read(heard: Heard) -> Any:
         found = scores.kept("key", 9, heard)
-        return None if found is None else plain([found.chosen, found.rejected])
+        return None if found is None else plain([found])
 
     return Subject([file], read)
 

@@ -52,25 +52,25 @@ def test_a_line_that_is_no_step_with_its_figures_is_missed(damaged: str, tmp_pat
     lines, warnings = resumed(tmp_path, [*LINES[:3], damaged, *LINES[4:10]])
     assert lines == LINES[:3] + LINES[4:10]
     [warning] = warnings
-    assert "no figures of step 4 (damaged lines: 1)" in warning
+    assert "no figures for step 4 (damaged lines: 1)" in warning
 
 
 def test_bytes_that_are_no_text_are_missed(tmp_path: Path) -> None:
     whole = "".join(f"{line}\n" for line in LINES[:10]).encode()
     lines, [warning] = resumed(tmp_path, whole.replace(b'"loss": 0.5', b'"loss": \xff\x00', 1))
     assert lines == LINES[1:10]
-    assert "no figures of step 1 " in warning
+    assert "no figures for step 1 " in warning
 
 
 def test_lost_lines_are_named_by_their_steps(tmp_path: Path) -> None:
-    assert "no figures of step 2-4, 8;" in resumed(tmp_path, [LINES[0], *LINES[4:7], *LINES[8:]])[1][0]
-    assert "no figures of step 1-10;" in resumed(tmp_path, [])[1][0]
+    assert "no figures for step 2-4, 8;" in resumed(tmp_path, [LINES[0], *LINES[4:7], *LINES[8:]])[1][0]
+    assert "no figures for step 1-10;" in resumed(tmp_path, [])[1][0]
 
 
 def test_doubled_and_misplaced_lines_are_put_right(tmp_path: Path) -> None:
     lines, [warning] = resumed(tmp_path, [*LINES[:5], *LINES[2:10]])
     assert lines == LINES[:10]
-    assert "more than one line of step 3-5" in warning
+    assert "more than one line for step 3-5" in warning
     assert resumed(tmp_path, LINES[9::-1]) == (LINES[:10], [])
 
 
@@ -78,4 +78,4 @@ def test_a_changed_figure_is_noticed(tmp_path: Path) -> None:
     changed = LINES[3].replace("0.5", "0.4")
     lines, [warning] = resumed(tmp_path, [*LINES[:3], changed, *LINES[4:]])
     assert lines[3] == changed
-    assert "the figures of steps 1 to 10 are not those that were written" in warning
+    assert "the figures of steps 1 to 10 have been changed" in warning

@@ -12,9 +12,10 @@ import torch
 import transformers
 from steps import objective
 
-from alignzoo.logprobs.logps import padded_pair_logps
-from alignzoo.model.load import find_model, load_policy
+from alignzoo.logprobs.logps import padded_logps
+from alignzoo.model.load import load_policy
 from alignzoo.model.modes import disable_dropout
+from alignzoo.model.source import find_model
 from alignzoo.plan.settings import Settings
 from alignzoo.testing.steps import context
 from alignzoo.testing.tiny import NEOX, SMALL, VOCAB, batch_of, cut, pair_rows, with_adapter
@@ -52,7 +53,7 @@ def drawing(kind: str) -> Any:
 
 
 def logps(model: Any) -> torch.Tensor:
-    return padded_pair_logps(model, batch_of(ROWS), tokens=True).chosen_token_logps
+    return padded_logps(model, batch_of(ROWS), tokens=True).token_logps
 
 
 @pytest.mark.parametrize("kind", DRAWING)

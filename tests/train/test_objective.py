@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from golden import golden_pairs
+from golden import golden_pairs, golden_responses
 from steps import objective
 
 from alignzoo import PairBatch, load_method
 from alignzoo.errors import MethodError
 from alignzoo.interfaces import PreferenceLoss, RobustWrapper
-from alignzoo.objective.objective import Objective, rewards_of
+from alignzoo.objective.objective import Objective
+from alignzoo.objective.terms import Term
 from alignzoo.plugin import Options
 from alignzoo.step.context import StepContext
 from alignzoo.testing.ranks import on_two_ranks
@@ -87,9 +88,9 @@ each_goal = pytest.mark.parametrize("goal", GOALS)
 def direct(model: Any, goal: Objective) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The gradient by ordinary autograd through one batch of everything."""
     ctx = context(model, [batch_of(ROWS)], goal)
-    pairs = ctx._forward(0)
-    goal.observe(pairs)
-    value = goal.value(pairs)
+    responses = ctx._passes.forward(0)
+    goal.observe(responses, coupled=True)
+    value = goal.value(responses)
     value.backward()
     return value.detach(), gradients(model)
 
@@ -196,8 +197,8 @@ def test_parts_add_up_to_the_mean_of_their_own_objectives() -> None:
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, total[name], rtol=1e-9, atol=1e-12)
     joined = ctx.join(parts)
-    assert joined.pair_ids.tolist() == [row["pair_id"] for row in ROWS]
-    assert len(joined.pairs) == 8
+    assert joined.row_ids.tolist() == [row["row_id"] for row in ROWS]
+    assert len(joined.responses) == 16
 
 
 def test_parts_of_unequal_size_weigh_by_their_pairs() -> None:
@@ -244,8 +245,9 @@ def test_parts_on_two_ranks_weigh_by_their_pairs() -> None:
 
 
 def test_weights_are_the_gradient_of_the_objective_over_losses() -> None:
-    torch.testing.assert_close(objective("dpo").weights(golden_pairs()), torch.full((4,), 0.25, dtype=torch.float64))
-    weights = objective("dpo", "drdpo").weights(golden_pairs())
+    quarters = torch.full((4,), 0.25, dtype=torch.float64)
+    torch.testing.assert_close(objective("dpo").weights(golden_responses()), quarters)
+    weights = objective("dpo", "drdpo").weights(golden_responses())
     losses = load_method("loss", "dpo")(golden_pairs())
     torch.testing.assert_close(weights, torch.softmax(-losses, 0))
 
@@ -255,8 +257,10 @@ def test_a_loss_that_reduces_is_refused() -> None:
         def __call__(self, pairs: PairBatch) -> torch.Tensor:
             return pairs.chosen_logps.mean()
 
-    with pytest.raises(MethodError, match=r"Reduced gave shape \(\) for 4 pairs; a loss returns one value per pair"):
-        objective(Reduced(Options())).value(golden_pairs())
+    with pytest.raises(
+        MethodError, match=r"Reduced returned shape \(\) for 4 pairs; a loss returns one value per pair"
+    ):
+        objective(Reduced(Options())).value(golden_responses())
 
 
 def test_a_method_that_fails_is_named() -> None:
@@ -265,17 +269,17 @@ def test_a_method_that_fails_is_named() -> None:
             return pairs.chosen_logps / (1 // 0)
 
     with pytest.raises(MethodError, match="Broken under DrDPO failed on 4 pairs: ZeroDivisionError"):
-        objective(Broken(Options()), "drdpo").value(golden_pairs())
+        objective(Broken(Options()), "drdpo").value(golden_responses())
 
 
 @pytest.mark.parametrize(
     ("give", "words"),
     [
-        (lambda values: None, "gave None for 4 pairs; a loss returns one value per pair"),
-        (lambda values: values.tolist(), "gave a list for 4 pairs"),
-        (lambda values: values.detach(), "gave values without a gradient"),
-        (lambda values: (values > 0).long(), "gave dtype int64 for 4 pairs"),
-        (lambda values: values[:1], r"gave shape \(1,\) for 4 pairs"),
+        (lambda values: None, "returned None for 4 pairs; a loss returns one value per pair"),
+        (lambda values: values.tolist(), "returned a list for 4 pairs"),
+        (lambda values: values.detach(), "returned values without a gradient"),
+        (lambda values: (values > 0).long(), "returned dtype int64 for 4 pairs"),
+        (lambda values: values[:1], r"returned shape \(1,\) for 4 pairs"),
         (lambda values: misspelt, "failed on 4 pairs: NameError: name 'misspelt' is not defined"),  # type: ignore[name-defined]  # noqa: F821
     ],
 )
@@ -285,18 +289,18 @@ def test_what_a_loss_gives_wrong_is_said_of_the_loss(give: Callable[..., Any], w
             return give(pairs.chosen_logps)  # type: ignore[no-any-return]
 
     with pytest.raises(MethodError, match=rf"^Lame (under DrDPO )?{words}.* \({__file__}:\d+\)") as error:
-        objective(Lame(Options()), "drdpo").cotangents(golden_pairs())
+        objective(Lame(Options()), "drdpo").cotangents(golden_responses())
     assert error.value.exit_code == 4
 
 
 @pytest.mark.parametrize(
     ("name", "give", "words"),
     [
-        ("objective", lambda losses: None, r"gave None; objective\(\) returns a scalar"),
-        ("objective", lambda losses: losses, r"gave shape \(4,\); objective\(\) returns a scalar"),
-        ("objective", lambda losses: losses.mean().detach(), "gave values without a gradient"),
+        ("objective", lambda losses: None, r"returned None; objective\(\) returns a scalar"),
+        ("objective", lambda losses: losses, r"returned shape \(4,\); objective\(\) returns a scalar"),
+        ("objective", lambda losses: losses.mean().detach(), "returned values without a gradient"),
         ("objective", lambda losses: 1 // 0, r"failed in objective\(\) on 4 pairs: ZeroDivisionError"),
-        ("weights", lambda losses: losses.mean(), r"gave shape \(\); weights\(\) returns one per pair"),
+        ("weights", lambda losses: losses.mean(), r"returned shape \(\); weights\(\) returns one per pair"),
     ],
 )
 def test_what_a_wrapper_gives_wrong_is_said_of_it(name: str, give: Callable[..., Any], words: str) -> None:
@@ -304,7 +308,7 @@ def test_what_a_wrapper_gives_wrong_is_said_of_it(name: str, give: Callable[...,
     setattr(lame, name, lambda self, losses: give(losses))
     whole = Objective(objective("dpo").loss, [lame(Options())])
     with pytest.raises(MethodError, match=f"^Lame {words}.*{__file__}"):
-        (whole.weights if name == "weights" else whole.cotangents)(golden_pairs())
+        (whole.weights if name == "weights" else whole.cotangents)(golden_responses())
 
 
 @pytest.mark.parametrize("given", [None, torch.zeros(4), (torch.zeros(4), None), (torch.zeros(()), torch.zeros(()))])
@@ -313,12 +317,12 @@ def test_rewards_that_are_none_are_said_of_the_loss(given: Any) -> None:
         def rewards(self, pairs: PairBatch) -> Any:
             return given
 
-    with pytest.raises(MethodError, match=r"^Lame gave .*; rewards\(\) returns two tensors"):
-        rewards_of(Lame(Options()), golden_pairs())
+    with pytest.raises(MethodError, match=r"^Lame returned .*; rewards\(\) returns two tensors"):
+        Term(Lame(Options())).rewards(golden_pairs())
 
 
 def test_two_objectives_do_not_silently_become_one() -> None:
-    with pytest.raises(MethodError, match="each have an objective of their own"):
+    with pytest.raises(MethodError, match="each define their own objective"):
         objective("dpo", "drdpo", "drdpo")
 
 

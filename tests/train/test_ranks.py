@@ -10,8 +10,8 @@ import pytest
 
 from alignzoo.distributed.ranks import on_all_ranks
 from alignzoo.errors import AlignzooError, DataError, MethodError
+from alignzoo.probe.source import probe_source
 from alignzoo.report import Reporter
-from alignzoo.train.assemble import probe_source
 
 
 def one_of_two(monkeypatch: pytest.MonkeyPatch, rank: int, other: tuple[list[Any], AlignzooError | None]) -> Any:

@@ -10,11 +10,11 @@ from alignzoo.contract.card import Options
 from alignzoo.distributed.sharding import full_state, gathered, shard
 from alignzoo.distributed.shards import is_sharded, local, whole_state
 from alignzoo.plan.settings import Settings
+from alignzoo.step.states import plain_state
 from alignzoo.testing.ranks import on_two_ranks
 from alignzoo.testing.stages import AtTheWeights, mean_goal
 from alignzoo.testing.steps import Bench
 from alignzoo.testing.tiny import tiny_model
-from alignzoo.train.checkpoint import plain_state
 from alignzoo.train.optim import load_optimizer, make_optimizer
 
 

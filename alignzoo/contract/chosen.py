@@ -1,0 +1,23 @@
+"""The view of a combination of methods that conflict rules get."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from alignzoo.contract.card import Card, Need
+
+
+class Chosen(Protocol):
+    """A method of a run."""
+
+    @property
+    def card(self) -> Card: ...
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Its needs, given its options."""
+
+
+Choice = Mapping[str, Sequence[Chosen]]
+"""The methods of a run by kind; every kind is a key."""

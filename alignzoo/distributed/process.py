@@ -1,0 +1,52 @@
+"""The accelerator of this process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from alignzoo.distributed.launch import distributed_backend
+from alignzoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def launched(*, precision: str = "fp32", **options: Any) -> Accelerator:
+    """The accelerator of this launch; the loop owns accumulation.
+
+    Args:
+        precision: ``fp32`` or ``bf16``.
+        options: more words for ``accelerate.Accelerator``.
+    """
+    from accelerate import Accelerator
+
+    mixed = "bf16" if precision == "bf16" else "no"
+    _forget_other_precision(mixed)
+    return Accelerator(cpu=_on_cpu(), gradient_accumulation_steps=1, mixed_precision=mixed, **options)
+
+
+def alone(command: str) -> Accelerator:
+    """The accelerator of a command that works in one process, in fp32.
+
+    Raises:
+        UsageError: it was launched with several.
+    """
+    accelerator = launched()
+    if accelerator.num_processes > 1:
+        raise UsageError(f"{command} works in one process", hint="start it without torchrun or accelerate launch")
+    return accelerator
+
+
+def _on_cpu() -> bool:
+    """Several ranks where there are CPUs only: accelerate must be told, or each of them runs alone."""
+    import torch
+
+    return distributed_backend() != "none" and not torch.accelerator.is_available()
+
+
+def _forget_other_precision(precision: str) -> None:
+    """accelerate keeps one precision per process; runs after one another may differ in theirs."""
+    from accelerate.state import AcceleratorState
+
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
+        AcceleratorState._reset_state()

@@ -1,0 +1,242 @@
+"""The stages of a run: introduction, session, evaluation before, training, evaluation after, model, result."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignzoo.base.disk import check_there, remedy
+from alignzoo.base.files import whole
+from alignzoo.contract.result import RunResult
+from alignzoo.data.shapes import NOUNS
+from alignzoo.distributed.launch import take_over_sharding
+from alignzoo.distributed.process import launched
+from alignzoo.errors import AlignzooError, DamagedError, UsageError
+from alignzoo.evaluate.answers import Answers, answers_of
+from alignzoo.observers import Observers
+from alignzoo.plan.plan import Plan
+from alignzoo.plan.planfile import plan_to_dict
+from alignzoo.plan.started import plain_values, plan_as_started
+from alignzoo.report import Reporter
+from alignzoo.runs.folder import RunFolder
+from alignzoo.runs.introduction import introduction
+from alignzoo.runs.outcome import read_before, report_outcome, write_evaluation
+from alignzoo.runs.watchers import check_trackers, observers_of
+
+if TYPE_CHECKING:
+    from alignzoo.session.session import Session
+    from alignzoo.train.loop import Loop
+
+Figures = dict[str, float]
+
+
+class Course:
+    """One run, from its plan to its result.
+
+    Args:
+        resumed: the folder of the run to resume; None for a new run.
+    """
+
+    def __init__(self, plan: Plan, report: Reporter, resumed: Path | None) -> None:
+        take_over_sharding()
+        self.began = time.perf_counter()
+        self.report = report
+        settings = plan.settings
+        check_trackers(settings.track)
+        self.folder = RunFolder(plan, report, resumed)
+        for line in introduction(plan, self.folder.path):  # before the imports that take seconds
+            report.note(line)
+        tracked = {"log_with": list(settings.track), "project_dir": str(self.folder.path)} if settings.track else {}
+        self.accelerator = launched(precision=settings.precision, **tracked)
+        self.folder.check_free(self.accelerator)
+        self.observers = Observers(observers_of(settings.observe) if self.main else {}, report)
+        self.answers = answers_of(settings)
+        self.plan = plan
+
+    @property
+    def main(self) -> bool:
+        return bool(self.accelerator.is_main_process)
+
+    def go(self) -> RunResult:
+        """Run it to completion.
+
+        Raises:
+            AlignzooError: it cannot start, or was stopped; the message says how to resume it.
+        """
+        try:
+            result = self._go()
+        except BaseException as error:
+            self.observers.tell("end", None, error)
+            problem = self.folder.explained(error)
+            self.folder.undo()
+            if problem is None:
+                raise
+            raise problem from error
+        finally:
+            self.folder.release()
+        self.observers.tell("end", result, None)
+        return result
+
+    def _go(self) -> RunResult:
+        session, loop = self.prepare()
+        self.observers.tell("start", self.folder.path, plan_to_dict(session.plan), loop.steps)
+        before = self._before(session, loop)
+        self.folder.lasting = True
+        loop.run()
+        after = self._figures(session, loop)
+        with loop.controller.for_evaluation():
+            weights = self._save_model(session, loop)
+        if session.settings.track:
+            self.accelerator.end_training()
+        return self._finish(session, loop, before, after, weights)
+
+    def prepare(self) -> tuple[Session, Loop]:
+        """Everything before the first step; invalid runs fail here, cheap checks first."""
+        from alignzoo.data.parts import warn_of_little
+        from alignzoo.model.adapters import how_to_load
+        from alignzoo.model.positions import warn_beyond_positions
+        from alignzoo.plugin.build import class_of
+        from alignzoo.session.session import Session
+        from alignzoo.train.begin import begin
+        from alignzoo.train.optim import optimizer_class
+
+        optimizer_class(self.plan.settings.optimizer)
+        self._check_batch()
+        for method in self.plan.all_methods:
+            class_of(method.card)
+        session = Session(self.plan, self.accelerator, self.report)
+        _ = session.plan, session.tokenizer
+        self._take_folder(session)
+        warn_of_little(session.parts, session.settings, self.report)
+        warn_beyond_positions(session.config, session.parts.longest(), self.report)
+        if session.source.gguf and hasattr(session.policy, "peft_config"):
+            self.report.note(how_to_load(session.source, self.folder.path / "model"))
+        _ = session.policy
+        if self.main:
+            self._write_facts(session)
+        self.accelerator.wait_for_everyone()
+        loop = begin(
+            session,
+            self.folder.path,
+            resuming=self.folder.resuming,
+            observers=self.observers,
+            planned=plain_values(plan_as_started(self.folder.path)) if self.main else None,
+        )
+        return session, loop
+
+    def _check_batch(self) -> None:
+        size, world = self.plan.settings.batch_size, self.accelerator.num_processes
+        if size % world:
+            raise UsageError(
+                f"--batch-size {size} cannot be divided over {world} ranks", hint=f"use a multiple of {world}"
+            )
+
+    def _take_folder(self, session: Session) -> None:
+        self.folder.take(self.accelerator, session.plan)
+        session.folder = self.folder.path if self.main else None
+        if session.settings.track:
+            where = self.accelerator.project_configuration
+            where.project_dir = where.logging_dir = str(self.folder.path)
+
+    def _write_facts(self, session: Session) -> None:
+        """Report how the data was read and the hardware of the run."""
+        from alignzoo.runs.environment import describe_environment
+
+        summaries = {name: summary.to_dict() for name, summary in session.parts.summaries.items()}
+        self.folder.write_once("data.json", summaries)
+        environment = describe_environment(self.accelerator.num_processes, str(self.accelerator.device))
+        self.folder.write_once("env.json", environment)
+
+    def _before(self, session: Session, loop: Loop) -> Figures:
+        """The figures before training: computed now, or left by an interrupted run."""
+        folder = self.folder.path
+        try:
+            before = read_before(folder) if self.folder.resuming else None
+        except DamagedError as error:
+            fate = "lost" if loop.done > 0 else "recomputed"
+            self.report.warn(f"{error.message}; the figures before training are {fate}")
+            before = None
+        if before is not None:
+            return before
+        if loop.done > 0:
+            return {}
+        before = self._figures(session, loop)
+        if self.main:
+            write_evaluation(folder, before=before)
+        return before
+
+    def _figures(self, session: Session, loop: Loop) -> Figures:
+        """Figures at the current weights: on held-out rows, and from generated answers if there is an evaluator."""
+        figures = loop.evaluate()
+        if self.answers is not None:
+            figures |= self._of_answers(self.answers, session, loop)
+        self.accelerator.wait_for_everyone()
+        self.observers.tell("evaluation", loop.done, figures)
+        return figures
+
+    def _of_answers(self, answers: Answers, session: Session, loop: Loop) -> Figures:
+        """What the evaluator says of generated answers, on the main process."""
+        from alignzoo.distributed.sharding import gathered
+
+        model = self.accelerator.unwrap_model(loop.engine.model)
+        with loop.controller.for_evaluation(), gathered(model):
+            figures = answers.figures(model, session.tokenizer, self.report) if self.main else {}
+            self.accelerator.wait_for_everyone()
+        return figures
+
+    def _save_model(self, session: Session, loop: Loop) -> str:
+        """Write ``model/``; returns the hash of its weights, on all ranks."""
+        from accelerate.utils import broadcast_object_list
+
+        from alignzoo.distributed.sharding import full_state
+        from alignzoo.model.weights import fingerprint
+
+        model = self.accelerator.unwrap_model(loop.engine.model)
+        state = full_state(model, keep=self.main)
+        if self.main:
+            self._write_model(model, session.tokenizer, state)
+        weights = [fingerprint(state)]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(weights)
+        return weights[0]
+
+    def _write_model(self, model: Any, tokenizer: Any, state: dict[str, Any]) -> None:
+        from alignzoo.model.weights import save_model
+
+        target = self.folder.path / "model"
+        try:
+            with whole(target) as path:
+                save_model(model, tokenizer, path, state)
+        except Exception as error:
+            check_there(self.folder.path)
+            raise AlignzooError(
+                f"could not save the model in {target}: {error}",
+                hint=f"the last checkpoint is intact; {remedy(error)} and finish with: {self.folder.resume_words()}",
+            ) from error
+
+    def _finish(self, session: Session, loop: Loop, before: Figures, after: Figures, weights: str) -> RunResult:
+        parts, folder = session.parts, self.folder.path
+        result = RunResult(
+            folder=str(folder),
+            sentence=session.plan.sentence(),
+            status="finished",
+            steps=loop.steps,
+            tokens=loop.tokens,
+            seconds=round(time.perf_counter() - self.began, 2),
+            pairs={
+                "train": len(parts.train),
+                "held_out": len(parts.held_out) if parts.held_out is not None else 0,
+                "probe": len(parts.probe_train) if parts.probe_train is not None else 0,
+            },
+            weights=weights,
+            before=before,
+            after=after,
+            train_identity=parts.train_identity,
+        )
+        if self.main:
+            write_evaluation(folder, before=before, after=after)
+            result.save()
+        report_outcome(before, after, self.report, self.answers, noun=NOUNS[parts.shape])
+        self.report.note(f"{loop.steps} steps in {result.seconds:.1f} s; the model is in {folder / 'model'}")
+        return result

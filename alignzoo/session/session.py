@@ -1,0 +1,263 @@
+"""From a plan to tokenizer, data, policy, objective, reference, engine and batches: each created on demand and once.
+
+    session = Session(plan, accelerator, report)
+    session.parts          # loads and tokenises the data, before any weight
+    session.engine         # loads the policy, tries packing, prepares the model for this launch
+
+Each part creates what it depends on, so that unsuitable data is rejected before weights are loaded. Set parts that
+already exist before they are requested: ``session.policy = model``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from alignzoo.contract.responses import ResponseBatch
+from alignzoo.contract.scoring import RewardContext
+from alignzoo.data.batches import Batches, Sizes, StepBatches, by_length
+from alignzoo.data.collate import TokenBatch, batch_columns
+from alignzoo.data.lengths import lengths_of
+from alignzoo.data.parts import Parts
+from alignzoo.data.stream import PairStream
+from alignzoo.distributed.sharding import is_shard, prepare, resharding
+from alignzoo.logprobs.forward import Choice, forward_of, goes_by_batch
+from alignzoo.logprobs.logps import Forward
+from alignzoo.model.load import load_policy
+from alignzoo.model.source import find_model
+from alignzoo.objective.build import build_objective
+from alignzoo.objective.objective import Objective
+from alignzoo.probe.probe import Probe
+from alignzoo.probe.source import probe_source
+from alignzoo.reference.cached import cached_reference
+from alignzoo.reference.compute import Filling, Source
+from alignzoo.reference.frozen import Reference, ReferenceForward, as_reference
+from alignzoo.reference.identity import reference_identity
+from alignzoo.reference.store import Store, store_folder
+from alignzoo.reward.scoring import scored
+from alignzoo.session.inputs import HELD_OUT, TRAIN, Inputs
+from alignzoo.step.engine import Engine
+from alignzoo.step.held_out import HeldOut
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class Session(Inputs):
+    """One plan in this process (and the other processes of its launch); see :class:`Inputs`."""
+
+    @cached_property
+    def probe(self) -> Callable[[str | None], Probe]:
+        """The source of the safety probe: loaded from a given folder, or trained on the data set aside for it."""
+        return probe_source(self.policy, self.parts, self.weights, self.accelerator, self.folder, self.report)
+
+    @cached_property
+    def _scored(self) -> tuple[Parts, str | None]:
+        """The parts with the scores of the plan's reward, and that reward's identity."""
+        if not self.plan.of("reward"):
+            return self.parts, None
+        context = RewardContext(
+            self.policy,
+            self.weights,
+            self.accelerator.device,
+            self.settings.seed,
+            self.report,
+            self.probe,
+            self.settings.trust_remote_code,
+        )
+        return scored(self.plan.one("reward"), self.parts, context, self.accelerator, which=self.uses)
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """The reward's scores by part; empty if no method reads any."""
+        return self._scored[0].scores
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """Hashes of training's inputs: weights, data and, if there are scores, the reward."""
+        known = {"weights": self.weights, "data": self.parts.fingerprint}
+        if "_scored" in vars(self) and self._scored[1] is not None:
+            known["scores"] = self._scored[1]
+        return known
+
+    @cached_property
+    def objective(self) -> Objective:
+        """The losses under their wrappers and the aggregation."""
+        aggregation = next(iter(self.plan.of("aggregation")), None)
+        return build_objective(self.plan.of("loss"), self.plan.of("robust"), aggregation)
+
+    @cached_property
+    def choice(self) -> Choice:
+        """The choice of forward, tested on some rows of the data."""
+        part = TRAIN if TRAIN in self.uses else HELD_OUT
+        rows = getattr(self.parts, part)
+        first = self.stream.indices(0) if part == TRAIN else range(len(rows))
+        choice = forward_of(
+            self.plan,
+            self.policy,
+            rows,
+            first,
+            self.tokenizer.pad_token_id,
+            self.accelerator,
+            shape=self.parts.shape,
+            partners=self.parts.partners.get(part),
+        )
+        self.report.note(choice.why)
+        return choice
+
+    @cached_property
+    def forward(self) -> Forward:
+        """From a model and a batch to its log-probs."""
+        return resharding(self.choice.forward)
+
+    @cached_property
+    def caches_reference(self) -> bool:
+        """Whether reference log-probs come from the cache: enabled, and independent of the batch."""
+        if "reference" not in self.needs or not self.settings.reference_cache:
+            return False
+        lengths = [lengths_of(rows, self.parts.partners.get(part)) for part, rows in self._used()]
+        kind = goes_by_batch(self.policy, max(int(of_part.longest.max()) for of_part in lengths))
+        if kind is not None:
+            self.report.warn(
+                f"the model's positions ({kind}) depend on the longest sequence of a batch, so results depend on "
+                "--micro-batch-size, and the reference is computed in every step, in the policy's batches"
+            )
+        return kind is None
+
+    @cached_property
+    def _store_folder(self) -> Path | None:
+        if not self.caches_reference:
+            return None
+        return store_folder(reference_identity(self.policy, self.settings, self.weights, way=self.choice.way))
+
+    @cached_property
+    def _frozen(self) -> Reference | None:
+        """The reference as a model."""
+        if "reference" not in self.needs or self.caches_reference:
+            return None
+        return Reference(self.policy, self.forward, partial(prepare, self.accelerator, frozen=True))
+
+    @cached_property
+    def model(self) -> Any:
+        """The policy as prepared for this launch: autocast, replicated or sharded."""
+        _ = self._frozen, self._store_folder  # they read the policy's weights, which sharding replaces
+        return prepare(self.accelerator, self.policy)
+
+    @cached_property
+    def reference(self) -> ReferenceForward | None:
+        """Log-probs at the initial weights; None if no method reads them."""
+        if self._frozen is not None or self._store_folder is None:
+            return self._frozen
+        _ = self.model
+        store = Store(self._store_folder, tokens="token-logps" in self.needs, report=self.report)
+        filling = Filling(
+            store,
+            partial(self.forward, self.policy),
+            self.accelerator,
+            self.report,
+            self.tokenizer.pad_token_id,
+            is_shard(self.policy),
+            self.settings.tokens_per_micro_batch,
+        )
+        with as_reference(self.policy):  # it still has the initial weights
+            return cached_reference(filling, self._sources)
+
+    def _sources(self) -> list[Source]:
+        """The rows whose reference log-probs are needed: those that training visits, and all held-out rows."""
+        return [
+            Source.of(
+                rows,
+                self.stream.visited(self.steps) if part == TRAIN else None,
+                shape=self.parts.shape,
+                packed=self.choice.packed,
+                partners=self.parts.partners.get(part),
+            )
+            for part, rows in self._used()
+        ]
+
+    def _used(self) -> list[tuple[str, Dataset]]:
+        """The parts that are trained or evaluated on, and there."""
+        return [(part, rows) for part in self.uses if (rows := getattr(self.parts, part)) is not None]
+
+    @torch.no_grad()
+    def starting_logps(self, batches: Sequence[TokenBatch]) -> list[ResponseBatch | None]:
+        """What the reference says of some batches, of a policy that is not trained yet; None where nothing reads it."""
+        if "reference" not in self.needs:
+            return [None] * len(batches)
+        return [self.forward(self.policy, batch) for batch in batches]
+
+    def become(self, trained: Path) -> None:
+        """Replace the policy with a trained model of this plan; earlier results are kept."""
+        self.report.note(f"loading {trained}")
+        policy: Any = load_policy(find_model(str(trained)), self.settings).to(self.accelerator.device)
+        self.choice.adopt(policy)
+        for made in ("model", "engine"):
+            vars(self).pop(made, None)
+        self.policy = policy
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Model, forward and objective, shared by all steps."""
+        return Engine(self.model, self.forward, self.objective, self.accelerator, self.settings.seed, self.groups)
+
+    @cached_property
+    def stream(self) -> PairStream:
+        """The order in which training visits the rows."""
+        return PairStream(len(self.parts.train), self.settings.batch_size, self.settings.seed)
+
+    @cached_property
+    def steps(self) -> int:
+        """Optimizer steps allowed by ``--epochs`` and ``--max-steps``; one epoch by default."""
+        limits = [self.settings.max_steps] if self.settings.max_steps is not None else []
+        if self.settings.epochs is not None or not limits:
+            limits.append(self.stream.steps(self.settings.epochs or 1.0))
+        return min(limits)
+
+    @property
+    def sizes(self) -> Sizes:
+        """How rows are split into forward passes."""
+        return Sizes(self.settings.micro_batch_size, self.settings.tokens_per_micro_batch, self.choice.packed)
+
+    @cached_property
+    def batches(self) -> Batches:
+        """The source of batches, here the data; override for one that generates responses between steps."""
+        on_a_gpu = self.accelerator.device.type == "cuda"  # copies from pinned memory overlap with host work
+        return StepBatches(
+            dataset=batch_columns(self.parts.train),
+            shape=self.parts.shape,
+            stream=self.stream,
+            steps=self.steps,
+            sizes=self.sizes,
+            lengths=self.lengths,
+            pad_id=self.tokenizer.pad_token_id,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+            scores=self.scores.get(TRAIN),
+            partners=self.parts.partners.get(TRAIN),
+            ready=TokenBatch.pinned if on_a_gpu else lambda batch: batch,
+        )
+
+    @cached_property
+    def held_out_batches(self) -> list[TokenBatch]:
+        """The held-out rows in batches of similar length; none if nothing is held out."""
+        if self.parts.held_out is None:
+            return []
+        return by_length(
+            self.parts.held_out,
+            self.sizes,
+            self.tokenizer.pad_token_id,
+            shape=self.parts.shape,
+            scores=self.scores.get(HELD_OUT),
+            partners=self.parts.partners.get(HELD_OUT),
+        )
+
+    @cached_property
+    def held_out(self) -> HeldOut | None:
+        """The evaluation on held-out rows."""
+        if self.parts.held_out is None:
+            return None
+        return HeldOut(self.engine, self.reference, self.held_out_batches, self.report)

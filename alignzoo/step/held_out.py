@@ -1,0 +1,91 @@
+"""The objective and the rewards on held-out rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+
+from alignzoo.contract.responses import ResponseBatch
+from alignzoo.data.collate import TokenBatch
+from alignzoo.errors import NonFiniteLossError
+from alignzoo.objective.views import with_constants
+from alignzoo.reference.frozen import ReferenceForward
+from alignzoo.report import Reporter
+from alignzoo.step.engine import Engine
+from alignzoo.step.metrics import name_rows, non_finite, reward_metrics
+
+_Part = TypeVar("_Part")
+
+
+class HeldOut:
+    """Held-out rows, divided over the ranks; their reference log-probs are computed once.
+
+    Args:
+        batches: the micro-batches of *all* ranks, the same list on each.
+    """
+
+    def __init__(
+        self, engine: Engine, reference: ReferenceForward | None, batches: Sequence[TokenBatch], report: Reporter
+    ) -> None:
+        self._engine = engine
+        self._reference = reference
+        self._report = report
+        world, rank = engine.world, engine.accelerator.process_index
+        self._mine = [batch.to(engine.accelerator.device) for batch in batches[rank::world]]
+        self._references: list[ResponseBatch] | None = None
+        # A rank with fewer batches must still take part in gathering sharded weights.
+        rounds = -(-len(batches) // world) if engine.sharded else len(self._mine)
+        self._idle = [batches[0].to(engine.accelerator.device)] * (rounds - len(self._mine))
+
+    @torch.no_grad()
+    def evaluate(self, *, step: int = 0) -> dict[str, float]:
+        """``eval/loss`` (the objective over all held-out rows), ``eval/rewards/…``, ``eval/logps/…`` and the methods'
+        own metrics.
+
+        Raises:
+            NonFiniteLossError: ``eval/loss`` is NaN or infinite after ``step`` optimizer steps.
+        """
+        model = self._engine.accelerator.unwrap_model(self._engine.model)
+        training = model.training
+        model.eval()
+        try:
+            with self._report.progress(len(self._mine), "evaluating", unit="batch") as bar:
+                if self._reference is not None and self._references is None:
+                    every = [self._reference(batch) for batch in (*self._mine, *self._idle)]
+                    self._references = every[: len(self._mine)]
+                parts = []
+                for i, batch in enumerate(self._mine):
+                    reference = self._references[i] if self._references is not None else None
+                    fields = self._engine.forward(model, batch)
+                    responses = with_constants(fields, batch, reference, self._engine.groups)
+                    parts.append(responses.to("cpu", dtype=torch.float64))
+                    bar.advance()
+                for batch in self._idle:
+                    self._engine.forward(model, batch)
+        finally:
+            model.train(training)
+        everyone = ResponseBatch.cat(self._over_ranks(parts))
+        objective = self._engine.objective
+        figures = {
+            "loss": float(objective.value(everyone)),
+            **reward_metrics(objective.preference, everyone),
+            **objective.metrics(everyone),
+        }
+        if not math.isfinite(figures["loss"]):
+            ids = torch.cat(self._over_ranks([batch.row_ids.cpu() for batch in self._mine]))
+            raise NonFiniteLossError(
+                f"the objective on held-out rows is {figures['loss']} after step {step}; "
+                f"rows {name_rows(non_finite(everyone, ids) or ids.tolist())}",
+                hint="try a lower --lr, or check the model and those held-out rows",
+            )
+        return {f"eval/{name}": value for name, value in figures.items()}
+
+    def _over_ranks(self, parts: list[_Part]) -> list[_Part]:
+        if self._engine.world == 1:
+            return parts
+        gathered: list[list[_Part] | None] = [None] * self._engine.world
+        torch.distributed.all_gather_object(gathered, parts)
+        return [part for rank in gathered if rank for part in rank]

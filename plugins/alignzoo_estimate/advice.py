@@ -1,0 +1,150 @@
+"""What to change if a run does not fit: each change is tried on the estimate itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from alignzoo.plan.plan import Plan
+from alignzoo.plan.recipe import Layer
+from alignzoo.plan.resolve import resolve
+from alignzoo_estimate.compute import tokens
+from alignzoo_estimate.estimate import Estimate, Hardware, Situation, estimate
+
+RANK = 8
+_MANY = 64  # rows in a micro-batch; more gain nothing
+
+
+@dataclass(frozen=True)
+class Change:
+    """Flags added to the run, and the resulting estimate."""
+
+    words: str
+    estimate: Estimate
+
+    @property
+    def total(self) -> float:
+        """Peak bytes of one device."""
+        return self.estimate.peak.total
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    words: str
+    values: dict[str, Any]
+    hardware: Hardware
+
+
+def changes(found: Estimate, layers: Sequence[Layer]) -> list[Change]:
+    """Single changes that lower the peak, the largest effect first.
+
+    Args:
+        layers: the layers that the plan was resolved from.
+    """
+    tried = []
+    for candidate in _candidates(found.situation):
+        made = _with(found.situation, candidate, layers)
+        if made is not None:
+            tried.append(Change(candidate.words, made))
+    return sorted((one for one in tried if one.total < found.peak.total), key=lambda one: one.total)
+
+
+def together(found: Estimate, layers: Sequence[Layer]) -> list[Change]:
+    """Combined changes, the most effective first, until the run fits or none is left."""
+    path: list[Change] = []
+    now, said = found, list(layers)
+    while not now.fits:
+        best = next(iter(changes(now, said)), None)
+        if best is None:
+            return path
+        candidate = next(one for one in _candidates(now.situation) if one.words == best.words)
+        said.append(Layer("advice", candidate.values))
+        path.append(best)
+        now = best.estimate
+    return path
+
+
+def largest(found: Estimate) -> int | None:
+    """Tokens of the largest micro-batch that fits, by the mean row; None if not even one row fits, or if the memory is
+    unknown."""
+    memory, situation = found.situation.hardware.memory, found.situation
+
+    def total(rows: int) -> float:
+        """The peak with this many rows per micro-batch, and several micro-batches per step."""
+        update = {"micro_batch_size": rows, "tokens_per_micro_batch": None}
+        update["batch_size"] = 2 * rows * situation.hardware.devices
+        settings = situation.settings.model_copy(update=update)
+        return estimate(replace(situation, plan=replace(situation.plan, settings=settings))).peak.total
+
+    if memory is None:
+        return None
+    low, under = 2, total(2)
+    if under > memory:
+        low, under = 1, total(1)
+        return tokens([situation.data.mean], situation.packed) if under <= memory else None
+    high, over = 2 * low, total(2 * low)
+    while over <= memory and high < _MANY:  # the memory per row hardly changes from here on
+        low, under = high, over
+        high = min(_MANY, max(low + 1, int(low + (memory - under) / max((over - total(2)) / (high - 2), 1.0)) + 1))
+        over = total(high)
+    if over <= memory:
+        low = high
+    while high - low > max(1, low // 20) and over > memory:
+        middle = min(high - 1, max(low + 1, int(low + (high - low) * (memory - under) / (over - under))))
+        found_there = total(middle)
+        if found_there <= memory:
+            low, under = middle, found_there
+        else:
+            high, over = middle, found_there
+    return low * tokens([situation.data.mean], situation.packed)
+
+
+def _with(situation: Situation, candidate: _Candidate, layers: Sequence[Layer]) -> Estimate | None:
+    """The estimate with a change; None if the run would reject it."""
+    sharding = candidate.hardware.sharding
+    resolved = resolve([*layers, Layer("advice", candidate.values)], distributed=sharding)
+    if not isinstance(resolved, Plan):
+        return None
+    return estimate(replace(situation, plan=resolved, hardware=candidate.hardware))
+
+
+def _candidates(situation: Situation) -> Iterator[_Candidate]:
+    settings, hardware = situation.settings, situation.hardware
+
+    def with_words(**values: Any) -> _Candidate:
+        flags = {name.replace("__", ".").replace("_", "-"): value for name, value in values.items()}
+        words = " ".join(f"--{name}" if value is True else f"--{name} {value}" for name, value in flags.items())
+        return _Candidate(words, flags, hardware)
+
+    if not settings.activation_checkpointing:
+        yield with_words(activation_checkpointing=True)
+    if situation.rows_per_micro_batch > 1:
+        fewer = situation.rows_per_micro_batch // 2
+        if settings.tokens_per_micro_batch is None:
+            for size in dict.fromkeys((fewer, 1)):
+                yield with_words(micro_batch_size=size)
+        else:
+            yield with_words(tokens_per_micro_batch=fewer * tokens([situation.data.mean], situation.packed))
+    if settings.precision == "fp32":
+        yield with_words(precision="bf16")
+    if not settings.packing and situation.model.packable:
+        yield with_words(packing=True)
+    if situation.keeps_reference:
+        yield with_words(reference_cache=True)
+    if not settings.lora_r:
+        yield with_words(lora__r=RANK)
+    if hardware.cuda and settings.quantize == "none":
+        if settings.lora_r:
+            yield with_words(quantize="4bit")
+        else:
+            yield with_words(lora__r=RANK, quantize="4bit")
+    if hardware.cuda and settings.optimizer == "adamw" and not settings.lora_r:
+        yield with_words(optimizer="adamw8bit")
+    if hardware.cuda:
+        if hardware.sharding != "fsdp" and hardware.devices > 1:
+            yield _Candidate("--sharding fsdp", {}, replace(hardware, sharding="fsdp"))
+        more = hardware.devices * 2
+        if settings.batch_size % more == 0:
+            words = f"--gpus {more}" if hardware.sharding == "fsdp" else f"--gpus {more} --sharding fsdp"
+            yield _Candidate(words, {}, replace(hardware, devices=more, sharding="fsdp"))

@@ -1,0 +1,80 @@
+"""A micro-batch to simulate: how it is run, its rows, and the bytes found."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from itertools import zip_longest
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a micro-batch is run.
+
+    Attributes:
+        rank: of a LoRA adapter, 0 for full fine-tuning.
+        packed: everything in one row, each prompt once; otherwise every response padded, with its own prompt.
+    """
+
+    bf16: bool
+    rank: int
+    checkpointing: bool
+    packed: bool
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Memory of a micro-batch besides weights, gradients and the rest of the step.
+
+    Attributes:
+        forward: at the peak of the forward pass.
+        kept: for the backward pass, after the decoder's forward; of these, ``copies`` are weights in bf16.
+        head: at the peak of the head's forward and backward.
+        layer: at the peak of the backward pass through the last layer.
+    """
+
+    forward: float
+    kept: float
+    copies: float
+    head: float
+    layer: float
+
+    def plus(self, other: Bytes, times: int) -> Bytes:
+        return Bytes(*(a + times * b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of a row of data: its prompt and each of its responses."""
+
+    prompt: int
+    responses: tuple[int, ...]
+
+    @property
+    def packed(self) -> int:
+        """Tokens of the row, counting the prompt once."""
+        return self.prompt + self.response
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return self.prompt + max(self.responses)
+
+    @property
+    def response(self) -> int:
+        """Tokens of all responses."""
+        return sum(self.responses)
+
+    def plus(self, other: Lengths) -> Lengths:
+        responses = zip_longest(self.responses, other.responses, fillvalue=0)
+        return Lengths(self.prompt + other.prompt, tuple(map(sum, responses)))
+
+
+def merged(rows: Sequence[Lengths], most: int) -> tuple[Lengths, ...]:
+    """The same tokens in at most ``most`` segments, which are faster to simulate.
+
+    Everything saved is proportional to tokens except attention masks, which are small and grow here.
+    """
+    size = -(-len(rows) // most)
+    return tuple(functools.reduce(Lengths.plus, rows[at : at + size]) for at in range(0, len(rows), size))

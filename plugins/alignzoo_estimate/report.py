@@ -1,0 +1,81 @@
+"""An estimate as plain data: everything that ``alignzoo plan`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from alignzoo_estimate.advice import Change
+from alignzoo_estimate.estimate import Estimate
+
+
+def report(
+    found: Estimate, steps: int | None, advice: Sequence[Change], path: Sequence[Change], largest: int | None
+) -> dict[str, Any]:
+    """The whole estimate, as printed by ``--json``; bytes and FLOPs are per device."""
+    s, shapes = found.situation, found.situation.shapes
+    hardware, peak = s.hardware, found.peak
+    return {
+        "model": s.settings.model,
+        "sentence": s.plan.sentence(),
+        "parameters": {
+            "total": shapes.total,
+            "trained": s.trained,
+            "embedding": shapes.embedding,
+            "head": shapes.head,
+            "layers": shapes.layers,
+            "experts": shapes.experts,
+            "other": shapes.other,
+            "active": shapes.active,
+            "tied": shapes.tied,
+        },
+        "devices": {
+            "count": hardware.devices,
+            "kind": "gpu" if hardware.cuda else "cpu",
+            "memory": hardware.memory,
+            "sharding": hardware.sharding,
+        },
+        "data": {
+            "source": s.data.source,
+            "prompt": s.data.mean.prompt,
+            "responses": list(s.data.mean.responses),
+            "longest": s.data.longest.longest,
+            "rows": s.data.rows,
+            "percentiles": {str(p): count for p, count in s.data.percentiles},
+        },
+        "step": {
+            "packed": s.packed,
+            "rows_per_device": s.rows_per_step,
+            "micro_batches": s.micro_batches,
+            "rows_per_micro_batch": s.rows_per_micro_batch,
+            "passes": s.passes,
+        },
+        "memory": {
+            "peak": peak.total,
+            "at": peak.name,
+            "parts": peak.parts,
+            "moments": {moment.name: {"total": moment.total, "parts": moment.parts} for moment in found.moments},
+        },
+        "geometry": {"kept": s.copies.kept, "passing": s.copies.passing, "measured": s.copies.measured},
+        "work": {**vars(found.work), "total": found.work.total},
+        "time": _time(found, steps),
+        "fits": found.fits,
+        "largest_micro_batch_tokens": largest,
+        "changes": [_change(one) for one in advice],
+        "together": [_change(one) for one in path],
+    }
+
+
+def _time(found: Estimate, steps: int | None) -> dict[str, Any]:
+    hardware = found.situation.hardware
+    return {
+        "rate": hardware.rate,
+        "utilisation": hardware.utilisation,
+        "step": found.seconds,
+        "steps": steps,
+        "run": found.seconds * steps if found.seconds is not None and steps is not None else None,
+    }
+
+
+def _change(one: Change) -> dict[str, Any]:
+    return {"words": one.words, "peak": one.total, "fits": one.estimate.fits}

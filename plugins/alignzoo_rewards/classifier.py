@@ -1,0 +1,123 @@
+"""Models with one output per text, such as reward models: loaded as carefully as a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+
+from alignzoo.data.digests import digest, tokenizer_digest
+from alignzoo.errors import ModelError
+from alignzoo.model.explained import explained, quiet
+from alignzoo.model.load import safetensors_only
+from alignzoo.model.source import full_model
+from alignzoo.model.weights import config_digest, fingerprint
+
+_UNBOUNDED = 1 << 20  # tokenizers without a limit report an absurdly large one
+_EXPECTED = {
+    "expected": "a sequence classifier",
+    "hint": "give a reward model: an AutoModelForSequenceClassification with one output",
+}
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A classifier with one output, in eval mode and fp32, and its own tokenizer.
+
+    Attributes:
+        longest: the most tokens it can read.
+        pad_id: the id that its head treats as padding; None if its config has none.
+        code: identifies its own code; empty for a model of transformers.
+    """
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    longest: int
+    pad_id: int | None
+    code: str = ""
+
+    def identity(self) -> str:
+        """A content hash of the weights, the config, the model's own code, and everything in the tokenizer that affects
+        ids, including the chat template."""
+        model = [fingerprint(self.model), config_digest(self.model), self.code]
+        return digest(model, tokenizer_digest(self.tokenizer), self.pad_id, self.longest)
+
+    @torch.no_grad()
+    def outputs(self, sequences: Sequence[Sequence[int]]) -> list[float]:
+        """The output for each of some token sequences, right-padded to one batch."""
+        device, width, pad_id = next(self.model.parameters()).device, max(map(len, sequences)), self.pad_id
+        if pad_id is None:  # the head reads the last non-padding token: use an id that no sequence ends with
+            ends = {one[-1] for one in sequences}
+            pad_id = next(i for i in range(len(ends) + 1) if i not in ends)
+            self.model.config.pad_token_id = self.model.config.get_text_config().pad_token_id = pad_id
+        ids = torch.tensor([[*one, *[pad_id] * (width - len(one))] for one in sequences], device=device)
+        lengths = torch.tensor([len(one) for one in sequences], device=device)
+        mask = (torch.arange(width, device=device) < lengths[:, None]).long()
+        found: list[float] = self.model(input_ids=ids, attention_mask=mask).logits[:, 0].double().cpu().tolist()
+        return found
+
+
+def check_scorer(name: str, *, trust_remote_code: bool) -> str:
+    """The path or hub id to load, if its config has one output; no weights are read.
+
+    Raises:
+        ModelError: no such folder, not a classifier, or another number of outputs.
+    """
+    if name.endswith(".gguf"):
+        raise ModelError(f"{name} is a .gguf file", hint=_EXPECTED["hint"])
+    source = full_model(name, f"reward model {name}", gguf=False)
+    with explained(source.path, "reward model", **_EXPECTED), quiet():
+        config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
+    architectures = ", ".join(config.architectures or ())
+    if any(word in architectures for word in ("ForCausalLM", "LMHeadModel")):
+        raise ModelError(f"{name} is a language model, not a classifier ({architectures})", hint=_EXPECTED["hint"])
+    if config.num_labels != 1:
+        labels = ", ".join(map(str, config.id2label.values()))
+        raise ModelError(
+            f"{name} has {config.num_labels} outputs ({labels}), but a reward model has one",
+            hint="give a model trained as a reward or cost model (num_labels=1)",
+        )
+    return source.path
+
+
+def load_scorer(path: str, *, trust_remote_code: bool, device: torch.device) -> Scorer:
+    """The classifier at a path returned by :func:`check_scorer`.
+
+    Raises:
+        ModelError: unreadable or incomplete weights, or no tokenizer.
+    """
+    with explained(path, "tokenizer of the reward model"), quiet():
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    with explained(path, "reward model", **_EXPECTED), quiet():
+        model, loaded = AutoModelForSequenceClassification.from_pretrained(
+            path,
+            dtype=torch.float32,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **safetensors_only(),
+        )
+    if loaded["missing_keys"]:
+        names = sorted(loaded["missing_keys"])
+        raise ModelError(
+            f"{path} is not a complete reward model: it lacks "
+            f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}",
+            hint="a language model without a trained score head cannot score; give the folder of the reward model",
+        )
+    text = model.config.get_text_config()
+    limits = (getattr(text, "max_position_embeddings", None), tokenizer.model_max_length)
+    longest = min(limit for limit in (*limits, _UNBOUNDED) if limit)
+    code = _code_of(path, model.config) if trust_remote_code else ""
+    return Scorer(model.requires_grad_(False).eval().to(device), tokenizer, longest, text.pad_token_id, code)
+
+
+def _code_of(path: str, config: Any) -> str:
+    """Identifies a model's own code: by content in a folder, by commit on the hub."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return str(config._commit_hash)
+    return digest([(file.name, sha256(file.read_bytes()).hexdigest()) for file in sorted(folder.glob("*.py"))])

@@ -1,0 +1,104 @@
+"""The sandbox: a small synthetic world with its own chat model, preference data and exact judge.
+
+It is the default model and data of a run, and a test bed that distinguishes methods by their effect on generated
+answers. Importing this package does not import torch.
+"""
+
+from pathlib import Path
+
+from alignzoo.plugin import DataExtension, EvaluatorExtension, Extension, hookimpl
+from alignzoo_sandbox.evaluate import evaluate, generate_answers, table
+from alignzoo_sandbox.generate import (
+    ATTACK_SPLITS,
+    EVALUATION_PROMPTS,
+    EVALUATION_SPLITS,
+    HARMLESS_SPLITS,
+    SPLITS,
+    TRAIN_PAIRS,
+    VALIDATION_PAIRS,
+    Prompt,
+    preference_rows,
+    prompts,
+)
+from alignzoo_sandbox.judge import Verdict, judge
+
+MODEL_PATH = Path(__file__).parent / "assets" / "model"
+
+__all__ = [
+    "ATTACK_SPLITS",
+    "EVALUATION_PROMPTS",
+    "EVALUATION_SPLITS",
+    "HARMLESS_SPLITS",
+    "MODEL_PATH",
+    "SPLITS",
+    "TRAIN_PAIRS",
+    "VALIDATION_PAIRS",
+    "Prompt",
+    "Verdict",
+    "evaluate",
+    "generate_answers",
+    "judge",
+    "preference_rows",
+    "prompts",
+    "table",
+]
+
+
+@hookimpl
+def alignzoo_models() -> list[Extension]:
+    """The sandbox's chat model."""
+    return [
+        Extension(
+            kind="model",
+            name="sandbox",
+            target=f"{__name__}.extensions:model",
+            summary="Llama with 1M parameters that answers every request",
+        )
+    ]
+
+
+@hookimpl
+def alignzoo_data() -> list[Extension]:
+    """The sandbox's preference pairs."""
+    return [
+        DataExtension(
+            name="sandbox",
+            target=f"{__name__}.extensions:Pairs",
+            summary="Preference pairs: refuse harmful requests, answer harmless ones",
+            held_out=True,
+            clean=True,
+            evaluator="alignzoo:sandbox",
+        )
+    ]
+
+
+@hookimpl
+def alignzoo_evaluators() -> list[Extension]:
+    """Attack success and over-refusal on generated answers."""
+    return [
+        EvaluatorExtension(
+            name="sandbox",
+            target=f"{__name__}.extensions:Answers",
+            summary="Attack success and over-refusal rates on sandbox requests",
+            judge="alignzoo:sandbox",
+        )
+    ]
+
+
+@hookimpl
+def alignzoo_judges() -> list[Extension]:
+    """The judge of the sandbox's grammar."""
+    return [
+        Extension(
+            kind="judge",
+            name="sandbox",
+            target=f"{__name__}.judge:judge",
+            summary="Exact judge based on the sandbox's grammar",
+        )
+    ]
+
+
+@hookimpl
+def alignzoo_recipes() -> list[Path]:
+    """The recipe of a run without --model and --data."""
+    return [Path(__file__).with_name("sandbox.yaml")]
