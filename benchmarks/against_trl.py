@@ -77,7 +77,7 @@ def versions(found: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
     """
     seen: list[dict[str, str]] = [figures["versions"] for side in SIDES for figures in found[side]]
     if any(other != seen[0] for other in seen):
-        raise SystemExit(f"the environments differ: {seen[0]} and {seen[-1]}; remove that of TRL to have it made anew")
+        raise SystemExit(f"the environments differ: {seen[0]} and {seen[-1]}; remove that of TRL to create it again")
     return seen[0]
 
 

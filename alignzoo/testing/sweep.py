@@ -23,7 +23,7 @@ STEPS = 6
 
 
 class InjectedFailure(Exception):
-    """What :class:`Forwards` raises where it is told to fail."""
+    """What :class:`Forwards` raises where it is asked to fail."""
 
 
 class Forwards:

@@ -17,7 +17,7 @@ class BestMargin(RunObserver):
     """Writes ``best_margin.json`` into the run folder: ``step``, ``margin`` (mean difference of implicit rewards over
     the held-out pairs) and ``accuracy`` (share of them in the right order) of the best evaluation so far.
 
-    A resumed run goes on with what it finds there. Evaluations without a margin, as of a run that holds no pairs out,
+    A resumed run continues from what it finds there. Evaluations without a margin, as of a run that holds no pairs out,
     leave nothing.
     """
 
