@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import click
@@ -140,10 +140,8 @@ def _cannot_write(path: Path, error: OSError) -> UsageError:
 
 
 def _importable(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return True  # it exists, in whatever state
+    """Whether Python finds a module of this name; a plugin file that this process has loaded does not count."""
+    return any(finder.find_spec(module, None) is not None for finder in sys.meta_path)
 
 
 def _word(path: Path) -> str:

@@ -290,3 +290,8 @@ def test_a_folder_that_cannot_be_written_is_said(new: Any, words: list[str]) -> 
     done = new("loss", "mine", *words)
     assert done.returncode == 2
     assert "error: cannot write /proc/mine" in done.stderr
+
+
+def test_a_plugin_file_that_was_loaded_before_takes_no_name(new: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mine", ModuleType("mine"))
+    assert new("loss", "mine", "--file").returncode == 0
