@@ -34,8 +34,14 @@ NEEDS: dict[Need, str] = {
     "swap": "the loss under the opposite label, so a loss that is defined there",
     "labels": "a label for each response: paired or unpaired data",
     "mismatched": "responses to other prompts, to estimate the KL to the reference",
-    "hidden-states": "hidden states of the model",
-    "vocabulary-statistics": "statistics over the vocabulary at each token",
+    "safety": "a safety label for each response, from the data's columns",
+    "hidden-states": "the policy's last hidden state at each response token, within a micro-batch",
+    "reference-kl": "the KL divergence from the reference over the whole vocabulary, in every step",
+    "reference-entropy": "the reference's entropy over the whole vocabulary",
+    "collisions": "the sum of squared probabilities over the whole vocabulary",
+    "embedding-gradients": "gradients by the input embeddings: a second backward pass through the model",
+    "guide": "log-probs under another frozen model, --guide",
+    "contrast": "log-probs under a second frozen model, --contrast",
 }
 assert set(NEEDS) == set(get_args(Need))
 AXES = ("loss", "robust", "geometry")

@@ -23,7 +23,28 @@ FIELD_NEEDS: dict[str, frozenset[Need]] = {
     "rejected_token_mask": frozenset({"token-logps"}),
     "chosen_scores": frozenset({"scores"}),
     "rejected_scores": frozenset({"scores"}),
+    "chosen_safe": frozenset({"safety"}),
+    "rejected_safe": frozenset({"safety"}),
+    "chosen_kls": frozenset({"reference-kl"}),
+    "rejected_kls": frozenset({"reference-kl"}),
+    "ref_chosen_entropies": frozenset({"reference-entropy"}),
+    "ref_rejected_entropies": frozenset({"reference-entropy"}),
+    "chosen_collisions": frozenset({"collisions"}),
+    "rejected_collisions": frozenset({"collisions"}),
+    "chosen_embedding_norms": frozenset({"embedding-gradients"}),
+    "rejected_embedding_norms": frozenset({"embedding-gradients"}),
+    "chosen_guide_tokens": frozenset({"guide"}),
+    "rejected_guide_tokens": frozenset({"guide"}),
+    "chosen_contrast_tokens": frozenset({"contrast"}),
+    "rejected_contrast_tokens": frozenset({"contrast"}),
     "groups": frozenset({"groups"}),
+    "safe": frozenset({"safety"}),
+    "kls": frozenset({"reference-kl"}),
+    "ref_entropies": frozenset({"reference-entropy"}),
+    "collisions": frozenset({"collisions"}),
+    "embedding_norms": frozenset({"embedding-gradients"}),
+    "guide_tokens": frozenset({"guide"}),
+    "contrast_tokens": frozenset({"contrast"}),
     "ref_logps": frozenset({"reference"}),
     "token_logps": frozenset({"token-logps"}),
     "ref_token_logps": frozenset({"reference", "token-logps"}),
@@ -71,6 +92,23 @@ def sample(needs: Collection[Need] | None = None, *, count: int = 8, seed: int =
             f"ref_{side}_token_logps": ref * mask,
             f"{side}_token_mask": mask,
             f"{side}_scores": torch.randn(count, generator=draw, dtype=torch.float64),
+        }
+    # Drawn after all of the above, so that these stay what they were before there were any of the following.
+    for side in ("chosen", "rejected"):
+        mask, logps = fields[f"{side}_token_mask"], fields[f"{side}_token_logps"]
+        others = [
+            (logps + spread * torch.randn(count, longest, generator=draw, dtype=torch.float64)).clamp(max=-0.01) * mask
+            for _ in ("guide", "contrast")
+        ]
+        drawn = torch.rand(5, count, generator=draw, dtype=torch.float64)
+        fields |= {
+            f"{side}_guide_tokens": others[0],
+            f"{side}_contrast_tokens": others[1],
+            f"{side}_safe": (drawn[0] < 0.5).double(),
+            f"{side}_kls": (0.01 + drawn[1] * spread**2) * fields[f"{side}_lengths"],
+            f"ref_{side}_entropies": (0.05 + 0.9 * drawn[2]) * fields[f"{side}_lengths"],
+            f"{side}_collisions": -(0.05 + 2 * drawn[3]) * fields[f"{side}_lengths"],
+            f"{side}_embedding_norms": (0.1 + drawn[4]) * fields[f"{side}_lengths"],
         }
     fields["groups"] = torch.arange(count) % GROUPS
     return PairBatch(**{name: value for name, value in fields.items() if _is_there(name, needs)})

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from golden import GOLDEN, golden_pairs
+from golden import GOLDEN, Golden, golden_pairs
 from trl_dpo import step_of_trl
 
 from alignzoo import list_methods, load_method
@@ -22,15 +22,15 @@ def load(card: LossCard) -> Any:
     return load_method("loss", card.name)
 
 
-@pytest.mark.parametrize(("method", "expected"), GOLDEN.items(), ids=str)
-def test_losses_equal_golden_values(method: tuple[str, Any], expected: tuple[float, ...]) -> None:
-    name, options = method
-    losses = load_method("loss", name, **dict(options))(golden_pairs())
-    torch.testing.assert_close(losses, torch.tensor(expected, dtype=torch.float64), atol=1e-6, rtol=0)
+@pytest.mark.parametrize("golden", GOLDEN, ids=str)
+def test_losses_equal_golden_values(golden: Golden) -> None:
+    losses = load_method("loss", golden.name, **golden.options)(golden_pairs(**golden.fields))
+    expected = torch.tensor(golden.values, dtype=torch.float64)
+    torch.testing.assert_close(losses, expected, atol=golden.tolerance, rtol=0)
 
 
 def test_every_loss_has_golden_values() -> None:
-    assert {card.name for card in LOSSES} <= {name for name, _ in GOLDEN}
+    assert {card.name for card in LOSSES} <= {golden.name for golden in GOLDEN}
 
 
 @each_loss

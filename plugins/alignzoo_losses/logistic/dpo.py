@@ -39,9 +39,10 @@ class DPO(PreferenceLoss):
 CARD = Card(
     kind="loss",
     name="dpo",
-    target="alignzoo_losses.dpo:DPO",
+    target=f"{__name__}:DPO",
     options=DPOOptions,
     summary="DPO: logistic loss on the difference of log-ratios",
+    family="logistic losses",
     formula="−log σ(β·[(log π_w − log π_ref,w) − (log π_l − log π_ref,l)])",
     paper=Paper(
         title="Direct Preference Optimization: Your Language Model is Secretly a Reward Model", arxiv="2305.18290"

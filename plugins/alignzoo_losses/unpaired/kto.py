@@ -71,6 +71,7 @@ CARD = Card(
     target=f"{__name__}:KTO",
     options=KTOOptions,
     summary="KTO: unpaired desirable and undesirable responses, relative to the KL",
+    family="losses of single responses",
     formula="λ_D·(1 − σ(β(a − z₀))), λ_U·(1 − σ(β(z₀ − a))); z₀ = max(0, mean a of mismatched responses)",
     paper=Paper(title="KTO: Model Alignment as Prospect Theoretic Optimization", arxiv="2402.01306"),
     needs=frozenset({"reference", "labels", "mismatched"}),

@@ -52,6 +52,7 @@ CARD = Card(
     target=f"{__name__}:SFT",
     options=SFTOptions,
     summary="SFT: negative log-likelihood of the chosen responses",
+    family="imitation and unlearning",
     formula="−log π(y_w|x)",
     reads="chosen",
     swaps=False,

@@ -44,18 +44,16 @@ class IPO(PreferenceLoss):
         return self.options.tau * chosen, self.options.tau * rejected
 
     def _log_ratios(self, pairs: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        chosen, rejected = pairs.log_ratios()
-        if self.options.logps == "sum" or pairs.aggregation is not None:
-            return chosen, rejected
-        return chosen / pairs.chosen_lengths, rejected / pairs.rejected_lengths
+        return pairs.log_ratios() if self.options.logps == "sum" else pairs.log_ratios_per_token()
 
 
 CARD = Card(
     kind="loss",
     name="ipo",
-    target="alignzoo_losses.ipo:IPO",
+    target=f"{__name__}:IPO",
     options=IPOOptions,
     summary="IPO: squared loss towards a finite target margin",
+    family="squared losses",
     formula="(h − 1/(2τ))², h the difference of (average or summed) log-ratios",
     paper=Paper(
         title="A General Theoretical Paradigm to Understand Learning from Human Preferences", arxiv="2310.12036"

@@ -49,6 +49,7 @@ CARD = Card(
     target=f"{__name__}:PLDPO",
     options=PLDPOOptions,
     summary="Plackett–Luce DPO: likelihood of a ranking of k responses",
+    family="listwise losses",
     formula="Σ_{i<k} [log Σ_{j≥i} exp(s_j) − s_i], s = β·(log π − log π_ref), best first",
     paper=Paper(
         title="Direct Preference Optimization: Your Language Model is Secretly a Reward Model", arxiv="2305.18290"

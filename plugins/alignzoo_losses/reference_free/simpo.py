@@ -42,9 +42,10 @@ class SimPO(PreferenceLoss):
 CARD = Card(
     kind="loss",
     name="simpo",
-    target="alignzoo_losses.simpo:SimPO",
+    target=f"{__name__}:SimPO",
     options=SimPOOptions,
     summary="SimPO: reference-free loss on average log-probs with a target margin",
+    family="reference-free losses",
     formula="−log σ(β·(log π_w/|y_w| − log π_l/|y_l|) − γ)",
     paper=Paper(title="SimPO: Simple Preference Optimization with a Reference-Free Reward", arxiv="2405.14734"),
     aggregation="mean",
