@@ -5,15 +5,15 @@
     γ_i = γ₀·N·p_i,     p = argmin over the simplex of  mean softplus(γ₀·N·p_i − r_i) + τ·KL(p ‖ uniform)
 
 Sun et al., *Robust Preference Optimization via Dynamic Target Margins*, arXiv 2506.03690. N is the number of pairs of
-the optimizer step, of all ranks. Log-probs are averages over response tokens in the SimPO form and sums in the DPO form,
-in nats; β is in the inverse unit. A pair of which the policy is sure has to clear a larger margin, an ambiguous one a
-smaller margin. τ → ∞ is SimPO, or DPO. No gradient flows through γ. The defaults are the authors' for Llama 3. In the
-DPO form margins are small: with the authors' γ₀ = 0.04 and τ = 10 they move by 10⁻⁵, so the loss is DPO; γ₀ = 1 and
-τ = 0.5 move them by a tenth.
+the optimizer step, over all ranks. Log-probs are averages over response tokens in the SimPO form, sums in the DPO form,
+in nats; β is in the inverse unit. Pairs that the policy is sure of have to clear a larger margin, ambiguous ones a
+smaller one. τ → ∞ is SimPO, or DPO. No gradient flows through γ. The defaults are the authors' for Llama 3. In the DPO
+form the authors' γ₀ = 0.04 and τ = 10 shift margins by some 10⁻⁵, which is DPO; γ₀ = 1 and τ = 0.5 shift them by a
+tenth.
 
-Deviations: the minimiser is found to machine precision by bisection (the authors take 20 mirror-descent steps, which
-agree at their settings), and over the step's own pairs only (theirs adds random draws from a queue of past ones, so that
-the two passes of a geometry controller would differ).
+Deviations: the minimiser is exact, found by bisection (the authors take 20 mirror-descent steps, which agree at their
+settings), and over the step's own pairs only (theirs adds random draws from a queue of past ones, which would differ
+between the two passes of a geometry controller).
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
     ℓ = −log σ( β·h + α·(|y_w| − |y_l|) )
     h = (log π(y_w|x) − log π_ref(y_w|x)) − (log π(y_l|x) − log π_ref(y_l|x))
 
-Park, Rafailov, Ermon, Finn, *Disentangling Length from Quality in Direct Preference Optimization*, arXiv 2403.19159. Log-probs are sums over response tokens, in nats; β is in 1/nats, α in 1/tokens. The sign follows from the
-objective: the optimum of E[r(x,y) − α·|y|] − β·KL has r = β·(log π − log π_ref) + α·|y| (and a constant), so a longer
-chosen response needs a smaller log-ratio to be worth its label, and what is learned about length shrinks.
+Park, Rafailov, Ermon, Finn, *Disentangling Length from Quality in Direct Preference Optimization*, arXiv 2403.19159.
+Log-probs are sums over response tokens, in nats; β is in 1/nats, α in 1/tokens. The sign follows from the objective:
+the optimum of E[r(x,y) − α·|y|] − β·KL has r = β·(log π − log π_ref) + α·|y| (and a constant), so a longer chosen
+response needs a smaller log-ratio to be worth its label, and less is learned about length.
 
 Not the robust rDPO (``--robust rdpo``).
 """

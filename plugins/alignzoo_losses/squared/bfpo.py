@@ -1,6 +1,6 @@
 """Bi-Factorial Preference Optimization: the target margin depends on which responses are safe.
 
-    ℓ = ( h − (1/β)·[ B₃·(B₁·I_w − I_l) − α ] )²,     B₃ = 1/(B₁ − 1),     I = 1 for a safe response, 0 for an unsafe one
+    ℓ = ( h − (1/β)·[ B₃·(B₁·I_w − I_l) − α ] )²,     B₃ = 1/(B₁ − 1),     I = 1 for a safe response, else 0
     h = (log π(y_w|x) − log π_ref(y_w|x)) − (log π(y_l|x) − log π_ref(y_l|x))
 
 Zhang, Torr, Elhoseiny, Bibi, *Bi-Factorial Preference Optimization: Balancing Safety-Helpfulness in Language Models*,

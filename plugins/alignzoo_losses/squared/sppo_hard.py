@@ -2,9 +2,9 @@
 
     ℓ = ( a − 1/(2β) )² + ( b + 1/(2β) )²,     a, b = log π(y|x) − log π_ref(y|x) of y_w and y_l
 
-Wu et al., *Self-Play Preference Optimization for Language Model Alignment*, arXiv 2405.00675, eq. 4.7 with P = 1 for the
-chosen and 0 for the rejected response; β = 1/η. Log-probs are sums over response tokens, in nats; β is in 1/nats. The
-authors' code halves the value; TRL's ``sppo_hard``, like this one, does not.
+Wu et al., *Self-Play Preference Optimization for Language Model Alignment*, arXiv 2405.00675, eq. 4.7 with P = 1
+for the chosen and 0 for the rejected response; β = 1/η. Log-probs are sums over response tokens, in nats; β is in
+1/nats. The authors' code halves the value; TRL's ``sppo_hard``, like this one, does not.
 
 At the default β values are near 5·10⁵: learning rate and gradient clipping must suit, and bf16 log-probs lose the
 difference between pairs.
