@@ -115,7 +115,7 @@ CARD = Card(
     name="gamma-po",
     target=f"{__name__}:GammaPO",
     options=GammaPOOptions,
-    summary="γ-PO: target margins shared out among the pairs of the step",
+    summary="Gamma-PO: target margins shared out among the pairs of the step",
     family="adaptive losses",
     formula="−log σ(r − γ₀·N·p_i), p = argmin mean softplus(γ₀·N·p_i − r_i) + τ·KL(p ‖ uniform)",
     paper=Paper(
