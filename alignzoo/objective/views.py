@@ -41,13 +41,19 @@ def with_constants(
     safe: bool = False,
     progress: float = 0.0,
 ) -> ResponseBatch:
-    """Policy fields completed with those that do not depend on the policy: what the reference says, scores, groups.
+    """Policy fields completed with those that do not depend on the policy: what the reference says, scores, groups, and
+    log-probs of tokens under guide models.
 
     Args:
         safe: whether the data's safety labels are read.
         progress: the share of the run's optimizer steps taken before this one.
     """
-    constants: dict[str, Any] = {"scores": batch.scores, "progress": progress}
+    constants: dict[str, Any] = {
+        "scores": batch.scores,
+        "guide_tokens": batch.guide_tokens,
+        "contrast_tokens": batch.contrast_tokens,
+        "progress": progress,
+    }
     if safe:
         constants["safe"] = batch.safe
     if groups and batch.groups is not None:

@@ -16,6 +16,7 @@ from alignzoo.reference.frozen import ReferenceForward
 from alignzoo.report import Reporter
 from alignzoo.step.engine import Engine
 from alignzoo.step.metrics import name_rows, non_finite, reward_metrics
+from alignzoo.step.token_weights import forward, weighed
 
 _Part = TypeVar("_Part")
 
@@ -56,10 +57,11 @@ class HeldOut:
                 parts = []
                 for i, batch in enumerate((*self._mine, *self._idle)):
                     reference = self._of_reference(i, batch)
-                    responses = self._engine.responses(model, batch, reference)
+                    responses, hidden = forward(self._engine, model, batch, reference)
                     if i >= len(self._mine):
                         continue
                     responses = self._engine.completed(responses, batch, reference, step)
+                    responses = weighed(self._engine, responses, batch, hidden, None)
                     parts.append(responses.to("cpu", dtype=torch.float64))
                     bar.advance()
         finally:
