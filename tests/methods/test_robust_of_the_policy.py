@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,13 @@ import torch
 from golden import golden_pairs
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from trl_dpo import dpo_step
 
-from alignzoo import PairBatch, load_method
+from alignzoo import PairBatch, list_methods, load_method
+from alignzoo.objective.objective import Objective
 from alignzoo.testing.sample import leaves, sample
+from alignzoo.testing.steps import Bench, data_for
 
 close = torch.testing.assert_close
 NORMS = {
@@ -45,6 +50,17 @@ def test_wpo_weights() -> None:
     gradient = torch.autograd.grad(found.sum(), wanted["chosen_logps"])[0]
     plain = torch.autograd.grad(loss(inputs).sum(), wanted["chosen_logps"])[0]
     close(gradient, expected.clamp(max=1) * plain)
+
+
+def test_wpo_equals_trl(tmp_path: Path) -> None:
+    """TRL's own trainer with `use_weighting`, on its own batch: value and gradients of the weights. Weights are far
+    from each other, so a constant one would show."""
+    pytest.importorskip("trl")
+    step = dpo_step(tmp_path, use_weighting=True, beta=0.3)
+    wrapper = load_method("robust", "wpo", cap=False)
+    weights = wrapper.of_pairs(step.responses().pairs())
+    assert float(weights.max() / weights.min()) > 1.1
+    step.equals(Objective(load_method("loss", "dpo", beta=0.3), [wrapper]))
 
 
 def test_wpo_of_means_is_wpo_of_sums() -> None:
@@ -103,6 +119,46 @@ def test_wdpo_of_means_is_wdpo_of_sums() -> None:
         aggregation="mean",
     )
     close(wrapper.per_pair(simpo, means), wrapper.per_pair(simpo, pairs))
+
+
+def test_wdpo_equals_autograd_through_a_model() -> None:
+    """The mean of ℓ + ρ·(‖∂ℓ/∂e_w‖² + ‖∂ℓ/∂e_l‖²) of single sequences and its gradient in all weights, against the step
+    in micro-batches."""
+    card = next(card for card in list_methods("robust") if card.name == "wdpo")
+    bench = Bench(data=data_for(card))
+    dpo, wdpo = load_method("loss", "dpo", beta=0.5), load_method("robust", "wdpo", rho=0.3)
+    goal = Objective(dpo, [wdpo, load_method("robust", "drdpo", beta_prime=0.7)], coupled=True)
+    ctx = bench.context(goal, 0, size=2)
+    taken = ctx.backward()
+    found = bench.gradient()
+    rows, values = bench.data.rows(0), []
+    for row, i in zip(rows, range(len(rows)), strict=True):
+        z, logps, embeddings = torch.zeros((), dtype=torch.float64), [], []
+        for response in row["response_ids"]:
+            logp, embedding = of_sequence(bench.policy, row["prompt_ids"], response)
+            logps.append(logp)
+            embeddings.append(embedding)
+        reference = taken.pairs.ref_chosen_logps[i] - taken.pairs.ref_rejected_logps[i]  # type: ignore[index]
+        z = 0.5 * (logps[0] - logps[1] - reference)
+        loss = -torch.nn.functional.logsigmoid(z)
+        slopes = torch.autograd.grad(loss, embeddings, create_graph=True)
+        values.append(loss + 0.3 * sum(slope.square().sum() for slope in slopes))
+    expected = -0.7 * (torch.logsumexp(-torch.stack(values) / 0.7, 0) - torch.log(torch.tensor(8.0)).double())
+    close(taken.value, expected.detach(), rtol=1e-6, atol=1e-8)
+    gradient = torch.autograd.grad(expected, list(bench.policy.parameters()), allow_unused=True)
+    flat = [torch.zeros_like(p) if g is None else g for p, g in zip(bench.policy.parameters(), gradient, strict=True)]
+    theirs = torch.cat([g.flatten() for g in flat])
+    assert float((found - theirs).abs().max()) <= 1e-5 * float(theirs.abs().max())
+
+
+def of_sequence(model: Any, prompt: list[int], response: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """A response's log-prob from a forward pass over its embeddings, and these."""
+    ids = torch.tensor([*prompt, *response])
+    embeddings = model.get_input_embeddings()(ids)
+    with sdpa_kernel([SDPBackend.MATH]):
+        logits = model(inputs_embeds=embeddings[None], pack=None).logits[0]
+    logps = logits[len(prompt) - 1 : -1].log_softmax(-1)
+    return logps.gather(-1, torch.tensor(response)[:, None]).sum(), embeddings
 
 
 def test_wdpo_under_and_around_smoothed_labels() -> None:
