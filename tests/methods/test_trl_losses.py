@@ -86,6 +86,7 @@ def dpo(kind: str, options: Mapping[str, Any], robust: Mapping[str, Any] | None 
     return Row({"loss_type": [kind], **config}, [(name, options)], robust=wrapper)
 
 
+UNCAPPED_WPO: Named = ("wpo", {"cap": False})
 DPO_ROWS = [
     dpo("sigmoid", {"beta": 0.3}, beta=0.3),
     dpo("sigmoid_norm", {"beta": 2.5}, beta=2.5),
@@ -110,9 +111,9 @@ DPO_ROWS = [
         [("f-dpo", {"divergence": "alpha", "alpha": 0.3, "beta": 0.3})],
     ),
     Row({"f_divergence_type": "reverse_kl", "beta": 0.3}, [("f-dpo", {"divergence": "reverse-kl", "beta": 0.3})]),
-    Row({"use_weighting": True, "beta": 0.3}, [("dpo", {"beta": 0.3})], robust=("wpo", {})),
+    Row({"use_weighting": True, "beta": 0.3}, [("dpo", {"beta": 0.3})], robust=UNCAPPED_WPO),
     Row(
-        {"use_weighting": True, "beta": 0.2, "loss_type": ["ipo"]}, [("ipo", {"tau": 0.2})], robust=("wpo", {})
+        {"use_weighting": True, "beta": 0.2, "loss_type": ["ipo"]}, [("ipo", {"tau": 0.2})], robust=UNCAPPED_WPO
     ),
     Row({"ld_alpha": 0.3, "beta": 0.3}, [("dpo", {"beta": 0.3})], aggregation=("ld", {"alpha": 0.3})),
     Row(
@@ -123,9 +124,11 @@ DPO_ROWS = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("distance", [0.05, 0.3], ids=["near", "far"])
 @pytest.mark.parametrize("row", DPO_ROWS, ids=str)
-def test_losses_equal_trl_on_its_own_batch(row: Row, tmp_path: Path) -> None:
-    dpo_step(tmp_path, **row.theirs).equals(row.objective())
+def test_losses_equal_trl_on_its_own_batch(row: Row, distance: float, tmp_path: Path) -> None:
+    """With a policy near the reference, and far from it."""
+    dpo_step(tmp_path, distance=distance, **row.theirs).equals(row.objective())
 
 
 def test_every_loss_of_trls_dpo_trainer_is_in_the_table() -> None:
