@@ -198,6 +198,10 @@ def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
             said = f"--{negated}{Settings.flag(name)}"
             problems.append(UsageError(f"{said} has no effect here: {because}", hint=hint))
 
+    mover = next((m.card.name for m in plan.of("geometry") if getattr(m.card, "moves_reference", False)), None)
+    if mover is not None and settings.reference_cache:
+        why = f"geometry {mover!r} moves the reference, so it is computed in every step"
+        unused("reference_cache", why, "leave it out")
     if settings.lora_r == 0:
         unused("lora_alpha", "--lora.r is 0, so there is no adapter", "add --lora.r 8, or leave it out")
     given = plan.origins.get("micro_batch_size")

@@ -25,6 +25,7 @@ from alignzoo.data.lengths import lengths_of
 from alignzoo.data.parts import Parts
 from alignzoo.data.stream import PairStream
 from alignzoo.distributed.sharding import is_shard, prepare, resharding
+from alignzoo.errors import AlignzooError
 from alignzoo.logprobs.forward import Choice, forward_of, goes_by_batch
 from alignzoo.logprobs.logps import Forward
 from alignzoo.logprobs.statistics import NOTHING, Statistics
@@ -40,6 +41,7 @@ from alignzoo.reference.cached import cached_reference
 from alignzoo.reference.compute import Filling, Source
 from alignzoo.reference.frozen import Reference, ReferenceForward, as_reference
 from alignzoo.reference.identity import reference_identity
+from alignzoo.reference.moving import MovingReference
 from alignzoo.reference.store import Store, store_folder
 from alignzoo.reward.scoring import scored
 from alignzoo.session.guides import Guides, load_guides
@@ -133,6 +135,8 @@ class Session(Inputs):
         """Whether reference log-probs come from the cache: enabled, and independent of the batch."""
         if not self._reads_reference or not self.settings.reference_cache:
             return False
+        if self._moves_reference:
+            return False
         if self.statistics.kl or self.statistics.entropies:
             self.report.note(
                 "the reference is computed in every step, not before training: a method of this run reads its "
@@ -154,12 +158,30 @@ class Session(Inputs):
             return None
         return store_folder(reference_identity(self.policy, self.settings, self.weights, way=self.choice.way))
 
+    @property
+    def _moves_reference(self) -> bool:
+        return any(getattr(method.card, "moves_reference", False) for method in self.plan.of("geometry"))
+
+    def moving_reference(self) -> MovingReference:
+        """The reference of a run in which a method moves it.
+
+        Raises:
+            AlignzooError: none of its cards says so.
+        """
+        if not isinstance(self._frozen, MovingReference):
+            raise AlignzooError(
+                "a method wants to move the reference of this run", hint="its card must say moves_reference=True"
+            )
+        return self._frozen
+
     @cached_property
-    def _frozen(self) -> Reference | None:
+    def _frozen(self) -> Reference | MovingReference | None:
         """The reference as a model."""
         if not self._reads_reference or self.caches_reference:
             return None
         wrap = partial(prepare, self.accelerator, frozen=True)
+        if self._moves_reference:
+            return MovingReference(self.policy, self.forward, wrap, self.statistics.of_reference())
         return Reference(self.policy, self.forward, wrap, self.statistics.of_reference())
 
     @cached_property
