@@ -260,7 +260,7 @@ def _small_weight(policy: torch.nn.Module) -> torch.nn.Parameter:
 
 
 def _try_embeddings(policy: Any, sample: TokenBatch, autocast: torch.dtype | None) -> None:
-    """Gradients by the input embeddings and, of these, by a weight; no gradient is left.
+    """Gradients by the input embeddings and, of these, by the weights; no gradient is left.
 
     Raises:
         ModelError: the model has none, or its layers cannot be differentiated twice.
@@ -271,14 +271,16 @@ def _try_embeddings(policy: Any, sample: TokenBatch, autocast: torch.dtype | Non
         with torch.enable_grad(), torch.autocast(kind, autocast, enabled=autocast is not None):
             norms = padded_logps(policy, sample, Ask(embeddings=True)).embedding_norms
             assert norms is not None
-            (again,) = torch.autograd.grad(norms.sum(), _small_weight(policy), allow_unused=True)
-        why = "none comes back to its weights" if again is None else None
+            norms.sum().backward()  # a gradient by one weight alone would pass by layers that refuse
+        reached = any(weight.grad is not None for weight in policy.parameters())
+        why = None if reached else "none comes back to its weights"
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, NotImplementedError, AttributeError, TypeError, IndexError) as error:
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     finally:
         policy.train(training)
+        policy.zero_grad(set_to_none=True)
     if why is not None:
         raise ModelError(
             f"a method of this run differentiates gradients by the input embeddings once more, which this model's "

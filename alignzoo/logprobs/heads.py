@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from alignzoo.logprobs import hidden
 from alignzoo.logprobs.head import Shape, token_logps
-from alignzoo.logprobs.hidden import note
 from alignzoo.logprobs.statistics import NOTHING, Ask
 from alignzoo.logprobs.teacher import HeadInputs, Logits, Teacher
 from alignzoo.logprobs.vocabulary import Values, values_at, values_of_logits
@@ -126,7 +126,7 @@ def _only_at(head: torch.nn.Module, positions: torch.Tensor) -> Iterator[list[bo
     def select(_head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         ran.append(True)
         selected = inputs[0].flatten(0, 1).index_select(0, positions)[None]
-        note(selected)
+        hidden.note(selected)
         return (selected, *inputs[1:])
 
     handle = head.register_forward_pre_hook(select)
@@ -145,16 +145,16 @@ def _fused(inner: Any, head: torch.nn.Linear, targets: torch.Tensor, ask: Ask) -
     with _nothing_afterwards(inner) as shape:
 
         def values(input: torch.Tensor) -> torch.Tensor:
-            hidden = input[0]
+            rows = input[0]
             if ask.teach:
-                kind = hidden.device.type
-                dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-                taught.append(HeadInputs(hidden.detach(), head, shape, dtype))
+                kind = rows.device.type
+                dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else rows.dtype
+                taught.append(HeadInputs(rows.detach(), head, shape, dtype))
             if not ask.of_vocabulary:
-                logps, _ = token_logps(hidden, head.weight, targets, bias=head.bias, shape=shape)
+                logps, _ = token_logps(rows, head.weight, targets, bias=head.bias, shape=shape)
                 return logps[None, :, None].clone()  # FSDP2 wants no view from what it shards
             found = values_at(
-                hidden,
+                rows,
                 head.weight,
                 targets,
                 bias=head.bias,

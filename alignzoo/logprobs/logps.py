@@ -20,10 +20,10 @@ import torch
 from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.data.pack import Pack, pack_of
+from alignzoo.logprobs import hidden
 from alignzoo.logprobs.attention import NAME
 from alignzoo.logprobs.embeddings import embedded, norms
 from alignzoo.logprobs.heads import is_fused, values_of
-from alignzoo.logprobs.hidden import place
 from alignzoo.logprobs.statistics import NOTHING, Ask
 from alignzoo.logprobs.teacher import Taught, Teacher
 from alignzoo.logprobs.vocabulary import Values
@@ -126,7 +126,7 @@ def _responses(
 
     grid = placed(values.logps)
     mask = torch.zeros_like(grid).index_put((rows, columns), torch.ones_like(values.logps))
-    place(rows, columns, batch.responses, longest)
+    hidden.place(rows, columns, batch.responses, longest)
     return ResponseBatch(
         logps=grid.sum(-1),
         lengths=mask.sum(-1),

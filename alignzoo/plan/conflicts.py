@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 from alignzoo.base.suggest import nearest
-from alignzoo.contract.card import PROVIDED, Need
+from alignzoo.contract.card import PROVIDED
 from alignzoo.contract.kinds import KINDS, Kind
 from alignzoo.errors import AlignzooError, IncompatibleError, UnknownNameError, UsageError
 from alignzoo.plan.extensions import data_of, evaluated_data, evaluator_of, judge_of
@@ -21,7 +21,7 @@ UNSUPPORTED = {
     "deepspeed": ("DeepSpeed", "its backward pass steps the optimizer, but a controller may need several"),
 }
 """Unsupported launches, with name and reason."""
-GUIDES: tuple[Need, ...] = ("guide", "contrast")
+GUIDES: tuple[Literal["guide", "contrast"], ...] = ("guide", "contrast")
 """Frozen models besides the reference: the need is the name of the setting."""
 WHOLE_WEIGHTS_ONLY = ("adafactor", "rprop", "adamw8bit")
 """Optimizers that fail or are untested on FSDP2 shards."""
@@ -75,7 +75,8 @@ def conflicts(plan: Plan, distributed: str, known: Registry) -> list[AlignzooErr
         problems += _rivals(kind, plan.of(kind.name))
         if kind.conflicts is not None:
             problems += kind.conflicts(plan.methods, distributed)
-    return [*problems, *_needs(plan), *_guides(plan), *_twice(plan, distributed), *_unused_settings(plan, known)]
+    needs = [*_needs(plan), *_guides(plan), *_twice(plan, distributed)]
+    return [*problems, *needs, *_unused_settings(plan, known)]
 
 
 def _rivals(kind: Kind, methods: Sequence[Method]) -> list[AlignzooError]:
@@ -113,26 +114,6 @@ def _needs(plan: Plan) -> list[AlignzooError]:
     ]
 
 
-def _guides(plan: Plan) -> list[AlignzooError]:
-    """Guide models that are needed and not given, or given and not read."""
-    problems: list[AlignzooError] = []
-    for name in GUIDES:
-        readers = [method.card for method in plan.all_methods if name in method.needs]
-        given = getattr(plan.settings, name)
-        if readers and given is None:
-            problems.append(
-                UsageError(
-                    f"{readers[0].kind} {readers[0].name!r} reads the log-probs of a {name} model, and there is none",
-                    hint=f"name it: --{name} MODEL (a hub id, or a folder such as the model/ of a run)",
-                )
-            )
-        if given is not None and not readers:
-            problems.append(
-                UsageError(f"--{name} has no effect here: no method of this run reads it", hint="leave it out")
-            )
-    return problems
-
-
 def _twice(plan: Plan, distributed: str) -> list[AlignzooError]:
     """What cannot be differentiated twice, beside a method that needs it."""
     name = next((m.card.name for m in plan.all_methods if "embedding-gradients" in m.needs), None)
@@ -154,6 +135,26 @@ def _twice(plan: Plan, distributed: str) -> list[AlignzooError]:
                 hint="leave it out and lower --micro-batch-size, or choose another method",
             )
         )
+    return problems
+
+
+def _guides(plan: Plan) -> list[AlignzooError]:
+    """Guide models that are needed and not given, or given and not read."""
+    problems: list[AlignzooError] = []
+    for name in GUIDES:
+        readers = [method.card for method in plan.all_methods if name in method.needs]
+        given = getattr(plan.settings, name)
+        if readers and given is None:
+            problems.append(
+                UsageError(
+                    f"{readers[0].kind} {readers[0].name!r} reads the log-probs of a {name} model, and there is none",
+                    hint=f"name it: --{name} MODEL (a hub id, or a folder such as the model/ of a run)",
+                )
+            )
+        if given is not None and not readers:
+            problems.append(
+                UsageError(f"--{name} has no effect here: no method of this run reads it", hint="leave it out")
+            )
     return problems
 
 

@@ -212,7 +212,7 @@ class Session(Inputs):
     @cached_property
     def guides(self) -> Guides | None:
         """Log-probs of tokens under the guide models; None if no method reads any."""
-        given = {need: getattr(self.settings, need) for need in GUIDES if need in self.needs}
+        given: dict[str, str] = {need: getattr(self.settings, need) for need in GUIDES if need in self.needs}
         if not given:
             return None
         _ = self.choice  # which says what does not fit the policy before another model is loaded

@@ -24,7 +24,7 @@ from alignzoo.step.engine import Engine
 def forward(
     engine: Engine, model: torch.nn.Module, batch: TokenBatch, reference: ResponseBatch | None
 ) -> tuple[ResponseBatch, torch.Tensor | None]:
-    """The engine's responses, and their last hidden states ``(R, T, H)`` if the aggregation reads them."""
+    """The engine's responses, and the last hidden states ``(R, T, H)`` if the aggregation reads them."""
     weighing = engine.objective.weighing
     with keeping(weighing is not None and weighing.hidden) as kept:
         responses = engine.responses(model, batch, reference)
