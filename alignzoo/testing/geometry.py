@@ -15,6 +15,7 @@ from alignzoo.testing.compare import EXACT, relative_error, same_however_cut, sa
 from alignzoo.testing.geometry_bench import (
     check_gradients,
     check_unchanged,
+    declared_reference,
     disordered,
     in_a_coupled_step,
     in_a_mean_step,
@@ -178,19 +179,6 @@ def _declared_probe(subject: Subject) -> None:
     probed_as_declared(subject, asked)
 
 
-def _declared_reference(subject: Subject) -> None:
-    declared = _card(subject.card).moves_reference
-    for configuration in working(subject):
-        bench, _ = ready(subject, configuration)
-        if (bench.moving is not None) != declared:
-            raise Violation(
-                expected=f"moving_reference() {'' if declared else 'not '}to be called in setup(), as the card says",
-                found=f"that it is{' not' if declared else ''} {configuration}",
-                remedy="set moves_reference on the card where the reference is moved, and only there: it costs a copy "
-                "of the model and a forward pass in every step",
-            )
-
-
 def _evaluation(subject: Subject) -> None:
     for configuration in working(subject):
         bench, controller = ready(subject, configuration)
@@ -301,6 +289,6 @@ RULES = (
         _takes_the_gradient,
     ),
     Rule("lora", "works under a LoRA adapter, or refuses it with an error", _lora, _takes_the_gradient),
-    Rule("declared-reference", "the reference is moved where it is declared, and only there", _declared_reference),
+    Rule("declared-reference", "the reference is moved where it is declared, and only there", declared_reference),
     Rule("declared-probe", "a probe is asked for where it is declared, and only there", _declared_probe),
 )

@@ -79,7 +79,7 @@ def test_the_guides_of_a_resumed_run_must_be_the_same(train: Train, guides: dict
     whole = train(aggregation="tis-dpo", guide=str(moved), contrast=guides["contrast"], **STEPS)
     shutil.rmtree(moved)
     shutil.copytree(guides["contrast"], moved)
-    with pytest.raises(AlignzooError, match="the guide of .* changed since this run started"):
+    with pytest.raises(AlignzooError, match=r"the guide of .* changed since this run started"):
         resumed_from_the_middle(whole, tmp_path / "again")
 
 
@@ -99,5 +99,5 @@ def test_a_guide_with_another_tokenizer_is_refused(train: Train, guides: dict[st
     tokenizer.add_tokens(["<another>"])
     tiny_model("llama", len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id).save_pretrained(tmp_path / "g")
     tokenizer.save_pretrained(tmp_path / "g")
-    with pytest.raises(AlignzooError, match="--guide .* has another tokenizer than the policy"):
+    with pytest.raises(AlignzooError, match=r"--guide .* has another tokenizer than the policy"):
         train(aggregation="tis-dpo", guide=str(tmp_path / "g"), contrast=guides["contrast"])
