@@ -19,7 +19,7 @@ from alignzoo.report import Reporter
 if TYPE_CHECKING:
     from datasets import Dataset
 
-COLUMNS: dict[Need, str] = {"scores": "score", "groups": "group"}
+COLUMNS: dict[Need, str] = {"scores": "score", "groups": "group", "safety": "safe"}
 """The column of the prepared data for each need of a method."""
 
 
