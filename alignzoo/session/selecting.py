@@ -15,7 +15,7 @@ from alignzoo.contract.card import Card
 from alignzoo.contract.chosen import Chosen
 from alignzoo.contract.selector import Selection, SelectionContext, SelectionModel, Selector, SelectorCard
 from alignzoo.data.asked import check_columns
-from alignzoo.data.collate import batches_of
+from alignzoo.data.collate import batch_columns, batches_of
 from alignzoo.data.columns import column
 from alignzoo.data.division import Division
 from alignzoo.data.lengths import lengths_of
@@ -163,10 +163,10 @@ def model_of(
     size: int = ROWS_AT_A_TIME,
 ) -> SelectionModel:
     """The policy, for a selector that reads these rows."""
-    device = next(policy.parameters()).device
+    device, columns = next(policy.parameters()).device, batch_columns(rows)
 
     def forward(model: Any, indices: Sequence[int], *, whole: bool = False) -> ResponseBatch:
-        (batch,) = batches_of(rows, list(indices), max(1, len(indices)), pad_id, shape=shape)
+        (batch,) = batches_of(columns, list(indices), max(1, len(indices)), pad_id, shape=shape)
         with accelerator.autocast():
             return padded_logps(model, _whole(batch) if whole else batch)
 
