@@ -137,6 +137,11 @@ class PerpCorrect(Selector):
             signs = np.concatenate([np.where(ctx.simulated[clean], -1, 1), np.where(flips, -1, 1)])
         assert best is not None
         _, mixture, differences = best
+        if mixture.alpha < 0.5:
+            ctx.report.warn(
+                f"perpcorrect judges {1 - mixture.alpha:.0%} of the labels wrong, more than half: the surrogate has not "
+                "learned the verified labels; verify more rows, or raise --selector.perpcorrect.lr or .epochs"
+            )
         wrong = np.setdiff1d(np.flatnonzero(differences >= mixture.threshold), clean)
         facts = {"noise": 1 - mixture.alpha, "threshold": mixture.threshold, "separation": best[0]}
         return Selection(flipped=np.union1d(wrong, opposite).tolist(), facts=facts)
