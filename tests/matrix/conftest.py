@@ -27,8 +27,9 @@ def count(record_property: Any) -> Count:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     found: Counter[str] = Counter()
-    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
-        for name, value in report.user_properties if report.when == "teardown" or report.failed else ():
+    ends = [r for reports in terminalreporter.stats.values() for r in reports if getattr(r, "when", "") == "teardown"]
+    for report in ends:
+        for name, value in report.user_properties:
             if name.startswith("combinations "):
                 found[name.removeprefix("combinations ")] += value
     if found:
