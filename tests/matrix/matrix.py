@@ -144,8 +144,25 @@ class Matrix:
         return resolve([Layer("matrix", values | self.extra(combination))])
 
     def extra(self, combination: Combination) -> dict[str, Any]:
-        """Settings that some methods require."""
-        return {}
+        """The other frozen models, for methods that read them: the tiny model with other weights."""
+        chosen = {"loss": combination.loss, "robust": combination.robust, "aggregation": combination.aggregation}
+        cards: list[Any] = [registry().find(kind, name) for kind, name in chosen.items() if name != "none"]
+        needs = set().union(*(card.needs for card in cards))
+        return {
+            name: str(self.other_model(seed)) for seed, name in enumerate(("guide", "contrast"), 1) if name in needs
+        }
+
+    def other_model(self, seed: int) -> Path:
+        """The folder of the tiny model with other weights."""
+        import transformers
+
+        folder = self.folder / f"model-{seed}"
+        if not folder.is_dir():
+            torch.manual_seed(seed)
+            config = transformers.AutoConfig.from_pretrained(self.model_folder)
+            transformers.LlamaForCausalLM(config).save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+        return folder
 
     def train(self, plan: Plan, size: int, combination: Combination) -> dict[str, torch.Tensor]:
         """The weights after two steps in micro-batches of ``size`` rows."""
