@@ -34,7 +34,16 @@ def default(cards: Mapping[str, Sequence[Card]], needs: frozenset[Need]) -> tupl
 
 
 def conflicts(choice: Choice, launch: str) -> Iterator[AlignzooError]:
-    """Losses beside the first that could not have the log-probs that they read."""
+    """Aggregations that the first loss is not defined under, and losses beside it that could not have the log-probs
+    that they read."""
+    first = choice["loss"][0]
+    for aggregation in choice["aggregation"]:
+        if first.under and aggregation.card.name not in first.under:
+            yield IncompatibleError(
+                f"loss {first.card.name!r} is defined for log-probs aggregated by {' or '.join(sorted(first.under))}, "
+                f"not by {aggregation.card.name!r}",
+                hint=f"leave out --aggregation {aggregation.card.name}, or choose another loss",
+            )
     for loss in choice["loss"][1:]:
         name = getattr(loss.card, "aggregation", SUM)
         if name not in FROM_SUMS:

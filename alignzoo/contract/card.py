@@ -43,6 +43,10 @@ class Options(Values):
         """Needs of these particular values, beyond the card's."""
         return frozenset()
 
+    def under(self) -> frozenset[str]:
+        """The aggregations that a loss with these particular values is defined under, if its card allows any."""
+        return frozenset()
+
     def couples(self) -> bool:
         """Whether these particular values make a loss or wrapper batch-coupled, even if its card does not say so."""
         return False

@@ -19,6 +19,10 @@ class Chosen(Protocol):
         """Its needs, given its options."""
 
     @property
+    def under(self) -> frozenset[str]:
+        """The aggregations that a loss is defined under, given its options; empty for any."""
+
+    @property
     def couples(self) -> bool:
         """Whether a value depends on the others of its step, given its options."""
 

@@ -43,6 +43,7 @@ class LossCard(Card):
     Attributes:
         reads: the unit it has one value for.
         aggregation: its default aggregation of token log-probs into the log-prob of a response.
+        under: the aggregations that it is defined under; empty for any.
         batch_coupled: a value depends on the other pairs or responses of the step.
         swaps: whether it is defined under the opposite labels, as the loss of the swapped pairs or
             responses.
@@ -51,6 +52,7 @@ class LossCard(Card):
     kind: Literal["loss"] = "loss"
     reads: Reads = "pairs"
     aggregation: Name = "sum"
+    under: frozenset[Name] = frozenset()
     batch_coupled: bool = False
     swaps: bool = True
 
@@ -63,7 +65,7 @@ class LossCard(Card):
     def facts(self) -> list[tuple[str, str]]:
         return [
             ("reads", READS[self.reads]),
-            ("aggregation", self.aggregation),
+            ("aggregation", f"{self.aggregation}{', and no other' if self.under == {self.aggregation} else ''}"),
             ("batch-coupled", "yes, a value depends on the others in the step" if self.batch_coupled else "no"),
             ("opposite label", "defined" if self.swaps else "undefined: no method may swap its labels"),
         ]

@@ -30,6 +30,11 @@ class Method:
         return bool(getattr(self.card, "batch_coupled", False)) or self.options.couples()
 
     @property
+    def under(self) -> frozenset[str]:
+        """The aggregations that a loss, with these options, is defined under; empty for any."""
+        return getattr(self.card, "under", frozenset()) or self.options.under()
+
+    @property
     def needs(self) -> frozenset[Need]:
         """What the method, with these options, reads from the core."""
         return self.card.needs | self.options.needs()

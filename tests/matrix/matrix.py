@@ -141,6 +141,8 @@ class Matrix:
             "probe.share": 0.4,
             "max-grad-norm": 0,
         }
+        if combination.geometry != "plain":
+            values["geometry.rho"] = 0.005  # the default moves a model this small so far that losses saturate
         return resolve([Layer("matrix", values | self.extra(combination))])
 
     def extra(self, combination: Combination) -> dict[str, Any]:

@@ -14,6 +14,6 @@ def sequential_kls(pairs: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
     """
     if pairs.chosen_kls is None or pairs.rejected_kls is None:
         raise ValueError("no KL divergences: the method's card must declare needs={'reference-kl'}")
-    if pairs.aggregation is not None:
+    if pairs.aggregation not in (None, "sum"):
         raise ValueError(f"sequential KLs need summed log-probs, not aggregation {pairs.aggregation!r}")
     return pairs.chosen_kls, pairs.rejected_kls

@@ -54,6 +54,7 @@ CARD = Card(
         venue="ICML 2024",
     ),
     needs=frozenset({"reference", "reference-kl"}),
+    under=frozenset({"sum"}),
     addresses=frozenset({"overoptimisation"}),
     verified=(
         Verified(

@@ -58,6 +58,7 @@ CARD = Card(
         venue="ICML 2024",
     ),
     needs=frozenset({"reference", "reference-kl"}),
+    under=frozenset({"sum"}),
     addresses=frozenset({"overoptimisation"}),
     aliases=("tdpo",),
     verified=(

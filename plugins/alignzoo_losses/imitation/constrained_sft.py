@@ -75,6 +75,7 @@ CARD = Card(
         venue="ICLR 2025",
     ),
     needs=frozenset({"reference", "token-logps"}),
+    under=frozenset({"sum"}),
     reads="chosen",
     swaps=False,
     addresses=frozenset({"safety"}),

@@ -29,6 +29,9 @@ class SFTOptions(Options):
     def couples(self) -> bool:
         return self.mean == "tokens"  # the step's number of tokens
 
+    def under(self) -> frozenset[str]:
+        return frozenset({"sum"} if self.mean == "tokens" else ())
+
 
 class SFT(PreferenceLoss):
     """Values and rewards ``(N,)`` of the responses to imitate; the rewards are their log-probs."""
@@ -38,7 +41,7 @@ class SFT(PreferenceLoss):
     def __call__(self, responses: ResponseBatch) -> torch.Tensor:
         if self.options.mean == "responses":
             return -responses.logps
-        if responses.aggregation is not None:
+        if responses.aggregation not in (None, "sum"):
             raise ValueError(f"--loss.mean tokens needs summed log-probs, not aggregation {responses.aggregation!r}")
         return -responses.logps / responses.lengths.to(responses.logps.dtype).mean()
 

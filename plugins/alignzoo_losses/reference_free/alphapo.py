@@ -76,6 +76,7 @@ CARD = Card(
     ),
     addresses=frozenset({"displacement", "overoptimisation"}),
     aggregation="mean",
+    under=frozenset({"mean"}),
     verified=(
         Verified(against="TRL 1.16", test="test_losses_without_reference_equal_trl_on_its_own_batch"),
         Verified(against="golden values", test="test_losses_equal_golden_values"),

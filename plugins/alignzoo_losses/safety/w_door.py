@@ -82,6 +82,7 @@ CARD = Card(
         venue="ICML 2025",
     ),
     needs=frozenset({"reference", "safety", "token-logps", "guide"}),
+    under=frozenset({"sum"}),
     swaps=False,
     addresses=frozenset({"safety"}),
     verified=(
