@@ -1,10 +1,26 @@
-"""Weights of the highest and the lowest losses of a step; shared by ``cvar``, ``trim``, ``doro`` and ``chi2-dro``."""
+"""Weights of the highest and the lowest losses of a step; shared by ``cvar``, ``trim``, ``doro``, ``chi2-dro``
+and ``wdpo-winsor``."""
 
 from __future__ import annotations
 
 import math
 
 from alignzoo.lazy import torch
+
+
+NEAR = 1e-6
+"""Losses closer than this, relative to the largest if that is above 1, count as equal: of the same pairs in other
+micro-batches, rounding moves them as far in fp32. In a run's first step DPO's are all equal."""
+
+
+def with_ties(losses: torch.Tensor) -> torch.Tensor:
+    """The losses ``(N,)``, detached, those that are nearly equal made equal."""
+    losses = losses.detach()
+    falling, order = torch.sort(losses, descending=True)
+    apart = torch.ones_like(falling, dtype=torch.bool)
+    apart[1:] = falling[:-1] - falling[1:] > NEAR * losses.abs().max().clamp(min=1)
+    firsts = falling[apart][apart.cumsum(0) - 1]
+    return torch.empty_like(losses).index_copy(0, order, firsts)
 
 
 def count_of(share: float, count: int) -> int:
