@@ -7,17 +7,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.contract.card import Card, Need, Options
-from alignzoo.contract.loss import Reads
 from alignzoo.contract.pairs import PairBatch
-from alignzoo.contract.responses import POLICY, ResponseBatch
 from alignzoo.contract.robust import RobustCard
 from alignzoo.interfaces import GeometryController, RobustWrapper
-from alignzoo.lazy import F, torch
+from alignzoo.lazy import torch
 from alignzoo.testing.arithmetic import check_finite, check_gradient, check_vector, differ
+from alignzoo.testing.around import AROUND
 from alignzoo.testing.common import every_option_matters
 from alignzoo.testing.compare import EXACT, relative_error, same_however_cut, same_on_two_ranks, two_steps
 from alignzoo.testing.outcomes import Rule, Skipped, Violation
-from alignzoo.testing.sample import ORDER, PARTS, leaves, sample, sample_of, take, with_margin
+from alignzoo.testing.sample import ORDER, PARTS, leaves, sample, take, with_margin
 from alignzoo.testing.spy import check_declared, reads
 from alignzoo.testing.stages import AtTheWeights, logistic
 from alignzoo.testing.stateful import check_metrics, check_state, warm
@@ -191,36 +190,9 @@ def _metrics(subject: Subject) -> None:
     check_metrics(subject, _observe, _all, lambda w, pairs: w.metrics(_values(w, pairs), pairs), lent=LENT)
 
 
-def around(subject: Subject) -> None:
-    """The kit's own loss of each kind of value: minus the log-prob of a response, or of the first of a list."""
-    reads: tuple[Reads, ...] = ("responses", "lists", "chosen")
-    for configuration in subject.configurations:
-        for what in reads:
-            if what not in _card(subject.card).around or (what == "chosen" and "swap" in subject.needs(configuration)):
-                continue
-            wrapper, batch = subject.build(configuration), sample_of(what, subject.needs(configuration) | LENT)
-            try:
-                values = wrapper.per_pair(_bare, batch)
-            except (AttributeError, TypeError) as error:
-                raise Violation(
-                    expected=f"per_pair() to work around a loss that reads {what}, since the card says so",
-                    found=f"{type(error).__name__}: {error}",
-                    remedy="read no field that only pairs have, or declare around={'pairs'}",
-                ) from error
-            check_vector(values, torch.zeros(8, dtype=torch.float64), f"per_pair() of {what} {configuration}")
-
-
 def _card(card: Card) -> RobustCard:
     assert isinstance(card, RobustCard)
     return card
-
-
-def _bare(responses: ResponseBatch) -> torch.Tensor:
-    """One value for each prompt of a sample."""
-    own = responses.of_role(POLICY)
-    values = own.logps.new_zeros(int(own.prompt[-1]) + 1)
-    signs = 1.0 if own.labels is None else own.labels.to(values.dtype)
-    return F.softplus(values.index_add(0, own.prompt, -signs * own.logps))
 
 
 def _splits(subject: Subject) -> None:
@@ -305,7 +277,7 @@ RULES = (
     Rule("permutation", "the order of the pairs does not matter", _permutation),
     Rule("declared-coupling", "aggregates and batch_coupled say what the wrapper does", _declared_coupling),
     DECLARED_SWAP,
-    Rule("around", "per_pair() gives one value for each, whatever the losses read that the card goes around", around),
+    AROUND,
     Rule("metrics", "metrics() gives finite numbers, and leaves the method as it was", _metrics),
     Rule("splits", "a step does not depend on how it is cut into micro-batches", _splits),
     Rule("ranks", "two ranks take the step that one takes", _ranks),

@@ -70,9 +70,12 @@ def worst_case(losses: torch.Tensor, alpha: float, present: torch.Tensor) -> tor
     """
     size, total = 1 + (1 / alpha - 1) ** 2, present.sum()
     order = torch.argsort(losses.masked_fill(present == 0, -torch.inf), descending=True)
-    sorted_losses, shares = losses[order], present[order]
-    first = sorted_losses[0]
-    centred = torch.where(shares > 0, sorted_losses - first, 0)  # differences: no loss of digits far from 0
+    first, least = losses[order][0], torch.where(present > 0, losses, torch.inf).min()
+    if bool(first == least):
+        return present / total
+    # Weights depend on neither shift nor scale; differences of unit size lose no digits and square without underflow.
+    scaled = torch.where(present > 0, (losses - first) / (first - least), 0)
+    centred, shares = scaled[order], present[order]
     within = shares.cumsum(0)
     mean = (shares * centred).cumsum(0) / within
     lower = torch.tril(shares.expand(len(shares), -1))
@@ -84,8 +87,8 @@ def worst_case(losses: torch.Tensor, alpha: float, present: torch.Tensor) -> tor
     dual = (size * (shares * over.square()).sum(1) / total).sqrt() + eta
     dual = dual.where(possible, torch.full_like(dual, torch.inf))
     best = torch.argmin(dual)
-    if not bool(possible.any()) or not bool(dual[best] < 0):  # no η below the highest loss does better than that loss
-        weights = present if excess[-1] <= 0 else torch.where((losses == first) & (present > 0), present, 0)
+    if not bool(possible.any()) or not bool(dual[best] < 0):  # the highest loss, or what ties with it
+        weights = present if excess[-1] <= 0 else torch.where(scaled >= -8 * torch.finfo(scaled.dtype).eps, present, 0)
         return weights / weights.sum()
-    weights = torch.where(present > 0, present * (losses - first - eta[best]).clamp(min=0), 0)
+    weights = present * (scaled - eta[best]).clamp(min=0)
     return weights / weights.sum()
