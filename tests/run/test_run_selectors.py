@@ -196,7 +196,9 @@ def test_a_selector_that_fails_is_named(train: Train, tmp_path: Path) -> None:
 def test_two_ranks_select_the_same_rows(
     command: Command, az: Az, on_two_ranks: OnTwoRanks, labelled: Path, make_model: MakeModel, tmp_path: Path
 ) -> None:
-    more = ["--selector", "safedpo", "--selector", "harmful-prefix"]
+    verified = write_rows(tmp_path / "verified.txt", list(range(20)))
+    more = ["--selector", "safedpo", "--selector", "perpcorrect", "--selector", "harmful-prefix"]
+    more += ["--selector.perpcorrect.clean", str(verified), "--selector.perpcorrect.rounds", "1"]
     given = {"model": make_model(), "data": labelled, "probe.share": 0, "label-noise": 0.2, "optimizer": "sgd"}
     ended = az(*command(tmp_path / "one", *more, **given))
     assert ended.returncode == 0, ended.stderr
