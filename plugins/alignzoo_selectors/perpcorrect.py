@@ -265,6 +265,7 @@ CARD = SelectorCard(
     addresses=frozenset({"label-noise"}),
     verified=(
         Verified(against="maximum likelihood", test="test_the_mixture_has_the_largest_likelihood"),
+        Verified(against="transformers' loss", test="test_ppl_differences_are_those_of_transformers_own_loss"),
         Verified(against="a grid of thresholds", test="test_the_threshold_separates_best"),
         Verified(against="known flips", test="test_perpcorrect_finds_the_labels_that_noise_has_flipped"),
     ),
