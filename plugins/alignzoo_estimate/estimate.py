@@ -167,13 +167,18 @@ class Situation:
     @property
     def keeps_reference(self) -> bool:
         """Whether a frozen copy of the weights is kept."""
-        return self.computes_reference and not self.settings.lora_r
+        return self.computes_reference and (self.moves_reference or not self.settings.lora_r)
+
+    @property
+    def moves_reference(self) -> bool:
+        """Whether a companion changes the reference's weights."""
+        return any(getattr(method.card, "moves_reference", False) for method in self.plan.of("geometry"))
 
     @property
     def computes_reference(self) -> bool:
         """Whether the reference is computed within steps."""
-        uncached = "reference" in self.plan.needs and not self.settings.reference_cache
-        return uncached or self.statistics.in_every_step
+        uncached = self.moves_reference or not self.settings.reference_cache
+        return ("reference" in self.plan.needs and uncached) or self.statistics.in_every_step
 
     @property
     def ahead(self) -> tuple[Lengths, ...]:
