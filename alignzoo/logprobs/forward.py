@@ -24,7 +24,7 @@ from alignzoo.errors import ModelError
 from alignzoo.logprobs import attention
 from alignzoo.logprobs.attention import CannotPack
 from alignzoo.logprobs.logps import Forward, forward_parameters, innermost, packed_logps, padded_logps
-from alignzoo.logprobs.statistics import Ask
+from alignzoo.logprobs.trial import try_embeddings
 from alignzoo.plan.plan import Plan
 
 if TYPE_CHECKING:
@@ -118,19 +118,9 @@ def choose_forward(
     """
     padded = partial(padded_logps, tokens=tokens)
     _tried(policy, sample.row(0, most=8), padded_logps)  # checks the head here and not during a step
-    if embeddings:
-        _try_embeddings(policy, sample.row(0, most=8), autocast)
-        return Choice(
-            padded,
-            False,
-            "packing is off: a method of this run reads gradients by the input embeddings, for which each response "
-            "takes a row of its own",
-        )
-    if not packing:
-        return Choice(padded, False, "packing is off (--no-packing): padded batches, each response with its own prompt")
-    reason = why_not_packed(innermost(policy))
+    reason = _why_padded(policy, sample, packing, embeddings, autocast)
     if reason is not None:
-        return Choice(padded, False, f"packing is off: {reason}")
+        return Choice(padded, False, f"packing is off{reason}")
     expected = torch.cat([_tried(policy, sample.row(i), padded_logps) for i in range(sample.rows)])
     failures = []
     on_a_gpu = sample.input_ids.is_cuda
@@ -163,6 +153,19 @@ def choose_forward(
     return Choice(
         padded, False, f"packing is off: {failures[-1] if failures else 'its attention does not accept masks'}"
     )
+
+
+def _why_padded(
+    policy: Any, sample: TokenBatch, packing: bool, embeddings: bool, autocast: torch.dtype | None
+) -> str | None:
+    """Why packing is not even tried, or None."""
+    if embeddings:
+        try_embeddings(policy, sample.row(0, most=8), autocast)
+        return ": a method of this run reads gradients by the input embeddings, so each response has its own row"
+    if not packing:
+        return " (--no-packing): padded batches, each response with its own prompt"
+    reason = why_not_packed(innermost(policy))
+    return None if reason is None else f": {reason}"
 
 
 _BY_ROW = ("attn_temperature_tuning", "index_topk")
@@ -250,43 +253,9 @@ def _try_backward(policy: torch.nn.Module, forward: Forward, sample: TokenBatch,
     """A backward pass in the run's dtype: kernels that a GPU compiles can lack one. No gradient is left."""
     with torch.enable_grad(), torch.autocast("cuda", autocast, enabled=autocast is not None):
         logps = forward(policy, sample).logps
-    torch.autograd.grad(logps.sum(), _small_weight(policy), allow_unused=True)
-
-
-def _small_weight(policy: torch.nn.Module) -> torch.nn.Parameter:
-    """A small trainable weight of the first layer: a gradient by it passes all layers above."""
     asking = [weight for weight in policy.parameters() if weight.requires_grad]
-    return min(asking[:20], key=lambda weight: weight.numel())
-
-
-def _try_embeddings(policy: Any, sample: TokenBatch, autocast: torch.dtype | None) -> None:
-    """Gradients by the input embeddings and, of these, by the weights; no gradient is left.
-
-    Raises:
-        ModelError: the model has none, or its layers cannot be differentiated twice.
-    """
-    kind, training = sample.input_ids.device.type, policy.training
-    policy.eval()
-    try:
-        with torch.enable_grad(), torch.autocast(kind, autocast, enabled=autocast is not None):
-            norms = padded_logps(policy, sample, Ask(embeddings=True)).embedding_norms
-            assert norms is not None
-            norms.sum().backward()  # a gradient by one weight alone would pass by layers that refuse
-        reached = any(weight.grad is not None for weight in policy.parameters())
-        why = None if reached else "none comes back to its weights"
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, NotImplementedError, AttributeError, TypeError, IndexError) as error:
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    finally:
-        policy.train(training)
-        policy.zero_grad(set_to_none=True)
-    if why is not None:
-        raise ModelError(
-            f"a method of this run differentiates gradients by the input embeddings once more, which this model's "
-            f"layers do not allow: {why}",
-            hint="choose another method, or a model whose attention is computed by PyTorch (sdpa or eager)",
-        )
+    least = min(asking[:20], key=lambda weight: weight.numel())  # a small one of the first layer: all layers above it
+    torch.autograd.grad(logps.sum(), least, allow_unused=True)
 
 
 def _gap(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -322,19 +291,3 @@ def _reaches(policy: Any) -> float:
     values = vars(model.config.get_text_config()).items()
     found = [v for name, v in values if type(v) is int and v > 0 and _REACHES.search(name)]
     return min(found, default=math.inf)
-
-
-def goes_by_batch(policy: Any, longest: int) -> str | None:
-    """The kind of rotary embedding that makes a sequence's log-probs depend on what else is in its batch, if the model
-    has such a one and sequences of ``longest`` tokens make it do so."""
-    config = innermost(policy).config.get_text_config()
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]
-    for kind in kinds:
-        if kind.get("rope_type") in ("dynamic", "longrope"):
-            original = kind.get("original_max_position_embeddings") or getattr(
-                config, "original_max_position_embeddings", config.max_position_embeddings
-            )
-            if longest > original:
-                return str(kind["rope_type"])
-    return None
