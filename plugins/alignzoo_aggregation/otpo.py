@@ -19,7 +19,7 @@ import math
 
 from pydantic import Field
 
-from alignzoo.contract.aggregation import TokenView
+from alignzoo.interfaces import TokenView
 from alignzoo.lazy import torch
 from alignzoo.plugin import AggregationCard, Options, Paper, Verified
 from alignzoo_aggregation.weighted import Weighted, mask_of

@@ -12,7 +12,7 @@ pairs it with an iteratively refreshed reference: ``--geometry tr-dpo``.
 
 from __future__ import annotations
 
-from alignzoo.contract.aggregation import TokenView
+from alignzoo.interfaces import TokenView
 from alignzoo.lazy import torch
 from alignzoo.plugin import AggregationCard, Paper, Verified
 from alignzoo_aggregation.weighted import Weighted, mask_of

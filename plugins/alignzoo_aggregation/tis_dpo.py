@@ -20,8 +20,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from alignzoo.contract.aggregation import TokenView
 from alignzoo.contract.responses import ResponseBatch
+from alignzoo.interfaces import TokenView
 from alignzoo.lazy import torch
 from alignzoo.plugin import AggregationCard, Options, Paper, Verified
 from alignzoo_aggregation.weighted import Weighted, mask_of
