@@ -19,7 +19,7 @@ from alignzoo.plugin.plugin import Plugin
 PROJECT = "alignzoo"
 """pluggy's name for the hooks."""
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("alignzoo_"))
-OWN_COMMANDS = ("run", "ls", "info", "compat", "check", "new", "recipes", "doctor")
+OWN_COMMANDS = ("run", "ls", "info", "cite", "compat", "check", "new", "recipes", "doctor")
 """Commands of the core; a plugin cannot take their place."""
 _EXTENSION_OF = {
     "alignzoo_commands": "command",
