@@ -42,7 +42,7 @@ def drawn(panels: Sequence[Panel], width: int) -> list[str]:
 def _text(panel: Panel, width: int) -> list[str]:
     """One diagram: a title, rows of dots with the limits of both axes."""
     (left, right), (low, high) = _limits(panel)
-    ends = [number(high), number(low)]
+    ends = [number(_rounded(value, high - low)) for value in (high, low)]
     margin = max(map(len, ends))
     cells = width - margin - 1
     dots: set[tuple[int, int]] = set()
@@ -90,6 +90,11 @@ def _limits(panel: Panel) -> tuple[tuple[float, float], tuple[float, float]]:
     if high - low < 1e-9 * max(1.0, abs(high)):
         low, high = low - 1, high + 1
     return (min(x), max(x)), (low, high)
+
+
+def _rounded(value: float, extent: float) -> float:
+    """A limit without what nobody sees in a diagram."""
+    return 0.0 if abs(value) < extent / 200 else value
 
 
 def number(value: float) -> str:
