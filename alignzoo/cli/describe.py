@@ -9,7 +9,7 @@ from typing import Any
 from alignzoo.cli.fields import FieldFacts, field_facts
 from alignzoo.contract.card import Card, Composition, Paper
 from alignzoo.contract.kinds import KINDS
-from alignzoo.contract.needs import PROBLEMS
+from alignzoo.contract.needs import PROBLEMS, Problem
 from alignzoo.errors import AlignzooError
 from alignzoo.plugin.build import default_needs
 from alignzoo.plugin.contract_records import read_record
@@ -63,7 +63,7 @@ def experimental_text(plugin: Plugin, method: Card | Composition) -> str:
     return next((text for text in texts if text), "")
 
 
-def addresses_of(plugin: Plugin, method: Card | Composition) -> list[str]:
+def addresses_of(plugin: Plugin, method: Card | Composition) -> list[Problem]:
     """The problems that the authors of a method, or of a composition or one of its parts, claim to mitigate."""
     claimed = {problem for part in parts_of(plugin, method) for problem in part.addresses} | method.addresses
     return [problem for problem in PROBLEMS if problem in claimed]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -66,7 +67,7 @@ def _text(panel: Panel, width: int) -> list[str]:
 
 def _joined(line: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """The dots of a line through these, without gaps."""
-    for (x, y), (to_x, to_y) in zip(line, line[1:], strict=False):
+    for (x, y), (to_x, to_y) in itertools.pairwise(line):
         steps = max(abs(to_x - x), abs(to_y - y), 1)
         for i in range(steps + 1):
             yield x + round((to_x - x) * i / steps), y + round((to_y - y) * i / steps)

@@ -84,7 +84,7 @@ class Paper(Frozen):
         return _plain(family) + year + _plain(name) if _plain(family) else _plain(name) + year
 
     def bibtex(self, key: str) -> str:
-        """The BibTeX entry under a key, in UTF-8: what TeX gives a meaning is escaped, Greek letters are mathematics."""
+        """The BibTeX entry under a key, in UTF-8; TeX's own characters are escaped."""
         venue_year = re.search(r"\b(\d{4})$", self.venue or "")
         journal = self.venue is not None and self.venue.startswith(JOURNALS)
         kind = "misc" if self.venue is None else "article" if journal else "inproceedings"
