@@ -51,8 +51,8 @@ class TokenView:
     Attributes:
         responses: detached, with ``token_mask``; the other fields as far as their needs are declared.
         row_ids: ``(P,)`` int64, the row number in the data of each prompt.
-        hidden: ``(R, T, H)`` fp32, detached: the policy's last hidden states at the positions that predict the tokens,
-            0 outside the mask; None unless the card needs ``hidden-states``.
+        hidden: ``(R, T, H)`` fp32 (fp64 of an fp64 model), detached: the policy's last hidden states at the positions
+            that predict the tokens, 0 outside the mask; None unless the card needs ``hidden-states``.
         generator: of response r: the same for this response however a step is cut, in both passes of a step, and after
             a resume; another one in every step.
     """

@@ -143,6 +143,14 @@ class ResponseBatch:
         least = self.lengths.new_full((2 * len(self),), torch.inf)
         return least.scatter_reduce(0, place, self.lengths, "amin")[place]
 
+    def rivals(self) -> list[list[int]]:
+        """The indices of the responses of the same prompt and role, where there are at least two."""
+        found: dict[tuple[int, int], list[int]] = {}
+        roles = [POLICY] * len(self) if self.roles is None else self.roles.tolist()
+        for i, of in enumerate(zip(self._numbered().tolist(), roles, strict=True)):
+            found.setdefault(of, []).append(i)
+        return [places for places in found.values() if len(places) > 1]
+
     def of_role(self, role: int) -> ResponseBatch:
         """The responses of one role; the batch itself if all have it."""
         if self.roles is None:

@@ -47,6 +47,8 @@ class TokenBatch:
     roles: Tensor | None = None  # (R,) int64, POLICY or KL; None: all are POLICY
     scores: Tensor | None = None  # (R,) fp32, higher is better; 0 for KL responses
     groups: tuple[str, ...] | None = None  # B names
+    guide_tokens: Tensor | None = None  # (R, T) fp32 log-probs under the model --guide, 0 after a response's end
+    contrast_tokens: Tensor | None = None  # the same under --contrast
     paired: bool = False  # pairs without KL responses: two per row, the better one first
     pack: Pack | None = None  # the same rows packed into one
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.data.pack import Pack, pack_of
+from alignzoo.logprobs import hidden
 from alignzoo.logprobs.attention import NAME
 from alignzoo.logprobs.head import Shape, token_logps
 from alignzoo.model.base import without_adapter
@@ -98,6 +99,7 @@ def _responses(
     """The batch's responses from ``(K,)`` log-probs: of which response each is, and where in it."""
     grid = values.new_zeros(batch.responses, longest).index_put((rows, columns), values)
     mask = torch.zeros_like(grid).index_put((rows, columns), torch.ones_like(values))
+    hidden.place(rows, columns, batch.responses, longest)
     return ResponseBatch(
         logps=grid.sum(-1),
         lengths=mask.sum(-1),
@@ -186,7 +188,9 @@ def _only_at(head: torch.nn.Module, positions: torch.Tensor) -> Iterator[list[bo
 
     def select(_head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         ran.append(True)
-        return (inputs[0].flatten(0, 1).index_select(0, positions)[None], *inputs[1:])
+        selected = inputs[0].flatten(0, 1).index_select(0, positions)[None]
+        hidden.note(selected)
+        return (selected, *inputs[1:])
 
     handle = head.register_forward_pre_hook(select)
     try:

@@ -20,7 +20,7 @@ from alignzoo.contract.responses import DIFFERENTIABLE, ResponseBatch
 from alignzoo.contract.robust import RobustWrapper, Values
 from alignzoo.errors import MethodError
 from alignzoo.objective.guard import a, blamed, fault, wrong
-from alignzoo.objective.terms import UNITS, Term, Wrapping, check_values
+from alignzoo.objective.terms import UNITS, Aggregating, Term, Wrapping, check_values
 
 
 class Objective:
@@ -63,6 +63,12 @@ class Objective:
     @property
     def wrappers(self) -> list[RobustWrapper]:
         return [wrapping.wrapper for wrapping in self.wrappings]
+
+    @property
+    def weighing(self) -> Aggregating | None:
+        """The aggregation that weighs tokens in every forward pass, if there is one."""
+        found = (term.aggregation for term in self.terms)
+        return next((given for given in found if given is not None and given.weighs), None)
 
     def methods(self) -> dict[str, list[Method]]:
         """All methods by kind, in order."""

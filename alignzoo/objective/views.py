@@ -33,8 +33,13 @@ def structure(batch: TokenBatch) -> ResponseBatch:
 def with_constants(
     responses: ResponseBatch, batch: TokenBatch, reference: ResponseBatch | None, groups: Mapping[str, int]
 ) -> ResponseBatch:
-    """Policy fields completed with those that do not depend on the policy: reference log-probs, scores, groups."""
-    constants: dict[str, Any] = {"scores": batch.scores}
+    """Policy fields completed with those that do not depend on the policy: reference log-probs, scores, groups, and
+    log-probs of tokens under guide models."""
+    constants: dict[str, Any] = {
+        "scores": batch.scores,
+        "guide_tokens": batch.guide_tokens,
+        "contrast_tokens": batch.contrast_tokens,
+    }
     if groups and batch.groups is not None:
         of_rows = torch.tensor([groups[name] for name in batch.groups], device=responses.logps.device)
         constants["groups"] = of_rows[responses.prompt]

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 from alignzoo.base.suggest import nearest
-from alignzoo.contract.card import PROVIDED
+from alignzoo.contract.card import PROVIDED, Need
 from alignzoo.contract.kinds import KINDS, Kind
 from alignzoo.errors import AlignzooError, IncompatibleError, UnknownNameError, UsageError
 from alignzoo.plan.extensions import data_of, evaluated_data, evaluator_of, judge_of
@@ -21,6 +21,8 @@ UNSUPPORTED = {
     "deepspeed": ("DeepSpeed", "its backward pass steps the optimizer, but a controller may need several"),
 }
 """Unsupported launches, with name and reason."""
+GUIDES: tuple[Need, ...] = ("guide", "contrast")
+"""Frozen models besides the reference: the need is the name of the setting."""
 WHOLE_WEIGHTS_ONLY = ("adafactor", "rprop", "adamw8bit")
 """Optimizers that fail or are untested on FSDP2 shards."""
 
@@ -31,6 +33,7 @@ def missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooEr
     problems: list[AlignzooError] = []
     lookups: list[Callable[[], object]] = [
         lambda: _named("model", "model", settings.model, methods),
+        *(partial(_named, "model", flag, getattr(settings, flag), methods) for flag in GUIDES),
         lambda: _named("data", "data", settings.data, methods),
         lambda: _named("data", "eval-data", settings.eval_data, methods),
         lambda: judge_of(settings, methods),
@@ -72,7 +75,7 @@ def conflicts(plan: Plan, distributed: str, known: Registry) -> list[AlignzooErr
         problems += _rivals(kind, plan.of(kind.name))
         if kind.conflicts is not None:
             problems += kind.conflicts(plan.methods, distributed)
-    return [*problems, *_needs(plan), *_unused_settings(plan, known)]
+    return [*problems, *_needs(plan), *_guides(plan), *_unused_settings(plan, known)]
 
 
 def _rivals(kind: Kind, methods: Sequence[Method]) -> list[AlignzooError]:
@@ -108,6 +111,26 @@ def _needs(plan: Plan) -> list[AlignzooError]:
         for method in plan.all_methods
         if (lacking := sorted(method.needs - PROVIDED))
     ]
+
+
+def _guides(plan: Plan) -> list[AlignzooError]:
+    """Guide models that are needed and not given, or given and not read."""
+    problems: list[AlignzooError] = []
+    for name in GUIDES:
+        readers = [method.card for method in plan.all_methods if name in method.needs]
+        given = getattr(plan.settings, name)
+        if readers and given is None:
+            problems.append(
+                UsageError(
+                    f"{readers[0].kind} {readers[0].name!r} reads the log-probs of a {name} model, and there is none",
+                    hint=f"name it: --{name} MODEL (a hub id, or a folder such as the model/ of a run)",
+                )
+            )
+        if given is not None and not readers:
+            problems.append(
+                UsageError(f"--{name} has no effect here: no method of this run reads it", hint="leave it out")
+            )
+    return problems
 
 
 def _launch(plan: Plan, distributed: str) -> list[AlignzooError]:

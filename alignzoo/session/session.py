@@ -31,6 +31,7 @@ from alignzoo.model.load import load_policy
 from alignzoo.model.source import find_model
 from alignzoo.objective.build import build_objective
 from alignzoo.objective.objective import Objective
+from alignzoo.plan.conflicts import GUIDES
 from alignzoo.probe.probe import Probe
 from alignzoo.probe.source import probe_source
 from alignzoo.reference.cached import cached_reference
@@ -39,6 +40,7 @@ from alignzoo.reference.frozen import Reference, ReferenceForward, as_reference
 from alignzoo.reference.identity import reference_identity
 from alignzoo.reference.store import Store, store_folder
 from alignzoo.reward.scoring import scored
+from alignzoo.session.guides import Guides, load_guides
 from alignzoo.session.inputs import HELD_OUT, TRAIN, Inputs
 from alignzoo.step.engine import Engine
 from alignzoo.step.held_out import HeldOut
@@ -82,7 +84,8 @@ class Session(Inputs):
         known = {"weights": self.weights, "data": self.parts.fingerprint}
         if "_scored" in vars(self) and self._scored[1] is not None:
             known["scores"] = self._scored[1]
-        return known
+        guides = vars(self).get("guides")  # as with scores: what has not been asked for is not made here
+        return known if guides is None else known | guides.identities
 
     @cached_property
     def objective(self) -> Objective:
@@ -166,14 +169,25 @@ class Session(Inputs):
         with as_reference(self.policy):  # it still has the initial weights
             return cached_reference(filling, self._sources)
 
-    def _sources(self) -> list[Source]:
+    @cached_property
+    def guides(self) -> Guides | None:
+        """Log-probs of tokens under the guide models; None if no method reads any."""
+        given = {need: getattr(self.settings, need) for need in GUIDES if need in self.needs}
+        if not given:
+            return None
+        _ = self.choice  # which says what does not fit the policy before another model is loaded
+        highest = max(self.parts.highest_id, self.tokenizer.pad_token_id)
+        sources = partial(self._sources, packed=False)
+        return load_guides(self.settings, given, self.tokenizer, highest, sources, self.accelerator, self.report)
+
+    def _sources(self, packed: bool | None = None) -> list[Source]:
         """The rows whose reference log-probs are needed: those that training visits, and all held-out rows."""
         return [
             Source.of(
                 rows,
                 self.stream.visited(self.steps) if part == TRAIN else None,
                 shape=self.parts.shape,
-                packed=self.choice.packed,
+                packed=self.choice.packed if packed is None else packed,
                 partners=self.parts.partners.get(part),
             )
             for part, rows in self._used()
@@ -226,6 +240,7 @@ class Session(Inputs):
     def batches(self) -> Batches:
         """The source of batches, here the data; override for one that generates responses between steps."""
         on_a_gpu = self.accelerator.device.type == "cuda"  # copies from pinned memory overlap with host work
+        guides = self.guides or (lambda batch: batch)
         return StepBatches(
             dataset=batch_columns(self.parts.train),
             shape=self.parts.shape,
@@ -238,7 +253,7 @@ class Session(Inputs):
             world=self.accelerator.num_processes,
             scores=self.scores.get(TRAIN),
             partners=self.parts.partners.get(TRAIN),
-            ready=TokenBatch.pinned if on_a_gpu else lambda batch: batch,
+            ready=(lambda batch: guides(batch).pinned()) if on_a_gpu else guides,
         )
 
     @cached_property
@@ -246,7 +261,7 @@ class Session(Inputs):
         """The held-out rows in batches of similar length; none if nothing is held out."""
         if self.parts.held_out is None:
             return []
-        return by_length(
+        batches = by_length(
             self.parts.held_out,
             self.sizes,
             self.tokenizer.pad_token_id,
@@ -254,6 +269,7 @@ class Session(Inputs):
             scores=self.scores.get(HELD_OUT),
             partners=self.parts.partners.get(HELD_OUT),
         )
+        return batches if self.guides is None else [self.guides(batch) for batch in batches]
 
     @cached_property
     def held_out(self) -> HeldOut | None:

@@ -16,6 +16,7 @@ from alignzoo.reference.frozen import ReferenceForward
 from alignzoo.report import Reporter
 from alignzoo.step.engine import Engine
 from alignzoo.step.metrics import name_rows, non_finite, reward_metrics
+from alignzoo.step.token_weights import forward, weighed
 
 _Part = TypeVar("_Part")
 
@@ -59,8 +60,9 @@ class HeldOut:
                 parts = []
                 for i, batch in enumerate(self._mine):
                     reference = self._references[i] if self._references is not None else None
-                    fields = self._engine.forward(model, batch)
+                    fields, hidden = forward(self._engine, model, batch)
                     responses = with_constants(fields, batch, reference, self._engine.groups)
+                    responses = weighed(self._engine, responses, batch, hidden, None)
                     parts.append(responses.to("cpu", dtype=torch.float64))
                     bar.advance()
                 for batch in self._idle:
