@@ -42,7 +42,7 @@ class Objective:
     ) -> None:
         self.terms = [Term(terms, coupled=coupled)] if isinstance(terms, PreferenceLoss) else list(terms)
         self.wrappings = [w if isinstance(w, Wrapping) else Wrapping(w, coupled=coupled) for w in wrappers]
-        aggregating = [w for w in self.wrappers if type(w).objective is not RobustWrapper.objective]
+        aggregating = [w for w in self.wrappers if _aggregates(w)]
         if len(aggregating) > 1:
             names = " and ".join(type(w).__name__ for w in aggregating)
             raise MethodError(f"{names} each define their own objective; their cards must say `aggregates`")
@@ -129,10 +129,11 @@ class Objective:
 
     def weights(self, responses: ResponseBatch) -> torch.Tensor:
         """The weight of each value of the preference term in a step, ``(N,)``, detached."""
+        view = self.preference.view(responses)
         with torch.no_grad():
-            losses = self.values(responses)
+            losses = self._wrapped(view)
         with blamed((self.aggregator,), f"failed in weights() on {self._these(losses)}"):
-            weights = self.aggregator.weights(losses)
+            weights = self.aggregator.weights_in(losses, view)
         if what := fault(weights, losses.shape):
             due = f"weights() returns one per {UNITS[self.preference.reads]}, (N,)"
             raise wrong(self.aggregator, type(self.aggregator).weights, what, due)
@@ -141,7 +142,7 @@ class Objective:
     def observes(self, *, coupled: bool) -> bool:
         """Whether any method, batch-coupled or not as given, keeps running statistics."""
         return any(term.coupled == coupled and _watches(term.loss, PreferenceLoss) for term in self.terms) or any(
-            w.coupled == coupled and _watches(w.wrapper, RobustWrapper) for w in self.wrappings
+            w.coupled == coupled and _learns(w.wrapper) for w in self.wrappings
         )
 
     def observe(self, responses: ResponseBatch, *, coupled: bool) -> None:
@@ -154,15 +155,19 @@ class Objective:
             if term.coupled == coupled and _watches(term.loss, PreferenceLoss):
                 with blamed((term.loss,), f"failed in observe() on {len(responses)} responses"):
                     term.loss.observe(term.view(responses))
-        watching = [w.wrapper for w in self.wrappings if w.coupled == coupled and _watches(w.wrapper, RobustWrapper)]
+        watching = [i for i, w in enumerate(self.wrappings) if w.coupled == coupled and _learns(w.wrapper)]
         if not watching:
             return
         view = self.preference.view(responses)
         with torch.no_grad():
             losses = self._wrapped(view)
-        for wrapper in watching:
-            with blamed((wrapper,), f"failed in observe() on {self._these(losses)}"):
-                wrapper.observe(losses, view)
+            if len(losses) == 0:
+                return
+            for i in watching:
+                wrapper, inside = self.wrappers[i], self._stacked(self.wrappers[:i])
+                with blamed((wrapper,), f"failed in observe() on {self._these(losses)}"):
+                    wrapper.observe(losses, view)
+                    wrapper.observe_inside(inside, view)
 
     @torch.no_grad()
     def metrics(self, responses: ResponseBatch) -> dict[str, float]:
@@ -195,11 +200,15 @@ class Objective:
         term = self.preference
         if term.size(view) == 0:
             return _none_of(view)
-        value: Values = term.values
-        for wrapper in self.wrappers:
-            value = _around(term, wrapper, value)
         with blamed((self.loss, *self.wrappers), f"failed on {term.size(view)} {UNITS[term.reads]}s"):
-            return value(view)
+            return self._stacked(self.wrappers)(view)
+
+    def _stacked(self, wrappers: Sequence[RobustWrapper]) -> Values:
+        """The loss under these wrappers."""
+        value: Values = self.preference.values
+        for wrapper in wrappers:
+            value = _around(self.preference, wrapper, value)
+        return value
 
     def _others(self, responses: ResponseBatch) -> list[torch.Tensor]:
         """The values ``(N,)`` of each term but the first."""
@@ -213,11 +222,14 @@ class Objective:
 
     def _by_term(self, responses: ResponseBatch) -> list[torch.Tensor]:
         """The scalar of each term before weighting; 0 for a term without values."""
-        losses = self.values(responses)
+        view = self.preference.view(responses)
+        losses = self._wrapped(view)
         with blamed((self.aggregator,), f"failed in objective() on {self._these(losses)}"):
-            value = self.aggregator.objective(losses) if len(losses) else losses.sum()
+            value = self.aggregator.reduce(losses, view) if len(losses) else losses.sum()
         if what := fault(value, (), differentiable=losses.requires_grad):
-            raise wrong(self.aggregator, type(self.aggregator).objective, what, "objective() returns a scalar, ()")
+            own = type(self.aggregator)
+            function = own.objective if own.reduce is RobustWrapper.reduce else own.reduce
+            raise wrong(self.aggregator, function, what, f"{function.__name__}() returns a scalar, ()")
         return [value, *(values.sum() / max(1, len(values)) for values in self._others(responses))]
 
     def _share(self, responses: ResponseBatch, of: Sequence[int]) -> torch.Tensor:
@@ -263,6 +275,15 @@ def _none_of(view: Any) -> torch.Tensor:
     """No values, ``(0,)``."""
     field: torch.Tensor = next(value for name, value in view.present().items() if name.endswith("logps"))
     return field[:0]
+
+
+def _aggregates(wrapper: RobustWrapper) -> bool:
+    own = type(wrapper)
+    return own.objective is not RobustWrapper.objective or own.reduce is not RobustWrapper.reduce
+
+
+def _learns(wrapper: RobustWrapper) -> bool:
+    return _watches(wrapper, RobustWrapper) or type(wrapper).observe_inside is not RobustWrapper.observe_inside
 
 
 def _watches(method: Any, base: Any) -> bool:

@@ -95,10 +95,12 @@ class Plan:
         return any(method.couples for method in self.all_methods)
 
     def objective(self) -> str:
-        """The objective in words: ``dpo under drdpo + 0.1 · sft``."""
+        """The objective in words: ``dpo under cdpo, then drdpo over the step``."""
         first, *others = self.of("loss")
-        inner = [first.card.name, *(method.card.name for method in self.of("robust"))]
-        terms = [_times(first.weight, " under ".join(inner)), *(_times(term.weight, term.card.name) for term in others)]
+        wrapped = _wrapped(first, self.of("robust"))
+        if others and first.weight == 1 and ", " in wrapped:
+            wrapped = f"({wrapped})"
+        terms = [_times(first.weight, wrapped), *(_times(term.weight, term.card.name) for term in others)]
         return " + ".join(terms)
 
     def sentence(self) -> str:
@@ -113,6 +115,15 @@ class Plan:
                     if method.weight != 1
                 ]
         return " ".join(words)
+
+
+def _wrapped(loss: Method, wrappers: tuple[Method, ...]) -> str:
+    """A loss under its wrappers, innermost first; the one that aggregates comes last, wherever it is named."""
+    last = [wrapper.card.name for wrapper in wrappers if getattr(wrapper.card, "aggregates", False)]
+    inner = [wrapper.card.name for wrapper in wrappers if wrapper.card.name not in last]
+    if inner and last:
+        return f"{' under '.join([loss.card.name, *inner])}, then {' and '.join(last)} over the step"
+    return " under ".join([loss.card.name, *inner, *last])
 
 
 def _times(weight: float, term: str) -> str:
