@@ -62,6 +62,8 @@ ORDER = (5, 2, 7, 0, 3, 1, 6, 4)
 """Another order of eight pairs or prompts."""
 PARTS = ((3,), (1, 4, 6), (1, 2, 3, 4, 5, 6, 7))
 """Some of eight pairs or prompts: one, a few, and all but one."""
+PROGRESS = 0.25
+"""The share of the run's steps taken before the batch, so that what changes over a run is under way."""
 _LISTS = (2, 4, 3, 2, 5, 3, 2, 4)
 """Responses of the prompts of ranked lists."""
 
@@ -111,7 +113,7 @@ def sample(needs: Collection[Need] | None = None, *, count: int = 8, seed: int =
             f"{side}_embedding_norms": (0.1 + drawn[4]) * fields[f"{side}_lengths"],
         }
     fields["groups"] = torch.arange(count) % GROUPS
-    return PairBatch(**{name: value for name, value in fields.items() if _is_there(name, needs)})
+    return PairBatch(**{name: value for name, value in fields.items() if _is_there(name, needs)}, progress=PROGRESS)
 
 
 def sample_of(
@@ -143,7 +145,7 @@ def sample_of(
         fields["labels"] = torch.where(mismatched, 0, fields["labels"])
         fields["ref_logps"] = fields["ref_logps"] - 2.0 * mismatched
     present: dict[str, Any] = {name: value for name, value in fields.items() if _is_there(name, needs)}
-    return ResponseBatch(**present)
+    return ResponseBatch(**present, progress=PROGRESS)
 
 
 def lacking(field: str, needs: Collection[Need]) -> frozenset[Need]:

@@ -63,9 +63,10 @@ class Data:
         seed = 100 + step
         if self.shape == "pairs":
             return scored_rows(PAIRS, seed=seed)
-        if self.shape == "ranked":
-            return random_rows([2, 4, 3, 2, 5, 3, 2, 4], seed=seed)
         draw = torch.Generator().manual_seed(seed)
+        if self.shape == "ranked":
+            ranked = random_rows([2, 4, 3, 2, 5, 3, 2, 4], seed=seed)
+            return [{**row, "score": _descending(len(row["response_ids"]), draw)} for row in ranked]
         labels = torch.randint(0, 2, (PAIRS,), generator=draw).mul(2).sub(1).tolist()
         labels[step % PAIRS], labels[(step + 1) % PAIRS] = 1, -1  # there is one of either kind in every step
         return [{**row, "label": labels[i]} for i, row in enumerate(random_rows([1] * PAIRS, seed=seed))]
@@ -74,6 +75,12 @@ class Data:
         """Responses to another prompt, as many as row ``i`` has."""
         own, others = rows[i]["response_ids"], rows[i - 1]["response_ids"]
         return [others[j % len(others)] for j in range(len(own))]
+
+
+def _descending(count: int, draw: torch.Generator) -> list[float]:
+    """Random scores of a ranked row's responses, best first."""
+    found: list[float] = torch.randn(count, generator=draw).sort(descending=True).values.tolist()
+    return found
 
 
 PAIRED = Data()

@@ -96,7 +96,8 @@ def test_every_layout_has_a_row_in_the_docs_and_is_recognised_by_it() -> None:
     rows = _row_examples()
     assert set(rows) == {layout.name for layout in layouts(own=True)}
     for name, row in rows.items():
-        layout = choose_layout(Dataset.from_list([row]))
+        asked = name if name.startswith("triples") else None  # their columns are those of pairs as well
+        layout = choose_layout(Dataset.from_list([row]), asked)
         assert layout.name == name
         assert isinstance(layout.normalise(row), ROW_TYPES[layout.shape])
 

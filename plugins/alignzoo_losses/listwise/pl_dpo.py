@@ -14,7 +14,8 @@ from pydantic import Field
 from alignzoo.contract.responses import POLICY, ResponseBatch
 from alignzoo.interfaces import PreferenceLoss
 from alignzoo.lazy import torch
-from alignzoo.plugin import Card, Options, Paper, Verified
+from alignzoo.plugin import Card, Options, Verified
+from alignzoo_losses.listwise.tables import DPO_PAPER
 
 
 class PLDPOOptions(Options):
@@ -51,9 +52,8 @@ CARD = Card(
     summary="Plackett–Luce DPO: likelihood of a ranking of k responses",
     family="listwise losses",
     formula="Σ_{i<k} [log Σ_{j≥i} exp(s_j) − s_i], s = β·(log π − log π_ref), best first",
-    paper=Paper(
-        title="Direct Preference Optimization: Your Language Model is Secretly a Reward Model", arxiv="2305.18290"
-    ),
+    aliases=("plackett-luce",),
+    paper=DPO_PAPER,
     needs=frozenset({"reference"}),
     reads="lists",
     verified=(

@@ -45,9 +45,20 @@ CARD = Card(
     family="logistic losses",
     formula="−log σ(β·[(log π_w − log π_ref,w) − (log π_l − log π_ref,l)])",
     paper=Paper(
-        title="Direct Preference Optimization: Your Language Model is Secretly a Reward Model", arxiv="2305.18290"
+        title="Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
+        arxiv="2305.18290",
+        authors=(
+            "Rafailov, Rafael",
+            "Sharma, Archit",
+            "Mitchell, Eric",
+            "Ermon, Stefano",
+            "Manning, Christopher D.",
+            "Finn, Chelsea",
+        ),
+        venue="NeurIPS 2023",
     ),
     needs=frozenset({"reference"}),
+    aliases=("sigmoid",),
     verified=(
         Verified(
             against="the authors' eric-mitchell/direct-preference-optimization@f8b8c0f",

@@ -47,7 +47,13 @@ CARD = Card(
     summary="SimPO: reference-free loss on average log-probs with a target margin",
     family="reference-free losses",
     formula="−log σ(β·(log π_w/|y_w| − log π_l/|y_l|) − γ)",
-    paper=Paper(title="SimPO: Simple Preference Optimization with a Reference-Free Reward", arxiv="2405.14734"),
+    paper=Paper(
+        title="SimPO: Simple Preference Optimization with a Reference-Free Reward",
+        arxiv="2405.14734",
+        authors=("Meng, Yu", "Xia, Mengzhou", "Chen, Danqi"),
+        venue="NeurIPS 2024",
+    ),
+    addresses=frozenset({"length-bias"}),
     aggregation="mean",
     verified=(
         Verified(against="the authors' princeton-nlp/SimPO@1b3e8f3", test="test_losses_equal_the_authors"),

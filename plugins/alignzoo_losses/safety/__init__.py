@@ -1,5 +1,6 @@
-"""Losses that read safety labels or train refusals."""
+"""Losses for safety: they read which responses are safe."""
 
 from alignzoo.plugin import Card, Composition
+from alignzoo_losses.safety import door, safedpo, w_door
 
-CARDS: list[Card | Composition] = []
+CARDS: list[Card | Composition] = [safedpo.CARD, door.CARD, w_door.CARD]

@@ -56,9 +56,21 @@ CARD = Card(
     family="squared losses",
     formula="(h − 1/(2τ))², h the difference of (average or summed) log-ratios",
     paper=Paper(
-        title="A General Theoretical Paradigm to Understand Learning from Human Preferences", arxiv="2310.12036"
+        title="A General Theoretical Paradigm to Understand Learning from Human Preferences",
+        arxiv="2310.12036",
+        authors=(
+            "Azar, Mohammad Gheshlaghi",
+            "Rowland, Mark",
+            "Piot, Bilal",
+            "Guo, Daniel",
+            "Calandriello, Daniele",
+            "Valko, Michal",
+            "Munos, Rémi",
+        ),
+        venue="AISTATS 2024",
     ),
     needs=frozenset({"reference"}),
+    addresses=frozenset({"overoptimisation"}),
     verified=(
         Verified(
             against="the DPO authors' eric-mitchell/direct-preference-optimization@f8b8c0f, logps sum",

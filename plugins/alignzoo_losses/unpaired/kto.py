@@ -21,6 +21,7 @@ from alignzoo.contract.responses import KL, POLICY, ResponseBatch
 from alignzoo.interfaces import PreferenceLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Options, Paper, Verified
+from alignzoo_losses.unpaired.labels import signed
 
 
 class KTOOptions(Options):
@@ -42,14 +43,11 @@ class KTO(PreferenceLoss):
         Raises:
             ValueError: there is no label, or no KL response.
         """
-        own = responses.of_role(POLICY)
-        if own.labels is None:
-            raise ValueError("no labels: the method's card must declare needs={'labels'}")
         # Undesirable: 1 − σ(β(z₀ − a)); the sign of the label flips the difference.
-        gain = own.labels * self.options.beta * (own.log_ratios() - self.kl(responses))
+        gain = signed(responses, self.rewards(responses) - self.options.beta * self.kl(responses))
         values = torch.sigmoid(-gain)
         desirable, undesirable = self.options.desirable_weight * values, self.options.undesirable_weight * values
-        return torch.where(own.labels > 0, desirable, undesirable)
+        return torch.where(responses.of_role(POLICY).labels > 0, desirable, undesirable)
 
     def kl(self, responses: ResponseBatch) -> torch.Tensor:
         """z₀ ``()``, in nats, detached."""
@@ -72,13 +70,19 @@ CARD = Card(
     options=KTOOptions,
     summary="KTO: unpaired desirable and undesirable responses, relative to the KL",
     family="losses of single responses",
+    addresses=frozenset({"label-noise"}),
     formula="λ_D·(1 − σ(β(a − z₀))), λ_U·(1 − σ(β(z₀ − a))); z₀ = max(0, mean a of mismatched responses)",
-    paper=Paper(title="KTO: Model Alignment as Prospect Theoretic Optimization", arxiv="2402.01306"),
+    paper=Paper(
+        title="KTO: Model Alignment as Prospect Theoretic Optimization",
+        arxiv="2402.01306",
+        authors=("Ethayarajh, Kawin", "Xu, Winnie", "Muennighoff, Niklas", "Jurafsky, Dan", "Kiela, Douwe"),
+        venue="ICML 2024",
+    ),
     needs=frozenset({"reference", "labels", "mismatched"}),
     reads="responses",
     batch_coupled=True,
     verified=(
-        Verified(against="TRL 1.16", test="test_kto_equals_trl"),
+        Verified(against="TRL 1.16", test="test_losses_of_responses_equal_trl_on_its_own_batch"),
         Verified(against="golden values", test="test_kto_equals_golden_values"),
     ),
 )

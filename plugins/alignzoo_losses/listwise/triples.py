@@ -1,0 +1,48 @@
+"""What TPO's two forms share: the gold, the chosen and the rejected response of a ranked list."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from alignzoo.contract.responses import ResponseBatch
+from alignzoo.lazy import torch
+from alignzoo.plugin import Options, Paper
+from alignzoo_losses.listwise.tables import averages, sums
+
+PAPER = Paper(
+    title="Triple Preference Optimization: Achieving Better Alignment using a Single Step Optimization",
+    arxiv="2405.16681",
+    authors=("Saeidi, Amir", "others"),
+)
+
+
+class ImitationOptions(Options):
+    """The weight of imitating the gold response, and the unit of its mean."""
+
+    alpha: float = Field(1.0, ge=0, description="weight of the negative log-likelihood of the gold response")
+    mean: Literal["tokens", "responses"] = Field(
+        "tokens", description="mean over all gold tokens of the step, or over responses of their averages"
+    )
+
+    def couples(self) -> bool:
+        return self.mean == "tokens"  # the step's number of gold tokens
+
+
+def triples(responses: ResponseBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Indices ``(P,)`` each of the gold, the chosen and the rejected responses: the best, second and last of a list; of
+    two responses, the better one is both gold and chosen."""
+    places, real = responses.lists()
+    sizes = real.sum(-1, keepdim=True)
+    if places.shape[1] == 2:
+        return places[:, 0], places[:, 0], places[:, 1]
+    second, last = (sizes > 2).long(), sizes - 1
+    return places[:, 0], places.gather(1, second)[:, 0], places.gather(1, last)[:, 0]
+
+
+def imitation(responses: ResponseBatch, gold: torch.Tensor, options: ImitationOptions) -> torch.Tensor:
+    """``(P,)``: α times the negative log-likelihood of the gold responses, per token."""
+    if options.mean == "responses":
+        return -options.alpha * averages(responses)[gold]
+    return -options.alpha * sums(responses)[gold] / responses.lengths[gold].to(responses.logps.dtype).mean()
