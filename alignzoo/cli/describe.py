@@ -39,6 +39,11 @@ def needs_of(plugin: Plugin, method: Card | Composition) -> list[str]:
     return sorted({need for part in parts_of(plugin, method) for need in default_needs(part)})
 
 
+def is_verified(plugin: Plugin, method: Card | Composition) -> bool:
+    """Whether a method, and every part of a composition, is verified against something and not experimental."""
+    return bool(verified_text(plugin, method)) and not experimental_text(plugin, method)
+
+
 def verified_text(plugin: Plugin, method: Card | Composition) -> str:
     """What a method, or every part of a composition, is verified against, as a table cell."""
     checked = [[source.against for source in part.verified] for part in parts_of(plugin, method)]

@@ -15,6 +15,7 @@ from alignzoo.cli.describe import (
     contract_dict,
     contract_text,
     experimental_text,
+    is_verified,
     method_dict,
     needs_of,
     verified_text,
@@ -93,7 +94,7 @@ def _counts(entries: Sequence[Entry]) -> dict[str, dict[str, int]]:
     for plugin, method in entries:
         count = counts[method.kind]
         count["all"] += 1
-        count["verified"] += bool(verified_text(plugin, method))
+        count["verified"] += is_verified(plugin, method)
         count["experimental"] += bool(experimental_text(plugin, method))
     return counts
 
@@ -158,7 +159,7 @@ def _show_methods(entries: Sequence[Entry]) -> None:
         family = family_of(entry) or (OTHER if method.kind in in_families else "")
         unconfirmed = experimental_text(plugin, method)
         heading = ", ".join(filter(None, [family, "experimental" if unconfirmed else ""]))
-        mark = EXPERIMENTAL if unconfirmed else VERIFIED if verified_text(plugin, method) else ""
+        mark = EXPERIMENTAL if unconfirmed else VERIFIED if is_verified(plugin, method) else ""
         year = "" if method.paper is None else str(method.paper.year or "")
         also = f" (= {method.flags()})" if isinstance(method, Composition) else ""
         row = [method.name, mark, year, method.summary, also, *([plugin.label] if foreign else [])]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from alignzoo.base.suggest import nearest
-from alignzoo.cli.describe import addresses_of, experimental_text, needs_of, parts_of, verified_text
+from alignzoo.cli.describe import addresses_of, experimental_text, is_verified, needs_of, parts_of
 from alignzoo.cli.named import Entry
 from alignzoo.contract.card import Need
 from alignzoo.contract.loss import READS
@@ -78,7 +78,7 @@ def filters(
         _check("--for", problem, list(PROBLEMS))
         tests[f"--for {problem}"] = lambda entry: problem in addresses_of(*entry)
     if verified:
-        tests["--verified"] = lambda entry: bool(verified_text(*entry))
+        tests["--verified"] = lambda entry: is_verified(*entry)
     if experimental is not None:
         typed = "--experimental" if experimental else "--no-experimental"
         tests[typed] = lambda entry: bool(experimental_text(*entry)) is experimental
