@@ -20,7 +20,8 @@ from alignzoo.plugin.build import build_options, default_needs, instantiate
 from alignzoo.plugin.registry import registry
 from alignzoo.testing.sample import lacking
 
-POINTS = 121
+POINTS, FEWER = 121, 61
+"""Of a curve; fewer where each is a step of its own."""
 TOKENS, NATS = 20, -4.0
 """Of a response, and of each token's log-prob under the reference."""
 SCORE = 0.1
@@ -94,6 +95,8 @@ def _wrapper(card: RobustCard) -> tuple[Panel, ...]:
     if card.aggregates:
         losses = torch.linspace(0, 4, STEP, dtype=torch.float64)
         weights = wrapper.weights(losses).double() * STEP
+        if weights.max() - weights.min() < 1e-9:  # of other things than the values, such as groups
+            return ()
         curve = Curve("", tuple(losses.tolist()), tuple(weights.tolist()))
         return (Panel("weight (1: as in the mean)", f"loss, one of {STEP} in the step", (curve,)),)
     if "pairs" not in card.around:
@@ -112,10 +115,11 @@ def _wrapper(card: RobustCard) -> tuple[Panel, ...]:
 def _both(curves: dict[str, Values], x_label: str, *, one_by_one: bool) -> tuple[Panel, ...]:
     """Value and gradient, in a range in which something happens."""
     half = WIDEST
-    while half > NARROWEST and not _fills(curves, half, one_by_one=one_by_one):
-        half /= 2
     lines = {name: _line(values, half, one_by_one=one_by_one) for name, values in curves.items()}
-    x = tuple(_range(half).tolist())
+    while half > NARROWEST and not all(_fills(value) for value, _ in lines.values()):
+        half /= 2
+        lines = {name: _line(values, half, one_by_one=one_by_one) for name, values in curves.items()}
+    x = tuple(_range(half, one_by_one=one_by_one).tolist())
     titles = ("loss", "gradient of the loss")
     return tuple(
         Panel(title, x_label, tuple(Curve(name, x, line[i]) for name, line in lines.items()))
@@ -123,23 +127,19 @@ def _both(curves: dict[str, Values], x_label: str, *, one_by_one: bool) -> tuple
     )
 
 
-def _fills(curves: dict[str, Values], half: float, *, one_by_one: bool) -> bool:
+def _fills(y: Sequence[float]) -> bool:
     """Whether the change within a range is not all at its ends."""
-    for values in curves.values():
-        y = _line(values, half, one_by_one=one_by_one)[0]
-        inner = y[POINTS // 4 : -(POINTS // 4)]
-        if max(inner) - min(inner) < SHARE * (max(y) - min(y)):
-            return False
-    return True
+    inner = y[len(y) // 4 : -(len(y) // 4)]
+    return max(inner) - min(inner) >= SHARE * (max(y) - min(y))
 
 
-def _range(half: float) -> torch.Tensor:
-    return torch.linspace(-half, half, POINTS, dtype=torch.float64)
+def _range(half: float, *, one_by_one: bool) -> torch.Tensor:
+    return torch.linspace(-half, half, FEWER if one_by_one else POINTS, dtype=torch.float64)
 
 
 def _line(values: Values, half: float, *, one_by_one: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Values and gradients; ``one_by_one`` for values that depend on the others in a batch."""
-    x = _range(half)
+    x = _range(half, one_by_one=one_by_one)
     y: list[float] = []
     slope: list[float] = []
     for part in x.split(1) if one_by_one else (x,):
