@@ -57,7 +57,7 @@ def command(words: tuple[str, ...], wide: bool, as_json: bool, **asked: Any) -> 
     kind = words[0] if words and words[0] in (*KINDS, *EXTENSION_KINDS) else None
     words = words[1:] if kind else words
     everything = [] if kind in EXTENSION_KINDS else list(registry().entries(kind if kind in KINDS else None))
-    families = [family for family in dict.fromkeys(family_of(entry) for entry in _in_order(everything)) if family]
+    families = [family for family in dict.fromkeys(family_of(entry) for entry in in_order(everything)) if family]
     sought = filters(words, families=families, **asked)
     entries = sought.matching(everything)
     extensions = [row for one in EXTENSION_KINDS if kind in (None, one) for row in _extensions(one)]
@@ -99,7 +99,7 @@ def _counts(entries: Sequence[Entry]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _in_order(entries: Sequence[Entry]) -> list[Entry]:
+def in_order(entries: Sequence[Entry]) -> list[Entry]:
     """By kind; families in the order in which plugins declare them, methods without one last; then by name."""
     declared = [(plugin, method) for plugin in registry().plugins for method in plugin.methods]
     families = list(dict.fromkeys(family_of(entry) for entry in declared if family_of(entry)))
@@ -154,7 +154,7 @@ def _show_methods(entries: Sequence[Entry]) -> None:
     sections: dict[tuple[str, str], list[list[str]]] = {}
     counts = _counts(entries)
     in_families = {method.kind for plugin, method in entries if family_of((plugin, method))}
-    for entry in _in_order(entries):
+    for entry in in_order(entries):
         plugin, method = entry
         family = family_of(entry) or (OTHER if method.kind in in_families else "")
         unconfirmed = experimental_text(plugin, method)
@@ -180,7 +180,7 @@ def _show_wide(entries: Sequence[Entry]) -> None:
     columns = ["kind", "name", "year", "family", "summary", "needs", "verified against", "contract"]
     if any(plugin.distribution != OWN_DISTRIBUTION for plugin, _ in entries):
         columns.append("from")
-    facts = [_facts_of(plugin, method) for plugin, method in _in_order(entries)]
+    facts = [_facts_of(plugin, method) for plugin, method in in_order(entries)]
     print_table(columns, [[row[name] for name in columns] for row in facts])
 
 
