@@ -190,12 +190,12 @@ def method_table(methods: Sequence[Entry]) -> list[str]:
         paper = method.paper
         year = "–" if paper is None or paper.year is None else str(paper.year)
         also = f" (= `{method.flags()}`)" if isinstance(method, Composition) else ""
-        mark = "experimental" if experimental_text(plugin, method) else "✓" if is_verified(plugin, method) else "–"
+        mark = "experimental" if experimental_text(plugin, method) else "yes" if is_verified(plugin, method) else "–"
         needs = ", ".join(needs_of(plugin, method)) or "–"
         against = ", ".join(addresses_of(plugin, method)) or "–"
         named = f"[`{method.name}`]({page_name(method)})"
-        rows.append((named, year, cell(method.summary) + also, needs, against, mark))
-    return table(("name", "year", "what it is", "needs", "against", "verified"), rows)
+        rows.append((named, year, mark, needs, against, cell(method.summary) + also))
+    return table(("name", "year", "verified", "needs", "against", "what it is"), rows)
 
 
 def names_by_kind(prefix: str) -> list[str]:
@@ -222,8 +222,8 @@ def index_page() -> str:
         "by the problem they address and by words; `alignzoo info NAME` prints a page and draws the method;",
         "`alignzoo compat` says which methods can be combined; `alignzoo cite` prints BibTeX of what a run used.",
         "",
-        "A ✓ marks methods that a test compares with something we did not write; each page names it. *Against* is what",
-        "the authors claim to mitigate, not what we have measured.",
+        "*Verified*: a test compares the method with something we did not write; its page names both. *Against*: what",
+        "its authors claim to mitigate, not what we have measured.",
         "",
         '<div id="catalogue"></div>',
         "",

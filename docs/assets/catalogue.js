@@ -5,7 +5,7 @@
   var place = document.getElementById("catalogue");
   if (!place) return;
 
-  var COLUMNS = { needs: 3, against: 4, verified: 5 };
+  var COLUMNS = { verified: 2, needs: 3, against: 4 };
   var rows = Array.prototype.slice.call(document.querySelectorAll("article table tbody tr, main table tbody tr"))
     .filter(function (row) { return row.cells.length === 6; });
   var sections = headings();
@@ -32,7 +32,7 @@
         has(row, COLUMNS.needs, needs.value) &&
         has(row, COLUMNS.against, against.value) &&
         !(reference.box.checked && has(row, COLUMNS.needs, "reference")) &&
-        (!verified.box.checked || has(row, COLUMNS.verified, "✓"));
+        (!verified.box.checked || has(row, COLUMNS.verified, "yes"));
       row.hidden = !fits;
       shown += fits ? 1 : 0;
     });

@@ -48,7 +48,8 @@ def test_ls_shows_every_method_in_a_line_under_its_kind_and_family(az_here: Az) 
 
 def test_summaries_start_with_a_capital_and_have_no_full_stop() -> None:
     for method in list_methods():
-        assert method.summary[0].isupper(), method.summary
+        first = method.summary.split()[0]
+        assert any(letter.isupper() for letter in first), method.summary  # a name may begin with a small letter: f-DPO
         assert not method.summary.endswith("."), method.summary
 
 
