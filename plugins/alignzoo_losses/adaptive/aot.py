@@ -20,7 +20,7 @@ from alignzoo.interfaces import PreferenceLoss
 from alignzoo.lazy import F, torch
 from alignzoo.pairs import PairBatch
 from alignzoo.plugin import Card, Options, Paper, Verified
-from alignzoo_losses.adaptive.margins import of_same_rank, reference_margins
+from alignzoo_losses.adaptive.quantiles import of_same_rank
 
 
 class AOTOptions(Options):
@@ -36,8 +36,16 @@ class AOT(PreferenceLoss):
     options: AOTOptions
 
     def __call__(self, pairs: PairBatch) -> torch.Tensor:
+        """``(B,)``.
+
+        Raises:
+            ValueError: there is no reference.
+        """
+        if pairs.ref_chosen_logps is None or pairs.ref_rejected_logps is None:
+            raise ValueError("no reference log-probs: the method's card must declare needs={'reference'}")
         margins = pairs.chosen_logps - pairs.rejected_logps
-        scaled = self.options.beta * (margins - of_same_rank(margins, reference_margins(pairs)))
+        of_reference = pairs.ref_chosen_logps - pairs.ref_rejected_logps
+        scaled = self.options.beta * (margins - of_same_rank(margins, of_reference))
         smoothing = self.options.label_smoothing
         return -(1 - smoothing) * F.logsigmoid(scaled) - smoothing * F.logsigmoid(-scaled)
 

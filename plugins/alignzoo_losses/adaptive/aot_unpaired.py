@@ -21,7 +21,7 @@ from alignzoo.interfaces import PreferenceLoss
 from alignzoo.lazy import F, torch
 from alignzoo.pairs import PairBatch
 from alignzoo.plugin import Card, Options, Paper, Verified
-from alignzoo_losses.adaptive.margins import of_same_rank
+from alignzoo_losses.adaptive.quantiles import of_same_rank
 
 
 class AOTUnpairedOptions(Options):

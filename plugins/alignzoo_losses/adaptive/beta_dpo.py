@@ -10,7 +10,7 @@ of h, updated with the step first. β' passes no gradient.
 
 What is drawn is fixed once per step, before its first evaluation: β', and which pairs are dropped. So every pass of a
 geometry controller, micro-batch and rank has the same β' and the same pairs. Noise is dealt out by the order of the
-reference's margins, which are constants: neither the order of pairs nor the number of ranks matters. The values of
+reference's log-probs, which are constants: neither the order of pairs nor the number of ranks matters. The values of
 dropped pairs are 0, those of the others are scaled up so that the mean over all is the mean over those kept. Pairs that
 were not in the step (held-out ones) are all kept.
 
@@ -28,7 +28,6 @@ from alignzoo.interfaces import PreferenceLoss
 from alignzoo.lazy import F, torch
 from alignzoo.pairs import PairBatch
 from alignzoo.plugin import Card, Options, Paper, Verified
-from alignzoo_losses.adaptive.margins import reference_margins
 from alignzoo_losses.adaptive.running import RunningMoments
 
 LEAST_BETA = 1e-3
@@ -57,14 +56,15 @@ class BetaDPO(PreferenceLoss):
         chosen, rejected = pairs.log_ratios()
         values = -F.logsigmoid(self._beta * (chosen - rejected))
         kept = self.kept(pairs)
-        return torch.where(kept, values * (len(pairs) / kept.sum().clamp(min=1)), 0.0)
+        counted = kept.sum().clamp(min=1).to(values.dtype)
+        return torch.where(kept, values * (len(pairs) / counted), 0.0)
 
     def kept(self, pairs: PairBatch) -> torch.Tensor:
         """``(B,)``: whether a pair counts."""
-        key = reference_margins(pairs)
+        key = _of_reference(pairs)
         if self._dropped is None:
-            return torch.ones_like(key, dtype=torch.bool)
-        return (key[:, None] != self._dropped.to(key.device)).all(1)
+            return torch.ones_like(key[:, 0], dtype=torch.bool)
+        return (key[:, None] != self._dropped.to(key.device)).any(2).all(1)
 
     def rewards(self, pairs: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
         chosen, rejected = pairs.log_ratios()
@@ -73,7 +73,7 @@ class BetaDPO(PreferenceLoss):
     def observe(self, pairs: PairBatch) -> None:
         """Update μ and s, and draw the pairs and β' of the step."""
         chosen, rejected = pairs.log_ratios()
-        margins, key = (chosen - rejected).detach(), reference_margins(pairs)
+        margins, key = (chosen - rejected).detach(), _of_reference(pairs)
         self._moments.update(margins)
         # The largest of log weight + Gumbel noise are a draw without replacement.
         odds = -0.5 * self._moments.standardised(margins) ** 2 + self._noise(key)
@@ -91,7 +91,9 @@ class BetaDPO(PreferenceLoss):
         draw = torch.Generator().manual_seed(self._moments.steps)
         uniform = torch.rand(len(key), generator=draw, dtype=torch.float64)
         gumbel = -(-uniform.clamp(min=1e-12).log()).log()
-        return gumbel.to(key)[key.argsort(stable=True).argsort(stable=True)]
+        by_rejected = key[:, 1].argsort(stable=True)
+        order = by_rejected[key[by_rejected, 0].argsort(stable=True)]
+        return gumbel.to(key)[order.argsort()]
 
     def state_dict(self) -> dict[str, Any]:
         state = {**self._moments.state_dict(), "beta": self._beta}
@@ -100,6 +102,17 @@ class BetaDPO(PreferenceLoss):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._moments.load_state_dict(state)
         self._beta, self._dropped = state["beta"], state.get("dropped")
+
+
+def _of_reference(pairs: PairBatch) -> torch.Tensor:
+    """``(B, 2)``: the reference's log-probs, by which a pair is known in every pass of a step.
+
+    Raises:
+        ValueError: there is no reference.
+    """
+    if pairs.ref_chosen_logps is None or pairs.ref_rejected_logps is None:
+        raise ValueError("no reference log-probs: the method's card must declare needs={'reference'}")
+    return torch.stack([pairs.ref_chosen_logps, pairs.ref_rejected_logps], 1)
 
 
 CARD = Card(
