@@ -14,10 +14,10 @@ from alignzoo import PairBatch
 from alignzoo.contract.responses import ResponseBatch
 
 
-def golden_pairs(**extra: tuple[float, ...]) -> PairBatch:
-    """The pairs; ``extra`` are further fields, such as ``chosen_scores=(…)``."""
+def golden_pairs(**extra: tuple[Any, ...]) -> PairBatch:
+    """The pairs; ``extra`` are further fields, such as ``chosen_scores=(…)``, of tokens with a tuple per pair."""
 
-    def column(*values: float) -> torch.Tensor:
+    def column(*values: Any) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float64)
 
     pairs = PairBatch(
@@ -50,7 +50,7 @@ class Golden:
     name: str
     values: tuple[float, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
-    fields: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    fields: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     tolerance: float = 1e-6
 
     def __str__(self) -> str:

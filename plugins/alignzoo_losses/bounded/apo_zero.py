@@ -55,7 +55,7 @@ CARD = Card(
     needs=frozenset({"reference"}),
     addresses=frozenset({"displacement"}),
     verified=(
-        Verified(against="TRL 1.16", test="test_bounded_losses_equal_trl"),
+        Verified(against="TRL 1.16", test="test_losses_equal_trl_on_its_own_batch"),
         Verified(against="golden values", test="test_losses_equal_golden_values"),
     ),
 )

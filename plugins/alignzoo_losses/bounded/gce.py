@@ -66,7 +66,11 @@ CARD = Card(
     addresses=frozenset({"label-noise"}),
     verified=(
         Verified(against="golden values", test="test_losses_equal_golden_values"),
-        Verified(against="limits q → 0 (DPO) and q = 1 (1 − p)", test="test_gce_lies_between_dpo_and_the_absolute_error"),
-        Verified(against="its definition: constant up to p = k", test="test_truncated_gce_is_constant_below_the_threshold"),
+        Verified(
+            against="limits q → 0 (DPO) and q = 1 (1 − p)", test="test_gce_lies_between_dpo_and_the_absolute_error"
+        ),
+        Verified(
+            against="its definition: constant up to p = k", test="test_truncated_gce_is_constant_below_the_threshold"
+        ),
     ),
 )

@@ -59,6 +59,7 @@ CARD = Card(
     needs=frozenset({"reference"}),
     addresses=frozenset({"label-noise"}),
     verified=(
+        Verified(against="ROPO as re-implemented in nissymori/SymPO@506e928", test="test_sympo_equals_the_authors"),
         Verified(against="golden values", test="test_losses_equal_golden_values"),
         Verified(against="the closed form of its steepest slope", test="test_the_slope_of_ropo_is_at_most_1"),
         Verified(against="limit α → ∞: 4·σ(−βh), SymPO's sigmoid", test="test_ropo_of_large_alpha_is_symmetric"),

@@ -61,6 +61,7 @@ CARD = Card(
     aliases=("exo",),
     verified=(
         Verified(against="golden values", test="test_losses_equal_golden_values"),
+        Verified(against="TRL 1.16", test="test_losses_equal_trl_on_its_own_batch"),
         Verified(against="torch's KL divergence of the two distributions", test="test_exo_is_the_reverse_kl"),
         Verified(against="closed form: least at βh = log((1−ε)/ε), 0 there", test="test_exo_is_least_at_its_target"),
     ),

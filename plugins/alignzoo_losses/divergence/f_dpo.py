@@ -84,7 +84,8 @@ CARD = Card(
     needs=frozenset({"reference"}),
     verified=(
         Verified(against="golden values", test="test_losses_equal_golden_values"),
-        Verified(against="TRL 1.16", test="test_f_dpo_equals_trl"),
+        Verified(against="TRL 1.16", test="test_losses_equal_trl_on_its_own_batch"),
+        Verified(against="the authors' alecwangcq/f-divergence-dpo@07d9369", test="test_f_dpo_equals_the_authors"),
         Verified(against="limits: DPO at reverse-kl and α → 0", test="test_f_dpo_has_dpo_as_a_limit"),
         Verified(against="the definitions of f, differentiated by autograd", test="test_links_are_derivatives_of_f"),
     ),

@@ -77,7 +77,7 @@ CARD = Card(
     addresses=frozenset({"displacement", "overoptimisation"}),
     aggregation="mean",
     verified=(
-        Verified(against="TRL 1.16", test="test_cpo_family_equals_trl"),
+        Verified(against="TRL 1.16", test="test_losses_without_reference_equal_trl_on_its_own_batch"),
         Verified(against="golden values", test="test_losses_equal_golden_values"),
         Verified(against="limit α → 0: SimPO", test="test_alphapo_of_small_alpha_is_simpo"),
     ),

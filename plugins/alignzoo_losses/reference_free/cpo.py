@@ -61,7 +61,9 @@ CARD = Card(
     ),
     swaps=False,
     verified=(
-        Verified(against="TRL 1.16, its preference term", test="test_cpo_family_equals_trl"),
+        Verified(
+            against="TRL 1.16, its preference term", test="test_losses_without_reference_equal_trl_on_its_own_batch"
+        ),
         Verified(against="golden values", test="test_losses_equal_golden_values"),
     ),
 )
