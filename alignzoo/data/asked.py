@@ -19,7 +19,7 @@ from alignzoo.report import Reporter
 if TYPE_CHECKING:
     from datasets import Dataset
 
-COLUMNS: dict[Need, str] = {"scores": "score", "groups": "group"}
+COLUMNS: dict[Need, str] = {"scores": "score", "groups": "group", "safety": "safe"}
 """The column of the prepared data for each need of a method."""
 
 
@@ -65,7 +65,7 @@ def _readers(shape: Shape) -> str:
 
 
 def check_columns(needs: Collection[Need], rows: Dataset, shape: Shape, source: str) -> None:
-    """Reject rows without a column that a method needs.
+    """Reject rows without a column that a method needs, or with safety labels for some responses only.
 
     Raises:
         DataError: names the columns.
@@ -79,6 +79,19 @@ def check_columns(needs: Collection[Need], rows: Dataset, shape: Shape, source: 
                 + (f" or another source of scores ({_other_rewards()})" if need == "scores" else "")
                 + "; docs/data.md lists the layouts that have them",
             )
+    if "safety" in needs:
+        _check_flags(rows, shape, source)
+
+
+def _check_flags(rows: Dataset, shape: Shape, source: str) -> None:
+    unknown = [i for i, flags in enumerate(column(rows, "safe").to_pylist()) if flags is None or None in flags]
+    if unknown:
+        first = int(column(rows, "row_id")[unknown[0]].as_py())
+        raise DataError(
+            f"{source}: a method of this run needs safety, but {len(unknown)} of {len(rows)} {NOUNS[shape]} have a "
+            f"response without a safety label; the first is row {first}",
+            hint=f"fill in {' and '.join(source_columns('safe', shape))}, or leave those rows out",
+        )
 
 
 def _other_rewards() -> str:

@@ -24,6 +24,7 @@ from alignzoo.errors import ModelError
 from alignzoo.logprobs import attention
 from alignzoo.logprobs.attention import CannotPack
 from alignzoo.logprobs.logps import Forward, forward_parameters, innermost, packed_logps, padded_logps
+from alignzoo.logprobs.statistics import Ask
 from alignzoo.plan.plan import Plan
 
 if TYPE_CHECKING:
@@ -80,9 +81,11 @@ def forward_of(
     rows = worth_trying(policy, lengths_of(dataset, partners), first)
     batches = batches_of(dataset, rows, len(rows), pad_id, shape=shape, partners=partners)
     sample = next(batches).to(accelerator.device)
-    settings, tokens = plan.settings, "token-logps" in plan.needs
+    settings, tokens, embeddings = plan.settings, "token-logps" in plan.needs, "embedding-gradients" in plan.needs
     autocast = torch.bfloat16 if settings.precision == "bf16" else None
-    choice = choose_forward(policy, sample, packing=settings.packing, tokens=tokens, autocast=autocast)
+    choice = choose_forward(
+        policy, sample, packing=settings.packing, tokens=tokens, embeddings=embeddings, autocast=autocast
+    )
     ranks = on_all_ranks(accelerator, lambda: (choice.packed, choice.way, choice.why))
     if len({way for _, way, _ in ranks}) == 1:
         return choice
@@ -94,7 +97,13 @@ def forward_of(
 
 
 def choose_forward(
-    policy: Any, sample: TokenBatch, *, packing: bool = True, tokens: bool = False, autocast: torch.dtype | None = None
+    policy: Any,
+    sample: TokenBatch,
+    *,
+    packing: bool = True,
+    tokens: bool = False,
+    embeddings: bool = False,
+    autocast: torch.dtype | None = None,
 ) -> Choice:
     """The fastest forward that reproduces the padded path's log-probs.
 
@@ -104,10 +113,19 @@ def choose_forward(
         sample: rows to compare on, see :func:`worth_trying`.
         packing: whether packing is allowed.
         tokens: whether per-token fields are needed.
+        embeddings: whether gradients by the input embeddings are needed.
         autocast: the run's compute dtype, if it is not the weights'.
     """
     padded = partial(padded_logps, tokens=tokens)
     _tried(policy, sample.row(0, most=8), padded_logps)  # checks the head here and not during a step
+    if embeddings:
+        _try_embeddings(policy, sample.row(0, most=8), autocast)
+        return Choice(
+            padded,
+            False,
+            "packing is off: a method of this run reads gradients by the input embeddings, for which each response "
+            "takes a row of its own",
+        )
     if not packing:
         return Choice(padded, False, "packing is off (--no-packing): padded batches, each response with its own prompt")
     reason = why_not_packed(innermost(policy))
@@ -232,9 +250,43 @@ def _try_backward(policy: torch.nn.Module, forward: Forward, sample: TokenBatch,
     """A backward pass in the run's dtype: kernels that a GPU compiles can lack one. No gradient is left."""
     with torch.enable_grad(), torch.autocast("cuda", autocast, enabled=autocast is not None):
         logps = forward(policy, sample).logps
+    torch.autograd.grad(logps.sum(), _small_weight(policy), allow_unused=True)
+
+
+def _small_weight(policy: torch.nn.Module) -> torch.nn.Parameter:
+    """A small trainable weight of the first layer: a gradient by it passes all layers above."""
     asking = [weight for weight in policy.parameters() if weight.requires_grad]
-    least = min(asking[:20], key=lambda weight: weight.numel())  # a small one of the first layer: all layers above it
-    torch.autograd.grad(logps.sum(), least, allow_unused=True)
+    return min(asking[:20], key=lambda weight: weight.numel())
+
+
+def _try_embeddings(policy: Any, sample: TokenBatch, autocast: torch.dtype | None) -> None:
+    """Gradients by the input embeddings and, of these, by the weights; no gradient is left.
+
+    Raises:
+        ModelError: the model has none, or its layers cannot be differentiated twice.
+    """
+    kind, training = sample.input_ids.device.type, policy.training
+    policy.eval()
+    try:
+        with torch.enable_grad(), torch.autocast(kind, autocast, enabled=autocast is not None):
+            norms = padded_logps(policy, sample, Ask(embeddings=True)).embedding_norms
+            assert norms is not None
+            norms.sum().backward()  # a gradient by one weight alone would pass by layers that refuse
+        reached = any(weight.grad is not None for weight in policy.parameters())
+        why = None if reached else "none comes back to its weights"
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError, AttributeError, TypeError, IndexError) as error:
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    finally:
+        policy.train(training)
+        policy.zero_grad(set_to_none=True)
+    if why is not None:
+        raise ModelError(
+            f"a method of this run differentiates gradients by the input embeddings once more, which this model's "
+            f"layers do not allow: {why}",
+            hint="choose another method, or a model whose attention is computed by PyTorch (sdpa or eager)",
+        )
 
 
 def _gap(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -75,7 +75,8 @@ def conflicts(plan: Plan, distributed: str, known: Registry) -> list[AlignzooErr
         problems += _rivals(kind, plan.of(kind.name))
         if kind.conflicts is not None:
             problems += kind.conflicts(plan.methods, distributed)
-    return [*problems, *_needs(plan), *_guides(plan), *_unused_settings(plan, known)]
+    needs = [*_needs(plan), *_guides(plan), *_twice(plan, distributed)]
+    return [*problems, *needs, *_unused_settings(plan, known)]
 
 
 def _rivals(kind: Kind, methods: Sequence[Method]) -> list[AlignzooError]:
@@ -111,6 +112,30 @@ def _needs(plan: Plan) -> list[AlignzooError]:
         for method in plan.all_methods
         if (lacking := sorted(method.needs - PROVIDED))
     ]
+
+
+def _twice(plan: Plan, distributed: str) -> list[AlignzooError]:
+    """What cannot be differentiated twice, beside a method that needs it."""
+    name = next((m.card.name for m in plan.all_methods if "embedding-gradients" in m.needs), None)
+    if name is None:
+        return []
+    why = f"{name!r} differentiates gradients by the input embeddings once more, which "
+    problems: list[AlignzooError] = []
+    if distributed == "fsdp":
+        problems.append(
+            IncompatibleError(
+                f"{why}sharded weights (FSDP2) do not allow",
+                hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or choose another method",
+            )
+        )
+    if plan.settings.activation_checkpointing:
+        problems.append(
+            IncompatibleError(
+                f"{why}recomputed activations (--activation-checkpointing) do not allow",
+                hint="leave it out and lower --micro-batch-size, or choose another method",
+            )
+        )
+    return problems
 
 
 def _guides(plan: Plan) -> list[AlignzooError]:

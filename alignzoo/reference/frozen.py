@@ -16,6 +16,7 @@ import torch
 from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.logprobs.logps import Forward
+from alignzoo.logprobs.statistics import NOTHING, Ask
 from alignzoo.model.base import REFERENCE_ADAPTER
 
 ReferenceForward = Callable[[TokenBatch], ResponseBatch]
@@ -29,6 +30,7 @@ class Reference:
         policy: the policy before training, unwrapped.
         forward: from a model and a batch to its responses.
         wrap: prepares a frozen model for the accelerator (sharding, autocast).
+        ask: what a pass computes beside log-probs.
     """
 
     def __init__(
@@ -36,8 +38,9 @@ class Reference:
         policy: torch.nn.Module,
         forward: Forward,
         wrap: Callable[[torch.nn.Module], torch.nn.Module] = lambda model: model,
+        ask: Ask = NOTHING,
     ) -> None:
-        self._forward = forward
+        self._forward = forward if ask == NOTHING else lambda model, batch: forward(model, batch, ask)
         self._adapted = policy if hasattr(policy, "peft_config") else None
         self._snapshot = None if self._adapted is not None else wrap(copy.deepcopy(policy).requires_grad_(False).eval())
 

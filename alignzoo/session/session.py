@@ -27,6 +27,8 @@ from alignzoo.data.stream import PairStream
 from alignzoo.distributed.sharding import is_shard, prepare, resharding
 from alignzoo.logprobs.forward import Choice, forward_of, goes_by_batch
 from alignzoo.logprobs.logps import Forward
+from alignzoo.logprobs.statistics import NOTHING, Statistics
+from alignzoo.logprobs.teacher import apart
 from alignzoo.model.load import load_policy
 from alignzoo.model.source import find_model
 from alignzoo.objective.build import build_objective
@@ -118,9 +120,24 @@ class Session(Inputs):
         return resharding(self.choice.forward)
 
     @cached_property
+    def statistics(self) -> Statistics:
+        """What the methods read beside log-probs."""
+        return Statistics.of(self.needs)
+
+    @property
+    def _reads_reference(self) -> bool:
+        return "reference" in self.needs or self.statistics.kl or self.statistics.entropies
+
+    @cached_property
     def caches_reference(self) -> bool:
         """Whether reference log-probs come from the cache: enabled, and independent of the batch."""
-        if "reference" not in self.needs or not self.settings.reference_cache:
+        if not self._reads_reference or not self.settings.reference_cache:
+            return False
+        if self.statistics.kl or self.statistics.entropies:
+            self.report.note(
+                "the reference is computed in every step, not before training: a method of this run reads its "
+                "probabilities of the whole vocabulary"
+            )
             return False
         lengths = [lengths_of(rows, self.parts.partners.get(part)) for part, rows in self._used()]
         kind = goes_by_batch(self.policy, max(int(of_part.longest.max()) for of_part in lengths))
@@ -140,9 +157,10 @@ class Session(Inputs):
     @cached_property
     def _frozen(self) -> Reference | None:
         """The reference as a model."""
-        if "reference" not in self.needs or self.caches_reference:
+        if not self._reads_reference or self.caches_reference:
             return None
-        return Reference(self.policy, self.forward, partial(prepare, self.accelerator, frozen=True))
+        wrap = partial(prepare, self.accelerator, frozen=True)
+        return Reference(self.policy, self.forward, wrap, self.statistics.of_reference())
 
     @cached_property
     def model(self) -> Any:
@@ -200,9 +218,13 @@ class Session(Inputs):
     @torch.no_grad()
     def starting_logps(self, batches: Sequence[TokenBatch]) -> list[ResponseBatch | None]:
         """What the reference says of some batches, of a policy that is not trained yet; None where nothing reads it."""
-        if "reference" not in self.needs:
+        if not self._reads_reference:
             return [None] * len(batches)
-        return [self.forward(self.policy, batch) for batch in batches]
+        ask = self.statistics.of_reference()
+        if ask == NOTHING:
+            return [self.forward(self.policy, batch) for batch in batches]
+        copies: dict[int, Any] = {}
+        return [apart(self.forward(self.policy, batch, ask), copies) for batch in batches]
 
     def become(self, trained: Path) -> None:
         """Replace the policy with a trained model of this plan; earlier results are kept."""
@@ -216,7 +238,16 @@ class Session(Inputs):
     @cached_property
     def engine(self) -> Engine:
         """Model, forward and objective, shared by all steps."""
-        return Engine(self.model, self.forward, self.objective, self.accelerator, self.settings.seed, self.groups)
+        return Engine(
+            self.model,
+            self.forward,
+            self.objective,
+            self.accelerator,
+            self.settings.seed,
+            self.groups,
+            self.needs,
+            self.steps,
+        )
 
     @cached_property
     def stream(self) -> PairStream:

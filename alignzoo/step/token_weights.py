@@ -21,11 +21,13 @@ from alignzoo.objective.terms import Aggregating
 from alignzoo.step.engine import Engine
 
 
-def forward(engine: Engine, model: torch.nn.Module, batch: TokenBatch) -> tuple[ResponseBatch, torch.Tensor | None]:
-    """The engine's forward, and the last hidden states ``(R, T, H)`` if the aggregation reads them."""
+def forward(
+    engine: Engine, model: torch.nn.Module, batch: TokenBatch, reference: ResponseBatch | None
+) -> tuple[ResponseBatch, torch.Tensor | None]:
+    """The engine's responses, and the last hidden states ``(R, T, H)`` if the aggregation reads them."""
     weighing = engine.objective.weighing
     with keeping(weighing is not None and weighing.hidden) as kept:
-        responses = engine.forward(model, batch)
+        responses = engine.responses(model, batch, reference)
     if weighing is not None and weighing.hidden and kept.grid is None:
         raise ModelError(
             f"aggregation {weighing.name!r} reads hidden states, but the model has no output head that is given them",

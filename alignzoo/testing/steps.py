@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
-from alignzoo.contract.card import Card, Options
+from alignzoo.contract.card import Card, Need, Options
 from alignzoo.contract.loss import LossCard
 from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
@@ -23,6 +23,7 @@ from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.logprobs import attention
 from alignzoo.logprobs.forward import use_packing
 from alignzoo.logprobs.logps import Forward, innermost, packed_logps, padded_logps
+from alignzoo.logprobs.statistics import NOTHING, Ask, Statistics
 from alignzoo.objective.objective import Objective
 from alignzoo.probe.probe import Probe
 from alignzoo.reference.frozen import Reference
@@ -36,15 +37,17 @@ from alignzoo.testing.tiny import VOCAB, batch_of, random_rows, scored_rows, shi
 
 PAIRS = 8
 """Rows in a step of the :class:`Bench`."""
+STEPS = 10
+"""Steps of its run."""
 
 
-def _either_way(model: torch.nn.Module, batch: TokenBatch) -> ResponseBatch:
-    packed = innermost(model).config._attn_implementation == attention.NAME
-    return (packed_logps if packed else padded_logps)(model, batch, tokens=True)
+def _either_way(model: torch.nn.Module, batch: TokenBatch, ask: Ask = NOTHING) -> ResponseBatch:
+    packed = innermost(model).config._attn_implementation == attention.NAME and not ask.embeddings
+    return (packed_logps if packed else padded_logps)(model, batch, ask, tokens=True)
 
 
 every_field: Forward = resharding(_either_way)
-"""All fields of a batch's responses, packed where the model has packed attention."""
+"""All fields of a batch's responses, packed where the model has packed attention and nothing asks for padded rows."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,22 @@ class Data:
 
     Attributes:
         mismatched: each row has KL responses as well: those of the row before it.
+        needs: what is read of them.
     """
 
     shape: Literal["pairs", "unpaired", "ranked"] = "pairs"
     mismatched: bool = False
+    needs: frozenset[Need] = frozenset()
 
     def rows(self, step: int) -> list[dict[str, Any]]:
         """The rows of a step."""
+        rows, draw = self._rows(step), torch.Generator().manual_seed(500 + step)
+        if "safety" not in self.needs:
+            return rows
+        flags = [torch.randint(0, 2, (len(row["response_ids"]),), generator=draw).bool().tolist() for row in rows]
+        return [{**row, "safe": of_row} for row, of_row in zip(rows, flags, strict=True)]
+
+    def _rows(self, step: int) -> list[dict[str, Any]]:
         seed = 100 + step
         if self.shape == "pairs":
             return scored_rows(PAIRS, seed=seed)
@@ -91,8 +103,8 @@ def data_for(card: Card) -> Data:
     mismatched = "mismatched" in card.needs
     reads = card.reads if isinstance(card, LossCard) else "pairs"
     if reads == "pairs":
-        return Data(mismatched=mismatched)
-    return Data("ranked" if reads == "lists" else "unpaired", mismatched)
+        return Data(mismatched=mismatched, needs=card.needs)
+    return Data("ranked" if reads == "lists" else "unpaired", mismatched, card.needs)
 
 
 Stage = Callable[[Card, Any], tuple[Objective, GeometryController]]
@@ -100,12 +112,18 @@ Stage = Callable[[Card, Any], tuple[Objective, GeometryController]]
 
 
 def context(
-    model: Any, batches: Sequence[TokenBatch], goal: Objective, *, reference: Any = None, step: int = 0
+    model: Any,
+    batches: Sequence[TokenBatch],
+    goal: Objective,
+    *,
+    reference: Any = None,
+    step: int = 0,
+    needs: frozenset[Need] = frozenset(),
 ) -> StepContext:
     """A step's context with the given reference model (an independent random one by default)."""
     reference = reference if reference is not None else shifted(model)
-    engine = Engine(model, every_field, goal, Accelerator(cpu=True), seed=0)
-    frozen = Reference(reference, every_field)
+    engine = Engine(model, every_field, goal, Accelerator(cpu=True), seed=0, needs=needs)
+    frozen = Reference(reference, every_field, ask=engine.statistics.of_reference())
     return StepContext(engine, batches, [frozen(batch) for batch in batches], step)
 
 
@@ -160,7 +178,7 @@ class Bench:
         share = PAIRS // self.accelerator.num_processes
         batches, references = _share(self.data, step, share * self.accelerator.process_index, share, size)
         groups = {f"g{i}": i for i in range(GROUPS)}
-        engine = Engine(self.model, forward, goal, self.accelerator, 0, groups)
+        engine = Engine(self.model, forward, goal, self.accelerator, 0, groups, self.data.needs, STEPS)
         return StepContext(engine, batches, references, step)
 
     def gradient(self) -> torch.Tensor:
@@ -196,8 +214,8 @@ def _share(data: Data, step: int, start: int, count: int, size: int) -> tuple[li
         own = slice(first, min(first + size, start + count))
         kl = None if others is None else others[own]
         batches.append(batch_of(rows[own], shape=data.shape, kl=kl))
-    with torch.no_grad():
-        return batches, [every_field(_reference(), batch) for batch in batches]
+    frozen = Reference(_reference(), every_field, ask=Statistics.of(data.needs).of_reference())
+    return batches, [frozen(batch) for batch in batches]
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,11 @@ def begin(
     _ = session.scores, session.guides
     identities = session.identities
     if checkpoint is not None:
-        _check_identities(checkpoint, identities, {"scores": "the reward", "guide": settings.guide or "", "contrast": settings.contrast or ""})
+        _check_identities(
+            checkpoint,
+            identities,
+            {"scores": "the reward", "guide": settings.guide or "", "contrast": settings.contrast or ""},
+        )
     _note_soft_labels(session)
     _ = session.caches_reference  # which warns of what makes results depend on the batches
     controllers = _controllers(session)

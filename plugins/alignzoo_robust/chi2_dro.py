@@ -54,6 +54,7 @@ CARD = Card(
     batch_coupled=True,
     aggregates=True,
     verified=(
+        Verified(against="DORO's authors' RuntianZ/doro@b8b1317", test="test_tails_equal_the_authors"),
         Verified(against="golden values", test="test_step_wrappers_equal_golden_values"),
         Verified(against="a numerical search for η*", test="test_chi2_weights_solve_the_dual"),
         Verified(against="its limit α = 1: the mean", test="test_limits_are_the_mean"),

@@ -59,6 +59,10 @@ CARD = Card(
     aggregates=True,
     expected_failures={"gradcheck": "the weights are constants of the step, as in the paper's algorithm"},
     verified=(
+        Verified(
+            against="the authors' TheBlackCat22/distributionally_robust_dpo@d6dc68b",
+            test="test_kldpo_equals_the_authors",
+        ),
         Verified(against="golden values", test="test_step_wrappers_equal_golden_values"),
         Verified(against="its limit τ → ∞: the mean", test="test_limits_are_the_mean"),
     ),

@@ -85,6 +85,10 @@ CARD = Card(
     differentiates=True,
     from_sums=True,
     verified=(
+        Verified(
+            against="the authors' TheBlackCat22/distributionally_robust_dpo@d6dc68b",
+            test="test_wdpo_equals_the_authors",
+        ),
         Verified(against="closed form around DPO, value and gradient", test="test_wdpo_under_dpo"),
         Verified(against="autograd through a model's embeddings", test="test_wdpo_equals_autograd_through_a_model"),
         Verified(against="its limit ρ = 0: the loss", test="test_wdpo_without_a_penalty"),

@@ -137,29 +137,28 @@ def triples() -> ResponseBatch:
     return ranked([[1.0, -2.0], [0.5, 2.0, -1.0], [0.1, 0.7, -3.0, 1.0]], 1.0)
 
 
-@pytest.mark.parametrize("mean", ["tokens", "responses"])
-def test_tpo_reads_the_best_the_second_and_the_last(mean: str) -> None:
+@pytest.mark.parametrize(
+    ("nll", "per"), [("tokens", (14 / 3, 14 / 3, 14 / 3)), ("average", (4, 3, 7)), ("sum", (1, 1, 1))]
+)
+def test_tpo_reads_the_best_the_second_and_the_last(nll: str, per: tuple[float, ...]) -> None:
     given_ = replace(triples(), lengths=column(4, 5, 3, 6, 2, 7, 8, 9, 5))
     gold, chosen, rejected = torch.tensor([0, 2, 5]), torch.tensor([0, 3, 6]), torch.tensor([1, 4, 8])
     preference = -F.logsigmoid(0.2 * (given_.logps[chosen] - given_.logps[rejected]))
-    per = column(14 / 3, 14 / 3, 14 / 3) if mean == "tokens" else column(4, 3, 7)
-    expected = preference - 0.7 * given_.logps[gold] / per
-    found = load_method("loss", "tpo", beta=0.2, alpha=0.7, mean=mean)(given_)
+    expected = preference - 0.7 * given_.logps[gold] / column(*per)
+    found = load_method("loss", "tpo", beta=0.2, alpha=0.7, nll=nll)(given_)
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
-    if mean == "tokens":  # the mean of the imitation is one over the gold tokens of the step
+    if nll == "tokens":  # over the step it is a mean of the gold tokens
         imitation = (found - preference).mean()
         torch.testing.assert_close(imitation, -0.7 * given_.logps[gold].sum() / 14, atol=1e-12, rtol=0)
 
 
-def test_tpo_of_two_is_cpo() -> None:
-    """Of pairs the chosen response is the imitated one: −log σ(β(log π_w − log π_l)) − α·log π_w per token."""
-    pairs, given_ = golden_pairs(), golden_responses()
-    found = load_method("loss", "tpo", beta=0.1, alpha=0.6)(given_)
-    preference = column(0.575939, 0.825939, 0.656350, 0.241008)  # the golden values of CPO's preference term
-    imitation = -pairs.chosen_logps / pairs.chosen_lengths.mean()
-    torch.testing.assert_close(found, preference + 0.6 * imitation, atol=1e-6, rtol=0)
-    cpo = load_method("loss", "cpo", beta=0.1, alpha=0.6)
-    assert float(cpo(pairs).mean()) == pytest.approx(float(found.mean()), rel=1e-12)
+@pytest.mark.parametrize("nll", ["average", "sum"])
+def test_tpo_of_two_is_cpo(nll: str) -> None:
+    tpo = load_method("loss", "tpo", beta=0.1, alpha=0.6, nll=nll)
+    cpo = load_method("loss", "cpo", beta=0.1, alpha=0.6, nll=nll)
+    torch.testing.assert_close(tpo(golden_responses()), cpo(golden_pairs()), atol=1e-12, rtol=0)
+    preference = load_method("loss", "tpo", beta=0.1, alpha=0.0)(golden_responses())
+    torch.testing.assert_close(preference, column(0.575939, 0.825939, 0.656350, 0.241008), atol=1e-6, rtol=0)
 
 
 def test_tpo_l_without_imitation_is_simpo() -> None:

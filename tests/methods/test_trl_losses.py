@@ -96,9 +96,9 @@ DPO_ROWS = [
     dpo("robust", {"beta": 0.3}, {"epsilon": 0.2}, beta=0.3, label_smoothing=0.2),
     dpo("bco_pair", {"beta": 0.3}, beta=0.3),
     dpo("sppo_hard", {"beta": 0.05}, beta=0.05),
-    dpo("aot", {"beta": 0.3, "epsilon": 0.0}, beta=0.3),
-    dpo("aot", {"beta": 0.2, "epsilon": 0.15}, beta=0.2, label_smoothing=0.15),
-    dpo("aot_unpaired", {"beta": 0.3, "epsilon": 0.1}, beta=0.3, label_smoothing=0.1),
+    dpo("aot", {"beta": 0.3}, beta=0.3),
+    dpo("aot", {"beta": 0.2, "label_smoothing": 0.15}, beta=0.2, label_smoothing=0.15),
+    dpo("aot_unpaired", {"beta": 0.3, "label_smoothing": 0.1}, beta=0.3, label_smoothing=0.1),
     dpo("apo_zero", {"beta": 0.25}, beta=0.25),
     dpo("apo_down", {"beta": 0.25}, beta=0.25),
     dpo("discopop", {"beta": 0.1, "tau": 0.04}, beta=0.1, discopop_tau=0.04),
@@ -110,9 +110,9 @@ DPO_ROWS = [
         [("f-dpo", {"divergence": "alpha", "alpha": 0.3, "beta": 0.3})],
     ),
     Row({"f_divergence_type": "reverse_kl", "beta": 0.3}, [("f-dpo", {"divergence": "reverse-kl", "beta": 0.3})]),
-    Row({"use_weighting": True, "beta": 0.3}, [("dpo", {"beta": 0.3})], robust=("wpo", {})),
+    Row({"use_weighting": True, "beta": 0.3}, [("dpo", {"beta": 0.3})], robust=("wpo", {"cap": False})),
     Row(
-        {"use_weighting": True, "beta": 0.2, "loss_type": ["ipo"]}, [("ipo", {"tau": 0.2})], robust=("wpo", {})
+        {"use_weighting": True, "beta": 0.2, "loss_type": ["ipo"]}, [("ipo", {"tau": 0.2})], robust=("wpo", {"cap": False})
     ),
     Row({"ld_alpha": 0.3, "beta": 0.3}, [("dpo", {"beta": 0.3})], aggregation=("ld", {"alpha": 0.3})),
     Row(
@@ -123,9 +123,11 @@ DPO_ROWS = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("distance", [0.05, 0.3], ids=["near", "far"])
 @pytest.mark.parametrize("row", DPO_ROWS, ids=str)
-def test_losses_equal_trl_on_its_own_batch(row: Row, tmp_path: Path) -> None:
-    dpo_step(tmp_path, **row.theirs).equals(row.objective())
+def test_losses_equal_trl_on_its_own_batch(row: Row, distance: float, tmp_path: Path) -> None:
+    """With a policy near the reference, and far from it."""
+    dpo_step(tmp_path, distance=distance, **row.theirs).equals(row.objective())
 
 
 def test_every_loss_of_trls_dpo_trainer_is_in_the_table() -> None:
@@ -175,7 +177,11 @@ def test_tpo_equals_trl_on_its_own_batch(row: Row, triples: bool, tmp_path: Path
 
 
 CPO_ROWS = [
-    Row({"loss_type": "sigmoid", "beta": 0.2, "cpo_alpha": 0.6}, [("cpo", {"beta": 0.2, "alpha": 0.6})]),
+    Row(  # TRL's likelihood is a mean over the batch's tokens, that of cpo one of each pair's own
+        {"loss_type": "sigmoid", "beta": 0.2, "cpo_alpha": 0.6},
+        [("cpo", {"beta": 0.2, "alpha": 0.0}), ("sft", {"mean": "tokens"})],
+        [1.0, 0.6],
+    ),
     Row(
         {"loss_type": "simpo", "beta": 2.5, "simpo_gamma": 0.75, "cpo_alpha": 0.0},
         [("simpo", {"beta": 2.5, "gamma_beta_ratio": 0.3})],

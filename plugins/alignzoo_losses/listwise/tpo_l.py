@@ -1,9 +1,9 @@
 """TPO-L: Triple Preference Optimization with length-normalised rewards and a target margin.
 
-    ℓ = −log σ( β·[ log π(y_w|x)/|y_w| − log π(y_l|x)/|y_l| ] − γ ) − α·log π(y_gold|x)/n
+    ℓ = −log σ( β·[ log π(y_w|x)/|y_w| − log π(y_l|x)/|y_l| ] − γ ) + α·NLL
 
 Saeidi et al., *Triple Preference Optimization*, arXiv 2405.16681, in TRL's form (``tpo-l``). β is in tokens per nat; γ
-is absolute, a margin of β times the averages. The gold, chosen and rejected response of a list and n are those of
+is absolute, a margin of β times the averages. The gold, chosen and rejected response of a list and the NLL are those of
 ``tpo``; another ``--aggregation`` replaces the averages.
 """
 
@@ -20,7 +20,7 @@ from alignzoo_losses.listwise.triples import PAPER, ImitationOptions, imitation,
 
 
 class TPOLOptions(ImitationOptions):
-    """β, in tokens per nat, γ, and the options of imitation."""
+    """β, in tokens per nat, γ, and the likelihood term."""
 
     beta: float = Field(0.01, gt=0, description="scale of the difference of average log-probs")
     gamma: float = Field(0.5, ge=0, description="target margin of the rewards")
@@ -48,7 +48,7 @@ CARD = Card(
     options=TPOLOptions,
     summary="TPO-L: TPO on average log-probs with a target margin",
     family="listwise losses",
-    formula="−log σ(β·(log π_w/|y_w| − log π_l/|y_l|) − γ) − α·log π_gold per token",
+    formula="−log σ(β·(log π_w/|y_w| − log π_l/|y_l|) − γ) + α·NLL_gold",
     paper=PAPER,
     aggregation="mean",
     reads="lists",

@@ -19,15 +19,16 @@ PAPER = Paper(
 
 
 class ImitationOptions(Options):
-    """The weight of imitating the gold response, and the unit of its mean."""
+    """The likelihood term of the gold response."""
 
-    alpha: float = Field(1.0, ge=0, description="weight of the negative log-likelihood of the gold response")
-    mean: Literal["tokens", "responses"] = Field(
-        "tokens", description="mean over all gold tokens of the step, or over responses of their averages"
+    alpha: float = Field(1.0, ge=0, description="weight of the gold response's negative log-likelihood")
+    nll: Literal["tokens", "average", "sum"] = Field(
+        "tokens",
+        description="its mean over all gold tokens of the step, or its average or sum over the tokens of a response",
     )
 
     def couples(self) -> bool:
-        return self.mean == "tokens"  # the step's number of gold tokens
+        return self.nll == "tokens"  # the step's number of gold tokens
 
 
 def triples(responses: ResponseBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -42,7 +43,8 @@ def triples(responses: ResponseBatch) -> tuple[torch.Tensor, torch.Tensor, torch
 
 
 def imitation(responses: ResponseBatch, gold: torch.Tensor, options: ImitationOptions) -> torch.Tensor:
-    """``(P,)``: α times the negative log-likelihood of the gold responses, per token."""
-    if options.mean == "responses":
+    """``(P,)``: α times the negative log-likelihood of the gold responses."""
+    if options.nll == "average":
         return -options.alpha * averages(responses)[gold]
-    return -options.alpha * sums(responses)[gold] / responses.lengths[gold].to(responses.logps.dtype).mean()
+    total = -options.alpha * sums(responses)[gold]
+    return total if options.nll == "sum" else total / responses.lengths[gold].to(total.dtype).mean()

@@ -17,7 +17,7 @@ from alignzoo.contract.responses import POLICY, ResponseBatch
 from alignzoo.interfaces import PreferenceLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Options, Paper, Verified
-from alignzoo_losses.unpaired.labels import signed
+from alignzoo_losses.unpaired.labels import labels_of
 
 
 class APOZeroUnpairedOptions(Options):
@@ -32,7 +32,7 @@ class APOZeroUnpaired(PreferenceLoss):
     options: APOZeroUnpairedOptions
 
     def __call__(self, responses: ResponseBatch) -> torch.Tensor:
-        return torch.sigmoid(-signed(responses, self.rewards(responses)))
+        return torch.sigmoid(-labels_of(responses) * self.rewards(responses))
 
     def rewards(self, responses: ResponseBatch) -> torch.Tensor:
         return self.options.beta * responses.of_role(POLICY).log_ratios()

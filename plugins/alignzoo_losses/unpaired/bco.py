@@ -23,7 +23,7 @@ from alignzoo.contract.responses import POLICY, ResponseBatch
 from alignzoo.interfaces import PreferenceLoss
 from alignzoo.lazy import F, torch
 from alignzoo.plugin import Card, Options, Paper, Verified
-from alignzoo_losses.unpaired.labels import signed
+from alignzoo_losses.unpaired.labels import labels_of
 
 
 class BCOOptions(Options):
@@ -44,7 +44,7 @@ class BCO(PreferenceLoss):
 
     def __call__(self, responses: ResponseBatch) -> torch.Tensor:
         rewards = self.rewards(responses)
-        return -F.logsigmoid(signed(responses, rewards - self._shift_like(rewards)))
+        return -F.logsigmoid(labels_of(responses) * (rewards - self._shift_like(rewards)))
 
     def rewards(self, responses: ResponseBatch) -> torch.Tensor:
         return self.options.beta * responses.of_role(POLICY).log_ratios()

@@ -21,7 +21,7 @@ from alignzoo.contract.responses import KL, POLICY, ResponseBatch
 from alignzoo.interfaces import PreferenceLoss
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Options, Paper, Verified
-from alignzoo_losses.unpaired.labels import signed
+from alignzoo_losses.unpaired.labels import labels_of
 
 
 class KTOOptions(Options):
@@ -43,11 +43,12 @@ class KTO(PreferenceLoss):
         Raises:
             ValueError: there is no label, or no KL response.
         """
+        labels = labels_of(responses)
         # Undesirable: 1 − σ(β(z₀ − a)); the sign of the label flips the difference.
-        gain = signed(responses, self.rewards(responses) - self.options.beta * self.kl(responses))
+        gain = labels * (self.rewards(responses) - self.options.beta * self.kl(responses))
         values = torch.sigmoid(-gain)
         desirable, undesirable = self.options.desirable_weight * values, self.options.undesirable_weight * values
-        return torch.where(responses.of_role(POLICY).labels > 0, desirable, undesirable)
+        return torch.where(labels > 0, desirable, undesirable)
 
     def kl(self, responses: ResponseBatch) -> torch.Tensor:
         """z₀ ``()``, in nats, detached."""

@@ -6,13 +6,13 @@ from alignzoo.contract.responses import POLICY, ResponseBatch
 from alignzoo.lazy import torch
 
 
-def signed(responses: ResponseBatch, values: torch.Tensor) -> torch.Tensor:
-    """``(N,)``: the values of desirable responses, and those of undesirable ones with the opposite sign.
+def labels_of(responses: ResponseBatch) -> torch.Tensor:
+    """``(N,)``: the labels of the policy's responses.
 
     Raises:
-        ValueError: there is no label.
+        ValueError: there are none.
     """
     labels = responses.of_role(POLICY).labels
     if labels is None:
         raise ValueError("no labels: the method's card must declare needs={'labels'}")
-    return labels * values
+    return labels
