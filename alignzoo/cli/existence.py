@@ -33,12 +33,12 @@ def check_existence(plan: Plan) -> tuple[list[AlignzooError], list[str]]:
     if known.named_extension("model", settings.model) is None:
         look(_model, settings.model)
     for flag in GUIDES:
-        name = getattr(settings, flag)
-        if name is not None and known.named_extension("model", name) is None:
-            look(partial(_model, flag=flag), name)
-    for flag, source in (("data", settings.data), ("eval-data", settings.eval_data)):
+        guide = getattr(settings, flag)
+        if guide is not None and known.named_extension("model", guide) is None:
+            look(partial(_model, flag=flag), guide)
+    for data, source in (("data", settings.data), ("eval-data", settings.eval_data)):
         if source is not None and known.named_extension("data", source) is None:
-            look(_data, source, said=f"--{flag} ")
+            look(_data, source, said=f"--{data} ")
     if "optimizer" in plan.origins:
         look(_optimizer, settings.optimizer)
     return problems, unchecked

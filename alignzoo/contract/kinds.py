@@ -148,7 +148,10 @@ KINDS: dict[str, Kind] = {
             rules="alignzoo.testing.geometry:RULES",
             template="geometry",
             default="alignzoo:plain",
-            rivals={"averages": "replace the weights for evaluation and saving"},
+            rivals={
+                "averages": "replace the weights for evaluation and saving",
+                "moves_reference": "move the reference",
+            },
             role="choose where the gradient is taken",
             conflicts=geometry.conflicts,
             others="companions",

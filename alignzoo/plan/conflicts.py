@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 from alignzoo.base.suggest import nearest
-from alignzoo.contract.card import PROVIDED, Need
+from alignzoo.contract.card import PROVIDED
 from alignzoo.contract.kinds import KINDS, Kind
 from alignzoo.errors import AlignzooError, IncompatibleError, UnknownNameError, UsageError
 from alignzoo.plan.extensions import data_of, evaluated_data, evaluator_of, judge_of
@@ -21,7 +21,7 @@ UNSUPPORTED = {
     "deepspeed": ("DeepSpeed", "its backward pass steps the optimizer, but a controller may need several"),
 }
 """Unsupported launches, with name and reason."""
-GUIDES: tuple[Need, ...] = ("guide", "contrast")
+GUIDES: tuple[Literal["guide", "contrast"], ...] = ("guide", "contrast")
 """Frozen models besides the reference: the need is the name of the setting."""
 WHOLE_WEIGHTS_ONLY = ("adafactor", "rprop", "adamw8bit")
 """Optimizers that fail or are untested on FSDP2 shards."""
@@ -199,6 +199,10 @@ def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
             said = f"--{negated}{Settings.flag(name)}"
             problems.append(UsageError(f"{said} has no effect here: {because}", hint=hint))
 
+    mover = next((m.card.name for m in plan.of("geometry") if getattr(m.card, "moves_reference", False)), None)
+    if mover is not None and settings.reference_cache:
+        why = f"geometry {mover!r} moves the reference, so it is computed in every step"
+        unused("reference_cache", why, "leave it out")
     if settings.lora_r == 0:
         unused("lora_alpha", "--lora.r is 0, so there is no adapter", "add --lora.r 8, or leave it out")
     given = plan.origins.get("micro_batch_size")

@@ -10,7 +10,7 @@ already exist before they are requested: ``session.policy = model``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignzoo.contract.responses import ResponseBatch
-from alignzoo.contract.scoring import RewardContext
 from alignzoo.data.batches import Batches, Sizes, StepBatches, by_length
 from alignzoo.data.collate import TokenBatch, batch_columns
 from alignzoo.data.lengths import lengths_of
-from alignzoo.data.parts import Parts
 from alignzoo.data.stream import PairStream
 from alignzoo.distributed.sharding import is_shard, prepare, resharding
+from alignzoo.errors import AlignzooError
 from alignzoo.logprobs.forward import Choice, forward_of, goes_by_batch
 from alignzoo.logprobs.logps import Forward
 from alignzoo.logprobs.statistics import NOTHING, Statistics
@@ -34,16 +33,15 @@ from alignzoo.model.source import find_model
 from alignzoo.objective.build import build_objective
 from alignzoo.objective.objective import Objective
 from alignzoo.plan.conflicts import GUIDES
-from alignzoo.probe.probe import Probe
-from alignzoo.probe.source import probe_source
 from alignzoo.reference.cached import cached_reference
 from alignzoo.reference.compute import Filling, Source
 from alignzoo.reference.frozen import Reference, ReferenceForward, as_reference
 from alignzoo.reference.identity import reference_identity
+from alignzoo.reference.moving import MovingReference
 from alignzoo.reference.store import Store, store_folder
-from alignzoo.reward.scoring import scored
 from alignzoo.session.guides import Guides, load_guides
-from alignzoo.session.inputs import HELD_OUT, TRAIN, Inputs
+from alignzoo.session.inputs import HELD_OUT, TRAIN
+from alignzoo.session.scores import Scores
 from alignzoo.step.engine import Engine
 from alignzoo.step.held_out import HeldOut
 
@@ -51,43 +49,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-class Session(Inputs):
-    """One plan in this process (and the other processes of its launch); see :class:`Inputs`."""
-
-    @cached_property
-    def probe(self) -> Callable[[str | None], Probe]:
-        """The source of the safety probe: loaded from a given folder, or trained on the data set aside for it."""
-        return probe_source(self.policy, self.parts, self.weights, self.accelerator, self.folder, self.report)
-
-    @cached_property
-    def _scored(self) -> tuple[Parts, str | None]:
-        """The parts with the scores of the plan's reward, and that reward's identity."""
-        if not self.plan.of("reward"):
-            return self.parts, None
-        context = RewardContext(
-            self.policy,
-            self.weights,
-            self.accelerator.device,
-            self.settings.seed,
-            self.report,
-            self.probe,
-            self.settings.trust_remote_code,
-        )
-        return scored(self.plan.one("reward"), self.parts, context, self.accelerator, which=self.uses)
-
-    @property
-    def scores(self) -> dict[str, Any]:
-        """The reward's scores by part; empty if no method reads any."""
-        return self._scored[0].scores
-
-    @property
-    def identities(self) -> dict[str, str]:
-        """Hashes of training's inputs: weights, data and, if there are scores, the reward."""
-        known = {"weights": self.weights, "data": self.parts.fingerprint}
-        if "_scored" in vars(self) and self._scored[1] is not None:
-            known["scores"] = self._scored[1]
-        guides = vars(self).get("guides")  # as with scores: what has not been asked for is not made here
-        return known if guides is None else known | guides.identities
+class Session(Scores):
+    """One plan in this process (and the other processes of its launch); see :class:`.inputs.Inputs`."""
 
     @cached_property
     def objective(self) -> Objective:
@@ -133,6 +96,8 @@ class Session(Inputs):
         """Whether reference log-probs come from the cache: enabled, and independent of the batch."""
         if not self._reads_reference or not self.settings.reference_cache:
             return False
+        if self._moves_reference:
+            return False
         if self.statistics.kl or self.statistics.entropies:
             self.report.note(
                 "the reference is computed in every step, not before training: a method of this run reads its "
@@ -154,12 +119,30 @@ class Session(Inputs):
             return None
         return store_folder(reference_identity(self.policy, self.settings, self.weights, way=self.choice.way))
 
+    @property
+    def _moves_reference(self) -> bool:
+        return any(getattr(method.card, "moves_reference", False) for method in self.plan.of("geometry"))
+
+    def moving_reference(self) -> MovingReference:
+        """The reference of a run in which a method moves it.
+
+        Raises:
+            AlignzooError: none of its cards says so.
+        """
+        if not isinstance(self._frozen, MovingReference):
+            raise AlignzooError(
+                "a method wants to move the reference of this run", hint="its card must say moves_reference=True"
+            )
+        return self._frozen
+
     @cached_property
-    def _frozen(self) -> Reference | None:
+    def _frozen(self) -> Reference | MovingReference | None:
         """The reference as a model."""
         if not self._reads_reference or self.caches_reference:
             return None
         wrap = partial(prepare, self.accelerator, frozen=True)
+        if self._moves_reference:
+            return MovingReference(self.policy, self.forward, wrap, self.statistics.of_reference())
         return Reference(self.policy, self.forward, wrap, self.statistics.of_reference())
 
     @cached_property
@@ -190,7 +173,7 @@ class Session(Inputs):
     @cached_property
     def guides(self) -> Guides | None:
         """Log-probs of tokens under the guide models; None if no method reads any."""
-        given = {need: getattr(self.settings, need) for need in GUIDES if need in self.needs}
+        given: dict[str, str] = {need: getattr(self.settings, need) for need in GUIDES if need in self.needs}
         if not given:
             return None
         _ = self.choice  # which says what does not fit the policy before another model is loaded

@@ -13,6 +13,7 @@ from alignzoo.data.collate import TokenBatch
 from alignzoo.errors import NonFiniteLossError
 from alignzoo.logprobs.teacher import teacher_of
 from alignzoo.reference.frozen import ReferenceForward
+from alignzoo.reference.moving import MovingReference
 from alignzoo.report import Reporter
 from alignzoo.step.engine import Engine
 from alignzoo.step.metrics import name_rows, non_finite, reward_metrics
@@ -83,14 +84,14 @@ class HeldOut:
         return {f"eval/{name}": value for name, value in figures.items()}
 
     def _of_reference(self, i: int, batch: TokenBatch) -> ResponseBatch | None:
-        """Kept for later evaluations, unless it holds the inputs of the reference's head: these would fill the memory
-        of the device."""
+        """Kept for later evaluations, unless the reference moves, or it holds the inputs of the reference's head: these
+        would fill the memory of the device."""
         if self._reference is None:
             return None
         found = self._references.get(i)
         if found is None:
             found = self._reference(batch)
-            if teacher_of(found) is None:
+            if teacher_of(found) is None and not isinstance(self._reference, MovingReference):
                 self._references[i] = found
         return found
 

@@ -27,6 +27,7 @@ from alignzoo.logprobs.statistics import NOTHING, Ask, Statistics
 from alignzoo.objective.objective import Objective
 from alignzoo.probe.probe import Probe
 from alignzoo.reference.frozen import Reference
+from alignzoo.reference.moving import MovingReference
 from alignzoo.report import Reporter
 from alignzoo.step.context import StepContext
 from alignzoo.step.engine import Engine
@@ -159,11 +160,18 @@ class Bench:
         self.data = data
         self.model = self.policy if sharded else self.accelerator.prepare_model(self.policy)
         self.probes_trained = 0
+        self.moving: MovingReference | None = None
 
     def setup(self, controller: GeometryController) -> None:
-        controller.setup(SetupContext(self.policy, 0, Reporter(), self.probe, texts=random_texts))
+        texts, moving = random_texts, self.moving_reference
+        controller.setup(SetupContext(self.policy, 0, Reporter(), self.probe, texts=texts, moving_reference=moving))
         if self.sharded:
             self.model = shard(self.policy)
+
+    def moving_reference(self) -> MovingReference:
+        """The bench's reference, from now on as one that moves."""
+        self.moving = self.moving or MovingReference(self.policy, every_field, start=_reference())
+        return self.moving
 
     def probe(self, given: str | None) -> Probe:
         """A random probe: one per folder that is asked for, and one that is "trained"."""
@@ -177,6 +185,8 @@ class Bench:
         """This rank's share of step ``step``, in micro-batches of at most ``size`` rows."""
         share = PAIRS // self.accelerator.num_processes
         batches, references = _share(self.data, step, share * self.accelerator.process_index, share, size)
+        if self.moving is not None:
+            references = [self.moving(batch) for batch in batches]
         groups = {f"g{i}": i for i in range(GROUPS)}
         engine = Engine(self.model, forward, goal, self.accelerator, 0, groups, self.data.needs, STEPS)
         return StepContext(engine, batches, references, step)

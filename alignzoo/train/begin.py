@@ -87,6 +87,7 @@ def _setup_context(session: Session) -> SetupContext:
         session.folder,
         session.steps,
         session.texts,
+        session.moving_reference,
     )
 
 

@@ -1,4 +1,4 @@
-"""What aggregations that weigh tokens have in common: Σ_t w_t · log π(y_t | x, y_<t), one w for policy and reference."""
+"""What aggregations that weigh tokens have in common: Σ_t w_t · log π(y_t | x, y_<t), w the same for both models."""
 
 from __future__ import annotations
 

@@ -161,19 +161,24 @@ class Situation:
     @property
     def keeps_reference(self) -> bool:
         """Whether a frozen copy of the weights is kept."""
-        return self.computes_reference and not self.settings.lora_r
+        return self.computes_reference and (self.moves_reference or not self.settings.lora_r)
+
+    @property
+    def moves_reference(self) -> bool:
+        """Whether a companion changes the reference's weights."""
+        return any(getattr(method.card, "moves_reference", False) for method in self.plan.of("geometry"))
 
     @property
     def computes_reference(self) -> bool:
         """Whether the reference is computed within steps."""
-        return "reference" in self.plan.needs and not self.settings.reference_cache
+        return "reference" in self.plan.needs and (self.moves_reference or not self.settings.reference_cache)
 
     @property
     def ahead(self) -> tuple[Lengths, ...]:
         """A batch of rows for the reference before training; empty if that is not computed."""
         from alignzoo.reference.compute import TOKENS_ON_CPU, TOKENS_PER_BATCH
 
-        if "reference" not in self.plan.needs or not self.settings.reference_cache:
+        if "reference" not in self.plan.needs or self.computes_reference:
             return ()
         usual = TOKENS_PER_BATCH if self.hardware.cuda else TOKENS_ON_CPU
         budget = self.settings.tokens_per_micro_batch or usual

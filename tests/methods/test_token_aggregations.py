@@ -25,8 +25,8 @@ POT = {
     (0.02, 0.2): ([0.99223945, 0.93191302, 1.07584754], [1.27453107, 1.07584784, 0.10108994, 0.54853114]),
     (0.1, 5.0): ([1.01018184, 1.00730559, 0.98251257], [0.77725677, 0.78681763, 0.69208996, 0.74383564]),
 }
-"""By (ε, τ): marginals of ``ot.unbalanced.sinkhorn_unbalanced`` of POT 0.9.7 on these states with unit masses, scaled to
-the shorter length; the cost as OTPO's authors scale it."""
+"""By (ε, τ): marginals of ``ot.unbalanced.sinkhorn_unbalanced`` of POT 0.9.7 on these states with unit masses, scaled
+to the shorter length; the cost as OTPO's authors scale it."""
 
 
 def view(responses: ResponseBatch, *, hidden: torch.Tensor | None = None, seed: int = 0) -> TokenView:

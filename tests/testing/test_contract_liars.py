@@ -101,6 +101,8 @@ LIES: list[tuple[Card, str, str]] = [
     (sam(controllers.ReportsThePerturbed), "step-report", "not the one at the perturbed weights"),
     (card(controllers.AsksForAProbe), "declared-probe", r"no probe\(None\) without the need 'probe'"),
     (card(controllers.Plain, needs=frozenset({"probe"})), "declared-probe", "is never called"),
+    (card(controllers.MovesTheReference), "declared-reference", r"moving_reference\(\) not to be called"),
+    (card(controllers.Plain, moves_reference=True), "declared-reference", "found that it is not"),
     (card(controllers.Stubborn), "restoration-after-failure", "an error inside a step to come out of it"),
     (card(liars.Flip), "declared-swap", r"no pairs.swap\(\) without the need 'swap'"),
     (card(liars.Flat, needs=frozenset({"swap"})), "declared-swap", r"that pairs\.swap\(\) is never called"),

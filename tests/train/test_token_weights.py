@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -125,7 +126,7 @@ def test_sam_sees_the_same_tokens_in_both_passes() -> None:
         assert torch.equal(second, again[1])
         assert bool((first.sum(-1) < (first >= 0).sum(-1)).any())
         drawn.append(first)
-    assert not any(torch.equal(a, b) for a, b in zip(drawn, drawn[1:], strict=False))
+    assert not any(torch.equal(a, b) for a, b in pairwise(drawn))
 
 
 def test_another_step_draws_other_tokens_of_the_same_rows() -> None:
