@@ -8,6 +8,7 @@ from alignzoo.contract.loss import PreferenceLoss
 from alignzoo.contract.reward import Reward
 from alignzoo.contract.robust import RobustWrapper, Values
 from alignzoo.contract.scoring import Response, RewardContext
+from alignzoo.contract.selector import Selection, SelectionContext, SelectionModel, Selector
 from alignzoo.contract.source import DataSource
 from alignzoo.contract.step import SetupContext, StepContext
 
@@ -26,6 +27,10 @@ __all__ = [
     "Reward",
     "RewardContext",
     "RobustWrapper",
+    "Selection",
+    "SelectionContext",
+    "SelectionModel",
+    "Selector",
     "SetupContext",
     "StepContext",
     "StepLoss",

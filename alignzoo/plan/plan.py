@@ -80,12 +80,11 @@ class Plan:
         """What the methods, with these options, read from the core.
 
         What a method of the run meets is not asked of the core: scores that a loss reads are those of the reward, and
-        only the reward may ask the data for some.
+        only the reward may ask the data for some. Selectors read columns of the training rows, before all else.
         """
         serving = [kind for kind in KINDS.values() if kind.serves and self.of(kind.name)]
-        needs = needs_of(
-            method for kind, methods in self.methods.items() if not KINDS[kind].serves for method in methods
-        )
+        asking = [name for name in self.methods if not (KINDS[name].serves or KINDS[name].early)]
+        needs = needs_of(method for name in asking for method in self.of(name))
         for kind in serving:
             needs = needs - kind.serves | needs_of(self.of(kind.name))
         return needs
@@ -141,7 +140,7 @@ def _is_default(kind: Kind, methods: Mapping[str, tuple[Method, ...]]) -> bool:
     """Whether the methods of a kind follow from those of the others."""
     if kind.default is None or isinstance(kind.default, str):
         return False
-    others = {name: some for name, some in methods.items() if name != kind.name}
+    others = {name: some for name, some in methods.items() if name != kind.name and not KINDS[name].early}
     cards = {name: [method.card for method in some] for name, some in others.items()}
     expected = kind.default(cards, needs_of(method for some in others.values() for method in some))
     return [method.qualified for method in methods[kind.name]] == list(expected)

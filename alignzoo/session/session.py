@@ -235,7 +235,8 @@ class Session(Scores):
     @cached_property
     def stream(self) -> PairStream:
         """The order in which training visits the rows."""
-        return PairStream(len(self.parts.train), self.settings.batch_size, self.settings.seed)
+        rows, settings = self.parts, self.settings
+        return PairStream(len(rows.train), settings.batch_size, settings.seed, shuffled=not rows.keep_order)
 
     @cached_property
     def steps(self) -> int:

@@ -10,6 +10,7 @@ import lying_aggregations as aggregations
 import lying_controllers as controllers
 import lying_losses as losses
 import lying_rewards as rewards
+import lying_selectors as selectors
 import pytest
 from liars import REFERENCE, card
 
@@ -43,6 +44,9 @@ def of_chosen(method: type, **facts: Any) -> Card:
 
 def of_tokens(method: type, **facts: Any) -> Card:
     return card(method, needs=frozenset({"token-logps"}), **facts)
+
+
+PAIRS = frozenset({"pairs"})
 
 
 def sam(method: type, *, passes: int = 2, **facts: Any) -> Card:
@@ -168,6 +172,21 @@ LIES: list[tuple[Card, str, str]] = [
         "that they are not",
     ),
     (card(aggregations.Total, options=aggregations.Power), "no-dead-option", "option 'power' to change something"),
+    (card(selectors.Nothing), "selection", "returned a NoneType"),
+    (card(selectors.ByNumber), "selection", "rows names row 111"),
+    (card(selectors.Twice), "selection", "rows names a row twice"),
+    (card(selectors.FlipsWhatItDrops), "selection", "flipped names a row that is not kept"),
+    (card(selectors.WholeResponse, shapes=PAIRS), "selection", "it moves 5 of the 5 tokens|it moves"),
+    (card(selectors.Ordered), "selection", "keeps the order of its rows, which its card does not say"),
+    (card(selectors.Drawn), "repeatable", "the same selection from a new object"),
+    (card(selectors.Thinned, options=selectors.DeadOptions), "no-dead-option", "option 'depth' to change something"),
+    (card(selectors.Peeks), "declared-needs", "ctx.safe to be read only with the need 'safety'"),
+    (card(selectors.Thinned, needs=frozenset({"scores"})), "declared-needs", "the declared need 'scores' to be used"),
+    (card(selectors.AsksForTheModel), "selection", "reads ctx.model, and its card lacks loads=True"),
+    (card(selectors.Thinned, loads=True), "declared-needs", "loads=True to ask for ctx.model"),
+    (card(selectors.Thinned, orders=True), "declared-needs", "orders=True to keep the order"),
+    (card(selectors.TrainsThePolicy, loads=True, shapes=PAIRS), "policy-unchanged", "bit for bit"),
+    (card(selectors.DrawsFromTorch), "policy-unchanged", "torch's random state"),
     (card(rewards.OneTooFew), "scores", "a list of 8 scores; found 7 of them"),
     (card(rewards.NotANumber), "scores", "finite numbers; found nan"),
     (card(rewards.Tensors), "scores", "a list of 8 scores; found a Tensor"),
