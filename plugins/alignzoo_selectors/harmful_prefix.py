@@ -49,6 +49,7 @@ CARD = SelectorCard(
     target=f"{__name__}:HarmfulPrefix",
     options=HarmfulPrefixOptions,
     summary="Starts some answers with tokens of the rejected response",
+    family="prompts",
     formula="x → x ⊕ y_l[:k] with probability p, k ~ U{1…most}",
     paper=Paper(
         title="Safety Alignment Should Be Made More Than Just a Few Tokens Deep",

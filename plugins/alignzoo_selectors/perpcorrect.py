@@ -252,6 +252,7 @@ CARD = SelectorCard(
     target=f"{__name__}:PerpCorrect",
     options=PerpCorrectOptions,
     summary="Flips labels that contradict a surrogate's perplexities",
+    family="labels",
     formula="flip where NLL(x⊕y_w) − NLL(x⊕y_l) ≥ t, t from α·N(μ, σ²) + (1−α)·N(−μ, σ²)",
     paper=Paper(
         title="Perplexity-aware Correction for Robust Alignment with Noisy Preferences",

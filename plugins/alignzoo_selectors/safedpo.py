@@ -34,6 +34,7 @@ CARD = SelectorCard(
     name="safedpo",
     target=f"{__name__}:SafeDPO",
     summary="Swaps pairs whose chosen response alone is unsafe, drops both-unsafe",
+    family="labels",
     formula="swap if y_w unsafe and y_l safe; drop if both unsafe",
     paper=Paper(
         title="SafeDPO: A Simple Approach to Direct Preference Optimization with Enhanced Safety",
