@@ -74,9 +74,11 @@ def entries_of(name: str) -> list[Entry]:
         return _of_content(name)
     if Path(name).is_dir():
         raise UsageError(f"{name} is not a run folder: it contains no {PLAN_FILE}", hint="use the --out of a run")
-    if suggest(name, recipe_names()) and not suggest(name, [method.name for _, method in registry().entries()]):
-        find_recipe(name)  # raises, with the recipe that was meant
-    return find_methods(name)
+    known = dict.fromkeys([*recipe_names(), *(method.name for _, method in registry().entries())])
+    raise UsageError(
+        f"{name!r} is neither a method nor a recipe nor a run folder",
+        hint=suggest(name, known) or "`alignzoo ls` and `alignzoo recipes` list the names",
+    )
 
 
 def _of_content(name: str) -> list[Entry]:

@@ -72,7 +72,7 @@ def test_the_mark_is_of_methods_that_were_verified(az: Az, add_plugin: AddPlugin
     assert rows["loss", "doubtful"].split()[1] == "⚗"
     lines = text.splitlines()
     assert lines[lines.index(" other, experimental") + 1] == rows["loss", "doubtful"]
-    assert "1 experimental ⚗" in lines[0]
+    assert re.search(r"\b\d+ experimental ⚗", lines[0])
     assert "one run by its authors" in az("info", "doubtful", plugins=plugins).stdout
 
 
@@ -213,7 +213,7 @@ def test_listings_say_what_is_required_and_what_runs_on_shards(az_here: Az) -> N
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["info", "shapo-tokn"], "did you mean shapo-token?"),
+        (["info", "shapo-tokn"], "did you mean shapo-token"),
         (["info", "zzzzz"], "`alignzoo ls` lists the methods"),
         (["ls", "los"], "did you mean loss?"),
         (["rnu"], "did you mean run?"),
