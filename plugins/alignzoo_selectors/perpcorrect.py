@@ -139,8 +139,8 @@ class PerpCorrect(Selector):
         _, mixture, differences = best
         if mixture.alpha < 0.5:
             ctx.report.warn(
-                f"perpcorrect judges {1 - mixture.alpha:.0%} of the labels wrong, more than half: the surrogate has not "
-                "learned the verified labels; verify more rows, or raise --selector.perpcorrect.lr or .epochs"
+                f"perpcorrect finds {1 - mixture.alpha:.0%} of the labels wrong, more than half: the surrogates have "
+                "not learned the verified labels; verify more rows, or raise --selector.perpcorrect.lr or .epochs"
             )
         wrong = np.setdiff1d(np.flatnonzero(differences >= mixture.threshold), clean)
         facts = {"noise": 1 - mixture.alpha, "threshold": mixture.threshold, "separation": best[0]}
