@@ -33,11 +33,18 @@ from alignzoo.plugin.registry import registry
 
 @dataclass(frozen=True)
 class Layer:
-    """Values from one place. ``origin`` is ``recipe:NAME`` or ``flag``; ``notes`` is what to say when it is used."""
+    """Values from one place.
+
+    Attributes:
+        origin: ``recipe:NAME`` or ``flag``.
+        notes: what to say when it is used.
+        stages: of a recipe of several stages, each as it is written; see :mod:`alignzoo.stages.parse`.
+    """
 
     origin: str
     values: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    stages: tuple[Any, ...] = ()
 
 
 def recipe_names() -> list[str]:
@@ -84,7 +91,11 @@ def read_recipe(name: str) -> Layer:
 
         return plan_layer(content, name)
     bare = name.rpartition(":")[2]
-    return Layer(origin=f"recipe:{path.stem if path.stem == bare else name}", values=flatten(content, str(path)))
+    stages = content.pop("stages", [])
+    if not isinstance(stages, list):
+        raise UsageError(f"{path}: stages is {shown(stages)}, not a list", hint="write `stages: [{name: NAME, …}, …]`")
+    origin = f"recipe:{path.stem if path.stem == bare else name}"
+    return Layer(origin, flatten(content, str(path)), stages=tuple(stages))
 
 
 def is_plan(content: dict[str, Any]) -> bool:

@@ -40,6 +40,9 @@ def resolve(
         The plan, or every problem found, each an error with its exit code.
     """
     methods = methods or registry()
+    if staged := next((layer for layer in layers if layer.stages), None):
+        hint = "`alignzoo run` runs its stages; in Python, alignzoo.stages.execute.run_stages does"
+        return [UsageError(f"{staged.origin} has several stages, so it is no single run", hint=hint)]
     problems = _half_named(layers)
     layers = grounded(layers)
     found = select(layers, methods)
