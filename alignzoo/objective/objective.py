@@ -228,8 +228,8 @@ class Objective:
             value = self.aggregator.reduce(losses, view) if len(losses) else losses.sum()
         if what := fault(value, (), differentiable=losses.requires_grad):
             own = type(self.aggregator)
-            function = own.objective if own.reduce is RobustWrapper.reduce else own.reduce
-            raise wrong(self.aggregator, function, what, f"{function.__name__}() returns a scalar, ()")
+            name = "objective" if own.reduce is RobustWrapper.reduce else "reduce"
+            raise wrong(self.aggregator, getattr(own, name), what, f"{name}() returns a scalar, ()")
         return [value, *(values.sum() / max(1, len(values)) for values in self._others(responses))]
 
     def _share(self, responses: ResponseBatch, of: Sequence[int]) -> torch.Tensor:

@@ -75,6 +75,7 @@ CARD = Card(
         authors=("Zhu, Mingye", "Liu, Yi", "Fu, Zheren", "Zhang, Yongdong", "Mao, Zhendong"),
         venue="NeurIPS 2025",
     ),
+    aliases=("dora-dro",),
     family="distributional robustness",
     addresses=frozenset({"distribution-shift"}),
     needs=frozenset({"scores"}),

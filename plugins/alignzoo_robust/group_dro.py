@@ -90,6 +90,7 @@ CARD = Card(
         authors=("Ramesh, Shyam Sundhar", "others"),
         venue="NeurIPS 2024",
     ),
+    aliases=("grpo-robust",),
     family="distributional robustness",
     addresses=frozenset({"distribution-shift"}),
     needs=frozenset({"groups"}),

@@ -98,7 +98,7 @@ CARD = Card(
     name="wdpo-winsor",
     target=f"{__name__}:Winsor",
     options=WinsorOptions,
-    summary="wDPO: soft flips of pairs with a gain, and the highest losses drawn in",
+    summary="Winsorised DPO (wDPO): soft label flips, and high losses drawn in",
     formula="(1 − r)·ℓ' + r·T, ℓ' = (1 − π)·ℓ(w, l) + π·ℓ(l, w), T a quantile of ℓ'",
     paper=Paper(
         title="wDPO: Winsorized Direct Preference Optimization for Robust LLM Alignment",
