@@ -70,14 +70,6 @@ def test_aot_passes_the_gradient_through_the_sort(name: str) -> None:
     torch.testing.assert_close(up.sum(), -down.sum(), atol=1e-12, rtol=0)
 
 
-def test_alpha_dpo_equals_the_authors() -> None:
-    """Their function with the mean and the standard deviation of these pairs, which is what the first step has."""
-    loss, pairs = load_method("loss", "alpha-dpo", beta=10.0, gamma_beta_ratio=0.4, alpha=0.2), golden_pairs()
-    loss.observe(pairs)
-    theirs = exact(4.660526551, 1.177896086, 5.329437947, 5.025127460)
-    torch.testing.assert_close(loss(pairs), theirs, atol=1e-8, rtol=0)
-
-
 @given(seed=seeds)
 def test_alpha_dpo_without_alpha_is_simpo(seed: int) -> None:
     pairs = sample({"reference"}, seed=seed)
@@ -215,7 +207,7 @@ def test_gamma_po_solves_its_problem(margins: torch.Tensor, gamma: float, tau: f
     assert (gammas[margins.argsort()].diff() >= -1e-9).all()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(seed=seeds)
 def test_gamma_po_limits(seed: int) -> None:
     pairs = sample({"reference"}, seed=seed)

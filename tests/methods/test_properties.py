@@ -46,21 +46,6 @@ def as_drawn(pairs: PairBatch) -> PairBatch:
     return pairs
 
 
-def without_reference(pairs: PairBatch) -> PairBatch:
-    """A reference that finds all responses equally likely."""
-    zero = torch.zeros_like(pairs.chosen_logps)
-    return replace(pairs, ref_chosen_logps=zero, ref_rejected_logps=zero)
-
-
-def score_gap_of_one(pairs: PairBatch) -> PairBatch:
-    return replace(pairs, chosen_scores=torch.ones_like(pairs.chosen_logps), rejected_scores=0 * pairs.chosen_logps)
-
-
-def all_safe(pairs: PairBatch) -> PairBatch:
-    safe = torch.ones_like(pairs.chosen_logps)
-    return replace(pairs, chosen_safe=safe, rejected_safe=safe)
-
-
 def closer_to_the_policy(pairs: PairBatch) -> PairBatch:
     """Chosen log-probs that have not fallen."""
     return replace(pairs, ref_chosen_logps=torch.minimum(pairs.chosen_logps, pairs.ref_chosen_logps))
@@ -68,53 +53,34 @@ def closer_to_the_policy(pairs: PairBatch) -> PairBatch:
 
 @dataclass(frozen=True)
 class Limit:
-    """``loss`` is ``scale`` times ``becomes``, on pairs of that kind."""
+    """``loss`` is ``becomes``, on pairs of that kind."""
 
     loss: Spec
     becomes: Spec
     on: Callable[[PairBatch], PairBatch] = as_drawn
-    scale: float = 1.0
     tolerance: float = 1e-10
 
     def __str__(self) -> str:
         return f"{self.loss} is {self.becomes}"
 
 
-DPO, SIMPO = Spec("dpo", {"beta": 0.3}), Spec("simpo", {"beta": 2.0, "gamma_beta_ratio": 0.4})
-OF_SUMS = {"alpha": 0.7, "nll": "sum"}
+DPO = Spec("dpo", {"beta": 0.3})
+SIMPO = Spec("simpo", {"beta": 2.0, "gamma_beta_ratio": 0.4})
 LIMITS = [
-    Limit(Spec("gce", {"beta": 0.3, "q": 1e-7}), DPO, tolerance=1e-5),
     Limit(Spec("f-dpo", {"beta": 0.3, "divergence": "reverse-kl"}), DPO),
-    Limit(Spec("f-dpo", {"beta": 0.3, "divergence": "alpha", "alpha": 1e-7}), DPO, tolerance=1e-4),
     Limit(
         Spec("f-dpo", {"beta": 0.3, "divergence": "alpha", "alpha": 1.0}),
         Spec("f-dpo", {"beta": 0.3, "divergence": "forward-kl"}),
         tolerance=1e-6,
     ),
-    Limit(Spec("dpo-shift", {"beta": 0.3, "rejected_weight": 1.0}), DPO),
-    Limit(Spec("r-dpo", {"beta": 0.3, "alpha": 0.0}), DPO),
-    Limit(Spec("odpo", {"beta": 0.3, "alpha": 0.0}), DPO),
-    Limit(Spec("odpo", {"beta": 0.3, "offset": "log-gap"}), DPO, on=score_gap_of_one),
-    Limit(Spec("dpop", {"beta": 0.3, "penalty": 0.0}), DPO),
     Limit(Spec("dpop", {"beta": 0.3, "penalty": 50.0}), DPO, on=closer_to_the_policy),
     Limit(Spec("tdpo2", {"beta": 0.3, "alpha": 0.0}), DPO),
-    Limit(Spec("safedpo", {"beta": 0.3}), DPO, on=all_safe),
-    Limit(Spec("beta-dpo", {"beta": 0.3, "alpha": 0.0, "dropped": 0.0}), DPO),
-    Limit(Spec("gamma-po", {"form": "dpo", "beta": 0.3, "tau": 1e9}), DPO, tolerance=1e-6),
     Limit(Spec("pl-dpo", {"beta": 0.3}), DPO),
     Limit(Spec("all-pairs-dpo", {"beta": 0.3}), DPO),
     Limit(Spec("alphapo", {"beta": 2.0, "gamma_beta_ratio": 0.4, "alpha": 0.0}), SIMPO),
-    Limit(Spec("alphapo", {"beta": 2.0, "gamma_beta_ratio": 0.4, "alpha": 1e-8}), SIMPO, tolerance=1e-5),
-    Limit(Spec("alpha-dpo", {"beta": 2.0, "gamma_beta_ratio": 0.4, "alpha": 0.0}), SIMPO),
-    Limit(Spec("gamma-po", {"beta": 2.0, "gamma_beta_ratio": 0.4, "tau": 1e9}), SIMPO, tolerance=1e-6),
     Limit(Spec("tpo-l", {"beta": 2.0, "gamma": 0.8, "alpha": 0.0}), SIMPO),
-    Limit(Spec("cpo", {"beta": 0.3, "alpha": 0.0}), DPO, on=without_reference),
-    Limit(Spec("tpo", {"beta": 0.3, **OF_SUMS}), Spec("cpo", {"beta": 0.3, **OF_SUMS})),
-    Limit(
-        Spec("rebel", {"eta": 1 / 0.4, "form": "code"}), Spec("ipo", {"tau": 0.2, "logps": "sum"}), on=score_gap_of_one
-    ),
-    Limit(Spec("bfpo", {"beta": 0.3}), Spec("ipo", {"tau": 0.3, "logps": "sum"}), on=all_safe),
-]  # fmt: skip
+]
+"""Beyond those in the tests of each family."""
 
 
 @pytest.mark.parametrize("limit", LIMITS, ids=str)
@@ -122,7 +88,7 @@ LIMITS = [
 @given(seed=SEEDS)
 def test_losses_become_one_another(limit: Limit, seed: int) -> None:
     pairs = limit.on(sample(seed=seed))
-    found, expected = limit.loss(pairs), limit.scale * limit.becomes(pairs)
+    found, expected = limit.loss(pairs), limit.becomes(pairs)
     torch.testing.assert_close(found, expected, atol=limit.tolerance, rtol=limit.tolerance)
 
 
@@ -172,33 +138,14 @@ def test_losses_that_lift_the_chosen_response_do_not(loss: Spec) -> None:
     assert not torch.allclose(-F.logsigmoid(margin), loss(pairs), atol=1e-3)
 
 
-SUMS: list[tuple[Spec, float]] = [
-    (Spec("sympo", {"shape": "sigmoid"}), 1.0),
-    (Spec("sympo", {"shape": "unhinged"}), 2.0),
-    (Spec("gce", {"q": 1.0}), 1.0),
-]
-
-
-@pytest.mark.parametrize(("loss", "total"), SUMS, ids=lambda value: str(value))
-@few
-@given(seed=SEEDS)
-def test_symmetric_losses_add_up_to_a_constant(loss: Spec, total: float, seed: int) -> None:
-    """Under random labels such a loss is the same for every policy: uniform label noise does not move its minimum."""
-    pairs = sample(seed=seed)
-    both = loss(pairs) + loss(pairs.swap())
-    torch.testing.assert_close(both, torch.full_like(both, total), atol=1e-9, rtol=0)
-
-
 @few
 @given(seed=SEEDS, tau=st.floats(0.05, 5))
-def test_squared_losses_of_both_labels_differ_by_the_margin(seed: int, tau: float) -> None:
-    """(h + c)² − (h − c)² = 4ch, with c = 1/(2τ); of scores that change sides with the responses nothing changes."""
+def test_ipo_of_both_labels_differs_by_the_margin(seed: int, tau: float) -> None:
+    """(h + c)² − (h − c)² = 4ch, with c = 1/(2τ)."""
     pairs = sample(seed=seed)
     a, b = pairs.log_ratios()
     ipo = Spec("ipo", {"tau": tau, "logps": "sum"})
     torch.testing.assert_close(ipo(pairs.swap()) - ipo(pairs), 2 * (a - b) / tau, atol=1e-8, rtol=1e-8)
-    rebel = Spec("rebel", {"eta": tau})
-    torch.testing.assert_close(rebel(pairs.swap()), rebel(pairs), atol=1e-9, rtol=1e-9)
 
 
 ABSOLUTE = {

@@ -86,6 +86,7 @@ def dpo(kind: str, options: Mapping[str, Any], robust: Mapping[str, Any] | None 
     return Row({"loss_type": [kind], **config}, [(name, options)], robust=wrapper)
 
 
+UNCAPPED_WPO: Named = ("wpo", {"cap": False})
 DPO_ROWS = [
     dpo("sigmoid", {"beta": 0.3}, beta=0.3),
     dpo("sigmoid_norm", {"beta": 2.5}, beta=2.5),
@@ -110,9 +111,9 @@ DPO_ROWS = [
         [("f-dpo", {"divergence": "alpha", "alpha": 0.3, "beta": 0.3})],
     ),
     Row({"f_divergence_type": "reverse_kl", "beta": 0.3}, [("f-dpo", {"divergence": "reverse-kl", "beta": 0.3})]),
-    Row({"use_weighting": True, "beta": 0.3}, [("dpo", {"beta": 0.3})], robust=("wpo", {"cap": False})),
+    Row({"use_weighting": True, "beta": 0.3}, [("dpo", {"beta": 0.3})], robust=UNCAPPED_WPO),
     Row(
-        {"use_weighting": True, "beta": 0.2, "loss_type": ["ipo"]}, [("ipo", {"tau": 0.2})], robust=("wpo", {"cap": False})
+        {"use_weighting": True, "beta": 0.2, "loss_type": ["ipo"]}, [("ipo", {"tau": 0.2})], robust=UNCAPPED_WPO
     ),
     Row({"ld_alpha": 0.3, "beta": 0.3}, [("dpo", {"beta": 0.3})], aggregation=("ld", {"alpha": 0.3})),
     Row(

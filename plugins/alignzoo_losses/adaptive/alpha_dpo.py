@@ -79,7 +79,7 @@ CARD = Card(
     name="alpha-dpo",
     target=f"{__name__}:AlphaDPO",
     options=AlphaDPOOptions,
-    summary="α-DPO: SimPO with a target margin that adapts to each pair",
+    summary="Alpha-DPO: SimPO with a target margin that adapts to each pair",
     family="adaptive losses",
     formula="−log σ(β·[log π_w/|y_w| − log π_l/|y_l| − sg(γ/β + α·(M − μ)/s)])",
     paper=Paper(
@@ -94,7 +94,7 @@ CARD = Card(
         "gradcheck": "the target margin moves with the policy's margin, and by definition passes no gradient"
     },
     verified=(
-        Verified(against="the authors' junkangwu/alpha-DPO@fab3209", test="test_alpha_dpo_equals_the_authors"),
+        Verified(against="the authors' junkangwu/alpha-DPO@fab3209", test="test_adapted_losses_equal_the_authors"),
         Verified(against="simpo where α = 0", test="test_alpha_dpo_without_alpha_is_simpo"),
         Verified(against="golden values", test="test_losses_equal_golden_values"),
     ),

@@ -120,7 +120,7 @@ CARD = Card(
     name="beta-dpo",
     target=f"{__name__}:BetaDPO",
     options=BetaDPOOptions,
-    summary="β-DPO: DPO with β from the margins of the step, without outliers",
+    summary="Beta-DPO: DPO with β from the margins of the step, without outliers",
     family="adaptive losses",
     formula="−log σ(β'·h) of the pairs kept, β' = β₀·[1 + α·(mean of the kept h − μ)]",
     paper=Paper(

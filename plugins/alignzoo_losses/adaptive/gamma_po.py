@@ -115,7 +115,7 @@ CARD = Card(
     name="gamma-po",
     target=f"{__name__}:GammaPO",
     options=GammaPOOptions,
-    summary="γ-PO: target margins shared out among the pairs of the step",
+    summary="Gamma-PO: target margins shared out among the pairs of the step",
     family="adaptive losses",
     formula="−log σ(r − γ₀·N·p_i), p = argmin mean softplus(γ₀·N·p_i − r_i) + τ·KL(p ‖ uniform)",
     paper=Paper(
@@ -130,7 +130,7 @@ CARD = Card(
         "gradcheck": "target margins move with the margins of all pairs, and by definition pass no gradient"
     },
     verified=(
-        Verified(against="the authors' sunjie279/gammaPO@4f2e09c", test="test_losses_equal_golden_values"),
+        Verified(against="golden values", test="test_losses_equal_golden_values"),
         Verified(against="the optimality conditions of its inner problem", test="test_gamma_po_solves_its_problem"),
         Verified(against="simpo and dpo where τ → ∞", test="test_gamma_po_limits"),
     ),

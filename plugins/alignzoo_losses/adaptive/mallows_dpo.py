@@ -62,7 +62,7 @@ CARD = Card(
     ),
     needs=frozenset({"reference", "reference-entropy"}),
     verified=(
-        Verified(against="the authors' haoxian-chen/MallowsPO@c188a2e", test="test_losses_equal_golden_values"),
+        Verified(against="the authors' haoxian-chen/MallowsPO@c188a2e", test="test_adapted_losses_equal_the_authors"),
         Verified(against="dpo where φ = 1", test="test_mallows_dpo_is_dpo_at_unit_dispersion"),
     ),
 )

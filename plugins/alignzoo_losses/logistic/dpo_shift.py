@@ -66,6 +66,7 @@ CARD = Card(
     needs=frozenset({"reference"}),
     addresses=frozenset({"displacement"}),
     verified=(
+        Verified(against="the authors' Meaquadddd/DPO-Shift@52eebac", test="test_adapted_losses_equal_the_authors"),
         Verified(against="golden values", test="test_losses_equal_golden_values"),
         Verified(against="dpo where λ = 1", test="test_limits_to_dpo"),
         Verified(against="the linear schedule, in closed form", test="test_dpo_shift_moves_with_the_run"),

@@ -80,7 +80,7 @@ CARD = Card(
     ),
     needs=frozenset({"reference", "scores"}),
     verified=(
-        Verified(against="the authors' rycolab/odpo@6152f67", test="test_odpo_equals_the_authors"),
+        Verified(against="the authors' rycolab/odpo@6152f67", test="test_adapted_losses_equal_the_authors"),
         Verified(against="golden values", test="test_losses_equal_golden_values"),
         Verified(against="dpo where α = 0 or the gap is 1", test="test_limits_to_dpo"),
     ),

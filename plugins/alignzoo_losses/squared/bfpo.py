@@ -70,7 +70,7 @@ CARD = Card(
     needs=frozenset({"reference", "safety"}),
     addresses=frozenset({"safety"}),
     verified=(
-        Verified(against="the authors' wx-zhang/bfpo@a1febab", test="test_losses_equal_golden_values"),
+        Verified(against="the authors' wx-zhang/bfpo@a1febab", test="test_adapted_losses_equal_the_authors"),
         Verified(against="ipo where both responses are safe", test="test_limits_to_ipo"),
     ),
 )

@@ -58,7 +58,7 @@ CARD = Card(
     ),
     needs=frozenset({"reference", "reference-entropy"}),
     verified=(
-        Verified(against="the authors' haoxian-chen/MallowsPO@c188a2e", test="test_losses_equal_golden_values"),
+        Verified(against="the authors' haoxian-chen/MallowsPO@c188a2e", test="test_adapted_losses_equal_the_authors"),
         Verified(against="ipo where φ = 1", test="test_limits_to_ipo"),
     ),
 )
