@@ -18,12 +18,16 @@ from alignzoo.cli.named import Entry, find_methods, methods_named
 from alignzoo.contract.card import Composition
 from alignzoo.contract.paper import Paper, bibtex_entry
 from alignzoo.errors import UsageError
+from alignzoo.plan.plan import Plan
 from alignzoo.plan.recipe import find_recipe, is_plan, read_recipe, recipe_names
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.plan.started import PLAN_FILE, stated_methods
 from alignzoo.plugin.faults import is_file
 from alignzoo.plugin.registry import registry
 from alignzoo.version import __version__
+
+STAGES_FILE = "stages.json"
+"""In the folder of a run of several stages, each in a folder of its own."""
 
 
 @cli_command("cite")
@@ -34,9 +38,8 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
 
     A published name for a combination is cited when a run has all of its parts, however they were spelled.
     """
-    entries: list[Entry] = []
-    for name in names:
-        entries += [entry for entry in entries_of(name) if entry not in entries]
+    found = {id(method): (plugin, method) for name in names for plugin, method in entries_of(name)}
+    entries = list(found.values())
     cited = by_paper(entries)
     without = [f"{method.kind} {method.name}" for _, method in entries if method.paper is None]
     if as_json:
@@ -49,8 +52,11 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
             }
             for key, paper, of_it in cited
         ]
-        print_json({"papers": facts, "software": {"key": "alignzoo", "bibtex": software()}, "unpublished": without})
+        own = {"key": "alignzoo", "bibtex": software()}
+        print_json({"papers": facts, "software": own, "unpublished": without, "recipes": _described(names)})
         return
+    for name, description in _described(names).items():
+        print_lines(f"% recipe {name}: {description}", "")
     for key, paper, of_it in cited:
         print_lines(f"% {', '.join(f'{method.kind} {method.name}' for _, method in of_it)}", paper.bibtex(key), "")
     print_lines("% the software", software())
@@ -64,15 +70,17 @@ def entries_of(name: str) -> list[Entry]:
     Raises:
         UsageError: it is none of these.
     """
-    path = next((path for path in (Path(name) / PLAN_FILE, Path(name)) if is_file(path)), None)
+    folder = Path(name)
+    if is_file(folder / STAGES_FILE):
+        return [entry for path in sorted(folder.glob(f"*/{PLAN_FILE}")) for entry in _of_content(str(path))]
+    path = next((path for path in (folder / PLAN_FILE, folder) if is_file(path)), None)
     if path is not None:
         return _of_content(str(path))
     named = methods_named(name)
-    if named:
-        return [one for entry in named for one in _with_parts(entry)]
-    if registry().find_recipe(name) is not None:
-        return _of_content(name)
-    if Path(name).is_dir():
+    of_recipe = _of_content(name) if registry().find_recipe(name) is not None else []
+    if named or of_recipe:
+        return [*of_recipe, *(one for entry in named for one in _with_parts(entry))]
+    if folder.is_dir():
         raise UsageError(f"{name} is not a run folder: it contains no {PLAN_FILE}", hint="use the --out of a run")
     known = dict.fromkeys([*recipe_names(), *(method.name for _, method in registry().entries())])
     raise UsageError(
@@ -94,10 +102,26 @@ def _of_content(name: str) -> list[Entry]:
             for method in methods
         ]
     else:
-        plan = require(resolve([read_recipe(name)]))
-        used = [(method.card.kind, method.qualified) for method in plan.all_methods]
-    entries = [entry for kind, qualified in used for entry in find_methods(qualified, kind)]
+        used = [(method.card.kind, method.qualified) for plan in _plans(name) for method in plan.all_methods]
+    entries = [entry for kind, qualified in dict.fromkeys(used) for entry in find_methods(qualified, kind)]
     return _with_compositions(entries)
+
+
+def _plans(recipe: str) -> list[Plan]:
+    """The plans of a recipe: one, or that of each stage."""
+    layer = read_recipe(recipe)
+    if not layer.stages:
+        return [require(resolve([layer]))]
+    from alignzoo.stages.parse import parse_stages
+
+    return [stage.plan for stage in parse_stages([layer], Path("runs") / "cite") if stage.plan is not None]
+
+
+def _described(names: Sequence[str]) -> dict[str, str]:
+    """The descriptions of the recipes among some names; those that are published name their paper."""
+    found = {name: registry().find_recipe(name) for name in names if not Path(name).exists()}
+    contents = {name: read_yaml(path) for name, path in found.items() if path is not None}
+    return {name: str(content["description"]) for name, content in contents.items() if "description" in content}
 
 
 def _with_parts(entry: Entry) -> list[Entry]:

@@ -60,6 +60,12 @@ def test_cite_of_a_run_is_that_of_its_methods_however_they_were_spelled(az_here:
     assert "% without a paper: geometry plain" in texts[0]
 
 
+def test_cite_of_a_recipe_of_stages_has_those_of_all(az_here: Az) -> None:
+    text = az_here("cite", "spin").stdout
+    assert "% recipe spin: SPIN (arXiv 2401.01335)" in text
+    assert "rafailov2023dpo" in _cited(text)
+
+
 def test_cite_says_each_paper_once(az_here: Az) -> None:
     assert _cited(az_here("cite", "dpo", "pl-dpo", "dpo").stdout) == ["rafailov2023dpo", "alignzoo"]
 
