@@ -38,9 +38,14 @@
     });
     sections.forEach(function (section) {
       var empty = section.rows.every(function (row) { return row.hidden; });
-      section.nodes.forEach(function (node) { node.hidden = empty; });
+      section.nodes.forEach(function (node) { around(node).hidden = empty; });
     });
     count.textContent = shown + " of " + rows.length;
+  }
+
+  // The theme puts a scrolling frame around a table, at a time of its own.
+  function around(node) {
+    return node.closest(".md-typeset__scrollwrap") || node;
   }
 
   // Each heading with what stands below it, so that a section without a row goes as a whole.
@@ -58,7 +63,7 @@
     });
     document.querySelectorAll("article table").forEach(function (table) {
       var inside = rows.filter(function (row) { return table.contains(row); });
-      if (inside.length) found.push({ rows: inside, nodes: [table.closest(".md-typeset__scrollwrap") || table] });
+      if (inside.length) found.push({ rows: inside, nodes: [table] });
     });
     return found;
   }
