@@ -49,7 +49,7 @@ def method_page(method: Entry) -> str:
     unconfirmed = experimental_text(registry().plugin_of(method), method)
     lines = [NOTICE, "", f"# {method.name}", "", f"*{method.kind}* · {escaped(method.summary)}.", ""]
     if unconfirmed:
-        lines += [f"> **Experimental.** {escaped(unconfirmed[0].upper() + unconfirmed[1:].rstrip('.'))}.", ""]
+        lines += [f"**Experimental.** {escaped(unconfirmed[0].upper() + unconfirmed[1:].rstrip('.'))}.", ""]
     if isinstance(method, Composition):
         lines += [
             f"A name for a combination: `--{method.kind} {method.name}` stands for `{method.flags()}`.",

@@ -13,10 +13,10 @@ alone see exactly the papers' rows.
 
 from __future__ import annotations
 
-import numpy as np
 from pydantic import Field
 
 from alignzoo.interfaces import Selection, SelectionContext, Selector
+from alignzoo.lazy import np
 from alignzoo.plugin import Options, Paper, SelectorCard, Verified
 
 

@@ -24,13 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import Field, field_validator
 
 from alignzoo.contract.card import Need
 from alignzoo.errors import DataError
 from alignzoo.interfaces import Selection, SelectionContext, SelectionModel, Selector
-from alignzoo.lazy import F, torch
+from alignzoo.lazy import F, np, torch
 from alignzoo.plugin import Options, Paper, SelectorCard, Verified
 
 GROUP = "group:"

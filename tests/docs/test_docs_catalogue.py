@@ -31,7 +31,7 @@ def test_a_page_has_what_a_reader_needs(method: Card | Composition) -> None:
         assert "**Not with:**" in text
         assert f"- **Family:** {method.family}." in text
         if method.experimental:
-            assert "> **Experimental.**" in text
+            assert "\n**Experimental.**" in text
     if isinstance(method, Card) and method.kind == "loss":
         assert f"(figures/loss-{method.name}.svg)" in text
 
