@@ -36,6 +36,7 @@ CARD = AggregationCard(
     name="sampo",
     target=f"{__name__}:SamPO",
     summary="SamPO: as many random tokens of each response as the shortest has",
+    family="response length",
     formula="Σ_{t∈S} log π(y_t), S random, |S| the shortest response's length",
     paper=Paper(
         title="Eliminating Biased Length Reliance of Direct Preference Optimization via Down-Sampled KL Divergence",

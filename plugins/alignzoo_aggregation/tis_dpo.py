@@ -95,6 +95,7 @@ CARD = AggregationCard(
     target=f"{__name__}:TISDPO",
     options=TISOptions,
     summary="TIS-DPO: tokens weighed by a guide model against a contrast model",
+    family="token weights",
     formula="Σ_t w_t·log π(y_t), w from ±log(π⁺/π⁻)",
     paper=Paper(
         title="TIS-DPO: Token-level Importance Sampling for Direct Preference Optimization With Estimated Weights",

@@ -24,13 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import Field, field_validator
 
 from alignzoo.contract.card import Need
 from alignzoo.errors import DataError
 from alignzoo.interfaces import Selection, SelectionContext, SelectionModel, Selector
-from alignzoo.lazy import F, torch
+from alignzoo.lazy import F, np, torch
 from alignzoo.plugin import Options, Paper, SelectorCard, Verified
 
 GROUP = "group:"
@@ -252,6 +251,7 @@ CARD = SelectorCard(
     target=f"{__name__}:PerpCorrect",
     options=PerpCorrectOptions,
     summary="Flips labels that contradict a surrogate's perplexities",
+    family="labels",
     formula="flip where NLL(x⊕y_w) − NLL(x⊕y_l) ≥ t, t from α·N(μ, σ²) + (1−α)·N(−μ, σ²)",
     paper=Paper(
         title="Perplexity-aware Correction for Robust Alignment with Noisy Preferences",
