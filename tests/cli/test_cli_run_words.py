@@ -101,7 +101,7 @@ def test_wrapper_options_reach_the_wrapper_that_is_named(az_here: Az) -> None:
     [
         ("--loss dpi", "unknown loss 'dpi'", "did you mean dpo"),
         ("--loss dpi --loss.anything 3 --loss.switch --lr 1", "unknown loss 'dpi'", "did you mean dpo"),
-        ("--robust drpdo --robust.drpdo.beta 1", "unknown robust 'drpdo'", "did you mean drdpo?"),
+        ("--robust drpdo --robust.drpdo.beta 1", "unknown robust 'drpdo'", "did you mean drdpo"),
         ("--geometry drdpo", "unknown geometry 'drdpo'", "of that name"),
         ("--loss.betta 0.1", "unknown option --loss.betta", "did you mean --loss.beta"),
         ("--loss.sft.weight 0.3", "--loss.sft.weight: no loss 'sft' in this run", "add --loss sft"),
@@ -121,7 +121,7 @@ def test_wrapper_options_reach_the_wrapper_that_is_named(az_here: Az) -> None:
         ("--track mlflow", "unknown tracker 'mlflow'", ""),
         ("--recipe sandbx --loss.x 1", "no recipe 'sandbx'", "did you mean sandbox?"),
         ("--loss DPO", "unknown loss 'DPO'", "did you mean dpo?"),
-        ("--loss orpo", "unknown loss 'orpo'", "known: dpo, drdpo, ipo, kto, pl-dpo, sft, simpo; `alignzoo new loss "),
+        ("--loss xyzzy", "unknown loss 'xyzzy'", "; `alignzoo new loss NAME` creates one"),
         ("--geometry shapo", "unknown geometry 'shapo'", "did you mean shapo-reward or shapo-token?"),
         ("--output-dir runs/a", "unknown option --output-dir", "did you mean --out?"),
         ("--learning_rate=1", "unknown option --learning_rate", "did you mean --lr?"),
