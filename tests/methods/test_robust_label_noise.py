@@ -246,3 +246,16 @@ def test_winsor_flips_no_more_than_its_budget(z: list[float], rho: float, strict
 def test_they_work_on_each_pair_alone(name: str) -> None:
     pairs, some = sample(), torch.tensor([2, 5])
     close(values(name, take(pairs, some)), values(name, pairs)[some], atol=1e-12, rtol=1e-12)
+
+
+def test_flips_and_limit_of_winsor_are_constants() -> None:
+    """dℓ''/dz = (1 − r)·[(1 − π)·(−σ(−z)) + π·σ(z)] with π, r as they are, after the start."""
+    z = column(2, -3, 1, 5.5)
+    pairs = with_margins(z.tolist(), progress=0.5)
+    wrapper = load_method("robust", "wdpo-winsor")
+    flips = wrapper.flips(z)
+    inside = (1 - flips) * -F.logsigmoid(z) + flips * -F.logsigmoid(-z)
+    share, _ = wrapper.winsor(inside, wrapper.budget(z))
+    assert 0 < float(share.max()) < 1
+    expected = (1 - share) * (flips * torch.sigmoid(z) - (1 - flips) * torch.sigmoid(-z))
+    close(slopes("wdpo-winsor", pairs), BETA * expected, atol=1e-12, rtol=1e-9)
