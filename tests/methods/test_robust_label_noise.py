@@ -154,6 +154,14 @@ def test_each_annotator_has_a_reliability_of_its_own() -> None:
     close(wrapper.state_dict()["reliability"][[0, 2]], eta[[0, 2]], atol=0, rtol=0)
 
 
+def test_a_reliability_never_becomes_certain() -> None:
+    """At 0 or 1 no later pair could move it any more."""
+    wrapper, objective = re_po(alpha=1.0)
+    for z, expected in ((500.0, 0.999), (-500.0, 0.001), (500.0, 0.999)):
+        objective.observe(ResponseBatch.of_pairs(with_margins([z])), coupled=False)
+        close(wrapper.state_dict()["reliability"], column(expected), atol=1e-12, rtol=0)
+
+
 def test_re_po_inside_a_wrapper_learns_from_the_given_labels() -> None:
     """What is around it, such as a penalty or an aggregation over the step, does not change the posterior."""
     alone, objective = re_po()
