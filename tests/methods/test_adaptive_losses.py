@@ -50,10 +50,11 @@ def test_aot_is_dpo_of_equal_references(seed: int) -> None:
 @given(seed=seeds)
 def test_aot_unpaired_does_not_read_the_pairing(seed: int) -> None:
     pairs = sample({"reference"}, seed=seed)
+    assert pairs.ref_rejected_logps is not None
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))
     other = replace(
         pairs, rejected_logps=pairs.rejected_logps[order], ref_rejected_logps=pairs.ref_rejected_logps[order]
-    )  # type: ignore[index]
+    )
     loss = load_method("loss", "aot-unpaired", beta=0.1)
     torch.testing.assert_close(loss(other), loss(pairs), atol=1e-12, rtol=0)
 
