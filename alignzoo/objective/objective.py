@@ -7,7 +7,7 @@ micro-batches one by one gives the gradient of the weights, however the step was
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,8 @@ from alignzoo.contract.method import Method
 from alignzoo.contract.responses import DIFFERENTIABLE, ResponseBatch
 from alignzoo.contract.robust import RobustWrapper, Values
 from alignzoo.errors import MethodError
-from alignzoo.objective.guard import a, blamed, fault, wrong
+from alignzoo.objective.guard import blamed, fault, wrong
+from alignzoo.objective.numbers import floats, numbers
 from alignzoo.objective.terms import UNITS, Aggregating, Term, Wrapping, check_values
 
 
@@ -184,7 +185,7 @@ class Objective:
             if type(term.loss).metrics is not PreferenceLoss.metrics:
                 with blamed((term.loss,), f"failed in metrics() on {len(responses)} responses"):
                     given = term.loss.metrics(term.view(responses))
-                found |= _numbers(term.loss, f"loss/{term.name}", given)
+                found |= numbers(term.loss, f"loss/{term.name}", given)
         logging = [w for w in self.wrappings if type(w.wrapper).metrics is not RobustWrapper.metrics]
         if logging:
             view = self.preference.view(responses)
@@ -192,8 +193,8 @@ class Objective:
             for w in logging:
                 with blamed((w.wrapper,), f"failed in metrics() on {self._these(losses)}"):
                     given = w.wrapper.metrics(losses, view)
-                found |= _numbers(w.wrapper, f"robust/{w.name}", given)
-        return _floats(found)
+                found |= numbers(w.wrapper, f"robust/{w.name}", given)
+        return floats(found)
 
     def _wrapped(self, view: Any) -> torch.Tensor:
         """``(N,)`` values of a view of the preference term."""
@@ -288,31 +289,3 @@ def _learns(wrapper: RobustWrapper) -> bool:
 
 def _watches(method: Any, base: Any) -> bool:
     return type(method).observe is not base.observe
-
-
-def _numbers(method: Any, prefix: str, given: Any) -> dict[str, float | torch.Tensor]:
-    """The result of a method's ``metrics()``, by the names in the file.
-
-    Raises:
-        MethodError: it is not a mapping from strings to numbers.
-    """
-    due = "metrics() returns a mapping from names to numbers or tensors ()"
-    if not isinstance(given, Mapping):
-        raise wrong(method, type(method).metrics, a(given), due)
-    for key, value in given.items():
-        if not isinstance(key, str):
-            raise wrong(method, type(method).metrics, f"{a(key)} as a name", due)
-        if isinstance(value, torch.Tensor) and value.numel() != 1:
-            raise wrong(method, type(method).metrics, f"shape {tuple(value.shape)} as {key!r}", due)
-        if not isinstance(value, (int, float, torch.Tensor)):
-            raise wrong(method, type(method).metrics, f"{a(value)} as {key!r}", due)
-    return {f"{prefix}/{key}": value for key, value in given.items()}
-
-
-def _floats(found: dict[str, float | torch.Tensor]) -> dict[str, float]:
-    """The numbers, with a single device synchronisation."""
-    tensors = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
-    if not tensors:
-        return {name: float(value) for name, value in found.items()}
-    values = torch.stack([value.detach().double().reshape(()) for value in tensors.values()]).tolist()
-    return {name: float(value) for name, value in (found | dict(zip(tensors, values, strict=True))).items()}

@@ -24,8 +24,9 @@ from alignzoo.data.lengths import lengths_of
 from alignzoo.data.stream import PairStream
 from alignzoo.distributed.sharding import is_shard, prepare, resharding
 from alignzoo.errors import AlignzooError
-from alignzoo.logprobs.forward import Choice, forward_of, goes_by_batch
+from alignzoo.logprobs.forward import Choice, forward_of
 from alignzoo.logprobs.logps import Forward
+from alignzoo.logprobs.packable import goes_by_batch
 from alignzoo.logprobs.statistics import NOTHING, Statistics
 from alignzoo.logprobs.teacher import apart
 from alignzoo.model.load import load_policy

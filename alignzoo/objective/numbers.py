@@ -1,0 +1,38 @@
+"""What methods' ``metrics()`` return, checked and as the numbers of a metrics file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from alignzoo.objective.guard import a, wrong
+
+
+def numbers(method: Any, prefix: str, given: Any) -> dict[str, float | torch.Tensor]:
+    """The result of a method's ``metrics()``, by the names in the file.
+
+    Raises:
+        MethodError: it is not a mapping from strings to numbers.
+    """
+    due = "metrics() returns a mapping from names to numbers or tensors ()"
+    if not isinstance(given, Mapping):
+        raise wrong(method, type(method).metrics, a(given), due)
+    for key, value in given.items():
+        if not isinstance(key, str):
+            raise wrong(method, type(method).metrics, f"{a(key)} as a name", due)
+        if isinstance(value, torch.Tensor) and value.numel() != 1:
+            raise wrong(method, type(method).metrics, f"shape {tuple(value.shape)} as {key!r}", due)
+        if not isinstance(value, (int, float, torch.Tensor)):
+            raise wrong(method, type(method).metrics, f"{a(value)} as {key!r}", due)
+    return {f"{prefix}/{key}": value for key, value in given.items()}
+
+
+def floats(found: dict[str, float | torch.Tensor]) -> dict[str, float]:
+    """The numbers, with a single device synchronisation."""
+    tensors = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+    if not tensors:
+        return {name: float(value) for name, value in found.items()}
+    values = torch.stack([value.detach().double().reshape(()) for value in tensors.values()]).tolist()
+    return {name: float(value) for name, value in (found | dict(zip(tensors, values, strict=True))).items()}
