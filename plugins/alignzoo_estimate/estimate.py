@@ -101,7 +101,7 @@ class Model:
 
 def _packable(model: Any) -> bool:
     """Whether a run would try packing with such a model."""
-    from alignzoo.logprobs.packable import why_not_packed
+    from alignzoo.logprobs.forward import why_not_packed
 
     return model.config._attn_implementation == "sdpa" and why_not_packed(model) is None
 
