@@ -1,7 +1,7 @@
 """The classes that methods extend, one per kind, and those that data and evaluators extend. A method is built from its
 validated options (``self.options``)."""
 
-from alignzoo.contract.aggregation import Aggregation
+from alignzoo.contract.aggregation import Aggregation, TokenView
 from alignzoo.contract.evaluator import EvaluationContext, Evaluator, Table
 from alignzoo.contract.geometry import GeometryController, StepLoss
 from alignzoo.contract.loss import PreferenceLoss
@@ -35,5 +35,6 @@ __all__ = [
     "StepContext",
     "StepLoss",
     "Table",
+    "TokenView",
     "Values",
 ]

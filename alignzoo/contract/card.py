@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from alignzoo.contract.needs import PROVIDED as PROVIDED
@@ -38,6 +38,8 @@ class Options(Values):
     Each field has a type, bounds, default and one line of help (``Field(0.1, gt=0, description=...)``); a field that
     may be infinite or NaN sets ``allow_inf_nan=True``.
     """
+
+    model_config = ConfigDict(defer_build=True)  # listings of a hundred methods build none of them
 
     def needs(self) -> frozenset[Need]:
         """Needs of these particular values, beyond the card's."""

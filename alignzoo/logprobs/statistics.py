@@ -34,6 +34,10 @@ class Ask:
 
 
 NOTHING = Ask()
+IN_EVERY_STEP = (
+    "the reference is computed in every step, not before training: a method of this run reads its probabilities of the "
+    "whole vocabulary"
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class Statistics:
         return cls(
             "reference-kl" in needs, "reference-entropy" in needs, "collisions" in needs, "embedding-gradients" in needs
         )
+
+    @property
+    def in_every_step(self) -> bool:
+        """Whether the reference is computed in every step: what is read of it is no log-prob that could be cached."""
+        return self.kl or self.entropies
 
     def of_reference(self) -> Ask:
         """What a pass of the reference computes."""

@@ -20,7 +20,7 @@ from alignzoo.contract.responses import DIFFERENTIABLE, ResponseBatch
 from alignzoo.contract.robust import RobustWrapper, Values
 from alignzoo.errors import MethodError
 from alignzoo.objective.guard import blamed, fault, wrong
-from alignzoo.objective.numbers import floats, numbers
+from alignzoo.objective.logged import floats, numbers
 from alignzoo.objective.terms import UNITS, Aggregating, Term, Wrapping, check_values
 
 

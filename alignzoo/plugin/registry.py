@@ -38,9 +38,13 @@ class Registry:
 
     def entries(self, kind: str | None = None) -> Iterator[tuple[Plugin, Card | Composition]]:
         """``(plugin, method)`` of one kind, or of all, by kind and then by name."""
+        return (entry for entry in self._entries if kind is None or entry[1].kind == kind)
+
+    @functools.cached_property
+    def _entries(self) -> list[tuple[Plugin, Card | Composition]]:
+        place = {kind: i for i, kind in enumerate(KINDS)}
         found = [(plugin, method) for plugin in self.plugins for method in plugin.methods]
-        found.sort(key=lambda entry: (list(KINDS).index(entry[1].kind), entry[1].name))
-        return (entry for entry in found if kind is None or entry[1].kind == kind)
+        return sorted(found, key=lambda entry: (place[entry[1].kind], entry[1].name))
 
     def extensions(self, kind: ExtensionKind) -> list[tuple[Plugin, Extension]]:
         """``(plugin, card)`` of one kind of extension, by name."""

@@ -7,7 +7,7 @@ a frozen copy. Always in eval mode, without gradients, and without side effects 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.logprobs.logps import Forward
 from alignzoo.logprobs.statistics import NOTHING, Ask
+from alignzoo.logprobs.teacher import apart
 from alignzoo.model.base import REFERENCE_ADAPTER
 
 ReferenceForward = Callable[[TokenBatch], ResponseBatch]
@@ -52,6 +53,14 @@ class Reference:
         assert self._adapted is not None
         with as_reference(self._adapted):
             return self._forward(self._adapted, batch)
+
+
+def as_it_is(policy: Any, forward: Forward, batches: Sequence[TokenBatch], ask: Ask) -> list[ResponseBatch]:
+    """What a policy says of these batches now, kept as its weights change; ``ask`` as of :class:`Reference`."""
+    if ask == NOTHING:
+        return [forward(policy, batch) for batch in batches]
+    copies: dict[int, Any] = {}
+    return [apart(forward(policy, batch, ask), copies) for batch in batches]
 
 
 @contextmanager

@@ -26,9 +26,8 @@ from alignzoo.distributed.sharding import is_shard, prepare, resharding
 from alignzoo.errors import AlignzooError
 from alignzoo.logprobs.forward import Choice, forward_of
 from alignzoo.logprobs.logps import Forward
-from alignzoo.logprobs.packable import goes_by_batch
-from alignzoo.logprobs.statistics import NOTHING, Statistics
-from alignzoo.logprobs.teacher import apart
+from alignzoo.logprobs.rope import goes_by_batch
+from alignzoo.logprobs.statistics import IN_EVERY_STEP, Statistics
 from alignzoo.model.load import load_policy
 from alignzoo.model.source import find_model
 from alignzoo.objective.build import build_objective
@@ -36,7 +35,7 @@ from alignzoo.objective.objective import Objective
 from alignzoo.plan.conflicts import GUIDES
 from alignzoo.reference.cached import cached_reference
 from alignzoo.reference.compute import Filling, Source
-from alignzoo.reference.frozen import Reference, ReferenceForward, as_reference
+from alignzoo.reference.frozen import Reference, ReferenceForward, as_it_is, as_reference
 from alignzoo.reference.identity import reference_identity
 from alignzoo.reference.moving import MovingReference
 from alignzoo.reference.store import Store, store_folder
@@ -90,7 +89,7 @@ class Session(Scores):
 
     @property
     def _reads_reference(self) -> bool:
-        return "reference" in self.needs or self.statistics.kl or self.statistics.entropies
+        return "reference" in self.needs or self.statistics.in_every_step
 
     @cached_property
     def caches_reference(self) -> bool:
@@ -99,11 +98,8 @@ class Session(Scores):
             return False
         if self._moves_reference:
             return False
-        if self.statistics.kl or self.statistics.entropies:
-            self.report.note(
-                "the reference is computed in every step, not before training: a method of this run reads its "
-                "probabilities of the whole vocabulary"
-            )
+        if self.statistics.in_every_step:
+            self.report.note(IN_EVERY_STEP)
             return False
         lengths = [lengths_of(rows, self.parts.partners.get(part)) for part, rows in self._used()]
         kind = goes_by_batch(self.policy, max(int(of_part.longest.max()) for of_part in lengths))
@@ -204,11 +200,7 @@ class Session(Scores):
         """What the reference says of some batches, of a policy that is not trained yet; None where nothing reads it."""
         if not self._reads_reference:
             return [None] * len(batches)
-        ask = self.statistics.of_reference()
-        if ask == NOTHING:
-            return [self.forward(self.policy, batch) for batch in batches]
-        copies: dict[int, Any] = {}
-        return [apart(self.forward(self.policy, batch, ask), copies) for batch in batches]
+        return [*as_it_is(self.policy, self.forward, batches, self.statistics.of_reference())]
 
     def become(self, trained: Path) -> None:
         """Replace the policy with a trained model of this plan; earlier results are kept."""
@@ -222,16 +214,8 @@ class Session(Scores):
     @cached_property
     def engine(self) -> Engine:
         """Model, forward and objective, shared by all steps."""
-        return Engine(
-            self.model,
-            self.forward,
-            self.objective,
-            self.accelerator,
-            self.settings.seed,
-            self.groups,
-            self.needs,
-            self.steps,
-        )
+        run: dict[str, Any] = {"groups": self.groups, "needs": self.needs, "steps": self.steps}
+        return Engine(self.model, self.forward, self.objective, self.accelerator, self.settings.seed, **run)
 
     @cached_property
     def stream(self) -> PairStream:

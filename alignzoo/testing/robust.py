@@ -2,45 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alignzoo.contract.loss import Reads
+from alignzoo.contract.card import Card, Need, Options
 from alignzoo.contract.pairs import PairBatch
-from alignzoo.contract.responses import POLICY, ResponseBatch
-from alignzoo.interfaces import RobustWrapper
-from alignzoo.lazy import F, torch
+from alignzoo.contract.robust import RobustCard
+from alignzoo.interfaces import GeometryController, RobustWrapper
+from alignzoo.lazy import torch
 from alignzoo.testing.arithmetic import check_finite, check_gradient, check_vector, differ
+from alignzoo.testing.around import AROUND
 from alignzoo.testing.common import every_option_matters
 from alignzoo.testing.compare import EXACT, relative_error, same_however_cut, same_on_two_ranks, two_steps
 from alignzoo.testing.outcomes import Rule, Skipped, Violation
-from alignzoo.testing.robust_bench import (
-    LENT,
-    behaviour,
-    card_of,
-    in_a_step,
-    loss_vectors,
-    observe,
-    pairs_for,
-    results,
-    values_of,
-    warmed,
-)
-from alignzoo.testing.sample import ORDER, PARTS, leaves, sample, sample_of, take, with_margin
+from alignzoo.testing.sample import ORDER, PARTS, leaves, sample, take, with_margin
 from alignzoo.testing.spy import check_declared, reads
-from alignzoo.testing.stages import logistic
-from alignzoo.testing.stateful import check_metrics, check_state
+from alignzoo.testing.stages import AtTheWeights, logistic
+from alignzoo.testing.stateful import check_metrics, check_state, warm
 from alignzoo.testing.subject import Configuration, Subject
 from alignzoo.testing.swaps import DECLARED_SWAP
 
+if TYPE_CHECKING:
+    from alignzoo.objective.objective import Objective
+
+LENT: frozenset[Need] = frozenset({"reference"})
+"""What the loss under the wrapper reads."""
 CLOSED_FORM = 1e-6
 EXTREMES = (500.0, -500.0, 5000.0, -5000.0)
 
 
 def _shapes(subject: Subject) -> None:
-    for configuration, wrapper in warmed(subject):
+    for configuration, wrapper in _warm(subject):
         for count in (8, 1):
-            pairs = pairs_for(subject, configuration, count=count)
+            pairs = _pairs(subject, configuration, count=count)
             losses = wrapper.per_pair(logistic(), pairs)
             check_vector(losses, pairs.chosen_logps, f"per_pair() {configuration}")
             value, weights = wrapper.reduce(losses, pairs), wrapper.weights_in(losses, pairs)
@@ -60,10 +55,10 @@ def _shapes(subject: Subject) -> None:
 
 
 def _gradcheck(subject: Subject) -> None:
-    for configuration, wrapper in warmed(subject):
+    for configuration, wrapper in _warm(subject):
         check_gradient(
             lambda pairs, wrapper=wrapper: wrapper.reduce(wrapper.per_pair(logistic(), pairs), pairs),  # type: ignore[misc]
-            pairs_for(subject, configuration, count=4),
+            _pairs(subject, configuration, count=4),
             str(configuration),
         )
 
@@ -71,8 +66,8 @@ def _gradcheck(subject: Subject) -> None:
 def _weights_are_the_gradient(subject: Subject) -> None:
     if type(subject.build(subject.default)).weights is RobustWrapper.weights:
         raise Skipped("weights() is not overridden: it is the gradient by construction")
-    for configuration, wrapper in warmed(subject):
-        for losses in loss_vectors():
+    for configuration, wrapper in _warm(subject):
+        for losses in _loss_vectors():
             error = relative_error(wrapper.weights(losses), RobustWrapper.weights(wrapper, losses))
             if not error <= CLOSED_FORM:
                 raise Violation(
@@ -83,11 +78,11 @@ def _weights_are_the_gradient(subject: Subject) -> None:
 
 
 def _finite(subject: Subject) -> None:
-    for configuration, wrapper in warmed(subject):
+    for configuration, wrapper in _warm(subject):
         for extreme in EXTREMES:
             for given in ([extreme, 0.7, 0.2, 1.3], [extreme] * 4, [extreme, -extreme, 0.7, 0.2], [extreme]):
                 leaf = torch.tensor(given, dtype=torch.float32, requires_grad=True)
-                pairs = pairs_for(subject, configuration, count=len(given)).to(dtype=torch.float32)
+                pairs = _pairs(subject, configuration, count=len(given)).to(dtype=torch.float32)
                 value = wrapper.reduce(leaf, pairs)
                 (gradient,) = torch.autograd.grad(value, leaf)
                 weights = wrapper.weights_in(leaf.detach(), pairs)
@@ -99,7 +94,7 @@ def _finite(subject: Subject) -> None:
 def _finite_values(subject: Subject, configuration: Configuration, wrapper: Any, margin: float) -> None:
     """Values of pairs whose log-probs are far apart, and their gradients."""
     every = with_margin(sample(), margin).to(dtype=torch.float32)
-    declared = pairs_for(subject, configuration).present()
+    declared = _pairs(subject, configuration).present()
     without: dict[str, Any] = {name: None for name in every.present() if name not in declared}
     pairs, wanted = leaves(replace(every, **without))
     values = wrapper.per_pair(logistic(), pairs)
@@ -109,10 +104,10 @@ def _finite_values(subject: Subject, configuration: Configuration, wrapper: Any,
 
 def _permutation(subject: Subject) -> None:
     order = torch.tensor(ORDER)
-    for configuration, wrapper in warmed(subject):
-        pairs = pairs_for(subject, configuration)
-        found = {"per_pair()": (values_of(wrapper, pairs.rows(order)), values_of(wrapper, pairs)[order])}
-        for losses in loss_vectors():
+    for configuration, wrapper in _warm(subject):
+        pairs = _pairs(subject, configuration)
+        found = {"per_pair()": (_values(wrapper, pairs.rows(order)), _values(wrapper, pairs)[order])}
+        for losses in _loss_vectors():
             found["objective()"] = wrapper.reduce(losses[order], pairs.rows(order)), wrapper.reduce(losses, pairs)
             found["weights()"] = (
                 wrapper.weights_in(losses[order], pairs.rows(order)),
@@ -128,7 +123,7 @@ def _permutation(subject: Subject) -> None:
 
 
 def _declared_coupling(subject: Subject) -> None:
-    card, kind = card_of(subject.card), type(subject.build(subject.default))
+    card, kind = _card(subject.card), type(subject.build(subject.default))
     own_objective = kind.objective is not RobustWrapper.objective or kind.reduce is not RobustWrapper.reduce
     changes_values = card.batch_coupled and kind.per_pair is not RobustWrapper.per_pair
     if own_objective and not card.aggregates:
@@ -151,11 +146,11 @@ def _declared_coupling(subject: Subject) -> None:
         )
     if card.batch_coupled:
         return
-    for configuration, wrapper in warmed(subject):
-        pairs = pairs_for(subject, configuration)
-        whole = values_of(wrapper, pairs)
+    for configuration, wrapper in _warm(subject):
+        pairs = _pairs(subject, configuration)
+        whole = _values(wrapper, pairs)
         for index in map(torch.tensor, PARTS):
-            if not relative_error(values_of(wrapper, take(pairs, index)), whole[index]) <= EXACT:
+            if not relative_error(_values(wrapper, take(pairs, index)), whole[index]) <= EXACT:
                 raise Violation(
                     expected="per_pair() of a pair not to depend on the others, since the card has no batch_coupled",
                     found=f"that it changes when other pairs are taken away, {configuration}",
@@ -182,46 +177,22 @@ def _declared_fields(subject: Subject) -> None:
 
 
 def _no_dead_option(subject: Subject) -> None:
-    every_option_matters(subject, lambda a, b: differ(behaviour(subject, a), behaviour(subject, b)))
+    every_option_matters(subject, lambda a, b: differ(_behaviour(subject, a), _behaviour(subject, b)))
 
 
 def _state(subject: Subject) -> None:
-    check_state(subject, observe, results, lent=LENT)
+    check_state(subject, _observe, _all, lent=LENT)
 
 
 def _metrics(subject: Subject) -> None:
     if type(subject.build(subject.default)).metrics is RobustWrapper.metrics:
         raise Skipped("metrics() is not overridden: there is nothing to log")
-    check_metrics(subject, observe, results, lambda w, pairs: w.metrics(values_of(w, pairs), pairs), lent=LENT)
+    check_metrics(subject, _observe, _all, lambda w, pairs: w.metrics(_values(w, pairs), pairs), lent=LENT)
 
 
-def around(subject: Subject) -> None:
-    """The kit's own loss of each kind of value: minus the log-prob of a response, or of the first of a list."""
-    reads: tuple[Reads, ...] = ("responses", "lists", "chosen")
-    for configuration in subject.configurations:
-        for what in reads:
-            if what not in card_of(subject.card).around or (
-                what == "chosen" and "swap" in subject.needs(configuration)
-            ):
-                continue
-            wrapper, batch = subject.build(configuration), sample_of(what, subject.needs(configuration) | LENT)
-            try:
-                values = wrapper.per_pair(_bare, batch)
-            except (AttributeError, TypeError) as error:
-                raise Violation(
-                    expected=f"per_pair() to work around a loss that reads {what}, since the card says so",
-                    found=f"{type(error).__name__}: {error}",
-                    remedy="read no field that only pairs have, or declare around={'pairs'}",
-                ) from error
-            check_vector(values, torch.zeros(8, dtype=torch.float64), f"per_pair() of {what} {configuration}")
-
-
-def _bare(responses: ResponseBatch) -> torch.Tensor:
-    """One value for each prompt of a sample."""
-    own = responses.of_role(POLICY)
-    values = own.logps.new_zeros(int(own.prompt[-1]) + 1)
-    signs = 1.0 if own.labels is None else own.labels.to(values.dtype)
-    return F.softplus(values.index_add(0, own.prompt, -signs * own.logps))
+def _card(card: Card) -> RobustCard:
+    assert isinstance(card, RobustCard)
+    return card
 
 
 def _splits(subject: Subject) -> None:
@@ -230,6 +201,69 @@ def _splits(subject: Subject) -> None:
 
 def _ranks(subject: Subject) -> None:
     same_on_two_ranks(subject, in_a_step, two_steps(subject))
+
+
+def in_a_step(card: Card, wrapper: Any) -> tuple[Objective, GeometryController]:
+    """The wrapper over the kit's loss as the objective of a plain step."""
+    from alignzoo.objective.objective import Objective
+    from alignzoo.objective.terms import Term, Wrapping
+
+    coupled = _card(card).batch_coupled or wrapper.options.couples()
+    return Objective([Term(logistic())], [Wrapping(wrapper, card.name, coupled)]), AtTheWeights(Options())
+
+
+def _pairs(subject: Subject, configuration: Configuration, *, count: int = 8, seed: int = 0) -> PairBatch:
+    return sample(subject.needs(configuration) | LENT, count=count, seed=seed)
+
+
+def _warm(subject: Subject) -> Iterator[tuple[Configuration, Any]]:
+    return warm(subject, _observe, lent=LENT)
+
+
+def _observe(wrapper: Any, pairs: PairBatch) -> None:
+    """As a step does it: the values are those under the wrapper."""
+    with torch.no_grad():
+        wrapper.observe(_values(wrapper, pairs), pairs)
+        wrapper.observe_inside(logistic(), pairs)
+
+
+def _values(wrapper: Any, pairs: PairBatch) -> torch.Tensor:
+    values: torch.Tensor = wrapper.per_pair(logistic(), pairs)
+    return values.detach()
+
+
+def _loss_vectors() -> list[torch.Tensor]:
+    """Losses of eight pairs, alike and far apart."""
+    draw = torch.Generator().manual_seed(3)
+    return [scale * torch.randn(8, generator=draw, dtype=torch.float64) + 0.7 for scale in (0.5, 5.0)]
+
+
+def _all(wrapper: Any, pairs: PairBatch) -> list[torch.Tensor]:
+    values = _values(wrapper, pairs)
+    found = [values]
+    for losses in (values, *_loss_vectors()):
+        found += [wrapper.reduce(losses, pairs).detach(), wrapper.weights_in(losses, pairs)]
+    return found
+
+
+def _behaviour(subject: Subject, configuration: Configuration) -> list[torch.Tensor]:
+    """All that an option can change: values, objective, weights and gradients over a few steps."""
+    wrapper = subject.build(configuration)
+    found: list[torch.Tensor] = []
+    for seed in (11, 12, 13):
+        if subject.coupled(configuration):
+            _observe(wrapper, _pairs(subject, configuration, seed=seed))
+        pairs, wanted = leaves(_pairs(subject, configuration, seed=seed))
+        found += _all(wrapper, pairs)
+        value = wrapper.reduce(wrapper.per_pair(logistic(), pairs), pairs)
+        if value.requires_grad:
+            grads = torch.autograd.grad(value, list(wanted.values()), allow_unused=True)
+            found += [grad if grad is not None else torch.zeros(()) for grad in grads]
+        logged = wrapper.metrics(_values(wrapper, pairs), pairs)
+        found += [torch.as_tensor(value) for value in logged.values()]
+        if not subject.coupled(configuration):
+            _observe(wrapper, _pairs(subject, configuration, seed=seed))
+    return found
 
 
 RULES = (
@@ -243,7 +277,7 @@ RULES = (
     Rule("permutation", "the order of the pairs does not matter", _permutation),
     Rule("declared-coupling", "aggregates and batch_coupled say what the wrapper does", _declared_coupling),
     DECLARED_SWAP,
-    Rule("around", "per_pair() gives one value for each, whatever the losses read that the card goes around", around),
+    AROUND,
     Rule("metrics", "metrics() gives finite numbers, and leaves the method as it was", _metrics),
     Rule("splits", "a step does not depend on how it is cut into micro-batches", _splits),
     Rule("ranks", "two ranks take the step that one takes", _ranks),

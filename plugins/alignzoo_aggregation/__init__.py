@@ -7,4 +7,4 @@ from alignzoo_aggregation import humanline, ld, mean, otpo, sampo, sum, tis_dpo
 @hookimpl
 def alignzoo_methods() -> list[Card]:
     """The cards of the aggregations."""
-    return [method.CARD for method in (humanline, ld, mean, otpo, sampo, sum, tis_dpo)]
+    return [method.CARD for method in (sum, mean, ld, sampo, otpo, tis_dpo, humanline)]

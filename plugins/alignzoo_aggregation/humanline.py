@@ -43,6 +43,7 @@ CARD = AggregationCard(
     target=f"{__name__}:Humanline",
     options=HumanlineOptions,
     summary="Humanline: log-ratios of tokens to the reference clamped to bounds",
+    family="token weights",
     formula="Σ_t [log π_ref + clamp(log π − log π_ref, log ε_P, log ε_R)]",
     paper=Paper(
         title="Humanline: Online Alignment as Perceptual Loss",

@@ -19,7 +19,7 @@ import math
 
 from pydantic import Field
 
-from alignzoo.contract.aggregation import TokenView
+from alignzoo.interfaces import TokenView
 from alignzoo.lazy import torch
 from alignzoo.plugin import AggregationCard, Options, Paper, Verified
 from alignzoo_aggregation.weighted import Weighted, mask_of
@@ -85,6 +85,7 @@ CARD = AggregationCard(
     target=f"{__name__}:OTPO",
     options=OTPOOptions,
     summary="OTPO: tokens weighed by optimal transport to the other response",
+    family="token weights",
     formula="Σ_t u_t·log π(y_t), u = Γ1·min(|y_w|, |y_l|)/ΣΓ",
     paper=Paper(
         title="Optimal Transport-Based Token Weighting scheme for Enhanced Preference Optimization",

@@ -12,7 +12,7 @@ pairs it with an iteratively refreshed reference: ``--geometry tr-dpo``.
 
 from __future__ import annotations
 
-from alignzoo.contract.aggregation import TokenView
+from alignzoo.interfaces import TokenView
 from alignzoo.lazy import torch
 from alignzoo.plugin import AggregationCard, Paper, Verified
 from alignzoo_aggregation.weighted import Weighted, mask_of
@@ -36,6 +36,7 @@ CARD = AggregationCard(
     name="sampo",
     target=f"{__name__}:SamPO",
     summary="SamPO: as many random tokens of each response as the shortest has",
+    family="response length",
     formula="Σ_{t∈S} log π(y_t), S random, |S| the shortest response's length",
     paper=Paper(
         title="Eliminating Biased Length Reliance of Direct Preference Optimization via Down-Sampled KL Divergence",

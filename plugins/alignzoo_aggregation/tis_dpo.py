@@ -20,8 +20,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from alignzoo.contract.aggregation import TokenView
 from alignzoo.contract.responses import ResponseBatch
+from alignzoo.interfaces import TokenView
 from alignzoo.lazy import torch
 from alignzoo.plugin import AggregationCard, Options, Paper, Verified
 from alignzoo_aggregation.weighted import Weighted, mask_of
@@ -95,6 +95,7 @@ CARD = AggregationCard(
     target=f"{__name__}:TISDPO",
     options=TISOptions,
     summary="TIS-DPO: tokens weighed by a guide model against a contrast model",
+    family="token weights",
     formula="Σ_t w_t·log π(y_t), w from ±log(π⁺/π⁻)",
     paper=Paper(
         title="TIS-DPO: Token-level Importance Sampling for Direct Preference Optimization With Estimated Weights",

@@ -13,6 +13,7 @@ import torch
 from alignzoo.errors import ModelError
 from alignzoo.logprobs import attention
 from alignzoo.logprobs.attention import NAME, CannotPack
+from alignzoo.logprobs.statistics import Statistics
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.settings import Settings
 from alignzoo_estimate.compute import ON_CPU, ON_GPU, Work, tokens, work
@@ -100,7 +101,7 @@ class Model:
 
 def _packable(model: Any) -> bool:
     """Whether a run would try packing with such a model."""
-    from alignzoo.logprobs.packable import why_not_packed
+    from alignzoo.logprobs.forward import why_not_packed
 
     return model.config._attn_implementation == "sdpa" and why_not_packed(model) is None
 
@@ -137,7 +138,12 @@ class Situation:
     @property
     def packed(self) -> bool:
         """Whether each prompt is computed once."""
-        return self.settings.packing and self.model.packable
+        return self.settings.packing and self.model.packable and not self.statistics.embeddings
+
+    @property
+    def statistics(self) -> Statistics:
+        """What the methods read beside log-probs."""
+        return Statistics.of(self.plan.needs)
 
     @property
     def rows_per_step(self) -> int:
@@ -171,7 +177,8 @@ class Situation:
     @property
     def computes_reference(self) -> bool:
         """Whether the reference is computed within steps."""
-        return "reference" in self.plan.needs and (self.moves_reference or not self.settings.reference_cache)
+        uncached = self.moves_reference or not self.settings.reference_cache
+        return ("reference" in self.plan.needs and uncached) or self.statistics.in_every_step
 
     @property
     def ahead(self) -> tuple[Lengths, ...]:

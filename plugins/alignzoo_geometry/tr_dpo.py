@@ -68,6 +68,7 @@ CARD = GeometryCard(
     target=f"{__name__}:TRDPO",
     options=TROptions,
     summary="TR-DPO: the reference moves toward the policy every few hundred steps",
+    family="moving references",
     formula="π_ref ← α·π + (1 − α)·π_ref",
     paper=Paper(
         title="Learn Your Reference Model for Real Good Alignment",

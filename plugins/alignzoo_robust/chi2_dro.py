@@ -15,7 +15,7 @@ from pydantic import Field
 from alignzoo.interfaces import RobustWrapper
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Options, Paper, Verified
-from alignzoo_robust.tails import worst_case
+from alignzoo_robust.tails import with_ties, worst_case
 
 
 class Chi2DROOptions(Options):
@@ -30,7 +30,7 @@ class Chi2DRO(RobustWrapper):
     options: Chi2DROOptions
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
-        return worst_case(losses.detach(), self.options.alpha, torch.ones_like(losses))
+        return worst_case(with_ties(losses), self.options.alpha, torch.ones_like(losses))
 
     def objective(self, losses: torch.Tensor) -> torch.Tensor:
         return (self.weights(losses) * losses).sum()

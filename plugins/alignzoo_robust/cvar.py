@@ -15,7 +15,7 @@ from pydantic import Field
 from alignzoo.interfaces import RobustWrapper
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Options, Paper, Verified
-from alignzoo_robust.tails import tail_mean
+from alignzoo_robust.tails import tail_mean, with_ties
 
 DORO = Paper(
     title="DORO: Distributional and Outlier Robust Optimization",
@@ -37,7 +37,7 @@ class CVaR(RobustWrapper):
     options: CVaROptions
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
-        return tail_mean(losses.detach(), self.options.alpha, torch.ones_like(losses))
+        return tail_mean(with_ties(losses), self.options.alpha, torch.ones_like(losses))
 
     def objective(self, losses: torch.Tensor) -> torch.Tensor:
         return (self.weights(losses) * losses).sum()

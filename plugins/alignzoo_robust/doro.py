@@ -18,7 +18,7 @@ from alignzoo.interfaces import RobustWrapper
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Options, Verified
 from alignzoo_robust.cvar import DORO
-from alignzoo_robust.tails import tail_mean, without_highest, worst_case
+from alignzoo_robust.tails import tail_mean, with_ties, without_highest, worst_case
 
 
 class DOROOptions(Options):
@@ -35,7 +35,7 @@ class DORORobust(RobustWrapper):
     options: DOROOptions
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
-        losses = losses.detach()
+        losses = with_ties(losses)
         present = without_highest(losses, self.options.epsilon)
         worst = tail_mean if self.options.inner == "cvar" else worst_case
         return worst(losses, self.options.alpha, present)

@@ -1,10 +1,25 @@
-"""Weights of the highest and the lowest losses of a step; shared by ``cvar``, ``trim``, ``doro`` and ``chi2-dro``."""
+"""Weights of the highest and the lowest losses of a step; shared by ``cvar``, ``trim``, ``doro``, ``chi2-dro``
+and ``wdpo-winsor``."""
 
 from __future__ import annotations
 
 import math
 
 from alignzoo.lazy import torch
+
+NEAR = 1e-6
+"""Losses closer than this, relative to the largest if that is above 1, count as equal: of the same pairs in other
+micro-batches, rounding moves them as far in fp32. In a run's first step DPO's are all equal."""
+
+
+def with_ties(losses: torch.Tensor) -> torch.Tensor:
+    """The losses ``(N,)``, detached, those that are nearly equal made equal."""
+    losses = losses.detach()
+    falling, order = torch.sort(losses, descending=True)
+    apart = torch.ones_like(falling, dtype=torch.bool)
+    apart[1:] = falling[:-1] - falling[1:] > NEAR * losses.abs().max().clamp(min=1)
+    firsts = falling[apart][apart.cumsum(0) - 1]
+    return torch.empty_like(losses).index_copy(0, order, firsts)
 
 
 def count_of(share: float, count: int) -> int:
@@ -54,9 +69,12 @@ def worst_case(losses: torch.Tensor, alpha: float, present: torch.Tensor) -> tor
     """
     size, total = 1 + (1 / alpha - 1) ** 2, present.sum()
     order = torch.argsort(losses.masked_fill(present == 0, -torch.inf), descending=True)
-    sorted_losses, shares = losses[order], present[order]
-    first = sorted_losses[0]
-    centred = torch.where(shares > 0, sorted_losses - first, 0)  # differences: no loss of digits far from 0
+    first, least = losses[order][0], torch.where(present > 0, losses, torch.inf).min()
+    if bool(first == least):
+        return present / total
+    # Weights depend on neither shift nor scale; differences of unit size lose no digits and square without underflow.
+    scaled = torch.where(present > 0, (losses - first) / (first - least), 0)
+    centred, shares = scaled[order], present[order]
     within = shares.cumsum(0)
     mean = (shares * centred).cumsum(0) / within
     lower = torch.tril(shares.expand(len(shares), -1))
@@ -68,8 +86,8 @@ def worst_case(losses: torch.Tensor, alpha: float, present: torch.Tensor) -> tor
     dual = (size * (shares * over.square()).sum(1) / total).sqrt() + eta
     dual = dual.where(possible, torch.full_like(dual, torch.inf))
     best = torch.argmin(dual)
-    if not bool(possible.any()) or not bool(dual[best] < 0):  # no η below the highest loss does better than that loss
-        weights = present if excess[-1] <= 0 else torch.where((losses == first) & (present > 0), present, 0)
+    if not bool(possible.any()) or not bool(dual[best] < 0):  # the highest loss, or what ties with it
+        weights = present if excess[-1] <= 0 else torch.where(scaled >= -8 * torch.finfo(scaled.dtype).eps, present, 0)
         return weights / weights.sum()
-    weights = torch.where(present > 0, present * (losses - first - eta[best]).clamp(min=0), 0)
+    weights = present * (scaled - eta[best]).clamp(min=0)
     return weights / weights.sum()

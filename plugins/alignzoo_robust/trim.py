@@ -17,7 +17,7 @@ from alignzoo.interfaces import RobustWrapper
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Options, Verified
 from alignzoo_robust.cvar import DORO
-from alignzoo_robust.tails import without_highest
+from alignzoo_robust.tails import with_ties, without_highest
 
 
 class TrimOptions(Options):
@@ -32,7 +32,7 @@ class Trim(RobustWrapper):
     options: TrimOptions
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
-        present = without_highest(losses.detach(), self.options.epsilon)
+        present = without_highest(with_ties(losses), self.options.epsilon)
         return present / present.sum()
 
     def objective(self, losses: torch.Tensor) -> torch.Tensor:

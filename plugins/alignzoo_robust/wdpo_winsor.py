@@ -24,6 +24,7 @@ from pydantic import Field
 from alignzoo.interfaces import RobustWrapper, Values
 from alignzoo.lazy import torch
 from alignzoo.plugin import Card, Options, Paper, Verified
+from alignzoo_robust.tails import NEAR, with_ties
 
 FLOOR = 0.02
 """The least ρ_w after the start, as in the authors' code."""
@@ -49,11 +50,12 @@ class Winsor(RobustWrapper):
     def per_pair(self, loss: Values, pairs: Any) -> torch.Tensor:
         given, opposite = loss(pairs), loss(pairs.swap())
         margins = (opposite - given).detach()
+        margins = torch.where(margins.abs() > NEAR * given.abs().max().clamp(min=1), margins, 0)
         started = pairs.progress >= self.options.start
         if started:
             flips = self.flips(margins)
             given = (1 - flips) * given + flips * opposite
-        share, limit = self.winsor(given.detach(), self.budget(margins) if started else self.options.early)
+        share, limit = self.winsor(with_ties(given), self.budget(margins) if started else self.options.early)
         return (1 - share) * given + share * limit
 
     def flips(self, margins: torch.Tensor) -> torch.Tensor:

@@ -13,10 +13,10 @@ alone see exactly the papers' rows.
 
 from __future__ import annotations
 
-import numpy as np
 from pydantic import Field
 
 from alignzoo.interfaces import Selection, SelectionContext, Selector
+from alignzoo.lazy import np
 from alignzoo.plugin import Options, Paper, SelectorCard, Verified
 
 
@@ -49,6 +49,7 @@ CARD = SelectorCard(
     target=f"{__name__}:HarmfulPrefix",
     options=HarmfulPrefixOptions,
     summary="Starts some answers with tokens of the rejected response",
+    family="prompts",
     formula="x → x ⊕ y_l[:k] with probability p, k ~ U{1…most}",
     paper=Paper(
         title="Safety Alignment Should Be Made More Than Just a Few Tokens Deep",

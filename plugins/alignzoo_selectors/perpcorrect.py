@@ -24,13 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import Field, field_validator
 
 from alignzoo.contract.card import Need
 from alignzoo.errors import DataError
 from alignzoo.interfaces import Selection, SelectionContext, SelectionModel, Selector
-from alignzoo.lazy import F, torch
+from alignzoo.lazy import F, np, torch
 from alignzoo.plugin import Options, Paper, SelectorCard, Verified
 
 GROUP = "group:"
@@ -252,6 +251,7 @@ CARD = SelectorCard(
     target=f"{__name__}:PerpCorrect",
     options=PerpCorrectOptions,
     summary="Flips labels that contradict a surrogate's perplexities",
+    family="labels",
     formula="flip where NLL(x⊕y_w) − NLL(x⊕y_l) ≥ t, t from α·N(μ, σ²) + (1−α)·N(−μ, σ²)",
     paper=Paper(
         title="Perplexity-aware Correction for Robust Alignment with Noisy Preferences",
@@ -265,6 +265,7 @@ CARD = SelectorCard(
     addresses=frozenset({"label-noise"}),
     verified=(
         Verified(against="maximum likelihood", test="test_the_mixture_has_the_largest_likelihood"),
+        Verified(against="transformers' loss", test="test_ppl_differences_are_those_of_transformers_own_loss"),
         Verified(against="a grid of thresholds", test="test_the_threshold_separates_best"),
         Verified(against="known flips", test="test_perpcorrect_finds_the_labels_that_noise_has_flipped"),
     ),

@@ -262,9 +262,14 @@ CARD = Card(
     target="alignzoo_shapo.token:ShaPOToken",
     options=ShaPOTokenOptions,
     summary="ShaPO: gradient at the worst case over alignment-critical neurons",
+    family="geometry of alignment",
+    addresses=frozenset({"distribution-shift", "safety"}),
     formula="g = ∇_M L(θ); ε = ρ·g/‖g‖; step with ∇L(θ + ε), M the neurons most opposed to the unsafe direction",
     paper=Paper(
-        title="Revisiting Robustness for LLM Safety Alignment via Selective Geometry Control", arxiv="2602.07340"
+        title="Revisiting Robustness for LLM Safety Alignment via Selective Geometry Control",
+        arxiv="2602.07340",
+        authors=("Yang, Yonghui", "Tao, Wenjian", "Liu, Jilong", "others"),
+        venue="ICML 2026",
     ),
     passes=2,
     sharded=True,

@@ -243,3 +243,12 @@ def test_mallows_dpo_is_dpo_at_unit_dispersion(seed: int) -> None:
 def test_mallows_dpo_is_finite_where_the_reference_is_certain() -> None:
     zeros = {"ref_chosen_entropies": (0.0,) * 4, "ref_rejected_entropies": (0.0,) * 4}
     assert torch.isfinite(load_method("loss", "mallows-dpo")(golden_pairs(**zeros))).all()
+
+
+def test_beta_dpo_drops_the_same_pairs_under_the_opposite_label() -> None:
+    pairs = sample(count=8, seed=3)
+    loss = load_method("loss", "beta-dpo", dropped=0.5)
+    loss.observe(pairs)
+    kept = loss.kept(pairs)
+    assert 0 < int(kept.sum()) < 8
+    assert torch.equal(loss.kept(pairs.swap()), kept)

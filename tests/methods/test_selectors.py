@@ -156,3 +156,18 @@ def test_clean_rows_that_are_none_are_refused(text: str, said: str, tmp_path: Pa
         load_method("selector", "perpcorrect", clean=str(file)).select(context("perpcorrect", clean=str(file)))
     with pytest.raises(DataError, match="No such file"):
         load_method("selector", "perpcorrect", clean="nowhere.txt").select(context("perpcorrect", clean="nowhere.txt"))
+
+
+def test_ppl_differences_are_those_of_transformers_own_loss() -> None:
+    """The mean over all tokens but the first, prompt included: the loss of transformers with the inputs as labels."""
+    from alignzoo_selectors.perpcorrect import ppl_differences
+
+    from alignzoo.testing.selectors import SelectorBench
+
+    bench, rows = SelectorBench(), sample_rows("pairs")
+    found = ppl_differences(bench._model("pairs", rows), bench.policy)
+    for row, difference in zip(rows, found, strict=True):
+        chosen, rejected = (torch.tensor([[*row["prompt_ids"], *ids]]) for ids in row["response_ids"])
+        with torch.no_grad():
+            expected = bench.policy(chosen, labels=chosen).loss - bench.policy(rejected, labels=rejected).loss
+        assert difference == pytest.approx(float(expected), abs=1e-5)

@@ -196,7 +196,9 @@ def test_a_selector_that_fails_is_named(train: Train, tmp_path: Path) -> None:
 def test_two_ranks_select_the_same_rows(
     command: Command, az: Az, on_two_ranks: OnTwoRanks, labelled: Path, make_model: MakeModel, tmp_path: Path
 ) -> None:
-    more = ["--selector", "safedpo", "--selector", "harmful-prefix"]
+    verified = write_rows(tmp_path / "verified.txt", list(range(20)))
+    more = ["--selector", "safedpo", "--selector", "perpcorrect", "--selector", "harmful-prefix"]
+    more += ["--selector.perpcorrect.clean", str(verified), "--selector.perpcorrect.rounds", "1"]
     given = {"model": make_model(), "data": labelled, "probe.share": 0, "label-noise": 0.2, "optimizer": "sgd"}
     ended = az(*command(tmp_path / "one", *more, **given))
     assert ended.returncode == 0, ended.stderr
@@ -208,3 +210,47 @@ def test_two_ranks_select_the_same_rows(
     assert two.result["train_identity"] == one.result["train_identity"]
     for here, there in zip(two.timeless(), one.timeless(), strict=True):
         assert here == pytest.approx(there, rel=1e-5, abs=1e-5)
+
+
+def test_a_composition_can_name_a_selector(tmp_path: Path) -> None:
+    from alignzoo.plan.recipe import Layer, read_recipe
+    from alignzoo.plan.resolve import require, resolve
+    from alignzoo.plugin import plugins_from
+
+    plugin = tmp_path / "safe_words.py"
+    plugin.write_text(
+        "from alignzoo.plugin import Composition, hookimpl\n\n\n"
+        "@hookimpl\n"
+        "def alignzoo_methods():\n"
+        '    return [Composition(name="safe-dpo", loss="dpo", selector=("safedpo",), summary="Safe pairs")]\n'
+    )
+    named = {"model": "m", "data": "d.jsonl"}
+    with plugins_from(plugin):
+        plan = require(resolve([Layer("flag", {**named, "loss": "safe-dpo", "selector": ["harmful-prefix"]})]))
+        assert [method.card.name for method in plan.of("selector")] == ["safedpo", "harmful-prefix"]
+        assert plan.sentence() == "--loss dpo --geometry plain --selector safedpo --selector harmful-prefix"
+        assert "safety" not in plan.needs, "training needs no labels once the rows are chosen"
+    recipe = require(resolve([read_recipe("safedpo"), Layer("flag", named)]))
+    assert recipe.sentence() == "--loss safedpo --geometry plain --selector safedpo"
+
+
+def test_selectors_that_cannot_be_combined_or_met(az: Az, tmp_path: Path) -> None:
+    plugin = tmp_path / "orderly.py"
+    plugin.write_text(
+        "from alignzoo.interfaces import Selection, Selector\n"
+        "from alignzoo.plugin import SelectorCard, hookimpl\n\n\n"
+        "class Backwards(Selector):\n"
+        "    def select(self, ctx):\n"
+        "        return Selection(range(len(ctx) - 1, -1, -1), keep_order=True)\n\n\n"
+        "def card(name, **facts):\n"
+        '    return SelectorCard(name=name, target=f"{__name__}:Backwards", summary="B", formula="?", **facts)\n\n\n'
+        "@hookimpl\n"
+        "def alignzoo_methods():\n"
+        '    return [card("one", orders=True), card("two", orders=True), card("odd", needs={"reference"})]\n'
+    )
+    both = az("compat", "--plugin", str(plugin), "--selector", "one", "--selector", "two")
+    assert both.returncode == 3
+    assert "set the order of the training rows" in both.stdout
+    odd = az("compat", "--plugin", str(plugin), "--selector", "odd")
+    assert odd.returncode == 3
+    assert "'odd' needs reference, but a selector reads columns of the training rows only" in odd.stdout

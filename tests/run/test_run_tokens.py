@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from heard import Heard
-from run_helpers import MakeModel, RunFolder, Train, same, tiny_model
+from run_helpers import MakeModel, OnTwoRanks, RunFolder, Train, same, tiny_model
 
 from alignzoo.errors import AlignzooError
 from alignzoo.runs.execute import resume
 
+Command = Callable[..., list[str]]
+FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 STEPS: dict[str, Any] = {"max_steps": 4, "eval_every": 2, "geometry": "sam", "save_every": 2}
 
 
@@ -101,3 +104,25 @@ def test_a_guide_with_another_tokenizer_is_refused(train: Train, guides: dict[st
     tokenizer.save_pretrained(tmp_path / "g")
     with pytest.raises(AlignzooError, match=r"--guide .* has another tokenizer than the policy"):
         train(aggregation="tis-dpo", guide=str(tmp_path / "g"), contrast=guides["contrast"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launch", ["ddp", "fsdp"])
+def test_two_ranks_weigh_tokens_as_one_process(
+    launch: str, train: Train, command: Command, on_two_ranks: OnTwoRanks, guides: dict[str, str], tmp_path: Path
+) -> None:
+    """Guides, hidden states and, where weights are whole, a reference that moves."""
+    moving = {"geometry": "tr-dpo", "geometry.tr-dpo.interval": 2}
+    sharded = {"aggregation": "tis-dpo", **guides}
+    runs = {
+        "ddp": [{**sharded, **moving}, {"aggregation": "otpo", **moving}],
+        "fsdp": [sharded, {"aggregation": "otpo"}, {"aggregation": "sampo"}],
+    }
+    for i, methods in enumerate(runs[launch]):
+        given = {"max-steps": 4, "eval-every": 2, "micro-batch-size": 2, "optimizer": "sgd", **methods}
+        one = train(**given)
+        words = command(tmp_path / f"two-{i}", **given)
+        ended = on_two_ranks(*words, **(FSDP2 if launch == "fsdp" else {}))
+        assert ended.returncode == 0, ended.stderr
+        for here, there in zip(RunFolder(tmp_path / f"two-{i}").timeless(), one.timeless(), strict=True):
+            assert here == pytest.approx(there, rel=1e-4, abs=1e-4)

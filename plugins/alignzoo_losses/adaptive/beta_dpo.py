@@ -60,8 +60,8 @@ class BetaDPO(PreferenceLoss):
         return torch.where(kept, values * (len(pairs) / counted), 0.0)
 
     def kept(self, pairs: PairBatch) -> torch.Tensor:
-        """``(B,)``: whether a pair counts."""
-        key = _of_reference(pairs)
+        """``(B,)``: whether a pair counts, under either label."""
+        key = _of_reference(pairs).sort(1).values
         if self._dropped is None:
             return torch.ones_like(key[:, 0], dtype=torch.bool)
         return (key[:, None] != self._dropped.to(key.device)).any(2).all(1)
@@ -79,7 +79,7 @@ class BetaDPO(PreferenceLoss):
         odds = -0.5 * self._moments.standardised(margins) ** 2 + self._noise(key)
         count = max(1, int((1 - self.options.dropped) * len(pairs)))
         order = odds.argsort(descending=True, stable=True)
-        self._dropped = key[order[count:]]
+        self._dropped = key[order[count:]].sort(1).values
         ahead = margins[order[:count]].mean() - self._moments.mean
         self._beta = (self.options.beta * (1 + self.options.alpha * ahead)).clamp(min=LEAST_BETA)
 

@@ -6,7 +6,8 @@
 Qi et al., *Safety Alignment Should Be Made More Than Just a Few Tokens Deep*, arXiv 2406.05946, eq. 3. At the reference
 the gradient is that of SFT; a token that gained much more than 1/β_t nats counts no more. β_t is in 1/nats: ``beta``
 for late tokens, times ``early_factor`` for the first ``early`` tokens, times ``first_factor`` for the very first one,
-which starts with a high loss. It reads tokens, so ``--aggregation`` does not change it.
+which starts with a high loss. At the reference ℓ is Σ_t (2/β_t)·log 2, not 0. It reads tokens, so ``--aggregation``
+does not change it.
 
 The authors' code computes −w_t·log π with the weight w_t = −dℓ/d log π held constant and at least 10⁻³, and the mean
 over all tokens of a batch. Here the value is the paper's objective itself, per response, with the same gradient up to

@@ -4,8 +4,8 @@
     h = (log π(y_w|x) − log π_ref(y_w|x)) − (log π(y_l|x) − log π_ref(y_l|x))
 
 Pal et al., *Smaug: Fixing Failure Modes of Preference Optimisation with DPO-Positive*, arXiv 2402.13228.
-Log-probs are sums over response tokens, in nats; β is in 1/nats. The penalty is inside β. The defaults are those of the
-paper.
+Log-probs are sums over response tokens, in nats; β is in 1/nats. The penalty is inside β. λ = 50 is the
+authors'; their β, 0.3, is not in any released code.
 """
 
 from __future__ import annotations

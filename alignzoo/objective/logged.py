@@ -1,4 +1,4 @@
-"""What methods' ``metrics()`` return, checked and as the numbers of a metrics file."""
+"""Numbers that methods log: checked, and moved to the host at once."""
 
 from __future__ import annotations
 
