@@ -3,7 +3,7 @@
 ::
 
     stages:
-      - {name: helpfulness, loss: dpo, data-format: pku-saferlhf-helpful}
+      - {name: helpfulness, loss: dpo, data.format: pku-saferlhf-helpful}
       - {name: safety, loss: dpo, model: "stage:helpfulness"}
       - {name: merged, merge: {helpfulness: 0.5, safety: 0.5}}
       - {name: answers, generate: {model: "stage:merged", temperature: 1.0}}
