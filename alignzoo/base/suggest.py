@@ -10,6 +10,7 @@ MOST = 3
 MIGRATION = {
     # TRL: DPOConfig and CPOConfig, of this release and of older ones
     "sigmoid": "dpo",
+    "beta": "loss.beta",
     "learning-rate": "lr",
     "per-device-train-batch-size": "micro-batch-size",
     "num-train-epochs": "epochs",
