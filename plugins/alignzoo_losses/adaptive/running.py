@@ -42,7 +42,8 @@ class RunningMoments:
         """``(B,)``: (values − mean)/std; 0 before the first standard deviation."""
         if not self._spreads:
             return torch.zeros_like(values)
-        return (values - self.mean) / self.std.clamp(min=LEAST_STD)
+        # A held-out batch is evaluated on the host, wherever the steps were.
+        return (values - self.mean.to(values)) / self.std.to(values).clamp(min=LEAST_STD)
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps, "spreads": self._spreads, "mean": self._mean, "std": self._std}
