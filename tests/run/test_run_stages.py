@@ -92,6 +92,7 @@ def test_generated_pairs_are_the_data_of_the_next_stage(recipe: Callable[..., Re
         recipe(
             {"name": "answers", "generate": generation},
             {"name": "more", "generate": {**generation, "together_with": "stage:answers"}},
+            {"name": "most", "generate": {**generation, "together_with": "stage:more"}},
             {"name": "trained", "data": "stage:more", "probe.share": None},
         ),
         out=folder,
@@ -100,6 +101,10 @@ def test_generated_pairs_are_the_data_of_the_next_stage(recipe: Callable[..., Re
     more = [json.loads(line) for line in (folder / "more" / "data.jsonl").read_text().splitlines()]
     assert len(rows) == 10
     assert more[-len(rows) :] == rows
+    most = [json.loads(line) for line in (folder / "most" / "data.jsonl").read_text().splitlines()]
+    own = more[: -len(rows)]
+    assert most[-len(own) :] == own
+    assert len(most) <= 20, "the previous stage's own pairs, not those of all before it"
     assert all(row["chosen"][0]["role"] == row["rejected"][0]["role"] == "assistant" for row in rows)
     assert all(row["chosen"] != row["rejected"] for row in rows)
     assert sum(result.stages["trained"]["pairs"].values()) == len(more)
