@@ -205,11 +205,12 @@ def test_on_the_command_line(recipe: Callable[..., Recipe], tmp_path: Path, az: 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_has_a_dry_run(
-    name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    name: str, pairs: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Even if a second passes between two looks at the clock, from which the run's folder gets its name."""
     monkeypatch.setattr(execute, "datetime", _Clock())
-    ended = call_main(["run", "--recipe", name, "--dry-run"], capfd)
+    words = [] if name == "sandbox" else ["--model", "sandbox", "--data", str(pairs)]
+    ended = call_main(["run", "--recipe", name, "--dry-run", *words], capfd)
     assert ended.returncode == 0, ended.stderr
 
 
