@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from golden import GOLDEN, golden_pairs
+from golden import GOLDEN, golden_pairs, golden_responses
 
 from alignzoo import PairBatch, list_methods, load_method
 from alignzoo.contract.loss import LossCard
@@ -157,3 +157,20 @@ def test_rewards_are_those_of_the_formula_at_the_default_beta(name: str) -> None
     pairs = golden_pairs(**next(golden.fields for golden in GOLDEN if golden.name == name))
     for found, expected in zip(load_method("loss", name).rewards(pairs), REWARDS[name](pairs), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+
+
+OF_RESPONSES = {
+    **dict.fromkeys(("kto", "bco", "apo-zero-unpaired", "npo", "pl-dpo", "all-pairs-dpo", "lipo-lambda"), ratios(0.1)),
+    "constrained-sft": ratios(1.0),
+    "sft": sums(1.0),
+    "tpo": sums(0.01),
+    "tpo-l": averages(0.01),
+    "pro": averages(1.0),
+}
+
+
+@pytest.mark.parametrize("name", [c.name for c in CARDS.values() if isinstance(c, LossCard) and c.reads != "pairs"])
+def test_rewards_of_responses_are_those_of_the_formula_at_the_default_beta(name: str) -> None:
+    found = load_method("loss", name).rewards(golden_responses())
+    for side, expected in zip((found[::2], found[1::2]), OF_RESPONSES[name](golden_pairs()), strict=True):
+        torch.testing.assert_close(side, expected, atol=1e-12, rtol=1e-12)
