@@ -52,10 +52,16 @@ def resolve(
         problems += missing_extensions(settings, methods)
     if problems or settings is None:
         return problems
-    notes = [*(note for layer in layers for note in layer.notes), *found.notes]
-    plan = Plan(found.methods(), settings, origins, tuple(notes))
+    plan = Plan(found.methods(), settings, origins)
     problems = [*unclaimed(layers, found, methods), *conflicts(plan, distributed, methods)]
-    return problems or replace(plan, notes=(*plan.notes, *_mixture(plan)))
+    notes = (note for layer in layers for note in layer.notes)
+    return problems or replace(plan, notes=(*notes, *found.notes, *_experimental(plan), *_mixture(plan)))
+
+
+def _experimental(plan: Plan) -> list[str]:
+    """What has not been confirmed about the methods of a plan."""
+    cards = [method.card for methods in plan.methods.values() for method in methods]
+    return [f"{card.kind} {card.name} is experimental ({card.experimental})" for card in cards if card.experimental]
 
 
 def _mixture(plan: Plan) -> list[str]:
