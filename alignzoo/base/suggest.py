@@ -12,6 +12,7 @@ MIGRATION = {
     "sigmoid": "dpo",
     "loss-type": "loss",
     "label-smoothing": "robust cdpo",
+    "beta": "loss.beta",
     "learning-rate": "lr",
     "per-device-train-batch-size": "micro-batch-size",
     "num-train-epochs": "epochs",

@@ -96,7 +96,7 @@ def _run_stages(layers: Sequence[Layer], dry_run: bool, as_json: bool) -> None:
             result = execute_stages(layers, reporter=_reporter())
         _finish(result, as_json)
         return
-    folder = folder_of(layers, None)
+    folder = folder_of(layers, None)  # once: its name has the time in it
     stages = parse_stages(layers, folder)
     for stage in stages:
         if stage.plan is not None:

@@ -11,6 +11,7 @@ import torch
 from golden import golden_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from trl_dpo import step_of_trl
 
 from alignzoo import PairBatch, load_method
@@ -252,3 +253,19 @@ def test_beta_dpo_drops_the_same_pairs_under_the_opposite_label() -> None:
     kept = loss.kept(pairs)
     assert 0 < int(kept.sum()) < 8
     assert torch.equal(loss.kept(pairs.swap()), kept)
+
+
+def test_statistics_of_steps_on_a_device_serve_a_batch_on_the_host() -> None:
+    """Held-out rows are evaluated there. The device is one that PyTorch only imagines, so no GPU is needed."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+
+        def on_device(value: torch.Tensor) -> torch.Tensor:
+            return FakeTensor(mode, value.to("meta"), torch.device("cuda"))
+
+        pairs = sample({"reference"}).map(mode.from_tensor)
+        one, dropped = on_device(torch.ones((), dtype=torch.float64)), on_device(torch.ones(1, 2, dtype=torch.float64))
+        moments = {"steps": 1, "spreads": 1, "mean": one, "std": one}
+        for name, more in (("alpha-dpo", {}), ("beta-dpo", {"beta": one, "dropped": dropped})):
+            loss = load_method("loss", name)
+            loss.load_state_dict({**moments, **more})
+            assert loss(pairs).device.type == "cpu"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_robust.tails import worst_case
 from golden import golden_pairs
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,9 +112,14 @@ def test_doro_without_outliers(losses: torch.Tensor, alpha: float) -> None:
 
 
 def test_chi2_weights_do_not_depend_on_the_scale() -> None:
+    """Of losses that are told apart: the wrapper takes those within 1e-6 for equal."""
     losses, wrapper = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64), load_method("robust", "chi2-dro")
+    weights, everyone = wrapper.weights(losses), torch.ones_like(losses)
     for scale in (1e-209, 1e-3, 1e150):
-        close(wrapper.weights(scale * losses), wrapper.weights(losses), rtol=1e-12, atol=0)
+        close(worst_case(scale * losses, 0.5, everyone), weights, rtol=1e-12, atol=0)
+    for scale in (1e-3, 1e150):
+        close(wrapper.weights(scale * losses), weights, rtol=1e-12, atol=0)
+    close(wrapper.weights(1e-7 * losses), everyone / 3)
 
 
 def test_ties_share_the_last_places() -> None:

@@ -95,7 +95,7 @@ def test_selectors_stack_in_order_and_see_label_noise(labelled: Path, train: Tra
             ("chosen_safe",),
             "pairs",
             DataError,
-            "needs safety labels, but the data has no chosen_safe or no rejected_safe",
+            "needs safety labels, but the data has no chosen_safe or",
         ),
         ((), "unpaired", IncompatibleError, "--selector safedpo reads pairs, but the data has unpaired rows"),
     ],

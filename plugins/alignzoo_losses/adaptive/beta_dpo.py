@@ -54,7 +54,9 @@ class BetaDPO(PreferenceLoss):
 
     def __call__(self, pairs: PairBatch) -> torch.Tensor:
         chosen, rejected = pairs.log_ratios()
-        values = -F.logsigmoid(self._beta * (chosen - rejected))
+        margins = chosen - rejected
+        beta = torch.as_tensor(self._beta).to(margins)  # a held-out batch is on the host, wherever the steps were
+        values = -F.logsigmoid(beta * margins)
         kept = self.kept(pairs)
         counted = kept.sum().clamp(min=1).to(values.dtype)
         return torch.where(kept, values * (len(pairs) / counted), 0.0)

@@ -124,7 +124,16 @@ CARD = Card(
     paper=Paper(
         title="Robust Preference Optimization via Dynamic Target Margins",
         arxiv="2506.03690",
-        authors=("Sun, Jie", "others"),
+        authors=(
+            "Sun, Jie",
+            "Wu, Junkang",
+            "Wu, Jiancan",
+            "Zhu, Zhibo",
+            "Lu, Xingyu",
+            "Zhou, Jun",
+            "Ma, Lintao",
+            "Wang, Xiang",
+        ),
     ),
     addresses=frozenset({"label-noise"}),
     batch_coupled=True,
