@@ -55,7 +55,15 @@ def resolve(
     plan = Plan(found.methods(), settings, origins)
     problems = [*unclaimed(layers, found, methods), *conflicts(plan, distributed, methods)]
     notes = (note for layer in layers for note in layer.notes)
-    return problems or replace(plan, notes=(*notes, *found.notes, *_experimental(plan), *_mixture(plan)))
+    own = (*_experimental(plan), *_same_guides(plan), *_mixture(plan))
+    return problems or replace(plan, notes=(*notes, *found.notes, *own))
+
+
+def _same_guides(plan: Plan) -> list[str]:
+    """A guide that is compared with itself."""
+    guide = plan.settings.guide
+    same = guide is not None and guide == plan.settings.contrast
+    return [f"--guide and --contrast are both {guide}, so they agree on every token and favour none"] if same else []
 
 
 def _experimental(plan: Plan) -> list[str]:

@@ -274,3 +274,9 @@ def test_a_plan_that_was_written_before_a_kind_there_is_reads_back(
     for module in ("planfile", "resolve", "select"):
         monkeypatch.setattr(f"alignzoo.plan.{module}.registry", lambda: known)
     assert read_plan(tmp_path).one("posthoc").card.name == "one"
+
+
+def test_a_guide_that_is_its_own_contrast_is_noted() -> None:
+    words = {**OWN, "aggregation": "tis-dpo", "guide": "sandbox"}
+    noted = [require(resolve([Layer("flag", {**words, "contrast": one})])).notes for one in ("sandbox", "gpt2")]
+    assert ["favour none" in notes[-1] for notes in noted] == [True, False]
