@@ -280,3 +280,11 @@ def test_a_guide_that_is_its_own_contrast_is_noted() -> None:
     words = {**OWN, "aggregation": "tis-dpo", "guide": "sandbox"}
     noted = [require(resolve([Layer("flag", {**words, "contrast": one})])).notes for one in ("sandbox", "gpt2")]
     assert ["favour none" in notes[-1] for notes in noted] == [True, False]
+
+
+@pytest.mark.parametrize(("loss", "option"), [("ipo", "logps"), ("cpo", "nll")])
+def test_a_sum_is_refused_where_an_aggregation_leaves_none(loss: str, option: str) -> None:
+    words = {**OWN, "loss": loss, f"loss.{option}": "sum"}
+    require(resolve([Layer("flag", words)]))
+    with pytest.raises(AlignzooError, match="aggregated by sum, not by 'sampo'"):
+        require(resolve([Layer("flag", {**words, "aggregation": "sampo"})]))
