@@ -55,7 +55,7 @@ def resolve(
     plan = Plan(found.methods(), settings, origins)
     problems = [*unclaimed(layers, found, methods), *conflicts(plan, distributed, methods)]
     notes = (note for layer in layers for note in layer.notes)
-    own = (*_experimental(plan), *_same_guides(plan), *_mixture(plan))
+    own = (*_experimental(plan), *_same_guides(plan), *_objective(plan))
     return problems or replace(plan, notes=(*notes, *found.notes, *own))
 
 
@@ -72,11 +72,13 @@ def _experimental(plan: Plan) -> list[str]:
     return [f"{card.kind} {card.name} is experimental ({card.experimental})" for card in cards if card.experimental]
 
 
-def _mixture(plan: Plan) -> list[str]:
-    """The objective of a mixture of losses, in words."""
+def _objective(plan: Plan) -> list[str]:
+    """The objective of a mixture of losses or of a stack of wrappers, in words."""
     first, *others = plan.of("loss")
     wrapped = f"; wrappers apply to {first.card.name}, the first loss" if plan.of("robust") else ""
-    return [f"objective: {plan.objective()}{wrapped}"] if others else []
+    if not others:
+        return [f"objective: {plan.objective()}"] if len(plan.of("robust")) > 1 else []
+    return [f"objective: {plan.objective()}{wrapped}"]
 
 
 def _half_named(layers: Sequence[Layer]) -> list[AlignzooError]:

@@ -288,3 +288,9 @@ def test_a_sum_is_refused_where_an_aggregation_leaves_none(loss: str, option: st
     require(resolve([Layer("flag", words)]))
     with pytest.raises(AlignzooError, match="aggregated by sum, not by 'sampo'"):
         require(resolve([Layer("flag", {**words, "aggregation": "sampo"})]))
+
+
+def test_the_order_of_a_stack_is_noted() -> None:
+    stack = {**OWN, "robust": ["drdpo", "cdpo"]}
+    assert require(resolve([Layer("flag", stack)])).notes == ("objective: dpo under cdpo, then drdpo over the step",)
+    assert require(resolve([Layer("flag", {**OWN, "robust": ["drdpo"]})])).notes == ()
