@@ -19,7 +19,7 @@ from alignzoo.contract.card import Composition
 from alignzoo.contract.paper import Paper, bibtex_entry
 from alignzoo.errors import UsageError
 from alignzoo.plan.plan import Plan
-from alignzoo.plan.recipe import find_recipe, is_plan, read_recipe, recipe_names
+from alignzoo.plan.recipe import Layer, find_recipe, is_plan, read_recipe, recipe_names
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.plan.started import PLAN_FILE, stated_methods
 from alignzoo.plugin.faults import is_file
@@ -109,12 +109,13 @@ def _of_content(name: str) -> list[Entry]:
 
 def _plans(recipe: str) -> list[Plan]:
     """The plans of a recipe: one, or that of each stage."""
+    anything = Layer("cite", {"model": "any", "data": "any"})  # a recipe may leave them to the command line
     layer = read_recipe(recipe)
     if not layer.stages:
-        return [require(resolve([layer]))]
+        return [require(resolve([anything, layer]))]
     from alignzoo.stages.parse import parse_stages
 
-    return [stage.plan for stage in parse_stages([layer], Path("runs") / "cite") if stage.plan is not None]
+    return [stage.plan for stage in parse_stages([anything, layer], Path("runs") / "cite") if stage.plan is not None]
 
 
 def _described(names: Sequence[str]) -> dict[str, str]:

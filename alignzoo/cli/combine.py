@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
 
 from alignzoo.cli.describe import option_facts
 from alignzoo.contract.card import Card, Composition
 from alignzoo.contract.kinds import KINDS
-from alignzoo.errors import IncompatibleError
-from alignzoo.plan.plan import Plan
-from alignzoo.plan.recipe import Layer
-from alignzoo.plan.resolve import resolve
+from alignzoo.plan.conflicts import GUIDES
+from alignzoo.plan.refusals import Pairs
 from alignzoo.plugin.build import readers
 from alignzoo.plugin.discover import OWN_DISTRIBUTION
-from alignzoo.plugin.registry import registry
-
-Picked = Mapping[str, Sequence[str]]
-"""Names of methods by kind."""
+from alignzoo.plugin.registry import Registry, registry
 
 
 def example(method: Card | Composition) -> str:
@@ -26,6 +21,7 @@ def example(method: Card | Composition) -> str:
         return words
     required = [name for name, info in method.options.model_fields.items() if info.is_required()]
     words += "".join(f" --{method.kind}.{name} {name.upper()}" for name in required)
+    words += "".join(f" --{guide} sandbox" for guide in GUIDES if guide in method.needs)
     numeric = [facts for facts in option_facts(method) if facts.type in ("INT", "NUMBER") and facts.default is not None]
     return words + (f" --{method.kind}.{numeric[0].name} {numeric[0].default_text()}" if numeric else "")
 
@@ -35,11 +31,12 @@ def _beside(method: Card | Composition) -> str:
     served = readers(KINDS[method.kind], registry())[:1]
     if served:
         return f"--{served[0].kind} {served[0].name} "
-    picked = {method.kind: (method.name,)}
-    if method.kind == "loss" or not _refusals(picked):
+    pairs = _pairs()
+    if method.kind == "loss" or isinstance(method, Composition) or not pairs.alone(pairs.method_of(method)):
         return ""
-    losses = (card.name for card in own_cards("loss") if not _refusals({"loss": (card.name,), **picked}))
-    loss = next(losses, None)
+    of_it = pairs.of(pairs.method_of(method))
+    refused_losses = {refusal.first.card.name for refusal in of_it if refusal.first.card.kind == "loss"}
+    loss = next((card.name for card in own_cards("loss") if card.name not in refused_losses), None)
     return "" if loss is None else f"--loss {loss} "
 
 
@@ -53,39 +50,22 @@ def refused(card: Card) -> dict[str, list[str]]:
 
     Two methods of a kind of which a run has one are left out, and what is missing for either of them alone.
     """
-    found = {kind: [other.name for other in own_cards(kind) if _is_refused(card, other)] for kind in KINDS}
-    return {kind: names for kind, names in found.items() if names}
+    pairs = _pairs()
+    method = pairs.method_of(card)
+    found: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for refusal in pairs.of(method):
+        other = refusal.first if refusal.second is method else refusal.second
+        beside = other.card.kind != card.kind or KINDS[card.kind].multiplicity == "stack"
+        if refusal.either_order and beside and other.distribution == OWN_DISTRIBUTION:
+            found[other.card.kind].append(other.card.name)
+    return {kind: list(dict.fromkeys(names)) for kind, names in found.items() if names}
 
 
-def _is_refused(card: Card, other: Card) -> bool:
-    if card.name == other.name and card.kind == other.kind:
-        return False
-    if card.kind == other.kind and KINDS[card.kind].multiplicity != "stack":
-        return False
-    return all(_refused_together(picked, card, other) for picked in _orders(card, other))
+def _pairs() -> Pairs:
+    """The pairs of the methods there are; made once, as long as those do not change."""
+    return _pairs_of(registry())
 
 
-def _refused_together(picked: Picked, card: Card, other: Card) -> bool:
-    """Whether there is a reason that neither of them has alone."""
-    problems = _refusals(picked)
-    return bool(problems) and not problems <= _alone(card) | _alone(other)
-
-
-def _orders(card: Card, other: Card) -> Iterator[Picked]:
-    if card.kind != other.kind:
-        yield {card.kind: (card.name,), other.kind: (other.name,)}
-        return
-    for names in ((card.name, other.name), (other.name, card.name)):
-        yield {card.kind: names}
-
-
-def _alone(card: Card) -> frozenset[str]:
-    return _refusals({card.kind: (card.name,)})
-
-
-def _refusals(picked: Picked) -> frozenset[str]:
-    """Why these methods cannot be combined; options that are missing are no reason."""
-    resolved = resolve([Layer("catalogue", {kind: list(names) for kind, names in picked.items()})])
-    if isinstance(resolved, Plan):
-        return frozenset()
-    return frozenset(problem.message for problem in resolved if isinstance(problem, IncompatibleError))
+@functools.lru_cache(maxsize=1)
+def _pairs_of(methods: Registry) -> Pairs:
+    return Pairs(methods)

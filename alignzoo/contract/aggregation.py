@@ -43,6 +43,7 @@ def conflicts(choice: Choice, launch: str) -> Iterator[AlignzooError]:
                 f"loss {first.card.name!r} is defined for log-probs aggregated by {' or '.join(sorted(first.under))}, "
                 f"not by {aggregation.card.name!r}",
                 hint=f"leave out --aggregation {aggregation.card.name}, or choose another loss",
+                rule=f"the loss is defined under {' or '.join(sorted(first.under))} only",
             )
     for loss in choice["loss"][1:]:
         name = getattr(loss.card, "aggregation", SUM)
@@ -50,6 +51,7 @@ def conflicts(choice: Choice, launch: str) -> Iterator[AlignzooError]:
             yield IncompatibleError(
                 f"loss {loss.card.name!r} reads log-probs aggregated by {name!r}, and only the first loss has them so",
                 hint=f"name it first: --loss {loss.card.name} --loss {choice['loss'][0].card.name}",
+                rule="only the first loss has log-probs that are neither sums nor means",
             )
 
 

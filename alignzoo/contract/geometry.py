@@ -62,12 +62,14 @@ def conflicts(choice: Choice, launch: str) -> Iterator[AlignzooError]:
             yield IncompatibleError(
                 f"geometry {method.card.name!r} moves the reference, but no method of this run reads it",
                 hint="leave it out, or choose a loss that compares the policy with a reference",
+                rule="a method of the run must read the reference",
             )
     for method in choice["geometry"] if launch == "fsdp" else ():
         if not getattr(method.card, "sharded", False):
             yield IncompatibleError(
                 f"geometry {method.card.name!r} does not support sharded weights (no `sharded` on its card)",
                 hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or choose another geometry",
+                rule="it does not support sharded weights",
             )
 
 

@@ -84,6 +84,7 @@ def conflicts(choice: Choice, launch: str) -> Iterator[AlignzooError]:
                 f"{kind} {name!r} evaluates the loss under the opposite label, where loss {first.name!r} is not "
                 "defined (swaps=False)",
                 hint=f"choose another loss, or leave out --{kind} {name}",
+                rule="the loss must be defined under the opposite label",
             )
 
 

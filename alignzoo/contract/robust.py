@@ -10,7 +10,7 @@ from pydantic import field_validator
 from alignzoo.contract.aggregation import FROM_SUMS
 from alignzoo.contract.card import NONE, Card, Need
 from alignzoo.contract.chosen import Choice, Chosen
-from alignzoo.contract.loss import Reads
+from alignzoo.contract.loss import READS, Reads
 from alignzoo.contract.method import Method
 from alignzoo.errors import AlignzooError, IncompatibleError
 from alignzoo.lazy import torch
@@ -72,11 +72,18 @@ def conflicts(choice: Choice, launch: str) -> Iterator[AlignzooError]:
                 f"robust {card.name!r} wraps losses that read {' or '.join(sorted(card.around))}, but loss "
                 f"{first.name!r} reads {reads}",
                 hint=f"leave out --robust {card.name}, or choose another loss",
+                rule=f"the loss must read {_either(card.around)}",
             )
     yield from _without_effect(wrappers)
     yield from _out_of_order(wrappers)
     yield from _not_differentiable(choice, wrappers)
     yield from _without_sums(choice, wrappers)
+
+
+def _either(reads: frozenset[Reads]) -> str:
+    """What losses read, in words: ``pairs, labelled responses or ranked responses to a prompt``."""
+    *others, last = [text for it, text in READS.items() if it in reads] or ["nothing"]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 Wrappers = Sequence[tuple[RobustCard, Chosen]]
@@ -93,6 +100,7 @@ def _without_effect(wrappers: Wrappers) -> Iterator[AlignzooError]:
             yield IncompatibleError(
                 f"robust {name!r} has no effect around {within!r}, whose value is the same under the opposite label",
                 hint=f"leave out --robust {name}, or put it first: --robust {name} --robust {within}",
+                rule="both labels have the same value around a wrapper that takes the label from scores",
             )
 
 
@@ -104,6 +112,7 @@ def _out_of_order(wrappers: Wrappers) -> Iterator[AlignzooError]:
             yield IncompatibleError(
                 f"robust {card.name!r} takes the mean over the step, so {' and '.join(outer)} cannot wrap it",
                 hint=f"name it last: --robust {' --robust '.join([*outer, card.name])}",
+                rule="a wrapper that takes the mean over the step must be the last",
             )
 
 
@@ -120,11 +129,13 @@ def _not_differentiable(choice: Choice, wrappers: Wrappers) -> Iterator[Alignzoo
                 yield IncompatibleError(
                     f"{alone}, but with {kind} {name!r} a value depends on other pairs as well",
                     hint=f"choose another {kind}, or leave out --robust {card.name}",
+                    rule="a value may not depend on other pairs",
                 )
             elif also := sorted(inner.needs & POLICY_NEEDS):
                 yield IncompatibleError(
                     f"{alone}, but {kind} {name!r} also reads {' and '.join(also)} of the policy",
                     hint=f"choose another {kind}, or leave out --robust {card.name}",
+                    rule="a value may depend on the policy through the log-probs of its pair only",
                 )
 
 
@@ -137,6 +148,7 @@ def _without_sums(choice: Choice, wrappers: Wrappers) -> Iterator[AlignzooError]
                     f"robust {card.name!r} needs log-probs that are sums or means over tokens, and --aggregation "
                     f"{name} weighs or leaves out some",
                     hint=f"use --aggregation {' or '.join(FROM_SUMS)}, or leave out --robust {card.name}",
+                    rule="log-probs must be sums or means over tokens",
                 )
 
 

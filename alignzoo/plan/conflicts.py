@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -25,6 +25,8 @@ GUIDES: tuple[Literal["guide", "contrast"], ...] = ("guide", "contrast")
 """Frozen models besides the reference: the need is the name of the setting."""
 WHOLE_WEIGHTS_ONLY = ("adafactor", "rprop", "adamw8bit")
 """Optimizers that fail or are untested on FSDP2 shards."""
+Methods = Mapping[str, tuple[Method, ...]]
+"""The methods of a run by kind; every kind is a key."""
 
 
 def missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooError]:
@@ -70,13 +72,19 @@ def _named(kind: Literal["model", "data"], flag: str, name: str | None, methods:
 
 def conflicts(plan: Plan, distributed: str, known: Registry) -> list[AlignzooError]:
     """All conflicts, each with a suggested fix."""
-    problems = _launch(plan, distributed)
+    between = conflicts_between(plan.methods, plan.settings, distributed)
+    return [*_launch(plan, distributed), *between, *_guides(plan), *_unused_settings(plan, known)]
+
+
+def conflicts_between(methods: Methods, settings: Settings, distributed: str) -> list[AlignzooError]:
+    """The conflicts of the methods, with one another and with what every method of the run has to put up with."""
+    problems: list[AlignzooError] = []
     for kind in KINDS.values():
-        problems += _rivals(kind, plan.of(kind.name))
+        problems += _rivals(kind, methods[kind.name])
         if kind.conflicts is not None:
-            problems += kind.conflicts(plan.methods, distributed)
-    needs = [*_needs(plan), *_guides(plan), *_twice(plan, distributed)]
-    return [*problems, *needs, *_unused_settings(plan, known)]
+            problems += kind.conflicts(methods, distributed)
+    every = [method for some in methods.values() for method in some]
+    return [*problems, *_needs(every), *_twice(every, settings, distributed)]
 
 
 def _rivals(kind: Kind, methods: Sequence[Method]) -> list[AlignzooError]:
@@ -97,26 +105,28 @@ def _rivals(kind: Kind, methods: Sequence[Method]) -> list[AlignzooError]:
                 IncompatibleError(
                     f"{' and '.join(rivals)} each {does}, but only one can",
                     hint=f"keep one of --{kind.name} {f' / --{kind.name} '.join(rivals)}",
+                    rule=f"only one can {does}",
                 )
             )
     return problems
 
 
-def _needs(plan: Plan) -> list[AlignzooError]:
+def _needs(methods: Sequence[Method]) -> list[AlignzooError]:
     """Needs that nothing here can meet."""
     return [
         IncompatibleError(
             f"{method.card.kind} {method.card.name!r} needs {', '.join(lacking)}, which this alignzoo does not provide",
             hint="choose another method, or upgrade alignzoo",
+            rule=f"it needs {', '.join(lacking)}, which this alignzoo does not provide",
         )
-        for method in plan.all_methods
+        for method in methods
         if (lacking := sorted(method.needs - PROVIDED))
     ]
 
 
-def _twice(plan: Plan, distributed: str) -> list[AlignzooError]:
+def _twice(methods: Sequence[Method], settings: Settings, distributed: str) -> list[AlignzooError]:
     """What cannot be differentiated twice, beside a method that needs it."""
-    name = next((m.card.name for m in plan.all_methods if "embedding-gradients" in m.needs), None)
+    name = next((m.card.name for m in methods if "embedding-gradients" in m.needs), None)
     if name is None:
         return []
     why = f"{name!r} differentiates gradients by the input embeddings once more, which "
@@ -126,13 +136,15 @@ def _twice(plan: Plan, distributed: str) -> list[AlignzooError]:
             IncompatibleError(
                 f"{why}sharded weights (FSDP2) do not allow",
                 hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or choose another method",
+                rule="sharded weights (FSDP2) do not allow a second derivative",
             )
         )
-    if plan.settings.activation_checkpointing:
+    if settings.activation_checkpointing:
         problems.append(
             IncompatibleError(
                 f"{why}recomputed activations (--activation-checkpointing) do not allow",
                 hint="leave it out and lower --micro-batch-size, or choose another method",
+                rule="--activation-checkpointing does not allow a second derivative",
             )
         )
     return problems
@@ -216,7 +228,7 @@ def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
     data, evaluator = data_of(settings.data, known), evaluator_of(settings, known)
     if data is not None:
         for name in ("data_split", "data_format", *(("eval_share",) if data.held_out else ())):
-            unused(name, f"--data {data.name} has its own splits and layout", "use other --data, or leave it out")
+            unused(name, f"--data {data.name} has its own splits and layout", "name your own --data, or leave it out")
         if data.clean:
             unused("data_strict", f"--data {data.name} has no malformed rows", "use other --data, or leave it out")
     held_out = data_of(settings.eval_data, known)

@@ -1,4 +1,4 @@
-"""``ls``, ``info`` and ``compat``."""
+"""``ls`` and ``info``."""
 
 import json
 import re
@@ -11,7 +11,6 @@ from cli_helpers import AddPlugin, Az, card_source, plugin_source
 from alignzoo.cli.console import print_table
 from alignzoo.cli.describe import parts_of
 from alignzoo.contract.card import Card, Composition
-from alignzoo.contract.loss import LossCard
 from alignzoo.plugin import list_methods
 from alignzoo.plugin.registry import registry
 
@@ -118,6 +117,21 @@ def test_words_are_found_in_names_problems_families_and_papers(az: Az, add_plugi
     assert "named" in [name for _, name in _rows(az("ls", "length", plugins=plugins).stdout)]
     assert "tidy" in [name for _, name in _rows(az("ls", "biased", plugins=plugins).stdout)]
     assert "short" in [name for _, name in _rows(az("ls", "--for", "length-bias", plugins=plugins).stdout)]
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [("sigmoid_norm", "dpo-norm"), ("exo_pair", "exo-pair"), ("sppo_hard", "sppo-hard"), ("aot_pair", "aot-unpaired")],
+)
+def test_other_trainers_names_find_methods(az_here: Az, typed: str, name: str) -> None:
+    assert list(_rows(az_here("ls", typed).stdout)) == [("loss", name)]
+    assert az_here("info", typed).stdout.startswith(f"loss {name}: ")
+    assert f"--loss {name} " in az_here("run", "--loss", typed, "--dry-run").stdout
+
+
+def test_the_plural_of_a_kind_lists_it(az_here: Az) -> None:
+    assert az_here("ls", "losses").stdout == az_here("ls", "loss").stdout
+    assert az_here("ls", "Robust wrappers").stdout == az_here("ls", "robust").stdout
 
 
 def test_what_finds_nothing_says_what_would_match(az_here: Az) -> None:
@@ -234,78 +248,3 @@ def test_wrong_words_exit_2_with_what_to_do(az_here: Az, words: list[str], hint:
     assert ended.stderr.startswith("error: ")
     assert hint in ended.stderr
     assert "Traceback" not in ended.stderr
-
-
-def test_compat_says_why_and_what_it_costs(az_here: Az) -> None:
-    words = ["compat", "--loss", "drdpo", "--geometry", "shapo-token"]
-    text = az_here(*words, "--batch-size", "64", "--micro-batch-size", "16").stdout
-    assert text.startswith("works: --loss dpo --robust drdpo --geometry shapo-token\n")
-    assert "--loss drdpo is short for --loss dpo --robust drdpo" in text
-    assert "loss dpo needs reference log-probs: computed once before training" in text
-    assert "4 micro-batches" in text
-    assert "2 forward-backward passes" in text
-    assert "if --tokens-per-micro-batch splits it" in az_here(*words, "--tokens-per-micro-batch", "900").stdout
-    facts = json.loads(az_here(*words, "--batch-size", "8", "--micro-batch-size", "8", "--json").stdout)
-    assert facts["ok"]
-    assert facts["needs"] == ["probe", "reference"]
-    assert facts["micro_batches"] == 1
-    assert any("at no extra cost" in reason for reason in facts["reasons"])
-
-
-@pytest.mark.parametrize(
-    ("words", "environment", "code", "said"),
-    [
-        (["--robust", "drdpo", "--robust", "drdpo"], {}, 3, "name each method once"),
-        (["--geometry", "shapo-token"], {"ACCELERATE_USE_DEEPSPEED": "true"}, 3, "shard with FSDP2"),
-        (["--loss", "dpo", "--lora.alpha", "3"], {}, 2, "add --lora.r 8"),
-        (["--loss", "dpp"], {}, 2, "did you mean dpo"),
-    ],
-)
-def test_compat_says_why_not(az_here: Az, words: list[str], environment: dict[str, str], code: int, said: str) -> None:
-    ended = az_here("compat", *words, **environment)
-    assert ended.returncode == code
-    assert ended.stdout.startswith("no: ")
-    assert said in ended.stdout
-    facts = json.loads(az_here("compat", *words, "--json", **environment).stdout)
-    assert not facts["ok"]
-    assert facts["error"]["exit_code"] == code
-    assert said in facts["problems"][0]["hint"]
-
-
-UNPAIRED = {"kto": "responses", "pl-dpo": "lists", "sft": "chosen"}
-"""The losses that do not read pairs, by what they read."""
-
-
-def test_compat_without_methods_is_the_table_of_all(az_here: Az) -> None:
-    kinds = ("loss", "robust", "geometry")
-    cards = {kind: [m.name for m in list_methods(kind) if hasattr(m, "target")] for kind in kinds}
-    text = az_here("compat").stdout.splitlines()
-    assert [line for line in text if line.startswith("loss ")] == [f"loss {loss}" for loss in cards["loss"]]
-    assert text[1].split() == ["geometry", "no", "wrapper", *cards["robust"]]
-    rows = [line.split() for line in text]
-    losses = [m for m in list_methods("loss") if isinstance(m, LossCard)]
-    wrapped_by_all = [m for m in losses if m.reads == "pairs" and m.swaps]
-    assert rows.count(["sam", *["ok"] * (1 + len(cards["robust"]))]) == len(wrapped_by_all)
-    assert max(len(line) for line in text if not line.startswith("[")) <= 80
-    under = az_here("compat", ACCELERATE_USE_DEEPSPEED="true").stdout
-    assert "no [1]" in under
-    assert "[1] runs under DeepSpeed are not supported" in under
-    combinations = json.loads(az_here("compat", "--json").stdout)["combinations"]
-    assert len(combinations) == len(cards["loss"]) * (1 + len(list_methods("robust"))) * len(cards["geometry"])
-    refused = [one for one in combinations if not one["ok"]]
-    assert {re.split(", but|, where", one["problems"][0]["message"])[0] for one in refused} == {
-        "robust 'soft-label' wraps losses that read pairs",
-        "robust 'soft-label' evaluates the loss under the opposite label",
-    }
-    assert {len(one["problems"]) for one in refused} == {1}
-    assert len(refused) == (len(losses) - len(wrapped_by_all)) * len(cards["geometry"])
-
-
-def test_compat_needs_no_model_and_names_one_cause_once(az_here: Az) -> None:
-    ended = az_here("compat", "--loss", "dpo", "--data", "pairs.jsonl")
-    assert (ended.returncode, ended.stdout.splitlines()[0]) == (0, "works: --loss dpo --geometry plain")
-    problems = json.loads(az_here("compat", "--loss", "sft", "--robust", "soft-label", "--json").stdout)["problems"]
-    assert [problem["message"] for problem in problems] == [
-        "robust 'soft-label' wraps losses that read pairs, but loss 'sft' reads chosen"
-    ]
-    assert "loss sft reads the responses to imitate: any data" in az_here("compat", "--loss", "sft").stdout

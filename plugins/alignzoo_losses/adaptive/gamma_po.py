@@ -44,6 +44,9 @@ class GammaPOOptions(Options):
     def needs(self) -> frozenset[Need]:
         return frozenset({"reference"}) if self.form == "dpo" else frozenset()
 
+    def under(self) -> frozenset[str]:
+        return frozenset({"mean"}) if self.form == "simpo" else frozenset()  # β saturates on sums
+
 
 class GammaPO(PreferenceLoss):
     """Values and rewards ``(B,)``; the rewards are β times average log-probs, or log-ratios."""

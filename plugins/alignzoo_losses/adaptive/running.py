@@ -7,8 +7,8 @@ from typing import Any
 from alignzoo.lazy import torch
 
 DECAY = 0.9
-LEAST_STD = 1e-8
-"""In the unit of the values; at the first step, where policy and reference agree, the standard deviation is 0."""
+LEAST_STD = 1e-4
+"""In the unit of the values; at the first step, where policy and reference agree, all there is is rounding."""
 
 
 class RunningMoments:

@@ -63,7 +63,7 @@ CARD = Card(
     ),
     needs=frozenset({"reference"}),
     addresses=frozenset({"label-noise", "overoptimisation"}),
-    experimental="all but the square loss on χPO's probability: constants, clipping and debiasing are our derivation",
+    experimental="confirmed is only the squared loss on χPO's probability; constants, clipping and debiasing are ours",
     verified=(
         Verified(
             against="derivation: its gradient is unbiased under label flips",

@@ -31,6 +31,9 @@ class CPOOptions(Options):
         "average", description="average or sum that negative log-likelihood over the response's tokens"
     )
 
+    def under(self) -> frozenset[str]:
+        return frozenset({"sum"} if self.nll == "sum" else ())  # elsewhere it would equal average
+
 
 class CPO(PreferenceLoss):
     """Values and rewards ``(B,)``; the rewards are β·log π."""
