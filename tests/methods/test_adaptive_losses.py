@@ -16,6 +16,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from trl_dpo import step_of_trl
 
 from alignzoo import PairBatch, load_method
+from alignzoo.plan.recipe import Layer
+from alignzoo.plan.resolve import resolve
 from alignzoo.testing.sample import sample
 
 seeds = st.integers(0, 10_000)
@@ -246,6 +248,12 @@ def test_mallows_dpo_is_dpo_at_unit_dispersion(seed: int) -> None:
 def test_mallows_dpo_is_finite_where_the_reference_is_certain() -> None:
     zeros = {"ref_chosen_entropies": (0.0,) * 4, "ref_rejected_entropies": (0.0,) * 4}
     assert torch.isfinite(load_method("loss", "mallows-dpo")(golden_pairs(**zeros))).all()
+
+
+def test_beta_dpo_is_refused_where_an_anchor_replaces_the_reference() -> None:
+    problems = resolve([Layer("test", {"loss": "beta-dpo", "geometry": "gapo"})])
+    assert isinstance(problems, list)
+    assert "recognises pairs by the reference" in problems[0].message
 
 
 def test_beta_dpo_drops_the_same_pairs_under_the_opposite_label() -> None:

@@ -142,6 +142,7 @@ CARD = Card(
     ),
     needs=frozenset({"reference"}),
     addresses=frozenset({"label-noise"}),
+    anchorable=False,
     batch_coupled=True,
     verified=(
         Verified(against="the authors' junkangwu/beta-DPO@1629047", test="test_beta_dpo_equals_the_authors"),
