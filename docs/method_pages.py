@@ -121,7 +121,7 @@ def _refused(card: Card) -> list[str]:
     if not found:
         return ["- **Not with:** nothing; it can be combined with every method of the other kinds."]
     named = ", ".join(f"[{kind} {name}]({kind}-{name}.md)" for kind, names in found.items() for name in names)
-    return [f"- **Not with:** {named}; `alignzoo compat` says why."]
+    return [f"- **Not with:** {named}; `alignzoo compat --{card.kind} {card.name}` says why."]
 
 
 def _card(card: Card) -> list[str]:

@@ -117,6 +117,7 @@ def _needs(methods: Sequence[Method]) -> list[AlignzooError]:
         IncompatibleError(
             f"{method.card.kind} {method.card.name!r} needs {', '.join(lacking)}, which this alignzoo does not provide",
             hint="choose another method, or upgrade alignzoo",
+            rule=f"it needs {', '.join(lacking)}, which this alignzoo does not provide",
         )
         for method in methods
         if (lacking := sorted(method.needs - PROVIDED))
@@ -135,6 +136,7 @@ def _twice(methods: Sequence[Method], settings: Settings, distributed: str) -> l
             IncompatibleError(
                 f"{why}sharded weights (FSDP2) do not allow",
                 hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or choose another method",
+                rule="sharded weights (FSDP2) do not allow a second derivative",
             )
         )
     if settings.activation_checkpointing:
@@ -142,6 +144,7 @@ def _twice(methods: Sequence[Method], settings: Settings, distributed: str) -> l
             IncompatibleError(
                 f"{why}recomputed activations (--activation-checkpointing) do not allow",
                 hint="leave it out and lower --micro-batch-size, or choose another method",
+                rule="--activation-checkpointing does not allow a second derivative",
             )
         )
     return problems

@@ -17,7 +17,7 @@ from alignzoo.data.formats import choose_layout, layouts
 from alignzoo.data.rows import ROW_TYPES, identical
 from alignzoo.data.shapes import SHAPES
 from alignzoo.plan.plan import Plan
-from alignzoo.plan.recipe import read_recipe, recipe_names
+from alignzoo.plan.recipe import Layer, read_recipe, recipe_names
 from alignzoo.plan.resolve import resolve
 from alignzoo.plugin.registry import registry
 from alignzoo.stages.parse import parse_stages
@@ -78,7 +78,8 @@ def test_what_a_card_calls_verified_has_its_test(card: Card) -> None:
 def test_every_recipe_resolves(name: str, tmp_path: Path) -> None:
     layer = read_recipe(name)
     if layer.stages:
-        assert len(parse_stages([layer], tmp_path)) == len(layer.stages)
+        named = Layer("flag", {"model": "sandbox", "data": "rows.jsonl"})
+        assert len(parse_stages([layer, named], tmp_path)) == len(layer.stages)
     else:
         assert isinstance(resolve([layer]), Plan)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -269,3 +270,30 @@ def test_statistics_of_steps_on_a_device_serve_a_batch_on_the_host() -> None:
             loss = load_method("loss", name)
             loss.load_state_dict({**moments, **more})
             assert loss(pairs).device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("alpha-dpo", {}), ("gamma-po", {"tau": 0.5}), ("gamma-po", {"form": "dpo", "beta": 1.0, "tau": 0.5})],
+)
+def test_target_margins_pass_no_gradient(name: str, options: dict[str, Any]) -> None:
+    """dℓ/dr = −σ(target − r) = e^{−ℓ} − 1, as for a constant target."""
+    pairs, loss = sample({"reference"}, seed=5), load_method("loss", name, **options)
+    loss.observe(pairs)
+    leaf = pairs.chosen_logps.clone().requires_grad_(True)
+    batch = replace(pairs, chosen_logps=leaf)
+    values = loss(batch)
+    (found,) = torch.autograd.grad(values.sum(), leaf)
+    (of_reward,) = torch.autograd.grad(loss.rewards(batch)[0].sum(), leaf)
+    torch.testing.assert_close(found, of_reward * ((-values.detach()).exp() - 1), atol=1e-12, rtol=1e-9)
+
+
+def test_beta_dpo_resumes_with_its_beta_and_never_reverses() -> None:
+    """A run is evaluated before its next step; and far below average margins β' is 0.001, not negative."""
+    loss, resumed, pairs = load_method("loss", "beta-dpo"), load_method("loss", "beta-dpo"), golden_pairs()
+    for step in (shifted(pairs, 1.0), pairs):
+        loss.observe(step)
+    resumed.load_state_dict(copy.deepcopy(loss.state_dict()))
+    assert torch.equal(resumed(pairs), loss(pairs))
+    loss.observe(shifted(pairs, -500.0))
+    assert float(loss.metrics(pairs)["beta"]) == 1e-3

@@ -128,6 +128,16 @@ def test_ties_share_the_last_places() -> None:
     close(load_method("robust", "trim", epsilon=0.4).weights(losses), torch.tensor([3, 0, 2, 2, 2]) / 9)
 
 
+def test_metrics_of_doro_are_of_the_losses_that_it_drops() -> None:
+    """The highest two are equal but for rounding, and share the one place that is dropped: none is dropped alone."""
+    losses = torch.tensor([1.0, 1.0 + 1e-9, 0.5, 0.2], dtype=torch.float64)
+    wrapper = load_method("robust", "doro", epsilon=0.25, alpha=1.0)
+    assert bool((wrapper.weights(losses) > 0).all())
+    found = wrapper.metrics(losses, None)
+    assert float(found["dropped"]) == 0
+    assert float(found["highest_loss"]) == 1.0 + 1e-9
+
+
 def test_one_pair_is_never_dropped() -> None:
     for name in ("trim", "doro", "cvar", "chi2-dro"):
         assert float(load_method("robust", name).objective(torch.tensor([0.7]))) == pytest.approx(0.7)

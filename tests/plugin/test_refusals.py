@@ -48,6 +48,7 @@ def test_pairs_are_refused_for_the_reasons_of_a_run() -> None:
 def test_sharded_weights_rule_out_controllers_alone_and_not_beside_each_loss() -> None:
     pairs = Pairs(registry(), distributed="fsdp")
     whole = [m for m in pairs.methods["geometry"] if not getattr(m.card, "sharded", False)]
+    assert whole
     for method in whole:
         assert [problem.rule for problem in pairs.nowhere(method)] == ["it does not support sharded weights"]
         assert not [refusal for refusal in pairs.of(method) if "sharded" in refusal.problem.rule]

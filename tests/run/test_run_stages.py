@@ -92,6 +92,7 @@ def test_generated_pairs_are_the_data_of_the_next_stage(recipe: Callable[..., Re
         recipe(
             {"name": "answers", "generate": generation},
             {"name": "more", "generate": {**generation, "together_with": "stage:answers"}},
+            {"name": "most", "generate": {**generation, "together_with": "stage:more"}},
             {"name": "trained", "data": "stage:more", "probe.share": None},
         ),
         out=folder,
@@ -100,6 +101,10 @@ def test_generated_pairs_are_the_data_of_the_next_stage(recipe: Callable[..., Re
     more = [json.loads(line) for line in (folder / "more" / "data.jsonl").read_text().splitlines()]
     assert len(rows) == 10
     assert more[-len(rows) :] == rows
+    most = [json.loads(line) for line in (folder / "most" / "data.jsonl").read_text().splitlines()]
+    own = more[: -len(rows)]
+    assert most[-len(own) :] == own
+    assert len(most) <= 20, "the previous stage's own pairs, not those of all before it"
     assert all(row["chosen"][0]["role"] == row["rejected"][0]["role"] == "assistant" for row in rows)
     assert all(row["chosen"] != row["rejected"] for row in rows)
     assert sum(result.stages["trained"]["pairs"].values()) == len(more)
@@ -200,11 +205,12 @@ def test_on_the_command_line(recipe: Callable[..., Recipe], tmp_path: Path, az: 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_has_a_dry_run(
-    name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    name: str, pairs: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Even if a second passes between two looks at the clock, from which the run's folder gets its name."""
     monkeypatch.setattr(execute, "datetime", _Clock())
-    ended = call_main(["run", "--recipe", name, "--dry-run"], capfd)
+    words = [] if name == "sandbox" else ["--model", "sandbox", "--data", str(pairs)]
+    ended = call_main(["run", "--recipe", name, "--dry-run", *words], capfd)
     assert ended.returncode == 0, ended.stderr
 
 
