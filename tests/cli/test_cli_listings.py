@@ -158,7 +158,7 @@ def test_a_composition_shows_the_needs_of_its_parts(az_here: Az) -> None:
     assert drdpo["needs"] == ["reference"]
     lines = az_here("info", "drdpo", "--kind", "loss").stdout.splitlines()
     assert ["needs", "reference"] in [line.split() for line in lines]
-    [row] = [line for line in az_here("ls", "loss", "--wide").stdout.splitlines() if line.split()[1] == "drdpo"]
+    [row] = [line for line in az_here("ls", "loss", "--wide").stdout.splitlines() if line.split()[1:2] == ["drdpo"]]
     assert "reference" in row
 
 
