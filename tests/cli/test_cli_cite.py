@@ -126,3 +126,15 @@ def test_info_says_who_when_and_what_it_runs_with(az_here: Az) -> None:
     assert "soft-label" in facts["not_with"]["robust"]
     assert facts["year"] == 2024
     assert facts["example"].startswith("alignzoo run --loss kto")
+
+
+def test_cite_of_a_published_recipe_begins_with_its_paper(az_here: Az, tmp_path: Path) -> None:
+    assert _cited(az_here("cite", "mpo").stdout)[:2] == ["wang2024mpo", "rafailov2023dpo"]
+    assert _cited(az_here("cite", "sacpo", "p-sacpo").stdout).count("wachi2024sacpo") == 1
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("loss: dpo\npaper: {title: Mine, authors: ['Me, Only'], published: 2020}\n")
+    assert _cited(az_here("cite", str(mine)).stdout)[0] == "me2020mine"
+    mine.write_text("loss: dpo\npaper: {titel: Mine}\n")
+    refused = az_here("cite", str(mine))
+    assert refused.returncode == 2
+    assert "paper is not valid" in refused.stderr
