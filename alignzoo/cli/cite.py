@@ -19,7 +19,7 @@ from alignzoo.contract.card import Composition
 from alignzoo.contract.paper import Paper, bibtex_entry
 from alignzoo.errors import UsageError
 from alignzoo.plan.plan import Plan
-from alignzoo.plan.recipe import find_recipe, is_plan, read_recipe, recipe_names
+from alignzoo.plan.recipe import Layer, find_recipe, is_plan, read_recipe, recipe_names
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.plan.started import PLAN_FILE, stated_methods
 from alignzoo.plugin.faults import is_file
@@ -40,7 +40,11 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
     """
     found = {id(method): (plugin, method) for name in names for plugin, method in entries_of(name)}
     entries = list(found.values())
-    cited = by_paper(entries)
+    of_recipes = _recipe_papers(names)
+    cited = [
+        *of_recipes,
+        *(one for one in by_paper(entries) if one[1].arxiv not in {p.arxiv for _, p, _ in of_recipes}),
+    ]
     without = [f"{method.kind} {method.name}" for _, method in entries if method.paper is None]
     if as_json:
         facts = [
@@ -58,7 +62,9 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
     for name, description in _described(names).items():
         print_lines(f"% recipe {name}: {description}", "")
     for key, paper, of_it in cited:
-        print_lines(f"% {', '.join(f'{method.kind} {method.name}' for _, method in of_it)}", paper.bibtex(key), "")
+        if of_it:
+            print_lines(f"% {', '.join(f'{method.kind} {method.name}' for _, method in of_it)}")
+        print_lines(paper.bibtex(key), "")
     print_lines("% the software", software())
     if without:
         print_lines("", f"% without a paper: {', '.join(without)}")
@@ -109,12 +115,30 @@ def _of_content(name: str) -> list[Entry]:
 
 def _plans(recipe: str) -> list[Plan]:
     """The plans of a recipe: one, or that of each stage."""
+    anything = Layer("cite", {"model": "any", "data": "any"})  # a recipe may leave them to the command line
     layer = read_recipe(recipe)
     if not layer.stages:
-        return [require(resolve([layer]))]
+        return [require(resolve([anything, layer]))]
     from alignzoo.stages.parse import parse_stages
 
-    return [stage.plan for stage in parse_stages([layer], Path("runs") / "cite") if stage.plan is not None]
+    return [stage.plan for stage in parse_stages([anything, layer], Path("runs") / "cite") if stage.plan is not None]
+
+
+def _recipe_papers(names: Sequence[str]) -> list[tuple[str, Paper, list[Entry]]]:
+    """``(key, paper, no methods)`` of the recipes among some names that are published under their own."""
+    found: list[tuple[str, Paper, list[Entry]]] = []
+    for name in names:
+        path = registry().find_recipe(name) if not Path(name).is_dir() else None
+        path = path or next((path for path in [Path(name)] if is_file(path)), None)
+        content = read_yaml(path) if path is not None else None
+        if isinstance(content, dict) and "paper" in content:
+            try:
+                paper = Paper.model_validate(content["paper"])
+            except ValueError as error:
+                raise UsageError(f"{path}: paper is not valid: {error}", hint="it has title, arxiv, authors") from error
+            if paper.arxiv not in [other.arxiv for _, other, _ in found]:
+                found.append((paper.key(Path(name).stem), paper, []))
+    return found
 
 
 def _described(names: Sequence[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ import functools
 from alignzoo.cli.describe import option_facts
 from alignzoo.contract.card import Card, Composition
 from alignzoo.contract.kinds import KINDS
+from alignzoo.plan.conflicts import GUIDES
 from alignzoo.plan.refusals import Pairs
 from alignzoo.plugin.build import readers
 from alignzoo.plugin.discover import OWN_DISTRIBUTION
@@ -20,6 +21,7 @@ def example(method: Card | Composition) -> str:
         return words
     required = [name for name, info in method.options.model_fields.items() if info.is_required()]
     words += "".join(f" --{method.kind}.{name} {name.upper()}" for name in required)
+    words += "".join(f" --{guide} sandbox" for guide in GUIDES if guide in method.needs)
     numeric = [facts for facts in option_facts(method) if facts.type in ("INT", "NUMBER") and facts.default is not None]
     return words + (f" --{method.kind}.{numeric[0].name} {numeric[0].default_text()}" if numeric else "")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import IO, TYPE_CHECKING, Any
@@ -140,6 +142,17 @@ def print_lines(*lines: str) -> None:
     write(sys.stdout, "\n".join(lines))
 
 
+def print_hanging(facts: Sequence[tuple[str, str]]) -> None:
+    """Lines of a lead and a text on stdout; on a terminal, texts wrap beside their lead."""
+    if not sys.stdout.isatty():
+        print_lines(*(lead + text for lead, text in facts))
+        return
+    for lead, text in facts:
+        room = max(SHORTEST, shutil.get_terminal_size((PIPE_WIDTH, 0)).columns - len(lead))
+        wrapped = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
+        print_lines(lead + wrapped[0], *(" " * len(lead) + line for line in wrapped[1:]))
+
+
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, figures: bool = False) -> list[str]:
     """Aligned columns as lines, two spaces apart; with ``figures`` all but the first are right-aligned.
 
@@ -184,7 +197,10 @@ def rich_table(
     if not ruled:
         table.box, table.padding = None, (0, len(GAP), 0, 0)
     for i, column in enumerate(columns):
-        table.add_column(printable(column), justify="right" if figures and i else "left", overflow="fold")
+        named = ruled and i == 0 and bool(column)  # what a user copies is not split over lines
+        table.add_column(
+            printable(column), justify="right" if figures and i else "left", overflow="fold", no_wrap=named
+        )
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row), style=style)
     return table

@@ -13,7 +13,7 @@ import click
 from alignzoo.cli.combine import example, refused
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
-from alignzoo.cli.console import PIPE_WIDTH, print_json, print_lines, print_table
+from alignzoo.cli.console import PIPE_WIDTH, print_hanging, print_json, print_lines, print_table
 from alignzoo.cli.describe import (
     addresses_of,
     contract_dict,
@@ -106,7 +106,7 @@ def _plot(entries: Sequence[Entry], path: Path) -> None:
         named = " or ".join(f"--kind {method.kind}" for method, _ in found)
         raise UsageError(
             f"--plot: {len(found) or 'no'} methods of that name have a drawing",
-            hint=f"add {named}" if found else "losses and robust wrappers have one",
+            hint=f"add {named}" if found else "losses have one, and robust wrappers that depend on the losses alone",
         )
     [(method, panels)] = found
     save_plot(panels, path, f"{method.kind} {method.name}")
@@ -126,7 +126,7 @@ def _show(plugin: Plugin, method: Card | Composition) -> None:
     if isinstance(method, Card):
         facts += _contract_facts(plugin, method)
     width = max(len(name) for name, value in facts if value)
-    print_lines(*(f"  {name.ljust(width)}  {value}" for name, value in facts if value))
+    print_hanging([(f"  {name.ljust(width)}  ", value) for name, value in facts if value])
     _show_options(parts_of(plugin, method))
 
 

@@ -54,7 +54,7 @@ def command(words: tuple[str, ...], wide: bool, as_json: bool, **asked: Any) -> 
     `alignzoo check` on this machine. Words are looked for in names, summaries, papers, families and problems:
     `alignzoo ls length bias`.
     """
-    kind = words[0] if words and words[0] in (*KINDS, *EXTENSION_KINDS) else None
+    kind = _kind(words[0]) if words else None
     words = words[1:] if kind else words
     everything = [] if kind in EXTENSION_KINDS else list(registry().entries(kind if kind in KINDS else None))
     families = [family for family in dict.fromkeys(family_of(entry) for entry in in_order(everything)) if family]
@@ -79,6 +79,12 @@ def command(words: tuple[str, ...], wide: bool, as_json: bool, **asked: Any) -> 
         rows = [[row[name] for name in names] for row in extensions]
         print_table(names, rows, shorten=None if wide else "summary")
     _show_faults()
+
+
+def _kind(word: str) -> str | None:
+    """The kind that a word names, in the singular or in the plural of its heading; None if it names none."""
+    plurals = {kind.title.casefold(): name for name, kind in KINDS.items()}
+    return word if word in (*KINDS, *EXTENSION_KINDS) else plurals.get(word.casefold())
 
 
 def _hint(sought: Filters, words: Sequence[str], kind: str | None, entries: Sequence[Entry]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alignzoo.base.suggest import suggest
+from alignzoo.base.suggest import spellings, suggest
 from alignzoo.contract.card import EXTENSION_KINDS, Card, Composition
 from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
@@ -17,11 +17,9 @@ def methods_named(name: str, kind: str | None = None) -> list[Entry]:
     before, _, bare = name.rpartition(":")
     if before in KINDS:
         kind, before = before, ""
-    return [
-        (plugin, method)
-        for plugin, method in registry().entries(kind)
-        if bare in (method.name, *method.aliases) and before in ("", plugin.distribution)
-    ]
+    at_home = [entry for entry in registry().entries(kind) if before in ("", entry[0].distribution)]
+    found = ([entry for entry in at_home if word in (entry[1].name, *entry[1].aliases)] for word in spellings(bare))
+    return next(filter(None, found), [])
 
 
 def find_methods(name: str, kind: str | None = None) -> list[Entry]:
@@ -47,7 +45,7 @@ def find_methods(name: str, kind: str | None = None) -> list[Entry]:
         shown = ", ".join(f"`alignzoo ls {one}`" for one in named)
         raise UsageError(f"{name!r} is {article} {', '.join(named)}, not a method", hint=f"see {shown}")
     within = before if before in KINDS else kind
-    known = {method.name for _, method in registry().entries(within)}
+    known = {word for _, method in registry().entries(within) for word in (method.name, *method.aliases)}
     sought = bare if before in KINDS else name
     hint = suggest(sought, sorted(known)) or "`alignzoo ls` lists the methods"
     raise UsageError(f"unknown {within or 'method'} {name!r}", hint=hint)

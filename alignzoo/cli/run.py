@@ -96,10 +96,11 @@ def _run_stages(layers: Sequence[Layer], dry_run: bool, as_json: bool) -> None:
             result = execute_stages(layers, reporter=_reporter())
         _finish(result, as_json)
         return
-    stages = parse_stages(layers, folder_of(layers, None))
+    folder = folder_of(layers, None)  # once: its name has the time in it
+    stages = parse_stages(layers, folder)
     for stage in stages:
         if stage.plan is not None:
-            _check_given(stage.plan, folder_of(layers, None))
+            _check_given(stage.plan, folder)
     if as_json:
         plans = [(stage, plan_to_dict(stage.plan) if stage.plan is not None else None) for stage in stages]
         print_json(

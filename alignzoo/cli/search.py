@@ -147,7 +147,7 @@ def says(text: str, words: Sequence[str]) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
+    return re.findall(r"[^\W_]+", text.casefold())
 
 
 def _is_among(word: str, words: Sequence[str]) -> bool:

@@ -31,6 +31,7 @@ class GeometryCard(Card):
         averages: a companion whose weights are evaluated and saved in place of the trained ones; a run can have one.
         moves_reference: a companion that changes the reference's weights, which is then a full copy of the model; a run
             can have one.
+        anchors: it evaluates the loss relative to an anchor that replaces the reference (``ctx.anchored()``).
         passes: maximum number of forward-backward passes per step.
         sharded: it works on sharded weights, of which every rank holds some rows (DTensors, under FSDP2).
     """
@@ -39,6 +40,7 @@ class GeometryCard(Card):
     companion: bool = False
     averages: bool = False
     moves_reference: bool = False
+    anchors: bool = False
     passes: int = Field(default=1, ge=1)
     sharded: bool = False
 
@@ -54,8 +56,8 @@ class GeometryCard(Card):
 
 
 def conflicts(choice: Choice, launch: str) -> Iterator[AlignzooError]:
-    """Controllers that need whole weights on a launch that shards them, and one that moves a reference that no method
-    reads."""
+    """Controllers that need whole weights on a launch that shards them, one that moves a reference that no method
+    reads, and one that anchors a loss which cannot be."""
     needs = frozenset[Need]().union(*(method.needs for methods in choice.values() for method in methods))
     for method in choice["geometry"]:
         if getattr(method.card, "moves_reference", False) and not needs & READ_FROM_REFERENCE:
@@ -63,6 +65,15 @@ def conflicts(choice: Choice, launch: str) -> Iterator[AlignzooError]:
                 f"geometry {method.card.name!r} moves the reference, but no method of this run reads it",
                 hint="leave it out, or choose a loss that compares the policy with a reference",
                 rule="a method of the run must read the reference",
+            )
+    loss = choice["loss"][0].card
+    for method in choice["geometry"]:
+        if getattr(method.card, "anchors", False) and not getattr(loss, "anchorable", True):
+            yield IncompatibleError(
+                f"geometry {method.card.name!r} puts an anchor in the reference's place, and loss {loss.name!r} "
+                "recognises pairs by the reference's log-probs",
+                hint=f"choose another loss, or leave out --geometry {method.card.name}",
+                rule="the loss must not recognise pairs by the reference's log-probs",
             )
     for method in choice["geometry"] if launch == "fsdp" else ():
         if not getattr(method.card, "sharded", False):

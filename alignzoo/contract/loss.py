@@ -47,6 +47,8 @@ class LossCard(Card):
         batch_coupled: a value depends on the other pairs or responses of the step.
         swaps: whether it is defined under the opposite labels, as the loss of the swapped pairs or
             responses.
+        anchorable: whether it can be evaluated relative to an anchor that replaces the reference; not if it recognises
+            pairs by the reference's log-probs.
     """
 
     kind: Literal["loss"] = "loss"
@@ -55,6 +57,7 @@ class LossCard(Card):
     under: frozenset[Name] = frozenset()
     batch_coupled: bool = False
     swaps: bool = True
+    anchorable: bool = True
 
     @model_validator(mode="after")
     def _weight_is_free(self) -> LossCard:

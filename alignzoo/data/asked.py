@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 COLUMNS: dict[Need, str] = {"scores": "score", "groups": "group", "safety": "safe"}
 """The column of the prepared data for each need of a method."""
+_NOUNS: dict[Need, str] = {"safety": "safety labels"}
+"""What a need is called in messages, where it is not its name."""
 
 
 def check_shape(prepared: Prepared, reads: Mapping[str, Reads], needs: Collection[Need], source: str) -> None:
@@ -73,7 +75,7 @@ def check_columns(needs: Collection[Need], rows: Dataset, shape: Shape, source: 
     for need, name in COLUMNS.items():
         if need in needs and name not in rows.column_names:
             raise DataError(
-                f"{source}: a method of this run needs {need}, but the data has no "
+                f"{source}: a method of this run needs {_NOUNS.get(need, need)}, but the data has no "
                 + " or no ".join(source_columns(name, shape)),
                 hint="add the columns, or choose another method"
                 + (f" or another source of scores ({_other_rewards()})" if need == "scores" else "")
@@ -88,8 +90,8 @@ def _check_flags(rows: Dataset, shape: Shape, source: str) -> None:
     if unknown:
         first = int(column(rows, "row_id")[unknown[0]].as_py())
         raise DataError(
-            f"{source}: a method of this run needs safety, but {len(unknown)} of {len(rows)} {NOUNS[shape]} have a "
-            f"response without a safety label; the first is row {first}",
+            f"{source}: a method of this run needs safety labels, but {len(unknown)} of {len(rows)} {NOUNS[shape]} "
+            f"have a response without one; the first is row {first}",
             hint=f"fill in {' and '.join(source_columns('safe', shape))}, or leave those rows out",
         )
 

@@ -30,9 +30,14 @@ def numbers(method: Any, prefix: str, given: Any) -> dict[str, float | torch.Ten
 
 
 def floats(found: dict[str, float | torch.Tensor]) -> dict[str, float]:
-    """The numbers, with a single device synchronisation."""
-    tensors = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
-    if not tensors:
-        return {name: float(value) for name, value in found.items()}
-    values = torch.stack([value.detach().double().reshape(()) for value in tensors.values()]).tolist()
-    return {name: float(value) for name, value in (found | dict(zip(tensors, values, strict=True))).items()}
+    """The numbers, with a single synchronisation per device: statistics of the steps may be where these were, and
+    numbers of a held-out batch on the host."""
+    names: dict[torch.device, list[str]] = {}
+    for name, value in found.items():
+        if isinstance(value, torch.Tensor):
+            names.setdefault(value.device, []).append(name)
+    taken: dict[str, float] = {}
+    for of_device in names.values():
+        values = [torch.as_tensor(found[name]).detach().double().reshape(()) for name in of_device]
+        taken |= dict(zip(of_device, torch.stack(values).tolist(), strict=True))
+    return {name: taken[name] if name in taken else float(value) for name, value in found.items()}

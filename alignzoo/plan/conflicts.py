@@ -228,7 +228,7 @@ def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
     data, evaluator = data_of(settings.data, known), evaluator_of(settings, known)
     if data is not None:
         for name in ("data_split", "data_format", *(("eval_share",) if data.held_out else ())):
-            unused(name, f"--data {data.name} has its own splits and layout", "use other --data, or leave it out")
+            unused(name, f"--data {data.name} has its own splits and layout", "name your own --data, or leave it out")
         if data.clean:
             unused("data_strict", f"--data {data.name} has no malformed rows", "use other --data, or leave it out")
     held_out = data_of(settings.eval_data, known)

@@ -30,6 +30,9 @@ from alignzoo.plan.started import PLAN_FILE
 from alignzoo.plugin.faults import is_file
 from alignzoo.plugin.registry import registry
 
+ABOUT = ("description", "paper")
+"""Keys that speak of a recipe and set nothing; a paper has the fields of :class:`~alignzoo.contract.paper.Paper`."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -104,7 +107,7 @@ def is_plan(content: dict[str, Any]) -> bool:
 
 
 def flatten(content: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Nested words to dotted keys; ``description`` is dropped.
+    """Nested words to dotted keys; ``description`` and ``paper`` are dropped.
 
     Raises:
         UsageError: a method without a name, or a word that is given twice (``max_steps`` and ``max-steps``).
@@ -112,7 +115,7 @@ def flatten(content: Mapping[str, Any], where: str) -> dict[str, Any]:
     flat = _Flat(where)
     for raw, value in content.items():
         key = str(raw)
-        if key == "description":
+        if key in ABOUT:
             continue
         kind = KINDS.get(key)
         if kind is not None and kind.several and (isinstance(value, list) or kind.multiplicity == "stack"):

@@ -61,7 +61,7 @@ def generate(stage: Stage, accelerator: Accelerator, report: Reporter) -> None:
             bar.advance()
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        _join(stage.folder, [parts / f"{start:08}.jsonl" for start in starts], generation, report)
+        _join(stage.folder, generation, report)
     accelerator.wait_for_everyone()
 
 
@@ -109,9 +109,9 @@ def _pair(row: PromptRow, response: str) -> dict[str, Any]:
     return {"prompt": row.prompt, "chosen": chosen, "rejected": rejected}
 
 
-def _join(folder: Path, parts: Sequence[Path], generation: Generation, report: Reporter) -> None:
-    """One file of all parts and, where asked for, an earlier stage's pairs; pairs of equal sides are left out."""
-    lines = [line for part in parts for line in part.read_text(encoding="utf-8").splitlines()]
+def _join(folder: Path, generation: Generation, report: Reporter) -> None:
+    """One file of what the stage and, where asked for, an earlier one generated; pairs of equal sides are left out."""
+    lines = _generated(folder)
     pairs = [line for line in lines if _differs(json.loads(line))]
     if len(pairs) < len(lines):
         report.note(
@@ -123,8 +123,15 @@ def _join(folder: Path, parts: Sequence[Path], generation: Generation, report: R
             hint="the model reproduces its data: stop here, or raise the temperature",
         )
     if generation.together_with is not None:
-        pairs += Path(generation.together_with).read_text(encoding="utf-8").splitlines()
+        earlier = _generated(Path(generation.together_with).parent)  # not what that stage has from a still earlier one
+        pairs += [line for line in earlier if _differs(json.loads(line))]
     write_text(folder / DATA_FILE, "".join(f"{line}\n" for line in pairs))
+
+
+def _generated(folder: Path) -> list[str]:
+    """The pairs that a stage generated itself, in order."""
+    parts = sorted((folder / _PARTS).glob("*.jsonl"))
+    return [line for part in parts for line in part.read_text(encoding="utf-8").splitlines()]
 
 
 def _differs(pair: dict[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 ::
 
     stages:
-      - {name: helpfulness, loss: dpo, data-format: pku-saferlhf-helpful}
+      - {name: helpfulness, loss: dpo, data.format: pku-saferlhf-helpful}
       - {name: safety, loss: dpo, model: "stage:helpfulness"}
       - {name: merged, merge: {helpfulness: 0.5, safety: 0.5}}
       - {name: answers, generate: {model: "stage:merged", temperature: 1.0}}
@@ -48,7 +48,7 @@ class Generation(Values):
     temperature: float = Field(1.0, ge=0, description="softmax temperature; 0 takes the most likely token")
     top_p: float = Field(1.0, gt=0, le=1, description="sample from the most likely tokens with this total probability")
     batch_size: int = Field(64, ge=1, description="prompts per batch")
-    together_with: str | None = Field(None, description="an earlier stage whose generated pairs are added")
+    together_with: str | None = Field(None, description="an earlier stage, whose own generated pairs are added")
 
 
 @dataclass(frozen=True)

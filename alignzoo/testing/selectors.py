@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.contract.card import Card, Need
+from alignzoo.contract.card import Card
 from alignzoo.contract.selector import READABLE, Selection, SelectionContext, SelectorCard
 from alignzoo.contract.shapes import SHAPES, Shape
 from alignzoo.errors import AlignzooError, DataError, MethodError
 from alignzoo.lazy import torch
+from alignzoo.plan.plan import Method
 from alignzoo.report import Reporter
 from alignzoo.testing.common import every_option_matters
 from alignzoo.testing.outcomes import Rule, Skipped, Violation
@@ -55,14 +56,6 @@ def sample_context(card: Card, shape: Shape, *, seed: int = 0, **options: Any) -
     return SelectorBench(seed).context(Subject(card), Configuration(options, given), shape)
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """A card with the needs of some options."""
-
-    card: Card
-    needs: frozenset[Need]
-
-
 class SelectorBench:
     """Selectors, asked about sample rows.
 
@@ -104,7 +97,7 @@ class SelectorBench:
         """What the selector is given for the sample rows."""
         from alignzoo.session.selecting import context_of
 
-        method, rows = _Chosen(subject.card, subject.needs(configuration)), sample_rows(shape)
+        method, rows = Method(subject.card, "", configuration.options), sample_rows(shape)
         return context_of(method, rows, shape, NOISY, self.seed, Reporter(), partial(self._model, shape))
 
     def _model(self, shape: Shape, rows: Dataset) -> Any:

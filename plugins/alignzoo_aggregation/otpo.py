@@ -84,7 +84,7 @@ CARD = AggregationCard(
     name="otpo",
     target=f"{__name__}:OTPO",
     options=OTPOOptions,
-    summary="OTPO: tokens weighed by optimal transport to the other response",
+    summary="OTPO: tokens weighted by optimal transport to the other response",
     family="token weights",
     formula="Σ_t u_t·log π(y_t), u = Γ1·min(|y_w|, |y_l|)/ΣΓ",
     paper=Paper(

@@ -94,7 +94,7 @@ CARD = AggregationCard(
     name="tis-dpo",
     target=f"{__name__}:TISDPO",
     options=TISOptions,
-    summary="TIS-DPO: tokens weighed by a guide model against a contrast model",
+    summary="TIS-DPO: tokens weighted by a guide model against a contrast model",
     family="token weights",
     formula="Σ_t w_t·log π(y_t), w from ±log(π⁺/π⁻)",
     paper=Paper(
@@ -117,7 +117,7 @@ CARD = AggregationCard(
         venue="ICLR 2025",
     ),
     needs=frozenset({"token-logps", "guide", "contrast"}),
-    experimental="μ, L and U of the exponential transform are not confirmed against the paper",
+    experimental="not confirmed: the values of μ, L and U in the exponential transform",
     expected_failures={
         "any-label": "a token's weight says how much it speaks for a chosen, or against another response"
     },

@@ -77,6 +77,7 @@ CARD = GeometryCard(
         arxiv="2602.04909",
         authors=("Cho, Youngjae", "Kim, Jongsuk", "Kim, Ji-Hoon"),
     ),
+    anchors=True,
     passes=2,
     sharded=True,
     verified=(

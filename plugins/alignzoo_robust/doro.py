@@ -45,7 +45,7 @@ class DORORobust(RobustWrapper):
 
     def metrics(self, losses: torch.Tensor, pairs: Any) -> dict[str, torch.Tensor]:
         """The highest loss that is left, and the number of values dropped."""
-        present = without_highest(losses, self.options.epsilon)
+        present = without_highest(with_ties(losses), self.options.epsilon)
         return {"highest_loss": losses[present > 0].max(), "dropped": (present == 0).sum().to(losses.dtype)}
 
 

@@ -100,7 +100,7 @@ CARD = Card(
     name="re-po",
     target=f"{__name__}:REPO",
     options=REPOOptions,
-    summary="RE-PO: learns how reliable each annotator is; suspect pairs fade out",
+    summary="RE-PO: learns how reliable labels are and downweights suspect pairs",
     formula="−log(η_k·p + (1 − η_k)(1 − p)), p = σ(ℓ(l, w) − ℓ(w, l))",
     paper=Paper(
         title="RE-PO: Robust Enhanced Policy Optimization as a General Framework for LLM Alignment",

@@ -7,7 +7,6 @@ import math
 
 from alignzoo.lazy import torch
 
-
 NEAR = 1e-6
 """Losses closer than this, relative to the largest if that is above 1, count as equal: of the same pairs in other
 micro-batches, rounding moves them as far in fp32. In a run's first step DPO's are all equal."""

@@ -100,7 +100,7 @@ CARD = Card(
     name="wdpo-winsor",
     target=f"{__name__}:Winsor",
     options=WinsorOptions,
-    summary="Winsorised DPO (wDPO): soft label flips, and high losses drawn in",
+    summary="Winsorised DPO (wDPO): soft label flips, and clipped high losses",
     formula="(1 − r)·ℓ' + r·T, ℓ' = (1 − π)·ℓ(w, l) + π·ℓ(l, w), T a quantile of ℓ'",
     paper=Paper(
         title="wDPO: Winsorized Direct Preference Optimization for Robust LLM Alignment",

@@ -67,7 +67,7 @@ CARD = Card(
     name="wpo",
     target=f"{__name__}:WPO",
     options=WPOOptions,
-    summary="WPO: pairs count by how likely the current policy generates them",
+    summary="WPO: pairs weighted by the current policy's own probability of them",
     formula="sg[min(1, exp(ŵ_w + ŵ_l))]·ℓ, ŵ = mean_t [log π(y_t) − log Σ_v π(v)²]",
     paper=PAPER,
     family="weights",

@@ -268,7 +268,17 @@ CARD = Card(
     paper=Paper(
         title="Revisiting Robustness for LLM Safety Alignment via Selective Geometry Control",
         arxiv="2602.07340",
-        authors=("Yang, Yonghui", "Tao, Wenjian", "Liu, Jilong", "others"),
+        authors=(
+            "Yang, Yonghui",
+            "Tao, Wenjian",
+            "Liu, Jilong",
+            "Zhu, Xingyu",
+            "Fang, Junfeng",
+            "Huang, Weibiao",
+            "Wu, Le",
+            "Hong, Richang",
+            "Chua, Tat-Seng",
+        ),
         venue="ICML 2026",
     ),
     passes=2,

@@ -66,6 +66,11 @@ def test_cite_of_a_recipe_of_stages_has_those_of_all(az_here: Az) -> None:
     assert "rafailov2023dpo" in _cited(text)
 
 
+def test_cite_of_a_recipe_asks_for_neither_model_nor_data(az_here: Az) -> None:
+    for name in ("sacpo", "p-sacpo", "safedpo"):
+        assert "@" in az_here("cite", name).stdout, name
+
+
 def test_cite_says_each_paper_once(az_here: Az) -> None:
     assert _cited(az_here("cite", "dpo", "pl-dpo", "dpo").stdout) == ["rafailov2023dpo", "alignzoo"]
 
@@ -109,7 +114,7 @@ def test_info_plots_into_a_file(az_here: Az, tmp_path: Path) -> None:
     path = tmp_path / "dpo.svg"
     assert az_here("info", "loss:dpo", "--plot", str(path)).returncode == 0
     assert path.read_text(encoding="utf-8").lstrip().startswith("<?xml")
-    assert "losses and robust wrappers have one" in az_here("info", "sam", "--plot", str(path)).stderr
+    assert "losses have one, and robust wrappers that" in az_here("info", "sam", "--plot", str(path)).stderr
 
 
 def test_info_says_who_when_and_what_it_runs_with(az_here: Az) -> None:
@@ -121,3 +126,15 @@ def test_info_says_who_when_and_what_it_runs_with(az_here: Az) -> None:
     assert "soft-label" in facts["not_with"]["robust"]
     assert facts["year"] == 2024
     assert facts["example"].startswith("alignzoo run --loss kto")
+
+
+def test_cite_of_a_published_recipe_begins_with_its_paper(az_here: Az, tmp_path: Path) -> None:
+    assert _cited(az_here("cite", "mpo").stdout)[:2] == ["wang2024mpo", "rafailov2023dpo"]
+    assert _cited(az_here("cite", "sacpo", "p-sacpo").stdout).count("wachi2024sacpo") == 1
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("loss: dpo\npaper: {title: Mine, authors: ['Me, Only'], published: 2020}\n")
+    assert _cited(az_here("cite", str(mine)).stdout)[0] == "me2020mine"
+    mine.write_text("loss: dpo\npaper: {titel: Mine}\n")
+    refused = az_here("cite", str(mine))
+    assert refused.returncode == 2
+    assert "paper is not valid" in refused.stderr

@@ -119,6 +119,21 @@ def test_words_are_found_in_names_problems_families_and_papers(az: Az, add_plugi
     assert "short" in [name for _, name in _rows(az("ls", "--for", "length-bias", plugins=plugins).stdout)]
 
 
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [("sigmoid_norm", "dpo-norm"), ("exo_pair", "exo-pair"), ("sppo_hard", "sppo-hard"), ("aot_pair", "aot-unpaired")],
+)
+def test_other_trainers_names_find_methods(az_here: Az, typed: str, name: str) -> None:
+    assert list(_rows(az_here("ls", typed).stdout)) == [("loss", name)]
+    assert az_here("info", typed).stdout.startswith(f"loss {name}: ")
+    assert f"--loss {name} " in az_here("run", "--loss", typed, "--dry-run").stdout
+
+
+def test_the_plural_of_a_kind_lists_it(az_here: Az) -> None:
+    assert az_here("ls", "losses").stdout == az_here("ls", "loss").stdout
+    assert az_here("ls", "Robust wrappers").stdout == az_here("ls", "robust").stdout
+
+
 def test_what_finds_nothing_says_what_would_match(az_here: Az) -> None:
     ended = az_here("ls", "loss", "--needs", "reference", "--no-reference")
     assert ended.returncode == 2

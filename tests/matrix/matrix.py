@@ -140,6 +140,9 @@ class Matrix:
             "eval-share": 0,
             "probe.share": 0.4,
             "max-grad-norm": 0,
+            # Short responses of different lengths: losses on averages stay out of their flat parts on sums.
+            "max-length": 30,
+            "max-prompt-length": 24,
         }
         if combination.geometry != "plain":
             values["geometry.rho"] = 0.005  # the default moves a model this small so far that losses saturate

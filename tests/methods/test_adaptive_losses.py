@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from golden import golden_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from trl_dpo import step_of_trl
 
 from alignzoo import PairBatch, load_method
+from alignzoo.plan.recipe import Layer
+from alignzoo.plan.resolve import resolve
 from alignzoo.testing.sample import sample
 
 seeds = st.integers(0, 10_000)
@@ -48,10 +52,11 @@ def test_aot_is_dpo_of_equal_references(seed: int) -> None:
 @given(seed=seeds)
 def test_aot_unpaired_does_not_read_the_pairing(seed: int) -> None:
     pairs = sample({"reference"}, seed=seed)
+    assert pairs.ref_rejected_logps is not None
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))
     other = replace(
         pairs, rejected_logps=pairs.rejected_logps[order], ref_rejected_logps=pairs.ref_rejected_logps[order]
-    )  # type: ignore[index]
+    )
     loss = load_method("loss", "aot-unpaired", beta=0.1)
     torch.testing.assert_close(loss(other), loss(pairs), atol=1e-12, rtol=0)
 
@@ -245,6 +250,12 @@ def test_mallows_dpo_is_finite_where_the_reference_is_certain() -> None:
     assert torch.isfinite(load_method("loss", "mallows-dpo")(golden_pairs(**zeros))).all()
 
 
+def test_beta_dpo_is_refused_where_an_anchor_replaces_the_reference() -> None:
+    problems = resolve([Layer("test", {"loss": "beta-dpo", "geometry": "gapo"})])
+    assert isinstance(problems, list)
+    assert "recognises pairs by the reference" in problems[0].message
+
+
 def test_beta_dpo_drops_the_same_pairs_under_the_opposite_label() -> None:
     pairs = sample(count=8, seed=3)
     loss = load_method("loss", "beta-dpo", dropped=0.5)
@@ -252,3 +263,46 @@ def test_beta_dpo_drops_the_same_pairs_under_the_opposite_label() -> None:
     kept = loss.kept(pairs)
     assert 0 < int(kept.sum()) < 8
     assert torch.equal(loss.kept(pairs.swap()), kept)
+
+
+def test_statistics_of_steps_on_a_device_serve_a_batch_on_the_host() -> None:
+    """Held-out rows are evaluated there. The device is one that PyTorch only imagines, so no GPU is needed."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+
+        def on_device(value: torch.Tensor) -> torch.Tensor:
+            return FakeTensor(mode, value.to("meta"), torch.device("cuda"))
+
+        pairs = sample({"reference"}).map(mode.from_tensor)
+        one, dropped = on_device(torch.ones((), dtype=torch.float64)), on_device(torch.ones(1, 2, dtype=torch.float64))
+        moments = {"steps": 1, "spreads": 1, "mean": one, "std": one}
+        for name, more in (("alpha-dpo", {}), ("beta-dpo", {"beta": one, "dropped": dropped})):
+            loss = load_method("loss", name)
+            loss.load_state_dict({**moments, **more})
+            assert loss(pairs).device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("alpha-dpo", {}), ("gamma-po", {"tau": 0.5}), ("gamma-po", {"form": "dpo", "beta": 1.0, "tau": 0.5})],
+)
+def test_target_margins_pass_no_gradient(name: str, options: dict[str, Any]) -> None:
+    """dℓ/dr = −σ(target − r) = e^{−ℓ} − 1, as for a constant target."""
+    pairs, loss = sample({"reference"}, seed=5), load_method("loss", name, **options)
+    loss.observe(pairs)
+    leaf = pairs.chosen_logps.clone().requires_grad_(True)
+    batch = replace(pairs, chosen_logps=leaf)
+    values = loss(batch)
+    (found,) = torch.autograd.grad(values.sum(), leaf)
+    (of_reward,) = torch.autograd.grad(loss.rewards(batch)[0].sum(), leaf)
+    torch.testing.assert_close(found, of_reward * ((-values.detach()).exp() - 1), atol=1e-12, rtol=1e-9)
+
+
+def test_beta_dpo_resumes_with_its_beta_and_never_reverses() -> None:
+    """A run is evaluated before its next step; and far below average margins β' is 0.001, not negative."""
+    loss, resumed, pairs = load_method("loss", "beta-dpo"), load_method("loss", "beta-dpo"), golden_pairs()
+    for step in (shifted(pairs, 1.0), pairs):
+        loss.observe(step)
+    resumed.load_state_dict(copy.deepcopy(loss.state_dict()))
+    assert torch.equal(resumed(pairs), loss(pairs))
+    loss.observe(shifted(pairs, -500.0))
+    assert float(loss.metrics(pairs)["beta"]) == 1e-3

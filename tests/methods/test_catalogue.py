@@ -210,6 +210,16 @@ def test_every_paper_makes_an_entry_with_balanced_braces(entry: tuple[object, Ca
     assert re.fullmatch(r"@\w+\{[a-z0-9]+,\n(  \w+ += \{.+\},\n)+\}", text)
 
 
+def test_cards_agree_about_a_paper_and_know_who_wrote_it() -> None:
+    papers = [entry[1].paper for entry in OWN if entry[1].paper]
+    for paper in papers:
+        assert paper.authors, paper.title
+        assert paper.authors[0] != "others", paper.title
+    for one, other in itertools.combinations(papers, 2):
+        if one.title == other.title or (one.arxiv and one.arxiv == other.arxiv):
+            assert one == other
+
+
 def test_a_paper_of_several_methods_is_cited_once() -> None:
     cited = by_paper([*entries_of("dpo"), *entries_of("pl-dpo")])
     assert [len(of_it) for _, _, of_it in cited] == [2]

@@ -100,7 +100,11 @@ def test_lipo_lambda_is_its_formula(scores: list[list[float]]) -> None:
         k = len(of_prompt)
         own = s_all[start : start + k]
         start += k
-        rank = [1 + sum(o > own[i] or (o == own[i] and j < i) for j, o in enumerate(own)) for i in range(k)]
+        near = 1e-6  # rewards closer than this are equal
+        rank = [
+            1 + sum(o > own[i] + near or (abs(o - own[i]) <= near and j < i) for j, o in enumerate(own))
+            for i in range(k)
+        ]
         expected = 0.0
         for i, j in itertools.combinations(range(k), 2):
             gain = abs(2 ** ((k - 1 - i) / (k - 1)) - 2 ** ((k - 1 - j) / (k - 1)))

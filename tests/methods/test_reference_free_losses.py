@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from golden import golden_pairs
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from alignzoo import PairBatch, load_method
@@ -62,6 +62,7 @@ def test_orpo_equals_trl() -> None:
     close(ours.rewards(pairs), (chosen.double(), rejected.double()), rtol=1e-6, atol=1e-7)
 
 
+@example(given_=[(-1e-3, -0.05), (-1e-5, -1e-3)])
 @given(given_=averages)
 def test_the_odds_of_orpo_are_odds(given_: list[tuple[float, float]]) -> None:
     """−log σ of a log odds ratio is log(1 + odds_l/odds_w)."""

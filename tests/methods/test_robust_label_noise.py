@@ -154,6 +154,14 @@ def test_each_annotator_has_a_reliability_of_its_own() -> None:
     close(wrapper.state_dict()["reliability"][[0, 2]], eta[[0, 2]], atol=0, rtol=0)
 
 
+def test_a_reliability_never_becomes_certain() -> None:
+    """At 0 or 1 no later pair could move it any more."""
+    wrapper, objective = re_po(alpha=1.0)
+    for z, expected in ((500.0, 0.999), (-500.0, 0.001), (500.0, 0.999)):
+        objective.observe(ResponseBatch.of_pairs(with_margins([z])), coupled=False)
+        close(wrapper.state_dict()["reliability"], column(expected), atol=1e-12, rtol=0)
+
+
 def test_re_po_inside_a_wrapper_learns_from_the_given_labels() -> None:
     """What is around it, such as a penalty or an aggregation over the step, does not change the posterior."""
     alone, objective = re_po()
@@ -246,3 +254,16 @@ def test_winsor_flips_no_more_than_its_budget(z: list[float], rho: float, strict
 def test_they_work_on_each_pair_alone(name: str) -> None:
     pairs, some = sample(), torch.tensor([2, 5])
     close(values(name, take(pairs, some)), values(name, pairs)[some], atol=1e-12, rtol=1e-12)
+
+
+def test_flips_and_limit_of_winsor_are_constants() -> None:
+    """dℓ''/dz = (1 − r)·[(1 − π)·(−σ(−z)) + π·σ(z)] with π, r as they are, after the start."""
+    z = column(2, -3, 1, 5.5)
+    pairs = with_margins(z.tolist(), progress=0.5)
+    wrapper = load_method("robust", "wdpo-winsor")
+    flips = wrapper.flips(z)
+    inside = (1 - flips) * -F.logsigmoid(z) + flips * -F.logsigmoid(-z)
+    share, _ = wrapper.winsor(inside, wrapper.budget(z))
+    assert 0 < float(share.max()) < 1
+    expected = (1 - share) * (flips * torch.sigmoid(z) - (1 - flips) * torch.sigmoid(-z))
+    close(slopes("wdpo-winsor", pairs), BETA * expected, atol=1e-12, rtol=1e-9)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_robust.tails import worst_case
 from golden import golden_pairs
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,15 +112,30 @@ def test_doro_without_outliers(losses: torch.Tensor, alpha: float) -> None:
 
 
 def test_chi2_weights_do_not_depend_on_the_scale() -> None:
+    """Of losses that are told apart: the wrapper takes those within 1e-6 for equal."""
     losses, wrapper = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64), load_method("robust", "chi2-dro")
+    weights, everyone = wrapper.weights(losses), torch.ones_like(losses)
     for scale in (1e-209, 1e-3, 1e150):
-        close(wrapper.weights(scale * losses), wrapper.weights(losses), rtol=1e-12, atol=0)
+        close(worst_case(scale * losses, 0.5, everyone), weights, rtol=1e-12, atol=0)
+    for scale in (1e-3, 1e150):
+        close(wrapper.weights(scale * losses), weights, rtol=1e-12, atol=0)
+    close(wrapper.weights(1e-7 * losses), everyone / 3)
 
 
 def test_ties_share_the_last_places() -> None:
     losses = torch.tensor([1.0, 3.0, 2.0, 2.0, 2.0])
     close(load_method("robust", "cvar", alpha=0.4).weights(losses), torch.tensor([0, 1 / 2, 1 / 6, 1 / 6, 1 / 6]))
     close(load_method("robust", "trim", epsilon=0.4).weights(losses), torch.tensor([3, 0, 2, 2, 2]) / 9)
+
+
+def test_metrics_of_doro_are_of_the_losses_that_it_drops() -> None:
+    """The highest two are equal but for rounding, and share the one place that is dropped: none is dropped alone."""
+    losses = torch.tensor([1.0, 1.0 + 1e-9, 0.5, 0.2], dtype=torch.float64)
+    wrapper = load_method("robust", "doro", epsilon=0.25, alpha=1.0)
+    assert bool((wrapper.weights(losses) > 0).all())
+    found = wrapper.metrics(losses, None)
+    assert float(found["dropped"]) == 0
+    assert float(found["highest_loss"]) == 1.0 + 1e-9
 
 
 def test_one_pair_is_never_dropped() -> None:

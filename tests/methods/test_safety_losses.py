@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -113,3 +114,14 @@ def test_w_door_weighs_the_tokens_that_the_guide_prefers() -> None:
         (found[sign],) = torch.autograd.grad(value, [wanted["chosen_token_logps"]])
     close(found["paper"], -0.5 * torch.exp(ratio / 2) * pairs.chosen_token_mask)
     close(found["code"], -0.5 * torch.exp(-ratio / 2) * pairs.chosen_token_mask)
+
+
+def test_weights_of_w_door_are_bounded_at_40() -> None:
+    """e^{1000} would be infinite: a token that the reference all but rules out must not take the step with it."""
+    pairs = labelled(1, 0)
+    assert pairs.ref_chosen_token_logps is not None
+    far = replace(pairs, chosen_guide_tokens=pairs.ref_chosen_token_logps + 5000.0)
+    door, bounded = load_method("loss", "door", alpha=0.5), load_method("loss", "w-door", alpha=0.5, tau=5.0)
+    assert pairs.chosen_token_logps is not None
+    extra = -0.5 * (math.exp(40) - 1) * (pairs.chosen_token_mask * pairs.chosen_token_logps).sum(-1)
+    close(bounded(far) - door(pairs), extra)

@@ -130,6 +130,31 @@ def test_the_surest_rows_are_the_extremes_in_proportion() -> None:
     assert len(surest(values, alpha=0.5, size=99)[0]) == len(values)
 
 
+def test_each_surrogate_learns_the_verified_labels_and_the_surest_of_the_last_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """1·share·N rows in the second round and 2·share·N in the third: the lowest as they are, the highest flipped."""
+    ctx, taught = context("perpcorrect", clean="group:g1"), list[dict[int, int]]()
+    differences = np.linspace(-3, 2, len(ctx))  # row 0 is the surest right label, the last row the surest wrong one
+
+    def surrogate(_self: Any, _model: Any, rows: list[int], signs: list[int], _seed: int) -> None:
+        taught.append(dict(zip(rows[len(clean) :], signs[len(clean) :], strict=True)))
+
+    monkeypatch.setattr(PerpCorrect, "_surrogate", surrogate)
+    monkeypatch.setattr("alignzoo_selectors.perpcorrect.ppl_differences", lambda *_: differences)
+    options = PerpCorrectOptions(clean="group:g1", rounds=3, share=0.25)
+    clean = PerpCorrect(options)._verified(ctx)
+    selection = PerpCorrect(options).select(ctx)
+    assert taught[0] == {}
+    for learned, size in zip(taught[1:], (round(0.25 * len(ctx)), round(0.5 * len(ctx))), strict=True):
+        right = round(size * fit_mixture(differences).alpha)
+        lowest, highest = range(right), range(len(ctx) - (size - right), len(ctx))
+        assert learned == {**dict.fromkeys(lowest, 1), **dict.fromkeys(highest, -1)}
+    assert -1 in taught[-1].values()
+    wrong = set(np.flatnonzero(differences >= fit_mixture(differences).threshold)) - set(clean)
+    assert set(selection.flipped) - set(clean) == wrong
+
+
 def test_perpcorrect_keeps_verified_labels() -> None:
     """Verified rows under simulated noise get their label back, whatever the surrogate says of them."""
     from alignzoo.testing.selectors import SelectorBench

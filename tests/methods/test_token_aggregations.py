@@ -84,6 +84,21 @@ def test_sampo_has_the_mean_and_size_of_a_draw_without_replacement() -> None:
     torch.testing.assert_close((draws * responses.token_logps).sum(-1).mean(0), expected, rtol=0.03, atol=0.02)
 
 
+def test_sampo_draws_for_every_response_by_itself() -> None:
+    """Ten tokens of sixteen, a hundred times over: two responses with the same draw would show."""
+    short, long = torch.ones(100, 10), torch.ones(100, 16)
+    mask = torch.stack([torch.nn.functional.pad(short, (0, 6)), long], 1).flatten(0, 1).double()
+    responses = ResponseBatch(
+        logps=-mask.sum(-1),
+        lengths=mask.sum(-1),
+        prompt=torch.arange(100).repeat_interleave(2),
+        ranks=torch.tensor([0, 1]).repeat(100),
+        token_logps=-mask,
+        token_mask=mask,
+    )
+    assert len(weights("sampo", view(responses))[1::2].unique(dim=0)) > 90
+
+
 def test_policy_and_reference_have_the_same_tokens() -> None:
     """Log-probs that are equal give a log-ratio of 0, whatever the draw."""
     responses = ResponseBatch.of_pairs(sample())

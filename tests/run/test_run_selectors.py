@@ -91,7 +91,12 @@ def test_selectors_stack_in_order_and_see_label_noise(labelled: Path, train: Tra
 @pytest.mark.parametrize(
     ("drop", "shape", "error", "said"),
     [
-        (("chosen_safe",), "pairs", DataError, "needs safety, but the data has no chosen_safe or no rejected_safe"),
+        (
+            ("chosen_safe",),
+            "pairs",
+            DataError,
+            "needs safety labels, but the data has no chosen_safe or",
+        ),
         ((), "unpaired", IncompatibleError, "--selector safedpo reads pairs, but the data has unpaired rows"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -9,20 +10,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from run_helpers import Az, strict_json
+from in_process import call_main
+from run_helpers import Az, OnTwoRanks, Start, strict_json
 from safetensors.torch import load_file
 
 from alignzoo.errors import AlignzooError, UsageError
+from alignzoo.plan.recipe import recipe_names
 from alignzoo.report import Reporter
+from alignzoo.stages import execute
 from alignzoo.stages.execute import resume_stages, run_stages
 
 Recipe = dict[str, Any]
+MERGE = {"a": 0.5, "b": 0.5}
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -86,6 +92,7 @@ def test_generated_pairs_are_the_data_of_the_next_stage(recipe: Callable[..., Re
         recipe(
             {"name": "answers", "generate": generation},
             {"name": "more", "generate": {**generation, "together_with": "stage:answers"}},
+            {"name": "most", "generate": {**generation, "together_with": "stage:more"}},
             {"name": "trained", "data": "stage:more", "probe.share": None},
         ),
         out=folder,
@@ -94,6 +101,10 @@ def test_generated_pairs_are_the_data_of_the_next_stage(recipe: Callable[..., Re
     more = [json.loads(line) for line in (folder / "more" / "data.jsonl").read_text().splitlines()]
     assert len(rows) == 10
     assert more[-len(rows) :] == rows
+    most = [json.loads(line) for line in (folder / "most" / "data.jsonl").read_text().splitlines()]
+    own = more[: -len(rows)]
+    assert most[-len(own) :] == own
+    assert len(most) <= 20, "the previous stage's own pairs, not those of all before it"
     assert all(row["chosen"][0]["role"] == row["rejected"][0]["role"] == "assistant" for row in rows)
     assert all(row["chosen"] != row["rejected"] for row in rows)
     assert sum(result.stages["trained"]["pairs"].values()) == len(more)
@@ -190,6 +201,70 @@ def test_on_the_command_line(recipe: Callable[..., Recipe], tmp_path: Path, az: 
     other = az("plan", "--recipe", str(file))
     assert other.returncode == 2
     assert "several stages" in other.stderr
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_has_a_dry_run(
+    name: str, pairs: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Even if a second passes between two looks at the clock, from which the run's folder gets its name."""
+    monkeypatch.setattr(execute, "datetime", _Clock())
+    words = [] if name == "sandbox" else ["--model", "sandbox", "--data", str(pairs)]
+    ended = call_main(["run", "--recipe", name, "--dry-run", *words], capfd)
+    assert ended.returncode == 0, ended.stderr
+
+
+class _Clock:
+    """A ``datetime`` on which every ``now()`` is a second later than the last."""
+
+    def __init__(self) -> None:
+        self.seconds = itertools.count()
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(next(self.seconds))
+
+
+def test_an_interrupted_run_says_how_to_resume_all(recipe: Callable[..., Recipe], tmp_path: Path, start: Start) -> None:
+    """Ctrl-C in the second of three stages, the last of which merges."""
+    given = recipe(
+        {"name": "a"}, {"name": "b", "model": "stage:a", "max-steps": 60, "epochs": 99}, {"name": "c", "merge": MERGE}
+    )
+    file, folder = tmp_path / "three.yaml", tmp_path / "three"
+    file.write_text(yaml.safe_dump(given))
+    process = start("run", "--recipe", str(file), "--out", str(folder))
+    metrics = folder / "b" / "metrics.jsonl"
+    until = time.monotonic() + 120
+    while time.monotonic() < until and not (metrics.is_file() and metrics.read_text().count("\n") >= 3):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, stderr
+    assert f"alignzoo run --resume {folder}\n" in stderr
+    assert f"--resume {folder / 'b'}" not in stderr
+    assert (folder / "b" / "checkpoints").is_dir()
+    before = (folder / "a" / "result.json").stat().st_mtime_ns
+    result = resume_stages(folder, reporter=Reporter())
+    assert list(result.stages) == ["a", "b", "c"]
+    assert result.stages["b"]["steps"] == 60
+    assert (folder / "a" / "result.json").stat().st_mtime_ns == before, "a finished stage is not run again"
+
+
+@pytest.mark.slow
+def test_stages_on_two_ranks_generate_the_same_pairs(
+    recipe: Callable[..., Recipe], tmp_path: Path, on_two_ranks: OnTwoRanks
+) -> None:
+    generation = {"prompts": 10, "max_new_tokens": 8, "batch_size": 3}
+    given = recipe({"name": "answers", "generate": generation}, {"name": "trained", "data": "stage:answers"})
+    file = tmp_path / "play.yaml"
+    file.write_text(yaml.safe_dump(given | {"max-steps": 2, "batch-size": 4, "probe.share": None}))
+    run_stages(str(file), out=tmp_path / "alone")
+    both = on_two_ranks("run", "--recipe", str(file), "--out", str(tmp_path / "both"))
+    assert both.returncode == 0, both.stderr
+    alone, both_of = (tmp_path / name / "answers" / "data.jsonl" for name in ("alone", "both"))
+    assert both_of.read_text() == alone.read_text()
+    expected = weights(tmp_path / "alone" / "trained")
+    for name, tensor in weights(tmp_path / "both" / "trained").items():
+        torch.testing.assert_close(tensor, expected[name], atol=2e-5, rtol=0)
 
 
 def test_pku_by_helpfulness_and_by_safety() -> None:

@@ -112,14 +112,14 @@ def test_data_without_safety_labels_are_refused_before_the_weights_load(train: T
     rows = preference_rows("train", 40)
     bare = [{name: value for name, value in row.items() if "safe" not in name} for row in rows]
     heard = Heard()
-    with pytest.raises(DataError, match="needs safety, but the data has no chosen_safe or no rejected_safe"):
+    with pytest.raises(DataError, match="needs safety labels, but the data has no chosen_safe or no rejected_safe"):
         train(loss="reads-safe", data=str(write_rows(tmp_path / "bare.jsonl", bare)), report=heard)
     assert not any("loading" in note for note in heard.notes)
 
 
 def test_data_with_some_safety_labels_are_refused_and_the_first_row_without_is_named() -> None:
     rows = {"row_id": [7, 9, 12], "response_ids": [[[1], [2]]] * 3, "safe": [[True, False], [True, None], None]}
-    with pytest.raises(DataError, match=r"2 of 3 pairs have a response without a safety label; the first is row 9"):
+    with pytest.raises(DataError, match=r"2 of 3 pairs have a response without one; the first is row 9"):
         check_columns({"safety"}, Dataset.from_dict(rows), "pairs", "data.jsonl")
     check_columns((), Dataset.from_dict(rows), "pairs", "data.jsonl")
 

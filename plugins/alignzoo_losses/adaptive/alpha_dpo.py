@@ -89,6 +89,7 @@ CARD = Card(
     ),
     needs=frozenset({"reference"}),
     aggregation="mean",
+    under=frozenset({"mean"}),  # the margins are per token; β saturates on sums
     batch_coupled=True,
     expected_failures={
         "gradcheck": "the target margin moves with the policy's margin, and by definition passes no gradient"

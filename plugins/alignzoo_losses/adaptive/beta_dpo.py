@@ -54,7 +54,9 @@ class BetaDPO(PreferenceLoss):
 
     def __call__(self, pairs: PairBatch) -> torch.Tensor:
         chosen, rejected = pairs.log_ratios()
-        values = -F.logsigmoid(self._beta * (chosen - rejected))
+        margins = chosen - rejected
+        beta = torch.as_tensor(self._beta).to(margins)  # a held-out batch is on the host, wherever the steps were
+        values = -F.logsigmoid(beta * margins)
         kept = self.kept(pairs)
         counted = kept.sum().clamp(min=1).to(values.dtype)
         return torch.where(kept, values * (len(pairs) / counted), 0.0)
@@ -140,6 +142,7 @@ CARD = Card(
     ),
     needs=frozenset({"reference"}),
     addresses=frozenset({"label-noise"}),
+    anchorable=False,
     batch_coupled=True,
     verified=(
         Verified(against="the authors' junkangwu/beta-DPO@1629047", test="test_beta_dpo_equals_the_authors"),

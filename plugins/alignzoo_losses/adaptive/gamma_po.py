@@ -44,6 +44,9 @@ class GammaPOOptions(Options):
     def needs(self) -> frozenset[Need]:
         return frozenset({"reference"}) if self.form == "dpo" else frozenset()
 
+    def under(self) -> frozenset[str]:
+        return frozenset({"mean"}) if self.form == "simpo" else frozenset()  # β saturates on sums
+
 
 class GammaPO(PreferenceLoss):
     """Values and rewards ``(B,)``; the rewards are β times average log-probs, or log-ratios."""
@@ -121,7 +124,16 @@ CARD = Card(
     paper=Paper(
         title="Robust Preference Optimization via Dynamic Target Margins",
         arxiv="2506.03690",
-        authors=("Sun, Jie", "others"),
+        authors=(
+            "Sun, Jie",
+            "Wu, Junkang",
+            "Wu, Jiancan",
+            "Zhu, Zhibo",
+            "Lu, Xingyu",
+            "Zhou, Jun",
+            "Ma, Lintao",
+            "Wang, Xiang",
+        ),
     ),
     addresses=frozenset({"label-noise"}),
     batch_coupled=True,

@@ -7,8 +7,8 @@ from typing import Any
 from alignzoo.lazy import torch
 
 DECAY = 0.9
-LEAST_STD = 1e-8
-"""In the unit of the values; at the first step, where policy and reference agree, the standard deviation is 0."""
+LEAST_STD = 1e-4
+"""In the unit of the values; at the first step, where policy and reference agree, all there is is rounding."""
 
 
 class RunningMoments:
@@ -42,7 +42,8 @@ class RunningMoments:
         """``(B,)``: (values − mean)/std; 0 before the first standard deviation."""
         if not self._spreads:
             return torch.zeros_like(values)
-        return (values - self.mean) / self.std.clamp(min=LEAST_STD)
+        # A held-out batch is evaluated on the host, wherever the steps were.
+        return (values - self.mean.to(values)) / self.std.to(values).clamp(min=LEAST_STD)
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps, "spreads": self._spreads, "mean": self._mean, "std": self._std}

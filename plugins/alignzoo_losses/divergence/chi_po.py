@@ -63,7 +63,7 @@ CARD = Card(
     ),
     needs=frozenset({"reference"}),
     addresses=frozenset({"overoptimisation"}),
-    experimental="the authors' values of β and of the clipping radius, and whether β is inside the clip",
+    experimental="not confirmed: the authors' β and clipping radius, and whether they clip before or after β",
     verified=(
         Verified(against="golden values", test="test_losses_equal_golden_values"),
         Verified(against="the definition of f, differentiated by autograd", test="test_links_are_derivatives_of_f"),

@@ -3,10 +3,10 @@
     ℓ = ( σ(m) − y )²,     m = clip( β·[ φ(a) − φ(b) ], ±2R ),     φ(x) = e^x + x,     y = ½ + ½/(1 − 2η)
     a = log π_w − log π_ref,w,     b = log π_l − log π_ref,l
 
-*Square χPO: Differentially Private and Robust χ²-Preference Optimization in Offline Direct Alignment*, arXiv
-2505.21395: the logistic loss of χPO becomes a squared one. Labels that were flipped at random with probability η, for
-privacy (randomised response, η = 1/(1 + e^ε)) or by noise, have the debiased target y: its expectation over flips is
-the target of the true label. Everything beyond "χPO with a square loss" is our derivation.
+Zhou et al., *SquareχPO: Differentially Private and Robust χ²-Preference Optimization in Offline Direct Alignment*,
+arXiv 2505.21395: the logistic loss of χPO becomes a squared one. Labels that were flipped at random with probability η,
+for privacy (randomised response, η = 1/(1 + e^ε)) or by noise, have the debiased target y: its expectation over flips
+is the target of the true label. Everything beyond "χPO with a square loss" is our derivation.
 """
 
 from __future__ import annotations
@@ -56,12 +56,14 @@ CARD = Card(
     family="divergences",
     formula="(σ(clip(β·[φ(a) − φ(b)], ±2R)) − ½ − ½/(1 − 2η))², φ(x) = e^x + x",
     paper=Paper(
-        title="Square χPO: Differentially Private and Robust χ²-Preference Optimization in Offline Direct Alignment",
+        title="SquareχPO: Differentially Private and Robust χ²-Preference Optimization in Offline Direct Alignment",
         arxiv="2505.21395",
+        authors=("Zhou, Xingyu", "Wu, Yulian", "Weng, Wenqian", "Orabona, Francesco"),
+        venue="ICML 2025",
     ),
     needs=frozenset({"reference"}),
     addresses=frozenset({"label-noise", "overoptimisation"}),
-    experimental="all but the square loss on χPO's probability: constants, clipping and debiasing are our derivation",
+    experimental="confirmed is only the squared loss on χPO's probability; constants, clipping and debiasing are ours",
     verified=(
         Verified(
             against="derivation: its gradient is unbiased under label flips",

@@ -2,10 +2,11 @@
 
     ℓ = −log σ( β·[ a·e^{−a} − b·e^{−b} ] ),     a = log π_w − log π_ref,w,     b = log π_l − log π_ref,l
 
-*Displacement-Resistant Extensions of DPO with Nonconvex f-Divergences*, arXiv 2602.06788: f(u) = ½·(log u)², so
-f'(e^x) = x·e^{−x}. Log-ratios are sums over response tokens, in nats; β scales the link. x·e^{−x} rises up to x = 1 and
-falls from there, so the loss pulls a chosen log-ratio above 1 nat back down. It is stiff for sums: e^{−x} beyond 40
-nats goes on along its tangent (``links.py``). No code has been released; the loss follows from f by the rule of f-DPO.
+Pipano et al., *Displacement-Resistant Extensions of DPO with Nonconvex f-Divergences*, arXiv 2602.06788: f(u) =
+½·(log u)², so f'(e^x) = x·e^{−x}. Log-ratios are sums over response tokens, in nats; β scales the link. x·e^{−x} rises
+up to x = 1 and falls from there, so the loss pulls a chosen log-ratio above 1 nat back down. It is stiff for sums:
+e^{−x} beyond 40 nats goes on along its tangent (``links.py``). No code has been released; the loss follows from f by
+the rule of f-DPO.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ CARD = Card(
     paper=Paper(
         title="Displacement-Resistant Extensions of DPO with Nonconvex f-Divergences",
         arxiv="2602.06788",
+        authors=("Pipano, Idan", "Sabach, Shoham", "Asadi, Kavosh", "Ghavamzadeh, Mohammad"),
         venue="ICLR 2026",
     ),
     needs=frozenset({"reference"}),

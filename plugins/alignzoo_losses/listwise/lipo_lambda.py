@@ -28,6 +28,9 @@ from alignzoo.lazy import F, torch
 from alignzoo.plugin import Card, Options, Paper, Verified
 from alignzoo_losses.listwise.tables import better_than, scores
 
+NEAR = 1e-6
+"""Rewards closer than this count as equal: rounding moves those of a first step, all 0, as far in fp32."""
+
 
 class LiPOLambdaOptions(Options):
     """β, in 1/nats, and the labels."""
@@ -73,9 +76,9 @@ def _differences(of: torch.Tensor) -> torch.Tensor:
 
 def _discount(s: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """D ``(P, K)``: ln(1 + rank), the response with the highest s having rank 1."""
-    order = torch.argsort(s.masked_fill(~real, -torch.inf), dim=1, descending=True, stable=True)
-    ranks = torch.argsort(order, dim=1) + 1
-    return torch.log1p(ranks.to(s.dtype))
+    ahead = s[:, None, :] - s[:, :, None]  # [i, j]: of j over i
+    first = (ahead > NEAR) | ((ahead.abs() <= NEAR) & torch.ones_like(ahead, dtype=torch.bool).tril(-1))
+    return torch.log1p((first & real[:, None, :]).sum(-1).to(s.dtype) + 1)
 
 
 CARD = Card(

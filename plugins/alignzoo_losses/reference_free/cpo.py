@@ -5,8 +5,9 @@
 Xu et al., *Contrastive Preference Optimization: Pushing the Boundaries of LLM Performance in Machine Translation*,
 arXiv 2401.08417. Log-probs are sums over response tokens, in nats; β is in 1/nats. The paper writes the NLL as a sum,
 its code and TRL average it over tokens; the choice is the option ``nll``. They average over all tokens of a batch, here
-every pair has its own average, so values do not depend on one another. There is no opposite label: the likelihood of
-the other response is not meant to rise.
+every pair has its own average, so values do not depend on one another. Log-probs that the run aggregates otherwise
+(``--aggregation``, ``sum`` included) are never divided: both terms read them as they are. There is no opposite label:
+the likelihood of the other response is not meant to rise.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ class CPOOptions(Options):
     nll: Literal["average", "sum"] = Field(
         "average", description="average or sum that negative log-likelihood over the response's tokens"
     )
+
+    def under(self) -> frozenset[str]:
+        return frozenset({"sum"} if self.nll == "sum" else ())  # elsewhere it would equal average
 
 
 class CPO(PreferenceLoss):

@@ -13,7 +13,7 @@ COMPOSITION = Composition(
     paper=Paper(
         title="Learning Where It Matters: Geometric Anchoring for Robust Preference Alignment",
         arxiv="2602.04909",
-        authors=("Cho, Youngjae", "others"),
+        authors=("Cho, Youngjae", "Kim, Jongsuk", "Kim, Ji-Hoon"),
     ),
     addresses=frozenset({"label-noise"}),
 )

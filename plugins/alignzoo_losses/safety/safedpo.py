@@ -58,6 +58,7 @@ CARD = Card(
         title="SafeDPO: A Simple Approach to Direct Preference Optimization with Enhanced Safety",
         arxiv="2505.20065",
         authors=("Kim, Geon-Hyeong", "others"),
+        venue="ICLR 2026",
     ),
     needs=frozenset({"reference", "safety"}),
     addresses=frozenset({"safety"}),

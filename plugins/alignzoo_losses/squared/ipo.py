@@ -29,6 +29,9 @@ class IPOOptions(Options):
         "average", description="average or sum log-ratios over the response's tokens"
     )
 
+    def under(self) -> frozenset[str]:
+        return frozenset({"sum"} if self.logps == "sum" else ())  # elsewhere it would equal average
+
 
 class IPO(PreferenceLoss):
     """Values and rewards ``(B,)``; the rewards are τ times the (average or summed) log-ratios."""

@@ -80,6 +80,7 @@ CARD = Card(
         venue="NeurIPS 2024",
     ),
     needs=frozenset({"reference", "scores"}),
+    swaps=False,  # the scores go with the sides: the value is the same under either label
     verified=(
         Verified(against="golden values", test="test_losses_equal_golden_values"),
         Verified(against="ipo where s_w − s_l = 1, η = 1/(2τ)", test="test_limits_to_ipo"),
