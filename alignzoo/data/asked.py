@@ -25,6 +25,10 @@ _NOUNS: dict[Need, str] = {"safety": "safety labels"}
 """What a need is called in messages, where it is not its name."""
 
 
+MOST_NAMED = 8
+"""Losses to name in a hint."""
+
+
 def check_shape(prepared: Prepared, reads: Mapping[str, Reads], needs: Collection[Need], source: str) -> None:
     """Reject rows of a shape that a loss cannot read.
 
@@ -61,9 +65,10 @@ def check_noise(rate: float, shape: Shape, source: str) -> None:
 
 
 def _readers(shape: Shape) -> str:
-    """The installed losses that can read rows of a shape."""
+    """The installed losses that can read rows of a shape, or where they are listed if they are many."""
     cards = [card for _, card in registry().entries("loss") if isinstance(card, LossCard)]
-    return ", ".join(card.name for card in cards if readable(card.reads, default_needs(card), shape) is None)
+    able = [card.name for card in cards if readable(card.reads, default_needs(card), shape) is None]
+    return ", ".join(able) if len(able) <= MOST_NAMED else f"{len(able)} of those that `alignzoo ls loss` lists"
 
 
 def check_columns(needs: Collection[Need], rows: Dataset, shape: Shape, source: str) -> None:

@@ -45,6 +45,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "implicit-conversational": {"chosen": [user("P?"), assistant("c")], "rejected": [user("P?"), assistant("r")]},
     "hh-rlhf": {"chosen": f"{HH} Because.", "rejected": f"{HH} Go away."},
     "pku-saferlhf": PKU,
+    "pku-saferlhf-helpful": PKU,
     "ultrafeedback": {
         "prompt": "P?",
         "chosen": [user("P?"), assistant("c")],
@@ -79,6 +80,7 @@ CANONICAL: dict[str, SourceRow] = {
         transcript=True,
     ),
     "pku-saferlhf": PreferenceRow("P?", "one", "zero", chosen_safe=True, rejected_safe=False),
+    "pku-saferlhf-helpful": PreferenceRow("P?", "zero", "one", chosen_safe=False, rejected_safe=True),
     "ultrafeedback": PreferenceRow(
         [user("P?")], [assistant("c")], [assistant("r")], chosen_score=8.5, rejected_score=3.0
     ),
@@ -108,7 +110,8 @@ def test_every_layout_has_an_example_here() -> None:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_detected_and_normalised(name: str) -> None:
-    asked = name if name.startswith("triples") else None  # they have the columns of pairs as well, see below
+    # Of the first the columns are those of pairs as well (see below), of the second those of another layout.
+    asked = name if name.startswith("triples") or name == "pku-saferlhf-helpful" else None
     layout = choose_layout(Dataset.from_list([EXAMPLES[name]]), asked)
     assert layout.name == name
     assert normalise(name) == CANONICAL[name]
