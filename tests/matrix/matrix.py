@@ -139,7 +139,6 @@ class Matrix:
             "optimizer": "sgd",
             "eval-share": 0,
             "probe.share": 0.4,
-            "max-grad-norm": 0,
             # Short responses of different lengths: losses on averages stay out of their flat parts on sums.
             "max-length": 30,
             "max-prompt-length": 24,
