@@ -1,11 +1,12 @@
 # make demo: install and run the main job on the embedded sandbox.  make test: install and run the tests.
 # make test-slow: the long matrices, fuzzers and kill loops that make test leaves out.
+# make test-matrix: every loss under every wrapper, controller and aggregation.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test test-slow install docs site clean
+.PHONY: demo test test-slow test-matrix install docs site clean
 
 install: $(VENV)/.installed
 
@@ -23,7 +24,7 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
-	$(BIN)/pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/pytest -n $(WORKERS) -m "not slow and not matrix"
 
 test-slow: install
 	$(BIN)/pytest -n $(WORKERS) -m slow
@@ -33,6 +34,9 @@ docs: install
 
 site: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+test-matrix: install
+	$(BIN)/pytest -n $(WORKERS) -m matrix tests/matrix
 
 clean:
 	rm -rf $(VENV) dist build runs site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -83,9 +83,17 @@ class UnknownNameError(UsageError):
 
 
 class IncompatibleError(AlignzooError):
-    """Methods or settings that cannot be combined (exit code 3)."""
+    """Methods or settings that cannot be combined (exit code 3).
+
+    Attributes:
+        rule: the rule that the combination breaks, without names: it heads all combinations that break it.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, *, hint: str | None = None, rule: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.rule = rule or message
 
 
 class BrokenPluginError(AlignzooError):

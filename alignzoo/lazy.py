@@ -1,4 +1,4 @@
-"""``torch`` and ``F`` that import on first use.
+"""``torch``, ``F`` and ``np`` that import on first use.
 
 A method's file contains its card *and* its mathematics. ``ls``, ``--help`` and completion read cards, and must not
 spend over a second on importing torch; so method files write ``from alignzoo.lazy import F, torch``.
@@ -21,10 +21,12 @@ class _LazyModule(ModuleType):
 
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch as torch
     import torch.nn.functional as F
 else:
+    np = _LazyModule("numpy")
     torch = _LazyModule("torch")
     F = _LazyModule("torch.nn.functional")
 
-__all__ = ["F", "torch"]
+__all__ = ["F", "np", "torch"]

@@ -17,7 +17,9 @@ def class_skeleton(cls: type) -> list[str]:
     fields = [
         ast.unparse(item).replace("'", '"')
         for item in node.body
-        if isinstance(item, ast.AnnAssign) and "ClassVar" not in ast.unparse(item.annotation)
+        if isinstance(item, ast.AnnAssign)
+        and "ClassVar" not in ast.unparse(item.annotation)
+        and not ast.unparse(item.target).startswith("_")
     ]
     if fields:
         lines += ["", *(f"    {field}" for field in fields)]

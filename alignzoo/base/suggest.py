@@ -10,6 +10,15 @@ MOST = 3
 MIGRATION = {
     # TRL: DPOConfig and CPOConfig, of this release and of older ones
     "sigmoid": "dpo",
+    "loss-type": "loss",
+    "label-smoothing": "robust cdpo",
+    "loss-weights": "loss",
+    "use-weighting": "robust wpo",
+    "ld-alpha": "aggregation ld",
+    "sync-ref-model": "geometry tr-dpo",
+    "rpo-alpha": "recipe rpo",
+    "cpo-alpha": "recipe cpo-simpo",
+    "beta": "loss.beta",
     "learning-rate": "lr",
     "per-device-train-batch-size": "micro-batch-size",
     "num-train-epochs": "epochs",
@@ -57,6 +66,11 @@ OTHER_METHODS = frozenset(
     | {"ppo", "rloo", "robust", "rpo", "sft", "slic", "slic-hf", "sppo", "sppo-hard", "xpo"}
 )
 """Losses of other trainers: a user who asks for one does not mean a similarly spelled one of ours."""
+
+
+def spellings(name: str) -> list[str]:
+    """A name as it was typed, and with dashes: ``sppo_hard`` of other trainers is ``sppo-hard`` here."""
+    return list(dict.fromkeys((name, name.replace("_", "-"))))
 
 
 def suggest(name: str, known: Iterable[str]) -> str | None:

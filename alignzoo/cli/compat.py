@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import click
 
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
-from alignzoo.cli.console import print_json, print_lines, print_table
+from alignzoo.cli.console import print_json, print_lines
 from alignzoo.cli.data_read import data_read
+from alignzoo.cli.describe import parts_of
 from alignzoo.cli.failures import problem_dict
 from alignzoo.cli.flags import PlanCommand, plan_layers, recipe_option, run_options
-from alignzoo.contract.card import Card, Need
+from alignzoo.cli.refusals import refusal_dict, refusals_dict, show_refusals, show_refusals_of
+from alignzoo.contract.card import NONE, Need
 from alignzoo.contract.kinds import KINDS
 from alignzoo.distributed.launch import distributed_backend
 from alignzoo.errors import AlignzooError
 from alignzoo.plan.plan import Method, Plan
 from alignzoo.plan.recipe import Layer
+from alignzoo.plan.refusals import Pairs
 from alignzoo.plan.resolve import resolve
+from alignzoo.plan.select import as_list
 from alignzoo.plan.settings import EMBEDDED
 from alignzoo.plugin.registry import registry
 
@@ -34,12 +37,16 @@ NEEDS: dict[Need, str] = {
     "swap": "the loss under the opposite label, so a loss that is defined there",
     "labels": "a label for each response: paired or unpaired data",
     "mismatched": "responses to other prompts, to estimate the KL to the reference",
-    "hidden-states": "hidden states of the model",
-    "vocabulary-statistics": "statistics over the vocabulary at each token",
+    "safety": "a safety label for each response, from the data's columns",
+    "hidden-states": "the policy's last hidden state at each response token, within a micro-batch",
+    "reference-kl": "the KL divergence from the reference over the whole vocabulary, in every step",
+    "reference-entropy": "the reference's entropy over the whole vocabulary",
+    "collisions": "the sum of squared probabilities over the whole vocabulary",
+    "embedding-gradients": "gradients by the input embeddings: a second backward pass through the model",
+    "guide": "log-probs under another frozen model, --guide",
+    "contrast": "log-probs under a second frozen model, --contrast",
 }
 assert set(NEEDS) == set(get_args(Need))
-AXES = ("loss", "robust", "geometry")
-"""The kinds in the table of all combinations; more would not fit."""
 
 
 @cli_command("compat", cls=PlanCommand)
@@ -50,17 +57,30 @@ AXES = ("loss", "robust", "geometry")
 def command(ctx: click.Context, as_json: bool, **_words: Any) -> None:
     """Explain why methods can be combined, or why not and what to change.
 
-    Takes the options of `alignzoo run`. Without any method, prints a table of all combinations.
+    Takes the options of `alignzoo run`. With a single method, also lists what it cannot be combined with; without any,
+    everything that cannot be combined.
     """
     layers = _with_both(plan_layers(ctx))
-    if not any(kind in layer.values for layer in layers for kind in KINDS):
-        _show_matrix(layers, as_json)
+    backend = distributed_backend()
+    resolved = resolve(layers, distributed=backend)
+    works = isinstance(resolved, Plan)
+    pairs = Pairs(registry(), resolved.settings if isinstance(resolved, Plan) else None, backend)
+    if works and not any(kind in layer.values for layer in layers for kind in KINDS):
+        if as_json:
+            print_json(refusals_dict(pairs))
+        else:
+            show_refusals(pairs)
         return
-    resolved = resolve(layers, distributed=distributed_backend())
-    if isinstance(resolved, Plan):
-        _show_works(resolved, as_json)
+    facts = _works(resolved) if isinstance(resolved, Plan) else _problems(resolved)
+    single = _single(layers, resolved, pairs)
+    if as_json:
+        refused = [refusal_dict(refusal, pairs) for method in single for refusal in pairs.of(method)]
+        print_json(facts | ({"refused": refused} if single else {}))
     else:
-        _show_problems(resolved, as_json)
+        _show(facts)
+        for method in single:
+            show_refusals_of(method, pairs)
+    if not isinstance(resolved, Plan):
         ctx.exit(resolved[0].exit_code)
 
 
@@ -72,31 +92,45 @@ def _with_both(layers: list[Layer]) -> list[Layer]:
     return [*(Layer("compat", {key: EMBEDDED}) for key in missing), *layers]
 
 
-def _show_works(plan: Plan, as_json: bool) -> None:
+def _single(layers: Sequence[Layer], resolved: Plan | list[AlignzooError], pairs: Pairs) -> list[Method]:
+    """The only method that the line and its recipes name, with its options if they are valid; of a composition, the
+    parts. None where several are named."""
+    strongest = {kind: layer.values[kind] for layer in layers for kind in KINDS if kind in layer.values}
+    named = [(kind, name) for kind, names in strongest.items() for name in as_list(names) if name != NONE]
+    if len(named) != 1:
+        return []
+    try:
+        method = registry().find(*named[0])
+    except AlignzooError:  # among the problems already
+        return []
+    cards = parts_of(registry().plugin_of(method), method)
+    planned = resolved.all_methods if isinstance(resolved, Plan) else ()
+    return [next((m for m in planned if m.card is card), pairs.method_of(card)) for card in cards]
+
+
+def _works(plan: Plan) -> dict[str, Any]:
     demands = [line for method in plan.all_methods for line in _demands(method)]
-    reasons = [*plan.notes, *data_read(plan), *demands, *_costs(plan)]
-    if as_json:
-        facts = {
-            "ok": True,
-            "sentence": plan.sentence(),
-            "needs": sorted(plan.needs),
-            "batch_coupled": plan.batch_coupled,
-            "passes": _passes(plan),
-            "micro_batches": _micro_batches(plan),  # None: the token budget decides
-            "reasons": reasons,
-        }
-        print_json(facts)
-        return
-    print_lines(f"works: {plan.sentence()}", *(f"  {reason}" for reason in reasons))
+    return {
+        "ok": True,
+        "sentence": plan.sentence(),
+        "needs": sorted(plan.needs),
+        "batch_coupled": plan.batch_coupled,
+        "passes": _passes(plan),
+        "micro_batches": _micro_batches(plan),  # None: the token budget decides
+        "reasons": [*plan.notes, *data_read(plan), *demands, *_costs(plan)],
+    }
 
 
-def _show_problems(problems: list[AlignzooError], as_json: bool) -> None:
-    if as_json:
-        facts = [problem_dict(problem) for problem in problems]
-        print_json({"ok": False, "problems": facts, "error": facts[0]})
-        return
-    for problem in problems:
-        print_lines(f"no: {problem.message}", *([f"  {problem.hint}"] if problem.hint else []))
+def _problems(problems: Sequence[AlignzooError]) -> dict[str, Any]:
+    facts = [problem_dict(problem) for problem in problems]
+    return {"ok": False, "problems": facts, "error": facts[0]}
+
+
+def _show(facts: dict[str, Any]) -> None:
+    if facts["ok"]:
+        print_lines(f"works: {facts['sentence']}", *(f"  {reason}" for reason in facts["reasons"]))
+    for problem in facts.get("problems", ()):
+        print_lines(f"no: {problem['message']}", *([f"  {problem['hint']}"] if problem["hint"] else []))
 
 
 def _demands(method: Method) -> list[str]:
@@ -139,52 +173,3 @@ def _costs(plan: Plan) -> list[str]:
 
 def _passes(plan: Plan) -> int:
     return max(getattr(method.card, "passes", 1) for method in plan.all_methods)
-
-
-def _show_matrix(layers: list[Layer], as_json: bool) -> None:
-    """Every loss under every wrapper and every geometry, with the line's other options."""
-    losses, wrappers, geometries = (_names(kind) for kind in AXES)
-    cells: dict[tuple[str, str | None, str], list[AlignzooError]] = {}
-    for loss, wrapper, geometry in itertools.product(losses, [None, *wrappers], geometries):
-        names = {"loss": loss, "robust": [wrapper] if wrapper else [], "geometry": geometry}
-        resolved = resolve([*layers, Layer("compat", names)], distributed=distributed_backend())
-        cells[loss, wrapper, geometry] = [] if isinstance(resolved, Plan) else resolved
-    if as_json:
-        print_json({"combinations": [_cell_dict(key, problems) for key, problems in cells.items()]})
-        return
-    reasons = list(dict.fromkeys(problem.message for problems in cells.values() for problem in problems))
-
-    def mark(problems: list[AlignzooError]) -> str:
-        numbers = sorted({reasons.index(problem.message) + 1 for problem in problems})
-        return f"no [{','.join(map(str, numbers))}]" if numbers else "ok"
-
-    for position, loss in enumerate(losses):
-        rows = [
-            [geometry, *(mark(cells[loss, wrapper, geometry]) for wrapper in (None, *wrappers))]
-            for geometry in geometries
-        ]
-        if position:
-            print_lines("")
-        print_table(["geometry", "no wrapper", *wrappers], rows, title=f"loss {loss}")
-    if reasons:
-        print_lines("", *(f"[{number}] {reason}" for number, reason in enumerate(reasons, 1)))
-
-
-def _cell_dict(key: tuple[str, str | None, str], problems: list[AlignzooError]) -> dict[str, Any]:
-    loss, wrapper, geometry = key
-    return {
-        "loss": loss,
-        "robust": [wrapper] if wrapper else [],
-        "geometry": geometry,
-        "ok": not problems,
-        "problems": [problem_dict(problem) for problem in problems],
-    }
-
-
-def _names(kind: str) -> list[str]:
-    """Cards of a kind by their shortest unambiguous name."""
-    entries = [(plugin, method) for plugin, method in registry().entries(kind) if isinstance(method, Card)]
-    count = Counter(method.name for _, method in registry().entries(kind))
-    return [
-        method.name if count[method.name] == 1 else f"{plugin.distribution}:{method.name}" for plugin, method in entries
-    ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 100
 """Width of a table with a truncated column when there is no terminal, in characters."""
+INDENT = "   "
+"""In front of a row under a heading."""
 GAP = "  "
 """Space between two columns of a table without rules."""
 SHORTEST = 20
@@ -82,6 +86,42 @@ def print_table(
     write(sys.stdout, "\n".join([*([title] if title else []), *plain_table(columns, rows)]))
 
 
+def print_sections(sections: Mapping[tuple[str, str], Sequence[Sequence[str]]]) -> None:
+    """Rows under titles and headings on stdout, one line each, aligned over all sections.
+
+    The cells are a name, a mark, a year, a summary, what may follow it if there is room, and possibly an origin. The
+    summary is truncated with … so that a row fits one terminal line, or :data:`PIPE_WIDTH` characters.
+    """
+    console = None
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        console = Console()
+    width = PIPE_WIDTH if console is None else console.width
+    rows = [[printable(cell) for cell in row] for section in sections.values() for row in section]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    around = [width for i, width in enumerate(widths) if i not in (3, 4)]
+    room = max(SHORTEST, width - len(INDENT) - sum(around) - len(GAP) * len(around) + 1)
+    lines, last, every = list[tuple[str, str]](), "", iter(rows)
+    for (title, heading), section in sections.items():
+        if title != last:
+            lines += [("", ""), ("bold", title)] if last else [("bold", title)]
+        last = title
+        lines += [("cyan", f" {heading}")] if heading else []
+        for name, mark, year, summary, also, *origin in (next(every) for _ in section):
+            text = summary + also if len(summary + also) <= room else _shortened(summary, room)
+            cells = [name.ljust(widths[0]), f"{mark.ljust(widths[1])} {year.ljust(widths[2])}"]
+            cells += [text.ljust(room), *origin] if origin else [text]
+            lines.append(("", f"{INDENT}{GAP.join(cells)}".rstrip()))
+    if console is None:
+        write(sys.stdout, "\n".join(text for _, text in lines))
+        return
+    from rich.text import Text
+
+    for style, text in lines:
+        console.print(Text(printable(text), style=style), no_wrap=True, overflow="ellipsis", crop=False)
+
+
 def _one_line_each(columns: Sequence[str], rows: Sequence[Sequence[str]], shorten: str, width: int) -> list[list[str]]:
     """The rows, with one column truncated so that all fit into ``width``."""
     cut = columns.index(shorten)
@@ -100,6 +140,17 @@ def _shortened(text: str, room: int) -> str:
 def print_lines(*lines: str) -> None:
     """Plain lines on stdout."""
     write(sys.stdout, "\n".join(lines))
+
+
+def print_hanging(facts: Sequence[tuple[str, str]]) -> None:
+    """Lines of a lead and a text on stdout; on a terminal, texts wrap beside their lead."""
+    if not sys.stdout.isatty():
+        print_lines(*(lead + text for lead, text in facts))
+        return
+    for lead, text in facts:
+        room = max(SHORTEST, shutil.get_terminal_size((PIPE_WIDTH, 0)).columns - len(lead))
+        wrapped = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
+        print_lines(lead + wrapped[0], *(" " * len(lead) + line for line in wrapped[1:]))
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, figures: bool = False) -> list[str]:
@@ -146,7 +197,10 @@ def rich_table(
     if not ruled:
         table.box, table.padding = None, (0, len(GAP), 0, 0)
     for i, column in enumerate(columns):
-        table.add_column(printable(column), justify="right" if figures and i else "left", overflow="fold")
+        named = ruled and i == 0 and bool(column)  # what a user copies is not split over lines
+        table.add_column(
+            printable(column), justify="right" if figures and i else "left", overflow="fold", no_wrap=named
+        )
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row), style=style)
     return table

@@ -9,6 +9,7 @@ from typing import Any
 from alignzoo.cli.fields import FieldFacts, field_facts
 from alignzoo.contract.card import Card, Composition, Paper
 from alignzoo.contract.kinds import KINDS
+from alignzoo.contract.needs import PROBLEMS, Problem
 from alignzoo.errors import AlignzooError
 from alignzoo.plugin.build import default_needs
 from alignzoo.plugin.contract_records import read_record
@@ -38,15 +39,39 @@ def needs_of(plugin: Plugin, method: Card | Composition) -> list[str]:
     return sorted({need for part in parts_of(plugin, method) for need in default_needs(part)})
 
 
+def is_verified(plugin: Plugin, method: Card | Composition) -> bool:
+    """Whether a method, and every part of a composition, is verified against something and not experimental."""
+    return bool(verified_text(plugin, method)) and not experimental_text(plugin, method)
+
+
 def verified_text(plugin: Plugin, method: Card | Composition) -> str:
     """What a method, or every part of a composition, is verified against, as a table cell."""
     checked = [[source.against for source in part.verified] for part in parts_of(plugin, method)]
     return ", ".join(dict.fromkeys(against for sources in checked for against in sources)) if all(checked) else ""
 
 
-def paper_url(paper: Paper) -> str | None:
-    """The paper's URL; None without an arXiv id."""
-    return f"https://arxiv.org/abs/{paper.arxiv}" if paper.arxiv else None
+def paper_dict(paper: Paper) -> dict[str, Any]:
+    """A paper as plain data."""
+    return {
+        "title": paper.title,
+        "authors": list(paper.authors),
+        "year": paper.year,
+        "venue": paper.venue,
+        "arxiv": paper.arxiv,
+        "url": paper.link,
+    }
+
+
+def experimental_text(plugin: Plugin, method: Card | Composition) -> str:
+    """What has not been confirmed about a method, or about a part of a composition; empty if it is not experimental."""
+    texts = [method.experimental, *(part.experimental for part in parts_of(plugin, method))]
+    return next((text for text in texts if text), "")
+
+
+def addresses_of(plugin: Plugin, method: Card | Composition) -> list[Problem]:
+    """The problems that the authors of a method, or of a composition or one of its parts, claim to mitigate."""
+    claimed = {problem for part in parts_of(plugin, method) for problem in part.addresses} | method.addresses
+    return [problem for problem in PROBLEMS if problem in claimed]
 
 
 def contract_dict(plugin: Plugin, method: Card | Composition) -> dict[str, Any] | None:
@@ -83,9 +108,11 @@ def method_dict(plugin: Plugin, method: Card | Composition) -> dict[str, Any]:
         "name": method.name,
         "aliases": list(method.aliases),
         "summary": method.summary,
-        "paper": None
-        if method.paper is None
-        else {"title": method.paper.title, "arxiv": method.paper.arxiv, "url": paper_url(method.paper)},
+        "family": method.family,
+        "year": None if method.paper is None else method.paper.year,
+        "paper": None if method.paper is None else paper_dict(method.paper),
+        "addresses": addresses_of(plugin, method),
+        "experimental": experimental_text(plugin, method),
         "distribution": plugin.distribution,
         "version": plugin.version,
         "api": method.api,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from alignzoo.base.files import local_path
 from alignzoo.errors import AlignzooError, UsageError
+from alignzoo.plan.conflicts import GUIDES
 from alignzoo.plan.plan import Plan
 from alignzoo.plugin.registry import registry
 
@@ -30,20 +32,24 @@ def check_existence(plan: Plan) -> tuple[list[AlignzooError], list[str]]:
     known = registry()
     if known.named_extension("model", settings.model) is None:
         look(_model, settings.model)
-    for flag, source in (("data", settings.data), ("eval-data", settings.eval_data)):
+    for flag in GUIDES:
+        guide = getattr(settings, flag)
+        if guide is not None and known.named_extension("model", guide) is None:
+            look(partial(_model, flag=flag), guide)
+    for data, source in (("data", settings.data), ("eval-data", settings.eval_data)):
         if source is not None and known.named_extension("data", source) is None:
-            look(_data, source, said=f"--{flag} ")
+            look(_data, source, said=f"--{data} ")
     if "optimizer" in plan.origins:
         look(_optimizer, settings.optimizer)
     return problems, unchecked
 
 
-def _model(name: str) -> str | None:
+def _model(name: str, flag: str = "model") -> str | None:
     from alignzoo.model.source import find_model, is_hub_id
 
     if is_hub_id(name) and not local_path(name).exists():
-        return f"--model {name} is treated as a hub id; not checked"
-    find_model(name)
+        return f"--{flag} {name} is treated as a hub id; not checked"
+    find_model(name, flag)
     return None
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from alignzoo.base.suggest import MIGRATION
 from alignzoo.cli.command import Command
 from alignzoo.cli.fields import FieldFacts, field_facts
 from alignzoo.cli.selection import Words, words_of
@@ -80,6 +81,8 @@ class PlanCommand(Command):
             here = owners(option, cards)
             if here:
                 return f"did you mean {' or '.join(here)}?"
+            if option.replace("_", "-") in MIGRATION:
+                return super().unknown_option_hint(ctx, name)
             having = [
                 method.name
                 for _, method in registry().entries()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,6 +19,7 @@ from alignzoo.errors import UsageError
 from alignzoo.plan.extensions import data_of
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.planfile import plan_to_dict
+from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import raise_first, require, resolve
 from alignzoo.plan.started import stated_values
 from alignzoo.plugin.registry import registry
@@ -44,14 +46,15 @@ def command(
     if resume is not None:
         trusting, others = split_trust(ctx)
         _refuse([*(f"--{key}" for key in others), *(["--recipe"] * bool(recipe)), *(["--dry-run"] * dry_run)])
-        from alignzoo.runs.execute import resume as resume_run
-
-        reporter = _reporter()
         with results_only():
-            resumed = resume_run(resume, reporter=reporter, trust_remote_code=trusting)
+            resumed = _resume(Path(resume), trusting)
         _finish(resumed, as_json)
         return
-    plan = require(resolve(plan_layers(ctx), distributed=distributed_backend()))
+    layers = plan_layers(ctx)
+    if any(layer.stages for layer in layers):
+        _run_stages(layers, dry_run, as_json)
+        return
+    plan = require(resolve(layers, distributed=distributed_backend()))
     registry().check_files()
     if dry_run:
         _check(plan)
@@ -63,6 +66,48 @@ def command(
     with results_only():
         result = execute(plan, reporter=reporter)
     _finish(result, as_json)
+
+
+def _resume(folder: Path, trusting: bool) -> Any:
+    from alignzoo.runs.execute import resume
+    from alignzoo.stages.execute import is_staged, resume_stages
+
+    again: Any = resume_stages if is_staged(folder) else resume
+    return again(folder, reporter=_reporter(), trust_remote_code=trusting)
+
+
+def _check_given(plan: Plan, folder: Path) -> None:
+    """As :func:`_check`, but for what an earlier stage in ``folder`` will write."""
+    from alignzoo.cli.existence import check_existence
+
+    problems, _ = check_existence(plan)
+    missing = [problem for problem in problems if str(folder) not in problem.message]
+    if missing:
+        raise_first(missing)
+
+
+def _run_stages(layers: Sequence[Layer], dry_run: bool, as_json: bool) -> None:
+    from alignzoo.stages.execute import execute_stages, folder_of
+    from alignzoo.stages.parse import parse_stages
+
+    registry().check_files()
+    if not dry_run:
+        with results_only():
+            result = execute_stages(layers, reporter=_reporter())
+        _finish(result, as_json)
+        return
+    folder = folder_of(layers, None)  # once: its name has the time in it
+    stages = parse_stages(layers, folder)
+    for stage in stages:
+        if stage.plan is not None:
+            _check_given(stage.plan, folder)
+    if as_json:
+        plans = [(stage, plan_to_dict(stage.plan) if stage.plan is not None else None) for stage in stages]
+        print_json(
+            {"stages": [{"name": s.name, "action": s.action, "does": s.sentence(), "plan": plan} for s, plan in plans]}
+        )
+        return
+    print_table(["stage", "does"], [[stage.name, stage.sentence()] for stage in stages])
 
 
 def _reporter() -> Reporter:

@@ -9,34 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from alignzoo.contract.needs import PROVIDED as PROVIDED
+from alignzoo.contract.needs import Need, Problem
+from alignzoo.contract.paper import Frozen, Paper, Verified
 from alignzoo.contract.values import Values
 
 PLUGIN_API = 2
 """The version of the plugin contract that this alignzoo supports; docs/compatibility.md lists its guarantees."""
 OLDEST_PLUGIN_API = 1
 """The oldest supported version. A card for a version outside this range is listed as broken."""
-
-Need = Literal[
-    "reference",
-    "token-logps",
-    "scores",
-    "reward",
-    "groups",
-    "probe",
-    "swap",
-    "labels",
-    "mismatched",
-    "hidden-states",
-    "vocabulary-statistics",
-]
-PROVIDED: frozenset[Need] = frozenset(
-    {"reference", "token-logps", "scores", "reward", "groups", "probe", "swap", "labels", "mismatched"}
-)
-"""What the core can supply; the resolver rejects a method that needs anything else."""
-
 
 NONE = "none"
 """``--KIND none``: no method of a stacked kind, overriding recipes."""
@@ -55,8 +39,14 @@ class Options(Values):
     may be infinite or NaN sets ``allow_inf_nan=True``.
     """
 
+    model_config = ConfigDict(defer_build=True)  # listings of a hundred methods build none of them
+
     def needs(self) -> frozenset[Need]:
         """Needs of these particular values, beyond the card's."""
+        return frozenset()
+
+    def under(self) -> frozenset[str]:
+        """The aggregations that a loss with these particular values is defined under, if its card allows any."""
         return frozenset()
 
     def couples(self) -> bool:
@@ -70,15 +60,11 @@ def is_path(field: FieldInfo) -> bool:
     return field.annotation is Path or (isinstance(extra, dict) and bool(extra.get("path")))
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 class PluginAPIError(Exception):
     """A card was written for a plugin contract that this alignzoo does not support."""
 
 
-class _Declared(_Frozen):
+class _Declared(Frozen):
     """The base of every card: a name, a one-line summary, and the plugin API it was written for (default 1)."""
 
     name: Name
@@ -100,23 +86,6 @@ class _Declared(_Frozen):
         return values
 
 
-class Paper(_Frozen):
-    """The publication of a method."""
-
-    title: str
-    arxiv: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.title} (arXiv {self.arxiv})" if self.arxiv else self.title
-
-
-class Verified(_Frozen):
-    """A source the implementation is verified against, and the name of the test that does it."""
-
-    against: str
-    test: str
-
-
 class Card(_Declared):
     """The facts common to methods of every kind; each kind adds its own in a subclass.
 
@@ -125,6 +94,9 @@ class Card(_Declared):
     Attributes:
         target: ``"package.module:Class"``, imported only when the method is built.
         formula: in the paper's symbols.
+        family: the heading it is listed under among the methods of its kind, such as ``squared losses``.
+        addresses: the problems that its authors claim to mitigate.
+        experimental: what has not been confirmed about it; such a method is marked in listings. Empty: verified.
         needs: what the method reads beyond summed policy log-probs and lengths.
         expected_failures: rules of the contract (:mod:`alignzoo.testing`) that the method cannot satisfy, each with the
             reason; a rule that passes unexpectedly fails the check as well.
@@ -136,6 +108,9 @@ class Card(_Declared):
     formula: str
     paper: Paper | None = None
     needs: frozenset[Need] = frozenset()
+    family: str = ""
+    addresses: frozenset[Problem] = frozenset()
+    experimental: str = ""
     aliases: tuple[Name, ...] = ()
     verified: tuple[Verified, ...] = ()
     expected_failures: dict[str, Reason] = Field(default_factory=dict)
@@ -192,6 +167,9 @@ class Composition(_Declared):
     kind: str = "loss"
     paper: Paper | None = None
     parts: dict[str, tuple[str, ...]]
+    family: str = ""
+    addresses: frozenset[Problem] = frozenset()
+    experimental: str = ""
     aliases: tuple[Name, ...] = ()
 
     if TYPE_CHECKING:  # the parts may be keywords

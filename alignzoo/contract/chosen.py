@@ -18,6 +18,14 @@ class Chosen(Protocol):
     def needs(self) -> frozenset[Need]:
         """Its needs, given its options."""
 
+    @property
+    def under(self) -> frozenset[str]:
+        """The aggregations that a loss is defined under, given its options; empty for any."""
+
+    @property
+    def couples(self) -> bool:
+        """Whether a value depends on the others of its step, given its options."""
+
 
 Choice = Mapping[str, Sequence[Chosen]]
 """The methods of a run by kind; every kind is a key."""

@@ -13,7 +13,7 @@ from typing import Literal
 
 from alignzoo.base.shown import shown
 from alignzoo.base.suggest import suggest
-from alignzoo.contract import aggregation, geometry, loss, reward, robust
+from alignzoo.contract import aggregation, geometry, loss, reward, robust, selector
 from alignzoo.contract.card import Card, Need
 from alignzoo.contract.chosen import Choice
 from alignzoo.contract.method import Method
@@ -43,6 +43,8 @@ class Kind:
         template: of ``alignzoo new``.
         default: the method of a run that names none, as ``distribution:name``; or a function of the other methods. The
             plan's sentence omits a default from a function.
+        early: whether its needs are met from the training rows' columns before training, so that neither the objective
+            nor the held-out rows have to meet them.
         serves: the needs it meets; a run has such a method only if another one needs one of them. Empty: always needed.
         rivals: card facts that only one method of a run may have, each with what such methods do.
         role: what the one method that is not a companion does, in kinds with companions.
@@ -61,6 +63,7 @@ class Kind:
     rules: str
     template: str
     default: str | Default | None = None
+    early: bool = False
     serves: frozenset[Need] = frozenset()
     rivals: Mapping[str, str] = field(default_factory=dict)
     role: str = ""
@@ -148,7 +151,10 @@ KINDS: dict[str, Kind] = {
             rules="alignzoo.testing.geometry:RULES",
             template="geometry",
             default="alignzoo:plain",
-            rivals={"averages": "replace the weights for evaluation and saving"},
+            rivals={
+                "averages": "replace the weights for evaluation and saving",
+                "moves_reference": "move the reference",
+            },
             role="choose where the gradient is taken",
             conflicts=geometry.conflicts,
             others="companions",
@@ -165,6 +171,20 @@ KINDS: dict[str, Kind] = {
             template="reward",
             default=reward.default,
             serves=frozenset({"reward", "scores"}),
+        ),
+        Kind(
+            name="selector",
+            noun="selector",
+            base=selector.Selector,
+            card=selector.SelectorCard,
+            multiplicity="stack",
+            stage="session: which training rows are used, in what order, under which labels",
+            help="selector of training rows, applied in the order given (repeatable)",
+            rules="alignzoo.testing.selectors:RULES",
+            template="selector",
+            early=True,
+            rivals={"orders": "set the order of the training rows"},
+            conflicts=selector.conflicts,
         ),
     )
 }

@@ -43,16 +43,21 @@ class LossCard(Card):
     Attributes:
         reads: the unit it has one value for.
         aggregation: its default aggregation of token log-probs into the log-prob of a response.
+        under: the aggregations that it is defined under; empty for any.
         batch_coupled: a value depends on the other pairs or responses of the step.
         swaps: whether it is defined under the opposite labels, as the loss of the swapped pairs or
             responses.
+        anchorable: whether it can be evaluated relative to an anchor that replaces the reference; not if it recognises
+            pairs by the reference's log-probs.
     """
 
     kind: Literal["loss"] = "loss"
     reads: Reads = "pairs"
     aggregation: Name = "sum"
+    under: frozenset[Name] = frozenset()
     batch_coupled: bool = False
     swaps: bool = True
+    anchorable: bool = True
 
     @model_validator(mode="after")
     def _weight_is_free(self) -> LossCard:
@@ -63,7 +68,7 @@ class LossCard(Card):
     def facts(self) -> list[tuple[str, str]]:
         return [
             ("reads", READS[self.reads]),
-            ("aggregation", self.aggregation),
+            ("aggregation", f"{self.aggregation}{', and no other' if self.under == {self.aggregation} else ''}"),
             ("batch-coupled", "yes, a value depends on the others in the step" if self.batch_coupled else "no"),
             ("opposite label", "defined" if self.swaps else "undefined: no method may swap its labels"),
         ]
@@ -82,6 +87,7 @@ def conflicts(choice: Choice, launch: str) -> Iterator[AlignzooError]:
                 f"{kind} {name!r} evaluates the loss under the opposite label, where loss {first.name!r} is not "
                 "defined (swaps=False)",
                 hint=f"choose another loss, or leave out --{kind} {name}",
+                rule="the loss must be defined under the opposite label",
             )
 
 

@@ -8,7 +8,16 @@ from typing import Any
 
 from alignzoo.lazy import F, torch
 
-DIFFERENTIABLE = ("chosen_logps", "rejected_logps", "chosen_token_logps", "rejected_token_logps")
+DIFFERENTIABLE = (
+    "chosen_logps",
+    "rejected_logps",
+    "chosen_token_logps",
+    "rejected_token_logps",
+    "chosen_kls",
+    "rejected_kls",
+    "chosen_embedding_norms",
+    "rejected_embedding_norms",
+)
 """The fields that depend on the policy; all others are constants of the step."""
 
 
@@ -23,9 +32,19 @@ class PairBatch:
         chosen_token_logps, rejected_token_logps: ``(B, T)`` per response token, 0 where the mask is 0.
         ref_chosen_token_logps, ref_rejected_token_logps: ``(B, T)`` under the reference.
         chosen_token_mask, rejected_token_mask: ``(B, T)``, 1 for a response token.
+        chosen_token_weights, rejected_token_weights: ``(B, T)`` constants of the run's aggregation.
+        chosen_guide_tokens, rejected_guide_tokens: ``(B, T)`` log-probs under the frozen model ``--guide``.
+        chosen_contrast_tokens, rejected_contrast_tokens: ``(B, T)`` log-probs under the frozen model ``--contrast``.
         chosen_scores, rejected_scores: external rewards, higher is better.
+        chosen_safe, rejected_safe: 1 for a safe response, 0 for an unsafe one, as labelled in the data.
+        chosen_kls, rejected_kls: Σ_t KL(π_ref ‖ π), in nats; differentiable in the policy.
+        ref_chosen_entropies, ref_rejected_entropies: Σ_t H(π_ref)/log V.
+        chosen_collisions, rejected_collisions: Σ_t log Σ_v π(v)², in nats, detached.
+        chosen_embedding_norms, rejected_embedding_norms: ‖∂ log π(y|x) / ∂ input embeddings‖²; differentiable in the
+            policy.
         groups: int64 group index of the pair.
         aggregation: the aggregation that produced the ``*_logps``; None for sums.
+        progress: the share of the run's optimizer steps taken before this one; a number.
     """
 
     chosen_logps: torch.Tensor
@@ -42,8 +61,25 @@ class PairBatch:
     rejected_token_mask: torch.Tensor | None = None
     chosen_scores: torch.Tensor | None = None
     rejected_scores: torch.Tensor | None = None
+    chosen_token_weights: torch.Tensor | None = None
+    rejected_token_weights: torch.Tensor | None = None
+    chosen_guide_tokens: torch.Tensor | None = None
+    rejected_guide_tokens: torch.Tensor | None = None
+    chosen_contrast_tokens: torch.Tensor | None = None
+    rejected_contrast_tokens: torch.Tensor | None = None
+    chosen_safe: torch.Tensor | None = None
+    rejected_safe: torch.Tensor | None = None
+    chosen_kls: torch.Tensor | None = None
+    rejected_kls: torch.Tensor | None = None
+    ref_chosen_entropies: torch.Tensor | None = None
+    ref_rejected_entropies: torch.Tensor | None = None
+    chosen_collisions: torch.Tensor | None = None
+    rejected_collisions: torch.Tensor | None = None
+    chosen_embedding_norms: torch.Tensor | None = None
+    rejected_embedding_norms: torch.Tensor | None = None
     groups: torch.Tensor | None = None
     aggregation: str | None = None
+    progress: float = 0.0
 
     def __len__(self) -> int:
         return self.chosen_logps.shape[0]
@@ -64,6 +100,14 @@ class PairBatch:
         if self.aggregation is not None:
             return self.chosen_logps, self.rejected_logps
         return self.chosen_logps / self.chosen_lengths, self.rejected_logps / self.rejected_lengths
+
+    def log_ratios_per_token(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """``(B,)`` each: :meth:`log_ratios`, divided by the lengths if the log-probs are sums; unchanged under another
+        aggregation (``--aggregation``)."""
+        chosen, rejected = self.log_ratios()
+        if self.aggregation is not None:
+            return chosen, rejected
+        return chosen / self.chosen_lengths, rejected / self.rejected_lengths
 
     def present(self) -> dict[str, torch.Tensor]:
         """The tensors that are present, by name."""
@@ -101,7 +145,7 @@ class PairBatch:
         """One batch of all pairs in order; token-level fields are zero-padded to the longest T."""
         if len(batches) == 1:
             return batches[0]
-        joined: dict[str, Any] = {"aggregation": batches[0].aggregation}
+        joined: dict[str, Any] = {"aggregation": batches[0].aggregation, "progress": batches[0].progress}
         for name in batches[0].present():
             parts = [getattr(batch, name) for batch in batches]
             if parts[0].dim() == 2:

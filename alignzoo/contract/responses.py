@@ -13,11 +13,25 @@ from typing import Any
 from alignzoo.contract.pairs import PairBatch
 from alignzoo.lazy import F, torch
 
-DIFFERENTIABLE = ("logps", "token_logps")
+DIFFERENTIABLE = ("logps", "token_logps", "kls", "embedding_norms")
 """The fields that depend on the policy; all others are constants of the step."""
 POLICY, KL = 0, 1
 """``roles``: a response to learn from; a response to another prompt, for KTO's estimate of the KL."""
-_SIDED = ("logps", "lengths", "token_logps", "token_mask", "scores")
+_SIDED = (
+    "logps",
+    "lengths",
+    "token_logps",
+    "token_mask",
+    "token_weights",
+    "guide_tokens",
+    "contrast_tokens",
+    "scores",
+    "safe",
+    "kls",
+    "entropies",
+    "collisions",
+    "embedding_norms",
+)
 """Fields that a pair has for both sides, some of them for the reference as well."""
 
 
@@ -38,7 +52,17 @@ class ResponseBatch:
         groups: int64 group index of the prompt.
         token_logps, ref_token_logps: ``(R, T)`` per response token, 0 where the mask is 0.
         token_mask: ``(R, T)``, 1 for a response token.
+        token_weights: ``(R, T)`` constants, what the run's aggregation made of the step's tokens
+            (:meth:`~alignzoo.contract.aggregation.Aggregation.token_weights`).
+        guide_tokens, contrast_tokens: ``(R, T)`` log-probs of the tokens under the frozen models ``--guide`` and
+            ``--contrast``, 0 where the mask is 0.
+        safe: 1 for a safe response, 0 for an unsafe one, as labelled in the data.
+        kls: Σ_t KL(π_ref ‖ π) over the response's tokens, in nats; differentiable in the policy.
+        ref_entropies: Σ_t H(π_ref)/log V over the response's tokens: at most their number.
+        collisions: Σ_t log Σ_v π(v)² over the response's tokens, in nats, detached.
+        embedding_norms: ‖∂ log π(y|x) / ∂ input embeddings‖², over prompt and response; differentiable in the policy.
         old_logps: summed log-probs under the policy that generated the response.
+        progress: the share of the run's optimizer steps taken before this one; a number.
         aggregation: the aggregation that produced ``logps`` and ``ref_logps``; None for sums.
         paired: every prompt has two responses, the better one first; known without reading tensors.
     """
@@ -56,8 +80,17 @@ class ResponseBatch:
     token_logps: torch.Tensor | None = None
     ref_token_logps: torch.Tensor | None = None
     token_mask: torch.Tensor | None = None
+    token_weights: torch.Tensor | None = None
+    guide_tokens: torch.Tensor | None = None
+    contrast_tokens: torch.Tensor | None = None
+    safe: torch.Tensor | None = None
+    kls: torch.Tensor | None = None
+    ref_entropies: torch.Tensor | None = None
+    collisions: torch.Tensor | None = None
+    embedding_norms: torch.Tensor | None = None
     old_logps: torch.Tensor | None = None
     aggregation: str | None = None
+    progress: float = 0.0
     paired: bool = False
 
     def __len__(self) -> int:
@@ -109,6 +142,14 @@ class ResponseBatch:
         place = 2 * self._numbered() + (0 if self.roles is None else self.roles)
         least = self.lengths.new_full((2 * len(self),), torch.inf)
         return least.scatter_reduce(0, place, self.lengths, "amin")[place]
+
+    def rivals(self) -> list[list[int]]:
+        """The indices of the responses of the same prompt and role, where there are at least two."""
+        found: dict[tuple[int, int], list[int]] = {}
+        roles = [POLICY] * len(self) if self.roles is None else self.roles.tolist()
+        for i, of in enumerate(zip(self._numbered().tolist(), roles, strict=True)):
+            found.setdefault(of, []).append(i)
+        return [places for places in found.values() if len(places) > 1]
 
     def of_role(self, role: int) -> ResponseBatch:
         """The responses of one role; the batch itself if all have it."""
@@ -178,7 +219,7 @@ class ResponseBatch:
     def pairs(self) -> PairBatch:
         """A view of the batch as pairs, see :meth:`pair_places`."""
         chosen, rejected = self.pair_places()
-        found: dict[str, Any] = {"aggregation": self.aggregation}
+        found: dict[str, Any] = {"aggregation": self.aggregation, "progress": self.progress}
         for name, value in self.present().items():
             prefix, rest = ("ref_", name.removeprefix("ref_")) if name.startswith("ref_") else ("", name)
             if rest in _SIDED:
@@ -191,7 +232,7 @@ class ResponseBatch:
     @staticmethod
     def of_pairs(pairs: PairBatch) -> ResponseBatch:
         """The 2B responses of B pairs, each pair's chosen one first."""
-        found: dict[str, Any] = {"aggregation": pairs.aggregation}
+        found: dict[str, Any] = {"aggregation": pairs.aggregation, "progress": pairs.progress}
         for name, value in pairs.present().items():
             if "chosen" in name:
                 other = getattr(pairs, name.replace("chosen", "rejected"))
@@ -214,6 +255,7 @@ class ResponseBatch:
             return batches[0]
         joined: dict[str, Any] = {
             "aggregation": batches[0].aggregation,
+            "progress": batches[0].progress,
             "paired": all(batch.paired for batch in batches),
         }
         for name in batches[0].present():

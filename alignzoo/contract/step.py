@@ -18,6 +18,21 @@ if TYPE_CHECKING:
     from alignzoo.contract.geometry import StepLoss
 
 
+class MovingReference(Protocol):
+    """The reference as a full copy of the model."""
+
+    def mix(self, share: float) -> None:
+        """Replace this share of every weight of the reference by what the policy computes with: 1 copies it."""
+
+    def distance(self) -> float:
+        """‖policy − reference‖, Euclidean over all weights."""
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The weights that have moved, for the controller's own state."""
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None: ...
+
+
 class SetupContext(Protocol):
     """What a controller can read once, before training."""
 
@@ -46,6 +61,10 @@ class SetupContext(Protocol):
     @property
     def texts(self) -> Callable[[str | None, int], list[list[int]]]:
         """Token ids of this many general texts from a file, or else of training data."""
+
+    @property
+    def moving_reference(self) -> Callable[[], MovingReference]:
+        """The reference, for a controller whose card says ``moves_reference``."""
 
 
 class StepContext(Protocol):

@@ -19,8 +19,14 @@ from alignzoo.report import Reporter
 if TYPE_CHECKING:
     from datasets import Dataset
 
-COLUMNS: dict[Need, str] = {"scores": "score", "groups": "group"}
+COLUMNS: dict[Need, str] = {"scores": "score", "groups": "group", "safety": "safe"}
 """The column of the prepared data for each need of a method."""
+_NOUNS: dict[Need, str] = {"safety": "safety labels"}
+"""What a need is called in messages, where it is not its name."""
+
+
+MOST_NAMED = 8
+"""Losses to name in a hint."""
 
 
 def check_shape(prepared: Prepared, reads: Mapping[str, Reads], needs: Collection[Need], source: str) -> None:
@@ -59,13 +65,14 @@ def check_noise(rate: float, shape: Shape, source: str) -> None:
 
 
 def _readers(shape: Shape) -> str:
-    """The installed losses that can read rows of a shape."""
+    """The installed losses that can read rows of a shape, or where they are listed if they are many."""
     cards = [card for _, card in registry().entries("loss") if isinstance(card, LossCard)]
-    return ", ".join(card.name for card in cards if readable(card.reads, default_needs(card), shape) is None)
+    able = [card.name for card in cards if readable(card.reads, default_needs(card), shape) is None]
+    return ", ".join(able) if len(able) <= MOST_NAMED else f"{len(able)} of those that `alignzoo ls loss` lists"
 
 
 def check_columns(needs: Collection[Need], rows: Dataset, shape: Shape, source: str) -> None:
-    """Reject rows without a column that a method needs.
+    """Reject rows without a column that a method needs, or with safety labels for some responses only.
 
     Raises:
         DataError: names the columns.
@@ -73,12 +80,25 @@ def check_columns(needs: Collection[Need], rows: Dataset, shape: Shape, source: 
     for need, name in COLUMNS.items():
         if need in needs and name not in rows.column_names:
             raise DataError(
-                f"{source}: a method of this run needs {need}, but the data has no "
+                f"{source}: a method of this run needs {_NOUNS.get(need, need)}, but the data has no "
                 + " or no ".join(source_columns(name, shape)),
                 hint="add the columns, or choose another method"
                 + (f" or another source of scores ({_other_rewards()})" if need == "scores" else "")
                 + "; docs/data.md lists the layouts that have them",
             )
+    if "safety" in needs:
+        _check_flags(rows, shape, source)
+
+
+def _check_flags(rows: Dataset, shape: Shape, source: str) -> None:
+    unknown = [i for i, flags in enumerate(column(rows, "safe").to_pylist()) if flags is None or None in flags]
+    if unknown:
+        first = int(column(rows, "row_id")[unknown[0]].as_py())
+        raise DataError(
+            f"{source}: a method of this run needs safety labels, but {len(unknown)} of {len(rows)} {NOUNS[shape]} "
+            f"have a response without one; the first is row {first}",
+            hint=f"fill in {' and '.join(source_columns('safe', shape))}, or leave those rows out",
+        )
 
 
 def _other_rewards() -> str:

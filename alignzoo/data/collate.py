@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain, cycle, islice
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from alignzoo.data.parts import Scores
 
 _NEEDED = ("row_id", "prompt_ids", "response_ids")
-_OPTIONAL = ("label", "score", "group")
+_OPTIONAL = ("label", "safe", "score", "group")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ class TokenBatch:
     ranks: Tensor  # (R,) int64, 0 is the best of its row; -1 if unordered
     roles: Tensor | None = None  # (R,) int64, POLICY or KL; None: all are POLICY
     scores: Tensor | None = None  # (R,) fp32, higher is better; 0 for KL responses
+    safe: Tensor | None = None  # (R,) fp32, 1 safe, 0 unsafe, NaN unknown; 0 for KL responses
     groups: tuple[str, ...] | None = None  # B names
+    guide_tokens: Tensor | None = None  # (R, T) fp32 log-probs under the model --guide, 0 after a response's end
+    contrast_tokens: Tensor | None = None  # the same under --contrast
     paired: bool = False  # pairs without KL responses: two per row, the better one first
     pack: Pack | None = None  # the same rows packed into one
 
@@ -95,6 +99,7 @@ class TokenBatch:
             ranks=self.ranks[own],
             roles=None if self.roles is None else self.roles[own],
             scores=None if self.scores is None else self.scores[own],
+            safe=None if self.safe is None else self.safe[own],
             groups=None if self.groups is None else self.groups[i : i + 1],
             paired=self.paired,
         )
@@ -112,7 +117,8 @@ def collate(
     """Rows of a prepared dataset as a batch.
 
     Args:
-        rows: ``row_id``, ``prompt_ids``, ``response_ids`` and, if the data has them, ``label``, ``score``, ``group``.
+        rows: ``row_id``, ``prompt_ids``, ``response_ids`` and, if the data has them, ``label``, ``safe``, ``score``,
+            ``group``.
         shape: of the dataset; labels and ranks follow from it.
         kl: token ids of each row's mismatched responses.
 
@@ -146,6 +152,7 @@ def collate(
         ranks=_per_response([_ranks(row, shape) for row in rows], behind, fill=-1),
         roles=None if kl is None else _per_response([[POLICY] * len(of_row) for of_row in own], behind, fill=KL),
         scores=_per_response([row["score"] for row in rows], behind, fill=0.0) if "score" in rows[0] else None,
+        safe=_per_response([_flags(row) for row in rows], behind, fill=0.0) if "safe" in rows[0] else None,
         groups=tuple(row["group"] for row in rows) if "group" in rows[0] else None,
         paired=kl is None and shape == "pairs",
         pack=pack(prompts, replies),
@@ -165,6 +172,11 @@ def _refuse_empty(rows: Sequence[dict[str, Any]], replies: Sequence[Sequence[Seq
 
 def _labels(row: dict[str, Any], shape: Shape) -> list[int]:
     return [row["label"]] if shape == "unpaired" else [label_of(shape, rank) for rank in _ranks(row, shape)]
+
+
+def _flags(row: dict[str, Any]) -> list[float]:
+    flags = row["safe"] or [None] * len(row["response_ids"])
+    return [math.nan if flag is None else float(flag) for flag in flags]
 
 
 def _ranks(row: dict[str, Any], shape: Shape) -> list[int]:

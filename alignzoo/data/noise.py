@@ -44,10 +44,10 @@ def flip_labels(dataset: Dataset, rate: float, seed: int) -> tuple[Dataset, list
     drawn = b"".join(hashlib.sha256(f"{seed}/{row}".encode()).digest() for row in ids.tolist())
     words = np.frombuffer(drawn, ">u8").reshape(-1, 4)
     rows = np.sort(np.lexsort(words.T[::-1])[:count])
-    return _flip(dataset, rows), np.sort(ids[rows]).tolist()
+    return flip_rows(dataset, rows), np.sort(ids[rows]).tolist()
 
 
-def _flip(dataset: Dataset, rows: np.ndarray) -> Dataset:
+def flip_rows(dataset: Dataset, rows: np.ndarray) -> Dataset:
     """The dataset with the labels of these rows flipped; only these rows are rewritten."""
     import datasets
 

@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal, get_args
 
 from alignzoo.contract.card import Need
 from alignzoo.contract.loss import Reads
-
-Shape = Literal["pairs", "unpaired", "ranked", "demonstrations"]
-"""The form of a data set's rows:
-
-==================  ======================================================================
-``pairs``           a prompt with two responses, the chosen one first
-``unpaired``        a prompt with one response, labelled desirable or undesirable
-``ranked``          a prompt with two or more responses, best first; the number may vary
-``demonstrations``  a prompt with one response to imitate, without a label
-==================  ======================================================================
-"""
-SHAPES: tuple[Shape, ...] = get_args(Shape)
+from alignzoo.contract.shapes import SHAPES as SHAPES
+from alignzoo.contract.shapes import Shape as Shape
 
 SINGLE: frozenset[Shape] = frozenset({"unpaired", "demonstrations"})
 """The shapes with one response per prompt, so without an order."""

@@ -11,18 +11,20 @@ from alignzoo.errors import UsageError
 
 
 class PairStream:
-    """One seeded permutation of all rows per epoch, concatenated and split into steps of ``batch_size``.
+    """One seeded permutation of all rows per epoch, concatenated and split into steps of ``batch_size``; not
+    ``shuffled``, the rows in their order.
 
     Every row occurs once per epoch and every step has exactly ``batch_size`` rows; a step may span two epochs.
     """
 
-    def __init__(self, n: int, batch_size: int, seed: int) -> None:
+    def __init__(self, n: int, batch_size: int, seed: int, *, shuffled: bool = True) -> None:
         """``n``: number of rows. Raises ``UsageError`` unless both sizes are positive."""
         if n < 1 or batch_size < 1:
             raise UsageError(f"need at least one row and one row per step, got {n} rows and {batch_size} per step")
         self.n = n
         self.batch_size = batch_size
         self.seed = seed
+        self.shuffled = shuffled
         self._current: tuple[int, np.ndarray] | None = None
 
     def steps(self, epochs: float) -> int:
@@ -42,6 +44,8 @@ class PairStream:
         return self._order(0)[: min(steps * self.batch_size, self.n)]
 
     def _order(self, epoch: int) -> np.ndarray:
+        if not self.shuffled:
+            return np.arange(self.n)
         if self._current is None or self._current[0] != epoch:
             # SeedSequence takes no negative numbers; the sign becomes a separate word.
             generator = np.random.default_rng([abs(self.seed), int(self.seed < 0), epoch])

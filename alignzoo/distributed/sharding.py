@@ -18,7 +18,6 @@ from alignzoo.distributed.shards import whole_state
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_Batch = TypeVar("_Batch")
 _Result = TypeVar("_Result")
 
 
@@ -55,16 +54,16 @@ def is_shard(model: Any) -> bool:
     return hasattr(model, "set_requires_gradient_sync")
 
 
-def resharding(forward: Callable[[Any, _Batch], _Result]) -> Callable[[Any, _Batch], _Result]:
+def resharding(forward: Callable[..., _Result]) -> Callable[..., _Result]:
     """``forward``, after which a model that is sharded is so again.
 
     Without a backward the root's weights would stay gathered, and what is written to the shards would not be seen.
     """
 
-    def run(model: Any, batch: _Batch) -> _Result:
+    def run(model: Any, *given: Any) -> _Result:
         done = False
         try:
-            result = forward(model, batch)
+            result = forward(model, *given)
             done = True
         finally:
             if is_shard(model) and not (done and torch.is_grad_enabled()):

@@ -24,6 +24,7 @@ from alignzoo.errors import ModelError
 from alignzoo.logprobs import attention
 from alignzoo.logprobs.attention import CannotPack
 from alignzoo.logprobs.logps import Forward, forward_parameters, innermost, packed_logps, padded_logps
+from alignzoo.logprobs.trial import try_embeddings
 from alignzoo.plan.plan import Plan
 
 if TYPE_CHECKING:
@@ -80,9 +81,11 @@ def forward_of(
     rows = worth_trying(policy, lengths_of(dataset, partners), first)
     batches = batches_of(dataset, rows, len(rows), pad_id, shape=shape, partners=partners)
     sample = next(batches).to(accelerator.device)
-    settings, tokens = plan.settings, "token-logps" in plan.needs
+    settings, tokens, embeddings = plan.settings, "token-logps" in plan.needs, "embedding-gradients" in plan.needs
     autocast = torch.bfloat16 if settings.precision == "bf16" else None
-    choice = choose_forward(policy, sample, packing=settings.packing, tokens=tokens, autocast=autocast)
+    choice = choose_forward(
+        policy, sample, packing=settings.packing, tokens=tokens, embeddings=embeddings, autocast=autocast
+    )
     ranks = on_all_ranks(accelerator, lambda: (choice.packed, choice.way, choice.why))
     if len({way for _, way, _ in ranks}) == 1:
         return choice
@@ -94,7 +97,13 @@ def forward_of(
 
 
 def choose_forward(
-    policy: Any, sample: TokenBatch, *, packing: bool = True, tokens: bool = False, autocast: torch.dtype | None = None
+    policy: Any,
+    sample: TokenBatch,
+    *,
+    packing: bool = True,
+    tokens: bool = False,
+    embeddings: bool = False,
+    autocast: torch.dtype | None = None,
 ) -> Choice:
     """The fastest forward that reproduces the padded path's log-probs.
 
@@ -104,15 +113,14 @@ def choose_forward(
         sample: rows to compare on, see :func:`worth_trying`.
         packing: whether packing is allowed.
         tokens: whether per-token fields are needed.
+        embeddings: whether gradients by the input embeddings are needed.
         autocast: the run's compute dtype, if it is not the weights'.
     """
     padded = partial(padded_logps, tokens=tokens)
     _tried(policy, sample.row(0, most=8), padded_logps)  # checks the head here and not during a step
-    if not packing:
-        return Choice(padded, False, "packing is off (--no-packing): padded batches, each response with its own prompt")
-    reason = why_not_packed(innermost(policy))
+    reason = _why_padded(policy, sample, packing, embeddings, autocast)
     if reason is not None:
-        return Choice(padded, False, f"packing is off: {reason}")
+        return Choice(padded, False, f"packing is off{reason}")
     expected = torch.cat([_tried(policy, sample.row(i), padded_logps) for i in range(sample.rows)])
     failures = []
     on_a_gpu = sample.input_ids.is_cuda
@@ -145,6 +153,19 @@ def choose_forward(
     return Choice(
         padded, False, f"packing is off: {failures[-1] if failures else 'its attention does not accept masks'}"
     )
+
+
+def _why_padded(
+    policy: Any, sample: TokenBatch, packing: bool, embeddings: bool, autocast: torch.dtype | None
+) -> str | None:
+    """Why packing is not even tried, or None."""
+    if embeddings:
+        try_embeddings(policy, sample.row(0, most=8), autocast)
+        return ": a method of this run reads gradients by the input embeddings, so each response has its own row"
+    if not packing:
+        return " (--no-packing): padded batches, each response with its own prompt"
+    reason = why_not_packed(innermost(policy))
+    return None if reason is None else f": {reason}"
 
 
 _BY_ROW = ("attn_temperature_tuning", "index_topk")
@@ -270,19 +291,3 @@ def _reaches(policy: Any) -> float:
     values = vars(model.config.get_text_config()).items()
     found = [v for name, v in values if type(v) is int and v > 0 and _REACHES.search(name)]
     return min(found, default=math.inf)
-
-
-def goes_by_batch(policy: Any, longest: int) -> str | None:
-    """The kind of rotary embedding that makes a sequence's log-probs depend on what else is in its batch, if the model
-    has such a one and sequences of ``longest`` tokens make it do so."""
-    config = innermost(policy).config.get_text_config()
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]
-    for kind in kinds:
-        if kind.get("rope_type") in ("dynamic", "longrope"):
-            original = kind.get("original_max_position_embeddings") or getattr(
-                config, "original_max_position_embeddings", config.max_position_embeddings
-            )
-            if longest > original:
-                return str(kind["rope_type"])
-    return None

@@ -98,7 +98,7 @@ class _TokenLogps(torch.autograd.Function):
         ctx.keeps = of_head and not way.entropy and count * vocabulary <= way.kept
         ctx.taken = of_hidden and not of_head and not way.entropy
         rows, inputs = hidden.to(way.dtype), weight.to(way.dtype)
-        parts, kept = _parts(count, vocabulary, way.chunk), None
+        parts, kept = parts_of(count, vocabulary, way.chunk), None
         if (ctx.keeps and len(parts) > 1) or ctx.taken:  # one part's gradient is kept as it is
             kept = rows.new_empty(count, vocabulary if ctx.keeps else rows.shape[1])
         for part in parts:
@@ -130,7 +130,7 @@ class _TokenLogps(torch.autograd.Function):
         rows, inputs = hidden.to(way.dtype), weight.to(way.dtype)
         of_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         of_weight = of_bias = None
-        for part in _parts(len(targets), ctx.vocabulary, len(targets) * ctx.vocabulary if ctx.keeps else way.chunk):
+        for part in parts_of(len(targets), ctx.vocabulary, len(targets) * ctx.vocabulary if ctx.keeps else way.chunk):
             factor = of_values[part, None]
             if ctx.keeps:
                 gradient = kept
@@ -141,20 +141,20 @@ class _TokenLogps(torch.autograd.Function):
             if of_hidden is not None:
                 of_hidden[part] = (gradient @ inputs).to(hidden.dtype) * factor
             if ctx.needs_input_grad[1]:
-                of_weight = _added(of_weight, gradient.t(), (rows[part] * factor).to(way.dtype), weight.dtype)
+                of_weight = added_to(of_weight, gradient.t(), (rows[part] * factor).to(way.dtype), weight.dtype)
             if bias is not None and ctx.needs_input_grad[2]:
-                of_bias = _added(of_bias, gradient.t(), factor.to(way.dtype), bias.dtype)
+                of_bias = added_to(of_bias, gradient.t(), factor.to(way.dtype), bias.dtype)
         return of_hidden, of_weight, None if of_bias is None else of_bias[:, 0], None, None
 
 
-def _added(total: torch.Tensor | None, left: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def added_to(total: torch.Tensor | None, left: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """``total + left @ right``, in place where the product has its dtype: it is as large as the head."""
     if total is None:
         return (left @ right).to(dtype)
     return total.addmm_(left, right) if left.dtype == dtype else total.add_(left @ right)
 
 
-def _parts(count: int, vocabulary: int, chunk: int) -> list[slice]:
+def parts_of(count: int, vocabulary: int, chunk: int) -> list[slice]:
     """Equal parts of the positions, of at most ``chunk`` logits each, or of one position."""
     rows = max(1, chunk // vocabulary)
     parts = -(-count // rows)

@@ -9,33 +9,40 @@ whatever the compute dtype (a bf16 sum near 300 has spacing 2). The loop only kn
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.data.pack import Pack, pack_of
+from alignzoo.logprobs import hidden
 from alignzoo.logprobs.attention import NAME
-from alignzoo.logprobs.head import Shape, token_logps
+from alignzoo.logprobs.embeddings import embedded, norms
+from alignzoo.logprobs.heads import is_fused, values_of
+from alignzoo.logprobs.statistics import NOTHING, Ask
+from alignzoo.logprobs.teacher import Taught, Teacher
+from alignzoo.logprobs.vocabulary import Values
 from alignzoo.model.base import without_adapter
 
-Forward = Callable[[torch.nn.Module, TokenBatch], ResponseBatch]
-"""What the batch says of its responses, and their log-probs under a model; reference fields stay None."""
+Forward = Callable[..., ResponseBatch]
+"""From a model, a batch and, where something is asked for beside log-probs, an :class:`Ask`: what the batch says of its
+responses, and their log-probs under the model; reference fields stay None."""
 
 
 def packed_logps(
-    model: torch.nn.Module, batch: TokenBatch, *, tokens: bool = False, way: str = "segments"
+    model: torch.nn.Module, batch: TokenBatch, ask: Ask = NOTHING, *, tokens: bool = False, way: str = "segments"
 ) -> ResponseBatch:
     """Summed log-probs (nats) and lengths of R responses from one forward over one row that holds them all.
 
     Args:
         model: a causal LM that takes ``position_ids``, possibly wrapped (DDP, FSDP, PEFT). Attention is all that mixes
             its positions, and it is :func:`alignzoo.logprobs.attention.packed_attention`.
+        ask: what else to compute; not ``embeddings``.
         tokens: also fill the ``(R, T)`` per-token fields.
         way: ``segments`` for that attention one segment after another, ``flex`` for FlexAttention (both are it);
             ``masks`` where the model has another attention, which takes a mask of the whole row.
@@ -56,17 +63,23 @@ def packed_logps(
         # Of the four dimensions that a ready mask has, so that the model makes none.
         inputs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=pack.input_ids.device)
         inputs |= {"pack": pack, "flex": way == "flex"}
-    values = _token_logps(model, inputs, pack.predicting, pack.targets)
+    if ask.embeddings:
+        raise RuntimeError("gradients by the embeddings are of padded rows; see alignzoo.logprobs.forward")
+    values, teacher = values_of(model, innermost(model), inputs, pack.predicting, pack.targets, ask)
     pack.forget_masks()
-    return _responses(batch, values, pack.rows, pack.columns, pack.longest_response, tokens)
+    found = _responses(batch, values, pack.rows, pack.columns, pack.longest_response, tokens)
+    return found if teacher is None else _taught(found, teacher)
 
 
-def padded_logps(model: torch.nn.Module, batch: TokenBatch, *, tokens: bool = False) -> ResponseBatch:
+def padded_logps(
+    model: torch.nn.Module, batch: TokenBatch, ask: Ask = NOTHING, *, tokens: bool = False
+) -> ResponseBatch:
     """Summed log-probs (nats) and lengths of R responses from one forward over R padded rows.
 
     Args:
         model: a causal LM called with ``input_ids`` and ``attention_mask``, possibly wrapped (DDP, FSDP, PEFT).
         batch: ``(R, L)`` tokens; padding on either side.
+        ask: what else to compute.
         tokens: also fill the ``(R, T)`` per-token fields.
 
     Raises:
@@ -84,8 +97,16 @@ def padded_logps(model: torch.nn.Module, batch: TokenBatch, *, tokens: bool = Fa
     rows, places = kept.nonzero(as_tuple=True)
     columns = (kept.cumsum(-1) - 1)[rows, places]
     targets = batch.input_ids[:, 1:][rows, places]
-    values = _token_logps(model, inputs, rows * batch.input_ids.shape[1] + places, targets)
-    return _responses(batch, values, rows, columns, int(lengths.max()), tokens)
+    places = rows * batch.input_ids.shape[1] + places
+    with ExitStack() as stack:
+        again = torch.is_grad_enabled()
+        given = stack.enter_context(embedded(innermost(model))) if ask.embeddings else []
+        values, teacher = values_of(model, innermost(model), inputs, places, targets, ask)
+        found = _responses(batch, values, rows, columns, int(lengths.max()), tokens)
+        if ask.embeddings:
+            found = replace(found, embedding_norms=norms(found.logps, given[0], again=again))
+            found = found if again else found.detach()
+    return found if teacher is None else _taught(found, teacher)
 
 
 def _no_response(batch: TokenBatch, i: int, j: int) -> ValueError:
@@ -93,11 +114,19 @@ def _no_response(batch: TokenBatch, i: int, j: int) -> ValueError:
 
 
 def _responses(
-    batch: TokenBatch, values: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, longest: int, tokens: bool
+    batch: TokenBatch, values: Values, rows: torch.Tensor, columns: torch.Tensor, longest: int, tokens: bool
 ) -> ResponseBatch:
-    """The batch's responses from ``(K,)`` log-probs: of which response each is, and where in it."""
-    grid = values.new_zeros(batch.responses, longest).index_put((rows, columns), values)
-    mask = torch.zeros_like(grid).index_put((rows, columns), torch.ones_like(values))
+    """The batch's responses from values ``(K,)`` each: of which response each is, and where in it."""
+
+    def placed(given: torch.Tensor) -> torch.Tensor:
+        return given.new_zeros(batch.responses, longest).index_put((rows, columns), given)
+
+    def summed(given: torch.Tensor | None) -> torch.Tensor | None:
+        return None if given is None else placed(given).sum(-1)
+
+    grid = placed(values.logps)
+    mask = torch.zeros_like(grid).index_put((rows, columns), torch.ones_like(values.logps))
+    hidden.place(rows, columns, batch.responses, longest)
     return ResponseBatch(
         logps=grid.sum(-1),
         lengths=mask.sum(-1),
@@ -107,140 +136,20 @@ def _responses(
         roles=batch.roles,
         token_logps=grid if tokens else None,
         token_mask=mask if tokens else None,
+        kls=summed(values.kls),
+        ref_entropies=summed(values.entropies),
+        collisions=summed(values.collisions),
         paired=batch.paired,
     )
 
 
-def _token_logps(
-    model: torch.nn.Module, inputs: dict[str, Any], positions: torch.Tensor, targets: torch.Tensor
-) -> torch.Tensor:
-    """``(K,)`` log-probs of ``targets`` by what the model says at flat ``positions`` of its input."""
-    inner = innermost(model)
-    if _fusible(inner) and _fuses(model, inputs, positions, targets):
-        return _by_fused_head(model, inputs, positions, targets)
-    return _by_logits(model, inputs, positions, targets)
-
-
-def _by_fused_head(
-    model: torch.nn.Module, inputs: dict[str, Any], positions: torch.Tensor, targets: torch.Tensor
-) -> torch.Tensor:
-    inner = innermost(model)
-    head = inner.get_output_embeddings()
-    with _only_at(head, positions), _fused(inner, head, targets):
-        values: torch.Tensor = model(**inputs, use_cache=False).logits
-    return values.reshape(-1)
-
-
-def _by_logits(
-    model: torch.nn.Module, inputs: dict[str, Any], positions: torch.Tensor, targets: torch.Tensor
-) -> torch.Tensor:
-    head = innermost(model).get_output_embeddings()
-    with ExitStack() as stack:
-        ran = stack.enter_context(_only_at(head, positions)) if head is not None else []
-        found = model(**inputs, use_cache=False).logits
-    logits = found[0] if ran else found.flatten(0, 1).index_select(0, positions)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # fp64 models stay fp64
-    return -F.cross_entropy(logits, targets, reduction="none")
-
-
-def _fusible(inner: Any) -> bool:
-    """Whether the head is a plain linear map that is called as one."""
-    head = inner.get_output_embeddings()
-    return type(head) is torch.nn.Linear and "forward" not in vars(head)
-
-
-_TRIED: dict[object, bool] = {}
-"""By model class and by what it does after the head: whether the fused head gives the log-probs of its own logits."""
-
-
-def _fuses(model: torch.nn.Module, inputs: dict[str, Any], positions: torch.Tensor, targets: torch.Tensor) -> bool:
-    """Whether a model of this kind means by its attributes what :data:`_AFTERWARDS` takes them for: tried once, by the
-    first batch (of a run: by the few rows that packing is tried on), so that ranks do the same after."""
-    kind = _kind(innermost(model))
-    if kind not in _TRIED:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            expected = _by_logits(model, inputs, positions, targets)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            found = _by_fused_head(model, inputs, positions, targets)
-        narrow = torch.is_autocast_enabled(expected.device.type) or next(model.parameters()).dtype.itemsize < 4
-        near = 0.05 if narrow else 1e-4
-        same = found.shape == expected.shape
-        _TRIED[kind] = same and torch.allclose(found, expected, rtol=near, atol=near, equal_nan=True)
-    return _TRIED[kind]
-
-
-def _kind(inner: Any) -> object:
-    return type(inner), tuple(sorted(_afterwards(inner).items()))
+def _taught(found: ResponseBatch, teacher: Teacher) -> Taught:
+    return Taught(**{field.name: getattr(found, field.name) for field in fields(found)}, teacher=teacher)
 
 
 def has_fused_head(model: torch.nn.Module) -> bool:
     """Whether the log-probs of a model come from the fused head, once it has been tried."""
-    inner = innermost(model)
-    return _fusible(inner) and _TRIED.get(_kind(inner), False)
-
-
-@contextmanager
-def _only_at(head: torch.nn.Module, positions: torch.Tensor) -> Iterator[list[bool]]:
-    """Inside, the head sees the hidden states at ``positions`` as its only row; what is given says whether it ran."""
-    ran: list[bool] = []
-
-    def select(_head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        ran.append(True)
-        return (inputs[0].flatten(0, 1).index_select(0, positions)[None], *inputs[1:])
-
-    handle = head.register_forward_pre_hook(select)
-    try:
-        yield ran
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _fused(inner: Any, head: torch.nn.Linear, targets: torch.Tensor) -> Iterator[None]:
-    """Inside, the head gives log-probs ``(1, K, 1)`` of the targets in place of logits, and nothing is done to them
-    after it. The model runs whole, so what wraps it (autocast, DDP, FSDP) does not see."""
-    with _nothing_afterwards(inner) as shape:
-
-        def logps(input: torch.Tensor) -> torch.Tensor:
-            values, _ = token_logps(input[0], head.weight, targets, bias=head.bias, shape=shape)
-            return values[None, :, None].clone()  # FSDP2 wants no view from what it shards
-
-        head.forward = logps  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            del head.forward
-
-
-_AFTERWARDS = {"final_logit_softcapping": None, "logits_scaling": 1.0, "logit_scale": 1.0}
-"""What models do after the head, as their configs or they themselves say it (Gemma; Granite; Cohere), and its value
-where it does nothing."""
-
-
-def _afterwards(inner: Any) -> dict[str, float]:
-    """What the model does after its head, by name."""
-    found = {}
-    for name, nothing in _AFTERWARDS.items():
-        for owner in (inner, inner.config):
-            value = vars(owner).get(name)
-            if isinstance(value, (int, float)) and value != nothing:
-                found[name] = float(value)
-    return found
-
-
-@contextmanager
-def _nothing_afterwards(inner: Any) -> Iterator[Shape]:
-    """Inside, the model leaves its head's output as it is; what it would do to it is given."""
-    found = _afterwards(inner)
-    owners = [(o, name, vars(o)[name]) for name in found for o in (inner, inner.config) if name in vars(o)]
-    scale = found.get("logit_scale", 1.0) / found.get("logits_scaling", 1.0)
-    try:
-        for owner, name, _ in owners:
-            setattr(owner, name, _AFTERWARDS[name])
-        yield Shape(scale, found.get("final_logit_softcapping"))
-    finally:
-        for owner, name, value in owners:
-            setattr(owner, name, value)
+    return is_fused(innermost(model))
 
 
 def _row_masks(inner: Any, pack: Pack) -> Any:

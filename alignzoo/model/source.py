@@ -42,14 +42,14 @@ class ModelSource:
         return str((path / self.gguf if self.gguf else path).absolute())
 
 
-def find_model(name: str) -> ModelSource:
-    """Resolve ``--model`` without loading weights.
+def find_model(name: str, flag: str = "model") -> ModelSource:
+    """Resolve ``--model``, or another ``flag`` that names one, without loading weights.
 
     Raises:
         ModelError: a path that does not exist or contains no model; a gguf file without the ``gguf`` package; an
             adapter without a usable base.
     """
-    said, name = f"--model {name}", place_of(name)
+    said, name = f"--{flag} {name}", place_of(name)
     config = _adapter_config(name)
     if config is None:
         return full_model(name, said)

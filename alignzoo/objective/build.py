@@ -21,7 +21,8 @@ def build_objective(
     """
     aggregating = None
     if aggregation is not None:
-        aggregating = Aggregating(aggregation.card.name, instantiate(aggregation.card, aggregation.options))
+        method = instantiate(aggregation.card, aggregation.options)
+        aggregating = Aggregating(aggregation.card.name, method, "hidden-states" in aggregation.needs)
     return Objective(
         [_term(method, None if i else aggregating) for i, method in enumerate(losses)],
         [Wrapping(instantiate(method.card, method.options), method.card.name, method.couples) for method in wrappers],

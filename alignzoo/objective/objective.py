@@ -7,7 +7,7 @@ micro-batches one by one gives the gradient of the weights, however the step was
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +19,9 @@ from alignzoo.contract.method import Method
 from alignzoo.contract.responses import DIFFERENTIABLE, ResponseBatch
 from alignzoo.contract.robust import RobustWrapper, Values
 from alignzoo.errors import MethodError
-from alignzoo.objective.guard import a, blamed, fault, wrong
-from alignzoo.objective.terms import UNITS, Term, Wrapping, check_values
+from alignzoo.objective.guard import blamed, fault, wrong
+from alignzoo.objective.logged import floats, numbers
+from alignzoo.objective.terms import UNITS, Aggregating, Term, Wrapping, check_values
 
 
 class Objective:
@@ -42,7 +43,7 @@ class Objective:
     ) -> None:
         self.terms = [Term(terms, coupled=coupled)] if isinstance(terms, PreferenceLoss) else list(terms)
         self.wrappings = [w if isinstance(w, Wrapping) else Wrapping(w, coupled=coupled) for w in wrappers]
-        aggregating = [w for w in self.wrappers if type(w).objective is not RobustWrapper.objective]
+        aggregating = [w for w in self.wrappers if _aggregates(w)]
         if len(aggregating) > 1:
             names = " and ".join(type(w).__name__ for w in aggregating)
             raise MethodError(f"{names} each define their own objective; their cards must say `aggregates`")
@@ -63,6 +64,12 @@ class Objective:
     @property
     def wrappers(self) -> list[RobustWrapper]:
         return [wrapping.wrapper for wrapping in self.wrappings]
+
+    @property
+    def weighing(self) -> Aggregating | None:
+        """The aggregation that weighs tokens in every forward pass, if there is one."""
+        found = (term.aggregation for term in self.terms)
+        return next((given for given in found if given is not None and given.weighs), None)
 
     def methods(self) -> dict[str, list[Method]]:
         """All methods by kind, in order."""
@@ -123,10 +130,11 @@ class Objective:
 
     def weights(self, responses: ResponseBatch) -> torch.Tensor:
         """The weight of each value of the preference term in a step, ``(N,)``, detached."""
+        view = self.preference.view(responses)
         with torch.no_grad():
-            losses = self.values(responses)
+            losses = self._wrapped(view)
         with blamed((self.aggregator,), f"failed in weights() on {self._these(losses)}"):
-            weights = self.aggregator.weights(losses)
+            weights = self.aggregator.weights_in(losses, view)
         if what := fault(weights, losses.shape):
             due = f"weights() returns one per {UNITS[self.preference.reads]}, (N,)"
             raise wrong(self.aggregator, type(self.aggregator).weights, what, due)
@@ -135,7 +143,7 @@ class Objective:
     def observes(self, *, coupled: bool) -> bool:
         """Whether any method, batch-coupled or not as given, keeps running statistics."""
         return any(term.coupled == coupled and _watches(term.loss, PreferenceLoss) for term in self.terms) or any(
-            w.coupled == coupled and _watches(w.wrapper, RobustWrapper) for w in self.wrappings
+            w.coupled == coupled and _learns(w.wrapper) for w in self.wrappings
         )
 
     def observe(self, responses: ResponseBatch, *, coupled: bool) -> None:
@@ -148,15 +156,19 @@ class Objective:
             if term.coupled == coupled and _watches(term.loss, PreferenceLoss):
                 with blamed((term.loss,), f"failed in observe() on {len(responses)} responses"):
                     term.loss.observe(term.view(responses))
-        watching = [w.wrapper for w in self.wrappings if w.coupled == coupled and _watches(w.wrapper, RobustWrapper)]
+        watching = [i for i, w in enumerate(self.wrappings) if w.coupled == coupled and _learns(w.wrapper)]
         if not watching:
             return
         view = self.preference.view(responses)
         with torch.no_grad():
             losses = self._wrapped(view)
-        for wrapper in watching:
-            with blamed((wrapper,), f"failed in observe() on {self._these(losses)}"):
-                wrapper.observe(losses, view)
+            if len(losses) == 0:
+                return
+            for i in watching:
+                wrapper, inside = self.wrappers[i], self._stacked(self.wrappers[:i])
+                with blamed((wrapper,), f"failed in observe() on {self._these(losses)}"):
+                    wrapper.observe(losses, view)
+                    wrapper.observe_inside(inside, view)
 
     @torch.no_grad()
     def metrics(self, responses: ResponseBatch) -> dict[str, float]:
@@ -173,7 +185,7 @@ class Objective:
             if type(term.loss).metrics is not PreferenceLoss.metrics:
                 with blamed((term.loss,), f"failed in metrics() on {len(responses)} responses"):
                     given = term.loss.metrics(term.view(responses))
-                found |= _numbers(term.loss, f"loss/{term.name}", given)
+                found |= numbers(term.loss, f"loss/{term.name}", given)
         logging = [w for w in self.wrappings if type(w.wrapper).metrics is not RobustWrapper.metrics]
         if logging:
             view = self.preference.view(responses)
@@ -181,19 +193,23 @@ class Objective:
             for w in logging:
                 with blamed((w.wrapper,), f"failed in metrics() on {self._these(losses)}"):
                     given = w.wrapper.metrics(losses, view)
-                found |= _numbers(w.wrapper, f"robust/{w.name}", given)
-        return _floats(found)
+                found |= numbers(w.wrapper, f"robust/{w.name}", given)
+        return floats(found)
 
     def _wrapped(self, view: Any) -> torch.Tensor:
         """``(N,)`` values of a view of the preference term."""
         term = self.preference
         if term.size(view) == 0:
             return _none_of(view)
-        value: Values = term.values
-        for wrapper in self.wrappers:
-            value = _around(term, wrapper, value)
         with blamed((self.loss, *self.wrappers), f"failed on {term.size(view)} {UNITS[term.reads]}s"):
-            return value(view)
+            return self._stacked(self.wrappers)(view)
+
+    def _stacked(self, wrappers: Sequence[RobustWrapper]) -> Values:
+        """The loss under these wrappers."""
+        value: Values = self.preference.values
+        for wrapper in wrappers:
+            value = _around(self.preference, wrapper, value)
+        return value
 
     def _others(self, responses: ResponseBatch) -> list[torch.Tensor]:
         """The values ``(N,)`` of each term but the first."""
@@ -207,11 +223,14 @@ class Objective:
 
     def _by_term(self, responses: ResponseBatch) -> list[torch.Tensor]:
         """The scalar of each term before weighting; 0 for a term without values."""
-        losses = self.values(responses)
+        view = self.preference.view(responses)
+        losses = self._wrapped(view)
         with blamed((self.aggregator,), f"failed in objective() on {self._these(losses)}"):
-            value = self.aggregator.objective(losses) if len(losses) else losses.sum()
+            value = self.aggregator.reduce(losses, view) if len(losses) else losses.sum()
         if what := fault(value, (), differentiable=losses.requires_grad):
-            raise wrong(self.aggregator, type(self.aggregator).objective, what, "objective() returns a scalar, ()")
+            own = type(self.aggregator)
+            name = "objective" if own.reduce is RobustWrapper.reduce else "reduce"
+            raise wrong(self.aggregator, getattr(own, name), what, f"{name}() returns a scalar, ()")
         return [value, *(values.sum() / max(1, len(values)) for values in self._others(responses))]
 
     def _share(self, responses: ResponseBatch, of: Sequence[int]) -> torch.Tensor:
@@ -259,33 +278,14 @@ def _none_of(view: Any) -> torch.Tensor:
     return field[:0]
 
 
+def _aggregates(wrapper: RobustWrapper) -> bool:
+    own = type(wrapper)
+    return own.objective is not RobustWrapper.objective or own.reduce is not RobustWrapper.reduce
+
+
+def _learns(wrapper: RobustWrapper) -> bool:
+    return _watches(wrapper, RobustWrapper) or type(wrapper).observe_inside is not RobustWrapper.observe_inside
+
+
 def _watches(method: Any, base: Any) -> bool:
     return type(method).observe is not base.observe
-
-
-def _numbers(method: Any, prefix: str, given: Any) -> dict[str, float | torch.Tensor]:
-    """The result of a method's ``metrics()``, by the names in the file.
-
-    Raises:
-        MethodError: it is not a mapping from strings to numbers.
-    """
-    due = "metrics() returns a mapping from names to numbers or tensors ()"
-    if not isinstance(given, Mapping):
-        raise wrong(method, type(method).metrics, a(given), due)
-    for key, value in given.items():
-        if not isinstance(key, str):
-            raise wrong(method, type(method).metrics, f"{a(key)} as a name", due)
-        if isinstance(value, torch.Tensor) and value.numel() != 1:
-            raise wrong(method, type(method).metrics, f"shape {tuple(value.shape)} as {key!r}", due)
-        if not isinstance(value, (int, float, torch.Tensor)):
-            raise wrong(method, type(method).metrics, f"{a(value)} as {key!r}", due)
-    return {f"{prefix}/{key}": value for key, value in given.items()}
-
-
-def _floats(found: dict[str, float | torch.Tensor]) -> dict[str, float]:
-    """The numbers, with a single device synchronisation."""
-    tensors = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
-    if not tensors:
-        return {name: float(value) for name, value in found.items()}
-    values = torch.stack([value.detach().double().reshape(()) for value in tensors.values()]).tolist()
-    return {name: float(value) for name, value in (found | dict(zip(tensors, values, strict=True))).items()}

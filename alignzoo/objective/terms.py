@@ -18,10 +18,20 @@ UNITS: dict[Reads, str] = {"pairs": "pair", "responses": "response", "lists": "l
 
 
 class Aggregating(NamedTuple):
-    """An aggregation under its name."""
+    """An aggregation under its name.
+
+    Attributes:
+        hidden: it needs hidden states to weigh tokens.
+    """
 
     name: str
     method: Aggregation
+    hidden: bool = False
+
+    @property
+    def weighs(self) -> bool:
+        """Whether it weighs tokens before it is called."""
+        return type(self.method).token_weights is not Aggregation.token_weights
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ class Term:
         """
         if self.aggregation is None or responses.aggregation is not None:
             return responses
-        name, method = self.aggregation
+        name, method = self.aggregation.name, self.aggregation.method
         changed: dict[str, Any] = {"aggregation": name}
         for logps, tokens in (("logps", "token_logps"), ("ref_logps", "ref_token_logps")):
             summed = getattr(responses, logps)

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
-from alignzoo.contract.responses import DIFFERENTIABLE, ResponseBatch
+from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
+
+_LOGPS = ("logps", "token_logps")
 
 
 def count_rows(batches: Sequence[TokenBatch]) -> int:
@@ -31,15 +33,35 @@ def structure(batch: TokenBatch) -> ResponseBatch:
 
 
 def with_constants(
-    responses: ResponseBatch, batch: TokenBatch, reference: ResponseBatch | None, groups: Mapping[str, int]
+    responses: ResponseBatch,
+    batch: TokenBatch,
+    reference: ResponseBatch | None,
+    groups: Mapping[str, int],
+    *,
+    safe: bool = False,
+    progress: float = 0.0,
 ) -> ResponseBatch:
-    """Policy fields completed with those that do not depend on the policy: reference log-probs, scores, groups."""
-    constants: dict[str, Any] = {"scores": batch.scores}
+    """Policy fields completed with those that do not depend on the policy: what the reference says, scores, groups, and
+    log-probs of tokens under guide models.
+
+    Args:
+        safe: whether the data's safety labels are read.
+        progress: the share of the run's optimizer steps taken before this one.
+    """
+    constants: dict[str, Any] = {
+        "scores": batch.scores,
+        "guide_tokens": batch.guide_tokens,
+        "contrast_tokens": batch.contrast_tokens,
+        "progress": progress,
+    }
+    if safe:
+        constants["safe"] = batch.safe
     if groups and batch.groups is not None:
         of_rows = torch.tensor([groups[name] for name in batch.groups], device=responses.logps.device)
         constants["groups"] = of_rows[responses.prompt]
     if reference is not None:
         constants |= {"ref_logps": reference.logps, "ref_token_logps": reference.token_logps}
+        constants |= {"ref_entropies": reference.ref_entropies}
     return replace(responses, **constants)
 
 
@@ -49,13 +71,15 @@ def in_float64(responses: ResponseBatch) -> ResponseBatch:
 
 
 def relative_to(responses: ResponseBatch, anchor: ResponseBatch) -> ResponseBatch:
-    """The policy's log-probs minus the anchor's, which are constants; the anchor replaces the reference, which is 0."""
+    """The policy's log-probs minus the anchor's, which are constants; the anchor replaces the reference, which is 0.
+
+    All else stays as it is: KL and norms are no log-probs, and the reference's entropies weigh responses."""
     present = responses.present()
     policy: dict[str, Any] = {
-        name: present[name] - getattr(anchor, name).detach() for name in DIFFERENTIABLE if name in present
+        name: present[name] - getattr(anchor, name).detach() for name in _LOGPS if name in present
     }
     reference: dict[str, Any] = {
-        name: torch.zeros_like(value) for name, value in present.items() if name.startswith("ref_")
+        f"ref_{name}": torch.zeros_like(present[f"ref_{name}"]) for name in _LOGPS if f"ref_{name}" in present
     }
     return replace(responses, **policy, **reference)
 

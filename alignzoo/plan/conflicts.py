@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -21,8 +21,12 @@ UNSUPPORTED = {
     "deepspeed": ("DeepSpeed", "its backward pass steps the optimizer, but a controller may need several"),
 }
 """Unsupported launches, with name and reason."""
+GUIDES: tuple[Literal["guide", "contrast"], ...] = ("guide", "contrast")
+"""Frozen models besides the reference: the need is the name of the setting."""
 WHOLE_WEIGHTS_ONLY = ("adafactor", "rprop", "adamw8bit")
 """Optimizers that fail or are untested on FSDP2 shards."""
+Methods = Mapping[str, tuple[Method, ...]]
+"""The methods of a run by kind; every kind is a key."""
 
 
 def missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooError]:
@@ -31,6 +35,7 @@ def missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooEr
     problems: list[AlignzooError] = []
     lookups: list[Callable[[], object]] = [
         lambda: _named("model", "model", settings.model, methods),
+        *(partial(_named, "model", flag, getattr(settings, flag), methods) for flag in GUIDES),
         lambda: _named("data", "data", settings.data, methods),
         lambda: _named("data", "eval-data", settings.eval_data, methods),
         lambda: judge_of(settings, methods),
@@ -67,12 +72,19 @@ def _named(kind: Literal["model", "data"], flag: str, name: str | None, methods:
 
 def conflicts(plan: Plan, distributed: str, known: Registry) -> list[AlignzooError]:
     """All conflicts, each with a suggested fix."""
-    problems = _launch(plan, distributed)
+    between = conflicts_between(plan.methods, plan.settings, distributed)
+    return [*_launch(plan, distributed), *between, *_guides(plan), *_unused_settings(plan, known)]
+
+
+def conflicts_between(methods: Methods, settings: Settings, distributed: str) -> list[AlignzooError]:
+    """The conflicts of the methods, with one another and with what every method of the run has to put up with."""
+    problems: list[AlignzooError] = []
     for kind in KINDS.values():
-        problems += _rivals(kind, plan.of(kind.name))
+        problems += _rivals(kind, methods[kind.name])
         if kind.conflicts is not None:
-            problems += kind.conflicts(plan.methods, distributed)
-    return [*problems, *_needs(plan), *_unused_settings(plan, known)]
+            problems += kind.conflicts(methods, distributed)
+    every = [method for some in methods.values() for method in some]
+    return [*problems, *_needs(every), *_twice(every, settings, distributed)]
 
 
 def _rivals(kind: Kind, methods: Sequence[Method]) -> list[AlignzooError]:
@@ -93,21 +105,69 @@ def _rivals(kind: Kind, methods: Sequence[Method]) -> list[AlignzooError]:
                 IncompatibleError(
                     f"{' and '.join(rivals)} each {does}, but only one can",
                     hint=f"keep one of --{kind.name} {f' / --{kind.name} '.join(rivals)}",
+                    rule=f"only one can {does}",
                 )
             )
     return problems
 
 
-def _needs(plan: Plan) -> list[AlignzooError]:
+def _needs(methods: Sequence[Method]) -> list[AlignzooError]:
     """Needs that nothing here can meet."""
     return [
         IncompatibleError(
             f"{method.card.kind} {method.card.name!r} needs {', '.join(lacking)}, which this alignzoo does not provide",
             hint="choose another method, or upgrade alignzoo",
+            rule=f"it needs {', '.join(lacking)}, which this alignzoo does not provide",
         )
-        for method in plan.all_methods
+        for method in methods
         if (lacking := sorted(method.needs - PROVIDED))
     ]
+
+
+def _twice(methods: Sequence[Method], settings: Settings, distributed: str) -> list[AlignzooError]:
+    """What cannot be differentiated twice, beside a method that needs it."""
+    name = next((m.card.name for m in methods if "embedding-gradients" in m.needs), None)
+    if name is None:
+        return []
+    why = f"{name!r} differentiates gradients by the input embeddings once more, which "
+    problems: list[AlignzooError] = []
+    if distributed == "fsdp":
+        problems.append(
+            IncompatibleError(
+                f"{why}sharded weights (FSDP2) do not allow",
+                hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or choose another method",
+                rule="sharded weights (FSDP2) do not allow a second derivative",
+            )
+        )
+    if settings.activation_checkpointing:
+        problems.append(
+            IncompatibleError(
+                f"{why}recomputed activations (--activation-checkpointing) do not allow",
+                hint="leave it out and lower --micro-batch-size, or choose another method",
+                rule="--activation-checkpointing does not allow a second derivative",
+            )
+        )
+    return problems
+
+
+def _guides(plan: Plan) -> list[AlignzooError]:
+    """Guide models that are needed and not given, or given and not read."""
+    problems: list[AlignzooError] = []
+    for name in GUIDES:
+        readers = [method.card for method in plan.all_methods if name in method.needs]
+        given = getattr(plan.settings, name)
+        if readers and given is None:
+            problems.append(
+                UsageError(
+                    f"{readers[0].kind} {readers[0].name!r} reads the log-probs of a {name} model, and there is none",
+                    hint=f"name it: --{name} MODEL (a hub id, or a folder such as the model/ of a run)",
+                )
+            )
+        if given is not None and not readers:
+            problems.append(
+                UsageError(f"--{name} has no effect here: no method of this run reads it", hint="leave it out")
+            )
+    return problems
 
 
 def _launch(plan: Plan, distributed: str) -> list[AlignzooError]:
@@ -151,6 +211,10 @@ def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
             said = f"--{negated}{Settings.flag(name)}"
             problems.append(UsageError(f"{said} has no effect here: {because}", hint=hint))
 
+    mover = next((m.card.name for m in plan.of("geometry") if getattr(m.card, "moves_reference", False)), None)
+    if mover is not None and settings.reference_cache:
+        why = f"geometry {mover!r} moves the reference, so it is computed in every step"
+        unused("reference_cache", why, "leave it out")
     if settings.lora_r == 0:
         unused("lora_alpha", "--lora.r is 0, so there is no adapter", "add --lora.r 8, or leave it out")
     given = plan.origins.get("micro_batch_size")
@@ -164,7 +228,7 @@ def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
     data, evaluator = data_of(settings.data, known), evaluator_of(settings, known)
     if data is not None:
         for name in ("data_split", "data_format", *(("eval_share",) if data.held_out else ())):
-            unused(name, f"--data {data.name} has its own splits and layout", "use other --data, or leave it out")
+            unused(name, f"--data {data.name} has its own splits and layout", "name your own --data, or leave it out")
         if data.clean:
             unused("data_strict", f"--data {data.name} has no malformed rows", "use other --data, or leave it out")
     held_out = data_of(settings.eval_data, known)

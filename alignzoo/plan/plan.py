@@ -30,6 +30,11 @@ class Method:
         return bool(getattr(self.card, "batch_coupled", False)) or self.options.couples()
 
     @property
+    def under(self) -> frozenset[str]:
+        """The aggregations that a loss, with these options, is defined under; empty for any."""
+        return getattr(self.card, "under", frozenset()) or self.options.under()
+
+    @property
     def needs(self) -> frozenset[Need]:
         """What the method, with these options, reads from the core."""
         return self.card.needs | self.options.needs()
@@ -80,12 +85,11 @@ class Plan:
         """What the methods, with these options, read from the core.
 
         What a method of the run meets is not asked of the core: scores that a loss reads are those of the reward, and
-        only the reward may ask the data for some.
+        only the reward may ask the data for some. Selectors read columns of the training rows, before all else.
         """
         serving = [kind for kind in KINDS.values() if kind.serves and self.of(kind.name)]
-        needs = needs_of(
-            method for kind, methods in self.methods.items() if not KINDS[kind].serves for method in methods
-        )
+        asking = [name for name in self.methods if not (KINDS[name].serves or KINDS[name].early)]
+        needs = needs_of(method for name in asking for method in self.of(name))
         for kind in serving:
             needs = needs - kind.serves | needs_of(self.of(kind.name))
         return needs
@@ -95,10 +99,12 @@ class Plan:
         return any(method.couples for method in self.all_methods)
 
     def objective(self) -> str:
-        """The objective in words: ``dpo under drdpo + 0.1 · sft``."""
+        """The objective in words: ``dpo under cdpo, then drdpo over the step``."""
         first, *others = self.of("loss")
-        inner = [first.card.name, *(method.card.name for method in self.of("robust"))]
-        terms = [_times(first.weight, " under ".join(inner)), *(_times(term.weight, term.card.name) for term in others)]
+        wrapped = _wrapped(first, self.of("robust"))
+        if others and first.weight == 1 and ", " in wrapped:
+            wrapped = f"({wrapped})"
+        terms = [_times(first.weight, wrapped), *(_times(term.weight, term.card.name) for term in others)]
         return " + ".join(terms)
 
     def sentence(self) -> str:
@@ -113,6 +119,15 @@ class Plan:
                     if method.weight != 1
                 ]
         return " ".join(words)
+
+
+def _wrapped(loss: Method, wrappers: tuple[Method, ...]) -> str:
+    """A loss under its wrappers, innermost first; the one that aggregates comes last, wherever it is named."""
+    last = [wrapper.card.name for wrapper in wrappers if getattr(wrapper.card, "aggregates", False)]
+    inner = [wrapper.card.name for wrapper in wrappers if wrapper.card.name not in last]
+    if inner and last:
+        return f"{' under '.join([loss.card.name, *inner])}, then {' and '.join(last)} over the step"
+    return " under ".join([loss.card.name, *inner, *last])
 
 
 def _times(weight: float, term: str) -> str:
@@ -130,7 +145,7 @@ def _is_default(kind: Kind, methods: Mapping[str, tuple[Method, ...]]) -> bool:
     """Whether the methods of a kind follow from those of the others."""
     if kind.default is None or isinstance(kind.default, str):
         return False
-    others = {name: some for name, some in methods.items() if name != kind.name}
+    others = {name: some for name, some in methods.items() if name != kind.name and not KINDS[name].early}
     cards = {name: [method.card for method in some] for name, some in others.items()}
     expected = kind.default(cards, needs_of(method for some in others.values() for method in some))
     return [method.qualified for method in methods[kind.name]] == list(expected)

@@ -30,14 +30,24 @@ from alignzoo.plan.started import PLAN_FILE
 from alignzoo.plugin.faults import is_file
 from alignzoo.plugin.registry import registry
 
+ABOUT = ("description", "paper")
+"""Keys that speak of a recipe and set nothing; a paper has the fields of :class:`~alignzoo.contract.paper.Paper`."""
+
 
 @dataclass(frozen=True)
 class Layer:
-    """Values from one place. ``origin`` is ``recipe:NAME`` or ``flag``; ``notes`` is what to say when it is used."""
+    """Values from one place.
+
+    Attributes:
+        origin: ``recipe:NAME`` or ``flag``.
+        notes: what to say when it is used.
+        stages: of a recipe of several stages, each as it is written; see :mod:`alignzoo.stages.parse`.
+    """
 
     origin: str
     values: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    stages: tuple[Any, ...] = ()
 
 
 def recipe_names() -> list[str]:
@@ -84,7 +94,11 @@ def read_recipe(name: str) -> Layer:
 
         return plan_layer(content, name)
     bare = name.rpartition(":")[2]
-    return Layer(origin=f"recipe:{path.stem if path.stem == bare else name}", values=flatten(content, str(path)))
+    stages = content.pop("stages", [])
+    if not isinstance(stages, list):
+        raise UsageError(f"{path}: stages is {shown(stages)}, not a list", hint="write `stages: [{name: NAME, …}, …]`")
+    origin = f"recipe:{path.stem if path.stem == bare else name}"
+    return Layer(origin, flatten(content, str(path)), stages=tuple(stages))
 
 
 def is_plan(content: dict[str, Any]) -> bool:
@@ -93,7 +107,7 @@ def is_plan(content: dict[str, Any]) -> bool:
 
 
 def flatten(content: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Nested words to dotted keys; ``description`` is dropped.
+    """Nested words to dotted keys; ``description`` and ``paper`` are dropped.
 
     Raises:
         UsageError: a method without a name, or a word that is given twice (``max_steps`` and ``max-steps``).
@@ -101,7 +115,7 @@ def flatten(content: Mapping[str, Any], where: str) -> dict[str, Any]:
     flat = _Flat(where)
     for raw, value in content.items():
         key = str(raw)
-        if key == "description":
+        if key in ABOUT:
             continue
         kind = KINDS.get(key)
         if kind is not None and kind.several and (isinstance(value, list) or kind.multiplicity == "stack"):

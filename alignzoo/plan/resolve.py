@@ -40,6 +40,9 @@ def resolve(
         The plan, or every problem found, each an error with its exit code.
     """
     methods = methods or registry()
+    if staged := next((layer for layer in layers if layer.stages), None):
+        hint = "`alignzoo run` runs its stages; in Python, alignzoo.stages.execute.run_stages does"
+        return [UsageError(f"{staged.origin} has several stages, so it is no single run", hint=hint)]
     problems = _half_named(layers)
     layers = grounded(layers)
     found = select(layers, methods)
@@ -49,17 +52,33 @@ def resolve(
         problems += missing_extensions(settings, methods)
     if problems or settings is None:
         return problems
-    notes = [*(note for layer in layers for note in layer.notes), *found.notes]
-    plan = Plan(found.methods(), settings, origins, tuple(notes))
+    plan = Plan(found.methods(), settings, origins)
     problems = [*unclaimed(layers, found, methods), *conflicts(plan, distributed, methods)]
-    return problems or replace(plan, notes=(*plan.notes, *_mixture(plan)))
+    notes = (note for layer in layers for note in layer.notes)
+    own = (*_experimental(plan), *_same_guides(plan), *_objective(plan))
+    return problems or replace(plan, notes=(*notes, *found.notes, *own))
 
 
-def _mixture(plan: Plan) -> list[str]:
-    """The objective of a mixture of losses, in words."""
+def _same_guides(plan: Plan) -> list[str]:
+    """A guide that is compared with itself."""
+    guide = plan.settings.guide
+    same = guide is not None and guide == plan.settings.contrast
+    return [f"--guide and --contrast are both {guide}, so they agree on every token and favour none"] if same else []
+
+
+def _experimental(plan: Plan) -> list[str]:
+    """What has not been confirmed about the methods of a plan."""
+    cards = [method.card for methods in plan.methods.values() for method in methods]
+    return [f"{card.kind} {card.name} is experimental ({card.experimental})" for card in cards if card.experimental]
+
+
+def _objective(plan: Plan) -> list[str]:
+    """The objective of a mixture of losses or of a stack of wrappers, in words."""
     first, *others = plan.of("loss")
     wrapped = f"; wrappers apply to {first.card.name}, the first loss" if plan.of("robust") else ""
-    return [f"objective: {plan.objective()}{wrapped}"] if others else []
+    if not others:
+        return [f"objective: {plan.objective()}"] if len(plan.of("robust")) > 1 else []
+    return [f"objective: {plan.objective()}{wrapped}"]
 
 
 def _half_named(layers: Sequence[Layer]) -> list[AlignzooError]:

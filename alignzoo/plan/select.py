@@ -189,7 +189,7 @@ class _Selecting:
         """The default that follows from the other methods, where nothing was named."""
         assert callable(kind.default)
         picks = self.found.picks[kind.name]
-        others = {name: some for name, some in self.found.picks.items() if name != kind.name}
+        others = {name: some for name, some in self.found.picks.items() if name != kind.name and not KINDS[name].early}
         needs = frozenset[Need]().union(*(pick.needs for some in others.values() for pick in some))
         if picks and kind.serves and not needs & kind.serves and not self.found.problems:
             self.found.problems.append(self._idle(kind, picks[0].card))

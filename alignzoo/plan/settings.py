@@ -69,6 +69,12 @@ class Settings(Values):
     packing: bool = _setting(True, "process each prompt once, without padding, if the model allows it")
     activation_checkpointing: bool = _setting(False, "recompute activations in the backward pass to save memory")
     reference_cache: bool = _setting(True, "compute reference log-probs before training, and cache them for other runs")
+    guide: str | None = _setting(
+        None, "frozen model that likes what is preferred, for methods that read its log-probs", metavar="MODEL"
+    )
+    contrast: str | None = _setting(
+        None, "frozen model that likes what is not, for methods that read its log-probs", metavar="MODEL"
+    )
     lr: float = _setting(1e-6, "peak learning rate", gt=0)
     optimizer: str = _setting(
         "adamw", "adamw, rmsprop, sgd, any other torch.optim class, or adamw8bit (bitsandbytes)", metavar="NAME"

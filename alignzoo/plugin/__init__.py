@@ -18,6 +18,7 @@ from alignzoo.contract.kinds import KINDS
 from alignzoo.contract.loss import LossCard
 from alignzoo.contract.reward import RewardCard
 from alignzoo.contract.robust import RobustCard
+from alignzoo.contract.selector import SelectorCard
 from alignzoo.plugin.hookspecs import hookimpl
 from alignzoo.plugin.plugin import Plugin
 from alignzoo.plugin.registry import Registry, list_methods, plugins_from, registry
@@ -40,6 +41,7 @@ __all__ = [
     "Registry",
     "RewardCard",
     "RobustCard",
+    "SelectorCard",
     "Verified",
     "hookimpl",
     "list_methods",

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from alignzoo.base.shown import shown
 from alignzoo.base.suggest import suggest
 from alignzoo.contract.card import Card, Composition, Extension, Need, Options
-from alignzoo.contract.kinds import Kind, kind_of
+from alignzoo.contract.kinds import KINDS, Kind, kind_of
 from alignzoo.errors import BrokenPluginError, UsageError, contained
 from alignzoo.plugin.faults import describe_error, package_of
 from alignzoo.plugin.guard import guarded
@@ -57,7 +57,7 @@ def default_needs(card: Card) -> frozenset[Need]:
 def readers(kind: Kind, methods: Registry) -> list[Card]:
     """The methods of other kinds that need, with their default options, what this kind serves."""
     cards = [card for _, card in methods.entries() if isinstance(card, Card) and card.kind != kind.name]
-    return [card for card in cards if default_needs(card) & kind.serves]
+    return [card for card in cards if default_needs(card) & kind.serves and not KINDS[card.kind].early]
 
 
 def _explain(card: Card, problem: Any) -> str:

@@ -21,10 +21,9 @@ from alignzoo.contract.card import PluginAPIError
 from alignzoo.errors import UsageError, contained
 from alignzoo.plugin.declared import ask, reserved
 from alignzoo.plugin.faults import describe_error, is_file, package_of, places
-from alignzoo.plugin.plugin import Plugin
+from alignzoo.plugin.plugin import OWN_DISTRIBUTION, Plugin
 
 ENTRY_POINT_GROUP = "alignzoo"
-OWN_DISTRIBUTION = "alignzoo"
 HEAVY = ("torch", "transformers", "accelerate", "peft", "datasets")
 """What a plugin's module must not import; ``alignzoo.lazy`` and a card's ``target`` put it off."""
 

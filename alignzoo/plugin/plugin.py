@@ -14,6 +14,9 @@ from alignzoo.contract.card import Card, Composition, Extension
 SLOW_SECONDS = 1.0
 """A plugin that takes longer to load gets a warning: every command waits for it."""
 
+OWN_DISTRIBUTION = "alignzoo"
+"""The distribution of the plugins that come with alignzoo."""
+
 
 @dataclass
 class Plugin:

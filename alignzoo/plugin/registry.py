@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from alignzoo.base.shown import shown
-from alignzoo.base.suggest import suggest
+from alignzoo.base.suggest import spellings, suggest
 from alignzoo.contract.card import Card, Composition, Extension, ExtensionKind
 from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import BrokenPluginError, UnknownNameError, UsageError
@@ -24,6 +24,9 @@ from alignzoo.plugin.plugin import Plugin
 T = TypeVar("T")
 _WORDS = {"observer": "--observe", "format": "--data.format", "command": "alignzoo", "evaluator": "evaluator"}
 """The word before a name of each kind on the command line, where it is not ``--KIND``."""
+
+MOST_LISTED = 20
+"""Names that an error lists."""
 
 
 class Registry:
@@ -38,9 +41,13 @@ class Registry:
 
     def entries(self, kind: str | None = None) -> Iterator[tuple[Plugin, Card | Composition]]:
         """``(plugin, method)`` of one kind, or of all, by kind and then by name."""
+        return (entry for entry in self._entries if kind is None or entry[1].kind == kind)
+
+    @functools.cached_property
+    def _entries(self) -> list[tuple[Plugin, Card | Composition]]:
+        place = {kind: i for i, kind in enumerate(KINDS)}
         found = [(plugin, method) for plugin in self.plugins for method in plugin.methods]
-        found.sort(key=lambda entry: (list(KINDS).index(entry[1].kind), entry[1].name))
-        return (entry for entry in found if kind is None or entry[1].kind == kind)
+        return sorted(found, key=lambda entry: (place[entry[1].kind], entry[1].name))
 
     def extensions(self, kind: ExtensionKind) -> list[tuple[Plugin, Extension]]:
         """``(plugin, card)`` of one kind of extension, by name."""
@@ -79,7 +86,8 @@ class Registry:
         return f"{distribution}:{name}" if own else name
 
     def find(self, kind: str, name: str) -> Card | Composition:
-        """The method called ``name`` (or ``distribution:name``); a name takes precedence over an alias.
+        """The method called ``name`` (or ``distribution:name``); a name takes precedence over an alias, and both over
+        another trainer's spelling with underscores.
 
         Raises:
             UsageError: unknown, with the nearest names; or two plugins provide the same name.
@@ -87,8 +95,10 @@ class Registry:
         """
         distribution, _, bare = name.rpartition(":")
         at_home = [(p, m) for p, m in self.entries(kind) if distribution in ("", p.distribution)]
-        hits = [entry for entry in at_home if entry[1].name == bare]
-        hits = hits or [entry for entry in at_home if bare in entry[1].aliases]
+        hits: list[tuple[Plugin, Card | Composition]] = []
+        for word in spellings(bare):
+            hits = hits or [entry for entry in at_home if entry[1].name == word]
+            hits = hits or [entry for entry in at_home if word in entry[1].aliases]
         found = self._only(kind, name, hits)
         if found is None:
             raise self._unknown(kind, name)
@@ -169,15 +179,19 @@ class Registry:
         if elsewhere:
             hint = f"did you mean the {elsewhere[0]} of that name: --{elsewhere[0]} {name}?"
             return UnknownNameError(f"unknown {kind} {name!r}", hint=hint)
-        return _not_there(kind, name, [method.name for _, method in self.entries(kind)])
+        methods = [method for _, method in self.entries(kind)]
+        aliases = [alias for method in methods for alias in method.aliases]
+        return _not_there(kind, name, [method.name for method in methods], aliases)
 
 
-def _not_there(kind: str, name: str, known: list[str]) -> UnknownNameError:
+def _not_there(kind: str, name: str, known: list[str], aliases: Sequence[str] = ()) -> UnknownNameError:
     known = list(dict.fromkeys(known))
     listed = f"known: {', '.join(known)}" if known else f"no plugin provides one: `alignzoo ls {kind}`"
+    if len(known) > MOST_LISTED:
+        listed = f"`alignzoo ls {kind}` lists all {len(known)}"
     if kind in KINDS:
         listed += f"; `alignzoo new {kind} NAME` creates one"
-    return UnknownNameError(f"unknown {kind} {shown(name)}", hint=suggest(name, known) or listed)
+    return UnknownNameError(f"unknown {kind} {shown(name)}", hint=suggest(name, [*known, *aliases]) or listed)
 
 
 @dataclass(frozen=True)

@@ -57,18 +57,24 @@ class CachedReference:
         ).to(self._device)
 
 
-def cached_reference(filling: Filling, sources: Callable[[], Sequence[Source]]) -> CachedReference:
-    """The reference table for these rows: from earlier runs, with missing values computed now."""
+def cached_reference(
+    filling: Filling, sources: Callable[[], Sequence[Source]], device: torch.device | None = None
+) -> CachedReference:
+    """The reference table for these rows: from earlier runs, with missing values computed now.
+
+    Args:
+        device: of the returned fields; None for the one that computes.
+    """
     began = time.perf_counter()
     filling.store.load()
     wanted = sources()
     computed = filling.complete(wanted)
     total = sum(len(source.rows) for source in wanted)
     filling.report.note(
-        f"reference log-probs: {computed} {NOUNS[wanted[0].shape]} computed, "
+        f"{filling.what} log-probs: {computed} {NOUNS[wanted[0].shape]} computed, "
         f"{total - computed} from earlier runs ({time.perf_counter() - began:.1f} s)"
     )
-    return CachedReference(filling.store, filling.accelerator.device)
+    return CachedReference(filling.store, device or filling.accelerator.device)
 
 
 def _padded(rows: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -95,6 +95,7 @@ class Filling:
         forward: from a batch on the device to its responses under the reference.
         together: a forward exchanges weights between the ranks: all must run equally many.
         tokens: of a batch at most, another number than what suits the device.
+        what: whose log-probs they are, in messages.
     """
 
     store: Store
@@ -104,6 +105,7 @@ class Filling:
     pad_id: int
     together: bool = False
     tokens: int | None = None
+    what: str = "reference"
 
     def complete(self, sources: Sequence[Source]) -> int:
         """Compute, save and load the values missing from the store, each rank a share; afterwards every rank has all.
@@ -123,7 +125,7 @@ class Filling:
         if batches:
             total = sum(len(source.rows) for source in sources)
             done = total - sum(len(positions) for _, positions in batches)
-            with self.report.progress(total, "reference log-probs", unit="row", done=done) as bar:
+            with self.report.progress(total, f"{self.what} log-probs", unit="row", done=done) as bar:
                 self._compute(batches, bar)
             self.store.index()
         return int(sum(lacking.sum() for lacking in missing))

@@ -7,7 +7,7 @@ a frozen copy. Always in eval mode, without gradients, and without side effects 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,8 @@ import torch
 from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.logprobs.logps import Forward
+from alignzoo.logprobs.statistics import NOTHING, Ask
+from alignzoo.logprobs.teacher import apart
 from alignzoo.model.base import REFERENCE_ADAPTER
 
 ReferenceForward = Callable[[TokenBatch], ResponseBatch]
@@ -29,6 +31,7 @@ class Reference:
         policy: the policy before training, unwrapped.
         forward: from a model and a batch to its responses.
         wrap: prepares a frozen model for the accelerator (sharding, autocast).
+        ask: what a pass computes beside log-probs.
     """
 
     def __init__(
@@ -36,8 +39,9 @@ class Reference:
         policy: torch.nn.Module,
         forward: Forward,
         wrap: Callable[[torch.nn.Module], torch.nn.Module] = lambda model: model,
+        ask: Ask = NOTHING,
     ) -> None:
-        self._forward = forward
+        self._forward = forward if ask == NOTHING else lambda model, batch: forward(model, batch, ask)
         self._adapted = policy if hasattr(policy, "peft_config") else None
         self._snapshot = None if self._adapted is not None else wrap(copy.deepcopy(policy).requires_grad_(False).eval())
 
@@ -49,6 +53,14 @@ class Reference:
         assert self._adapted is not None
         with as_reference(self._adapted):
             return self._forward(self._adapted, batch)
+
+
+def as_it_is(policy: Any, forward: Forward, batches: Sequence[TokenBatch], ask: Ask) -> list[ResponseBatch]:
+    """What a policy says of these batches now, kept as its weights change; ``ask`` as of :class:`Reference`."""
+    if ask == NOTHING:
+        return [forward(policy, batch) for batch in batches]
+    copies: dict[int, Any] = {}
+    return [apart(forward(policy, batch, ask), copies) for batch in batches]
 
 
 @contextmanager

@@ -171,8 +171,8 @@ def _agreement(scores: Scores, shape: Shape) -> str:
         together = row[distance:] == row[:-distance]
         agrees += int((values[:-distance] > values[distance:])[together].sum())
         pairs += int(together.sum())
-    whose = "chosen response scores higher in" if shape == "pairs" else "better response scores higher in pairs:"
-    return f"; the data's {whose} {agrees / pairs:.1%}"
+    share = f"{agrees / pairs:.1%}"
+    return f"; the data's {'chosen' if shape == 'pairs' else 'better'} response scores higher in {share} of pairs"
 
 
 def _as_trained_on(scores: Scores, parts: Parts) -> Scores:

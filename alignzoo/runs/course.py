@@ -143,8 +143,11 @@ class Course:
         """Report how the data was read and the hardware of the run."""
         from alignzoo.runs.environment import describe_environment
 
-        summaries = {name: summary.to_dict() for name, summary in session.parts.summaries.items()}
-        self.folder.write_once("data.json", summaries)
+        parts = session.parts
+        facts: dict[str, Any] = {name: summary.to_dict() for name, summary in parts.summaries.items()}
+        if parts.selection:
+            facts["selection"] = list(parts.selection)
+        self.folder.write_once("data.json", facts)
         environment = describe_environment(self.accelerator.num_processes, str(self.accelerator.device))
         self.folder.write_once("env.json", environment)
 

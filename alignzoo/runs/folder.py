@@ -27,6 +27,7 @@ RUN_FILES = (
     "label_noise.jsonl",
     "metrics.jsonl",
     "result.json",
+    "selection.jsonl",
     "soft_labels.json",
 )
 RUN_FOLDERS = ("alignzoo", "checkpoints", "geometry", "model", "probe")

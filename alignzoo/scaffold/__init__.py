@@ -68,7 +68,8 @@ class Scaffold:
     def run_words(self) -> str:
         """A short run with the method, as arguments of ``alignzoo run``; with a method that needs it where something
         has to."""
-        beside = "".join(f" --{card.kind} {card.name}" for card in readers(KINDS[self.kind], registry())[:1])
+        needing = sorted(readers(KINDS[self.kind], registry()), key=lambda card: not KINDS[card.kind].around_first)
+        beside = "".join(f" --{card.kind} {card.name}" for card in needing[:1])  # a wrapper leaves the loss as it is
         return f"--{self.kind} {self.name}{beside} --max-steps 20 --out runs/{self.name}"
 
     def package_files(self) -> dict[str, str]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.contract.card import Need
-from alignzoo.contract.loss import LossCard
+from alignzoo.contract.loss import LossCard, Reads
+from alignzoo.contract.selector import SelectionModel
+from alignzoo.data.division import Division, divide, prepare_rows
 from alignzoo.data.groups import group_indices
 from alignzoo.data.lengths import Lengths, lengths_of
-from alignzoo.data.parts import Parts, load_parts, prepare_rows
+from alignzoo.data.parts import Parts, parts_of
 from alignzoo.data.prepare import Prepared
 from alignzoo.data.texts import load_texts, training_texts
 from alignzoo.model.adapters import check_quantisation
@@ -22,9 +24,11 @@ from alignzoo.model.weights import fingerprint
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.settings import Settings
 from alignzoo.report import Reporter
+from alignzoo.session.selecting import model_of, selected
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from datasets import Dataset
 
 TRAIN, HELD_OUT = "train", "held_out"
 
@@ -94,18 +98,59 @@ class Inputs:
         """The tokenised rows of ``--data``, before splitting."""
         return prepare_rows(self.settings, self.tokenizer)
 
+    @property
+    def _reads(self) -> dict[str, Reads]:
+        """The losses by name, with what each reads."""
+        return {loss.card.name: loss.card.reads for loss in self.plan.of("loss") if isinstance(loss.card, LossCard)}
+
     @cached_property
-    def parts(self) -> Parts:
-        """The split data.
+    def division(self) -> Division:
+        """The divided data, before any selector.
 
         Raises:
             DataError: see :func:`~alignzoo.data.parts.load_parts`.
         """
-        reads = {loss.card.name: loss.card.reads for loss in self.plan.of("loss") if isinstance(loss.card, LossCard)}
         with self.accelerator.main_process_first():
-            return load_parts(
-                self.settings, self.tokenizer, needs=self.needs, reads=reads, report=self.report, folder=self.folder
+            return divide(
+                self.settings,
+                self.tokenizer,
+                needs=self.needs,
+                reads=self._reads,
+                report=self.report,
+                folder=self.folder,
             )
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The split data; training rows, if the session uses them, as selectors leave them.
+
+        Raises:
+            DataError, IncompatibleError: see :func:`~alignzoo.data.parts.load_parts` and
+                :func:`~alignzoo.session.selecting.selected`.
+        """
+        division = self.division
+        rows = selected(
+            self.plan.of("selector") if TRAIN in self.uses else (),
+            division,
+            self.settings,
+            self._selection_model,
+            self.accelerator,
+            self.report,
+            self.folder,
+        )
+        return parts_of(division, self.settings, needs=self.needs, reads=self._reads, report=self.report, selected=rows)
+
+    def _selection_model(self, rows: Dataset) -> SelectionModel:
+        pad_id = self.tokenizer.pad_token_id
+        return model_of(self.policy, rows, self.division.shape, pad_id, self.accelerator, self.report)
+
+    @property
+    def _highest_id(self) -> int:
+        """The largest token id of the data, whether or not selectors have run."""
+        if not self.uses:
+            return self.prepared.highest_id
+        known = vars(self).get("parts")
+        return self.division.highest_id if known is None else known.highest_id
 
     @cached_property
     def lengths(self) -> Lengths:
@@ -133,7 +178,7 @@ class Inputs:
         Raises:
             ModelError: its weights do not load, or it has fewer embeddings than the data has tokens.
         """
-        highest = self.parts.highest_id if self.uses else self.prepared.highest_id
+        highest = self._highest_id
         self.report.note(f"loading {self.settings.model}")
         policy: Any = load_policy(self.source, self.settings)
         check_vocabulary(policy, max(highest, self.tokenizer.pad_token_id), self.settings.model)

@@ -10,7 +10,7 @@ already exist before they are requested: ``session.policy = model``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,28 +18,30 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignzoo.contract.responses import ResponseBatch
-from alignzoo.contract.scoring import RewardContext
 from alignzoo.data.batches import Batches, Sizes, StepBatches, by_length
 from alignzoo.data.collate import TokenBatch, batch_columns
 from alignzoo.data.lengths import lengths_of
-from alignzoo.data.parts import Parts
 from alignzoo.data.stream import PairStream
 from alignzoo.distributed.sharding import is_shard, prepare, resharding
-from alignzoo.logprobs.forward import Choice, forward_of, goes_by_batch
+from alignzoo.errors import AlignzooError
+from alignzoo.logprobs.forward import Choice, forward_of
 from alignzoo.logprobs.logps import Forward
+from alignzoo.logprobs.rope import goes_by_batch
+from alignzoo.logprobs.statistics import IN_EVERY_STEP, Statistics
 from alignzoo.model.load import load_policy
 from alignzoo.model.source import find_model
 from alignzoo.objective.build import build_objective
 from alignzoo.objective.objective import Objective
-from alignzoo.probe.probe import Probe
-from alignzoo.probe.source import probe_source
+from alignzoo.plan.conflicts import GUIDES
 from alignzoo.reference.cached import cached_reference
 from alignzoo.reference.compute import Filling, Source
-from alignzoo.reference.frozen import Reference, ReferenceForward, as_reference
+from alignzoo.reference.frozen import Reference, ReferenceForward, as_it_is, as_reference
 from alignzoo.reference.identity import reference_identity
+from alignzoo.reference.moving import MovingReference
 from alignzoo.reference.store import Store, store_folder
-from alignzoo.reward.scoring import scored
-from alignzoo.session.inputs import HELD_OUT, TRAIN, Inputs
+from alignzoo.session.guides import Guides, load_guides
+from alignzoo.session.inputs import HELD_OUT, TRAIN
+from alignzoo.session.scores import Scores
 from alignzoo.step.engine import Engine
 from alignzoo.step.held_out import HeldOut
 
@@ -47,42 +49,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-class Session(Inputs):
-    """One plan in this process (and the other processes of its launch); see :class:`Inputs`."""
-
-    @cached_property
-    def probe(self) -> Callable[[str | None], Probe]:
-        """The source of the safety probe: loaded from a given folder, or trained on the data set aside for it."""
-        return probe_source(self.policy, self.parts, self.weights, self.accelerator, self.folder, self.report)
-
-    @cached_property
-    def _scored(self) -> tuple[Parts, str | None]:
-        """The parts with the scores of the plan's reward, and that reward's identity."""
-        if not self.plan.of("reward"):
-            return self.parts, None
-        context = RewardContext(
-            self.policy,
-            self.weights,
-            self.accelerator.device,
-            self.settings.seed,
-            self.report,
-            self.probe,
-            self.settings.trust_remote_code,
-        )
-        return scored(self.plan.one("reward"), self.parts, context, self.accelerator, which=self.uses)
-
-    @property
-    def scores(self) -> dict[str, Any]:
-        """The reward's scores by part; empty if no method reads any."""
-        return self._scored[0].scores
-
-    @property
-    def identities(self) -> dict[str, str]:
-        """Hashes of training's inputs: weights, data and, if there are scores, the reward."""
-        known = {"weights": self.weights, "data": self.parts.fingerprint}
-        if "_scored" in vars(self) and self._scored[1] is not None:
-            known["scores"] = self._scored[1]
-        return known
+class Session(Scores):
+    """One plan in this process (and the other processes of its launch); see :class:`.inputs.Inputs`."""
 
     @cached_property
     def objective(self) -> Objective:
@@ -115,9 +83,23 @@ class Session(Inputs):
         return resharding(self.choice.forward)
 
     @cached_property
+    def statistics(self) -> Statistics:
+        """What the methods read beside log-probs."""
+        return Statistics.of(self.needs)
+
+    @property
+    def _reads_reference(self) -> bool:
+        return "reference" in self.needs or self.statistics.in_every_step
+
+    @cached_property
     def caches_reference(self) -> bool:
         """Whether reference log-probs come from the cache: enabled, and independent of the batch."""
-        if "reference" not in self.needs or not self.settings.reference_cache:
+        if not self._reads_reference or not self.settings.reference_cache:
+            return False
+        if self._moves_reference:
+            return False
+        if self.statistics.in_every_step:
+            self.report.note(IN_EVERY_STEP)
             return False
         lengths = [lengths_of(rows, self.parts.partners.get(part)) for part, rows in self._used()]
         kind = goes_by_batch(self.policy, max(int(of_part.longest.max()) for of_part in lengths))
@@ -134,12 +116,31 @@ class Session(Inputs):
             return None
         return store_folder(reference_identity(self.policy, self.settings, self.weights, way=self.choice.way))
 
+    @property
+    def _moves_reference(self) -> bool:
+        return any(getattr(method.card, "moves_reference", False) for method in self.plan.of("geometry"))
+
+    def moving_reference(self) -> MovingReference:
+        """The reference of a run in which a method moves it.
+
+        Raises:
+            AlignzooError: none of its cards says so.
+        """
+        if not isinstance(self._frozen, MovingReference):
+            raise AlignzooError(
+                "a method wants to move the reference of this run", hint="its card must say moves_reference=True"
+            )
+        return self._frozen
+
     @cached_property
-    def _frozen(self) -> Reference | None:
+    def _frozen(self) -> Reference | MovingReference | None:
         """The reference as a model."""
-        if "reference" not in self.needs or self.caches_reference:
+        if not self._reads_reference or self.caches_reference:
             return None
-        return Reference(self.policy, self.forward, partial(prepare, self.accelerator, frozen=True))
+        wrap = partial(prepare, self.accelerator, frozen=True)
+        if self._moves_reference:
+            return MovingReference(self.policy, self.forward, wrap, self.statistics.of_reference())
+        return Reference(self.policy, self.forward, wrap, self.statistics.of_reference())
 
     @cached_property
     def model(self) -> Any:
@@ -166,14 +167,25 @@ class Session(Inputs):
         with as_reference(self.policy):  # it still has the initial weights
             return cached_reference(filling, self._sources)
 
-    def _sources(self) -> list[Source]:
+    @cached_property
+    def guides(self) -> Guides | None:
+        """Log-probs of tokens under the guide models; None if no method reads any."""
+        given: dict[str, str] = {need: getattr(self.settings, need) for need in GUIDES if need in self.needs}
+        if not given:
+            return None
+        _ = self.choice  # which says what does not fit the policy before another model is loaded
+        highest = max(self.parts.highest_id, self.tokenizer.pad_token_id)
+        sources = partial(self._sources, packed=False)
+        return load_guides(self.settings, given, self.tokenizer, highest, sources, self.accelerator, self.report)
+
+    def _sources(self, packed: bool | None = None) -> list[Source]:
         """The rows whose reference log-probs are needed: those that training visits, and all held-out rows."""
         return [
             Source.of(
                 rows,
                 self.stream.visited(self.steps) if part == TRAIN else None,
                 shape=self.parts.shape,
-                packed=self.choice.packed,
+                packed=self.choice.packed if packed is None else packed,
                 partners=self.parts.partners.get(part),
             )
             for part, rows in self._used()
@@ -186,9 +198,9 @@ class Session(Inputs):
     @torch.no_grad()
     def starting_logps(self, batches: Sequence[TokenBatch]) -> list[ResponseBatch | None]:
         """What the reference says of some batches, of a policy that is not trained yet; None where nothing reads it."""
-        if "reference" not in self.needs:
+        if not self._reads_reference:
             return [None] * len(batches)
-        return [self.forward(self.policy, batch) for batch in batches]
+        return [*as_it_is(self.policy, self.forward, batches, self.statistics.of_reference())]
 
     def become(self, trained: Path) -> None:
         """Replace the policy with a trained model of this plan; earlier results are kept."""
@@ -202,12 +214,14 @@ class Session(Inputs):
     @cached_property
     def engine(self) -> Engine:
         """Model, forward and objective, shared by all steps."""
-        return Engine(self.model, self.forward, self.objective, self.accelerator, self.settings.seed, self.groups)
+        run: dict[str, Any] = {"groups": self.groups, "needs": self.needs, "steps": self.steps}
+        return Engine(self.model, self.forward, self.objective, self.accelerator, self.settings.seed, **run)
 
     @cached_property
     def stream(self) -> PairStream:
         """The order in which training visits the rows."""
-        return PairStream(len(self.parts.train), self.settings.batch_size, self.settings.seed)
+        rows, settings = self.parts, self.settings
+        return PairStream(len(rows.train), settings.batch_size, settings.seed, shuffled=not rows.keep_order)
 
     @cached_property
     def steps(self) -> int:
@@ -226,6 +240,7 @@ class Session(Inputs):
     def batches(self) -> Batches:
         """The source of batches, here the data; override for one that generates responses between steps."""
         on_a_gpu = self.accelerator.device.type == "cuda"  # copies from pinned memory overlap with host work
+        guides = self.guides or (lambda batch: batch)
         return StepBatches(
             dataset=batch_columns(self.parts.train),
             shape=self.parts.shape,
@@ -238,7 +253,7 @@ class Session(Inputs):
             world=self.accelerator.num_processes,
             scores=self.scores.get(TRAIN),
             partners=self.parts.partners.get(TRAIN),
-            ready=TokenBatch.pinned if on_a_gpu else lambda batch: batch,
+            ready=(lambda batch: guides(batch).pinned()) if on_a_gpu else guides,
         )
 
     @cached_property
@@ -246,7 +261,7 @@ class Session(Inputs):
         """The held-out rows in batches of similar length; none if nothing is held out."""
         if self.parts.held_out is None:
             return []
-        return by_length(
+        batches = by_length(
             self.parts.held_out,
             self.sizes,
             self.tokenizer.pad_token_id,
@@ -254,6 +269,7 @@ class Session(Inputs):
             scores=self.scores.get(HELD_OUT),
             partners=self.parts.partners.get(HELD_OUT),
         )
+        return batches if self.guides is None else [self.guides(batch) for batch in batches]
 
     @cached_property
     def held_out(self) -> HeldOut | None:

@@ -11,11 +11,13 @@ import torch
 from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.errors import NonFiniteLossError
-from alignzoo.objective.views import with_constants
+from alignzoo.logprobs.teacher import teacher_of
 from alignzoo.reference.frozen import ReferenceForward
+from alignzoo.reference.moving import MovingReference
 from alignzoo.report import Reporter
 from alignzoo.step.engine import Engine
 from alignzoo.step.metrics import name_rows, non_finite, reward_metrics
+from alignzoo.step.token_weights import forward, weighed
 
 _Part = TypeVar("_Part")
 
@@ -35,7 +37,7 @@ class HeldOut:
         self._report = report
         world, rank = engine.world, engine.accelerator.process_index
         self._mine = [batch.to(engine.accelerator.device) for batch in batches[rank::world]]
-        self._references: list[ResponseBatch] | None = None
+        self._references: dict[int, ResponseBatch] = {}
         # A rank with fewer batches must still take part in gathering sharded weights.
         rounds = -(-len(batches) // world) if engine.sharded else len(self._mine)
         self._idle = [batches[0].to(engine.accelerator.device)] * (rounds - len(self._mine))
@@ -53,18 +55,16 @@ class HeldOut:
         model.eval()
         try:
             with self._report.progress(len(self._mine), "evaluating", unit="batch") as bar:
-                if self._reference is not None and self._references is None:
-                    every = [self._reference(batch) for batch in (*self._mine, *self._idle)]
-                    self._references = every[: len(self._mine)]
                 parts = []
-                for i, batch in enumerate(self._mine):
-                    reference = self._references[i] if self._references is not None else None
-                    fields = self._engine.forward(model, batch)
-                    responses = with_constants(fields, batch, reference, self._engine.groups)
+                for i, batch in enumerate((*self._mine, *self._idle)):
+                    reference = self._of_reference(i, batch)
+                    responses, hidden = forward(self._engine, model, batch, reference)
+                    if i >= len(self._mine):
+                        continue
+                    responses = self._engine.completed(responses, batch, reference, step)
+                    responses = weighed(self._engine, responses, batch, hidden, None)
                     parts.append(responses.to("cpu", dtype=torch.float64))
                     bar.advance()
-                for batch in self._idle:
-                    self._engine.forward(model, batch)
         finally:
             model.train(training)
         everyone = ResponseBatch.cat(self._over_ranks(parts))
@@ -82,6 +82,18 @@ class HeldOut:
                 hint="try a lower --lr, or check the model and those held-out rows",
             )
         return {f"eval/{name}": value for name, value in figures.items()}
+
+    def _of_reference(self, i: int, batch: TokenBatch) -> ResponseBatch | None:
+        """Kept for later evaluations, unless the reference moves, or it holds the inputs of the reference's head: these
+        would fill the memory of the device."""
+        if self._reference is None:
+            return None
+        found = self._references.get(i)
+        if found is None:
+            found = self._reference(batch)
+            if teacher_of(found) is None and not isinstance(self._reference, MovingReference):
+                self._references[i] = found
+        return found
 
     def _over_ranks(self, parts: list[_Part]) -> list[_Part]:
         if self._engine.world == 1:

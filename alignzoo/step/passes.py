@@ -14,8 +14,9 @@ from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.distributed.seeds import mixed, seeded
 from alignzoo.objective.objective import pull_back
-from alignzoo.objective.views import count_rows, in_float64, relative_to, spread, structure, with_constants
+from alignzoo.objective.views import count_rows, in_float64, relative_to, spread, structure
 from alignzoo.step.engine import Engine
+from alignzoo.step.token_weights import forward, weighed
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ class Passes:
         """Responses of micro-batch ``i`` under the policy, with the reference's fields beside them."""
         engine, index = self.engine, i if self.part is None else self.part.index
         with seeded(mixed(engine.seed, "forward", self.step, engine.rank, index), engine.accelerator.device):
-            responses = engine.forward(engine.model, self.batches[i])
-        responses = with_constants(responses, self.batches[i], self.references[i], engine.groups)
+            responses, hidden = forward(engine, engine.model, self.batches[i], self.references[i])
+        responses = engine.completed(responses, self.batches[i], self.references[i], self.step)
+        responses = weighed(engine, responses, self.batches[i], hidden, self.step)
         return responses if self.anchors is None else relative_to(responses, self.anchors[i])
 
     @torch.no_grad()

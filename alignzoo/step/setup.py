@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from alignzoo.contract.step import MovingReference
 from alignzoo.errors import AlignzooError
 from alignzoo.report import Reporter
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 def _no_texts(given: str | None, count: int) -> list[list[int]]:
     raise AlignzooError("there are no texts outside a run", hint="use SetupContext(texts=...)")
+
+
+def _no_reference() -> MovingReference:
+    raise AlignzooError(
+        "the reference of this run does not move", hint="a card that says moves_reference gets one that does"
+    )
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,7 @@ class SetupContext:
         steps: optimizer steps of the whole run; None outside a run.
         texts: token ids of this many general texts from the given file, or else of training data (prompt and chosen
             response); the same on all ranks and after a resume, fewer if there are fewer.
+        moving_reference: the reference, if the card says ``moves_reference``.
     """
 
     model: torch.nn.Module
@@ -40,3 +48,4 @@ class SetupContext:
     folder: Path | None = None
     steps: int | None = None
     texts: Callable[[str | None, int], list[list[int]]] = _no_texts
+    moving_reference: Callable[[], MovingReference] = _no_reference

@@ -15,6 +15,7 @@ from alignzoo.testing.compare import EXACT, relative_error, same_however_cut, sa
 from alignzoo.testing.geometry_bench import (
     check_gradients,
     check_unchanged,
+    declared_reference,
     disordered,
     in_a_coupled_step,
     in_a_mean_step,
@@ -288,5 +289,6 @@ RULES = (
         _takes_the_gradient,
     ),
     Rule("lora", "works under a LoRA adapter, or refuses it with an error", _lora, _takes_the_gradient),
+    Rule("declared-reference", "the reference is moved where it is declared, and only there", declared_reference),
     Rule("declared-probe", "a probe is asked for where it is declared, and only there", _declared_probe),
 )

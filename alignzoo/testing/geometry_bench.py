@@ -98,3 +98,17 @@ def whole_step_runs(subject: Subject) -> list[tuple[Configuration, tuple[int, ..
         raise Skipped("every configuration has scope='microbatch'")
     runs = [(configuration, telling_steps(subject, configuration)) for configuration in whole]
     return runs[:1] + [(c, steps if sweep(subject, c).moving else steps[-1:]) for c, steps in runs[1:]]
+
+
+def declared_reference(subject: Subject) -> None:
+    """Hold setups to the card: the reference is asked for where it says that it is moved, and only there."""
+    declared = bool(getattr(subject.card, "moves_reference", False))
+    for configuration in working(subject):
+        bench, _ = ready(subject, configuration)
+        if (bench.moving is not None) != declared:
+            raise Violation(
+                expected=f"moving_reference() {'' if declared else 'not '}to be called in setup(), as the card says",
+                found=f"that it is{' not' if declared else ''} {configuration}",
+                remedy="set moves_reference on the card where the reference is moved, and only there: it costs a copy "
+                "of the model and a forward pass in every step",
+            )

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.contract.card import Card, Need, Options
-from alignzoo.contract.loss import Reads
 from alignzoo.contract.pairs import PairBatch
-from alignzoo.contract.responses import POLICY, ResponseBatch
 from alignzoo.contract.robust import RobustCard
 from alignzoo.interfaces import GeometryController, RobustWrapper
-from alignzoo.lazy import F, torch
+from alignzoo.lazy import torch
 from alignzoo.testing.arithmetic import check_finite, check_gradient, check_vector, differ
+from alignzoo.testing.around import AROUND
 from alignzoo.testing.common import every_option_matters
 from alignzoo.testing.compare import EXACT, relative_error, same_however_cut, same_on_two_ranks, two_steps
 from alignzoo.testing.outcomes import Rule, Skipped, Violation
-from alignzoo.testing.sample import ORDER, PARTS, leaves, sample, sample_of, take
+from alignzoo.testing.sample import ORDER, PARTS, leaves, sample, take, with_margin
 from alignzoo.testing.spy import check_declared, reads
 from alignzoo.testing.stages import AtTheWeights, logistic
 from alignzoo.testing.stateful import check_metrics, check_state, warm
@@ -38,7 +38,7 @@ def _shapes(subject: Subject) -> None:
             pairs = _pairs(subject, configuration, count=count)
             losses = wrapper.per_pair(logistic(), pairs)
             check_vector(losses, pairs.chosen_logps, f"per_pair() {configuration}")
-            value, weights = wrapper.objective(losses), wrapper.weights(losses)
+            value, weights = wrapper.reduce(losses, pairs), wrapper.weights_in(losses, pairs)
             if not isinstance(value, torch.Tensor) or value.shape != ():
                 raise Violation(
                     expected="objective() to be a scalar tensor",
@@ -57,7 +57,7 @@ def _shapes(subject: Subject) -> None:
 def _gradcheck(subject: Subject) -> None:
     for configuration, wrapper in _warm(subject):
         check_gradient(
-            lambda pairs, wrapper=wrapper: wrapper.objective(wrapper.per_pair(logistic(), pairs)),  # type: ignore[misc]
+            lambda pairs, wrapper=wrapper: wrapper.reduce(wrapper.per_pair(logistic(), pairs), pairs),  # type: ignore[misc]
             _pairs(subject, configuration, count=4),
             str(configuration),
         )
@@ -82,10 +82,24 @@ def _finite(subject: Subject) -> None:
         for extreme in EXTREMES:
             for given in ([extreme, 0.7, 0.2, 1.3], [extreme] * 4, [extreme, -extreme, 0.7, 0.2], [extreme]):
                 leaf = torch.tensor(given, dtype=torch.float32, requires_grad=True)
-                value = wrapper.objective(leaf)
+                pairs = _pairs(subject, configuration, count=len(given)).to(dtype=torch.float32)
+                value = wrapper.reduce(leaf, pairs)
                 (gradient,) = torch.autograd.grad(value, leaf)
-                results = {"objective": value, "gradient": gradient, "weights": wrapper.weights(leaf.detach())}
+                weights = wrapper.weights_in(leaf.detach(), pairs)
+                results = {"objective": value, "gradient": gradient, "weights": weights}
                 check_finite(results, f"where losses reach {extreme:g}, {configuration}")
+            _finite_values(subject, configuration, wrapper, extreme)
+
+
+def _finite_values(subject: Subject, configuration: Configuration, wrapper: Any, margin: float) -> None:
+    """Values of pairs whose log-probs are far apart, and their gradients."""
+    every = with_margin(sample(), margin).to(dtype=torch.float32)
+    declared = _pairs(subject, configuration).present()
+    without: dict[str, Any] = {name: None for name in every.present() if name not in declared}
+    pairs, wanted = leaves(replace(every, **without))
+    values = wrapper.per_pair(logistic(), pairs)
+    gradients = torch.autograd.grad(values.sum(), list(wanted.values()), allow_unused=True)
+    check_finite({"per_pair": values, "gradients": gradients}, f"at a margin of {margin:g} nats, {configuration}")
 
 
 def _permutation(subject: Subject) -> None:
@@ -94,8 +108,11 @@ def _permutation(subject: Subject) -> None:
         pairs = _pairs(subject, configuration)
         found = {"per_pair()": (_values(wrapper, pairs.rows(order)), _values(wrapper, pairs)[order])}
         for losses in _loss_vectors():
-            found["objective()"] = wrapper.objective(losses[order]), wrapper.objective(losses)
-            found["weights()"] = wrapper.weights(losses[order]), wrapper.weights(losses)[order]
+            found["objective()"] = wrapper.reduce(losses[order], pairs.rows(order)), wrapper.reduce(losses, pairs)
+            found["weights()"] = (
+                wrapper.weights_in(losses[order], pairs.rows(order)),
+                wrapper.weights_in(losses, pairs)[order],
+            )
             for name, (after, ahead) in found.items():
                 if not relative_error(after, ahead) <= EXACT:
                     raise Violation(
@@ -107,16 +124,17 @@ def _permutation(subject: Subject) -> None:
 
 def _declared_coupling(subject: Subject) -> None:
     card, kind = _card(subject.card), type(subject.build(subject.default))
-    own_objective = kind.objective is not RobustWrapper.objective
+    own_objective = kind.objective is not RobustWrapper.objective or kind.reduce is not RobustWrapper.reduce
+    changes_values = card.batch_coupled and kind.per_pair is not RobustWrapper.per_pair
     if own_objective and not card.aggregates:
         raise Violation(
             expected="aggregates=True",
             found="a card without it, and an objective() of its own",
             remedy="declare it: a run has room for one such wrapper",
         )
-    if card.aggregates and not own_objective:
+    if card.aggregates and not (own_objective or changes_values):
         raise Violation(
-            expected="an objective() of its own, since the card says aggregates",
+            expected="an objective() of its own, or values that depend on the step, since the card says aggregates",
             found="the plain mean",
             remedy="take aggregates out",
         )
@@ -152,7 +170,8 @@ def _declared_fields(subject: Subject) -> None:
                     return values
 
             wrapper.observe(inner(sample(seed=1)), sample(seed=1))
-            wrapper.per_pair(inner, sample())
+            wrapper.observe_inside(inner, sample(seed=1))
+            wrapper.reduce(wrapper.per_pair(inner, sample()), sample())
         read.append((configuration, seen.fields))
     check_declared(subject, read)
 
@@ -171,36 +190,9 @@ def _metrics(subject: Subject) -> None:
     check_metrics(subject, _observe, _all, lambda w, pairs: w.metrics(_values(w, pairs), pairs), lent=LENT)
 
 
-def around(subject: Subject) -> None:
-    """The kit's own loss of each kind of value: minus the log-prob of a response, or of the first of a list."""
-    reads: tuple[Reads, ...] = ("responses", "lists", "chosen")
-    for configuration in subject.configurations:
-        for what in reads:
-            if what not in _card(subject.card).around or (what == "chosen" and "swap" in subject.needs(configuration)):
-                continue
-            wrapper, batch = subject.build(configuration), sample_of(what, subject.needs(configuration) | LENT)
-            try:
-                values = wrapper.per_pair(_bare, batch)
-            except (AttributeError, TypeError) as error:
-                raise Violation(
-                    expected=f"per_pair() to work around a loss that reads {what}, since the card says so",
-                    found=f"{type(error).__name__}: {error}",
-                    remedy="read no field that only pairs have, or declare around={'pairs'}",
-                ) from error
-            check_vector(values, torch.zeros(8, dtype=torch.float64), f"per_pair() of {what} {configuration}")
-
-
 def _card(card: Card) -> RobustCard:
     assert isinstance(card, RobustCard)
     return card
-
-
-def _bare(responses: ResponseBatch) -> torch.Tensor:
-    """One value for each prompt of a sample."""
-    own = responses.of_role(POLICY)
-    values = own.logps.new_zeros(int(own.prompt[-1]) + 1)
-    signs = 1.0 if own.labels is None else own.labels.to(values.dtype)
-    return F.softplus(values.index_add(0, own.prompt, -signs * own.logps))
 
 
 def _splits(subject: Subject) -> None:
@@ -230,7 +222,9 @@ def _warm(subject: Subject) -> Iterator[tuple[Configuration, Any]]:
 
 def _observe(wrapper: Any, pairs: PairBatch) -> None:
     """As a step does it: the values are those under the wrapper."""
-    wrapper.observe(_values(wrapper, pairs), pairs)
+    with torch.no_grad():
+        wrapper.observe(_values(wrapper, pairs), pairs)
+        wrapper.observe_inside(logistic(), pairs)
 
 
 def _values(wrapper: Any, pairs: PairBatch) -> torch.Tensor:
@@ -246,9 +240,9 @@ def _loss_vectors() -> list[torch.Tensor]:
 
 def _all(wrapper: Any, pairs: PairBatch) -> list[torch.Tensor]:
     values = _values(wrapper, pairs)
-    found = [values, wrapper.objective(values), wrapper.weights(values)]
-    for losses in _loss_vectors():
-        found += [wrapper.objective(losses), wrapper.weights(losses)]
+    found = [values]
+    for losses in (values, *_loss_vectors()):
+        found += [wrapper.reduce(losses, pairs).detach(), wrapper.weights_in(losses, pairs)]
     return found
 
 
@@ -261,7 +255,7 @@ def _behaviour(subject: Subject, configuration: Configuration) -> list[torch.Ten
             _observe(wrapper, _pairs(subject, configuration, seed=seed))
         pairs, wanted = leaves(_pairs(subject, configuration, seed=seed))
         found += _all(wrapper, pairs)
-        value = wrapper.objective(wrapper.per_pair(logistic(), pairs))
+        value = wrapper.reduce(wrapper.per_pair(logistic(), pairs), pairs)
         if value.requires_grad:
             grads = torch.autograd.grad(value, list(wanted.values()), allow_unused=True)
             found += [grad if grad is not None else torch.zeros(()) for grad in grads]
@@ -279,11 +273,11 @@ RULES = (
     Rule("state", "state_dict is plain data, and all that a resumed run needs", _state),
     Rule("gradcheck", "the gradient of the objective is that of its value, in float64", _gradcheck),
     Rule("weights-are-the-gradient", "weights of its own are the objective's gradient", _weights_are_the_gradient),
-    Rule("finite", "objective, gradient and weights are finite where losses reach ±500 and ±5000", _finite),
+    Rule("finite", "values, weights and gradients are finite where losses or margins reach ±500 and ±5000", _finite),
     Rule("permutation", "the order of the pairs does not matter", _permutation),
     Rule("declared-coupling", "aggregates and batch_coupled say what the wrapper does", _declared_coupling),
     DECLARED_SWAP,
-    Rule("around", "per_pair() gives one value for each, whatever the losses read that the card goes around", around),
+    AROUND,
     Rule("metrics", "metrics() gives finite numbers, and leaves the method as it was", _metrics),
     Rule("splits", "a step does not depend on how it is cut into micro-batches", _splits),
     Rule("ranks", "two ranks take the step that one takes", _ranks),

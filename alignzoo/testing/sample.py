@@ -23,7 +23,28 @@ FIELD_NEEDS: dict[str, frozenset[Need]] = {
     "rejected_token_mask": frozenset({"token-logps"}),
     "chosen_scores": frozenset({"scores"}),
     "rejected_scores": frozenset({"scores"}),
+    "chosen_safe": frozenset({"safety"}),
+    "rejected_safe": frozenset({"safety"}),
+    "chosen_kls": frozenset({"reference-kl"}),
+    "rejected_kls": frozenset({"reference-kl"}),
+    "ref_chosen_entropies": frozenset({"reference-entropy"}),
+    "ref_rejected_entropies": frozenset({"reference-entropy"}),
+    "chosen_collisions": frozenset({"collisions"}),
+    "rejected_collisions": frozenset({"collisions"}),
+    "chosen_embedding_norms": frozenset({"embedding-gradients"}),
+    "rejected_embedding_norms": frozenset({"embedding-gradients"}),
+    "chosen_guide_tokens": frozenset({"guide"}),
+    "rejected_guide_tokens": frozenset({"guide"}),
+    "chosen_contrast_tokens": frozenset({"contrast"}),
+    "rejected_contrast_tokens": frozenset({"contrast"}),
     "groups": frozenset({"groups"}),
+    "safe": frozenset({"safety"}),
+    "kls": frozenset({"reference-kl"}),
+    "ref_entropies": frozenset({"reference-entropy"}),
+    "collisions": frozenset({"collisions"}),
+    "embedding_norms": frozenset({"embedding-gradients"}),
+    "guide_tokens": frozenset({"guide"}),
+    "contrast_tokens": frozenset({"contrast"}),
     "ref_logps": frozenset({"reference"}),
     "token_logps": frozenset({"token-logps"}),
     "ref_token_logps": frozenset({"reference", "token-logps"}),
@@ -41,6 +62,8 @@ ORDER = (5, 2, 7, 0, 3, 1, 6, 4)
 """Another order of eight pairs or prompts."""
 PARTS = ((3,), (1, 4, 6), (1, 2, 3, 4, 5, 6, 7))
 """Some of eight pairs or prompts: one, a few, and all but one."""
+PROGRESS = 0.25
+"""The share of the run's steps taken before the batch, so that what changes over a run is under way."""
 _LISTS = (2, 4, 3, 2, 5, 3, 2, 4)
 """Responses of the prompts of ranked lists."""
 
@@ -72,8 +95,25 @@ def sample(needs: Collection[Need] | None = None, *, count: int = 8, seed: int =
             f"{side}_token_mask": mask,
             f"{side}_scores": torch.randn(count, generator=draw, dtype=torch.float64),
         }
+    # Drawn after all of the above, so that these stay what they were before there were any of the following.
+    for side in ("chosen", "rejected"):
+        mask, logps = fields[f"{side}_token_mask"], fields[f"{side}_token_logps"]
+        others = [
+            (logps + spread * torch.randn(count, longest, generator=draw, dtype=torch.float64)).clamp(max=-0.01) * mask
+            for _ in ("guide", "contrast")
+        ]
+        drawn = torch.rand(5, count, generator=draw, dtype=torch.float64)
+        fields |= {
+            f"{side}_guide_tokens": others[0],
+            f"{side}_contrast_tokens": others[1],
+            f"{side}_safe": (drawn[0] < 0.5).double(),
+            f"{side}_kls": (0.01 + drawn[1] * spread**2) * fields[f"{side}_lengths"],
+            f"ref_{side}_entropies": (0.05 + 0.9 * drawn[2]) * fields[f"{side}_lengths"],
+            f"{side}_collisions": -(0.05 + 2 * drawn[3]) * fields[f"{side}_lengths"],
+            f"{side}_embedding_norms": (0.1 + drawn[4]) * fields[f"{side}_lengths"],
+        }
     fields["groups"] = torch.arange(count) % GROUPS
-    return PairBatch(**{name: value for name, value in fields.items() if _is_there(name, needs)})
+    return PairBatch(**{name: value for name, value in fields.items() if _is_there(name, needs)}, progress=PROGRESS)
 
 
 def sample_of(
@@ -105,7 +145,7 @@ def sample_of(
         fields["labels"] = torch.where(mismatched, 0, fields["labels"])
         fields["ref_logps"] = fields["ref_logps"] - 2.0 * mismatched
     present: dict[str, Any] = {name: value for name, value in fields.items() if _is_there(name, needs)}
-    return ResponseBatch(**present)
+    return ResponseBatch(**present, progress=PROGRESS)
 
 
 def lacking(field: str, needs: Collection[Need]) -> frozenset[Need]:

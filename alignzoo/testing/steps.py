@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
-from alignzoo.contract.card import Card, Options
+from alignzoo.contract.card import Card, Need, Options
 from alignzoo.contract.loss import LossCard
 from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
@@ -23,9 +23,11 @@ from alignzoo.interfaces import GeometryController, StepLoss
 from alignzoo.logprobs import attention
 from alignzoo.logprobs.forward import use_packing
 from alignzoo.logprobs.logps import Forward, innermost, packed_logps, padded_logps
+from alignzoo.logprobs.statistics import NOTHING, Ask, Statistics
 from alignzoo.objective.objective import Objective
 from alignzoo.probe.probe import Probe
 from alignzoo.reference.frozen import Reference
+from alignzoo.reference.moving import MovingReference
 from alignzoo.report import Reporter
 from alignzoo.step.context import StepContext
 from alignzoo.step.engine import Engine
@@ -36,15 +38,17 @@ from alignzoo.testing.tiny import VOCAB, batch_of, random_rows, scored_rows, shi
 
 PAIRS = 8
 """Rows in a step of the :class:`Bench`."""
+STEPS = 10
+"""Steps of its run."""
 
 
-def _either_way(model: torch.nn.Module, batch: TokenBatch) -> ResponseBatch:
-    packed = innermost(model).config._attn_implementation == attention.NAME
-    return (packed_logps if packed else padded_logps)(model, batch, tokens=True)
+def _either_way(model: torch.nn.Module, batch: TokenBatch, ask: Ask = NOTHING) -> ResponseBatch:
+    packed = innermost(model).config._attn_implementation == attention.NAME and not ask.embeddings
+    return (packed_logps if packed else padded_logps)(model, batch, ask, tokens=True)
 
 
 every_field: Forward = resharding(_either_way)
-"""All fields of a batch's responses, packed where the model has packed attention."""
+"""All fields of a batch's responses, packed where the model has packed attention and nothing asks for padded rows."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +57,29 @@ class Data:
 
     Attributes:
         mismatched: each row has KL responses as well: those of the row before it.
+        needs: what is read of them.
     """
 
     shape: Literal["pairs", "unpaired", "ranked"] = "pairs"
     mismatched: bool = False
+    needs: frozenset[Need] = frozenset()
 
     def rows(self, step: int) -> list[dict[str, Any]]:
         """The rows of a step."""
+        rows, draw = self._rows(step), torch.Generator().manual_seed(500 + step)
+        if "safety" not in self.needs:
+            return rows
+        flags = [torch.randint(0, 2, (len(row["response_ids"]),), generator=draw).bool().tolist() for row in rows]
+        return [{**row, "safe": of_row} for row, of_row in zip(rows, flags, strict=True)]
+
+    def _rows(self, step: int) -> list[dict[str, Any]]:
         seed = 100 + step
         if self.shape == "pairs":
             return scored_rows(PAIRS, seed=seed)
-        if self.shape == "ranked":
-            return random_rows([2, 4, 3, 2, 5, 3, 2, 4], seed=seed)
         draw = torch.Generator().manual_seed(seed)
+        if self.shape == "ranked":
+            ranked = random_rows([2, 4, 3, 2, 5, 3, 2, 4], seed=seed)
+            return [{**row, "score": _descending(len(row["response_ids"]), draw)} for row in ranked]
         labels = torch.randint(0, 2, (PAIRS,), generator=draw).mul(2).sub(1).tolist()
         labels[step % PAIRS], labels[(step + 1) % PAIRS] = 1, -1  # there is one of either kind in every step
         return [{**row, "label": labels[i]} for i, row in enumerate(random_rows([1] * PAIRS, seed=seed))]
@@ -76,6 +90,12 @@ class Data:
         return [others[j % len(others)] for j in range(len(own))]
 
 
+def _descending(count: int, draw: torch.Generator) -> list[float]:
+    """Random scores of a ranked row's responses, best first."""
+    found: list[float] = torch.randn(count, generator=draw).sort(descending=True).values.tolist()
+    return found
+
+
 PAIRED = Data()
 
 
@@ -84,8 +104,8 @@ def data_for(card: Card) -> Data:
     mismatched = "mismatched" in card.needs
     reads = card.reads if isinstance(card, LossCard) else "pairs"
     if reads == "pairs":
-        return Data(mismatched=mismatched)
-    return Data("ranked" if reads == "lists" else "unpaired", mismatched)
+        return Data(mismatched=mismatched, needs=card.needs)
+    return Data("ranked" if reads == "lists" else "unpaired", mismatched, card.needs)
 
 
 Stage = Callable[[Card, Any], tuple[Objective, GeometryController]]
@@ -93,12 +113,18 @@ Stage = Callable[[Card, Any], tuple[Objective, GeometryController]]
 
 
 def context(
-    model: Any, batches: Sequence[TokenBatch], goal: Objective, *, reference: Any = None, step: int = 0
+    model: Any,
+    batches: Sequence[TokenBatch],
+    goal: Objective,
+    *,
+    reference: Any = None,
+    step: int = 0,
+    needs: frozenset[Need] = frozenset(),
 ) -> StepContext:
     """A step's context with the given reference model (an independent random one by default)."""
     reference = reference if reference is not None else shifted(model)
-    engine = Engine(model, every_field, goal, Accelerator(cpu=True), seed=0)
-    frozen = Reference(reference, every_field)
+    engine = Engine(model, every_field, goal, Accelerator(cpu=True), seed=0, needs=needs)
+    frozen = Reference(reference, every_field, ask=engine.statistics.of_reference())
     return StepContext(engine, batches, [frozen(batch) for batch in batches], step)
 
 
@@ -134,11 +160,18 @@ class Bench:
         self.data = data
         self.model = self.policy if sharded else self.accelerator.prepare_model(self.policy)
         self.probes_trained = 0
+        self.moving: MovingReference | None = None
 
     def setup(self, controller: GeometryController) -> None:
-        controller.setup(SetupContext(self.policy, 0, Reporter(), self.probe, texts=random_texts))
+        texts, moving = random_texts, self.moving_reference
+        controller.setup(SetupContext(self.policy, 0, Reporter(), self.probe, texts=texts, moving_reference=moving))
         if self.sharded:
             self.model = shard(self.policy)
+
+    def moving_reference(self) -> MovingReference:
+        """The bench's reference, from now on as one that moves."""
+        self.moving = self.moving or MovingReference(self.policy, every_field, start=_reference())
+        return self.moving
 
     def probe(self, given: str | None) -> Probe:
         """A random probe: one per folder that is asked for, and one that is "trained"."""
@@ -152,8 +185,10 @@ class Bench:
         """This rank's share of step ``step``, in micro-batches of at most ``size`` rows."""
         share = PAIRS // self.accelerator.num_processes
         batches, references = _share(self.data, step, share * self.accelerator.process_index, share, size)
+        if self.moving is not None:
+            references = [self.moving(batch) for batch in batches]
         groups = {f"g{i}": i for i in range(GROUPS)}
-        engine = Engine(self.model, forward, goal, self.accelerator, 0, groups)
+        engine = Engine(self.model, forward, goal, self.accelerator, 0, groups, self.data.needs, STEPS)
         return StepContext(engine, batches, references, step)
 
     def gradient(self) -> torch.Tensor:
@@ -189,8 +224,8 @@ def _share(data: Data, step: int, start: int, count: int, size: int) -> tuple[li
         own = slice(first, min(first + size, start + count))
         kl = None if others is None else others[own]
         batches.append(batch_of(rows[own], shape=data.shape, kl=kl))
-    with torch.no_grad():
-        return batches, [every_field(_reference(), batch) for batch in batches]
+    frozen = Reference(_reference(), every_field, ask=Statistics.of(data.needs).of_reference())
+    return batches, [frozen(batch) for batch in batches]
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ def _watched(subject: Subject, configuration: Configuration) -> Reads:
     with reads() as seen:
         inner = _unwatched(loss, seen)
         method.observe(inner(sample(seed=1)), sample(seed=1))
+        method.observe_inside(inner, sample(seed=1))
         method.per_pair(inner, sample())
     return seen
 

@@ -40,10 +40,14 @@ def begin(
     """
     settings, report = session.settings, session.report
     checkpoint = _checkpoint(session, folder) if resuming else None
-    _ = session.scores
+    _ = session.scores, session.guides
     identities = session.identities
     if checkpoint is not None:
-        _check_identities(checkpoint, identities, {"scores": "the reward"})
+        _check_identities(
+            checkpoint,
+            identities,
+            {"scores": "the reward", "guide": settings.guide or "", "contrast": settings.contrast or ""},
+        )
     _note_soft_labels(session)
     _ = session.caches_reference  # which warns of what makes results depend on the batches
     controllers = _controllers(session)
@@ -83,6 +87,7 @@ def _setup_context(session: Session) -> SetupContext:
         session.folder,
         session.steps,
         session.texts,
+        session.moving_reference,
     )
 
 

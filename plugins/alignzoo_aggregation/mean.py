@@ -25,6 +25,7 @@ CARD = AggregationCard(
     name="mean",
     target=f"{__name__}:Mean",
     summary="Mean of the log-probs of a response's tokens",
+    family="plain",
     formula="(1/|y|)·Σ_t log π(y_t)",
     api=2,
     verified=(

@@ -25,6 +25,7 @@ CARD = AggregationCard(
     name="sum",
     target=f"{__name__}:Sum",
     summary="Sum of the log-probs of a response's tokens",
+    family="plain",
     formula="Σ_t log π(y_t)",
     api=2,
     verified=(Verified(against="autograd in float64", test="test_sum_and_mean_are_of_the_tokens"),),

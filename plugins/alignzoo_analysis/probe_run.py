@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.data.parts import describe
+from alignzoo.data.division import describe
 from alignzoo.data.probe_rows import PROBE_VALIDATION, check_safety_known
 from alignzoo.data.splits import split_by_prompt
 from alignzoo.distributed.process import alone

@@ -130,7 +130,7 @@ def _candidates(situation: Situation) -> Iterator[_Candidate]:
         yield with_words(precision="bf16")
     if not settings.packing and situation.model.packable:
         yield with_words(packing=True)
-    if situation.keeps_reference:
+    if situation.keeps_reference and not settings.reference_cache:
         yield with_words(reference_cache=True)
     if not settings.lora_r:
         yield with_words(lora__r=RANK)

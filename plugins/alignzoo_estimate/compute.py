@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 ON_GPU, ON_CPU = 0.4, 0.6
 """Assumed utilisation of the matrix-product rate in a step."""
+_TWICE = 2.0
+"""Work of a pass with gradients by the input embeddings, relative to one without: their own backward pass, and one
+through that."""
 _FLASH_BACKWARD = 2.5
 """Work of attention's backward relative to its forward: the scores are recomputed."""
 
@@ -45,9 +48,13 @@ def work(s: Situation) -> Work:
     attended = attention * (1 + _FLASH_BACKWARD + again)
     at_head = head * (1 + factor + (1.0 if factor > 1 and s.recomputes_head else 0.0))
     once = linear + adapter + attention + head
-    more = s.passes * once if s.coupled and s.micro_batches > 1 else 0.0
+    if s.statistics.kl:  # the reference's logits, and their part of the gradient by inputs of a frozen head
+        at_head += head * (2.0 if factor == 1.0 or s.recomputes_head else 1.0)
+        once += head
+    twice = _TWICE if s.statistics.embeddings else 1.0
+    more = s.passes * once * (2.0 if s.statistics.embeddings else 1.0) if s.coupled and s.micro_batches > 1 else 0.0
     reference = linear + attention + head if s.computes_reference else 0.0
-    return Work(s.passes * layers, s.passes * attended, s.passes * at_head, reference, more)
+    return Work(s.passes * layers * twice, s.passes * attended * twice, s.passes * at_head * twice, reference, more)
 
 
 def tokens(rows: Sequence[Lengths], packed: bool) -> int:

@@ -13,6 +13,7 @@ import torch
 from alignzoo.errors import ModelError
 from alignzoo.logprobs import attention
 from alignzoo.logprobs.attention import NAME, CannotPack
+from alignzoo.logprobs.statistics import Statistics
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.settings import Settings
 from alignzoo_estimate.compute import ON_CPU, ON_GPU, Work, tokens, work
@@ -137,7 +138,12 @@ class Situation:
     @property
     def packed(self) -> bool:
         """Whether each prompt is computed once."""
-        return self.settings.packing and self.model.packable
+        return self.settings.packing and self.model.packable and not self.statistics.embeddings
+
+    @property
+    def statistics(self) -> Statistics:
+        """What the methods read beside log-probs."""
+        return Statistics.of(self.plan.needs)
 
     @property
     def rows_per_step(self) -> int:
@@ -161,19 +167,25 @@ class Situation:
     @property
     def keeps_reference(self) -> bool:
         """Whether a frozen copy of the weights is kept."""
-        return self.computes_reference and not self.settings.lora_r
+        return self.computes_reference and (self.moves_reference or not self.settings.lora_r)
+
+    @property
+    def moves_reference(self) -> bool:
+        """Whether a companion changes the reference's weights."""
+        return any(getattr(method.card, "moves_reference", False) for method in self.plan.of("geometry"))
 
     @property
     def computes_reference(self) -> bool:
         """Whether the reference is computed within steps."""
-        return "reference" in self.plan.needs and not self.settings.reference_cache
+        uncached = self.moves_reference or not self.settings.reference_cache
+        return ("reference" in self.plan.needs and uncached) or self.statistics.in_every_step
 
     @property
     def ahead(self) -> tuple[Lengths, ...]:
         """A batch of rows for the reference before training; empty if that is not computed."""
         from alignzoo.reference.compute import TOKENS_ON_CPU, TOKENS_PER_BATCH
 
-        if "reference" not in self.plan.needs or not self.settings.reference_cache:
+        if "reference" not in self.plan.needs or self.computes_reference:
             return ()
         usual = TOKENS_PER_BATCH if self.hardware.cuda else TOKENS_ON_CPU
         budget = self.settings.tokens_per_micro_batch or usual

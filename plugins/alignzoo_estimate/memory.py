@@ -103,12 +103,18 @@ def _standing(s: Situation) -> dict[str, float]:
     standing = {
         "weights": (base + adapter) / s.shards,
         "optimizer": s.optimizer.kept * s.trained * FP32 / s.shards,
-        "reference": whole / s.shards if s.keeps_reference else 0.0,
+        "reference": (whole / s.shards if s.keeps_reference else 0.0) + _head_inputs(s),
         "geometry": s.copies.kept * s.trained * FP32 / s.shards,
     }
     if s.hardware.sharding == "ddp":
         standing["buckets of gradients"] = s.trained * float(FP32)
     return standing
+
+
+def _head_inputs(s: Situation) -> float:
+    """Those of the reference at a step's response tokens, kept to compare the policy with."""
+    size = BF16 if s.settings.precision == "bf16" else FP32
+    return float(size * s.shapes.hidden * s.data.mean.response * s.rows_per_step) if s.statistics.kl else 0.0
 
 
 def _gathered(s: Situation) -> float:

@@ -17,6 +17,7 @@ from alignzoo_geometry import (
     sam,
     ssam,
     swa,
+    tr_dpo,
     wsam,
     zsharp,
 )
@@ -24,9 +25,10 @@ from alignzoo_geometry import (
 SHARPNESS = (sam, asam, gsam, wsam, looksam, esam, friendly_sam, ssam, zsharp, msam, rwp, random, gapo)
 AVERAGES = (ema, swa)
 CONSTRAINTS = (nspo,)
+REFERENCES = (tr_dpo,)
 
 
 @hookimpl
 def alignzoo_methods() -> list[GeometryCard]:
     """The cards of the controllers, then those of the companions."""
-    return [method.CARD for method in (plain, *SHARPNESS, *AVERAGES, *CONSTRAINTS)]
+    return [method.CARD for method in (plain, *SHARPNESS, *AVERAGES, *CONSTRAINTS, *REFERENCES)]

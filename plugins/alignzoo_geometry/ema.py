@@ -45,6 +45,7 @@ CARD = GeometryCard(
     target=f"{__name__}:EMA",
     options=EMAOptions,
     summary="EMA: moving average of the weights, evaluated and saved in their place",
+    family="weight averages",
     formula="θ̄ ← d·θ̄ + (1 − d)·θ",
     companion=True,
     averages=True,

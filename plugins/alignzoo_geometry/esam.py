@@ -99,9 +99,22 @@ CARD = GeometryCard(
     target=f"{__name__}:ESAM",
     options=ESAMOptions,
     summary="ESAM: SAM on random tensors and on the pairs whose loss rises most",
+    family="cheaper sharpness-aware steps",
+    addresses=frozenset({"distribution-shift"}),
     formula="ε = (ρ/β)·g_S/‖g_S‖; B⁺: the pairs with the largest ℓ(θ + ε) − ℓ(θ); step with ∇L_{B⁺}(θ + ε)",
     paper=Paper(
-        title="Efficient Sharpness-aware Minimization for Improved Training of Neural Networks", arxiv="2110.03141"
+        title="Efficient Sharpness-aware Minimization for Improved Training of Neural Networks",
+        arxiv="2110.03141",
+        authors=(
+            "Du, Jiawei",
+            "Yan, Hanshu",
+            "Feng, Jiashi",
+            "Zhou, Joey Tianyi",
+            "Zhen, Liangli",
+            "Goh, Rick Siow Mong",
+            "Tan, Vincent Y. F.",
+        ),
+        venue="ICLR 2022",
     ),
     passes=2,
     sharded=True,

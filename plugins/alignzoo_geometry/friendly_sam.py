@@ -68,8 +68,15 @@ CARD = GeometryCard(
     target=f"{__name__}:FriendlySAM",
     options=FriendlySAMOptions,
     summary="Friendly SAM: ascent along the batch-specific part of the gradient",
+    family="sharpness-aware minimisation",
+    addresses=frozenset({"distribution-shift"}),
     formula="d = g − σ·m; ε = ρ·d/‖d‖; step with ∇L(θ + ε); m ← λ·m + (1−λ)·g",
-    paper=Paper(title="Friendly Sharpness-Aware Minimization", arxiv="2403.12350"),
+    paper=Paper(
+        title="Friendly Sharpness-Aware Minimization",
+        arxiv="2403.12350",
+        authors=("Li, Tao", "Zhou, Pan", "He, Zhengbao", "Cheng, Xinwen", "Huang, Xiaolin"),
+        venue="CVPR 2024",
+    ),
     passes=2,
     sharded=True,
     verified=(

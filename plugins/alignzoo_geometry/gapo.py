@@ -69,10 +69,15 @@ CARD = GeometryCard(
     target=f"{__name__}:GAPO",
     options=GAPOOptions,
     summary="GAPO: log-probs relative to a nearby worst case, for --loss simpo",
+    family="geometry of alignment",
+    addresses=frozenset({"label-noise"}),
     formula="θ̃ = θ + ρ·w²⊙g/‖w⊙g‖; Γ = M(θ) − sg[M(θ̃)]; step with ∇ −logσ(βΓ − γ)",
     paper=Paper(
-        title="Learning Where It Matters: Geometric Anchoring for Robust Preference Alignment", arxiv="2602.04909"
+        title="Learning Where It Matters: Geometric Anchoring for Robust Preference Alignment",
+        arxiv="2602.04909",
+        authors=("Cho, Youngjae", "Kim, Jongsuk", "Kim, Ji-Hoon"),
     ),
+    anchors=True,
     passes=2,
     sharded=True,
     verified=(

@@ -84,8 +84,15 @@ CARD = GeometryCard(
     target=f"{__name__}:LookSAM",
     options=LookSAMOptions,
     summary="LookSAM: SAM every k-th step, its gradient reused in between",
+    family="cheaper sharpness-aware steps",
+    addresses=frozenset({"distribution-shift"}),
     formula="g_v = g_s − proj_g g_s every k-th step; otherwise step with g + α·(‖g‖/‖g_v‖)·g_v",
-    paper=Paper(title="Towards Efficient and Scalable Sharpness-Aware Minimization", arxiv="2203.02714"),
+    paper=Paper(
+        title="Towards Efficient and Scalable Sharpness-Aware Minimization",
+        arxiv="2203.02714",
+        authors=("Liu, Yong", "Mai, Siqi", "Chen, Xiangning", "Hsieh, Cho-Jui", "You, Yang"),
+        venue="CVPR 2022",
+    ),
     passes=2,
     sharded=True,
     verified=(

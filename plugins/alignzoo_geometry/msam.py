@@ -65,8 +65,14 @@ CARD = GeometryCard(
     target=f"{__name__}:MSAM",
     options=MSAMOptions,
     summary="Momentum-SAM: perturbation along the momentum in a single pass",
+    family="cheaper sharpness-aware steps",
+    addresses=frozenset({"distribution-shift"}),
     formula="g = ∇L(θ − ρ·v/‖v‖); step with g; v ← μ·v + g",
-    paper=Paper(title="Momentum-SAM: Sharpness Aware Minimization without Computational Overhead", arxiv="2401.12033"),
+    paper=Paper(
+        title="Momentum-SAM: Sharpness Aware Minimization without Computational Overhead",
+        arxiv="2401.12033",
+        authors=("Becker, Marlon", "Altrock, Frederick", "Risse, Benjamin"),
+    ),
     passes=1,
     sharded=True,
     verified=(

@@ -232,9 +232,14 @@ CARD = GeometryCard(
     target=f"{__name__}:NSPO",
     options=NSPOOptions,
     summary="NSPO: MLP updates in the null space of general data",
+    family="geometry of alignment",
+    addresses=frozenset({"forgetting", "safety"}),
     formula="K = Σ h hᵀ; P = V Vᵀ over S ≤ α·S_max; W ← W_ref + (W − W_ref)·P",
     paper=Paper(
-        title="Mitigating the Safety Alignment Tax with Null-Space Constrained Policy Optimization", arxiv="2512.11391"
+        title="Mitigating the Safety Alignment Tax with Null-Space Constrained Policy Optimization",
+        arxiv="2512.11391",
+        authors=("Niu, Yifan", "Xiao, Han", "Liu, Dongyi", "Chen, Nuo", "Li, Jia"),
+        venue="ICLR 2026",
     ),
     companion=True,
     sharded=True,

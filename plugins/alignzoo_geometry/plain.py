@@ -22,6 +22,7 @@ CARD = GeometryCard(
     name="plain",
     target=f"{__name__}:Plain",
     summary="No geometry: the gradient at the current weights",
+    family="plain gradient",
     formula="g = ∇L(θ)",
     sharded=True,
     verified=(Verified(against="autograd in float64", test="test_plain_gradient_equals_direct_autograd"),),

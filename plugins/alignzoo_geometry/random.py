@@ -40,6 +40,7 @@ CARD = GeometryCard(
     target=f"{__name__}:RandomDirection",
     options=PerturbationOptions,
     summary="Gradient at a random point at distance rho, a control for SAM",
+    family="random perturbations",
     formula="ε = ρ·n/‖n‖, n ~ N(0, I); step with ∇L(θ + ε)",
     passes=1,
     sharded=True,

@@ -36,8 +36,15 @@ CARD = GeometryCard(
     target=f"{__name__}:SAM",
     options=AscentOptions,
     summary="SAM: gradient at the first-order worst point within radius rho",
+    family="sharpness-aware minimisation",
+    addresses=frozenset({"distribution-shift"}),
     formula="ε = ρ·g/‖g‖; step with ∇L(θ + ε)",
-    paper=Paper(title="Sharpness-Aware Minimization for Efficiently Improving Generalization", arxiv="2010.01412"),
+    paper=Paper(
+        title="Sharpness-Aware Minimization for Efficiently Improving Generalization",
+        arxiv="2010.01412",
+        authors=("Foret, Pierre", "Kleiner, Ariel", "Mobahi, Hossein", "Neyshabur, Behnam"),
+        venue="ICLR 2021",
+    ),
     passes=2,
     sharded=True,
     verified=(

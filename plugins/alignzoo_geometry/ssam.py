@@ -164,9 +164,14 @@ CARD = GeometryCard(
     target=f"{__name__}:SSAM",
     options=SSAMOptions,
     summary="Sparse SAM: SAM on a Fisher-based or dynamic subset of the weights",
+    family="cheaper sharpness-aware steps",
+    addresses=frozenset({"distribution-shift"}),
     formula="ε = ρ·(g/‖g‖) ⊙ M; step with ∇L(θ + ε)",
     paper=Paper(
-        title="Make Sharpness-Aware Minimization Stronger: A Sparsified Perturbation Approach", arxiv="2210.05177"
+        title="Make Sharpness-Aware Minimization Stronger: A Sparsified Perturbation Approach",
+        arxiv="2210.05177",
+        authors=("Mi, Peng", "Shen, Li", "Ren, Tianhe", "Zhou, Yiyi", "Sun, Xiaoshuai", "Ji, Rongrong", "Tao, Dacheng"),
+        venue="NeurIPS 2022",
     ),
     passes=2,
     sharded=True,

@@ -100,8 +100,14 @@ CARD = GeometryCard(
     target=f"{__name__}:ZSharp",
     options=ZSharpOptions,
     summary="Z-Sharp: ascent along the gradient's outliers only",
+    family="sharpness-aware minimisation",
+    addresses=frozenset({"distribution-shift"}),
     formula="z = (g − mean g)/std g; ĝ = g where |z| > Q_q(|z|); step with ∇L(θ + ρ·ĝ/‖ĝ‖), tensor by tensor",
-    paper=Paper(title="Sharpness-Aware Minimization with Z-Score Gradient Filtering", arxiv="2505.02369"),
+    paper=Paper(
+        title="Sharpness-Aware Minimization with Z-Score Gradient Filtering",
+        arxiv="2505.02369",
+        authors=("Yun, Juyoung",),
+    ),
     passes=2,
     sharded=True,
     verified=(

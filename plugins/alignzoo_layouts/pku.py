@@ -12,11 +12,12 @@ from alignzoo.data.rows import Drop, PreferenceRow
 from alignzoo_layouts.checks import checked
 
 _SAFETY = ("is_response_0_safe", "is_response_1_safe")
+_HELPFULNESS = "better_response_id"
 
 
 def _label_column(columns: Collection[str]) -> str:
     """The deciding label: safety if present, else overall preference."""
-    return "safer_response_id" if "safer_response_id" in columns else "better_response_id"
+    return "safer_response_id" if "safer_response_id" in columns else _HELPFULNESS
 
 
 def _notes(columns: Collection[str]) -> tuple[str, ...]:
@@ -24,7 +25,15 @@ def _notes(columns: Collection[str]) -> tuple[str, ...]:
 
 
 def _normalise(row: Row) -> PreferenceRow | Drop:
-    better = fields.choice(row, _label_column(row))
+    return _by(row, _label_column(row))
+
+
+def _by_helpfulness(row: Row) -> PreferenceRow | Drop:
+    return _by(row, _HELPFULNESS)
+
+
+def _by(row: Row, label: str) -> PreferenceRow | Drop:
+    better = fields.choice(row, label)
     extra = extras(row)
     if all(name in row for name in _SAFETY):
         safe = [fields.flag(row, name) for name in _SAFETY]
@@ -47,4 +56,12 @@ PKU_SAFERLHF = Layout(
     _normalise,
     _SAFETY,
     notes=_notes,
+)
+PKU_HELPFUL = Layout(
+    "pku-saferlhf-helpful",
+    "the same, chosen by better_response_id even where there is a safety label; only by name",
+    lambda row: False,
+    _by_helpfulness,
+    _SAFETY,
+    notes=lambda columns: (f"the chosen response is taken from {_HELPFULNESS}",),
 )

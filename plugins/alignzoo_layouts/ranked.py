@@ -1,4 +1,4 @@
-"""Layouts of ranked rows: a prompt with several responses, best first or sorted by ranks or scores."""
+"""Layouts of ranked rows: a prompt with several responses, best first or sorted by ranks or scores; TPO's triples."""
 
 from __future__ import annotations
 
@@ -28,6 +28,24 @@ def _conversational(row: Row) -> RankedRow | Drop:
     prompt, responses = fields.messages(row, "prompt"), fields.conversations(row, "responses")
     faults = [fault for reply in responses if (fault := reply_fault(reply, "response"))]
     return faults[0] if faults else _ranked(row, prompt, responses)
+
+
+_TRIPLE = ("reference", "chosen", "rejected")
+"""TRL's columns for TPO, best first: ``reference`` is the gold response, and no reference model."""
+
+
+def _is_triple(row: Row, kind: type) -> bool:
+    return all(isinstance(row.get(name), kind) for name in ("prompt", *_TRIPLE))
+
+
+def _triple(row: Row) -> RankedRow | Drop:
+    return _ranked(row, fields.text(row, "prompt"), [fields.text(row, name) for name in _TRIPLE])
+
+
+def _triple_conversational(row: Row) -> RankedRow | Drop:
+    responses = [fields.messages(row, name) for name in _TRIPLE]
+    faults = [fault for reply in responses if (fault := reply_fault(reply, "response"))]
+    return faults[0] if faults else _ranked(row, fields.messages(row, "prompt"), responses)
 
 
 def _ranked(row: Row, prompt: Text, responses: Sequence[Text]) -> RankedRow | Drop:
@@ -63,5 +81,21 @@ RANKED_CONVERSATIONAL = Layout(
     "prompt: chat messages; responses: list of lists of chat messages, in order as in ranked",
     lambda row: _fits(row, list),
     _conversational,
+    shape="ranked",
+)
+
+TRIPLES = Layout(
+    "triples",
+    "prompt, reference, chosen, rejected: text; reference is the gold response, better than chosen (TRL's TPO)",
+    lambda row: _is_triple(row, str),
+    _triple,
+    shape="ranked",
+)
+
+TRIPLES_CONVERSATIONAL = Layout(
+    "triples-conversational",
+    "prompt, reference, chosen, rejected: chat messages; reference as in triples",
+    lambda row: _is_triple(row, list),
+    _triple_conversational,
     shape="ranked",
 )

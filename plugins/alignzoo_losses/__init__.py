@@ -1,10 +1,23 @@
-"""Preference losses, one file each."""
+"""Preference losses, one file each, in a folder per family."""
 
 from alignzoo.plugin import Card, Composition, hookimpl
-from alignzoo_losses import dpo, ipo, kto, pl_dpo, sft, simpo
+from alignzoo_losses import (
+    adaptive,
+    bounded,
+    divergence,
+    imitation,
+    listwise,
+    logistic,
+    reference_free,
+    safety,
+    squared,
+    unpaired,
+)
+
+FAMILIES = (logistic, squared, bounded, divergence, adaptive, reference_free, unpaired, listwise, imitation, safety)
 
 
 @hookimpl
 def alignzoo_methods() -> list[Card | Composition]:
     """The cards of the losses."""
-    return [dpo.CARD, ipo.CARD, kto.CARD, pl_dpo.CARD, sft.CARD, simpo.CARD]
+    return [card for family in FAMILIES for card in family.CARDS]

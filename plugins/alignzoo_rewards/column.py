@@ -56,6 +56,7 @@ CARD = RewardCard(
     target=f"{__name__}:Column",
     options=ColumnOptions,
     summary="Scores from the data's own columns",
+    family="from the data",
     formula="s = sign · score",
     needs=frozenset({"scores"}),
     verified=(Verified(against="the data's columns", test="test_the_columns_of_the_data_are_the_scores"),),

@@ -118,6 +118,7 @@ CARD = RewardCard(
     target=f"{__name__}:HF",
     options=HFOptions,
     summary="Reward or cost model: any sequence classifier with one output",
+    family="from models",
     formula="s = sign · f(x, y)",
     verified=(
         Verified(

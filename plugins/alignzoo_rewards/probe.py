@@ -86,6 +86,7 @@ CARD = RewardCard(
     target=f"{__name__}:ProbeReward",
     options=ProbeOptions,
     summary="Safety probe: log-odds of safe, from the policy's hidden states",
+    family="from models",
     formula="s = −(w_unsafe − w_safe)·h(x, y) − (b_unsafe − b_safe)",
     verified=(Verified(against="the probe's two logits", test="test_the_probe_scores_by_its_own_logits"),),
 )

@@ -22,6 +22,8 @@ from alignzoo.plugin import Card, Composition, Options, Paper, Verified
 PAPER = Paper(
     title="Towards Robust Alignment of Language Models: Distributionally Robustifying Direct Preference Optimization",
     arxiv="2407.07880",
+    authors=("Wu, Junkang", "others"),
+    venue="ICLR 2025",
 )
 
 
@@ -52,6 +54,8 @@ CARD = Card(
     summary="Dr. DPO: log-mean-exp over the step, which downweights high losses",
     formula="−β′·log mean_i exp(−ℓ_i/β′), gradient weights softmax(−ℓ/β′)",
     paper=PAPER,
+    family="label noise",
+    addresses=frozenset({"label-noise"}),
     batch_coupled=True,
     aggregates=True,
     verified=(
@@ -65,6 +69,8 @@ COMPOSITION = Composition(
     name="drdpo",
     summary="Dr. DPO as published: DPO under drdpo",
     paper=PAPER,
+    family="logistic losses",
+    addresses=frozenset({"label-noise"}),
     loss="dpo",
     robust=("drdpo",),
 )

@@ -22,7 +22,22 @@ CARD = Composition(
     geometry="shapo-token",
     robust=("soft-label",),
     summary="ShaPO at reward level",
+    family="geometry of alignment",
+    addresses=frozenset({"distribution-shift", "label-noise", "safety"}),
     paper=Paper(
-        title="Revisiting Robustness for LLM Safety Alignment via Selective Geometry Control", arxiv="2602.07340"
+        title="Revisiting Robustness for LLM Safety Alignment via Selective Geometry Control",
+        arxiv="2602.07340",
+        authors=(
+            "Yang, Yonghui",
+            "Tao, Wenjian",
+            "Liu, Jilong",
+            "Zhu, Xingyu",
+            "Fang, Junfeng",
+            "Huang, Weibiao",
+            "Wu, Le",
+            "Hong, Richang",
+            "Chua, Tat-Seng",
+        ),
+        venue="ICML 2026",
     ),
 )

@@ -180,13 +180,11 @@ def test_a_narrow_terminal_keeps_step_time_left_and_loss(columns: int, shown: bo
 
 
 def test_ls_has_one_line_per_method_in_a_terminal() -> None:
-    known = list_methods()
     lines = [line for line in lines_in_terminal([sys.executable, "-m", "alignzoo", "ls"], 80) if line]
-    assert len(lines) == 1 + len(known)
+    rows = [line for line in lines if line.startswith("   ")]
+    assert sorted(line.split()[0] for line in rows) == sorted(method.name for method in list_methods())
     assert max(map(len, lines)) <= 80
-    assert all(
-        line.split()[:3] == [method.kind, method.name, "✓"] for line, method in zip(lines[1:], known, strict=True)
-    )
+    assert max(map(len, rows)) > 70, "summaries take the room that there is"
 
 
 def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:

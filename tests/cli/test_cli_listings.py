@@ -1,25 +1,55 @@
-"""``ls``, ``info`` and ``compat``."""
+"""``ls`` and ``info``."""
 
 import json
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from cli_helpers import AddPlugin, Az, card_source, plugin_source
 
 from alignzoo.cli.console import print_table
+from alignzoo.cli.describe import parts_of
+from alignzoo.contract.card import Card, Composition
 from alignzoo.plugin import list_methods
+from alignzoo.plugin.registry import registry
 
 
-def test_ls_shows_every_method_in_a_line(az_here: Az) -> None:
-    lines = az_here("ls").stdout.splitlines()
-    assert [tuple(line.split()[:3]) for line in lines[1:]] == [(m.kind, m.name, "✓") for m in list_methods()]
+def _rows(text: str) -> dict[tuple[str, str], str]:
+    """The line of each method in the output of ``ls``, by kind and name."""
+    found: dict[tuple[str, str], str] = {}
+    kind = ""
+    for line in text.splitlines():
+        if title := re.fullmatch(r"[A-Z][\w ]+ \(--(\w+)\): .*", line):
+            kind = title[1]
+        elif line.startswith("   "):
+            found[kind, line.split()[0]] = line
+    return found
+
+
+def _mark(method: Card | Composition) -> str:
+    parts = [method] if isinstance(method, Card) else parts_of(registry().plugin_of(method), method)
+    return "⚗" if any(part.experimental for part in [method, *parts]) else "✓"
+
+
+def test_ls_shows_every_method_in_a_line_under_its_kind_and_family(az_here: Az) -> None:
+    text = az_here("ls").stdout
+    lines, rows = text.splitlines(), _rows(text)
+    assert sorted(rows) == sorted((method.kind, method.name) for method in list_methods())
+    for method in list_methods():
+        name, mark, *rest = rows[method.kind, method.name].split()
+        assert (name, mark) == (method.name, _mark(method))
+        assert rest[0] == (str(method.paper.year) if method.paper else method.summary.split()[0])
     assert max(map(len, lines)) <= 100
     assert not set("│─┃━…") & set("".join(lines)), "no summary is truncated at 100 columns"
+    families = {method.family for method in list_methods() if method.family and not method.experimental}
+    assert {f" {family}" for family in families} <= set(lines)
 
 
 def test_summaries_start_with_a_capital_and_have_no_full_stop() -> None:
     for method in list_methods():
-        assert method.summary[0].isupper(), method.summary
+        first = method.summary.split()[0]
+        assert any(letter.isupper() for letter in first), method.summary  # a name may begin with a small letter: f-DPO
         assert not method.summary.endswith("."), method.summary
 
 
@@ -32,11 +62,95 @@ def test_ls_shortens_summaries_at_words(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_the_mark_is_of_methods_that_were_verified(az: Az, add_plugin: AddPlugin) -> None:
-    plugins = add_plugin("some-dist", plugin_source(card_source("loss", "unproven")))
-    rows = {tuple(line.split()[:2]): line for line in az("ls", plugins=plugins).stdout.splitlines()}
+    cards = (card_source("loss", "unproven"), card_source("loss", "doubtful", experimental="one run by its authors"))
+    plugins = add_plugin("some-dist", plugin_source(*cards))
+    text = az("ls", plugins=plugins).stdout
+    rows = _rows(text)
     assert "✓" not in rows["loss", "unproven"]
     assert rows["loss", "unproven"].endswith("some-dist 1.0")
     assert "✓" in rows["loss", "dpo"]
+    assert rows["loss", "doubtful"].split()[1] == "⚗"
+    lines = text.splitlines()
+    assert lines[lines.index(" other, experimental") + 1] == rows["loss", "doubtful"]
+    assert re.search(r"\b\d+ experimental ⚗", lines[0])
+    assert "one run by its authors" in az("info", "doubtful", plugins=plugins).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "all_have"),
+    [
+        (["--no-reference"], lambda m: "reference" not in m["needs"]),
+        (["--needs", "reference", "--needs", "labels"], lambda m: {"reference", "labels"} <= set(m["needs"])),
+        (["--unpaired"], lambda m: m.get("reads", "responses") in ("responses", "chosen") and m["kind"] != "geometry"),
+        (["--reads", "lists"], lambda m: m.get("reads") == "lists" or "lists" in m.get("around", ["lists"])),
+        (["loss", "--verified", "--no-experimental"], lambda m: m["kind"] == "loss" and not m["experimental"]),
+        (["--family", "squared"], lambda m: m["family"] == "squared losses"),
+        (
+            ["loss", "plackett"],
+            lambda m: m["kind"] == "loss" and "plackett" in m["summary"].lower(),
+        ),
+        (["rafailov"], lambda m: any("Rafailov" in author for author in m["paper"]["authors"])),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_filters_leave_only_what_they_ask_for(
+    az_here: Az, words: list[str], all_have: Callable[[dict[str, Any]], bool]
+) -> None:
+    methods = json.loads(az_here("ls", *words, "--json").stdout)["methods"]
+    assert methods
+    assert all(all_have(method) for method in methods)
+    assert len(methods) < len(list_methods())
+    shown = _rows(az_here("ls", *words).stdout)
+    assert sorted(shown) == sorted((method["kind"], method["name"]) for method in methods)
+
+
+def test_words_are_found_in_names_problems_families_and_papers(az: Az, add_plugin: AddPlugin) -> None:
+    cards = (
+        card_source("loss", "short", addresses={"length-bias"}),
+        card_source("loss", "named", aliases=("length-thing",)),
+        card_source("loss", "tidy", family="biased things"),
+    )
+    plugins = add_plugin("some-dist", plugin_source(*cards))
+    rows = _rows(az("ls", "length", "bias", plugins=plugins).stdout)
+    assert "short" in [name for _, name in rows]
+    assert not {"named", "tidy", "ipo"} & {name for _, name in rows}
+    assert "named" in [name for _, name in _rows(az("ls", "length", plugins=plugins).stdout)]
+    assert "tidy" in [name for _, name in _rows(az("ls", "biased", plugins=plugins).stdout)]
+    assert "short" in [name for _, name in _rows(az("ls", "--for", "length-bias", plugins=plugins).stdout)]
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [("sigmoid_norm", "dpo-norm"), ("exo_pair", "exo-pair"), ("sppo_hard", "sppo-hard"), ("aot_pair", "aot-unpaired")],
+)
+def test_other_trainers_names_find_methods(az_here: Az, typed: str, name: str) -> None:
+    assert list(_rows(az_here("ls", typed).stdout)) == [("loss", name)]
+    assert az_here("info", typed).stdout.startswith(f"loss {name}: ")
+    assert f"--loss {name} " in az_here("run", "--loss", typed, "--dry-run").stdout
+
+
+def test_the_plural_of_a_kind_lists_it(az_here: Az) -> None:
+    assert az_here("ls", "losses").stdout == az_here("ls", "loss").stdout
+    assert az_here("ls", "Robust wrappers").stdout == az_here("ls", "robust").stdout
+
+
+def test_what_finds_nothing_says_what_would_match(az_here: Az) -> None:
+    ended = az_here("ls", "loss", "--needs", "reference", "--no-reference")
+    assert ended.returncode == 2
+    assert re.search(r"without --needs reference: \d+ methods?; without --no-reference: \d+ method", ended.stderr)
+    assert "label-noise, length-bias" in az_here("ls", "--for", "xyz").stderr
+    assert "did you mean label-noise?" in az_here("ls", "--for", "label-nose").stderr
+    assert "did you mean reference" in az_here("ls", "--needs", "referense").stderr
+    assert "squared losses" in az_here("ls", "--family", "round").stderr
+
+
+def test_ls_json_counts_by_kind(az_here: Az) -> None:
+    listed = json.loads(az_here("ls", "--json").stdout)
+    for kind, count in listed["counts"].items():
+        of_kind = [method for method in listed["methods"] if method["kind"] == kind]
+        assert count["all"] == len(of_kind)
+        assert count["experimental"] == sum(bool(method["experimental"]) for method in of_kind)
+        assert count["verified"] <= count["all"]
 
 
 def test_a_composition_shows_the_needs_of_its_parts(az_here: Az) -> None:
@@ -44,7 +158,7 @@ def test_a_composition_shows_the_needs_of_its_parts(az_here: Az) -> None:
     assert drdpo["needs"] == ["reference"]
     lines = az_here("info", "drdpo", "--kind", "loss").stdout.splitlines()
     assert ["needs", "reference"] in [line.split() for line in lines]
-    [row] = [line for line in az_here("ls", "loss", "--wide").stdout.splitlines() if line.startswith("loss  drdpo")]
+    [row] = [line for line in az_here("ls", "loss", "--wide").stdout.splitlines() if line.split()[1:2] == ["drdpo"]]
     assert "reference" in row
 
 
@@ -114,7 +228,7 @@ def test_listings_say_what_is_required_and_what_runs_on_shards(az_here: Az) -> N
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["info", "shapo-tokn"], "did you mean shapo-token?"),
+        (["info", "shapo-tokn"], "did you mean shapo-token"),
         (["info", "zzzzz"], "`alignzoo ls` lists the methods"),
         (["ls", "los"], "did you mean loss?"),
         (["rnu"], "did you mean run?"),
@@ -134,76 +248,3 @@ def test_wrong_words_exit_2_with_what_to_do(az_here: Az, words: list[str], hint:
     assert ended.stderr.startswith("error: ")
     assert hint in ended.stderr
     assert "Traceback" not in ended.stderr
-
-
-def test_compat_says_why_and_what_it_costs(az_here: Az) -> None:
-    words = ["compat", "--loss", "drdpo", "--geometry", "shapo-token"]
-    text = az_here(*words, "--batch-size", "64", "--micro-batch-size", "16").stdout
-    assert text.startswith("works: --loss dpo --robust drdpo --geometry shapo-token\n")
-    assert "--loss drdpo is short for --loss dpo --robust drdpo" in text
-    assert "loss dpo needs reference log-probs: computed once before training" in text
-    assert "4 micro-batches" in text
-    assert "2 forward-backward passes" in text
-    assert "if --tokens-per-micro-batch splits it" in az_here(*words, "--tokens-per-micro-batch", "900").stdout
-    facts = json.loads(az_here(*words, "--batch-size", "8", "--micro-batch-size", "8", "--json").stdout)
-    assert facts["ok"]
-    assert facts["needs"] == ["probe", "reference"]
-    assert facts["micro_batches"] == 1
-    assert any("at no extra cost" in reason for reason in facts["reasons"])
-
-
-@pytest.mark.parametrize(
-    ("words", "environment", "code", "said"),
-    [
-        (["--robust", "drdpo", "--robust", "drdpo"], {}, 3, "name each method once"),
-        (["--geometry", "shapo-token"], {"ACCELERATE_USE_DEEPSPEED": "true"}, 3, "shard with FSDP2"),
-        (["--loss", "dpo", "--lora.alpha", "3"], {}, 2, "add --lora.r 8"),
-        (["--loss", "dpp"], {}, 2, "did you mean dpo"),
-    ],
-)
-def test_compat_says_why_not(az_here: Az, words: list[str], environment: dict[str, str], code: int, said: str) -> None:
-    ended = az_here("compat", *words, **environment)
-    assert ended.returncode == code
-    assert ended.stdout.startswith("no: ")
-    assert said in ended.stdout
-    facts = json.loads(az_here("compat", *words, "--json", **environment).stdout)
-    assert not facts["ok"]
-    assert facts["error"]["exit_code"] == code
-    assert said in facts["problems"][0]["hint"]
-
-
-UNPAIRED = {"kto": "responses", "pl-dpo": "lists", "sft": "chosen"}
-"""The losses that do not read pairs, by what they read."""
-
-
-def test_compat_without_methods_is_the_table_of_all(az_here: Az) -> None:
-    kinds = ("loss", "robust", "geometry")
-    cards = {kind: [m.name for m in list_methods(kind) if hasattr(m, "target")] for kind in kinds}
-    text = az_here("compat").stdout.splitlines()
-    assert [line for line in text if line.startswith("loss ")] == [f"loss {loss}" for loss in cards["loss"]]
-    assert text[1].split() == ["geometry", "no", "wrapper", *cards["robust"]]
-    rows = [line.split() for line in text]
-    of_pairs = [m for m in list_methods("loss") if getattr(m, "reads", None) == "pairs"]
-    assert rows.count(["sam", *["ok"] * (1 + len(cards["robust"]))]) == len(of_pairs)
-    assert max(len(line) for line in text if not line.startswith("[")) <= 80
-    under = az_here("compat", ACCELERATE_USE_DEEPSPEED="true").stdout
-    assert "no [1]" in under
-    assert "[1] runs under DeepSpeed are not supported" in under
-    combinations = json.loads(az_here("compat", "--json").stdout)["combinations"]
-    assert len(combinations) == len(cards["loss"]) * (1 + len(list_methods("robust"))) * len(cards["geometry"])
-    refused = [one for one in combinations if not one["ok"]]
-    assert {one["problems"][0]["message"].partition(", but")[0] for one in refused} == {
-        "robust 'soft-label' wraps losses that read pairs"
-    }
-    assert {len(one["problems"]) for one in refused} == {1}
-    assert len(refused) == (len(cards["loss"]) - len(of_pairs)) * len(cards["geometry"])
-
-
-def test_compat_needs_no_model_and_names_one_cause_once(az_here: Az) -> None:
-    ended = az_here("compat", "--loss", "dpo", "--data", "pairs.jsonl")
-    assert (ended.returncode, ended.stdout.splitlines()[0]) == (0, "works: --loss dpo --geometry plain")
-    problems = json.loads(az_here("compat", "--loss", "sft", "--robust", "soft-label", "--json").stdout)["problems"]
-    assert [problem["message"] for problem in problems] == [
-        "robust 'soft-label' wraps losses that read pairs, but loss 'sft' reads chosen"
-    ]
-    assert "loss sft reads the responses to imitate: any data" in az_here("compat", "--loss", "sft").stdout

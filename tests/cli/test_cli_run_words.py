@@ -96,13 +96,23 @@ def test_wrapper_options_reach_the_wrapper_that_is_named(az_here: Az) -> None:
     assert plan["notes"] == ["--loss drdpo is short for --loss dpo --robust drdpo"]
 
 
+def test_a_plan_says_which_of_its_methods_are_experimental(az_here: Az) -> None:
+    notes = json.loads(az_here("run", "--loss", "chi-po", "--dry-run", "--json").stdout)["notes"]
+    assert [note.partition(" (")[0] for note in notes] == ["loss chi-po is experimental"]
+    assert json.loads(az_here("run", "--loss", "dpo", "--dry-run", "--json").stdout)["notes"] == []
+
+
 @pytest.mark.parametrize(
     ("words", "message", "hint"),
     [
         ("--loss dpi", "unknown loss 'dpi'", "did you mean dpo"),
         ("--loss dpi --loss.anything 3 --loss.switch --lr 1", "unknown loss 'dpi'", "did you mean dpo"),
-        ("--robust drpdo --robust.drpdo.beta 1", "unknown robust 'drpdo'", "did you mean drdpo?"),
+        ("--robust drpdo --robust.drpdo.beta 1", "unknown robust 'drpdo'", "did you mean drdpo"),
         ("--geometry drdpo", "unknown geometry 'drdpo'", "of that name"),
+        ("--loss sigmoidnorm", "unknown loss 'sigmoidnorm'", "did you mean sigmoid-norm"),
+        ("--loss-type ipo", "unknown option --loss-type", "did you mean --loss?"),
+        ("--label-smoothing 0.1", "unknown option --label-smoothing", "did you mean --robust cdpo?"),
+        ("--loss.label_smoothing 0.1", "unknown option --loss.label_smoothing", "did you mean --robust cdpo?"),
         ("--loss.betta 0.1", "unknown option --loss.betta", "did you mean --loss.beta"),
         ("--loss.sft.weight 0.3", "--loss.sft.weight: no loss 'sft' in this run", "add --loss sft"),
         ("--loss.ipo.beta 0.3", "--loss.ipo.beta: no loss 'ipo' in this run", "add --loss ipo"),
@@ -121,7 +131,8 @@ def test_wrapper_options_reach_the_wrapper_that_is_named(az_here: Az) -> None:
         ("--track mlflow", "unknown tracker 'mlflow'", ""),
         ("--recipe sandbx --loss.x 1", "no recipe 'sandbx'", "did you mean sandbox?"),
         ("--loss DPO", "unknown loss 'DPO'", "did you mean dpo?"),
-        ("--loss orpo", "unknown loss 'orpo'", "known: dpo, drdpo, ipo, kto, pl-dpo, sft, simpo; `alignzoo new loss "),
+        ("--loss grpo", "unknown loss 'grpo'", "`alignzoo ls loss` lists all "),
+        ("--reward zzz", "unknown reward 'zzz'", "known: column, hf, probe; `alignzoo new reward NAME` creates one"),
         ("--geometry shapo", "unknown geometry 'shapo'", "did you mean shapo-reward or shapo-token?"),
         ("--output-dir runs/a", "unknown option --output-dir", "did you mean --out?"),
         ("--learning_rate=1", "unknown option --learning_rate", "did you mean --lr?"),

@@ -45,5 +45,7 @@ def test_completion_offers_methods_and_their_options() -> None:
         env = {**os.environ, "_ALIGNZOO_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": count}
         return subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, env=env).stdout
 
-    assert complete("alignzoo run --loss dp") == "plain,dpo\n"
+    offered = complete("alignzoo run --loss dp").splitlines()
+    assert "plain,dpo" in offered
+    assert all(line.startswith("plain,dp") for line in offered)
     assert "plain,--loss.logps\n" in complete("alignzoo run --loss ipo --loss.l")

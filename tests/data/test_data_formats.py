@@ -45,6 +45,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "implicit-conversational": {"chosen": [user("P?"), assistant("c")], "rejected": [user("P?"), assistant("r")]},
     "hh-rlhf": {"chosen": f"{HH} Because.", "rejected": f"{HH} Go away."},
     "pku-saferlhf": PKU,
+    "pku-saferlhf-helpful": PKU,
     "ultrafeedback": {
         "prompt": "P?",
         "chosen": [user("P?"), assistant("c")],
@@ -56,6 +57,13 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "unpaired-conversational": {"prompt": [user("P?")], "completion": [assistant("c")], "label": True},
     "ranked": {"prompt": "P?", "responses": ["a", "b", "c"]},
     "ranked-conversational": {"prompt": [user("P?")], "responses": [[assistant("a")], [assistant("b")]]},
+    "triples": {"prompt": "P?", "reference": "g", "chosen": "c", "rejected": "r"},
+    "triples-conversational": {
+        "prompt": [user("P?")],
+        "reference": [assistant("g")],
+        "chosen": [assistant("c")],
+        "rejected": [assistant("r")],
+    },
     "prompt-completion": {"prompt": "P?", "completion": "c"},
     "prompt-completion-conversational": {"prompt": [user("P?")], "completion": [assistant("c")]},
     "messages": {"messages": [user("P?"), assistant("c")]},
@@ -72,6 +80,7 @@ CANONICAL: dict[str, SourceRow] = {
         transcript=True,
     ),
     "pku-saferlhf": PreferenceRow("P?", "one", "zero", chosen_safe=True, rejected_safe=False),
+    "pku-saferlhf-helpful": PreferenceRow("P?", "zero", "one", chosen_safe=False, rejected_safe=True),
     "ultrafeedback": PreferenceRow(
         [user("P?")], [assistant("c")], [assistant("r")], chosen_score=8.5, rejected_score=3.0
     ),
@@ -79,6 +88,8 @@ CANONICAL: dict[str, SourceRow] = {
     "unpaired-conversational": UnpairedRow([user("P?")], [assistant("c")], True),
     "ranked": RankedRow("P?", ["a", "b", "c"]),
     "ranked-conversational": RankedRow([user("P?")], [[assistant("a")], [assistant("b")]]),
+    "triples": RankedRow("P?", ["g", "c", "r"]),
+    "triples-conversational": RankedRow([user("P?")], [[assistant("g")], [assistant("c")], [assistant("r")]]),
     "prompt-completion": DemonstrationRow("P?", "c"),
     "prompt-completion-conversational": DemonstrationRow([user("P?")], [assistant("c")]),
     "messages": DemonstrationRow([user("P?")], [assistant("c")]),
@@ -99,7 +110,9 @@ def test_every_layout_has_an_example_here() -> None:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_detected_and_normalised(name: str) -> None:
-    layout = choose_layout(Dataset.from_list([EXAMPLES[name]]))
+    # Of the first the columns are those of pairs as well (see below), of the second those of another layout.
+    asked = name if name.startswith("triples") or name == "pku-saferlhf-helpful" else None
+    layout = choose_layout(Dataset.from_list([EXAMPLES[name]]), asked)
     assert layout.name == name
     assert normalise(name) == CANONICAL[name]
     assert isinstance(CANONICAL[name], ROW_TYPES[layout.shape])
@@ -123,6 +136,16 @@ def test_unknown_columns_are_named_with_the_layouts() -> None:
 def test_columns_of_two_layouts_are_ambiguous() -> None:
     with pytest.raises(DataError, match="explicit and pku-saferlhf"):
         choose_layout(Dataset.from_list([{**PKU, **EXAMPLES["explicit"]}]))
+
+
+@pytest.mark.parametrize(("triples", "pairs"), [("triples", "explicit"), ("triples-conversational", "conversational")])
+def test_triples_have_to_be_asked_for(triples: str, pairs: str) -> None:
+    """Whether a reference is a better response than the chosen one, only who runs it knows."""
+    rows = Dataset.from_list([EXAMPLES[triples]])
+    with pytest.raises(DataError, match=f"{pairs} and {triples}") as error:
+        choose_layout(rows)
+    assert "--data.format" in str(error.value)
+    assert choose_layout(rows, pairs).normalise(EXAMPLES[triples]) == CANONICAL[pairs]
 
 
 def test_a_malformed_first_row_does_not_hide_the_layout() -> None:
@@ -170,6 +193,9 @@ def test_prompts_without_pairs_have_no_layout() -> None:
         ("ranked", {"ranks": [1, 2, 1]}, "tied-responses"),
         ("ranked", {"scores": [0.5, 2, 2.0]}, "tied-responses"),
         ("ranked-conversational", {"responses": [[assistant("a")], [user("b")]]}, "reply-not-by-assistant"),
+        ("triples", {"reference": ""}, "empty-response"),
+        ("triples", {"reference": "c"}, "identical-responses"),
+        ("triples-conversational", {"rejected": [user("r")]}, "reply-not-by-assistant"),
         ("prompt-completion", {"completion": ""}, "empty-response"),
         ("prompt-completion-conversational", {"completion": [assistant("c"), user("d")]}, "several-turns-in-reply"),
         ("messages", {"messages": []}, "empty-response"),
@@ -211,6 +237,8 @@ def test_unusable_rows_are_dropped_by_reason(name: str, changes: dict[str, Any],
         ("ranked", {"safe": [True, False]}, "safe"),
         ("ranked", {"safe": [True, False, 1]}, "safe[2]"),
         ("ranked-conversational", {"responses": [[assistant("a")], ["b"]]}, "responses[1][0]"),
+        ("triples", {"reference": None}, "reference"),
+        ("triples-conversational", {"reference": ["g"]}, "reference[0]"),
         ("prompt-completion", {"completion": None}, "completion"),
         ("messages", {"messages": [user("P?"), {"role": "assistant"}]}, "messages[1].content"),
         ("messages", {"messages": "P?"}, "messages"),

@@ -14,6 +14,8 @@ from datasets import Dataset
 from heard import Heard
 
 from alignzoo.contract.card import Need
+from alignzoo.contract.loss import LossCard
+from alignzoo.data.asked import MOST_NAMED
 from alignzoo.data.formats import choose_layout
 from alignzoo.data.malformed import refuse_malformed
 from alignzoo.data.mismatch import partners
@@ -26,6 +28,7 @@ from alignzoo.data.sources import load_rows
 from alignzoo.data.summary import DataSummary
 from alignzoo.errors import DataError, IncompatibleError
 from alignzoo.plan.settings import Settings
+from alignzoo.plugin import list_methods
 
 
 def source(shape: str, count: int = 60) -> list[dict[str, Any]]:
@@ -183,9 +186,10 @@ def test_a_loss_is_refused_what_it_cannot_read(reads: Any, shape: Any, gpt2: Any
     with pytest.raises(IncompatibleError, match=f"a.jsonl: --loss some-loss cannot train on {NOUNS[shape]} ") as error:
         load(gpt2, data, needs, {"some-loss": reads})
     readers, others = str(error.value.hint).split(", or use ")
-    assert {"unpaired": "(kto, sft)", "ranked": "(dpo, ipo, pl-dpo, sft, simpo)", "demonstrations": "(sft)"}[
-        shape
-    ] in readers
+    able = [card for card in list_methods("loss") if isinstance(card, LossCard)]
+    able = [card for card in able if readable(card.reads, card.needs, shape) is None]
+    few = len(able) <= MOST_NAMED
+    assert f"({', '.join(card.name for card in able)})" in readers if few else "`alignzoo ls loss`" in readers
     assert shape not in others
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from alignzoo.model.adapters import with_new_adapter
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.plan.settings import Settings
+from alignzoo.plugin import plugins_from
 from alignzoo.testing.tiny import CONFIGS
 from alignzoo.train.optim import make_optimizer
 
@@ -76,6 +78,24 @@ def test_a_copy_of_the_reference_is_there_without_a_cache_and_an_adapter_only() 
     assert part(estimated(), "reference") == 0
     assert part(estimated(reference_cache=False, lora__r=4), "reference") == 0
     assert part(estimated(reference_cache=False, loss="simpo"), "reference") == 0
+
+
+def test_what_methods_read_beside_log_probs_is_counted() -> None:
+    words: dict[str, Any] = {"precision": "bf16", "lora__r": 4}
+    plain = estimated(loss="simpo", **words)
+    with plugins_from(Path(__file__).parents[1] / "run" / "statistics_plugin.py"):
+        kl, entropy, norms = (estimated(loss=f"reads-{name}", **words) for name in ("kls", "entropies", "norms"))
+        whole = estimated(loss="reads-kls")
+    assert part(kl, "reference") == 2 * 64 * (12 + 12) * 8
+    assert part(whole, "reference") == part(whole, "weights") + 4 * 64 * (12 + 12) * 8
+    assert part(entropy, "reference") == 0
+    forward = plain.work.head / 2
+    assert kl.work.head == plain.work.head + 2 * forward
+    for found in (kl, entropy):
+        assert found.work.reference > 0
+        assert "reference before training" not in [m.name for m in found.moments if m.parts.get("activations")]
+    assert norms.situation.packed is False
+    assert norms.work.layers == pytest.approx(2 * estimated(loss="simpo", packing=False, **words).work.layers)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from families import ROWS, UNPACKED, mixed_batch, model_of
 from alignzoo.data.lengths import Lengths, lengths_of
 from alignzoo.data.pack import Pack, pack_of
 from alignzoo.logprobs import attention
-from alignzoo.logprobs.forward import choose_forward, goes_by_batch, why_not_packed, worth_trying
+from alignzoo.logprobs.forward import choose_forward, why_not_packed, worth_trying
 from alignzoo.logprobs.logps import padded_logps
+from alignzoo.logprobs.rope import goes_by_batch
 from alignzoo.testing.tiny import SMALL, VOCAB, batch_of, pair_rows, tiny_model
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
 import torch
 
 from alignzoo import PairBatch
 from alignzoo.contract.responses import ResponseBatch
 
 
-def golden_pairs() -> PairBatch:
-    def column(*values: float) -> torch.Tensor:
+def golden_pairs(**extra: tuple[Any, ...]) -> PairBatch:
+    """The pairs; ``extra`` are further fields, such as ``chosen_scores=(…)``, of tokens with a tuple per pair."""
+
+    def column(*values: Any) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float64)
 
-    return PairBatch(
+    pairs = PairBatch(
         chosen_logps=column(-12, -30.5, -8.25, -20),
         rejected_logps=column(-14.5, -28, -9, -33),
         chosen_lengths=column(10, 20, 6, 16),
@@ -20,6 +28,8 @@ def golden_pairs() -> PairBatch:
         ref_chosen_logps=column(-13, -29, -8.75, -22.5),
         ref_rejected_logps=column(-13.5, -29.5, -8.5, -30),
     )
+    given: dict[str, Any] = {name: column(*values) for name, values in extra.items()}
+    return replace(pairs, **given)
 
 
 def golden_responses() -> ResponseBatch:
@@ -27,10 +37,35 @@ def golden_responses() -> ResponseBatch:
     return ResponseBatch.of_pairs(golden_pairs())
 
 
-GOLDEN = {
-    ("dpo", (("beta", 0.1),)): (0.598139, 0.854355, 0.644397, 0.455492),
-    ("ipo", (("tau", 0.1), ("logps", "sum"))): (9.0, 64.0, 16.0, 0.25),
-    ("ipo", (("tau", 0.1), ("logps", "average"))): (23.200278, 26.608403, 23.476332, 22.313814),
-    ("simpo", (("beta", 2.0), ("gamma_beta_ratio", 0.25))): (0.963735, 0.936479, 1.088919, 0.889260),
-}
+@dataclass(frozen=True)
+class Golden:
+    """The values of a loss on the pairs.
+
+    Attributes:
+        values: of the four pairs.
+        fields: further fields of the pairs.
+        tolerance: absolute; the values are known to six decimals.
+    """
+
+    name: str
+    values: tuple[float, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    tolerance: float = 1e-6
+
+    def __str__(self) -> str:
+        return "-".join([self.name, *(f"{name}={value}" for name, value in self.options.items())])
+
+
+def _all() -> list[Golden]:
+    """The rows of every family, from the modules of ``goldens``."""
+    import goldens
+
+    found = []
+    for module in sorted(info.name for info in pkgutil.iter_modules(goldens.__path__)):
+        found += importlib.import_module(f"goldens.{module}").GOLDEN
+    return found
+
+
+GOLDEN: list[Golden] = _all()
 DRDPO_ON_DPO = 0.628059

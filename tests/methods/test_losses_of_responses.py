@@ -2,69 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
+from batches import column, ranked, unpaired, with_kl
 from golden import golden_pairs, golden_responses
 from hypothesis import given
 from hypothesis import strategies as st
 
 from alignzoo import load_method
-from alignzoo.contract.responses import KL, ResponseBatch
-
-
-def column(*values: float) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def with_kl(responses: ResponseBatch, log_ratios: list[float]) -> ResponseBatch:
-    """The responses with KL responses of these log-ratios behind them, all to the last prompt."""
-    ratios, count = column(*log_ratios), len(log_ratios)
-    mismatched = ResponseBatch(
-        logps=ratios - 7,
-        lengths=torch.full_like(ratios, 5),
-        prompt=torch.full((count,), int(responses.prompt[-1])),
-        ref_logps=torch.full_like(ratios, -7),
-        labels=torch.zeros(count, dtype=torch.long),
-        ranks=torch.full((count,), -1),
-        roles=torch.full((count,), KL),
-    )
-    roles = torch.zeros(len(responses), dtype=torch.long)
-    own = replace(responses, roles=roles, paired=False)
-    joined = ResponseBatch.cat([own, mismatched])
-    return replace(joined, prompt=torch.cat([own.prompt, mismatched.prompt]))
-
-
-def unpaired(side: str, label: int) -> ResponseBatch:
-    """One side of the golden pairs, each a prompt of its own with this label."""
-    pairs = golden_pairs()
-    return ResponseBatch(
-        logps=getattr(pairs, f"{side}_logps"),
-        lengths=getattr(pairs, f"{side}_lengths"),
-        prompt=torch.arange(4),
-        ref_logps=getattr(pairs, f"ref_{side}_logps"),
-        labels=torch.full((4,), label),
-        ranks=torch.full((4,), -1),
-    )
-
-
-def ranked(scores: list[list[float]], beta: float) -> ResponseBatch:
-    """Lists whose responses, best first, have these scores β·(log π − log π_ref)."""
-    flat = column(*itertools.chain.from_iterable(scores))
-    sizes = torch.tensor([len(of_prompt) for of_prompt in scores])
-    return ResponseBatch(
-        logps=flat / beta - 3,
-        lengths=torch.full_like(flat, 4),
-        prompt=torch.repeat_interleave(torch.arange(len(scores)), sizes),
-        ref_logps=torch.full_like(flat, -3),
-        labels=torch.zeros(len(flat), dtype=torch.long),
-        ranks=torch.cat([torch.arange(int(size)) for size in sizes]),
-    )
 
 
 def test_kto_equals_golden_values() -> None:
@@ -184,76 +133,3 @@ def test_sft_equals_transformers() -> None:
     inputs = {"input_ids": batch.input_ids[chosen], "attention_mask": batch.attention_mask[chosen]}
     theirs = model(**inputs, labels=labels).loss
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)  # theirs is fp32
-
-
-def trl_trainer(tmp_path: Any, policy: Any, reference: Any, tokenizer: Any, **options: Any) -> Any:
-    """TRL's own trainer on eight unpaired rows of the sandbox."""
-    from alignzoo_sandbox import preference_rows
-    from datasets import Dataset
-    from trl import KTOConfig, KTOTrainer
-
-    rows = [
-        {"prompt": row["prompt"], "completion": row["chosen" if i % 3 else "rejected"], "label": bool(i % 3)}
-        for i, row in enumerate(preference_rows("train", 8))
-    ]
-    arguments = KTOConfig(
-        output_dir=str(tmp_path), per_device_train_batch_size=8, use_cpu=True, report_to="none", bf16=False,
-        gradient_checkpointing=False, disable_dropout=True, **options,
-    )  # fmt: skip
-    return KTOTrainer(policy, reference, arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
-
-
-def test_kto_equals_trl(tmp_path: Any) -> None:
-    """TRL's own trainer computes its loss on its own batch; we compute ours on the same tokens and weights: the values
-    and the gradients of all weights agree."""
-    pytest.importorskip("trl")
-    from alignzoo_sandbox import MODEL_PATH
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from alignzoo.logprobs.logps import padded_logps
-    from alignzoo.objective.views import with_constants
-    from alignzoo.testing.tiny import batch_of
-
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
-    policy = AutoModelForCausalLM.from_pretrained(MODEL_PATH, dtype=torch.float32).eval()
-    reference = copy.deepcopy(policy)
-    with torch.no_grad():
-        generator = torch.Generator().manual_seed(0)
-        for parameter in policy.parameters():
-            parameter += 0.05 * parameter.std() * torch.randn(parameter.shape, generator=generator)
-    options = {"beta": 0.2, "desirable_weight": 0.9, "undesirable_weight": 1.3}
-    trainer = trl_trainer(tmp_path, policy, reference, tokenizer, **options)
-    inputs = next(iter(trainer.get_train_dataloader()))
-    theirs = trainer._compute_loss(trainer.model, inputs, return_outputs=False)
-    theirs.backward()
-    expected = {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
-    policy.zero_grad()
-
-    def tokens(prefix: str, row: int, *, response: bool) -> list[int]:
-        mask = inputs[f"{prefix}completion_mask"][row].bool()
-        real = inputs[f"{prefix}attention_mask"][row].bool()
-        found: list[int] = inputs[f"{prefix}input_ids"][row][real & (mask if response else ~mask)].tolist()
-        return found
-
-    rows = [
-        {
-            "row_id": i,
-            "prompt_ids": tokens("", i, response=False),
-            "response_ids": [tokens("", i, response=True)],
-            "label": 1 if inputs["label"][i] else -1,
-        }
-        for i in range(8)
-    ]
-    batch = batch_of(rows, shape="unpaired", kl=[[tokens("KL_", i, response=True)] for i in range(8)])
-    with torch.no_grad():
-        frozen = padded_logps(reference, batch)
-    kto, given_ = load_method("loss", "kto", **options), with_constants(padded_logps(policy, batch), batch, frozen, {})
-    ours = kto(given_).mean()
-    assert float(kto.metrics(given_)["kl"]) > 0
-    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
-    ours.backward()
-    found = {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
-    assert found.keys() == expected.keys()
-    scale = max(float(gradient.abs().max()) for gradient in expected.values())
-    for name, gradient in expected.items():
-        assert float((found[name] - gradient).abs().max()) <= 1e-6 * max(scale, 1.0), name

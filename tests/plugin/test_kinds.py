@@ -274,3 +274,23 @@ def test_a_plan_that_was_written_before_a_kind_there_is_reads_back(
     for module in ("planfile", "resolve", "select"):
         monkeypatch.setattr(f"alignzoo.plan.{module}.registry", lambda: known)
     assert read_plan(tmp_path).one("posthoc").card.name == "one"
+
+
+def test_a_guide_that_is_its_own_contrast_is_noted() -> None:
+    words = {**OWN, "aggregation": "tis-dpo", "guide": "sandbox"}
+    noted = [require(resolve([Layer("flag", {**words, "contrast": one})])).notes for one in ("sandbox", "gpt2")]
+    assert ["favour none" in notes[-1] for notes in noted] == [True, False]
+
+
+@pytest.mark.parametrize(("loss", "option"), [("ipo", "logps"), ("cpo", "nll")])
+def test_a_sum_is_refused_where_an_aggregation_leaves_none(loss: str, option: str) -> None:
+    words = {**OWN, "loss": loss, f"loss.{option}": "sum"}
+    require(resolve([Layer("flag", words)]))
+    with pytest.raises(AlignzooError, match="aggregated by sum, not by 'sampo'"):
+        require(resolve([Layer("flag", {**words, "aggregation": "sampo"})]))
+
+
+def test_the_order_of_a_stack_is_noted() -> None:
+    stack = {**OWN, "robust": ["drdpo", "cdpo"]}
+    assert require(resolve([Layer("flag", stack)])).notes == ("objective: dpo under cdpo, then drdpo over the step",)
+    assert require(resolve([Layer("flag", {**OWN, "robust": ["drdpo"]})])).notes == ()

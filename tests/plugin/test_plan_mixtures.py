@@ -119,7 +119,7 @@ def test_wrappers_of_two_losses_are_refused() -> None:
     assert "--robust of-pairs is named beside ipo, the first loss" in late.message
     assert "put --loss drdpo before --loss ipo" in str(late.hint)
     assert plan({**OWN, "loss": ["drdpo", "ipo"], "robust": ["of-pairs"]}).objective() == (
-        "dpo under drdpo under of-pairs + ipo"
+        "(dpo under of-pairs, then drdpo over the step) + ipo"
     )
 
 

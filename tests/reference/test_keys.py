@@ -84,7 +84,7 @@ def test_how_attention_is_implemented_does_not_count() -> None:
 def test_where_numbers_are_rounded_it_counts_how_they_are_computed(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alignzoo.logprobs.logps._TRIED", {})
+    monkeypatch.setattr("alignzoo.logprobs.heads._TRIED", {})
     model, eager, logits = tiny_model(), tiny_model(), tiny_model()
     eager.set_attn_implementation("eager")
     batch = batch_of(ROWS[:2])

@@ -163,13 +163,13 @@ def test_how_far_the_scores_agree_is_said_where_there_is_an_order(parts: Any, as
         score(parts(rows_of(shape), eval_share=0.0, label_noise=0.5), report=heard)
         [said[shape]] = [note for note in heard.notes if note.startswith("reward ")]
     assert said["pairs"] == (
-        "reward length: 40 training pairs scored; the data's chosen response scores higher in 80.0%"
+        "reward length: 40 training pairs scored; the data's chosen response scores higher in 80.0% of pairs"
     )
     assert said["unpaired"] == "reward length: 40 training unpaired rows scored"
     orders = [[len(r.strip()) for r in row["responses"]] for row in rows_of("ranked")]
     pairs = [(a, b) for order in orders for i, a in enumerate(order) for b in order[i + 1 :]]
     share = sum(a > b for a, b in pairs) / len(pairs)
-    assert said["ranked"].endswith(f"; the data's better response scores higher in pairs: {share:.1%}")
+    assert said["ranked"].endswith(f"; the data's better response scores higher in {share:.1%} of pairs")
 
 
 def test_demonstrations_are_scored_without_a_word_on_their_order(parts: Any, asked: Any) -> None:
@@ -228,4 +228,4 @@ def test_plugins_of_api_1_read_the_number_of_a_row_as_that_of_a_pair() -> None:
 
 def test_ties_do_not_agree() -> None:
     scores = Scores(torch.tensor([2.0, 1.0, 0.5, 1.0, 1.0, 3.0, 3.0]), np.array([0, 3, 5, 7]))
-    assert _agreement(scores, "ranked").endswith(" 60.0%")
+    assert _agreement(scores, "ranked").endswith(" 60.0% of pairs")

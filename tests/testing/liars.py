@@ -257,6 +257,34 @@ class PeekingWrapper(RobustWrapper):
         return values if pairs.ref_chosen_logps is None else values + 0.01 * pairs.ref_chosen_logps
 
 
+class OverflowingValues(RobustWrapper):
+    """Finite objective, infinite values: of pairs whose margin is far below 0."""
+
+    def per_pair(self, loss: Any, pairs: PairBatch) -> torch.Tensor:
+        return torch.log(torch.exp(loss(pairs)))
+
+
+class SilentReduction(RobustWrapper):
+    """Weighs groups over the step, and its card does not say so."""
+
+    def reduce(self, losses: torch.Tensor, pairs: PairBatch) -> torch.Tensor:
+        assert pairs.groups is not None
+        weights = torch.softmax(-pairs.groups.to(losses.dtype), 0)
+        return (weights * losses).sum()
+
+
+class ForgetsInside(RobustWrapper):
+    """A running margin, learnt from both labels, that no checkpoint holds."""
+
+    margin = 0.0
+
+    def per_pair(self, loss: Any, pairs: PairBatch) -> torch.Tensor:
+        return loss(pairs) * (1 + self.margin**2)
+
+    def observe_inside(self, loss: Any, pairs: PairBatch) -> None:
+        self.margin = 0.9 * self.margin + 0.1 * float((loss(pairs.swap()) - loss(pairs)).mean())
+
+
 class LooseOptions(Options):
     model_config = ConfigDict(extra="ignore")
     beta: float = Field(0.1, description="scale")

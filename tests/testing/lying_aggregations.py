@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from alignzoo.contract.aggregation import TokenView
 from alignzoo.contract.responses import ResponseBatch
 from alignzoo.interfaces import Aggregation
 from alignzoo.lazy import torch
@@ -75,3 +76,49 @@ class OfThePolicy(Total):
 class Drawn(Tail):
     def __call__(self, logps: torch.Tensor, token_logps: Tokens, responses: ResponseBatch) -> torch.Tensor:
         return super().__call__(logps, token_logps, responses) * torch.rand(())
+
+
+class Weighed(Aggregation):
+    """Honest where it declares that it needs tokens: every other one, drawn by the response's generator."""
+
+    def token_weights(self, tokens: TokenView) -> torch.Tensor:
+        mask = _mask(tokens)
+        draws = [torch.rand(mask.shape[1], generator=tokens.generator(i)) for i in range(len(mask))]
+        return (torch.stack(draws) < 0.5).to(mask) * mask
+
+    def __call__(self, logps: torch.Tensor, token_logps: Tokens, responses: ResponseBatch) -> torch.Tensor:
+        assert token_logps is not None
+        assert responses.token_weights is not None
+        return (token_logps * responses.token_weights.to(token_logps.dtype)).sum(-1)
+
+
+class WeighedAtRandom(Weighed):
+    def token_weights(self, tokens: TokenView) -> torch.Tensor:
+        return torch.rand_like(_mask(tokens))
+
+
+class WeighedByAllPrompts(Weighed):
+    """Weights relative to the longest response of the batch in place of the prompt's."""
+
+    def token_weights(self, tokens: TokenView) -> torch.Tensor:
+        return _mask(tokens) / tokens.responses.lengths.max()
+
+
+class OneWeightEach(Weighed):
+    def token_weights(self, tokens: TokenView) -> torch.Tensor:
+        return tokens.responses.lengths
+
+
+class Unbounded(Weighed):
+    def token_weights(self, tokens: TokenView) -> torch.Tensor:
+        return 1 / (1 - _mask(tokens))
+
+
+class PeeksAtHiddenStates(Weighed):
+    def token_weights(self, tokens: TokenView) -> torch.Tensor:
+        return _mask(tokens) if tokens.hidden is None else tokens.hidden.mean(-1)
+
+
+def _mask(tokens: TokenView) -> torch.Tensor:
+    assert tokens.responses.token_mask is not None
+    return tokens.responses.token_mask

@@ -172,6 +172,14 @@ class AsksForAProbe(GeometryController):
         return ctx.backward()
 
 
+class MovesTheReference(GeometryController):
+    def setup(self, run: Any) -> None:
+        self.reference = run.moving_reference()
+
+    def step(self, ctx: Any) -> StepLoss:
+        return ctx.backward()
+
+
 class Plain(GeometryController):
     def step(self, ctx: Any) -> StepLoss:
         return ctx.backward()

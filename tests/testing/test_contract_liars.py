@@ -10,6 +10,7 @@ import lying_aggregations as aggregations
 import lying_controllers as controllers
 import lying_losses as losses
 import lying_rewards as rewards
+import lying_selectors as selectors
 import pytest
 from liars import REFERENCE, card
 
@@ -43,6 +44,9 @@ def of_chosen(method: type, **facts: Any) -> Card:
 
 def of_tokens(method: type, **facts: Any) -> Card:
     return card(method, needs=frozenset({"token-logps"}), **facts)
+
+
+PAIRS = frozenset({"pairs"})
 
 
 def sam(method: type, *, passes: int = 2, **facts: Any) -> Card:
@@ -80,6 +84,11 @@ LIES: list[tuple[Card, str, str]] = [
     (heavy_card.CARD, "card-without-torch", "importing heavy_card imports torch"),
     (aggregator(liars.WrongWeights), "weights-are-the-gradient", "correct the closed form"),
     (aggregator(liars.OverflowingMinimum), "finite", "finite objective where losses reach"),
+    (card(liars.OverflowingValues), "finite", "finite per_pair at a margin of"),
+    (card(liars.SilentReduction, needs=frozenset({"groups"})), "declared-coupling", "expected aggregates=True"),
+    (coupled(liars.SilentReduction, aggregates=True), "declared-fields", "groups read"),
+    (card(liars.ForgetsInside, needs=frozenset({"swap"})), "state", r"running statistic into state_dict\(\)"),
+    (card(liars.ForgetsInside), "declared-swap", r"no pairs.swap\(\) without the need 'swap'"),
     (card(liars.SilentAggregator, options=liars.Temperature), "declared-coupling", "expected aggregates=True"),
     (coupled(liars.Flat, aggregates=True), "declared-coupling", "since the card says aggregates"),
     (aggregator(liars.InOrder), "permutation", "not to depend on the order of the pairs"),
@@ -101,6 +110,8 @@ LIES: list[tuple[Card, str, str]] = [
     (sam(controllers.ReportsThePerturbed), "step-report", "not the one at the perturbed weights"),
     (card(controllers.AsksForAProbe), "declared-probe", r"no probe\(None\) without the need 'probe'"),
     (card(controllers.Plain, needs=frozenset({"probe"})), "declared-probe", "is never called"),
+    (card(controllers.MovesTheReference), "declared-reference", r"moving_reference\(\) not to be called"),
+    (card(controllers.Plain, moves_reference=True), "declared-reference", "found that it is not"),
     (card(controllers.Stubborn), "restoration-after-failure", "an error inside a step to come out of it"),
     (card(liars.Flip), "declared-swap", r"no pairs.swap\(\) without the need 'swap'"),
     (card(liars.Flat, needs=frozenset({"swap"})), "declared-swap", r"that pairs\.swap\(\) is never called"),
@@ -155,7 +166,32 @@ LIES: list[tuple[Card, str, str]] = [
     (card(aggregations.Tail), "one-logp-per-response", "a finite|failed|TypeError|NoneType"),
     (card(aggregations.Total, needs=frozenset({"token-logps"})), "declared-fields", "'token-logps' to be used"),
     (of_tokens(aggregations.Drawn), "repeatable", "two evaluations of the same batch"),
+    (of_tokens(aggregations.WeighedAtRandom), "token-weights", "the same weights for the same tokens"),
+    (of_tokens(aggregations.WeighedByAllPrompts), "token-weights", "the responses of its prompt alone"),
+    (of_tokens(aggregations.OneWeightEach), "one-logp-per-response", "returned shape"),
+    (of_tokens(aggregations.Unbounded), "one-logp-per-response", "returned NaN or infinity"),
+    (of_tokens(aggregations.PeeksAtHiddenStates), "token-weights", "tokens.hidden read"),
+    (
+        card(aggregations.Weighed, needs=frozenset({"token-logps", "hidden-states"})),
+        "token-weights",
+        "that they are not",
+    ),
     (card(aggregations.Total, options=aggregations.Power), "no-dead-option", "option 'power' to change something"),
+    (card(selectors.Nothing), "selection", "returned a NoneType"),
+    (card(selectors.ByNumber), "selection", "rows names row 111"),
+    (card(selectors.Twice), "selection", "rows names a row twice"),
+    (card(selectors.FlipsWhatItDrops), "selection", "flipped names a row that is not kept"),
+    (card(selectors.WholeResponse, shapes=PAIRS), "selection", "it moves 5 of the 5 tokens|it moves"),
+    (card(selectors.Ordered), "selection", "keeps the order of its rows, which its card does not say"),
+    (card(selectors.Drawn), "repeatable", "the same selection from a new object"),
+    (card(selectors.Thinned, options=selectors.DeadOptions), "no-dead-option", "option 'depth' to change something"),
+    (card(selectors.Peeks), "declared-needs", "ctx.safe to be read only with the need 'safety'"),
+    (card(selectors.Thinned, needs=frozenset({"scores"})), "declared-needs", "the declared need 'scores' to be used"),
+    (card(selectors.AsksForTheModel), "selection", "reads ctx.model, and its card lacks loads=True"),
+    (card(selectors.Thinned, loads=True), "declared-needs", "loads=True to ask for ctx.model"),
+    (card(selectors.Thinned, orders=True), "declared-needs", "orders=True to keep the order"),
+    (card(selectors.TrainsThePolicy, loads=True, shapes=PAIRS), "policy-unchanged", "bit for bit"),
+    (card(selectors.DrawsFromTorch), "policy-unchanged", "torch's random state"),
     (card(rewards.OneTooFew), "scores", "a list of 8 scores; found 7 of them"),
     (card(rewards.NotANumber), "scores", "finite numbers; found nan"),
     (card(rewards.Tensors), "scores", "a list of 8 scores; found a Tensor"),

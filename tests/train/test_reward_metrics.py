@@ -72,8 +72,8 @@ def test_what_a_step_logs(case: str) -> None:
 def test_held_out_figures_are_those_of_all_rows_at_once(case: str) -> None:
     goal, bench, names = bench_of(case)
     context = bench.context(goal, 0, size=3)
-    held_out = HeldOut(context.engine, None, context.batches, Reporter())
-    held_out._references = list(context.references)  # type: ignore[arg-type]
+    in_order = iter(context.references)
+    held_out = HeldOut(context.engine, lambda batch: next(in_order), context.batches, Reporter())  # type: ignore[arg-type, return-value]
     figures = held_out.evaluate()
     assert figures.keys() == {"eval/loss"} | {f"eval/{name}" for name in names}
     whole = bench.context(goal, 0).evaluate()

@@ -1,0 +1,1 @@
+"""Recipes of several stages, run one after another: training, merging weights, generating responses."""

@@ -1,0 +1,1 @@
+"""Golden values of losses, one module per family."""
