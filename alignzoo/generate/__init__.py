@@ -1,0 +1,1 @@
+"""Responses from a model: prompts, decoding, batched generation and streams."""

@@ -1,0 +1,1 @@
+"""Suites of prompts: one lm-eval task file each."""
