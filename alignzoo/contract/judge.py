@@ -118,7 +118,7 @@ class Judge(Method):
         """
 
     def identity(self) -> str:
-        """What the verdicts depend on besides the options, for example a hash of a model's weights. Verdicts of an equal
+        """What the verdicts depend on besides the options, such as a hash of a model's weights. Verdicts of an equal
         identity and equal options are reused."""
         return ""
 

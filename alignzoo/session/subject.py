@@ -13,7 +13,7 @@ from alignzoo.plan.plan import Plan
 from alignzoo.plan.planfile import PLAN_FILE
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import require, resolve
-from alignzoo.plan.started import plan_as_started, plain_values
+from alignzoo.plan.started import plain_values, plan_as_started
 from alignzoo.plugin.registry import resume_words
 from alignzoo.report import Reporter
 from alignzoo.session.session import Session
