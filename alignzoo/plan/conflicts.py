@@ -223,6 +223,9 @@ def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
     if mover is not None and settings.reference_cache:
         why = f"geometry {mover!r} moves the reference, so it is computed in every step"
         unused("reference_cache", why, "leave it out")
+    if not settings.eval_suite:
+        for name in ("eval_suite_limit", "eval_suite_max_new_tokens", "eval_suite_data"):
+            unused(name, "no suites are named", "add --eval-suite NAMES, or leave it out")
     if settings.lora_r == 0:
         unused("lora_alpha", "--lora.r is 0, so there is no adapter", "add --lora.r 8, or leave it out")
     given = plan.origins.get("micro_batch_size")
@@ -252,7 +255,8 @@ def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
         unused("samples", f"no answers are generated on --data {settings.data}", hint)
     problems += unused_judges(plan, evaluator)
     if not (data and data.held_out) and settings.eval_data is None and settings.eval_share == 0:
-        for name in ("eval_every", "eval_pairs"):
+        generates = settings.eval_suite or settings.show_samples
+        for name in ("eval_pairs", *(() if generates else ("eval_every",))):
             unused(name, "nothing is held out", "raise --eval-share, or set --eval-data")
     probing = [method.card for method in plan.all_methods if "probe" in method.needs]
     if settings.probe_share == 0 and probing:

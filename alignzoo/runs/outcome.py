@@ -82,7 +82,7 @@ def report_outcome(
 def _suite_label(name: str) -> str:
     """``attack success, harmbench``, with the judge where it is not the first."""
     suite, measures, *judge = name.removeprefix(SUITE).split("/")
-    return f"{measures.replace('_', ' ')}, {suite}" + "".join(f" ({one})" for one in judge)
+    return f"{measures.replace('over_', 'over-').replace('_', ' ')}, {suite}" + "".join(f" ({one})" for one in judge)
 
 
 def _held_out_rows(figures: Mapping[str, float]) -> list[tuple[str, str, str]]:

@@ -59,6 +59,7 @@ class Loop:
         tokens: tokens trained on so far, without padding.
         metrics: the digest of the metrics that the checkpoint was saved with; None for a new run.
         generated: figures of generated responses, for every evaluation; called on every rank.
+        evaluated: the step of the last evaluation, and its figures.
     """
 
     engine: Engine
@@ -79,6 +80,7 @@ class Loop:
     metrics: str | None = None
     warned_of_rounding: bool = False
     generated: Callable[[], dict[str, float]] | None = None
+    evaluated: tuple[int, dict[str, float]] | None = None
 
     def run(self) -> None:
         """Train until :attr:`steps`.
@@ -130,13 +132,17 @@ class Loop:
         )
 
     def evaluate(self) -> dict[str, float]:
-        """Figures at the weights that would be saved now: on the held-out rows, and of generated responses."""
+        """Figures at the weights that would be saved now: on the held-out rows, and of generated responses. They are
+        computed once for each step."""
+        if self.evaluated is not None and self.evaluated[0] == self.done:
+            return dict(self.evaluated[1])
         figures: dict[str, float] = {}
         with self.controller.for_evaluation():
             if self.held_out is not None:
                 figures |= self.held_out.evaluate(step=self.done)
             if self.generated is not None:
                 figures |= self.generated()
+        self.evaluated = self.done, dict(figures)
         return figures
 
     def _step(self, step: int) -> dict[str, Any]:
