@@ -149,10 +149,19 @@ def read_suite_file(path: Path) -> tuple[str, SuiteFacts, int]:
     most = decoding.get("max_gen_toks", MOST_NEW_TOKENS) if isinstance(decoding, dict) else MOST_NEW_TOKENS
     if not isinstance(most, int) or most < 1:
         raise UsageError(f"{path}: generation_kwargs.max_gen_toks is {shown(most)}, not a number of tokens")
+    return name, suite_facts(facts, str(path)), most
+
+
+def suite_facts(facts: dict[str, Any], where: str) -> SuiteFacts:
+    """The facts under ``metadata: suite:`` of the file ``where``.
+
+    Raises:
+        UsageError: a field is missing, unknown or wrong.
+    """
     try:
-        return name, SuiteFacts.model_validate(facts), most
+        return SuiteFacts.model_validate(facts)
     except ValidationError as error:
-        raise UsageError(f"{path}: metadata.suite: {_problem(error)}", hint=_hint(error)) from error
+        raise UsageError(f"{where}: metadata.suite: {_problem(error)}", hint=_hint(error)) from error
 
 
 def read_task(path: Path, _seen: frozenset[Path] = frozenset()) -> dict[str, Any]:
