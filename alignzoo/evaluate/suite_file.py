@@ -187,7 +187,7 @@ def read_task(path: Path, _seen: frozenset[Path] = frozenset()) -> dict[str, Any
 
 
 def _problem(error: ValidationError) -> str:
-    first = error.errors()[0]
+    first = _first(error)
     where = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
@@ -196,8 +196,13 @@ def _problem(error: ValidationError) -> str:
 
 
 def _hint(error: ValidationError) -> str | None:
-    first = error.errors()[0]
+    first = _first(error)
     if first["type"] != "extra_forbidden":
         return None
     fields: Mapping[str, Any] = {**SuiteFacts.model_fields, **Columns.model_fields, **Source.model_fields}
     return suggest(str(first["loc"][-1]), fields)
+
+
+def _first(error: ValidationError) -> Any:
+    """The problem to name: a misspelled field rather than the one that is missing because of it."""
+    return min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")

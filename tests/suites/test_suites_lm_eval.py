@@ -43,10 +43,10 @@ def local(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("by_name", [True, False])
 def test_the_command_line_of_lm_eval_runs_them(local: Path, by_name: bool) -> None:
     words = ["--tasks", "xstest", "--include_path", SUITES] if by_name else ["--tasks", SUITES / "xstest.yaml"]
+    model = ["--model", "hf", "--model_args", f"pretrained={MODEL_PATH}", "--device", "cpu", "--apply_chat_template"]
+    settings = ["--metadata", json.dumps({"data_dir": str(local)}), "--gen_kwargs", "max_gen_toks=32"]
     done = subprocess.run(
-        [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={MODEL_PATH}", *words]
-        + ["--metadata", json.dumps({"data_dir": str(local)}), "--apply_chat_template", "--device", "cpu"]
-        + ["--gen_kwargs", "max_gen_toks=32", "--output_path", str(local / "out")],
+        [sys.executable, "-m", "lm_eval", "run", *model, *words, *settings],
         capture_output=True,
         text=True,
         cwd=local,
