@@ -197,7 +197,7 @@ def _resampled(x: Any, y: Any, seed: int) -> Any:
 
 
 def fit(x: Any, y: Any, weights: Any, *, tolerance: float = 1e-9) -> tuple[Any, Any]:
-    """Logistic regressions on one feature with the penalty on the slope, one per row of ``weights``, by Newton's method.
+    """Logistic regressions on one feature, with the penalty on the slope, one per row of ``weights`` (by Newton).
 
     Args:
         x, y: features and outcomes in [0, 1], ``(1, n)``.

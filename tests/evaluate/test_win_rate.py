@@ -125,7 +125,7 @@ def test_the_interval_covers_the_planted_rate() -> None:
     for seed in range(20):
         found = length_controlled(*simulated(150, effect=1.0, intercept=0.3, seed=seed)).rate
         covered += found.low <= expit(0.3) <= found.high
-    assert 17 <= covered  # 19 expected
+    assert covered >= 17  # 19 expected
 
 
 def test_when_all_is_won_the_figures_are_finite_and_say_so() -> None:
