@@ -1,4 +1,4 @@
-"""Any model behind an OpenAI-compatible endpoint as a judge: a template that asks it, and a pattern that reads its reply.
+"""Any model behind an OpenAI-compatible endpoint as a judge: a template asks it, and a pattern reads its reply.
 
 Requests and responses are sent to whoever runs the endpoint. Replies are read as the judge ``chat`` reads them; what is
 no chat completion, such as the refusal of a content filter, is an unparsed verdict.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from alignzoo.errors import AlignzooError
 
 _MILLION = 1_000_000
+_GO_ON = "what was judged is kept; start the same command again to spend as much once more, or raise the cap"
 
 
 class CapReached(AlignzooError):
@@ -33,6 +34,7 @@ class Budget:
     requests: int = 0
     cost: float = 0.0
     _open: int = 0
+    _reached: str = ""
     _changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
 
     def reserve(self, tokens_in: int, tokens_out: int) -> float:
@@ -43,15 +45,19 @@ class Budget:
         """
         most = self.price(tokens_in, tokens_out)
         with self._changed:
-            while not self._has_room(most):
-                if self.max_requests is not None and self.requests >= self.max_requests:
-                    raise CapReached(f"the cap of {self.max_requests} requests is reached (max_requests)")
-                if not self._open:
-                    raise CapReached(
+            while not self._reached and not self._has_room(most):
+                if self._no_more():
+                    self._reached = f"the cap of {self.max_requests} requests is reached (max_requests)"
+                elif not self._open:
+                    self._reached = (
                         f"the cap on cost is reached: {self.cost:.4g} of {self.max_cost:g} is spent, and the next "
                         f"request could cost {most:.2g} (max_cost)"
                     )
-                self._changed.wait()
+                else:
+                    self._changed.wait()
+            if self._reached:
+                self._changed.notify_all()
+                raise CapReached(self._reached, hint=_GO_ON)
             self.requests += 1
             self._open += 1
             self.cost += most
@@ -68,7 +74,10 @@ class Budget:
         """The cost of some tokens."""
         return (tokens_in * self.price_in + tokens_out * self.price_out) / _MILLION
 
+    def _no_more(self) -> bool:
+        return self.max_requests is not None and self.requests >= self.max_requests
+
     def _has_room(self, most: float) -> bool:
-        if self.max_requests is not None and self.requests >= self.max_requests:
+        if self._no_more():
             return False
         return self.max_cost is None or self.cost + most <= self.max_cost

@@ -15,7 +15,7 @@ from alignzoo.report import Reporter
 from alignzoo_judges.endpoint_client import AGAIN, Client, Reply
 from alignzoo_judges.endpoint_replies import Messages, replies
 
-_COST = {"json_schema_extra": {"cost": True}}  # options that no verdict depends on
+_COST: dict[str, Any] = {"cost": True}  # options that no verdict depends on
 _PATH = "/chat/completions"
 _STRIKES = 5
 """After so many unusable replies and no usable one, the endpoint is taken to be the wrong one."""
@@ -25,7 +25,9 @@ class ConnectionOptions(Options):
     """An OpenAI-compatible endpoint, and how much to ask of it."""
 
     url: str = Field(
-        min_length=1, description="base url of the API", examples=["https://api.openai.com/v1", "http://localhost:8000/v1"]
+        min_length=1,
+        description="base url of the API",
+        examples=["https://api.openai.com/v1", "http://localhost:8000/v1"],
     )
     model: str = Field(min_length=1, description="name of the model there", examples=["gpt-4o-mini"])
     system: str | None = Field(None, description="system prompt")
@@ -38,16 +40,26 @@ class ConnectionOptions(Options):
         "OPENAI_API_KEY",
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="environment variable with the API key; none is sent if it is not set",
-        **_COST,
+        json_schema_extra=_COST,
     )
-    concurrency: int = Field(8, ge=1, le=256, description="requests at a time", **_COST)
-    timeout: float = Field(60.0, gt=0, description="seconds to wait for a reply", **_COST)
-    retries: int = Field(6, ge=0, le=20, description="times to send a failed request again", **_COST)
-    backoff: float = Field(1.0, gt=0, description="seconds before the first retry, doubled for each further one", **_COST)
-    max_requests: int | None = Field(None, ge=1, description="stop after so many requests, retries included", **_COST)
-    max_cost: float | None = Field(None, gt=0, description="stop before the cost could exceed this", **_COST)
-    price_in: float | None = Field(None, ge=0, description="price of a million input tokens, for max_cost", **_COST)
-    price_out: float | None = Field(None, ge=0, description="price of a million output tokens, for max_cost", **_COST)
+    concurrency: int = Field(8, ge=1, le=256, description="requests at a time", json_schema_extra=_COST)
+    timeout: float = Field(60.0, gt=0, description="seconds to wait for a reply", json_schema_extra=_COST)
+    retries: int = Field(6, ge=0, le=20, description="times to send a failed request again", json_schema_extra=_COST)
+    backoff: float = Field(
+        1.0, gt=0, description="seconds before the first retry, doubled for each further one", json_schema_extra=_COST
+    )
+    max_requests: int | None = Field(
+        None, ge=1, description="stop after so many requests, retries included", json_schema_extra=_COST
+    )
+    max_cost: float | None = Field(
+        None, gt=0, description="stop before the cost could exceed this", json_schema_extra=_COST
+    )
+    price_in: float | None = Field(
+        None, ge=0, description="price of a million input tokens, for max_cost", json_schema_extra=_COST
+    )
+    price_out: float | None = Field(
+        None, ge=0, description="price of a million output tokens, for max_cost", json_schema_extra=_COST
+    )
 
     @field_validator("url")
     @classmethod
@@ -81,9 +93,7 @@ class Connection:
 
         self._name, self._options, self._report = name, options, report
         key = _key(options.key_env)
-        self._budget = Budget(
-            options.max_requests, options.max_cost, options.price_in or 0.0, options.price_out or 0.0
-        )
+        self._budget = Budget(options.max_requests, options.max_cost, options.price_in or 0.0, options.price_out or 0.0)
         fields = {
             "model": options.model,
             "temperature": options.temperature,
@@ -113,7 +123,9 @@ class Connection:
         """
         done = 0
         try:
-            for reply in self._tried(replies(self._client, self._messages(texts), self._about, self._options.concurrency)):
+            for reply in self._tried(
+                replies(self._client, self._messages(texts), self._about, self._options.concurrency)
+            ):
                 yield reply
                 done += 1
         except AlignzooError as error:

@@ -11,7 +11,12 @@ from alignzoo.contract.card import Options, Paper
 from alignzoo.contract.judge import Answered, Judge, JudgeCard, JudgeContext, Preference, Verdict
 from alignzoo_judges.endpoint_connection import Connection, ConnectionOptions
 
-_PAPER = Paper(title="Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena", arxiv="2306.05685")
+_PAPER = Paper(
+    title="Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena",
+    arxiv="2306.05685",
+    authors=("Zheng, Lianmin", "Chiang, Wei-Lin", "Sheng, Ying", "others"),
+    venue="NeurIPS 2023",
+)
 _TEMPLATE = Field(
     None,
     min_length=1,

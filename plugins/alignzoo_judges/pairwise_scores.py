@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from alignzoo_rewards.hf import HF, HFOptions
 from pydantic import Field
 
 from alignzoo.base.stored import value_digest
 from alignzoo.contract.card import Options
 from alignzoo.contract.judge import Answered, Judge, JudgeCard, JudgeContext, Preference
-from alignzoo_rewards.hf import HF, HFOptions
 
 _PAIRS_AT_ONCE = 64
 
@@ -68,7 +68,10 @@ class RewardJudge(Judge):
         """One score per response; each is computed once, so that both orders see the same."""
         from alignzoo.interfaces import Response
 
-        keys = [value_digest([[dict(one) for one in answer.messages], answer.request, answer.response]) for answer in answers]
+        keys = [
+            value_digest([[dict(one) for one in answer.messages], answer.request, answer.response])
+            for answer in answers
+        ]
         new = {key: answer for key, answer in zip(keys, answers, strict=True) if key not in self._known}
         responses = [
             Response(
