@@ -47,6 +47,7 @@ def command(
     A and B are folders written by `alignzoo eval`, or .jsonl files with "request" (or "prompt") and "response" in each
     line. Every pair is judged in both orders; the same command resumes what was interrupted.
     """
+    from alignzoo.evaluate.preferences import PREFERENCES
     from alignzoo_evaluation.pairs_run import Asked, compared_pairs, home_of
 
     if references == (b is not None):
@@ -64,6 +65,7 @@ def command(
         print_json(result)
     else:
         _show(result)
+        print_lines(f"verdicts are kept in {folder / PREFERENCES}")
 
 
 def _plan(ctx: click.Context) -> Plan:

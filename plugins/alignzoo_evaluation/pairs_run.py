@@ -186,7 +186,15 @@ def _answered(line: str, where: str) -> Answered:
         name: str(row[name]) if row.get(name) is not None else None for name in ("category", "context", "reference")
     }
     identifier = "" if row.get("id") is None else str(row["id"])
-    return Answered(identifier, str(request), tuple(messages), str(response), **texts)
+    return Answered(
+        identifier,
+        str(request),
+        tuple(messages),
+        str(response),
+        category=texts["category"],
+        context=texts["context"],
+        reference=texts["reference"],
+    )
 
 
 def _are_messages(value: Any) -> bool:

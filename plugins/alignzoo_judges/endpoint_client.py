@@ -12,8 +12,9 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from email.message import Message
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException, HTTPMessage
+from http.client import HTTPException
 from ssl import SSLCertVerificationError
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -146,9 +147,10 @@ class Client:
     def _cost(self, body: str, reserved: float) -> float:
         """By the reply's own count of tokens; without a plausible one, the most it can have cost."""
         usage = (_object(body) or {}).get("usage")
-        counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")] if isinstance(usage, dict) else []
-        if counts and all(isinstance(count, int) and count >= 0 for count in counts):
-            return self._budget.price(counts[0], counts[1])
+        if isinstance(usage, dict):
+            tokens_in, tokens_out = usage.get("prompt_tokens"), usage.get("completion_tokens")
+            if isinstance(tokens_in, int) and isinstance(tokens_out, int) and min(tokens_in, tokens_out) >= 0:
+                return self._budget.price(tokens_in, tokens_out)
         return reserved
 
     def _sent(self, content: bytes) -> _Answer:
@@ -244,7 +246,7 @@ def _object(body: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _pause(headers: HTTPMessage) -> float:
+def _pause(headers: Message) -> float:
     """Seconds that ``Retry-After`` asks for, given as a number or a date."""
     stated = str(headers.get("Retry-After", "")).strip()
     try:

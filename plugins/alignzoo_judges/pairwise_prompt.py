@@ -40,9 +40,10 @@ Which response is better? Reply with only one of these: [[A]] if response A is b
 
 _WINNERS: Mapping[str, Literal["first", "second", "tie"]] = {"A": "first", "B": "second", "C": "tie", "TIE": "tie"}
 _BRACKETED = re.compile(r"\[\[?\s*(A|B|C|tie)\s*\]\]?", re.IGNORECASE)
-_LEAD = r"\W*(?:(?:the|my|final|better|best|verdict|answer|winner|response|assistant|option|choice|is)\b\W*)*"
-_BARE = re.compile(rf"{_LEAD}(A|B|C|[Tt]ie|TIE)(?:\W*$|[.,:;)*\n])")
-"""A letter that the reply begins with: alone, or set off by punctuation, so that the article "A" is none."""
+_LEAD = r"\W*(?i:(?:the|my|final|better|best|verdict|answer|winner|response|assistant|option|choice|is)\b\W*)*"
+_BETTER = r"\s+is\s+(?:\w+\s+)?(?:better|best)\b"
+_BARE = re.compile(rf"{_LEAD}(A|B|C|[Tt]ie|TIE)(?:\W*$|[.,:;)*\n]|{_BETTER})")
+"""A letter that the reply begins with: alone, set off by punctuation, or said to be better: the article "A" is none."""
 
 
 def read_pair_template(given: str, flag: str) -> str:
