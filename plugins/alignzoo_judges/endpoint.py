@@ -66,11 +66,12 @@ class Endpoint(Judge):
     options: EndpointOptions
 
     def setup(self, ctx: JudgeContext) -> None:
-        """Read the template and the key; nothing is sent.
+        """Read the template and the key, and see whether the endpoint is there; nothing is sent.
 
         Raises:
             UsageError: the template has an unknown placeholder, or the key cannot be sent.
             DataError: the file of the template cannot be read.
+            ModelError: nothing listens there.
         """
         from alignzoo_judges.templates import read_template
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,6 +19,8 @@ from alignzoo_judges.endpoint_replies import Messages, replies
 
 _COST: dict[str, Any] = {"cost": True}  # options that no verdict depends on
 _PATH = "/chat/completions"
+_LISTENS = 10.0
+"""Seconds to wait for a connection before anything is sent."""
 _STRIKES = 5
 """After so many unusable replies and no usable one, the endpoint is taken to be the wrong one."""
 
@@ -27,7 +31,7 @@ class ConnectionOptions(Options):
     url: str = Field(
         min_length=1,
         description="base url of the API",
-        examples=["https://api.openai.com/v1", "http://localhost:8000/v1"],
+        examples=["http://localhost:8000/v1"],
     )
     model: str = Field(min_length=1, description="name of the model there", examples=["gpt-4o-mini"])
     system: str | None = Field(None, description="system prompt")
@@ -67,6 +71,8 @@ class ConnectionOptions(Options):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be an http or https url, such as https://api.openai.com/v1")
+        if not _has_port(url):
+            raise ValueError("has a port that is none")
         if parts.username is not None or parts.query or parts.fragment:
             raise ValueError("must not have a user name, a query or a fragment; a key goes into key_env's variable")
         return url.rstrip("/").removesuffix(_PATH)
@@ -86,6 +92,7 @@ class Connection:
 
     Raises:
         UsageError: the key in the environment cannot be sent.
+        ModelError: nothing listens there.
     """
 
     def __init__(self, name: str, options: ConnectionOptions, report: Reporter) -> None:
@@ -93,6 +100,7 @@ class Connection:
 
         self._name, self._options, self._report = name, options, report
         key = _key(options.key_env)
+        _check_listens(options.url, options.timeout)
         self._budget = Budget(options.max_requests, options.max_cost, options.price_in or 0.0, options.price_out or 0.0)
         fields = {
             "model": options.model,
@@ -168,11 +176,39 @@ class Connection:
             self._report.note(f"judge {self._name}: {self._budget.requests} requests to {self._client.host}{cost}")
 
 
+def _has_port(url: str) -> bool:
+    """Whether the port, if there is one, is a number in its range."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
 def _key(variable: str) -> str | None:
     key = os.environ.get(variable, "").strip()
     if not key.isascii() or not key.isprintable() or " " in key:
         raise UsageError(f"the key in {variable} has characters that no key has", hint="set it again, without quotes")
     return key or None
+
+
+def _check_listens(url: str, timeout: float) -> None:
+    """Connect once, without sending anything; behind a proxy, only the first request can tell.
+
+    Raises:
+        ModelError: nothing listens there.
+    """
+    parts = urlsplit(url)
+    host = str(parts.hostname)
+    if parts.scheme in getproxies() and not proxy_bypass(host):
+        return
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((host, port), min(timeout, _LISTENS)).close()
+    except OSError as error:
+        raise ModelError(
+            f"{parts.netloc} cannot be reached: {error.strerror or error}",
+            hint="start the server, or check the judge's url",
+        ) from error
 
 
 def _is_local(url: str) -> bool:

@@ -93,10 +93,11 @@ class EndpointPairwise(Judge):
     options: EndpointPairwiseOptions
 
     def setup(self, ctx: JudgeContext) -> None:
-        """Read the template and the key; nothing is sent.
+        """Read the template and the key, and see whether the endpoint is there; nothing is sent.
 
         Raises:
             UsageError: the template is not one of pairs, or the key cannot be sent.
+            ModelError: nothing listens there.
         """
         self._template = _template(self.options.template, "--judge.endpoint-pairwise.template")
         self._connection = Connection("endpoint-pairwise", self.options, ctx.report)

@@ -95,11 +95,8 @@ def test_without_ids_prompts_are_matched_by_request(tmp_path: Path, capfd: CAPFD
     ],
 )
 def test_files_that_do_not_go_together_are_refused(b: Any, words: str, tmp_path: Path, capfd: CAPFD) -> None:
-    done = call_main(
-        ["judge", "pairs", written(tmp_path / "a.jsonl", rows([1])), written(tmp_path / "b.jsonl", b)]
-        + ["--judge", "longer"],
-        capfd,
-    )
+    files = [written(tmp_path / "a.jsonl", rows([1])), written(tmp_path / "b.jsonl", b)]
+    done = call_main(["judge", "pairs", *files, "--judge", "longer"], capfd)
     assert done.returncode == 1
     assert words in done.stderr
 

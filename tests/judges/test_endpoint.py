@@ -182,12 +182,13 @@ def test_after_a_failure_nothing_is_judged_twice(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache" / "judge-replies").iterdir())  # nothing stays behind
 
 
-def test_an_endpoint_that_is_gone_says_so() -> None:
+def test_an_endpoint_that_is_not_there_says_so() -> None:
     with serving(yes_if_even) as endpoint:
-        pass
-    found, error = given(judge(endpoint, retries=1).verdicts(answers(3)))
-    assert found == []
+        there = judge(endpoint, retries=1)
+    _, error = given(there.verdicts(answers(3)))  # it went away
     assert "no connection: [Errno" in str(error)
+    with pytest.raises(ModelError, match="cannot be reached: Connection refused"):
+        judge(endpoint)
 
 
 def test_a_slow_endpoint_is_given_up_on() -> None:
@@ -286,6 +287,7 @@ def test_the_cap_on_cost_holds_with_and_without_counts_of_tokens(counted: bool) 
     [
         ({"url": "https://me:secret@host/v1"}, "must not have a user name"),
         ({"url": "https://host/v1?key=1"}, "must not have a user name, a query"),
+        ({"url": "https://host:99999/v1"}, "has a port that is none"),
         ({"url": "ftp://host/v1"}, "must be an http or https url"),
         ({"max_cost": 1.0}, "needs price_in and price_out"),
         ({"key_env": "sk-123"}, "pattern"),
