@@ -15,7 +15,7 @@ from alignzoo.cli.reporter import ConsoleReporter
 from alignzoo.errors import Interrupted, UsageError
 from alignzoo.plan.plan import Method, Plan
 
-COLUMNS = ["", "pairs", "win rate of A", "at equal length", "win/tie/loss", "consistent", "length A", "length B"]
+COLUMNS = ["suite", "pairs", "win rate of A", "at equal length", "win/tie/loss", "consistent", "length A", "length B"]
 
 
 @cli_command("pairs", cls=PlanCommand)
@@ -97,11 +97,10 @@ def _judge(plan: Plan) -> Method:
 def _show(result: dict[str, Any]) -> None:
     title = f"A: {result['a']}, B: {result['b']}, judge: {result['judge']}"
     print_table(COLUMNS, [row for suite in result["suites"] for row in _rows(suite)], title)
-    print_lines("")
-    for suite in result["suites"]:
-        print_lines(*(f"{suite['suite']}: {note}" for note in _notes(suite)))
+    lines = [f"{suite['suite']}: {note}" for suite in result["suites"] for note in _notes(suite)]
     if result["limits"]:
-        print_lines(f"judge {result['judge']}: {result['limits']}")
+        lines.append(f"judge {result['judge']}: {result['limits']}")
+    print_lines("", *lines)
 
 
 def _rows(suite: dict[str, Any]) -> list[list[str]]:

@@ -26,7 +26,8 @@ from alignzoo.errors import AlignzooError, ModelError
 from alignzoo_judges.endpoint_budget import Budget
 
 AGAIN = "what was judged is kept; start the same command again to go on"
-_TRANSIENT = (408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529)
+_TRANSIENT = (408, 409, 425, 429)
+"""Besides no answer at all, and every 5xx."""
 _REJECTED = (400, 413, 422)
 """Refusals of one request, such as by a content filter or for its length: not of all."""
 _LONGEST_WAIT = 300.0
@@ -118,7 +119,7 @@ class Client:
             answer = self._charged(content, most_in)
             if answer.status == 200 or answer.status in _REJECTED:
                 return self._reply(answer)
-            if answer.status not in (0, *_TRANSIENT):
+            if answer.status not in (0, *_TRANSIENT) and answer.status < 500:
                 raise self._unusable(answer)
             if answer.pause > _LONGEST_WAIT:
                 self._give_up(answer, f"asks to wait {answer.pause:.0f} s")
@@ -149,7 +150,7 @@ class Client:
         usage = (_object(body) or {}).get("usage")
         if isinstance(usage, dict):
             tokens_in, tokens_out = usage.get("prompt_tokens"), usage.get("completion_tokens")
-            if isinstance(tokens_in, int) and isinstance(tokens_out, int) and min(tokens_in, tokens_out) >= 0:
+            if isinstance(tokens_in, int) and isinstance(tokens_out, int) and _plausible(tokens_in, tokens_out):
                 return self._budget.price(tokens_in, tokens_out)
         return reserved
 
@@ -187,7 +188,7 @@ class Client:
         if error.code in range(300, 400):
             return self._without_key(str(error.headers.get("Location", "")))
         stated = (_object(body) or {}).get("error")
-        return str(stated.get("message", body)) if isinstance(stated, dict) else body
+        return self._without_key(str(stated.get("message", body))) if isinstance(stated, dict) else body
 
     def _read(self, response: Any, deadline: float) -> str:
         """The body, as far as the deadline and the largest size allow.
@@ -233,6 +234,7 @@ class Client:
         raise AlignzooError(f"{self.host} {what} ({status}{said})", hint=AGAIN)
 
     def _without_key(self, text: str) -> str:
+        text = text.encode("utf-8", "replace").decode()  # JSON can escape half a character, which no file takes
         if self._key is None or len(self._key) < _SHORTEST_SECRET:
             return text
         return text.replace(self._key, "[key]")
@@ -246,6 +248,10 @@ def _object(body: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def _plausible(*tokens: int) -> bool:
+    return all(0 <= count <= _LARGEST for count in tokens)
+
+
 def _pause(headers: Message) -> float:
     """Seconds that ``Retry-After`` asks for, given as a number or a date."""
     stated = str(headers.get("Retry-After", "")).strip()
@@ -255,5 +261,5 @@ def _pause(headers: Message) -> float:
         pass
     try:
         return max(0.0, parsedate_to_datetime(stated).timestamp() - time.time())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0

@@ -130,6 +130,8 @@ LIES = [
     {"body": '{"choices": []}'},
     {"body": '{"choices": [{"message": {"content": null}}]}'},
     {"body": "[1, 2]"},
+    {"body": '{"choices": [{"message": {"content": "half a character: \\ud83d"}}]}'},
+    {"text": "Who knows?", "usage": {"prompt_tokens": 10**400, "completion_tokens": -1}},
     {"text": "I had rather say nothing."},
     {"status": 400, "body": '{"error": {"message": "content filter"}}'},
 ]
@@ -157,7 +159,7 @@ def test_failures_are_tried_again_and_lies_are_unparsed_in_order(seed: int) -> N
     with serving(behave) as endpoint:
         found = list(judge(endpoint, concurrency=5).verdicts(answers(60)))
     assert [verdict.positive for verdict in found] == [None if i in lies else i % 2 == 0 for i in range(60)]
-    assert all(verdict.raw for verdict in found)  # what came instead, for people
+    assert all(verdict.raw.encode() for verdict in found)  # what came instead, for people
     assert endpoint.most_at_once <= 5
     assert endpoint.seen == {f"response {i}": 1 + len(faults[i]) for i in range(60)}
 
