@@ -169,7 +169,7 @@ def _by_prompt(answers: Sequence[Answered], with_ids: bool) -> dict[tuple[str, s
     found = {}
     for answer in answers:
         key = (answer.id if with_ids else "", answer.request)
-        found[(*key, seen[key])] = answer
+        found[(key[0], key[1], seen[key])] = answer
         seen[key] += 1
     return found
 
