@@ -146,7 +146,10 @@ def test_chat_fills_its_template_and_finds_the_verdict(guard: str, tmp_path: Pat
             True,
             False,
         ]
-    assert said(verdicts("chat", answered("Well?", "So?"), model=guard, template="{response}", raw=True)) == [None, None]
+    assert said(verdicts("chat", answered("Well?", "So?"), model=guard, template="{response}", raw=True)) == [
+        None,
+        None,
+    ]
 
 
 def test_chat_scores_by_the_next_token(tmp_path: Path) -> None:
