@@ -17,7 +17,7 @@ from alignzoo.session.session import Session
 
 _CACHE = "file-digests"
 _SETTLED = 3.0
-"""Seconds after its last change before a digest is kept: a change in the same tick would not show."""
+"""Seconds after a file's last change before its digest is kept: a change in the same tick would not show."""
 _PATTERNS = ("*.safetensors", "config.json", "generation_config.json", "adapter_config.json", "*.py")
 
 
