@@ -22,7 +22,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from alignzoo.contract.judge import Answered, Judge, JudgeCard, JudgeContext, Verdict
-from alignzoo.contract.paper import Paper
+from alignzoo.contract.paper import Paper, Verified
 from alignzoo_judges.presets.model import ModelOptions, model_field
 
 MODEL = "qylu4156/strongreject-15k-v1"
@@ -184,6 +184,10 @@ CARD = JudgeCard(
         title="A StrongREJECT for Empty Jailbreaks",
         arxiv="2402.10260",
         authors=("Souly, Alexandra", "others"),
+    ),
+    verified=(
+        Verified(against="transformers, one text at a time", test="test_strongreject_is_the_expected_grade"),
+        Verified(against="its formula", test="test_the_rubric_of_strongreject"),
     ),
     limits="grades how well the request is served: only of use on requests that are harmful themselves",
 )
