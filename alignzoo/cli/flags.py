@@ -56,8 +56,9 @@ class PlanCommand(Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         params = super().get_params(ctx)
-        of_methods = ctx.meta.get(_METHOD_OPTIONS, [])
-        naming = [param for param in params if getattr(param, "group", None) == METHODS]
+        naming = [param for param in params if isinstance(param, LayerOption) and param.group == METHODS]
+        kinds = {param.key for param in naming}
+        of_methods = [option for option in ctx.meta.get(_METHOD_OPTIONS, []) if option.key.partition(".")[0] in kinds]
         settings = [param for param in params if getattr(param, "group", None) == SETTINGS]
         others = [param for param in params if not isinstance(param, LayerOption)]
         return [*naming, *of_methods, *settings, *others]
