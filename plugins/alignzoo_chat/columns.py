@@ -81,7 +81,7 @@ def wrapped(text: str, width: int) -> list[str]:
             end += 1
         # A space right behind the line is where it breaks best.
         space = text.rfind(" ", 0, end + 1)
-        if text[:space].strip():
+        if space > 0 and text[:space].strip():
             lines.append(text[:space])
             text = text[space + 1 :]
         else:

@@ -60,7 +60,8 @@ _TYPING = (
 def _system(chat: Chat, argument: str) -> None:
     if argument:
         chat.system = None if argument == NOTHING else argument
-        chat.screen.note(chat.members[-1].conversation.prompting.described if chat.system else "no system prompt")
+        described = chat.members[-1].conversation.prompting.described
+        chat.screen.note(f"system prompt set; prompts by {described}" if chat.system else "no system prompt")
     else:
         chat.screen.show(chat.system or "no system prompt")
 
