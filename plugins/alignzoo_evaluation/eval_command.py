@@ -61,7 +61,9 @@ def _size(ctx: click.Context, param: click.Parameter, given: str) -> int | None:
 @kind_options("judge")
 @click.option("--against", metavar="base|RUN|MODEL", help="compare with another model, or the one the run started from")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="only the first N prompts of each suite or task")
-@click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="of sampling and jailbreaks [default: 0]")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, metavar="N", help="of sampling and jailbreaks [default: 0]"
+)
 @click.option(
     "--batch-size", default="auto", callback=_size, metavar="N|auto", help="prompts at a time [default: auto]"
 )
