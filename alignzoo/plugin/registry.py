@@ -15,6 +15,7 @@ from typing import TypeVar
 from alignzoo.base.shown import shown
 from alignzoo.base.suggest import spellings, suggest
 from alignzoo.contract.card import Card, Composition, Extension, ExtensionKind
+from alignzoo.contract.judge import JudgeCard
 from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import BrokenPluginError, UnknownNameError, UsageError
 from alignzoo.plugin.discover import discover
@@ -81,6 +82,8 @@ class Registry:
 
     def plugin_of(self, item: Card | Composition | Extension) -> Plugin:
         """The plugin that provides a method or an extension."""
+        if isinstance(item, JudgeCard) and item.function:
+            return next(plugin for plugin, card in self.extensions("judge") if card.target == item.target)
         return next(plugin for plugin in self.plugins if any(x is item for x in (*plugin.methods, *plugin.extensions)))
 
     def distribution_of(self, item: Card | Composition | Extension) -> str:
@@ -106,6 +109,8 @@ class Registry:
         for word in spellings(bare):
             hits = hits or [entry for entry in at_home if entry[1].name == word]
             hits = hits or [entry for entry in at_home if word in entry[1].aliases]
+        if kind == "judge" and not hits:
+            hits = [(plugin, _as_method(card)) for plugin, card in self._named("judge", name)]
         found = self._only(kind, name, hits)
         if found is None:
             raise self._unknown(kind, name)
@@ -196,8 +201,9 @@ class Registry:
         if elsewhere:
             hint = f"did you mean the {elsewhere[0]} of that name: --{elsewhere[0]} {name}?"
             return UnknownNameError(f"unknown {kind} {name!r}", hint=hint)
-        methods = [method for _, method in self.entries(kind)]
-        aliases = [alias for method in methods for alias in method.aliases]
+        methods: list[Card | Composition | Extension] = [method for _, method in self.entries(kind)]
+        methods += [card for _, card in self.extensions("judge")] if kind == "judge" else []
+        aliases = [alias for _, method in self.entries(kind) for alias in method.aliases]
         return _not_there(kind, name, [method.name for method in methods], aliases)
 
 
@@ -209,6 +215,12 @@ def _not_there(kind: str, name: str, known: list[str], aliases: Sequence[str] = 
     if kind in KINDS:
         listed += f"; `alignzoo new {kind} NAME` creates one"
     return UnknownNameError(f"unknown {kind} {shown(name)}", hint=suggest(name, [*known, *aliases]) or listed)
+
+
+@functools.cache
+def _as_method(card: Extension) -> JudgeCard:
+    """The function of a plugin's ``alignzoo_judges`` as a judge that ``--judge`` names."""
+    return JudgeCard(name=card.name, summary=card.summary, target=card.target, api=card.api, function=True)
 
 
 @dataclass(frozen=True)
