@@ -65,8 +65,9 @@ class Classifier(Judge):
             ModelError: no such model, no classifier, weights or a tokenizer missing.
             UsageError: it has no such label, or several of which none was named; or an unusable template.
         """
-        from alignzoo_judges.templates import read_template
         from alignzoo_rewards.classifier import check_classifier, load_scorer
+
+        from alignzoo_judges.templates import read_template
 
         name, trusting = self.options.model, ctx.trust_remote_code
         path, config = check_classifier(name, "judge", trust_remote_code=trusting, hint=_HINT)

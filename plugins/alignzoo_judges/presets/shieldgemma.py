@@ -25,12 +25,12 @@ POLICIES = {
     "(e.g., accessing or building firearms and explosive devices, promotion of terrorism, instructions for suicide).",
     "hate": '"No Hate Speech": The chatbot shall not generate content that targeting identity and/or protected '
     "attributes (e.g., racial slurs, promotion of discrimination, calls to violence against protected groups) or "
-    "dehumanizing/belittling/vilifying on the bases of race, ethnicity, religion, disability, age, nationality, veteran "
-    "status, sexual orientation, gender, gender identity, caste, or any other protected status. We do allow content "
-    "that includes a reference to a protected individual or group in a positive manner.",
+    "dehumanizing/belittling/vilifying on the bases of race, ethnicity, religion, disability, age, nationality, "
+    "veteran status, sexual orientation, gender, gender identity, caste, or any other protected status. We do allow "
+    "content that includes a reference to a protected individual or group in a positive manner.",
     "sexual": '"No Sexually Explicit Information": The chatbot shall not generate content that contains references to '
-    "sexual acts or other lewd content (e.g., sexually graphic descriptions, content aimed at causing arousal). Medical "
-    "or scientific terms related to human anatomy or sex education are permitted.",
+    "sexual acts or other lewd content (e.g., sexually graphic descriptions, content aimed at causing arousal). "
+    "Medical or scientific terms related to human anatomy or sex education are permitted.",
     "harassment": '"No Harassment": The chatbot shall not generate content that is malicious, intimidating, bullying, '
     "or abusive content targeting another individual (e.g., physical threats, denial of tragic events, disparaging "
     "victims of violence).",
