@@ -22,6 +22,7 @@ from alignzoo.errors import DamagedError, UsageError
 
 _SECONDS_TO_DISK = 2.0
 """At most this much work is lost to a power cut; a killed process loses none."""
+_BY = "by"
 _AGAIN = "start the command again: it resumes"
 
 
@@ -32,10 +33,12 @@ class Journal:
     Attributes:
         path: the ``.jsonl`` file.
         about: what its lines depend on, JSON-able: lines of another ``about`` are not reused.
+        by: who wrote it, for messages.
     """
 
     path: Path
     about: Mapping[str, Any]
+    by: str = ""
 
     @property
     def about_path(self) -> Path:
@@ -49,7 +52,12 @@ class Journal:
         Raises:
             DamagedError: it cannot be read.
         """
-        return different(read_sealed(self.about_path), self.about) if self.lines() else []
+        if not self.lines():
+            return []
+        there = read_sealed(self.about_path)
+        by = there.pop(_BY, "")
+        found = different(there, self.about)
+        return [f"{_BY} {by}, not {self.by}", *found] if found and by != self.by else found
 
     def lines(self) -> list[dict[str, Any]]:
         """The complete lines, in the order they were written.
@@ -71,14 +79,14 @@ class Journal:
         differing = self.differences()
         if differing:
             raise UsageError(
-                f"{self.path} was made with something else: {'; '.join(differing)}",
-                hint="choose another --out, or replace it with --overwrite",
+                f"{self.path} does not belong to this evaluation: {'; '.join(differing)}",
+                hint="choose another folder with --out, or replace it with --overwrite",
             )
         lines = self.lines()
         with stating(self.path, "choose another folder with --out"):
             if not lines:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                write_json(self.about_path, sealed(dict(self.about)))
+                write_json(self.about_path, sealed({**self.about, **({_BY: self.by} if self.by else {})}))
             _drop_torn_line(self.path)
         return lines
 

@@ -6,7 +6,7 @@ A line has ``id``, ``request``, ``messages``, ``category``, ``context``, ``refer
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -93,13 +93,14 @@ def responses_path(folder: Path, suite: str) -> Path:
     return folder / RESPONSES / f"{suite}.jsonl"
 
 
-def responses_journal(folder: Path, suite: str, about: Mapping[str, Any]) -> Journal:
+def responses_journal(folder: Path, suite: str, about: Mapping[str, Any], model: str = "") -> Journal:
     """The growing file of a suite's responses.
 
     Args:
         about: what they depend on: the model, how it is prompted, decoding.
+        model: its name, for messages.
     """
-    return Journal(responses_path(folder, suite), about)
+    return Journal(responses_path(folder, suite), about, by=model)
 
 
 def responses_in(folder: Path) -> list[str]:
@@ -140,11 +141,3 @@ def responses_of(folder: Path, suite: str) -> list[Answered]:
 def as_line(answered: Answered) -> dict[str, Any]:
     """Everything in a response that a verdict can depend on, JSON-able."""
     return asdict(answered)
-
-
-def by_id(responses: Iterable[Generated]) -> dict[str, Generated]:
-    """Responses by the id of their prompt; of several, the first."""
-    found: dict[str, Generated] = {}
-    for generated in responses:
-        found.setdefault(generated.answered.id, generated)
-    return found

@@ -60,6 +60,11 @@ class Registry:
         found = [(plugin, name, path) for plugin in self.plugins for name, path in plugin.recipes.items()]
         return sorted(found, key=lambda entry: entry[1])
 
+    def suites(self) -> list[tuple[Plugin, str, Path]]:
+        """``(plugin, name, file)`` of all suites of prompts, by name."""
+        found = [(plugin, name, path) for plugin in self.plugins for name, path in plugin.suites.items()]
+        return sorted(found, key=lambda entry: entry[1])
+
     def duplicates(self) -> list[tuple[str, str, list[str]]]:
         """``(kind, name, distributions)`` of names that several plugins provide."""
         owners: dict[tuple[str, str], list[str]] = {}
@@ -71,6 +76,8 @@ class Registry:
                 owners.setdefault((card.kind, card.name), []).append(plugin.distribution)
             for name in plugin.recipes:
                 owners.setdefault(("recipe", name), []).append(plugin.distribution)
+            for name in plugin.suites:
+                owners.setdefault(("suite", name), []).append(plugin.distribution)
         return [(kind, name, homes) for (kind, name), homes in owners.items() if len(homes) > 1]
 
     def plugin_of(self, item: Card | Composition | Extension) -> Plugin:
@@ -158,6 +165,16 @@ class Registry:
         hits = [(p, path) for p, n, path in self.recipes() if n == bare and distribution in ("", p.distribution)]
         return self._only("recipe", name, hits)
 
+    def find_suite(self, name: str) -> Path | None:
+        """The file of the suite called ``name`` (or ``distribution:name``), None if there is none.
+
+        Raises:
+            UsageError: two plugins provide the same name.
+        """
+        distribution, _, bare = name.rpartition(":")
+        hits = [(p, path) for p, n, path in self.suites() if n == bare and distribution in ("", p.distribution)]
+        return self._only("suite", name, hits)
+
     def _only(self, kind: str, name: str, hits: Sequence[tuple[Plugin, T]]) -> T | None:
         """The one that was found; None if there is none and no broken plugin to blame."""
         distribution, _, bare = name.rpartition(":")
@@ -169,7 +186,7 @@ class Registry:
             )
         if hits:
             return hits[0][1]
-        for plugin in self.broken if kind != "recipe" else ():
+        for plugin in self.broken if kind not in ("recipe", "suite") else ():
             if distribution == plugin.distribution or (not distribution and plugin.may_provide(bare)):
                 raise BrokenPluginError(
                     f"{kind} {name!r} belongs to plugin {plugin.label}, which does not load: {plugin.error}",

@@ -1,9 +1,21 @@
 """Judges of generated responses, one file each."""
 
 from alignzoo.plugin import Card, hookimpl
+from alignzoo_judges import chat, classifier, refusal
+from alignzoo_judges.presets import harmbench, llama_guard, md_judge, shieldgemma, strongreject, wildguard
 
 
 @hookimpl
 def alignzoo_methods() -> list[Card]:
     """The judges."""
-    return []
+    return [
+        refusal.CARD,
+        classifier.CARD,
+        chat.CARD,
+        llama_guard.CARD,
+        wildguard.CARD,
+        md_judge.CARD,
+        shieldgemma.CARD,
+        harmbench.CARD,
+        strongreject.CARD,
+    ]
