@@ -10,7 +10,7 @@ from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.flags import given_options, setting_options
 from alignzoo.cli.reporter import ConsoleReporter
 from alignzoo.errors import UsageError
-from alignzoo_chat.decoding_options import decoding_options
+from alignzoo_chat.decoding_options import MOST, decoding_options
 
 if TYPE_CHECKING:
     from alignzoo_chat.chat import Chat
@@ -35,7 +35,7 @@ def command(
     system: str | None,
     temperature: float,
     top_p: float,
-    max_new_tokens: int,
+    max_new_tokens: int | None,
     seed: int,
     save: str | None,
     no_stream: bool,
@@ -60,10 +60,10 @@ def command(
     saved = transcript_path(save) if save is not None else None
     if saved is not None and saved.exists():
         raise UsageError(f"--save {save}: the file exists", hint="name another one")
-    decoding = Decoding(max_new_tokens, temperature, top_p, seed=seed)
+    decoding = Decoding(max_new_tokens or MOST, temperature, top_p, seed=seed)
     subject = subject_of(name)
     other = compared(subject, against) if against is not None else None
-    values = {"data": "sandbox", **{option.key: value for option, value in given_options(ctx)}}
+    values = {option.key: value for option, value in given_options(ctx)}
     speakers = load_speakers(subject, other, alone("alignzoo chat"), ConsoleReporter(), values)
     chat = Chat(speakers, Screen(streamed=not no_stream), decoding, system, saved)
     _introduce(chat)

@@ -9,6 +9,9 @@ import click
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+MOST = 256
+"""Default of ``--max-new-tokens``."""
+
 
 def decoding_options(function: Function) -> Function:
     """Adds ``--system``, ``--temperature``, ``--top-p`` and ``--max-new-tokens``; a seed is a setting of every run."""
@@ -31,9 +34,8 @@ def decoding_options(function: Function) -> Function:
         click.option(
             "--max-new-tokens",
             type=click.IntRange(min=1),
-            default=256,
             metavar="N",
-            help="most new tokens of a response [default: 256]",
+            help=f"most new tokens of a response [default: {MOST}, at most half of the model's positions]",
         ),
         click.option(
             "--seed", type=click.IntRange(min=0), default=0, metavar="N", help="seed of sampling [default: 0]"

@@ -18,7 +18,7 @@ from alignzoo.cli.flags import given_options, setting_options
 from alignzoo.cli.reporter import ConsoleReporter
 from alignzoo.errors import UsageError
 from alignzoo_chat.chat_command import SETTINGS
-from alignzoo_chat.decoding_options import decoding_options
+from alignzoo_chat.decoding_options import MOST, decoding_options
 
 AUTO = "auto"
 
@@ -60,6 +60,7 @@ def command(ctx: click.Context, name: str, out: str | None, as_json: bool, **wor
     _check(words, out)
     from alignzoo.distributed.process import alone
     from alignzoo.generate.decoding import Decoding
+    from alignzoo.model.positions import stated_positions
     from alignzoo.session.subject import model_session, subject_of
     from alignzoo_chat.generate_run import Request, show_responses, write_responses
     from alignzoo_chat.prompt_file import STDIN, read_prompts
@@ -70,11 +71,12 @@ def command(ctx: click.Context, name: str, out: str | None, as_json: bool, **wor
         check_out(local_path(out), None if source == STDIN else local_path(source), overwrite=words["overwrite"])
     subject = subject_of(name)
     prompts = read_prompts(source, column=words["column"], split=words["split"], limit=words["limit"])
-    decoding = Decoding(words["max_new_tokens"], words["temperature"], words["top_p"], seed=words["seed"])
-    request = Request(name, prompts, decoding, words["system"], words["samples"], _batch_size(words["batch_size"]))
-    values = {"data": "sandbox", **{option.key: value for option, value in given_options(ctx)}}
+    values = {option.key: value for option, value in given_options(ctx)}
     report = ConsoleReporter()
     session = model_session(subject.model, alone("alignzoo generate"), report, values)
+    most = words["max_new_tokens"] or min(MOST, (stated_positions(session.config) or 2 * MOST) // 2)
+    decoding = Decoding(most, words["temperature"], words["top_p"], seed=words["seed"])
+    request = Request(name, prompts, decoding, words["system"], words["samples"], _batch_size(words["batch_size"]))
     if out is None:
         summary = show_responses(request, session, _print_json_line if as_json else _print_readable, report)
         write(sys.stderr, _sentence(summary))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from alignzoo.errors import DataError, Interrupted
 from alignzoo.generate.batched import generate
 from alignzoo.generate.decoding import Decoding
 from alignzoo.generate.prompts import Prompting
+from alignzoo.model.positions import stated_positions
 from alignzoo.report import Reporter
 from alignzoo.session.session import Session
 from alignzoo_chat.prompt_file import Prompt
@@ -43,8 +44,8 @@ class Request:
         return [(index, sample) for index in range(len(self.prompts)) for sample in range(self.samples)]
 
 
-def encoded(request: Request, prompting: Prompting) -> list[list[int]]:
-    """The token ids of each prompt.
+def encoded(request: Request, session: Session, prompting: Prompting) -> list[list[int]]:
+    """The token ids of each prompt; says how many are too long for the model.
 
     Raises:
         DataError: the chat template rejects one; names its place.
@@ -56,6 +57,13 @@ def encoded(request: Request, prompting: Prompting) -> list[list[int]]:
             found.append(prompting.ids(prompt.messages))
         except DataError as error:
             raise DataError(f"{prompt.place}: {error.message}", hint=error.hint) from error
+    positions, most = stated_positions(session.config), request.decoding.max_new_tokens
+    long = 0 if positions is None else sum(len(ids) + most > positions for ids in found)
+    if long:
+        session.report.warn(
+            f"{long} prompts do not fit the model's {positions} positions with {most} new tokens: they lose their "
+            "beginning; a lower --max-new-tokens leaves more room"
+        )
     return found
 
 
@@ -63,7 +71,6 @@ def about(request: Request, session: Session, prompting: Prompting) -> dict[str,
     """What the responses depend on: model, prompting, decoding and prompts."""
     settings = session.settings
     return {
-        "model": request.name,
         "weights": session.weights,
         "precision": settings.precision,
         "quantize": settings.quantize,
@@ -85,8 +92,8 @@ def write_responses(
         Interrupted: a request to stop; what was generated is in the file.
     """
     prompting = Prompting(session.tokenizer, request.system)
-    ids = encoded(request, prompting)
-    file = ResponsesFile(out, about(request, session, prompting), request.keys, overwrite=overwrite)
+    ids = encoded(request, session, prompting)
+    file = ResponsesFile(out, about(request, session, prompting), request.keys, model=request.name, overwrite=overwrite)
     before = len(file.done)
     if before:
         report.note(f"{out}: has {before} of {len(request.keys)} responses already")
@@ -114,7 +121,7 @@ def show_responses(
 ) -> dict[str, Any]:
     """Generate all responses and pass their lines on in the order of the prompts, each as soon as those before it are
     there. Returns the summary."""
-    ids = encoded(request, Prompting(session.tokenizer, request.system))
+    ids = encoded(request, session, Prompting(session.tokenizer, request.system))
     waiting, lines, order = dict[Key, dict[str, Any]](), list[dict[str, Any]](), request.keys
     began = time.monotonic()
 
@@ -136,23 +143,22 @@ def _generate(
     keep: Callable[[Key, dict[str, Any]], None],
     report: Reporter,
 ) -> None:
-    missing = [key for key in request.keys if key not in done]
+    keys = request.keys
+    missing = [position for position, key in enumerate(keys) if key not in done]
     if not missing:
         return
-    decoding = request.decoding
-    if not decoding.greedy and done:  # the draws of the responses that are there already are not drawn again
-        decoding = replace(decoding, seed=int(value_digest([decoding.seed, len(done)])[:8], 16))
     found = generate(
         inference_model(session),
         session.tokenizer,
-        [ids[index] for index, _ in missing],
-        decoding,
+        [ids[index] for index, _ in keys],
+        request.decoding,
         batch_size=request.batch_size,
         report=report,
         done=len(done),
+        only=missing,
     )
     for position, response in found:
-        key = missing[position]
+        key = keys[position]
         keep(key, line_of(key, request.prompts[key[0]], response, request.name))
 
 

@@ -70,6 +70,7 @@ class ResponsesFile:
     Args:
         about: what they depend on.
         keys: the responses it will have, in order.
+        model: its name, for messages.
 
     Attributes:
         journal: the file.
@@ -81,8 +82,10 @@ class ResponsesFile:
         AlignzooError: it cannot be written.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any], keys: Sequence[Key], *, overwrite: bool) -> None:
-        self.journal = Journal(path, about)
+    def __init__(
+        self, path: Path, about: Mapping[str, Any], model: str, keys: Sequence[Key], *, overwrite: bool
+    ) -> None:
+        self.journal = Journal(path, about, by=model)
         if overwrite:
             self.journal.remove()
         differing = self.journal.differences()

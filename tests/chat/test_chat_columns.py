@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from alignzoo_chat.columns import BETWEEN, Columns, wrapped
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -38,6 +38,7 @@ def test_columns_grow_together_and_a_finished_one_is_left_empty() -> None:
     assert rows == [["left one", "right one"], ["left two", "right"], ["left three and more", ""], [""]]
 
 
+@settings(max_examples=30)
 @given(PIECES, PIECES)
 def test_every_character_is_shown_once_and_no_row_is_too_wide(left: list[str], right: list[str]) -> None:
     output: list[str] = []
@@ -54,6 +55,7 @@ def test_every_character_is_shown_once_and_no_row_is_too_wide(left: list[str], r
         assert re.sub(r"\s", "", "".join(row[at] for row in split)) == re.sub(r"\s", "", text)
 
 
+@settings(max_examples=30)
 @given(PIECES)
 def test_pieces_wrap_as_the_whole_text_does(pieces: list[str]) -> None:
     whole, cut = list[str](), list[str]()
