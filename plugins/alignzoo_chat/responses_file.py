@@ -83,7 +83,7 @@ class ResponsesFile:
     """
 
     def __init__(
-        self, path: Path, about: Mapping[str, Any], model: str, keys: Sequence[Key], *, overwrite: bool
+        self, path: Path, about: Mapping[str, Any], keys: Sequence[Key], *, model: str, overwrite: bool
     ) -> None:
         self.journal = Journal(path, about, by=model)
         if overwrite:
