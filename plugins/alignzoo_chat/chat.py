@@ -153,11 +153,13 @@ class Chat:
         last = [member.conversation.turns.pop() for member in self.members if member.conversation.turns]
         if not last:
             return False
+        before = len(self.members[0].conversation.turns)
         try:
             self.respond(last[0].message)
         except BaseException:
-            for member, turn in zip(self.members, last, strict=True):
-                member.conversation.turns.append(turn)
+            if len(self.members[0].conversation.turns) == before:
+                for member, turn in zip(self.members, last, strict=True):
+                    member.conversation.turns.append(turn)
             raise
         return True
 

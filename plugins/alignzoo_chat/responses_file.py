@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignzoo.base.stored import read_sealed
 from alignzoo.errors import DamagedError, UsageError
 from alignzoo.evaluate.journal import Journal
 from alignzoo.generate.decoding import Response
@@ -59,9 +60,18 @@ def check_out(path: Path, prompts: Path | None, *, overwrite: bool) -> None:
     if path.is_dir() or not path.parent.is_dir():
         problem = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
         raise UsageError(f"--out {path}: {problem}", hint="name a file in a folder that exists")
-    if path.exists() != beside.exists() and not overwrite:
-        there = path if path.exists() else beside
-        raise UsageError(f"{there} exists and is not of this command", hint="name another --out, or add --overwrite")
+    if beside.exists() and not _is_sealed(beside):  # a file of the user's, which --overwrite does not mean
+        raise UsageError(f"{beside} exists and is not of this command", hint="name another --out")
+    if path.exists() and not beside.exists() and not overwrite:
+        raise UsageError(f"{path} exists and is not of this command", hint="name another --out, or add --overwrite")
+
+
+def _is_sealed(path: Path) -> bool:
+    try:
+        read_sealed(path)
+    except DamagedError:
+        return False
+    return True
 
 
 class ResponsesFile:

@@ -100,6 +100,7 @@ def test_bad_prompts_and_places_are_named(az: Az, tmp_path: Path) -> None:
     empty.write_text("\n \n")
     blank.write_text('{"prompt": "a"}\n{"prompt": " "}\n')
     (tmp_path / "mine.jsonl").write_text("mine")
+    (tmp_path / "other.json").write_text("mine")
     cases = {
         ("--prompts", str(tmp_path / "no.txt")): (1, "No such file"),
         ("--prompts", str(bad)): (1, f"{bad}:2"),
@@ -112,10 +113,11 @@ def test_bad_prompts_and_places_are_named(az: Az, tmp_path: Path) -> None:
         ("--prompts", str(good), "--out", str(tmp_path / "x.txt")): (2, "JSON lines"),
         ("--prompts", str(good), "--out", str(tmp_path / "no" / "x.jsonl")): (2, "there is no folder"),
         ("--prompts", str(good), "--out", str(tmp_path / "mine.jsonl")): (2, "is not of this command"),
+        ("--prompts", str(good), "--out", str(tmp_path / "other.jsonl"), "--overwrite"): (2, "other.json exists"),
         ("--prompts", str(blank), "--out", str(blank)): (2, "would replace the prompts"),
     }
     for words, (code, said) in cases.items():
         done = az("generate", "sandbox", *words)
         assert done.returncode == code, done.stderr
         assert said in done.stderr
-    assert (tmp_path / "mine.jsonl").read_text() == "mine"
+    assert (tmp_path / "mine.jsonl").read_text() == (tmp_path / "other.json").read_text() == "mine"
