@@ -14,7 +14,7 @@ MOST = 256
 
 
 def decoding_options(function: Function) -> Function:
-    """Adds ``--system``, ``--temperature``, ``--top-p`` and ``--max-new-tokens``; a seed is a setting of every run."""
+    """Adds ``--system``, ``--temperature``, ``--top-p``, ``--max-new-tokens`` and ``--seed``."""
     options = [
         click.option("--system", metavar="TEXT", help="system prompt"),
         click.option(

@@ -68,7 +68,7 @@ def test_a_killed_command_resumes_and_other_responses_are_not_mixed_in(az: Az, t
     words = ["generate", "sandbox", "--prompts", str(prompts), *SHORT, "--batch-size", "1", "--out"]
     assert az(*words, str(whole)).returncode == 0
     process = subprocess.Popen([sys.executable, "-m", "alignzoo", *words, str(out)], stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 90
+    until = time.monotonic() + 300
     while not (out.exists() and out.read_bytes()) and time.monotonic() < until:
         assert process.poll() is None
         time.sleep(0.02)
