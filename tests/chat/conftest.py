@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import subprocess
-from collections.abc import Callable
 
 import pytest
+from chat_helpers import Az
 from in_process import call_main
-
-Az = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture

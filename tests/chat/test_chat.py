@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from conftest import Az
+from chat_helpers import Az
 
 BREAD = "How do I bake bread?"
 

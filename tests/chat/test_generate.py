@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from conftest import Az
+from chat_helpers import Az
 
 SHORT = ("--max-new-tokens", "12")
 
