@@ -7,78 +7,35 @@ folder, so that a killed evaluation resumes, and judging again generates nothing
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from alignzoo.base.files import check_links
-from alignzoo.contract.judge import JudgeContext, Verdict
+from alignzoo.contract.judge import JudgeContext
 from alignzoo.errors import AlignzooError, UsageError
 from alignzoo.evaluate.asked import Asked, decoding_facts
 from alignzoo.evaluate.choosing import judges_of
-from alignzoo.evaluate.figures import agreement_of, counted, difference_of, figure_of, judges_suite
+from alignzoo.evaluate.earlier import earlier_evaluation, joined
+from alignzoo.evaluate.figures import agreement_of, counted, difference_of, figure_of
 from alignzoo.evaluate.folder import held
-from alignzoo.evaluate.generating import journal_of, kept_responses, responses_to
-from alignzoo.evaluate.identity import model_identity
-from alignzoo.evaluate.judging import VERDICTS, ReadyJudge, judged, ready_judge
+from alignzoo.evaluate.judging import VERDICTS, ReadyJudge, judged, kept_verdicts, ready_judge
+from alignzoo.evaluate.responder import Request, Responder, TaskRequest, respond
 from alignzoo.evaluate.responses import Generated
 from alignzoo.evaluate.results import (
     Against,
     Evaluation,
     JudgeFacts,
-    ModelFacts,
     SuiteFacts,
     write_evaluation,
 )
-from alignzoo.generate.prompts import Prompting
-from alignzoo.lazy import torch
 from alignzoo.plan.plan import Method
 from alignzoo.report import Reporter
 from alignzoo.session.session import Session
 from alignzoo.version import __version__
 
-
-@dataclass(frozen=True)
-class Request:
-    """What to evaluate.
-
-    Attributes:
-        asked: suites with their prompts.
-        judges: on every suite that they apply to; none: each suite's own, or the refusal judge.
-        tasks: of lm-eval.
-        system: a system prompt.
-        batch_size: prompts at a time; None chooses it.
-        overwrite: replace what the folder has of another evaluation.
-    """
-
-    asked: Sequence[Asked]
-    judges: Sequence[Method] = ()
-    tasks: TaskRequest | None = None
-    system: str | None = None
-    batch_size: int | None = None
-    overwrite: bool = False
-
-
-@dataclass(frozen=True)
-class TaskRequest:
-    """Which tasks of lm-eval to run, and how: the words of :func:`~alignzoo.evaluate.harness.run_tasks`."""
-
-    names: Sequence[str]
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class _Model:
-    """A model in evaluation, with what was found so far: responses and verdicts by the name of their suite."""
-
-    session: Session
-    out: Path
-    facts: ModelFacts
-    responses: dict[str, list[Generated]] = field(default_factory=dict)
-    verdicts: dict[str, dict[str, list[Verdict]]] = field(default_factory=dict)
-    tasks: Any = None
+__all__ = ["Request", "TaskRequest", "evaluate"]
 
 
 def evaluate(
@@ -105,16 +62,32 @@ def evaluate(
     judges = judges_of(request.asked, request.judges)
     with held(out, report):
         check_links(out)
-        models = [_respond(session, request, out, report)]
+        models = [respond(session, request, out, report)]
         if against is not None:
-            models.append(_respond(against[0], request, _inside(against[1], out), report))
+            models.append(respond(against[0], request, _inside(against[1], out), report))
         facts = _judge(models, judges, request, report)
-        here, *others = [_summary(model, request, facts) for model in models]
+        here, *others = [_with_earlier(model, request, facts, report) for model in models]
         for other, model in zip(others, models[1:], strict=True):
             write_evaluation(model.out, other)
             here = replace(here, against=_compared(models[0], model, request, facts))
         write_evaluation(out, here)
     return here
+
+
+def _with_earlier(model: Responder, request: Request, facts: Sequence[JudgeFacts], report: Reporter) -> Evaluation:
+    """Everything found on one model, with what its folder has of earlier evaluations."""
+    earlier = earlier_evaluation(model.out, model.facts, report)
+    if earlier is None:
+        return _summary(model, request, facts)
+    names = {judge.name for judge in facts}
+    others = [judge for judge in earlier.judges if judge.name not in names]
+    for asked in request.asked:
+        answers = [generated.answered for generated in model.responses[asked.name]]
+        for judge in others:
+            kept = kept_verdicts(model.out / VERDICTS / asked.name / f"{judge.name}.jsonl", answers)
+            if kept is not None:
+                model.verdicts.setdefault(asked.name, {})[judge.name] = kept
+    return joined(earlier, _summary(model, request, [*facts, *others]))
 
 
 def _inside(folder: Path, out: Path) -> Path:
@@ -123,79 +96,8 @@ def _inside(folder: Path, out: Path) -> Path:
     return folder
 
 
-def _respond(session: Session, request: Request, out: Path, report: Reporter) -> _Model:
-    """Generate what is missing, and run the tasks; the model's weights are released afterwards."""
-    from_files = "policy" not in vars(session)
-    prompting = Prompting(session.tokenizer, request.system)
-    facts = ModelFacts(
-        name=session.settings.model,
-        identity=model_identity(session),
-        precision=session.settings.precision,
-        quantize=session.settings.quantize,
-        prompting=prompting.described,
-        system=request.system,
-    )
-    model = _Model(session, out, facts)
-    about = {**asdict(facts)}
-    name = about.pop("name")
-    journals = {asked.name: journal_of(asked, out, name, about) for asked in request.asked}
-    for asked in request.asked:  # what the folder has of something else is refused before any weights load
-        if request.overwrite and _conflicts(asked, journals[asked.name]):
-            report.note(f"{journals[asked.name].path} is replaced")
-            journals[asked.name].remove()
-        else:
-            kept_responses(asked, journals[asked.name])
-    for asked in request.asked:
-        model.responses[asked.name] = responses_to(
-            asked,
-            lambda: session.policy,
-            session.tokenizer,
-            prompting,
-            journal=journals[asked.name],
-            batch_size=request.batch_size,
-            report=report,
-        )
-    if request.tasks is not None:
-        model.tasks = _run_tasks(model, request, request.tasks, report)
-    if from_files:
-        _release(session)
-    return model
-
-
-def _conflicts(asked: Asked, journal: Any) -> bool:
-    try:
-        kept_responses(asked, journal)
-    except AlignzooError:
-        return True
-    return False
-
-
-def _run_tasks(model: _Model, request: Request, tasks: TaskRequest, report: Reporter) -> Any:
-    from alignzoo.evaluate.harness import run_tasks
-
-    return run_tasks(
-        model.session,
-        tasks.names,
-        out=model.out,
-        report=report,
-        identity=model.facts.identity,
-        batch_size=request.batch_size,
-        system=request.system,
-        overwrite=request.overwrite,
-        **tasks.options,
-    )
-
-
-def _release(session: Session) -> None:
-    """Free the policy's memory for what comes next: a judge, or the other model."""
-    if vars(session).pop("policy", None) is not None:
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
 def _judge(
-    models: Sequence[_Model], judges: dict[str, tuple[Method, list[Asked]]], request: Request, report: Reporter
+    models: Sequence[Responder], judges: dict[str, tuple[Method, list[Asked]]], request: Request, report: Reporter
 ) -> list[JudgeFacts]:
     """Let each judge judge everything it applies to, one judge after the other."""
     found = []
@@ -231,7 +133,7 @@ def _facts(ready: ReadyJudge) -> JudgeFacts:
     )
 
 
-def _summary(model: _Model, request: Request, judges: Sequence[JudgeFacts]) -> Evaluation:
+def _summary(model: Responder, request: Request, judges: Sequence[JudgeFacts]) -> Evaluation:
     """Everything found on one model."""
     measures: dict[str, Any] = {judge.name: judge.measures for judge in judges}
     suites, figures, agreements = [], [], []
@@ -273,7 +175,7 @@ def suite_facts(asked: Asked, responses: Sequence[Generated]) -> SuiteFacts:
     )
 
 
-def _compared(here: _Model, there: _Model, request: Request, judges: Sequence[JudgeFacts]) -> Against:
+def _compared(here: Responder, there: Responder, request: Request, judges: Sequence[JudgeFacts]) -> Against:
     """Both models on the same prompts under the same judges."""
     measures: dict[str, Any] = {judge.name: judge.measures for judge in judges}
     differences = [
@@ -285,6 +187,6 @@ def _compared(here: _Model, there: _Model, request: Request, judges: Sequence[Ju
         )
         for asked in request.asked
         for judge, verdicts in here.verdicts.get(asked.name, {}).items()
-        if judges_suite(measures[judge], asked.suite.measures)
+        if judge in measures
     ]
     return Against(model=there.facts, folder=str(there.out.relative_to(here.out)), differences=tuple(differences))

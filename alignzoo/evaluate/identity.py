@@ -1,4 +1,4 @@
-"""Which model gave a response: a digest of its files' bytes, so that its kept responses are known without loading it."""
+"""Which model gave a response: a digest of the bytes of its files, so kept responses are known without loading it."""
 
 from __future__ import annotations
 

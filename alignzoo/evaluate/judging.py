@@ -13,7 +13,7 @@ from alignzoo.base.stored import value_digest
 from alignzoo.contract.card import Options
 from alignzoo.contract.judge import Answered, Judge, JudgeContext, Measure, Verdict
 from alignzoo.errors import DamagedError, MethodError
-from alignzoo.evaluate.journal import Journal
+from alignzoo.evaluate.journal import Journal, read_lines
 from alignzoo.evaluate.responses import as_line
 from alignzoo.evaluate.statistics import Estimate, kappa_estimate
 from alignzoo.plan.plan import Method
@@ -130,6 +130,17 @@ def judged(ready: ReadyJudge, answers: Sequence[Answered], kept: Path | None, re
                         found[keys[i]] = verdict
                         bar.advance()
     return [found[key] for key in keys]
+
+
+def kept_verdicts(path: Path, answers: Sequence[Answered]) -> list[Verdict] | None:
+    """The verdicts in a judge's file on some responses, in their order; None if one is missing.
+
+    Raises:
+        DamagedError: the file cannot be read.
+    """
+    found = {str(line.get("answer")): _verdict(line, path) for line in read_lines(path)} if path.is_file() else {}
+    keys = [value_digest(as_line(answer)) for answer in answers]
+    return [found[key] for key in keys] if all(key in found for key in keys) else None
 
 
 def _kept(journal: Journal, ready: ReadyJudge, report: Reporter) -> dict[str, Verdict]:
