@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,20 +171,3 @@ def _is_share(metric: Metric) -> bool:
 
 def _shown(low: float | None, high: float | None) -> str:
     return "-" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
-
-
-def metrics_of(results: TaskResults) -> Sequence[Sequence[str]]:
-    """Rows ``task, metric, value, standard error, few-shot, documents`` of the tasks that were asked for."""
-    return [
-        [
-            name,
-            key.removesuffix(",none"),
-            f"{metric.value:.3f}",
-            "-" if metric.stderr is None else f"{metric.stderr:.3f}",
-            "-" if result.fewshot is None else str(result.fewshot),
-            str(result.n),
-        ]
-        for name in results.chosen
-        for result in [results.results[name]]
-        for key, metric in result.metrics.items()
-    ]
