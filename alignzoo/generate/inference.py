@@ -1,4 +1,4 @@
-"""A model set up for inference, and put back as it was."""
+"""A model in evaluation mode, and put back as it was."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from alignzoo.lazy import torch
-
 
 @contextmanager
-def inference(model: Any) -> Iterator[None]:
-    """Evaluation mode without gradients; restores every module's training flag.
+def evaluation_mode(model: Any) -> Iterator[None]:
+    """Evaluation mode; restores every module's training flag.
 
-    ``no_grad``, not ``inference_mode``: tensors that a module keeps (RoPE tables, gathered weights) must stay usable
-    in training.
+    Gradients are turned off where the model is called, with ``no_grad`` (an iterator must not turn them off for whoever
+    consumes it; and ``inference_mode`` would leave tensors that a module keeps, such as RoPE tables, unusable in
+    training).
     """
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         for module, training in flags:
             module.training = training
