@@ -103,7 +103,7 @@ def _refuse_empty(plugins: list[Plugin], kind: str | None) -> None:
     for label in dict.fromkeys(plugin.label for plugin in plugins):
         own = [plugin for plugin in plugins if plugin.label == label]
         methods = [method for plugin in own for method in plugin.methods if kind in (None, method.kind)]
-        if methods or (kind is None and any(plugin.extensions or plugin.recipes for plugin in own)):
+        if methods or (kind is None and any(plugin.provides for plugin in own)):
             continue
         remarks = [text for plugin in own for text in plugin.warnings]
         raise UsageError(

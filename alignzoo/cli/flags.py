@@ -96,7 +96,12 @@ class PlanCommand(Command):
 
 def run_options(function: Function) -> Function:
     """Adds ``--KIND`` of every kind of method, and all settings, to a :class:`PlanCommand`."""
-    return _with_options(function, [*_naming_options(), *_setting_options(Settings.model_fields)])
+    return _with_options(function, [*_naming_options(KINDS), *_setting_options(Settings.model_fields)])
+
+
+def kind_options(*kinds: str) -> Callable[[Function], Function]:
+    """Adds ``--KIND`` of some kinds of methods to a :class:`PlanCommand`."""
+    return lambda function: _with_options(function, _naming_options(kinds))
 
 
 def setting_options(*names: str) -> Callable[[Function], Function]:
@@ -201,7 +206,7 @@ def _unjudged_options(selection: Selection, args: Sequence[str]) -> list[LayerOp
     return list(found.values())
 
 
-def _naming_options() -> list[LayerOption]:
+def _naming_options(kinds: Iterable[str]) -> list[LayerOption]:
     def names(kind: str) -> Callable[..., list[CompletionItem]]:
         return lambda ctx, param, incomplete: [
             CompletionItem(method.name)
@@ -221,7 +226,7 @@ def _naming_options() -> list[LayerOption]:
             multiple=kind.several,
         )
 
-    return [option(kind) for kind in KINDS.values()]
+    return [option(KINDS[kind]) for kind in kinds]
 
 
 def recipe_option(function: Function) -> Function:

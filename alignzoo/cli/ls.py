@@ -145,9 +145,11 @@ def _facts(entries: list[tuple[Plugin, Card | Composition]], extensions: list[di
 def _extensions(kind: ExtensionKind) -> list[dict[str, str]]:
     """Name, summary and origin of all extensions of one kind."""
     known = registry()
-    rows = [(plugin, card.name, card.summary) for plugin, card in known.extensions(kind)] if kind != "recipe" else []
-    if kind == "recipe":
-        rows = [(plugin, name, str(path)) for plugin, name, path in known.recipes()]
+    files = {"recipe": known.recipes, "suite": known.suites}
+    if kind in files:
+        rows = [(plugin, name, str(path)) for plugin, name, path in files[kind]()]
+    else:
+        rows = [(plugin, card.name, card.summary) for plugin, card in known.extensions(kind)]
     return [
         {"kind": kind, "name": name, "summary": summary, "from": plugin.label, "distribution": plugin.distribution}
         for plugin, name, summary in rows

@@ -13,7 +13,7 @@ from typing import Literal
 
 from alignzoo.base.shown import shown
 from alignzoo.base.suggest import suggest
-from alignzoo.contract import aggregation, geometry, loss, reward, robust, selector
+from alignzoo.contract import aggregation, geometry, judge, loss, reward, robust, selector
 from alignzoo.contract.card import Card, Need
 from alignzoo.contract.chosen import Choice
 from alignzoo.contract.method import Method
@@ -185,6 +185,18 @@ KINDS: dict[str, Kind] = {
             early=True,
             rivals={"orders": "set the order of the training rows"},
             conflicts=selector.conflicts,
+        ),
+        Kind(
+            name="judge",
+            noun="judge",
+            base=judge.Judge,
+            card=judge.JudgeCard,
+            multiplicity="stack",
+            stage="evaluation: verdicts on generated responses",
+            help="judge of generated responses, several side by side (repeatable) [default: the suite's or data's own]",
+            rules="alignzoo.testing.judges:RULES",
+            template="judge",
+            early=True,
         ),
     )
 }

@@ -51,7 +51,7 @@ class Course:
         self.accelerator = launched(precision=settings.precision, **tracked)
         self.folder.check_free(self.accelerator)
         self.observers = Observers(observers_of(settings.observe) if self.main else {}, report)
-        self.answers = answers_of(settings)
+        self.answers = answers_of(plan)
         self.plan = plan
 
     @property

@@ -90,7 +90,7 @@ def model_plan(model: str, values: Mapping[str, Any] | None = None) -> Plan:
     Raises:
         AlignzooError: as :func:`~alignzoo.plan.resolve.resolve` finds.
     """
-    return require(resolve([Layer("flag", {**(values or {}), "model": model})]))
+    return require(resolve([Layer("flag", {**(values or {}), "model": model})], trains=False))
 
 
 def model_session(

@@ -99,6 +99,12 @@ def alignzoo_judges() -> list[Extension]:
 
 
 @hookimpl
+def alignzoo_suites() -> list[Path]:
+    """The evaluation splits."""
+    return sorted((Path(__file__).parent / "suites").glob("*.yaml"))
+
+
+@hookimpl
 def alignzoo_recipes() -> list[Path]:
     """The recipe of a run without --model and --data."""
     return [Path(__file__).with_name("sandbox.yaml")]
