@@ -1,7 +1,8 @@
 """Judges of generated responses, one file each."""
 
 from alignzoo.plugin import Card, hookimpl
-from alignzoo_judges import refusal
+from alignzoo_judges import chat, classifier, refusal
+from alignzoo_judges.presets import harmbench, llama_guard, md_judge, shieldgemma, strongreject, wildguard
 
 
 @hookimpl
@@ -9,4 +10,12 @@ def alignzoo_methods() -> list[Card]:
     """The judges."""
     return [
         refusal.CARD,
+        classifier.CARD,
+        chat.CARD,
+        llama_guard.CARD,
+        wildguard.CARD,
+        md_judge.CARD,
+        shieldgemma.CARD,
+        harmbench.CARD,
+        strongreject.CARD,
     ]

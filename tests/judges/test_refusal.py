@@ -10,7 +10,7 @@ from alignzoo_judges.refusal import CARD, OPENING, refusal_in, refuses
 
 from alignzoo.contract.judge import Answered, JudgeContext, Verdict
 from alignzoo.errors import DataError
-from alignzoo.plugin.build import instantiate
+from alignzoo.plugin.build import build_options, instantiate
 from alignzoo.report import Reporter
 
 REFUSALS = [
@@ -96,7 +96,7 @@ def test_the_words_that_decide_are_named() -> None:
 
 
 def _verdicts(responses: list[str], **options: object) -> list[Verdict]:
-    judge = instantiate(CARD, options)
+    judge = instantiate(CARD, build_options(CARD, options))
     judge.setup(JudgeContext(torch.device("cpu"), Reporter()))
     return list(judge.verdicts([Answered(str(i), "?", (), text) for i, text in enumerate(responses)]))
 

@@ -1,0 +1,158 @@
+"""A model in evaluation: what it is, and its responses and tasks, generated or kept."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignzoo.contract.judge import Verdict
+from alignzoo.errors import AlignzooError
+from alignzoo.evaluate.asked import Asked
+from alignzoo.evaluate.generating import journal_of, kept_responses, responses_to
+from alignzoo.evaluate.identity import model_identity
+from alignzoo.evaluate.journal import Journal
+from alignzoo.evaluate.responses import Generated
+from alignzoo.evaluate.results import ModelFacts
+from alignzoo.generate.prompts import Prompting
+from alignzoo.lazy import torch
+from alignzoo.plan.plan import Method
+from alignzoo.report import Reporter
+from alignzoo.session.session import Session
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to evaluate.
+
+    Attributes:
+        asked: suites with their prompts.
+        judges: on every suite that they apply to; none: each suite's own, or the refusal judge.
+        tasks: of lm-eval.
+        system: a system prompt.
+        batch_size: prompts at a time; None chooses it.
+        overwrite: replace what the folder has of another evaluation.
+    """
+
+    asked: Sequence[Asked]
+    judges: Sequence[Method] = ()
+    tasks: TaskRequest | None = None
+    system: str | None = None
+    batch_size: int | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class TaskRequest:
+    """Which tasks of lm-eval to run, and how: the words of :func:`~alignzoo.evaluate.harness.run_tasks`."""
+
+    names: Sequence[str]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Responder:
+    """A model in evaluation, with what was found so far: responses and verdicts by the name of their suite."""
+
+    session: Session
+    out: Path
+    facts: ModelFacts
+    responses: dict[str, list[Generated]] = field(default_factory=dict)
+    verdicts: dict[str, dict[str, list[Verdict]]] = field(default_factory=dict)
+    tasks: Any = None
+
+
+def respond(session: Session, request: Request, out: Path, report: Reporter) -> Responder:
+    """Generate what is missing, and run the tasks; the model's weights are released afterwards."""
+    from_files = "policy" not in vars(session)
+    prompting = Prompting(session.tokenizer, request.system)
+    facts = ModelFacts(
+        name=session.settings.model,
+        identity=model_identity(session),
+        precision=session.settings.precision,
+        quantize=session.settings.quantize,
+        prompting=prompting.described,
+        system=request.system,
+    )
+    model = Responder(session, out, facts)
+    about = {**asdict(facts)}
+    name = about.pop("name")
+    journals = {asked.name: journal_of(asked, out, name, about) for asked in request.asked}
+    for asked in request.asked:  # what the folder has of something else is refused before any weights load
+        if request.overwrite and _conflicts(asked, journals[asked.name]):
+            report.note(f"{journals[asked.name].path} is replaced")
+            journals[asked.name].remove()
+        else:
+            kept_responses(asked, journals[asked.name])
+    for asked in request.asked:
+        model.responses[asked.name] = responses_to(
+            asked,
+            lambda: policy_of(session),
+            session.tokenizer,
+            prompting,
+            journal=journals[asked.name],
+            batch_size=request.batch_size,
+            report=report,
+        )
+    if request.tasks is not None:
+        model.tasks = _run_tasks(model, request, request.tasks, report)
+    if from_files:
+        _release(session)
+    return model
+
+
+def _conflicts(asked: Asked, journal: Journal) -> bool:
+    try:
+        kept_responses(asked, journal)
+    except AlignzooError:
+        return True
+    return False
+
+
+def _run_tasks(model: Responder, request: Request, tasks: TaskRequest, report: Reporter) -> Any:
+    from alignzoo.evaluate.harness import run_tasks
+
+    return run_tasks(
+        _Lazily(model.session),
+        tasks.names,
+        out=model.out,
+        report=report,
+        identity=model.facts.identity,
+        batch_size=request.batch_size,
+        system=request.system,
+        overwrite=request.overwrite,
+        **tasks.options,
+    )
+
+
+@dataclass(frozen=True)
+class _Lazily:
+    """A session's model for lm-eval, loaded when it is first read."""
+
+    session: Session
+
+    @property
+    def policy(self) -> Any:
+        return policy_of(self.session)
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.session.tokenizer
+
+
+def policy_of(session: Session) -> Any:
+    """The session's model for inference: its weights in the precision of the settings."""
+    settings = session.settings
+    if settings.precision == "bf16" and settings.quantize == "none":
+        session.policy.to(torch.bfloat16)
+    return session.policy
+
+
+def _release(session: Session) -> None:
+    """Free the policy's memory for what comes next: a judge, or the other model."""
+    if vars(session).pop("policy", None) is not None:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
