@@ -28,7 +28,7 @@ from alignzoo.evaluate.task_results import (
     group_result,
     task_result,
 )
-from alignzoo.generate.inference import inference
+from alignzoo.generate.inference import evaluation_mode
 from alignzoo.report import Reporter
 
 __all__ = ["HasModel", "TaskResult", "TaskResults", "check_tasks", "run_tasks"]
@@ -149,7 +149,7 @@ def _language_model(session: Any, run: _Run, batch_size: int | None) -> Iterator
         return
     from alignzoo.evaluate.harness_model import ZooLM
 
-    with inference(session.policy):
+    with evaluation_mode(session.policy):
         with quiet(run.report), own_random_state(*run.seeds[:3]):
             seed = run.seeds[2]
             model = ZooLM(session.policy, session.tokenizer, batch_size=batch_size, seed=seed, report=run.report)

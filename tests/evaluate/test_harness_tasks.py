@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -148,42 +148,38 @@ def test_finished_tasks_are_kept(run: tuple[TaskResults, Path, Heard], tasks: Pa
     assert "--overwrite" in str(refused.value)
 
 
-_KILLED = """
-import sys
-from pathlib import Path
-from types import SimpleNamespace
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from alignzoo.evaluate.harness import run_tasks
-from alignzoo.report import Progress, Reporter
+class Telling(Reporter):
+    """Writes a byte to a pipe for each finished request, and takes its time."""
 
-class Slow(Reporter):
-    def progress(self, total, description, **_):
-        import contextlib, time
+    def __init__(self, pipe: int) -> None:
+        self.pipe = pipe
+
+    def progress(self, total: int, description: str, *, unit: str = "it", done: int = 0) -> Any:
+        pipe = self.pipe
+
         class Bar(Progress):
-            def advance(self, **figures):
-                print("one", file=sys.__stdout__, flush=True)
+            def advance(self, **figures: str) -> None:
+                os.write(pipe, b".")
                 time.sleep(0.2)
+
         return contextlib.nullcontext(Bar())
 
-checkpoint, tasks, out = sys.argv[1:]
-model = SimpleNamespace(
-    policy=AutoModelForCausalLM.from_pretrained(checkpoint), tokenizer=AutoTokenizer.from_pretrained(checkpoint)
-)
-run_tasks(model, ["alignzoo_sums"], out=Path(out), report=Slow(), include_path=tasks, batch_size=1)
-"""
 
-
-def test_a_killed_task_resumes_where_it_was(model: Any, tasks: Path, checkpoint: Path, tmp_path: Path) -> None:
-    words = [sys.executable, "-c", _KILLED, str(checkpoint), str(tasks), str(tmp_path)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for _ in range(3):
-            assert process.stdout.readline() == "one\n"
-        time.sleep(0.1)
-        process.send_signal(signal.SIGKILL)
+def test_a_killed_task_resumes_where_it_was(model: Any, tasks: Path, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            run_tasks(model, NAMES[1:], out=tmp_path, report=Telling(writing), include_path=tasks, batch_size=1)
+        os._exit(1)
+    for _ in range(3):
+        assert os.read(reading, 1) == b"."
+    time.sleep(0.1)
+    os.kill(child, signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert not (tmp_path / "tasks" / "alignzoo_sums.json").exists()
     heard = Heard()
-    run_tasks(model, ["alignzoo_sums"], out=tmp_path, report=heard, include_path=tasks)
+    run_tasks(model, NAMES[1:], out=tmp_path, report=heard, include_path=tasks)
     [left] = heard.bars.values()
     assert 0 < left <= 6
     assert len(samples(tmp_path, "alignzoo_sums")) == 8
