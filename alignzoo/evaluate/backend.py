@@ -111,8 +111,8 @@ def _sampling(decoding: Decoding, count: int) -> list[Any]:
 
 def _adapted(folder: Path) -> Mapping[str, Any]:
     config = read_object(folder / _ADAPTER)
-    rank = config.get("r")
-    plain = config.get("peft_type") == "LORA" and not config.get("modules_to_save") and isinstance(rank, int)
+    rank = int(config.get("r") or 0)
+    plain = config.get("peft_type") == "LORA" and not config.get("modules_to_save")
     base = config.get("base_model_name_or_path")
     fitting = next((known for known in _RANKS if plain and rank <= known), None)
     if fitting is None or not base:

@@ -122,10 +122,16 @@ def run_tasks(
     with quiet(report), own_random_state(*_SEEDS[:3]):
         loaded = load_tasks(choose(names, known, num_fewshot), known, include_path)
     run = _Run(out, report, identity, limit, seed, apply_chat_template, system, confirm_unsafe_code, overwrite, loaded)
+    return _results(run, session, batch_size)
+
+
+def _results(run: _Run, session: Any, batch_size: int | None) -> TaskResults:
+    """Results of all tasks: the kept ones, and those computed now; and of their groups."""
+    loaded = run.loaded
     kept = {name: _kept(run, name) for name in loaded.tasks}
     results = {name: result for name, result in kept.items() if result is not None}
     if results:
-        report.note(f"{len(results)} of {len(kept)} tasks are finished already")
+        run.report.note(f"{len(results)} of {len(kept)} tasks are finished already")
     left = [name for name in loaded.tasks if name not in results]
     if left:
         with _language_model(session, run, batch_size) as model:
@@ -135,8 +141,12 @@ def run_tasks(
         figures = group_result(group, results)
         if figures is not None:
             results[name] = figures
-    chosen = tuple(name for name in loaded.chosen if name in results)
-    return TaskResults(results, chosen, _lm_eval_version(), limit, seed, apply_chat_template)
+    shown = [  # a group without figures of its own stands for its tasks
+        [name] if name in results else [task.task_name for task in loaded.groups[name].get_all_tasks()]
+        for name in loaded.chosen
+    ]
+    chosen = tuple(dict.fromkeys(name for names in shown for name in names))
+    return TaskResults(results, chosen, _lm_eval_version(), run.limit, run.seed, run.chat_template)
 
 
 @contextmanager
