@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,30 +77,34 @@ def responses_to(
         DataError: the chat template rejects a prompt.
     """
     found = {} if journal is None else kept_responses(asked, journal)
-    left = [(i, prompt) for i, prompt in enumerate(asked.prompts) if prompt.id not in found]
+    left = [i for i, prompt in enumerate(asked.prompts) if prompt.id not in found]
     if left:
-        ids = [prompting.ids(prompt.messages) for _, prompt in left]
         new = generate(
             model(),
             tokenizer,
-            ids,
+            [prompting.ids(prompt.messages) for prompt in asked.prompts],
             asked.decoding,
             batch_size=batch_size,
             report=report,
             label=f"generating ({asked.name})",
             done=len(found),
+            only=left,
         )
-        if journal is None:
-            for i, response in new:
-                found[left[i][1].id] = _generated(left[i][1], response)
-        else:
-            with journal.appending() as file:
-                for i, response in new:
-                    generated = _generated(left[i][1], response)
-                    file.write(generated.line())
-                    found[generated.answered.id] = generated
-            _in_order(journal, asked)
+        made = ((asked.prompts[i].id, _generated(asked.prompts[i], response)) for i, response in new)
+        found |= dict(made) if journal is None else _kept_as_made(journal, asked, made)
     return [found[prompt.id] for prompt in asked.prompts]
+
+
+def _kept_as_made(journal: Journal, asked: Asked, made: Iterable[tuple[str, Generated]]) -> dict[str, Generated]:
+    """New responses, each written as soon as it is there; in the end the file has the order of the prompts."""
+    found = {}
+    with journal.appending() as file:
+        for name, generated in made:
+            file.write(generated.line())
+            found[name] = generated
+    place = {prompt.id: i for i, prompt in enumerate(asked.prompts)}
+    journal.rewrite(sorted(journal.lines(), key=lambda line: place.get(line["id"], len(place))))
+    return found
 
 
 def _generated(prompt: Prompt, response: Response) -> Generated:
@@ -120,10 +124,3 @@ def _generated(prompt: Prompt, response: Response) -> Generated:
 def _answering(prompt: Prompt, kept: Generated) -> Generated:
     """A kept response to a prompt whose facts may have been read differently since."""
     return _generated(prompt, Response(kept.answered.response, kept.tokens, kept.ended))
-
-
-def _in_order(journal: Journal, asked: Asked) -> None:
-    """Responses are written as they finish; in the end the file has the order of the prompts."""
-    place = {prompt.id: i for i, prompt in enumerate(asked.prompts)}
-    lines = journal.lines()
-    journal.rewrite(sorted(lines, key=lambda line: place.get(line["id"], len(place))))
