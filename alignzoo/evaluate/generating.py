@@ -52,6 +52,11 @@ def kept_responses(asked: Asked, journal: Journal) -> dict[str, Generated]:
                 hint="choose another folder with --out, or replace it with --overwrite",
             )
         found[prompt.id] = _answering(prompt, generated)
+    if kept and not found:
+        raise UsageError(
+            f"{journal.path} does not belong to this evaluation: it answers other prompts of {asked.name}",
+            hint="choose another folder with --out, or replace it with --overwrite",
+        )
     return found
 
 
