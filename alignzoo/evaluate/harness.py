@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +28,7 @@ from alignzoo.evaluate.task_results import (
     group_result,
     task_result,
 )
+from alignzoo.generate.inference import evaluation_mode
 from alignzoo.report import Reporter
 
 __all__ = ["HasModel", "TaskResult", "TaskResults", "check_tasks", "run_tasks"]
@@ -118,7 +119,7 @@ def run_tasks(
     """
     check_tasks(names, include_path, confirm_unsafe_code=confirm_unsafe_code)
     known = task_names(names, include_path)
-    with quiet(report):
+    with quiet(report), own_random_state(*_SEEDS[:3]):
         loaded = load_tasks(choose(names, known, num_fewshot), known, include_path)
     run = _Run(out, report, identity, limit, seed, apply_chat_template, system, confirm_unsafe_code, overwrite, loaded)
     kept = {name: _kept(run, name) for name in loaded.tasks}
@@ -127,7 +128,7 @@ def run_tasks(
         report.note(f"{len(results)} of {len(kept)} tasks are finished already")
     left = [name for name in loaded.tasks if name not in results]
     if left:
-        with _language_model(session, batch_size, report) as model:
+        with _language_model(session, run, batch_size) as model:
             for name in left:
                 results[name] = _compute(run, name, model)
     for name, group in loaded.groups.items():
@@ -139,7 +140,7 @@ def run_tasks(
 
 
 @contextmanager
-def _language_model(session: Any, batch_size: int | None, report: Reporter) -> Iterator[Any]:
+def _language_model(session: Any, run: _Run, batch_size: int | None) -> Iterator[Any]:
     """lm-eval's view of the model, which is left in the mode it was in."""
     from lm_eval.api.model import LM
 
@@ -148,14 +149,11 @@ def _language_model(session: Any, batch_size: int | None, report: Reporter) -> I
         return
     from alignzoo.evaluate.harness_model import ZooLM
 
-    policy = session.policy
-    training = policy.training
-    try:
-        with quiet(report):
-            model = ZooLM(policy, session.tokenizer, batch_size=batch_size, report=report)
+    with evaluation_mode(session.policy):
+        with quiet(run.report), own_random_state(*run.seeds[:3]):
+            seed = run.seeds[2]
+            model = ZooLM(session.policy, session.tokenizer, batch_size=batch_size, seed=seed, report=run.report)
         yield model
-    finally:
-        policy.train(training)
 
 
 def _compute(run: _Run, name: str, model: Any) -> TaskResult:
@@ -184,13 +182,11 @@ def _compute(run: _Run, name: str, model: Any) -> TaskResult:
 
 def _keep(out: Path, identity: Mapping[str, Any], result: TaskResult, samples: Sequence[Mapping[str, Any]]) -> None:
     """Write samples, then figures; the answers kept for resuming are no longer needed."""
-    from dataclasses import asdict
-
     from lm_eval.utils import handle_non_serializable
 
     lines = [json.dumps(sample, default=handle_non_serializable, ensure_ascii=False) for sample in samples]
     write_text(out / FOLDER / f"{file_stem(result.name)}.jsonl", "".join(f"{line}\n" for line in lines))
-    write_json(_path(out, result.name), sealed({"identity": dict(identity), "result": asdict(result)}))  # type: ignore[call-overload]
+    write_json(_path(out, result.name), sealed({"identity": dict(identity), "result": asdict(result)}))
     for path in (out / FOLDER).glob(f"{file_stem(result.name)}.answers-*.db*"):
         path.unlink(missing_ok=True)
 

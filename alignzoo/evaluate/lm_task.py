@@ -13,12 +13,15 @@ from typing import Any
 from alignzoo.base.files import local_path
 from alignzoo.errors import UsageError
 from alignzoo.evaluate.jailbreaks import find_jailbreak
-from alignzoo.evaluate.suites import read_suite
+from alignzoo.evaluate.readers import load
+from alignzoo.evaluate.suite_file import suite_facts
+from alignzoo.evaluate.suites import data_folders
 
 
 def dataset(
     *,
-    config_source: str,
+    suite: Mapping[str, Any],
+    config_source: str = "",
     data_dir: str | None = None,
     jailbreak: str | None = None,
     seed: int = 0,
@@ -28,7 +31,8 @@ def dataset(
     ``category``, ``measures`` and ``facts`` (JSON).
 
     Args:
-        config_source: the suite's file; lm-eval passes it on.
+        suite: the task's ``metadata: suite:``.
+        config_source: the task's file; ``inline`` if lm-eval was given the file instead of its name.
         data_dir, jailbreak, seed: from ``--metadata``.
         _others: the rest of the task's metadata, and the model's arguments, which lm-eval passes on as well.
 
@@ -38,17 +42,16 @@ def dataset(
     """
     from datasets import Dataset
 
-    suite = read_suite(Path(config_source))
-    prompts = suite.prompts(None if data_dir is None else local_path(data_dir), seed=seed)
+    facts = suite_facts(dict(suite), config_source)
+    name = Path(config_source).stem if config_source.endswith(".yaml") else facts.title
     wrap = None if jailbreak is None else find_jailbreak(jailbreak)
     rows = []
-    for prompt in prompts:
+    for prompt in load(name, facts, data_folders(None if data_dir is None else local_path(data_dir)), seed).prompts:
         messages = prompt.messages if wrap is None else wrap.apply(prompt.messages, prompt.id)
         if len(messages) != 1:
             raise UsageError(
-                f"suite {suite.name!r}{f' with jailbreak {jailbreak!r}' if jailbreak else ''} has conversations of "
-                f"{len(messages)} messages, and a task of lm-eval has one",
-                hint=f"alignzoo eval MODEL --suite {suite.name}{f' --jailbreak {jailbreak}' if jailbreak else ''}",
+                f"jailbreak {jailbreak!r} makes conversations of {len(messages)} messages; a task of lm-eval has one",
+                hint=f"alignzoo eval MODEL --suite {name} --jailbreak {jailbreak}",
             )
         rows.append(
             {
@@ -56,7 +59,7 @@ def dataset(
                 "prompt": messages[0]["content"],
                 "request": prompt.request,
                 "category": prompt.category,
-                "measures": suite.measures,
+                "measures": facts.measures,
                 "facts": json.dumps(prompt.facts, default=str),
             }
         )

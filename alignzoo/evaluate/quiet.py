@@ -42,10 +42,10 @@ def own_random_state(python: int, numpy: int, torch: int) -> Iterator[None]:
     import numpy as np
     import torch as pytorch
 
-    before = random.getstate(), np.random.get_state()
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002
     with pytorch.random.fork_rng():
         random.seed(python)
-        np.random.seed(numpy)  # noqa: NPY002 what tasks draw from
+        np.random.seed(numpy)  # noqa: NPY002
         pytorch.manual_seed(torch)
         try:
             yield

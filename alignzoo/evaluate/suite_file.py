@@ -149,10 +149,19 @@ def read_suite_file(path: Path) -> tuple[str, SuiteFacts, int]:
     most = decoding.get("max_gen_toks", MOST_NEW_TOKENS) if isinstance(decoding, dict) else MOST_NEW_TOKENS
     if not isinstance(most, int) or most < 1:
         raise UsageError(f"{path}: generation_kwargs.max_gen_toks is {shown(most)}, not a number of tokens")
+    return name, suite_facts(facts, str(path)), most
+
+
+def suite_facts(facts: dict[str, Any], where: str) -> SuiteFacts:
+    """The facts under ``metadata: suite:`` of the file ``where``.
+
+    Raises:
+        UsageError: a field is missing, unknown or wrong.
+    """
     try:
-        return name, SuiteFacts.model_validate(facts), most
+        return SuiteFacts.model_validate(facts)
     except ValidationError as error:
-        raise UsageError(f"{path}: metadata.suite: {_problem(error)}", hint=_hint(error)) from error
+        raise UsageError(f"{where}: metadata.suite: {_problem(error)}", hint=_hint(error)) from error
 
 
 def read_task(path: Path, _seen: frozenset[Path] = frozenset()) -> dict[str, Any]:
@@ -178,7 +187,7 @@ def read_task(path: Path, _seen: frozenset[Path] = frozenset()) -> dict[str, Any
 
 
 def _problem(error: ValidationError) -> str:
-    first = error.errors()[0]
+    first = _first(error)
     where = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
@@ -187,8 +196,13 @@ def _problem(error: ValidationError) -> str:
 
 
 def _hint(error: ValidationError) -> str | None:
-    first = error.errors()[0]
+    first = _first(error)
     if first["type"] != "extra_forbidden":
         return None
     fields: Mapping[str, Any] = {**SuiteFacts.model_fields, **Columns.model_fields, **Source.model_fields}
     return suggest(str(first["loc"][-1]), fields)
+
+
+def _first(error: ValidationError) -> Any:
+    """The problem to name: a misspelled field rather than the one that is missing because of it."""
+    return min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")

@@ -24,7 +24,7 @@ from alignzoo.evaluate.capability import GROUPS
 _WILD = frozenset("*?[")
 _YAML = (".yaml", ".yml")
 _FORMAT = 1
-"""Of the cached list; raise it when :class:`TaskName` changes."""
+"""Of the kept list; raise it when :class:`TaskName` changes."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,9 @@ def check_tasks(
     chosen = [one.name for one in choose(names, known)]
     unsafe = sorted({leaf for name in chosen for leaf in leaves(name, known) if leaf in known and known[leaf].unsafe})
     if unsafe and not confirm_unsafe_code:
+        listed = f"{', '.join(unsafe[:3])}{' …' if len(unsafe) > 3 else ''}"
         raise UsageError(
-            f"{', '.join(unsafe[:3])}{' …' if len(unsafe) > 3 else ''}: runs code that the model writes, on this machine",
+            f"{listed}: runs code that the model writes, on this machine",
             hint="run it in a container, with --confirm-run-unsafe-code",
         )
     return chosen
@@ -176,6 +177,7 @@ def _cached(folder: Path, path: Path) -> dict[str, TaskName]:
 
 
 def _read(folder: Path) -> dict[str, TaskName]:
+    """The names in a folder's YAML files."""
     from lm_eval.tasks._index import TaskIndex
 
     log = logging.getLogger("lm_eval")

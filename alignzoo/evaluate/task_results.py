@@ -15,6 +15,7 @@ from alignzoo.errors import DamagedError
 
 FOLDER = "tasks"
 """Inside an evaluation's folder."""
+TASK_COLUMNS = ("task", "metric", "value", "standard error", "few-shot", "documents")
 _STDERR = "_stderr"
 
 
@@ -111,6 +112,23 @@ def group_result(group: Any, results: Mapping[str, TaskResult]) -> TaskResult | 
         version=str(group.version),
         tasks=names,
     )
+
+
+def task_rows(results: TaskResults) -> list[list[str]]:
+    """Rows for a table with :data:`TASK_COLUMNS`: every metric of what was asked for."""
+    return [
+        [
+            name,
+            key.removesuffix(",none"),
+            f"{metric.value:.3f}",
+            "-" if metric.stderr is None else f"{metric.stderr:.3f}",
+            "-" if result.fewshot is None else str(result.fewshot),
+            str(result.n),
+        ]
+        for name in results.chosen
+        for result in [results.results[name]]
+        for key, metric in result.metrics.items()
+    ]
 
 
 def sample_values(folder: Path, result: TaskResult, metric: str) -> dict[str, float] | None:

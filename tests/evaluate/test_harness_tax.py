@@ -1,0 +1,85 @@
+"""The alignment tax of a model against its base."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap
+
+from alignzoo.evaluate.task_results import Metric, TaskResult, TaskResults, task_rows
+from alignzoo.evaluate.tax import alignment_tax, tax_rows
+
+BASE = [1, 1, 1, 0, 1, 1, 0, 1, 1, 1, 0, 1, 1, 1, 1, 0, 1, 1, 0, 1]
+MODEL = [1, 0, 1, 0, 1, 1, 0, 1, 0, 1, 1, 1, 1, 0, 1, 0, 0, 1, 0, 1]
+
+
+def result(folder: Path, task: str, values: Sequence[float], metric: str = "acc,none") -> TaskResult:
+    """A task's result, with its samples in a folder."""
+    (folder / "tasks").mkdir(parents=True, exist_ok=True)
+    name, chosen = metric.split(",")
+    lines = [json.dumps({"doc_id": i, "filter": chosen, name: value}) for i, value in enumerate(values)]
+    (folder / "tasks" / f"{task}.jsonl").write_text("\n".join(lines))
+    return TaskResult(task, {metric: Metric(float(np.mean(values)), None, True)}, len(values), 0, "1.0")
+
+
+def results(*found: TaskResult) -> TaskResults:
+    return TaskResults({one.name: one for one in found}, tuple(one.name for one in found), "0.4.13")
+
+
+def test_differences_are_paired_by_document(tmp_path: Path) -> None:
+    here, there = tmp_path / "model", tmp_path / "base"
+    tax = alignment_tax(results(result(here, "a", MODEL)), results(result(there, "a", BASE)), here, there)
+    [found] = tax.differences
+    gaps = np.array(MODEL, dtype=float) - BASE
+    expected = bootstrap((gaps,), np.mean, method="percentile", n_resamples=20_000, rng=0).confidence_interval
+    assert (found.base, found.model, found.n) == (0.75, 0.6, 20)
+    assert found.difference == pytest.approx(-0.15)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.051)  # in steps of 1/20
+    assert tax.tax == pytest.approx(0.15)
+    assert (tax.low, tax.high) == pytest.approx((-found.high, -found.low))
+    assert tax_rows(tax)[0][:5] == ["a", "acc", "0.750", "0.600", "-0.150"]
+
+
+def test_the_tax_is_the_mean_loss_over_shares(tmp_path: Path) -> None:
+    here, there = tmp_path / "model", tmp_path / "base"
+    perplexity = {"perplexity,none": Metric(12.0, None, False)}
+    sets = [
+        results(
+            result(folder, "a", first),
+            result(folder, "b", second),
+            TaskResult("words", perplexity, 5, 0, "1"),
+        )
+        for folder, first, second in ((here, MODEL, BASE), (there, BASE, BASE))
+    ]
+    for folder in (here, there):  # a perplexity's documents have pairs of numbers
+        line = {"doc_id": 0, "filter": "none", "perplexity": [-12.5, 4]}
+        (folder / "tasks" / "words.jsonl").write_text(json.dumps(line))
+    tax = alignment_tax(*sets, here, there)
+    assert tax.tasks == ("a", "b")
+    assert tax.tax == pytest.approx(0.075)
+    assert [(found.task, found.low is None) for found in tax.differences] == [
+        ("a", False),
+        ("b", False),
+        ("words", True),
+    ]
+    assert tax_rows(tax)[-1][:5] == ["mean of 2", "", "", "", "-0.075"]
+
+
+def test_a_group_is_compared_over_the_documents_of_its_tasks(tmp_path: Path) -> None:
+    here, there = tmp_path / "model", tmp_path / "base"
+    sets = []
+    for folder, values in ((here, MODEL), (there, BASE)):
+        parts = [result(folder, "x", values[:8]), result(folder, "y", values[8:])]
+        whole = TaskResult("group", {"acc,none": Metric(float(np.mean(values)), None, True)}, 20, 0, "1", ("x", "y"))
+        sets.append(TaskResults({one.name: one for one in (*parts, whole)}, ("group",), "0.4.13"))
+    [found] = alignment_tax(*sets, here, there).differences
+    assert (found.task, found.difference) == ("group", pytest.approx(-0.15))
+    assert found.low is not None
+
+
+def test_a_table_of_one_model(tmp_path: Path) -> None:
+    assert task_rows(results(result(tmp_path, "a", BASE))) == [["a", "acc", "0.750", "-", "0", "20"]]
