@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.base.stored import value_digest
+from alignzoo.contract.card import Options
 from alignzoo.contract.judge import Answered, Judge, JudgeContext, Measure, Verdict
 from alignzoo.errors import DamagedError, MethodError
 from alignzoo.evaluate.journal import Journal, read_lines
@@ -52,10 +53,18 @@ def measures_of(method: Method) -> Measure:
     return found
 
 
+def decisive(options: Options, *, exclude_defaults: bool = False) -> dict[str, Any]:
+    """The options that verdicts depend on, JSON-able: not those that only change what judging costs
+    (``json_schema_extra={"cost": True}``), so that raising a cap goes on with the verdicts there."""
+    extras = {name: field.json_schema_extra for name, field in type(options).model_fields.items()}
+    costs = {name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("cost")}
+    return options.model_dump(mode="json", exclude=costs, exclude_defaults=exclude_defaults)
+
+
 def judge_name(method: Method) -> str:
     """A judge's name in files and tables; with other options than the defaults, a hash of them is appended, so that
     verdicts of one judge with different options stand side by side."""
-    stated = method.options.model_dump(mode="json", exclude_defaults=True)
+    stated = decisive(method.options, exclude_defaults=True)
     return f"{method.card.name}-{value_digest(stated)[:8]}" if stated else method.card.name
 
 
@@ -76,7 +85,7 @@ def ready_judge(method: Method, ctx: JudgeContext) -> Iterator[ReadyJudge]:
             identity = str(judge.identity())
         about = {
             "judge": method.qualified,
-            "options": method.options.model_dump(mode="json"),
+            "options": decisive(method.options),
             "identity": identity,
         }
         yield ReadyJudge(method, judge, judge_name(method), measures_of(method), about)

@@ -15,7 +15,7 @@ def task_rows(
     Args:
         here, there: the ``tasks`` of two evaluations.
     """
-    columns = ("task", "figure", "value ± standard error", "n", "few-shot")
+    columns: tuple[str, ...] = ("task", "figure", "value ± standard error", "n", "few-shot")
     columns = columns if there is None else (*columns, "other", "difference")
     rows = []
     for name in here["chosen"]:

@@ -134,7 +134,7 @@ def run(
     as_json: bool,
     **_words: Any,
 ) -> None:
-    """Judge the responses of a file: of an evaluation, or any with a request or prompt, and a response, in each line."""
+    """Judge the responses of a file: an evaluation's, or any with a request (or prompt) and a response in each line."""
     from alignzoo_evaluation.judge_labels import Columns, read_answers
     from alignzoo_evaluation.judge_work import judged_file, show_judged
 

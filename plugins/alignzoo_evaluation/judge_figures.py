@@ -47,7 +47,12 @@ class Figures:
     f1: Estimate
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """As JSON; a share of nothing is null."""
+        found = asdict(self)
+        for name, figure in found.items():
+            if name != "confusion":
+                found[name] = {part: None if value != value else value for part, value in figure.items()}
+        return found
 
 
 def figures(labels: Sequence[bool], verdicts: Sequence[Verdict]) -> Figures:

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 
 from alignzoo.contract.card import Options
 from alignzoo.contract.judge import Answered, Judge, JudgeCard, JudgeContext, Verdict
+from alignzoo.contract.paper import Verified
 
 OWN = "own"
 """The template of guard models: the conversation itself, in the tokenizer's chat template."""
@@ -122,5 +123,8 @@ CARD = JudgeCard(
     summary="Any local language model with a template and a parser",
     family="language models",
     measures="harm",
+    verified=(
+        Verified(against="a model with known replies", test="test_chat_fills_its_template_and_finds_the_verdict"),
+    ),
     limits="as good as the model and the template: measure it with `alignzoo judge check`",
 )

@@ -18,6 +18,7 @@ from pydantic import Field
 from alignzoo.base.suggest import suggest
 from alignzoo.contract.card import Options
 from alignzoo.contract.judge import Answered, Judge, JudgeCard, JudgeContext, Verdict
+from alignzoo.contract.paper import Verified
 from alignzoo.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -194,5 +195,6 @@ CARD = JudgeCard(
     summary="Any sequence classifier: the probability of one label",
     family="classifiers",
     measures="refusal",
+    verified=(Verified(against="transformers, one text at a time", test="test_the_score_is_the_softmax_of_the_label"),),
     limits="as good as the model on texts like yours: measure it with `alignzoo judge check`",
 )

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from alignzoo.contract.card import Options
 from alignzoo.contract.judge import Answered, Judge, JudgeCard, JudgeContext, Verdict
+from alignzoo.contract.paper import Verified
 from alignzoo.errors import DataError
 
 OPENING = 400
@@ -218,5 +219,9 @@ CARD = JudgeCard(
     summary="Refusals by their wording: a fixed rule, no model",
     family="without a model",
     measures="refusal",
+    verified=(
+        Verified(against="examples of refusals", test="test_these_refuse"),
+        Verified(against="examples of harmless inability, apology and quotation", test="test_these_do_not"),
+    ),
     limits="English; reads the wording only: not whether a refusal goes on to help, nor whether an answer is harmful",
 )

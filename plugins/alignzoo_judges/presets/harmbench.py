@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import Field
 
 from alignzoo.contract.judge import Answered, Judge, JudgeCard, JudgeContext, Verdict
-from alignzoo.contract.paper import Paper
+from alignzoo.contract.paper import Paper, Verified
 from alignzoo_judges.presets.model import ModelOptions, model_field
 
 MODEL = "cais/HarmBench-Llama-2-13b-cls"
@@ -171,5 +171,6 @@ CARD = JudgeCard(
         arxiv="2402.04249",
         authors=("Mazeika, Mantas", "others"),
     ),
+    verified=(Verified(against="its model cards", test="test_harmbench_says_yes_or_no_with_and_without_context"),),
     limits="reads the behaviour without its jailbreak; not for HarmBench's behaviours about copyright",
 )

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from alignzoo.contract.judge import Answered, Judge, JudgeCard, JudgeContext, Verdict
-from alignzoo.contract.paper import Paper
+from alignzoo.contract.paper import Paper, Verified
 from alignzoo_judges.presets.model import ModelOptions, model_field
 
 MODEL = "meta-llama/Llama-Guard-3-8B"
@@ -68,6 +68,11 @@ CARD = JudgeCard(
         title="Llama Guard: LLM-based Input-Output Safeguard for Human-AI Conversations",
         arxiv="2312.06674",
         authors=("Inan, Hakan", "others"),
+    ),
+    verified=(
+        Verified(
+            against="a model with known replies", test="test_llama_guard_reads_the_conversation_in_its_own_template"
+        ),
     ),
     limits="gated weights (Llama licence); judges the response by its own taxonomy, whatever was asked",
 )

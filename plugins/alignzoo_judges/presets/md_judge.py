@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import Field
 
 from alignzoo.contract.judge import Answered, Judge, JudgeCard, JudgeContext, Verdict
-from alignzoo.contract.paper import Paper
+from alignzoo.contract.paper import Paper, Verified
 from alignzoo_judges.presets.model import ModelOptions, model_field
 
 MODEL = "OpenSafetyLab/MD-Judge-v0.1"
@@ -129,5 +129,6 @@ CARD = JudgeCard(
         arxiv="2402.05044",
         authors=("Li, Lijun", "others"),
     ),
+    verified=(Verified(against="the replies in its model cards", test="test_md_judge_reads_the_form_of_its_version"),),
     limits="v0.2 runs code from its repository, written for transformers 4.41",
 )

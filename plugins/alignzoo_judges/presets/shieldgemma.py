@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import Field
 
 from alignzoo.contract.judge import Answered, Judge, JudgeCard, JudgeContext, Verdict
-from alignzoo.contract.paper import Paper
+from alignzoo.contract.paper import Paper, Verified
 from alignzoo_judges.presets.model import ModelOptions, model_field
 
 MODEL = "google/shieldgemma-2b"
@@ -91,6 +91,9 @@ CARD = JudgeCard(
         title="ShieldGemma: Generative AI Content Moderation Based on Gemma",
         arxiv="2407.21772",
         authors=("Zeng, Wenjun", "others"),
+    ),
+    verified=(
+        Verified(against="transformers, one text at a time", test="test_shieldgemma_scores_by_the_probability_of_yes"),
     ),
     limits="English; gated weights (Gemma terms); four policies, without one against crime in general",
 )

@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import Field
 
 from alignzoo.contract.judge import Answered, Judge, JudgeCard, JudgeContext, Verdict
-from alignzoo.contract.paper import Paper
+from alignzoo.contract.paper import Paper, Verified
 from alignzoo_judges.presets.model import ModelOptions, model_field
 
 MODEL = "allenai/wildguard"
@@ -100,5 +100,6 @@ CARD = JudgeCard(
         arxiv="2406.18495",
         authors=("Han, Seungju", "others"),
     ),
+    verified=(Verified(against="the reply in its model card", test="test_wildguard_gives_harm_or_refusal"),),
     limits="English; gated weights (Apache-2.0 with AI2's responsible-use terms)",
 )

@@ -1,0 +1,179 @@
+"""What judges behind an endpoint share: the options of the connection, and replies to many requests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from alignzoo.contract.card import Options
+from alignzoo.errors import AlignzooError, ModelError, UsageError
+from alignzoo.report import Reporter
+from alignzoo_judges.endpoint_client import AGAIN, Client, Reply
+from alignzoo_judges.endpoint_replies import Messages, replies
+
+_COST: dict[str, Any] = {"cost": True}  # options that no verdict depends on
+_PATH = "/chat/completions"
+_STRIKES = 5
+"""After so many unusable replies and no usable one, the endpoint is taken to be the wrong one."""
+
+
+class ConnectionOptions(Options):
+    """An OpenAI-compatible endpoint, and how much to ask of it."""
+
+    url: str = Field(
+        min_length=1,
+        description="base url of the API",
+        examples=["https://api.openai.com/v1", "http://localhost:8000/v1"],
+    )
+    model: str = Field(min_length=1, description="name of the model there", examples=["gpt-4o-mini"])
+    system: str | None = Field(None, description="system prompt")
+    temperature: float = Field(0.0, ge=0, le=2, description="sampling temperature")
+    max_tokens: int = Field(64, ge=1, description="most tokens of a reply")
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="the name of max_tokens in a request; newer models of OpenAI need the longer one"
+    )
+    key_env: str = Field(
+        "OPENAI_API_KEY",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="environment variable with the API key; none is sent if it is not set",
+        json_schema_extra=_COST,
+    )
+    concurrency: int = Field(8, ge=1, le=256, description="requests at a time", json_schema_extra=_COST)
+    timeout: float = Field(60.0, gt=0, description="seconds to wait for a reply", json_schema_extra=_COST)
+    retries: int = Field(6, ge=0, le=20, description="times to send a failed request again", json_schema_extra=_COST)
+    backoff: float = Field(
+        1.0, gt=0, description="seconds before the first retry, doubled for each further one", json_schema_extra=_COST
+    )
+    max_requests: int | None = Field(
+        None, ge=1, description="stop after so many requests, retries included", json_schema_extra=_COST
+    )
+    max_cost: float | None = Field(
+        None, gt=0, description="stop before the cost could exceed this", json_schema_extra=_COST
+    )
+    price_in: float | None = Field(
+        None, ge=0, description="price of a million input tokens, for max_cost", json_schema_extra=_COST
+    )
+    price_out: float | None = Field(
+        None, ge=0, description="price of a million output tokens, for max_cost", json_schema_extra=_COST
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_base_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an http or https url, such as https://api.openai.com/v1")
+        if parts.username is not None or parts.query or parts.fragment:
+            raise ValueError("must not have a user name, a query or a fragment; a key goes into key_env's variable")
+        return url.rstrip("/").removesuffix(_PATH)
+
+    @model_validator(mode="after")
+    def _a_cost_has_prices(self) -> ConnectionOptions:
+        if self.max_cost is not None and (self.price_in is None or self.price_out is None):
+            raise ValueError("max_cost needs price_in and price_out, per million tokens")
+        return self
+
+
+class Connection:
+    """An endpoint that is ready to be asked.
+
+    Args:
+        name: of the judge, for messages.
+
+    Raises:
+        UsageError: the key in the environment cannot be sent.
+    """
+
+    def __init__(self, name: str, options: ConnectionOptions, report: Reporter) -> None:
+        from alignzoo_judges.endpoint_budget import Budget
+
+        self._name, self._options, self._report = name, options, report
+        key = _key(options.key_env)
+        self._budget = Budget(options.max_requests, options.max_cost, options.price_in or 0.0, options.price_out or 0.0)
+        fields = {
+            "model": options.model,
+            "temperature": options.temperature,
+            options.max_tokens_field: options.max_tokens,
+        }
+        self._about: Any = [options.url, fields]
+        self._client = Client(
+            options.url + _PATH,
+            key,
+            fields,
+            self._budget,
+            max_tokens=options.max_tokens,
+            timeout=options.timeout,
+            retries=options.retries,
+            backoff=options.backoff,
+        )
+        with_key = "" if key else f", without a key ({options.key_env} is not set)"
+        report.note(f"judge {name}: requests and responses are sent to {self._client.host}{with_key}")
+        if key and options.url.startswith("http:") and not _is_local(options.url):
+            report.warn(f"judge {name}: the key and all texts go to {self._client.host} unencrypted; use https")
+
+    def replies(self, texts: Sequence[str]) -> Iterator[Reply]:
+        """The reply to each text, in order, as soon as it is known; one that is no chat completion has no text.
+
+        Raises:
+            AlignzooError: a request failed after all retries, a cap is reached, or the endpoint is not usable.
+        """
+        done = 0
+        try:
+            for reply in self._tried(
+                replies(self._client, self._messages(texts), self._about, self._options.concurrency)
+            ):
+                yield reply
+                done += 1
+        except AlignzooError as error:
+            # From None: nothing that a server wrote may come to light in a traceback.
+            raise type(error)(
+                f"judge {self._name} stopped after {done} of {len(texts)} requests: {error.message}",
+                hint=error.hint or AGAIN,
+            ) from None
+
+    def _messages(self, texts: Sequence[str]) -> list[Messages]:
+        system = [{"role": "system", "content": self._options.system}] if self._options.system else []
+        return [[*system, {"role": "user", "content": text}] for text in texts]
+
+    def _tried(self, given: Iterator[Reply]) -> Iterator[Reply]:
+        """The replies; unusable ones at the start are held back until there is a usable one.
+
+        Raises:
+            ModelError: the first replies are all unusable.
+        """
+        held: list[Reply] = []
+        for reply in given:
+            held.append(reply)
+            if reply.text is None and len(held) < _STRIKES:
+                continue
+            if reply.text is None:
+                raise ModelError(
+                    f"the first {_STRIKES} replies of {self._client.host} are no chat completions: {reply.raw.strip()}",
+                    hint="check the judge's url (it usually ends in /v1) and model",
+                )
+            yield from held
+            yield from given
+            return
+        yield from held
+
+    def close(self) -> None:
+        """Say what was spent."""
+        if self._budget.requests:
+            priced = self._options.price_in is not None or self._options.price_out is not None
+            cost = f", cost {self._budget.cost:.4g}" if priced else ""
+            self._report.note(f"judge {self._name}: {self._budget.requests} requests to {self._client.host}{cost}")
+
+
+def _key(variable: str) -> str | None:
+    key = os.environ.get(variable, "").strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise UsageError(f"the key in {variable} has characters that no key has", hint="set it again, without quotes")
+    return key or None
+
+
+def _is_local(url: str) -> bool:
+    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
