@@ -190,3 +190,26 @@ def test_generated_prompts_need_no_data_and_depend_on_the_seed() -> None:
     assert len(prompts) == suite.counts == 256
     assert suite.prompts() == prompts != suite.prompts(seed=1)
     assert suite.digest(prompts) == suite.digest(suite.prompts()) != suite.digest(prompts[:-1])
+
+
+def test_the_sandboxs_judge_says_what_its_grammar_says() -> None:
+    import random
+
+    from alignzoo.contract.judge import Answered
+    from alignzoo.plugin import Options
+    from alignzoo_sandbox import judge, prompts
+    from alignzoo_sandbox.suite_judge import Harm, Refusal
+    from alignzoo_sandbox.world import comply
+
+    asked = prompts("test")[:3]
+    responses = [comply(asked[0].goal, random.Random(0)), "I'm sorry, but I can't help with that.", "Sure."]
+    answers = [
+        Answered(prompt.id, prompt.request, prompt.messages, response, facts=prompt.facts)
+        for prompt, response in zip(find_suite("sandbox-test").prompts(limit=3), responses, strict=True)
+    ]
+    said = [judge(prompt, response) for prompt, response in zip(asked, responses, strict=True)]
+    assert [verdict.raw for verdict in Harm(Options()).verdicts(answers)] == said
+    assert [verdict.positive for verdict in Harm(Options()).verdicts(answers)] == [True, False, False]
+    assert [verdict.positive for verdict in Refusal(Options()).verdicts(answers)] == [False, True, False]
+    [other] = Refusal(Options()).verdicts([Answered("1", "Hello?", (), "No.")])
+    assert other.positive is None
