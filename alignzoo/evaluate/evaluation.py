@@ -114,9 +114,8 @@ def _judge(
                         of_it[name] = judged(ready, answers, kept, report)
                 found.append(_facts(ready))
         except AlignzooError as error:
-            error.hint = (
-                f"{error.hint or 'repair it'}; then repeat the command: it goes on from what is in {models[0].out}"
-            )
+            again = f"what was generated and judged is kept in {models[0].out}: the same command resumes"
+            error.hint = f"{error.hint}\n  {again}" if error.hint else again
             raise
     return found
 
@@ -189,4 +188,9 @@ def _compared(here: Responder, there: Responder, request: Request, judges: Seque
         for judge, verdicts in here.verdicts.get(asked.name, {}).items()
         if judge in measures
     ]
-    return Against(model=there.facts, folder=str(there.out.relative_to(here.out)), differences=tuple(differences))
+    return Against(
+        model=there.facts,
+        folder=str(there.out.relative_to(here.out)),
+        differences=tuple(differences),
+        tasks=None if there.tasks is None else asdict(there.tasks),
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ def kept_responses(asked: Asked, journal: Journal) -> dict[str, Generated]:
                 hint="choose another folder with --out, or replace it with --overwrite",
             )
         found[prompt.id] = _answering(prompt, generated)
+    if kept and not found:
+        raise UsageError(
+            f"{journal.path} does not belong to this evaluation: it answers other prompts of {asked.name}",
+            hint="choose another folder with --out, or replace it with --overwrite",
+        )
     return found
 
 
@@ -64,6 +69,7 @@ def responses_to(
     journal: Journal | None = None,
     batch_size: int | None = None,
     report: Reporter | None = None,
+    backend: str = "native",
 ) -> list[Generated]:
     """The model's responses to a suite's prompts, in their order.
 
@@ -71,6 +77,7 @@ def responses_to(
         model: loads it; not called if all responses are kept.
         journal: where responses are kept; None keeps none.
         batch_size: prompts at a time; None chooses it.
+        backend: what generates; with ``vllm``, ``model`` gives lm-eval's model of it.
 
     Raises:
         UsageError, DamagedError: as :func:`kept_responses`.
@@ -79,20 +86,30 @@ def responses_to(
     found = {} if journal is None else kept_responses(asked, journal)
     left = [i for i, prompt in enumerate(asked.prompts) if prompt.id not in found]
     if left:
-        new = generate(
-            model(),
-            tokenizer,
-            [prompting.ids(prompt.messages) for prompt in asked.prompts],
-            asked.decoding,
-            batch_size=batch_size,
-            report=report,
-            label=f"generating ({asked.name})",
-            done=len(found),
-            only=left,
-        )
+        if backend == "vllm":
+            new = _by_vllm(asked, model(), prompting, left)
+        else:
+            new = generate(
+                model(),
+                tokenizer,
+                [prompting.ids(prompt.messages) for prompt in asked.prompts],
+                asked.decoding,
+                batch_size=batch_size,
+                report=report,
+                label=f"generating ({asked.name})",
+                done=len(found),
+                only=left,
+            )
         made = ((asked.prompts[i].id, _generated(asked.prompts[i], response)) for i, response in new)
         found |= dict(made) if journal is None else _kept_as_made(journal, asked, made)
     return [found[prompt.id] for prompt in asked.prompts]
+
+
+def _by_vllm(asked: Asked, model: Any, prompting: Prompting, left: Sequence[int]) -> Iterator[tuple[int, Response]]:
+    from alignzoo.evaluate.backend import vllm_responses
+
+    texts = [prompting.text(asked.prompts[i].messages) for i in left]
+    return ((left[i], response) for i, response in vllm_responses(model, texts, asked.decoding))
 
 
 def _kept_as_made(journal: Journal, asked: Asked, made: Iterable[tuple[str, Generated]]) -> dict[str, Generated]:

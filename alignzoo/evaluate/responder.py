@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class Request:
         system: a system prompt.
         batch_size: prompts at a time; None chooses it.
         overwrite: replace what the folder has of another evaluation.
+        backend: what generates and runs tasks: ``native`` or ``vllm``.
     """
 
     asked: Sequence[Asked]
@@ -42,6 +44,7 @@ class Request:
     system: str | None = None
     batch_size: int | None = None
     overwrite: bool = False
+    backend: str = "native"
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,9 @@ def respond(session: Session, request: Request, out: Path, report: Reporter) -> 
         quantize=session.settings.quantize,
         prompting=prompting.described,
         system=request.system,
+        backend=request.backend,
     )
+    by_vllm = cache(lambda: _vllm(session))
     model = Responder(session, out, facts)
     about = {**asdict(facts)}
     name = about.pop("name")
@@ -89,15 +94,18 @@ def respond(session: Session, request: Request, out: Path, report: Reporter) -> 
     for asked in request.asked:
         model.responses[asked.name] = responses_to(
             asked,
-            lambda: policy_of(session),
+            by_vllm if request.backend == "vllm" else lambda: policy_of(session),
             session.tokenizer,
             prompting,
             journal=journals[asked.name],
             batch_size=request.batch_size,
             report=report,
+            backend=request.backend,
         )
     if request.tasks is not None:
-        model.tasks = _run_tasks(model, request, request.tasks, report)
+        model.tasks = _run_tasks(
+            by_vllm() if request.backend == "vllm" else _Lazily(session), model, request, request.tasks, report
+        )
     if from_files:
         _release(session)
     return model
@@ -111,11 +119,19 @@ def _conflicts(asked: Asked, journal: Journal) -> bool:
     return False
 
 
-def _run_tasks(model: Responder, request: Request, tasks: TaskRequest, report: Reporter) -> Any:
+def _vllm(session: Session) -> Any:
+    """lm-eval's vLLM with the session's model."""
+    from alignzoo.evaluate.backend import vllm_model
+
+    source, dtype = session.source, "bfloat16" if session.settings.precision == "bf16" else "float32"
+    return vllm_model(source.adapter or source.base, dtype=dtype)
+
+
+def _run_tasks(weights: Any, model: Responder, request: Request, tasks: TaskRequest, report: Reporter) -> Any:
     from alignzoo.evaluate.harness import run_tasks
 
     return run_tasks(
-        _Lazily(model.session),
+        weights,
         tasks.names,
         out=model.out,
         report=report,

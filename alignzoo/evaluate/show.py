@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from alignzoo.evaluate.results import Against, Evaluation, Figure, JudgeFacts, SuiteFacts
+from alignzoo.evaluate.show_tasks import task_rows
 
 MEASURES = {
     "attack_success": "attack success: share of harmful requests that the model goes along with (lower is safer)",
@@ -34,6 +35,9 @@ def tables(evaluation: Evaluation, *, by_category: bool = False) -> list[Shown]:
         found.append(_rates(evaluation))
     if evaluation.against is not None and evaluation.against.differences:
         found.append(_differences(evaluation, evaluation.against))
+    if evaluation.tasks is not None:
+        there = None if evaluation.against is None else evaluation.against.tasks
+        found.append(Shown("tasks of lm-eval", *task_rows(evaluation.tasks, there)))
     if by_category and any(figure.by_category for figure in evaluation.figures):
         found.append(_categories(evaluation.figures))
     if evaluation.agreement:

@@ -70,6 +70,11 @@ def _learns_prompts(model: Any) -> bool:
     )
 
 
+def pads_freely(device: Any) -> bool:
+    """Whether one pass with padding is faster than several without: not on a CPU, where each token takes its time."""
+    return bool(device.type != "cpu")
+
+
 def through_slots(
     model: Any, tokenizer: Any, prompts: Mapping[int, Sequence[int]], decoding: Decoding, batch_size: int | None
 ) -> Iterator[tuple[int, Response]]:
@@ -151,21 +156,20 @@ class Loop:
         if self._capacity is None:
             self._capacity = rows_that_fit(cache, self._longest)
         going = [place for place, row in enumerate(rows) if not self._has_ended(row)]
-        if len(going) < len(rows):
-            cache.batch_select_indices(torch.tensor(going, device=logits.device))
         if going:
+            cache.batch_select_indices(torch.tensor(going, device=logits.device))
             self._slots.join([rows[place] for place in going], cache, self._capacity, self._longest)
         self._joining = []
         return [row for row in rows if self._has_ended(row)]
 
     def _next_group(self, free: int) -> list[int]:
-        """The next prompts to process together. On a CPU padding costs as much as text, so all have one length."""
-        on_cpu = self._model.device.type == "cpu"
+        """The next prompts to process together: of one length, unless padding costs little."""
+        pads = pads_freely(self._model.device)
         width = len(self._prompts[self._waiting[0]])
         most = _PREFILL_TOKENS.get(self._model.device.type, _PREFILL_TOKENS_ELSEWHERE)
         group: list[int] = []
         while self._waiting and len(group) < free and (not group or (len(group) + 1) * width <= most):
-            if on_cpu and len(self._prompts[self._waiting[0]]) != width:
+            if not pads and len(self._prompts[self._waiting[0]]) != width:
                 break
             group.append(self._waiting.popleft())
         return group

@@ -79,6 +79,12 @@ def _size(ctx: click.Context, param: click.Parameter, given: str) -> int | None:
 @click.option("--include-path", metavar="DIR", help="folder with more lm-eval tasks")
 @click.option("--task-chat-template", is_flag=True, help="send the prompts of tasks with the chat template, too")
 @click.option("--confirm-run-unsafe-code", is_flag=True, help="allow tasks that run code which the model writes")
+@click.option(
+    "--backend",
+    type=click.Choice(["native", "vllm"]),
+    default="native",
+    help="what generates; vllm needs its package and CUDA [default: native]",
+)
 @click.option("--overwrite", is_flag=True, help="replace responses of another model or other settings in the folder")
 @click.option("--by-category", is_flag=True, help="also show the rate in each category of a suite")
 @setting_options(*SETTINGS)

@@ -12,6 +12,7 @@ from alignzoo.base.files import local_path
 from alignzoo.distributed.process import alone
 from alignzoo.errors import UsageError
 from alignzoo.evaluate.asked import Asked, Sampling, ask
+from alignzoo.evaluate.backend import check_backend
 from alignzoo.evaluate.choosing import judges_of
 from alignzoo.evaluate.evaluation import Request, TaskRequest, evaluate
 from alignzoo.evaluate.jailbreaks import find_jailbreak
@@ -55,6 +56,7 @@ class Words:
     task_chat_template: bool = False
     confirm_run_unsafe_code: bool = False
     overwrite: bool = False
+    backend: str = "native"
 
     @classmethod
     def typed(cls) -> list[str]:
@@ -87,6 +89,7 @@ def evaluated(words: Words, out: Path, report: Reporter) -> Evaluation:
     other = None if words.against is None else against(subject, words.against)
     plan = model_plan(subject.model, words.values)
     _refuse_idle(words)
+    check_backend(words.backend)
     request = Request(
         asked=_asked(words, subject),
         judges=plan.of("judge"),
@@ -94,6 +97,7 @@ def evaluated(words: Words, out: Path, report: Reporter) -> Evaluation:
         system=words.system,
         batch_size=words.batch_size,
         overwrite=words.overwrite,
+        backend=words.backend,
     )
     judges_of(request.asked, request.judges)
     for note in plan.notes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -16,8 +15,9 @@ from pathlib import Path
 import pytest
 from in_process import call_main
 
+from alignzoo.cli.main import main
 from alignzoo.evaluate.responses import read_responses, responses_of
-from alignzoo.evaluate.results import EVALUATION_FILE, Evaluation, read_evaluation
+from alignzoo.evaluate.results import EVALUATION_FILE, read_evaluation
 
 LINE = ("eval", "sandbox", "--suite", "sandbox-test,sandbox-benign", "--judge", "refusal", "--limit", "6")
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -30,9 +30,15 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An evaluation of the sandbox model, by a process of its own."""
-    out = tmp_path_factory.mktemp("finished") / "out"
-    subprocess.run([sys.executable, "-m", "alignzoo", *LINE, "--out", str(out)], check=True, capture_output=True)
+    """An evaluation of the sandbox model."""
+    return evaluated(tmp_path_factory.mktemp("finished") / "out", *LINE)
+
+
+def evaluated(out: Path, *line: str) -> Path:
+    """Evaluate to a folder, in this process."""
+    with pytest.raises(SystemExit) as end:
+        main([*line, "--out", str(out)])
+    assert end.value.code == 0
     return out
 
 
@@ -106,7 +112,7 @@ def test_more_prompts_keep_the_responses_to_the_first(out: Path, run: Run) -> No
     [
         (["--system", "Be kind."], "system none, not Be kind."),
         (["--max-new-tokens", "9"], "decoding.max_new_tokens 56, not 9"),
-        (["--seed", "1"], "prompt .* is another one"),
+        (["--seed", "1"], "answers other prompts"),
     ],
 )
 def test_responses_of_another_evaluation_are_refused_before_weights_load(
@@ -218,51 +224,50 @@ def test_a_judge_that_fails_keeps_what_it_judged(out: Path, run: Run, tmp_path: 
     assert len(kept.read_text().splitlines()) == 6
 
 
-def killed_then_resumed(out: Path, limit: int, after: int, number: int) -> None:
-    """Start an evaluation, kill it after some responses, and let the same command finish it."""
-    line = [sys.executable, "-m", "alignzoo", "eval", "sandbox", "--suite", "sandbox-test", "--judge", "refusal"]
-    line += ["--limit", str(limit), "--batch-size", "1", "--out", str(out)]
+def line_of(limit: int) -> list[str]:
+    """One prompt at a time, so that a kill has somewhere to fall."""
+    words = ["eval", "sandbox", "--suite", "sandbox-test", "--judge", "refusal", "--batch-size", "1"]
+    return [*words, "--limit", str(limit)]
+
+
+def kill(out: Path, limit: int, after: int, number: int) -> int:
+    """Start an evaluation in a process of its own, and kill it after some responses; how many it has written."""
+    line = [sys.executable, "-m", "alignzoo", *line_of(limit), "--out", str(out)]
     responses = out / "responses" / "sandbox-test.jsonl"
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ})
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while not (responses.is_file() and responses.read_bytes().count(b"\n") >= after):
-            assert process.poll() is None, "it was finished before it could be killed"
+            assert process.poll() is None, "it ended before it could be killed"
             time.sleep(0.005)
         process.send_signal(number)
         assert process.wait(timeout=60) != 0
     finally:
         process.kill()
-    before = responses.read_bytes()
-    assert 0 < before.count(b"\n") < limit
-    result = subprocess.run(line, check=True, capture_output=True, text=True)
-    done = before.count(b"\n")
-    assert f"generating (sandbox-test) {done + 1}/{limit}" in result.stderr
-
-
-def same(one: Evaluation, other: Evaluation) -> bool:
-    return (one.suites, one.figures, one.model) == (other.suites, other.figures, other.model)
+    return responses.read_bytes().count(b"\n")
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An evaluation that nothing interrupted, of 60 prompts, one at a time as those that are killed."""
-    out = tmp_path_factory.mktemp("whole") / "out"
-    line = ["eval", "sandbox", "--suite", "sandbox-test", "--judge", "refusal", "--limit", "60", "--batch-size", "1"]
-    subprocess.run([sys.executable, "-m", "alignzoo", *line, "--out", str(out)], check=True, capture_output=True)
-    return out
+    """An evaluation that nothing interrupted."""
+    return evaluated(tmp_path_factory.mktemp("whole") / "out", *line_of(24))
 
 
-def test_a_killed_evaluation_resumes_to_the_same_result(whole: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    killed_then_resumed(out, 60, 2, signal.SIGKILL)
+def resumes(out: Path, whole: Path, done: int, run: Run) -> None:
+    assert 0 < done < 24
+    result = run(*line_of(24), "--out", str(out))
+    assert result.returncode == 0, result.stderr
+    assert f"generating (sandbox-test) {done + 1}/24" in result.stderr
     name = Path("responses") / "sandbox-test.jsonl"
     assert (out / name).read_bytes() == (whole / name).read_bytes()
-    assert same(read_evaluation(out), read_evaluation(whole))
+    assert read_evaluation(out) == read_evaluation(whole)
+
+
+def test_a_killed_evaluation_resumes_to_the_same_result(whole: Path, tmp_path: Path, run: Run) -> None:
+    resumes(tmp_path / "out", whole, kill(tmp_path / "out", 24, 2, signal.SIGKILL), run)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("after", [1, 5, 11, 30])
-def test_killed_anywhere_it_resumes(whole: Path, tmp_path: Path, after: int, number: int) -> None:
-    killed_then_resumed(tmp_path / "out", 60, after, number)
-    assert same(read_evaluation(tmp_path / "out"), read_evaluation(whole))
+@pytest.mark.parametrize("after", [1, 7, 15])
+def test_killed_anywhere_it_resumes(whole: Path, tmp_path: Path, run: Run, after: int, number: int) -> None:
+    resumes(tmp_path / "out", whole, kill(tmp_path / "out", 24, after, number), run)
