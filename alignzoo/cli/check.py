@@ -19,7 +19,8 @@ from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
 from alignzoo.plugin.contract_records import save_record
 from alignzoo.plugin.plugin import Plugin
-from alignzoo.plugin.registry import plugins_from, registry, sources
+from alignzoo.plugin.registry import plugins_from, registry
+from alignzoo.plugin.sources import sources
 from alignzoo.report import Reporter
 from alignzoo.testing import Outcome, Report, checks_for
 from alignzoo.testing.checks import outcomes_of

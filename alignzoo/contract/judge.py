@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from alignzoo.contract.card import Card
+from alignzoo.contract.card import Card, Extension
 from alignzoo.contract.method import Method
 from alignzoo.report import Reporter
 
@@ -36,6 +37,12 @@ class JudgeCard(Card):
 
     def facts(self) -> list[tuple[str, str]]:
         return [("measures", self.measures), *([("limits", self.limits)] if self.limits else [])]
+
+
+@functools.cache
+def as_method(card: Extension) -> JudgeCard:
+    """The function of a plugin's ``alignzoo_judges`` as a judge that ``--judge`` names."""
+    return JudgeCard(name=card.name, summary=card.summary, target=card.target, api=card.api, function=True)
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,19 @@ import functools
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from alignzoo.base.shown import shown
 from alignzoo.base.suggest import spellings, suggest
 from alignzoo.contract.card import Card, Composition, Extension, ExtensionKind
-from alignzoo.contract.judge import JudgeCard
+from alignzoo.contract.judge import JudgeCard, as_method
 from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import BrokenPluginError, UnknownNameError, UsageError
 from alignzoo.plugin.discover import discover
 from alignzoo.plugin.faults import is_file
 from alignzoo.plugin.plugin import Plugin
+from alignzoo.plugin.sources import Sources, current, plugin_words, sources
 
 T = TypeVar("T")
 _WORDS = {"observer": "--observe", "format": "--data.format", "command": "alignzoo", "evaluator": "evaluator"}
@@ -110,7 +109,7 @@ class Registry:
             hits = hits or [entry for entry in at_home if entry[1].name == word]
             hits = hits or [entry for entry in at_home if word in entry[1].aliases]
         if kind == "judge" and not hits:
-            hits = [(plugin, _as_method(card)) for plugin, card in self._named("judge", name)]
+            hits = [(plugin, as_method(card)) for plugin, card in self._named("judge", name)]
         found = self._only(kind, name, hits)
         if found is None:
             raise self._unknown(kind, name)
@@ -217,39 +216,6 @@ def _not_there(kind: str, name: str, known: list[str], aliases: Sequence[str] = 
     return UnknownNameError(f"unknown {kind} {shown(name)}", hint=suggest(name, [*known, *aliases]) or listed)
 
 
-@functools.cache
-def _as_method(card: Extension) -> JudgeCard:
-    """The function of a plugin's ``alignzoo_judges`` as a judge that ``--judge`` names."""
-    return JudgeCard(name=card.name, summary=card.summary, target=card.target, api=card.api, function=True)
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where plugins are looked for.
-
-    Attributes:
-        third_party: installed distributions other than alignzoo (``--no-plugins`` leaves them out).
-        files: plugins that are one file each (``--plugin FILE``).
-    """
-
-    third_party: bool = True
-    files: tuple[Path, ...] = ()
-
-
-_EVERYTHING = Sources()
-_SOURCES: ContextVar[Sources] = ContextVar("alignzoo_plugin_sources", default=_EVERYTHING)
-
-
-def sources() -> Sources:
-    """Where plugins are looked for now."""
-    return _SOURCES.get()
-
-
-def plugin_words() -> str:
-    """The command-line words, with a space in front, that name the plugin files of this process."""
-    return "".join(f" --plugin {shlex.quote(str(file))}" for file in sources().files)
-
-
 def resume_words(folder: Path, *, trusting: bool) -> str:
     """The command line that resumes the run in a folder.
 
@@ -271,11 +237,11 @@ def plugins_from(*files: str | Path, third_party: bool = True) -> Iterator[None]
             alignzoo.run({"loss": "mine"})
     """
     once = {Path(file).resolve(): Path(file) for file in files}
-    token = _SOURCES.set(Sources(third_party, tuple(once.values())))
+    token = current.set(Sources(third_party, tuple(once.values())))
     try:
         yield
     finally:
-        _SOURCES.reset(token)
+        current.reset(token)
 
 
 def registry() -> Registry:
