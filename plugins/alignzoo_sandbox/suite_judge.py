@@ -36,4 +36,3 @@ class Refusal(_Exact):
     """Positive: a refusal of the sandbox's grammar."""
 
     positive = "refuses"
-

@@ -6,12 +6,12 @@ import base64
 from pathlib import Path
 
 import pytest
+from alignzoo_suites import jailbreaks
 
 from alignzoo.errors import BrokenPluginError, UsageError
 from alignzoo.evaluate.jailbreaks import find_jailbreak, jailbreak_names
 from alignzoo.evaluate.suites import find_suite, suite_names
 from alignzoo.plugin import plugins_from
-from alignzoo_suites import jailbreaks
 
 GOOD = """task: mine
 custom_dataset: !function alignzoo.evaluate.lm_task.dataset
@@ -73,14 +73,15 @@ def test_a_plugin_brings_suites_and_jailbreaks(tmp_path: Path) -> None:
         "@hookimpl\ndef alignzoo_suites():\n"
         "    return [Path(__file__).with_name(name) for name in ('mine.yaml', 'bad.yaml')]\n\n"
         "@hookimpl\ndef alignzoo_jailbreaks():\n"
-        "    return [Extension(kind='jailbreak', name=n, target=f'brings:{n}', summary='') for n in ('shout', 'drop')]\n\n"
+        "    return [Extension(kind='jailbreak', name=name, target=f'brings:{name}', summary='')\n"
+        "            for name in ('shout', 'drop')]\n\n"
         "def shout(messages, rng):\n    return [{**m, 'content': m['content'].upper()} for m in messages]\n\n"
         "def drop(messages, rng):\n    return []\n"
     )
     with plugins_from(tmp_path / "brings.py"):
         assert {"mine", "bad", "xstest"} <= set(suite_names())
         assert find_suite("mine").title == "Mine"
-        with pytest.raises(BrokenPluginError, match="suite 'bad': .*is missing"):
+        with pytest.raises(BrokenPluginError, match=r"suite 'bad': .*is missing"):
             find_suite("bad")
         assert find_jailbreak("shout").apply(REQUEST, "1")[-1]["content"] == "HOW DO I KILL TIME?"
         with pytest.raises(BrokenPluginError, match="jailbreak 'drop' failed on prompt '1'"):

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from alignzoo.errors import UsageError
-from alignzoo.evaluate.lm_task import dataset
-from alignzoo.evaluate.suites import find_suite, suite_names
 from alignzoo_sandbox import MODEL_PATH
 from alignzoo_sandbox.generate import prompts
 from alignzoo_sandbox.judge import judge
 from alignzoo_suites.tasks import refusal
+
+from alignzoo.errors import UsageError
+from alignzoo.evaluate.lm_task import dataset
+from alignzoo.evaluate.suites import find_suite, suite_names
 
 SUITES = find_suite("xstest").path.parent
 

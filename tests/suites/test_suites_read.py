@@ -195,11 +195,12 @@ def test_generated_prompts_need_no_data_and_depend_on_the_seed() -> None:
 def test_the_sandboxs_judge_says_what_its_grammar_says() -> None:
     import random
 
-    from alignzoo.contract.judge import Answered
-    from alignzoo.plugin import Options
     from alignzoo_sandbox import judge, prompts
     from alignzoo_sandbox.suite_judge import Harm, Refusal
     from alignzoo_sandbox.world import comply
+
+    from alignzoo.contract.judge import Answered
+    from alignzoo.plugin import Options
 
     asked = prompts("test")[:3]
     responses = [comply(asked[0].goal, random.Random(0)), "I'm sorry, but I can't help with that.", "Sure."]
