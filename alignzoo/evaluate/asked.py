@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.errors import DataError
-from alignzoo.evaluate.jailbreaks import Jailbreak
-from alignzoo.evaluate.suites import Prompt, Suite
+from alignzoo.evaluate.suites.jailbreaks import Jailbreak
+from alignzoo.evaluate.suites.suite import Prompt, Suite
 from alignzoo.generate.decoding import Decoding
 
 

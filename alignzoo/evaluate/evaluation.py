@@ -16,11 +16,8 @@ from alignzoo.base.files import check_links
 from alignzoo.contract.judge import JudgeContext
 from alignzoo.errors import AlignzooError, UsageError
 from alignzoo.evaluate.asked import Asked, decoding_facts
-from alignzoo.evaluate.choosing import judges_of
 from alignzoo.evaluate.earlier import earlier_evaluation, joined
-from alignzoo.evaluate.figures import agreement_of, counted, difference_of, figure_of
 from alignzoo.evaluate.folder import held
-from alignzoo.evaluate.judging import VERDICTS, ReadyJudge, judged, kept_verdicts, ready_judge
 from alignzoo.evaluate.responder import Request, Responder, TaskRequest, respond
 from alignzoo.evaluate.responses import Generated
 from alignzoo.evaluate.results import (
@@ -30,6 +27,9 @@ from alignzoo.evaluate.results import (
     SuiteFacts,
     write_evaluation,
 )
+from alignzoo.evaluate.verdicts.choosing import judges_of
+from alignzoo.evaluate.verdicts.figures import agreement_of, counted, difference_of, figure_of
+from alignzoo.evaluate.verdicts.judging import VERDICTS, ReadyJudge, judged, kept_verdicts, ready_judge
 from alignzoo.plan.plan import Method
 from alignzoo.report import Reporter
 from alignzoo.session.session import Session

@@ -11,7 +11,7 @@ from alignzoo.errors import UsageError
 from alignzoo.evaluate.asked import Asked, decoding_facts
 from alignzoo.evaluate.journal import Journal
 from alignzoo.evaluate.responses import Generated, generated_of, responses_journal
-from alignzoo.evaluate.suites import Prompt
+from alignzoo.evaluate.suites.suite import Prompt
 from alignzoo.generate.batched import generate
 from alignzoo.generate.decoding import Response
 from alignzoo.generate.prompts import Prompting
@@ -106,7 +106,7 @@ def responses_to(
 
 
 def _by_vllm(asked: Asked, model: Any, prompting: Prompting, left: Sequence[int]) -> Iterator[tuple[int, Response]]:
-    from alignzoo.evaluate.backend import vllm_responses
+    from alignzoo.evaluate.tasks.backend import vllm_responses
 
     texts = [prompting.text(asked.prompts[i].messages) for i in left]
     return ((left[i], response) for i, response in vllm_responses(model, texts, asked.decoding))

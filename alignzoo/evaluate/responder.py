@@ -49,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True)
 class TaskRequest:
-    """Which tasks of lm-eval to run, and how: the words of :func:`~alignzoo.evaluate.harness.run_tasks`."""
+    """Which tasks of lm-eval to run, and how: the words of :func:`~alignzoo.evaluate.tasks.harness.run_tasks`."""
 
     names: Sequence[str]
     options: dict[str, Any] = field(default_factory=dict)
@@ -121,14 +121,14 @@ def _conflicts(asked: Asked, journal: Journal) -> bool:
 
 def _vllm(session: Session) -> Any:
     """lm-eval's vLLM with the session's model."""
-    from alignzoo.evaluate.backend import vllm_model
+    from alignzoo.evaluate.tasks.backend import vllm_model
 
     source, dtype = session.source, "bfloat16" if session.settings.precision == "bf16" else "float32"
     return vllm_model(source.adapter or source.base, dtype=dtype)
 
 
 def _run_tasks(weights: Any, model: Responder, request: Request, tasks: TaskRequest, report: Reporter) -> Any:
-    from alignzoo.evaluate.harness import run_tasks
+    from alignzoo.evaluate.tasks.harness import run_tasks
 
     return run_tasks(
         weights,

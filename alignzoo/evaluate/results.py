@@ -9,7 +9,7 @@ from typing import Any
 from alignzoo.base.files import write_json
 from alignzoo.base.stored import read_as, sealed
 from alignzoo.errors import DamagedError
-from alignzoo.evaluate.statistics import Estimate
+from alignzoo.evaluate.verdicts.statistics import Estimate
 
 EVALUATION_FILE = "evaluation.json"
 VERSION = 1

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from alignzoo.evaluate.results import Against, Evaluation, Figure, JudgeFacts, SuiteFacts
-from alignzoo.evaluate.show_tasks import task_rows
+from alignzoo.evaluate.tasks.show_tasks import task_rows
 
 MEASURES = {
     "attack_success": "attack success: share of harmful requests that the model goes along with (lower is safer)",

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.evaluate.asked import Asked
-from alignzoo.evaluate.figures import figure_of, judges_suite
 from alignzoo.evaluate.generating import journal_of, responses_to
-from alignzoo.evaluate.judging import VERDICTS, ReadyJudge, judged
+from alignzoo.evaluate.verdicts.figures import figure_of, judges_suite
+from alignzoo.evaluate.verdicts.judging import VERDICTS, ReadyJudge, judged
 from alignzoo.generate.prompts import Prompting
 from alignzoo.report import Reporter
 
@@ -33,7 +33,7 @@ def suite_figures(
     Args:
         model: unwrapped, with all weights on this process.
         asked: suites with their prompts, read before.
-        judges: set up before, by :func:`~alignzoo.evaluate.judging.ready_judge`.
+        judges: set up before, by :func:`~alignzoo.evaluate.verdicts.judging.ready_judge`.
         system: a system prompt.
         batch_size: prompts at a time; None chooses it.
         folder: where responses and verdicts are written; what it has of these suites is replaced. None writes nothing.

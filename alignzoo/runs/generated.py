@@ -14,10 +14,10 @@ from alignzoo.base.files import local_path, write_text
 from alignzoo.contract.judge import JudgeContext
 from alignzoo.contract.texts import as_messages
 from alignzoo.evaluate.asked import Asked, Sampling, ask
-from alignzoo.evaluate.choosing import judges_of
-from alignzoo.evaluate.judging import ReadyJudge, ready_judge
 from alignzoo.evaluate.suite_figures import suite_figures
-from alignzoo.evaluate.suites import find_suite
+from alignzoo.evaluate.suites.suite import find_suite
+from alignzoo.evaluate.verdicts.choosing import judges_of
+from alignzoo.evaluate.verdicts.judging import ReadyJudge, ready_judge
 from alignzoo.generate.batched import generate
 from alignzoo.generate.decoding import Decoding
 from alignzoo.plan.judges import is_function

@@ -14,7 +14,7 @@ from alignzoo.contract.card import Composition, DataExtension, EvaluatorExtensio
 from alignzoo.contract.evaluator import Evaluator
 from alignzoo.contract.source import DataSource
 from alignzoo.errors import AlignzooError, contained
-from alignzoo.evaluate.suites import find_suite
+from alignzoo.evaluate.suites.suite import find_suite
 from alignzoo.plan.recipe import Layer, read_recipe
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.plugin.build import import_target

@@ -12,12 +12,12 @@ from alignzoo.base.files import local_path
 from alignzoo.distributed.process import alone
 from alignzoo.errors import UsageError
 from alignzoo.evaluate.asked import Asked, Sampling, ask
-from alignzoo.evaluate.backend import check_backend
-from alignzoo.evaluate.choosing import judges_of
 from alignzoo.evaluate.evaluation import Request, TaskRequest, evaluate
-from alignzoo.evaluate.jailbreaks import find_jailbreak
 from alignzoo.evaluate.results import Evaluation
-from alignzoo.evaluate.suites import Suite, find_suite, suite_names
+from alignzoo.evaluate.suites.jailbreaks import find_jailbreak
+from alignzoo.evaluate.suites.suite import Suite, find_suite, suite_names
+from alignzoo.evaluate.tasks.backend import check_backend
+from alignzoo.evaluate.verdicts.choosing import judges_of
 from alignzoo.plan.started import plain_values, plan_as_started
 from alignzoo.plugin.registry import registry
 from alignzoo.report import Reporter
@@ -160,7 +160,7 @@ def _asked(words: Words, subject: Subject) -> list[Asked]:
 def _tasks(words: Words) -> TaskRequest | None:
     if not words.tasks:
         return None
-    from alignzoo.evaluate.harness import check_tasks
+    from alignzoo.evaluate.tasks.harness import check_tasks
 
     check_tasks(words.tasks, words.include_path, confirm_unsafe_code=words.confirm_run_unsafe_code)
     options = {

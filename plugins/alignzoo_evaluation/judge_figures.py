@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from alignzoo.contract.judge import Verdict
-from alignzoo.evaluate.statistics import CONFIDENCE, RESAMPLES, Estimate, kappa_estimate, rate
+from alignzoo.evaluate.verdicts.statistics import CONFIDENCE, RESAMPLES, Estimate, kappa_estimate, rate
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from alignzoo.base.shown import printable
 from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.contract.judge import Answered, JudgeContext, Verdict
 from alignzoo.errors import UsageError
-from alignzoo.evaluate.judging import VERDICTS, Agreement, agreement, judge_answers, judge_name, measures_of
-from alignzoo.evaluate.statistics import rate
+from alignzoo.evaluate.verdicts.judging import VERDICTS, Agreement, agreement, judge_answers, judge_name, measures_of
+from alignzoo.evaluate.verdicts.statistics import rate
 from alignzoo.plan.plan import Plan
 from alignzoo.report import Reporter
 from alignzoo_evaluation.judge_figures import Figures, figures

@@ -47,7 +47,7 @@ def command(
     A and B are folders written by `alignzoo eval`, or .jsonl files with "request" (or "prompt") and "response" in each
     line. Every pair is judged in both orders; the same command resumes what was interrupted.
     """
-    from alignzoo.evaluate.preferences import PREFERENCES
+    from alignzoo.evaluate.verdicts.preferences import PREFERENCES
     from alignzoo_evaluation.pairs_run import Asked, compared_pairs, home_of
 
     if references == (b is not None):
@@ -81,7 +81,7 @@ def _judge(plan: Plan) -> Method:
     Raises:
         UsageError: none or several are named, or it compares nothing.
     """
-    from alignzoo.evaluate.judging import measures_of
+    from alignzoo.evaluate.verdicts.judging import measures_of
 
     judges = plan.of("judge")
     known = "pairwise (a local model), endpoint-pairwise, reward, longer; `alignzoo ls judge` lists all"

@@ -13,10 +13,10 @@ from alignzoo.base.stored import sealed
 from alignzoo.base.suggest import suggest
 from alignzoo.contract.judge import Answered, JudgeContext
 from alignzoo.errors import DataError, UsageError
-from alignzoo.evaluate.judging import ready_judge
-from alignzoo.evaluate.preferences import PREFERENCES, Matched, compared, matched, with_references
 from alignzoo.evaluate.responses import RESPONSES, responses_in, responses_of
-from alignzoo.evaluate.win_rate import by_category, win_rate
+from alignzoo.evaluate.verdicts.judging import ready_judge
+from alignzoo.evaluate.verdicts.preferences import PREFERENCES, Matched, compared, matched, with_references
+from alignzoo.evaluate.verdicts.win_rate import by_category, win_rate
 from alignzoo.plan.plan import Method
 from alignzoo.report import Reporter
 

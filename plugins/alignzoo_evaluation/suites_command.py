@@ -13,8 +13,8 @@ from alignzoo.cli.command import WIDE, json_option, with_shared_options, write_c
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.errors import AlignzooError, UsageError
-from alignzoo.evaluate.places import place_of
-from alignzoo.evaluate.suites import Suite, data_folders, find_suite, suite_names
+from alignzoo.evaluate.suites.places import place_of
+from alignzoo.evaluate.suites.suite import Suite, data_folders, find_suite, suite_names
 from alignzoo.plugin.plugin import OWN_DISTRIBUTION
 from alignzoo.plugin.registry import registry
 
@@ -192,7 +192,7 @@ _MEANING = {
 
 
 def _absent(suite: Suite) -> str:
-    from alignzoo.evaluate.readers import missing
+    from alignzoo.evaluate.suites.readers import missing
 
     return str(missing(suite.name, suite.facts))
 

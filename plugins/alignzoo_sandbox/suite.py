@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, get_args
 
-from alignzoo.evaluate.lm_task import outcome
+from alignzoo.evaluate.suites.lm_task import outcome
 from alignzoo_sandbox.generate import EVALUATION_PROMPTS, Prompt, prompts
 from alignzoo_sandbox.judge import Verdict, judge
 from alignzoo_sandbox.lexicon import Kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignzoo.evaluate.lm_task import outcome
+from alignzoo.evaluate.suites.lm_task import outcome
 
 
 def refusal(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:

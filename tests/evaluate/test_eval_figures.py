@@ -4,9 +4,9 @@ import pytest
 from scipy.stats import binomtest
 
 from alignzoo.contract.judge import Answered, Verdict
-from alignzoo.evaluate.figures import agreement_of, counted, difference_of, figure_of, judges_suite, outcome
-from alignzoo.evaluate.paired import paired
 from alignzoo.evaluate.responses import Generated
+from alignzoo.evaluate.verdicts.figures import agreement_of, counted, difference_of, figure_of, judges_suite, outcome
+from alignzoo.evaluate.verdicts.paired import paired
 
 YES, NO, UNPARSED = Verdict(True), Verdict(False), Verdict(None, raw="?")
 

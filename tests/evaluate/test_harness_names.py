@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from alignzoo.errors import UnknownNameError, UsageError
-from alignzoo.evaluate.harness import check_tasks
+from alignzoo.evaluate.tasks.harness import check_tasks
 
 OWN = {
     "one.yaml": "task: pets_cats\ntag: pets\ndataset_path: a/b\n",

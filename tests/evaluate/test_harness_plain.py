@@ -10,7 +10,7 @@ from alignzoo_sandbox import MODEL_PATH
 from alignzoo_sandbox.generate import prompts
 from in_process import call_main
 
-from alignzoo.evaluate.suites import find_suite
+from alignzoo.evaluate.suites.suite import find_suite
 
 TOKENS = 40
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from alignzoo.errors import DataError, UsageError
-from alignzoo.evaluate.harness import TaskResults, run_tasks
+from alignzoo.evaluate.tasks.harness import TaskResults, run_tasks
 from alignzoo.report import Progress, Reporter
 
 TASKS = Path(__file__).parent / "tasks"

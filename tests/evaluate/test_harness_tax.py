@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from alignzoo.evaluate.task_results import Metric, TaskResult, TaskResults, task_rows
-from alignzoo.evaluate.tax import alignment_tax, tax_rows
+from alignzoo.evaluate.tasks.task_results import Metric, TaskResult, TaskResults, task_rows
+from alignzoo.evaluate.tasks.tax import alignment_tax, tax_rows
 
 BASE = [1, 1, 1, 0, 1, 1, 0, 1, 1, 1, 0, 1, 1, 1, 1, 0, 1, 1, 0, 1]
 MODEL = [1, 0, 1, 0, 1, 1, 0, 1, 0, 1, 1, 1, 1, 0, 1, 0, 0, 1, 0, 1]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from alignzoo.errors import AlignzooError, UsageError
-from alignzoo.evaluate import backend
+from alignzoo.evaluate.tasks import backend
 from alignzoo.generate.decoding import Decoding, Response
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from alignzoo.evaluate.win_rate import Compared, by_category, length_controlled, win_rate
+from alignzoo.evaluate.verdicts.win_rate import Compared, by_category, length_controlled, win_rate
 
 WINNERS = st.sampled_from(["first", "second", "tie", None])
 PAIRS = st.lists(st.builds(Compared, WINNERS, WINNERS, st.integers(0, 400), st.integers(0, 400)), min_size=1)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from in_process import call_main
 
-from alignzoo.evaluate.jailbreaks import find_jailbreak, jailbreak_names
-from alignzoo.evaluate.suite_file import SuiteFacts
-from alignzoo.evaluate.suites import Suite, find_suite, suite_names
+from alignzoo.evaluate.suites.jailbreaks import find_jailbreak, jailbreak_names
+from alignzoo.evaluate.suites.suite import Suite, find_suite, suite_names
+from alignzoo.evaluate.suites.suite_file import SuiteFacts
 
 PAGE = (Path(__file__).parents[2] / "docs" / "suites.md").read_text(encoding="utf-8")
 

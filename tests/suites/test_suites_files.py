@@ -9,12 +9,12 @@ import pytest
 from alignzoo_suites import jailbreaks
 
 from alignzoo.errors import BrokenPluginError, UsageError
-from alignzoo.evaluate.jailbreaks import find_jailbreak, jailbreak_names
-from alignzoo.evaluate.suites import find_suite, suite_names
+from alignzoo.evaluate.suites.jailbreaks import find_jailbreak, jailbreak_names
+from alignzoo.evaluate.suites.suite import find_suite, suite_names
 from alignzoo.plugin import plugins_from
 
 GOOD = """task: mine
-custom_dataset: !function alignzoo.evaluate.lm_task.dataset
+custom_dataset: !function alignzoo.evaluate.suites.lm_task.dataset
 generation_kwargs: {max_gen_toks: 12}
 metadata:
   version: 1.0

@@ -16,8 +16,8 @@ from alignzoo_sandbox.judge import judge
 from alignzoo_suites.tasks import refusal
 
 from alignzoo.errors import UsageError
-from alignzoo.evaluate.lm_task import dataset
-from alignzoo.evaluate.suites import find_suite, suite_names
+from alignzoo.evaluate.suites.lm_task import dataset
+from alignzoo.evaluate.suites.suite import find_suite, suite_names
 
 SUITES = find_suite("xstest").path.parent
 

@@ -14,7 +14,7 @@ import yaml
 from conftest import SHARED
 
 from alignzoo.errors import DataError, UsageError
-from alignzoo.evaluate.suites import Suite, find_suite, read_suite
+from alignzoo.evaluate.suites.suite import Suite, find_suite, read_suite
 
 DATA = SHARED / "data"
 Write = Callable[..., Suite]

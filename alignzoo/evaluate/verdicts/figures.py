@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from alignzoo.contract.judge import Measure, Verdict
-from alignzoo.evaluate.judging import agreement
-from alignzoo.evaluate.paired import paired
 from alignzoo.evaluate.responses import Generated
 from alignzoo.evaluate.results import Agreement, Difference, Figure, Rate, as_rate
-from alignzoo.evaluate.statistics import rate
+from alignzoo.evaluate.verdicts.judging import agreement
+from alignzoo.evaluate.verdicts.paired import paired
+from alignzoo.evaluate.verdicts.statistics import rate
 
 SuiteMeasure = Literal["attack_success", "over_refusal"]
 

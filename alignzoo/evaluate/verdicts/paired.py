@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alignzoo.evaluate.statistics import Estimate, rate
+from alignzoo.evaluate.verdicts.statistics import Estimate, rate
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def vllm_arguments(model: str, *, dtype: str = "auto", seed: int = 0, max_length
 
 
 def vllm_model(model: str, **settings: Any) -> Any:
-    """lm-eval's ``VLLM`` with a model, which :func:`~alignzoo.evaluate.harness.run_tasks` takes as its session.
+    """lm-eval's ``VLLM`` with a model, which :func:`~alignzoo.evaluate.tasks.harness.run_tasks` takes as its session.
 
     Args:
         settings: of :func:`vllm_arguments`.

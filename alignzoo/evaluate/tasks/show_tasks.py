@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from alignzoo.evaluate.capability import headline
+from alignzoo.evaluate.tasks.capability import headline
 
 
 def task_rows(

@@ -12,9 +12,9 @@ from alignzoo.base.shown import shown
 from alignzoo.base.suggest import suggest
 from alignzoo.data.fields import kind_of
 from alignzoo.errors import AlignzooError, BrokenPluginError, DataError
-from alignzoo.evaluate.suite_file import Columns, Source, SuiteFacts
-from alignzoo.evaluate.suite_rows import Row, file_rows, stem
-from alignzoo.evaluate.suites import Loaded, Prompt
+from alignzoo.evaluate.suites.suite import Loaded, Prompt
+from alignzoo.evaluate.suites.suite_file import Columns, Source, SuiteFacts
+from alignzoo.evaluate.suites.suite_rows import Row, file_rows, stem
 from alignzoo.plugin.guard import guarded
 
 FILE = "{file}"

@@ -15,7 +15,7 @@ from alignzoo.contract.judge import Answered, Judge, JudgeContext, Measure, Verd
 from alignzoo.errors import DamagedError, MethodError
 from alignzoo.evaluate.journal import Journal, read_lines
 from alignzoo.evaluate.responses import as_line
-from alignzoo.evaluate.statistics import Estimate, kappa_estimate
+from alignzoo.evaluate.verdicts.statistics import Estimate, kappa_estimate
 from alignzoo.plan.plan import Method
 from alignzoo.plugin.build import instantiate
 from alignzoo.plugin.guard import guarded

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass
 
-from alignzoo.evaluate.capability import headline
-from alignzoo.evaluate.statistics import CONFIDENCE, RESAMPLES
-from alignzoo.evaluate.task_results import Metric, TaskResult, TaskResults, sample_values
+from alignzoo.evaluate.tasks.capability import headline
+from alignzoo.evaluate.tasks.task_results import Metric, TaskResult, TaskResults, sample_values
+from alignzoo.evaluate.verdicts.statistics import CONFIDENCE, RESAMPLES
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,9 +18,9 @@ from alignzoo.base.stored import value_digest
 from alignzoo.contract.judge import Answered, Preference
 from alignzoo.errors import DamagedError, DataError, MethodError
 from alignzoo.evaluate.journal import Journal
-from alignzoo.evaluate.judging import ReadyJudge
 from alignzoo.evaluate.responses import as_line
-from alignzoo.evaluate.win_rate import Compared
+from alignzoo.evaluate.verdicts.judging import ReadyJudge
+from alignzoo.evaluate.verdicts.win_rate import Compared
 from alignzoo.plugin.guard import guarded
 from alignzoo.report import Reporter
 

@@ -16,10 +16,10 @@ from pydantic.dataclasses import dataclass as stored
 from alignzoo.base.files import write_json, write_text
 from alignzoo.base.stored import read_as, sealed, value_digest
 from alignzoo.errors import UsageError
-from alignzoo.evaluate.quiet import own_random_state, quiet
-from alignzoo.evaluate.task_data import LoadedTasks, load_tasks
-from alignzoo.evaluate.task_names import check_tasks, choose, task_names
-from alignzoo.evaluate.task_results import (
+from alignzoo.evaluate.tasks.quiet import own_random_state, quiet
+from alignzoo.evaluate.tasks.task_data import LoadedTasks, load_tasks
+from alignzoo.evaluate.tasks.task_names import check_tasks, choose, task_names
+from alignzoo.evaluate.tasks.task_results import (
     FOLDER,
     TaskResult,
     TaskResults,
@@ -157,7 +157,7 @@ def _language_model(session: Any, run: _Run, batch_size: int | None) -> Iterator
     if isinstance(session, LM):
         yield session
         return
-    from alignzoo.evaluate.harness_model import ZooLM
+    from alignzoo.evaluate.tasks.harness_model import ZooLM
 
     with evaluation_mode(session.policy):
         with quiet(run.report), own_random_state(*run.seeds[:3]):

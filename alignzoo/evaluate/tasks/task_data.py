@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.errors import AlignzooError, DataError, UsageError
-from alignzoo.evaluate.task_names import Chosen, TaskName, leaves, task_manager
+from alignzoo.evaluate.tasks.task_names import Chosen, TaskName, leaves, task_manager
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from alignzoo.base.files import local_path, write_text
 from alignzoo.base.stored import read_sealed, sealed, value_digest
 from alignzoo.base.suggest import suggest
 from alignzoo.errors import DamagedError, UnknownNameError, UsageError
-from alignzoo.evaluate.capability import GROUPS
+from alignzoo.evaluate.tasks.capability import GROUPS
 
 _WILD = frozenset("*?[")
 _YAML = (".yaml", ".yml")

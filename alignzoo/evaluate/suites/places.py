@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from alignzoo.evaluate.readers import local_source
-from alignzoo.evaluate.suite_file import SuiteFacts
+from alignzoo.evaluate.suites.readers import local_source
+from alignzoo.evaluate.suites.suite_file import SuiteFacts
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Place:
 
 
 def place_of(facts: SuiteFacts, folders: Sequence[Path]) -> Place | None:
-    """Where :func:`alignzoo.evaluate.readers.load` would take the prompts from; None if they must be fetched first."""
+    """Where :func:`alignzoo.evaluate.suites.readers.load` would take the prompts from; None if they must be fetched first."""
     local = local_source(facts, folders)
     if local is not None:
         return Place("files", ", ".join(str(path) for path in local[1]))

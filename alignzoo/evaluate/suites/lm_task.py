@@ -12,10 +12,10 @@ from typing import Any
 
 from alignzoo.base.files import local_path
 from alignzoo.errors import UsageError
-from alignzoo.evaluate.jailbreaks import find_jailbreak
-from alignzoo.evaluate.readers import load
-from alignzoo.evaluate.suite_file import suite_facts
-from alignzoo.evaluate.suites import data_folders
+from alignzoo.evaluate.suites.jailbreaks import find_jailbreak
+from alignzoo.evaluate.suites.readers import load
+from alignzoo.evaluate.suites.suite import data_folders
+from alignzoo.evaluate.suites.suite_file import suite_facts
 
 
 def dataset(

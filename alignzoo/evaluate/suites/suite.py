@@ -15,7 +15,7 @@ from alignzoo.base.shown import shown
 from alignzoo.base.suggest import suggest
 from alignzoo.contract.paper import Paper
 from alignzoo.errors import BrokenPluginError, UsageError
-from alignzoo.evaluate.suite_file import SuiteFacts, SuiteMeasure, read_suite_file
+from alignzoo.evaluate.suites.suite_file import SuiteFacts, SuiteMeasure, read_suite_file
 from alignzoo.plugin.faults import is_file
 from alignzoo.plugin.registry import registry
 
@@ -120,7 +120,7 @@ class Suite:
         Raises:
             DataError: not found (what to fetch, and where to put it), or malformed (file, line and column).
         """
-        from alignzoo.evaluate.readers import load
+        from alignzoo.evaluate.suites.readers import load
 
         found = load(self.name, self.facts, data_folders(data_dir), seed)
         return found if limit is None else Loaded(found.prompts[:limit], found.origin, found.notes)

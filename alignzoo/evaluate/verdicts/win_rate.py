@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from alignzoo.evaluate.statistics import CONFIDENCE, RESAMPLES, Estimate, mean, rate
+from alignzoo.evaluate.verdicts.statistics import CONFIDENCE, RESAMPLES, Estimate, mean, rate
 
 Winner = Literal["first", "second", "tie"] | None
 PENALTY = 1.0

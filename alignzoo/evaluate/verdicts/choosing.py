@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from alignzoo.contract.card import Composition
 from alignzoo.errors import BrokenPluginError, UsageError
 from alignzoo.evaluate.asked import Asked
-from alignzoo.evaluate.figures import judges_suite
-from alignzoo.evaluate.judging import judge_name, measures_of
+from alignzoo.evaluate.verdicts.figures import judges_suite
+from alignzoo.evaluate.verdicts.judging import judge_name, measures_of
 from alignzoo.plan.plan import Method
 from alignzoo.plugin.build import build_options, class_of
 from alignzoo.plugin.registry import registry
