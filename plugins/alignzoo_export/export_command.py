@@ -35,7 +35,10 @@ from alignzoo.cli.reporter import ConsoleReporter
 @click.option("--push", metavar="OWNER/NAME", help="upload the folder to this repository on the Hugging Face hub")
 @click.option("--private", is_flag=True, help="create that repository as private")
 @click.option(
-    "--max-shard-size", default="5GB", metavar="SIZE", help="split weights into files of at most this size [default: 5GB]"
+    "--max-shard-size",
+    default="5GB",
+    metavar="SIZE",
+    help="split weights into files of at most this size [default: 5GB]",
 )
 @click.option("--overwrite", is_flag=True, help="replace an earlier export in the folder")
 @click.option("--trust-remote-code", is_flag=True, help="allow the model to run code of its own")
