@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from alignzoo.session.subject import Subject
 
 _UNNAMED = "OWNER/NAME"
+_CHAT = (
+    'messages = [{"role": "user", "content": "Hello!"}]',
+    'inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", '
+    "return_dict=True)",
+)
+_PLAIN = ('inputs = tokenizer("Hello!", return_tensors="pt")',)
 
 
 def model_card(subject: Subject, facts: dict[str, Any], report: Reporter, *, trust_remote_code: bool) -> str:
@@ -50,8 +56,7 @@ def hub_id(name: str | None) -> str | None:
 
     if not name or local_path(name).exists() or name.endswith(".gguf") or name.startswith(("/", ".", "~")):
         return None
-    kinds = ("model", "data")
-    if any(registry().named_extension(kind, name) is not None for kind in kinds):
+    if registry().named_extension("model", name) or registry().named_extension("data", name):
         return None
     try:
         validate_repo_id(name)
@@ -100,25 +105,25 @@ def _introduction(subject: Subject, facts: dict[str, Any], base: str | None, run
     objective = run.plan.objective() if run.plan is not None else str(run.content.get("sentence"))
     merged = " The LoRA adapter that was trained is merged into the weights." if facts["merged"] else ""
     return (
-        f"{title}\n\nThis is {what}, aligned with **{text(objective)}** starting from {code(short_name(base))}, "
+        f"{title}\n\nThis is {what} aligned with **{text(objective)}** starting from {code(short_name(base))}, "
         f"trained with {with_version}.{merged}"
     )
 
 
 def _usage(facts: dict[str, Any], base: str | None) -> str:
     adapter = facts["kind"] == "adapter"
-    loader = "peft" if adapter else "transformers"
     kind = "AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM"
     lines = [
-        f"from {loader} import {kind}",
-        "from transformers import AutoTokenizer",
+        *(
+            ["from peft import AutoPeftModelForCausalLM", "from transformers import AutoTokenizer"]
+            if adapter
+            else ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
+        ),
         "",
         f'name = "{_UNNAMED}"  # or the folder',
         f"model = {kind}.from_pretrained(name)",
         "tokenizer = AutoTokenizer.from_pretrained(name)",
-        'messages = [{"role": "user", "content": "Hello!"}]',
-        'inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", '
-        "return_dict=True)",
+        *(_CHAT if facts["chat_template"] else _PLAIN),
         "output = model.generate(**inputs, max_new_tokens=256)",
         'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
     ]

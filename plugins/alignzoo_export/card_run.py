@@ -133,7 +133,7 @@ def _limits(run: RunFacts, found: Collected) -> list[str]:
     limits = [
         f"One run with one seed ({values.get('seed')}): differences of the size that another seed makes cannot be told "
         "from effects.",
-        f"Held-out figures are from {held_out:,} rows of the same source as the training data."
+        f"Held-out figures are from {held_out:,} {_held_out_source(run)}."
         if held_out
         else "Nothing was held out, so there are no figures on unseen rows.",
     ]
@@ -154,6 +154,13 @@ def _limits(run: RunFacts, found: Collected) -> list[str]:
     return limits
 
 
+def _held_out_source(run: RunFacts) -> str:
+    summary = run.data.get("eval")
+    if summary is None:
+        return "rows split off the training data by prompt"
+    return f"rows of {code(short_name(summary['source']))}"
+
+
 def _reproduce(run: RunFacts, facts: Mapping[str, Any]) -> str:
     environment = run.environment
     versions = {"alignzoo": environment.get("alignzoo"), "python": environment.get("python")}
@@ -161,7 +168,6 @@ def _reproduce(run: RunFacts, facts: Mapping[str, Any]) -> str:
     rows = [[text(name), code(version)] for name, version in versions.items() if version]
     parts = [
         block(run.command(), "sh"),
-        "Local files and folders are shown by the last part of their path.",
         table(["software", "version"], rows) if rows else "",
         bullets(_identities(run, facts)),
     ]

@@ -162,6 +162,7 @@ def _facts(subject: Subject, exported: Exported) -> dict[str, Any]:
         "merged": exported.merged,
         "architecture": next(iter(architectures), None),
         "dtype": exported.dtype,
+        "chat_template": exported.tokenizer.chat_template is not None,
         "parameters": exported.parameters,
         "weights": fingerprint(exported.model),
     }

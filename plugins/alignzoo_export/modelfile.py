@@ -21,10 +21,9 @@ _CHECKED: tuple[Messages, ...] = (
     (("user", "Say A."),),
     (("system", "Be brief."), ("user", "Say A.")),
     (("user", "Say A."), ("assistant", "A, of course."), ("user", "And B?")),
-    (("system", "Be kind."), ("user", "One?"), ("assistant", "Two."), ("user", "Three?"), ("assistant", "Four."))
-    + (("user", "Five?"),),
+    (("system", "Be kind."), ("user", "One?"), ("assistant", "Two."), ("user", "Three?")),
 )
-"""The conversations, each with a response to come, that a template has to render as the tokenizer does."""
+"""Conversations that a template has to render as the tokenizer does, each with a response to come."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def _guess(tokenizer: Any) -> Turns:
     """
     one, two, three, four = "CONTENT-1", "CONTENT-2", "CONTENT-3", "CONTENT-4"
     chat = (("user", one), ("assistant", two), ("user", three), ("assistant", four))
-    before, after_user, after_assistant, between, end = _split(_rendered(tokenizer, chat, False), one, two, three, four)
+    before, after_user, after_assistant, _, end = _split(_rendered(tokenizer, chat, False), one, two, three, four)
     user_end = _split(_rendered(tokenizer, chat[:3], False), one, two, three)[-1]
     user = after_assistant.removeprefix(end)
     with_system = (("system", one), ("user", two))
@@ -105,7 +104,7 @@ def _guess(tokenizer: Any) -> Turns:
         system=(system_start, system_end.removesuffix(user)),
         no_system=before.removesuffix(user),
         user=(user, user_end),
-        assistant=(between.removeprefix(user_end), end),
+        assistant=(after_user.removeprefix(user_end), end),
         response=response,
     )
 

@@ -41,7 +41,7 @@ def push(folder: Path, repo: str, *, private: bool) -> str:
     later = f"the export in {folder} is complete; upload it later with: {command}"
     if get_token() is None:
         raise AlignzooError(f"--push {repo}: there is no token", hint=f"run hf auth login, or set HF_TOKEN; {later}")
-    of_transport = HfHubHTTPError.__bases__[0]  # of requests, httpx or httpx2, as the hub's client has it
+    of_transport: Any = HfHubHTTPError.__bases__[0]  # of requests, httpx or httpx2, as the hub's client has it
     api = HfApi()
     try:
         made = api.create_repo(repo, private=private, exist_ok=True)

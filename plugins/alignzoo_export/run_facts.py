@@ -59,7 +59,7 @@ class RunFacts:
         return list(dict.fromkeys(name for flag, name in zip(words[::2], words[1::2], strict=False) if "." not in flag))
 
     def command(self) -> str:
-        """The command line that starts the same run; of local files and folders only the last part of their path."""
+        """The command line that starts the same run; local files and folders by the last part of their path."""
         words = ["alignzoo", "run", *shlex.split(str(self.content.get("sentence", "")))]
         for word, stated in stated_values(self.content).items():
             if stated["from"] in (DEFAULT, PRESET, FITTED) or word in _NOT_FOR_OTHERS or f"--{word}" in words:

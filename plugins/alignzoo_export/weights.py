@@ -57,6 +57,7 @@ def load(source: ModelSource, settings: Settings, *, dtype: Dtype, merge: bool) 
     """
     import torch
 
+    from alignzoo.model.explained import quiet
     from alignzoo.model.load import load_config, load_policy, load_tokenizer
 
     config = load_config(source, settings)
@@ -64,7 +65,8 @@ def load(source: ModelSource, settings: Settings, *, dtype: Dtype, merge: bool) 
     if not merge and source.adapter is None:
         raise UsageError("--no-merge: this model has no adapter", hint="leave it out")
     tokenizer = load_tokenizer(source, settings)
-    policy: Any = load_policy(source, settings)
+    with quiet():
+        policy: Any = load_policy(source, settings)
     if source.adapter is not None and not merge:
         return Exported(policy, tokenizer, merged=False, dtype="float32")
     model = merged(policy) if source.adapter is not None else policy
