@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,7 @@ class Choices:
             raise UsageError("--dtype has no effect on an adapter that is not merged", hint="leave --no-merge out")
         if self.private and self.push is None:
             raise UsageError("--private has no effect without --push", hint="add --push OWNER/NAME")
+        _check_size(self.max_shard_size)
         if self.gguf is not None:
             check_package()
         if self.push is not None:
@@ -92,6 +94,16 @@ def export(subject: Subject, out: Path, choices: Choices, report: Reporter) -> d
         _write_weights(out, exported, choices, facts)
         exported.model.to("meta")  # from here on the files are read
         return _finish(subject, out, exported, choices, facts, report)
+
+
+def _check_size(text: str) -> None:
+    """Refuse a ``--max-shard-size`` that is no size.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not re.fullmatch(r"[0-9]+ *[KMGT]B", text):
+        raise UsageError(f"--max-shard-size {text} is no size", hint="write it as 500MB or 5GB")
 
 
 def _finish(

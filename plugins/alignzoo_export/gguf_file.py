@@ -83,7 +83,7 @@ def write_gguf(folder: Path, tokenizer: Any, gguf_type: GgufType, name: str, rep
         _add_vocabulary(writer, vocabulary)
         tensors = _tensors(folder, config, architecture, gguf_type)
         _write(writer, tensors, config, report)
-    differs = differing(tokenizer, folder, FILE)
+    differs = differing(tokenizer, folder / FILE)
     return Written(folder / FILE, gguf_type, architecture, vocabulary.pre, len(tensors), differs)
 
 

@@ -80,14 +80,13 @@ def read_vocabulary(tokenizer: Any, rows: int) -> Vocabulary:
     )
 
 
-def differing(tokenizer: Any, folder: Path, file: str) -> str | None:
+def differing(tokenizer: Any, path: Path) -> str | None:
     """A text that transformers encodes differently with the tokenizer of a GGUF file; None if there is none."""
-    from transformers import AutoTokenizer
+    from alignzoo.model.load import load_tokenizer
+    from alignzoo.model.source import find_model
+    from alignzoo.plan.settings import Settings
 
-    from alignzoo.model.explained import quiet
-
-    with quiet():
-        again = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+    again = load_tokenizer(find_model(str(path)), Settings())
     specials = "".join(token for token in tokenizer.all_special_tokens)
     texts = [*PROBES, f"{specials}text{specials}"]
     return next((text for text in texts if tokenizer(text)["input_ids"] != again(text)["input_ids"]), None)
