@@ -113,7 +113,7 @@ def _finish(
     written, refused = None, None
     if choices.gguf is not None:
         try:
-            written = write_gguf(out, exported.tokenizer, choices.gguf, subject.label, report)
+            written = write_gguf(out, exported.model.config, exported.tokenizer, choices.gguf, subject.label, report)
         except UsageError as error:
             refused = error
     if written is not None:

@@ -52,10 +52,11 @@ def check_package() -> None:
         raise UsageError("--gguf needs the gguf package", hint="pip install 'alignzoo[gguf]'")
 
 
-def write_gguf(folder: Path, tokenizer: Any, gguf_type: GgufType, name: str, report: Reporter) -> Written:
+def write_gguf(folder: Path, config: Any, tokenizer: Any, gguf_type: GgufType, name: str, report: Reporter) -> Written:
     """Write ``model.gguf`` into a folder with an exported model, from its safetensors.
 
     Args:
+        config: of the saved model.
         name: of the model, as the file states it.
 
     Raises:
@@ -63,9 +64,7 @@ def write_gguf(folder: Path, tokenizer: Any, gguf_type: GgufType, name: str, rep
         OSError: it cannot be written.
     """
     import gguf
-    from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder)
     reason = unsupported(config)
     try:
         vocabulary = read_vocabulary(tokenizer, config.vocab_size)
