@@ -70,9 +70,9 @@ def _learns_prompts(model: Any) -> bool:
     )
 
 
-def pads_freely(device: Any) -> bool:
-    """Whether one pass with padding is faster than several without: not on a CPU, where each token takes its time."""
-    return bool(device.type != "cpu")
+def padding_share(device: Any) -> float:
+    """How much padding to accept, as a share of a prefill's tokens. On a CPU each token takes its time."""
+    return 0.125 if device.type == "cpu" else 1.0
 
 
 def through_slots(
@@ -163,13 +163,16 @@ class Loop:
         return [row for row in rows if self._has_ended(row)]
 
     def _next_group(self, free: int) -> list[int]:
-        """The next prompts to process together: of one length, unless padding costs little."""
-        pads = pads_freely(self._model.device)
+        """The next prompts to process together: of similar length, within a number of tokens."""
         width = len(self._prompts[self._waiting[0]])
+        share = padding_share(self._model.device)
         most = _PREFILL_TOKENS.get(self._model.device.type, _PREFILL_TOKENS_ELSEWHERE)
         group: list[int] = []
-        while self._waiting and len(group) < free and (not group or (len(group) + 1) * width <= most):
-            if not pads and len(self._prompts[self._waiting[0]]) != width:
+        tokens = 0
+        while self._waiting and len(group) < free:
+            tokens += len(self._prompts[self._waiting[0]])
+            padded = (len(group) + 1) * width
+            if group and (padded > most or padded > tokens * (1 + share)):
                 break
             group.append(self._waiting.popleft())
         return group

@@ -52,7 +52,7 @@ CONFIGS = {
         init_std=0.6,
     ),
     "qwen2-sliding": lambda: Qwen2Config(**_SIZES, use_sliding_window=True, sliding_window=6, max_window_layers=1),
-    "gemma2-sliding": lambda: Gemma2Config(**_SIZES, head_dim=8, sliding_window=6),
+    "gemma2-sliding": lambda: Gemma2Config(**{**_SIZES, "initializer_range": 0.2}, head_dim=8, sliding_window=6),
     "phi3": lambda: Phi3Config(**_SIZES),  # prepares its inputs in its own way
     "mamba": lambda: MambaConfig(
         vocab_size=VOCABULARY,
@@ -67,9 +67,14 @@ CONFIGS = {
 
 
 def build(architecture: str) -> Any:
-    """A model in float64, in which no two tokens are equally probable."""
+    """A model in float64, in which no two tokens are equally probable.
+
+    Gemma 2 is one in float32: its softmax is, and the lowest float64, which masks, is -inf there, so that padding
+    would become NaN.
+    """
     torch.manual_seed(3)
-    return AutoModelForCausalLM.from_config(CONFIGS[architecture](), dtype=torch.float64).eval()
+    dtype = torch.float32 if "gemma" in architecture else torch.float64
+    return AutoModelForCausalLM.from_config(CONFIGS[architecture](), dtype=dtype).eval()
 
 
 def alone(model: Any, tokenizer: Any, prompt: list[int], decoding: Decoding, **changes: Any) -> Response:
