@@ -56,11 +56,8 @@ def command(words: tuple[str, ...], wide: bool, as_json: bool, **asked: Any) -> 
     """
     kind = _kind(words[0]) if words else None
     words = words[1:] if kind else words
-    everything = (
-        []
-        if kind in EXTENSION_KINDS and kind not in KINDS
-        else list(registry().entries(kind if kind in KINDS else None))
-    )
+    alone = kind in EXTENSION_KINDS and kind not in KINDS
+    everything = [] if alone else list(registry().entries(kind if kind in KINDS else None))
     families = [family for family in dict.fromkeys(family_of(entry) for entry in in_order(everything)) if family]
     sought = filters(words, families=families, **asked)
     entries = sought.matching(everything)

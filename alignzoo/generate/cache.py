@@ -50,6 +50,7 @@ class SlotCache(Cache):
     """
 
     def __init__(self, capacity: int, longest: int) -> None:
+        self.layers: list[Any]
         super().__init__(layers=[])
         self.capacity = capacity
         self.columns = longest + SPARE_COLUMNS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -149,8 +148,10 @@ def _prompt_of(row: Row, layout: Layout) -> str | list[dict[str, Any]] | None:
 
 
 def _field(row: Row, name: str) -> str | list[dict[str, Any]]:
-    value = fields.required(row, name)
-    given: str | Sequence[Any] = fields.messages(row, name) if isinstance(value, list) else fields.text(row, name)
+    if isinstance(fields.required(row, name), list):
+        given: str | list[dict[str, Any]] = [dict(message) for message in fields.messages(row, name)]
+    else:
+        given = fields.text(row, name)
     if not given:
         raise FieldError(name, "is empty")
-    return given if isinstance(given, str) else list(given)
+    return given
