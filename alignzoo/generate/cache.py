@@ -49,6 +49,8 @@ class SlotCache(Cache):
         longest: most tokens of a row.
     """
 
+    layers: list[Any]
+
     def __init__(self, capacity: int, longest: int) -> None:
         self.layers: list[Any]
         super().__init__(layers=[])
