@@ -9,8 +9,7 @@ import torch
 
 _SHARE = 0.5
 """Part of the free memory that keys and values may take."""
-_MOST = {"cpu": 64}
-_MOST_ELSEWHERE = 256
+_MOST = 256
 """Most rows at a time: beyond, a step takes longer in proportion."""
 
 
@@ -24,7 +23,7 @@ def rows_that_fit(cache: Any, longest: int) -> int:
     bytes_per_token = sum(part[:1, :, :1].numel() * part.element_size() for part in states)
     device = states[0].device
     fit = int(_SHARE * _free_bytes(device) / (bytes_per_token * longest))
-    return max(1, min(fit, _MOST.get(device.type, _MOST_ELSEWHERE)))
+    return max(1, min(fit, _MOST))
 
 
 def is_out_of_memory(error: Exception) -> bool:
