@@ -21,6 +21,8 @@ QUICK = ("llama", "gemma2-sliding", "mamba")
 
 def slow(architecture: str) -> Any:
     return pytest.param(architecture, marks=pytest.mark.slow)
+
+
 NOT_ASCII = list(range(94, 256))
 
 
