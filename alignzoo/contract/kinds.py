@@ -51,6 +51,7 @@ class Kind:
         around_first: whether it applies to the first loss of a mixture alone.
         conflicts: what cannot be combined, from the methods by kind and the launch.
         others: the key in ``plan.yaml`` for methods after the first.
+        beside: what a run needs on its command line to use such a method.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Kind:
     around_first: bool = False
     conflicts: Callable[[Choice, str], Iterator[AlignzooError]] | None = None
     others: str = ""
+    beside: str = ""
 
     @property
     def phrase(self) -> str:
@@ -197,6 +199,7 @@ KINDS: dict[str, Kind] = {
             rules="alignzoo.testing.judges:RULES",
             template="judge",
             early=True,
+            beside="--eval-suite sandbox-borderline",
         ),
     )
 }

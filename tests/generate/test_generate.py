@@ -15,6 +15,14 @@ from alignzoo.generate.decoding import Decoding
 from alignzoo.generate.loop import steps_alone
 
 GREEDY = Decoding(max_new_tokens=16)
+QUICK = ("llama", "gemma2-sliding", "mamba")
+"""Enough for every change: all positions kept, the last few alone, and a state instead."""
+
+
+def slow(architecture: str) -> Any:
+    return pytest.param(architecture, marks=pytest.mark.slow)
+
+
 NOT_ASCII = list(range(94, 256))
 
 
@@ -22,7 +30,7 @@ def responses(model: Any, tokenizer: Any, prompts: Any, decoding: Decoding = GRE
     return dict(generate(model, tokenizer, prompts, decoding, **settings))
 
 
-@pytest.mark.parametrize("architecture", CONFIGS)
+@pytest.mark.parametrize("architecture", [*QUICK, *(slow(name) for name in CONFIGS if name not in QUICK)])
 def test_greedy_responses_are_those_of_the_models_own_generate_for_each_prompt_alone(
     architecture: str, tokenizer: Any, prompts: Any
 ) -> None:
@@ -34,7 +42,7 @@ def test_greedy_responses_are_those_of_the_models_own_generate_for_each_prompt_a
         assert responses(model, tokenizer, prompts, batch_size=batch_size) == expected
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2-sliding", "gemma2-sliding"])
+@pytest.mark.parametrize("architecture", [*QUICK[:2], slow("gpt2"), slow("qwen2-sliding")])
 def test_a_beginning_that_all_prompts_share_changes_nothing(architecture: str, tokenizer: Any, prompts: Any) -> None:
     model = build(architecture)
     shared = [list(range(40, 60)) + prompt for prompt in prompts[:6]]

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import SHARED
 
 from alignzoo.errors import DataError, UsageError
 from alignzoo.evaluate.suites.suite import Suite, find_suite, read_suite
 
-DATA = SHARED / "data"
+DATA = Path(__file__).parents[2] / "shared" / "data"
 Write = Callable[..., Suite]
 
 
