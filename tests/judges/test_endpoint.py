@@ -244,6 +244,20 @@ def test_a_redirect_takes_no_key_anywhere() -> None:
     assert other.requests == 0
 
 
+def test_a_server_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy")
+    with serving(yes_if_even) as proxy, serving(yes_if_even) as endpoint:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        assert len(list(judge(endpoint).verdicts(answers(1)))) == 1
+    assert (proxy.requests, endpoint.requests) == (0, 1)
+
+
+def test_the_usual_key_goes_nowhere_unencrypted() -> None:
+    with pytest.raises(UsageError, match="OPENAI_API_KEY would go to gpu.invalid:8000 unencrypted") as refused:
+        judge(Endpoint("http://gpu.invalid:8000/v1", yes_if_even))
+    assert KEY not in str(refused.value)
+
+
 def test_the_cap_on_requests_holds_and_counts_retries() -> None:
     def behave(message: str, before: int) -> dict[str, Any]:
         return yes_if_even(message) if before else {"status": 500}
