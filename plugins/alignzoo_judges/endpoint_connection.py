@@ -105,7 +105,7 @@ class Connection:
         if in_clear and options.key_env == _KEY_ENV:
             raise UsageError(
                 f"judge {name}: the key in {_KEY_ENV} would go to {urlsplit(options.url).netloc} unencrypted",
-                hint="use https, or name as key_env the variable with that server's own key (one that is not set: none)",
+                hint="use https, or name that server's own key as key_env; a variable that is not set sends none",
             )
         _check_listens(options.url, options.timeout)
         self._budget = Budget(options.max_requests, options.max_cost, options.price_in or 0.0, options.price_out or 0.0)
