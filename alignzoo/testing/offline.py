@@ -29,7 +29,7 @@ def without_network() -> Iterator[None]:
     def refusing_lookup(*_: Any, **__: Any) -> Any:
         raise socket.gaierror(socket.EAI_FAIL, _REFUSAL)
 
-    replaced = (
+    replaced: tuple[tuple[Any, str, Any], ...] = (
         (socket.socket, "connect", refusing_connect),
         (socket.socket, "connect_ex", refusing_connect_ex),
         (socket, "getaddrinfo", refusing_lookup),
