@@ -1,4 +1,5 @@
-"""Rules of judges, tried on a few responses; judges that need a model or an endpoint are skipped where it is absent."""
+"""Rules of judges, tried on a few responses without the network; judges that need a model which is not on this machine,
+or an endpoint, are skipped."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from alignzoo.contract.judge import Answered, JudgeCard, JudgeContext, Preferenc
 from alignzoo.errors import AlignzooError
 from alignzoo.lazy import torch
 from alignzoo.report import Reporter
+from alignzoo.testing.offline import without_network
 from alignzoo.testing.outcomes import Rule, Skipped, Violation
 from alignzoo.testing.subject import Configuration, Subject
 
@@ -37,12 +39,14 @@ def answers() -> list[Answered]:
     ]
 
 
+@without_network()
 def _ready(subject: Subject, configuration: Configuration) -> Any:
     judge = subject.build(configuration)
     judge.setup(JudgeContext(device=torch.device("cpu"), report=Reporter()))
     return judge
 
 
+@without_network()
 def _judged(subject: Subject, configuration: Configuration, given: Sequence[Answered]) -> list[Any]:
     """What a new judge says, for preferences of each response against the next one."""
     judge = _ready(subject, configuration)

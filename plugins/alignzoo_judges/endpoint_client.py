@@ -1,7 +1,8 @@
 """One chat completion from an OpenAI-compatible endpoint: HTTP, retries, and what the reply says.
 
-Certificates are verified. Redirects are not followed: they would take the key to another host. The key appears in no
-message, whatever a server writes back.
+Certificates are verified. Redirects are not followed: they would take the key to another host. A server on this machine
+is asked without the proxies of the environment, which could read the key. The key appears in no message, whatever a
+server writes back.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ssl import SSLCertVerificationError
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from alignzoo.base.shown import clipped
 from alignzoo.errors import AlignzooError, ModelError
@@ -99,7 +100,7 @@ class Client:
     ) -> None:
         self._url, self._key, self._fields, self._budget = url, key, dict(fields), budget
         self._max_tokens, self._timeout, self._retries, self._backoff = max_tokens, timeout, retries, backoff
-        self._opener = build_opener(_NoRedirects)
+        self._opener = build_opener(_NoRedirects, *([ProxyHandler({})] if is_local(url) else []))
         self.stopped = threading.Event()
 
     def ask(self, messages: Sequence[Mapping[str, str]]) -> Reply:
@@ -238,6 +239,11 @@ class Client:
         if self._key is None or len(self._key) < _SHORTEST_SECRET:
             return text
         return text.replace(self._key, "[key]")
+
+
+def is_local(url: str) -> bool:
+    """Whether a url is of this machine."""
+    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def _object(body: str) -> dict[str, Any] | None:

@@ -14,11 +14,12 @@ from pydantic import Field, field_validator, model_validator
 from alignzoo.contract.card import Options
 from alignzoo.errors import AlignzooError, ModelError, UsageError
 from alignzoo.report import Reporter
-from alignzoo_judges.endpoint_client import AGAIN, Client, Reply
+from alignzoo_judges.endpoint_client import AGAIN, Client, Reply, is_local
 from alignzoo_judges.endpoint_replies import Messages, replies
 
 _COST: dict[str, Any] = {"cost": True}  # options that no verdict depends on
 _PATH = "/chat/completions"
+_KEY_ENV = "OPENAI_API_KEY"
 _LISTENS = 10.0
 """Seconds to wait for a connection before anything is sent."""
 _STRIKES = 5
@@ -41,7 +42,7 @@ class ConnectionOptions(Options):
         "max_tokens", description="the name of max_tokens in a request; newer models of OpenAI need the longer one"
     )
     key_env: str = Field(
-        "OPENAI_API_KEY",
+        _KEY_ENV,
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="environment variable with the API key; none is sent if it is not set",
         json_schema_extra=_COST,
@@ -91,7 +92,7 @@ class Connection:
         name: of the judge, for messages.
 
     Raises:
-        UsageError: the key in the environment cannot be sent.
+        UsageError: the key in the environment cannot be sent, or would be sent in clear without having been named.
         ModelError: nothing listens there.
     """
 
@@ -100,6 +101,12 @@ class Connection:
 
         self._name, self._options, self._report = name, options, report
         key = _key(options.key_env)
+        in_clear = key is not None and options.url.startswith("http:") and not is_local(options.url)
+        if in_clear and options.key_env == _KEY_ENV:
+            raise UsageError(
+                f"judge {name}: the key in {_KEY_ENV} would go to {urlsplit(options.url).netloc} unencrypted",
+                hint="use https, or name that server's own key as key_env; a variable that is not set sends none",
+            )
         _check_listens(options.url, options.timeout)
         self._budget = Budget(options.max_requests, options.max_cost, options.price_in or 0.0, options.price_out or 0.0)
         fields = {
@@ -120,7 +127,7 @@ class Connection:
         )
         with_key = "" if key else f", without a key ({options.key_env} is not set)"
         report.note(f"judge {name}: requests and responses are sent to {self._client.host}{with_key}")
-        if key and options.url.startswith("http:") and not _is_local(options.url):
+        if in_clear:
             report.warn(f"judge {name}: the key and all texts go to {self._client.host} unencrypted; use https")
 
     def replies(self, texts: Sequence[str]) -> Iterator[Reply]:
@@ -199,7 +206,7 @@ def _check_listens(url: str, timeout: float) -> None:
     """
     parts = urlsplit(url)
     host = str(parts.hostname)
-    if parts.scheme in getproxies() and not proxy_bypass(host):
+    if parts.scheme in getproxies() and not proxy_bypass(host) and not is_local(url):
         return
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -209,7 +216,3 @@ def _check_listens(url: str, timeout: float) -> None:
             f"{parts.netloc} cannot be reached: {error.strerror or error}",
             hint="start the server, or check the judge's url",
         ) from error
-
-
-def _is_local(url: str) -> bool:
-    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")

@@ -7,6 +7,7 @@ from alignzoo.contract.judge import Answered, Verdict
 from alignzoo.evaluate.responses import Generated
 from alignzoo.evaluate.verdicts.figures import agreement_of, counted, difference_of, figure_of, judges_suite, outcome
 from alignzoo.evaluate.verdicts.paired import paired
+from alignzoo.evaluate.verdicts.statistics import rate
 
 YES, NO, UNPARSED = Verdict(True), Verdict(False), Verdict(None, raw="?")
 
@@ -47,6 +48,15 @@ def test_a_figure_has_its_interval_bounds_and_categories() -> None:
     assert {name: (rate.count, rate.n) for name, rate in figure.by_category.items()} == {"a": (1, 2), "b": (2, 2)}
 
 
+@pytest.mark.parametrize(("count", "n"), [(0, 10), (3, 5), (50, 70), (105, 105)])
+def test_the_interval_of_a_rate_is_wilsons(count: int, n: int) -> None:
+    z, p = 1.959963984540054, count / n
+    middle, half = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
+    found = rate(count, n)
+    limits = ((middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n))
+    assert (found.low, found.high) == pytest.approx(limits, abs=1e-12)
+
+
 def test_judges_agree_on_the_outcome_not_on_the_word() -> None:
     # What one calls a refusal, the other calls harmless.
     verdicts = {"words": [YES, NO, YES, UNPARSED], "guard": [NO, YES, NO, YES]}
@@ -56,11 +66,12 @@ def test_judges_agree_on_the_outcome_not_on_the_word() -> None:
 
 @pytest.mark.parametrize(
     ("both", "first", "second", "neither", "low", "high"),
-    [  # Newcombe, Statistics in Medicine 17:2635 (1998), method 10
+    [  # Newcombe, Statistics in Medicine 17:2635 (1998), method 10; the last: Altman et al., Statistics with Confidence
         (36, 12, 2, 0, 0.0569, 0.3404),
         (18, 12, 2, 18, 0.0562, 0.3290),
         (36, 14, 0, 0, 0.1528, 0.4167),
         (0, 0, 0, 50, -0.0713, 0.0713),
+        (14, 5, 0, 22, 0.011, 0.226),
     ],
 )
 def test_the_paired_interval_is_newcombes(
@@ -68,7 +79,9 @@ def test_the_paired_interval_is_newcombes(
 ) -> None:
     pairs = [(True, True)] * both + [(True, False)] * first + [(False, True)] * second + [(False, False)] * neither
     found = paired([a for a, _ in pairs], [b for _, b in pairs])
-    assert (found.difference.low, found.difference.high) == pytest.approx((low, high), abs=6e-5)
+    assert (found.difference.low, found.difference.high) == pytest.approx(
+        (low, high), abs=6e-5 if len(str(high)) > 5 else 6e-4
+    )
     assert found.difference.value == pytest.approx((first - second) / len(pairs))
 
 

@@ -24,6 +24,7 @@ from alignzoo.contract.judge import Answered, JudgeContext, Verdict
 from alignzoo.errors import AlignzooError, ModelError, UsageError
 from alignzoo.plugin.build import build_options
 from alignzoo.report import Reporter
+from alignzoo.testing.offline import without_network
 
 KEY = "sk-test-0123456789abcdef"
 TEMPLATE = "{response}"
@@ -242,6 +243,26 @@ def test_a_redirect_takes_no_key_anywhere() -> None:
         with serving(lambda *_: away) as endpoint:
             given(judge(endpoint).verdicts(answers(1)))
     assert other.requests == 0
+
+
+def test_a_server_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy")
+    with serving(yes_if_even) as proxy, serving(yes_if_even) as endpoint:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        assert len(list(judge(endpoint).verdicts(answers(1)))) == 1
+    assert (proxy.requests, endpoint.requests) == (0, 1)
+
+
+def test_a_check_contacts_no_endpoint() -> None:
+    with serving(yes_if_even) as endpoint, without_network(), pytest.raises(ModelError, match="contacts nothing"):
+        judge(endpoint)
+    assert endpoint.requests == 0
+
+
+def test_the_usual_key_goes_nowhere_unencrypted() -> None:
+    with pytest.raises(UsageError, match=r"OPENAI_API_KEY would go to gpu\.invalid:8000 unencrypted") as refused:
+        judge(Endpoint("http://gpu.invalid:8000/v1", yes_if_even))
+    assert KEY not in str(refused.value)
 
 
 def test_the_cap_on_requests_holds_and_counts_retries() -> None:

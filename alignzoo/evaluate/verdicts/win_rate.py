@@ -9,9 +9,11 @@ The length-controlled win rate follows AlpacaEval 2 (Dubois et al., 2024, arXiv 
 
     P(A preferred) = σ(θ + φ · tanh(Δ / sd(Δ))),   Δ = length of A − length of B,   controlled rate = σ(θ)
 
-fitted by logistic regression on the pairs' scores, with the penalty ½φ² on the slope alone (the paper penalises it too,
-with a strength from cross-validation). The paper's term for the difficulty of an instruction is left out: it comes
-from a leaderboard of models on AlpacaEval's own prompts. Lengths are in characters, as there.
+fitted by logistic regression on the pairs' scores, with the penalty ½φ² on the slope alone. AlpacaEval's code
+(tatsu-lab/alpaca_eval at cd543a1, ``glm_winrate.py``) has an ℓ1 penalty on all terms, with a strength from
+cross-validation, adds annotations of two gamed baselines to the data, and has a term for the difficulty of an
+instruction, from a leaderboard of models on its own prompts; none of these has a counterpart here. Lengths are in
+characters, as there.
 """
 
 from __future__ import annotations

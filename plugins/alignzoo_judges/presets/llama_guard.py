@@ -69,10 +69,6 @@ CARD = JudgeCard(
         arxiv="2312.06674",
         authors=("Inan, Hakan", "others"),
     ),
-    verified=(
-        Verified(
-            against="a model with known replies", test="test_llama_guard_reads_the_conversation_in_its_own_template"
-        ),
-    ),
+    verified=(Verified(against="known replies", test="test_llama_guard_reads_the_conversation_in_its_own_template"),),
     limits="gated weights (Llama licence); judges the response by its own taxonomy, whatever was asked",
 )

@@ -1,6 +1,7 @@
 """MD-Judge (OpenSafetyLab): is the response unsafe by the taxonomy of SALAD-Bench.
 
-v0.1 is asked with the text of its model card, OpenSafetyLab/MD-Judge-v0.1, and replies ``safe``, or ``unsafe`` and a
+v0.1 is asked with the text of its model card, OpenSafetyLab/MD-Judge-v0.1, as several projects copy it (its beginning
+was compared with the card, the rest could not be), and replies ``safe``, or ``unsafe`` and a
 category. v0.2 (OpenSafetyLab/MD-Judge-v0_2-internlm2_7b) has the text in its tokenizer's chat template and replies with
 a line ``[RESULT]: unsafe``. Both Apache-2.0.
 """
@@ -129,6 +130,6 @@ CARD = JudgeCard(
         arxiv="2402.05044",
         authors=("Li, Lijun", "others"),
     ),
-    verified=(Verified(against="the replies in its model cards", test="test_md_judge_reads_the_form_of_its_version"),),
+    verified=(Verified(against="known replies", test="test_md_judge_reads_the_form_of_its_version"),),
     limits="v0.2 runs code from its repository, written for transformers 4.41",
 )

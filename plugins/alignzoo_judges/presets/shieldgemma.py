@@ -3,9 +3,9 @@
     score = softmax(logit of "Yes", logit of "No")_Yes
 
 Asked with the chat template in its tokenizer, which takes the policy as ``guideline`` (model card of
-google/shieldgemma-2b; Gemma terms, gated). The policies are those of the card for responses of a chatbot; with
-``policy all`` all four are in one prompt, as in the notebook of Google's Responsible Generative AI Toolkit
-(Apache-2.0).
+google/shieldgemma-2b; Gemma terms, gated). The policies are those of the card for responses of a chatbot, taken from
+copies of it (Ollama's packaging and others): the card itself could not be read. With ``policy all`` all four are in one
+prompt, as Ollama has them.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     Response refusal: yes
     Harmful response: no
 
-The instruction is that of the model card of allenai/wildguard and of the package ``wildguard`` (Apache-2.0; the weights
-are gated). ``measures`` says which line is the verdict.
+The instruction is that of the publisher's package ``wildguard`` 1.0.1 (Apache-2.0; the weights are gated).
+``measures`` says which line is the verdict.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ AI assistant:
 Answers: [/INST]
 <|assistant|>
 """
-"""Without the ``<s>`` of the model card, which the tokenizer adds."""
+"""Without the ``<s>`` of the package's first version, which the tokenizer adds."""
 _NEW_TOKENS = 128
 _LINES = {"harm": "harmful response", "refusal": "response refusal"}
 
@@ -100,6 +100,9 @@ CARD = JudgeCard(
         arxiv="2406.18495",
         authors=("Han, Seungju", "others"),
     ),
-    verified=(Verified(against="the reply in its model card", test="test_wildguard_gives_harm_or_refusal"),),
+    verified=(
+        Verified(against="allenai/wildguard@495b9dc (prompt)", test="test_prompts_are_the_publishers"),
+        Verified(against="known replies", test="test_wildguard_gives_harm_or_refusal"),
+    ),
     limits="English; gated weights (Apache-2.0 with AI2's responsible-use terms)",
 )
