@@ -141,10 +141,6 @@ def _limits(run: RunFacts, found: Collected) -> list[str]:
         named = ", ".join(text(title) for title in evaluators)
         limits.append(f"Generated responses during the run were judged by {named} only, on prompts of its own.")
     limits += not_measured(run.evaluation, judged=bool(evaluators))
-    if values.get("quantize") == "4bit":
-        limits.append(
-            "The adapter was trained on a 4-bit base; on the full-precision base its outputs differ slightly."
-        )
     if found.warnings:
         limits.append("See the warning under *Results*.")
     if experimental:
