@@ -57,9 +57,7 @@ def evaluation_of(there: str) -> Evaluation:
         model=model,
         suites=(suite,),
         judges=tuple(JudgeFacts(name, f"zoo:{name}", "refusal", {}, "", f"limits of {name}") for name in names),
-        figures=tuple(
-            Figure("xstest", name, "over_refusal", Rate(5, 50, 0.1, 0.043, 0.214), 1, 0.08) for name in names
-        ),
+        figures=tuple(Figure("xstest", name, "over_refusal", rate, 1, 0.08) for name in names),
         agreement=(Agreement("xstest", *names, 50, 0.96, 0.8, 0.5, 1.0),),
         tasks={"chosen": ["arc_easy"], "results": {"arc_easy": task}},
         against=Against(
@@ -89,7 +87,7 @@ def test_the_hub_can_read_it(exported: Path) -> None:
 
 def test_method_data_results_and_limits(run_folder: Path, card: str) -> None:
     result, data = read_sealed(run_folder / "result.json"), read_object(run_folder / "data.json")["train"]
-    assert "aligned with **dpo under cdpo** starting from `sandbox`" in card
+    assert "A language model, fine-tuned from `sandbox` with the objective **dpo under cdpo** by [alignzoo]" in card
     assert "−log σ(β·[(log π_w − log π_ref,w) − (log π_l − log π_ref,l)])" in card
     assert "`epsilon=0.05`" in card
     assert f"| {data['rows']:,} | {data['kept']:,} |" in card
@@ -121,7 +119,14 @@ def test_the_command_line_starts_the_same_run(az: Az, card: str, run_folder: Pat
 
 def test_what_comes_from_outside_is_text(card: str) -> None:
     assert "`my\\|pairs<b>.jsonl`" in card  # inside code, where only the cell's border counts
-    assert text("<img src=x>|*[a](b)`\n# c") == r"&lt;img src=x&gt;\|\*\[a\]\(b\)\`" + r" \# c"
+    assert text("<img src=x>|*[a](b)`\n# c") == r"&lt;img src=x&gt;\|\*\[a\](b)\`" + " # c"
+    assert [text(start) for start in ("# a", "- a", "+0.1", "-0.1", "---")] == [
+        r"\# a",
+        r"\- a",
+        "+0.1",
+        "-0.1",
+        r"\---",
+    ]
     assert code("a`|b\n") == "`a'\\|b`"
     assert block("```\nrm -rf\n```").startswith("````\n")
     assert len(text("x" * 5000)) == 400
@@ -150,7 +155,7 @@ def test_figures_of_alignzoo_eval(tmp_path: Path) -> None:
     assert "this model against sft, on the same prompts" in section
     assert str(tmp_path) not in section
     assert "/home/me" not in section
-    assert r"| xstest | refusal | 0.100 | 0.040 | \+0.060 \[-0.010, \+0.130\] | 50 | 0.25 |" in section
+    assert r"| xstest | refusal | 0.100 | 0.040 | +0.060 \[-0.010, +0.130\] | 50 | 0.25 |" in section
     assert "| xstest | refusal | wildguard | 0.960 |" in section
     assert r"| arc\_easy | acc | 0.5123 ± 0.0100 | 100 | 0 |" in section
     assert "- judge wildguard: limits of wildguard" in section
