@@ -1,4 +1,4 @@
-"""The folder of an evaluation, which one process at a time writes to."""
+"""What one process at a time writes to: the folder of an evaluation, or a file of responses."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from alignzoo.report import Reporter
 
 
 @contextmanager
-def held(folder: Path, report: Reporter) -> Iterator[None]:
-    """Create a folder if there is none, and keep other processes out of it.
+def held(folder: Path, report: Reporter, file: str | None = None) -> Iterator[None]:
+    """Create a folder if there is none, and keep other processes out of it, or off one file in it.
 
     Raises:
         UsageError: another process uses it.
         AlignzooError: it cannot be written.
     """
-    with stating(f"--out {folder}", "choose a folder in a writable place"):
+    with stating(f"--out {folder if file is None else folder / file}", "choose a folder in a writable place"):
         folder.mkdir(parents=True, exist_ok=True)
-        lock(folder, report)
+        lock(folder, report, file)
     try:
         clear_leftovers(folder)
         yield
     finally:
-        unlock(folder)
+        unlock(folder, file)

@@ -22,6 +22,7 @@ from alignzoo.lazy import torch
 from alignzoo.plan.plan import Method
 from alignzoo.report import Reporter
 from alignzoo.session.session import Session
+from alignzoo.session.subject import inference_policy
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def respond(session: Session, request: Request, out: Path, report: Reporter) -> 
     for asked in request.asked:
         model.responses[asked.name] = responses_to(
             asked,
-            by_vllm if request.backend == "vllm" else lambda: policy_of(session),
+            by_vllm if request.backend == "vllm" else lambda: inference_policy(session),
             session.tokenizer,
             prompting,
             journal=journals[asked.name],
@@ -151,19 +152,11 @@ class _Lazily:
 
     @property
     def policy(self) -> Any:
-        return policy_of(self.session)
+        return inference_policy(self.session)
 
     @property
     def tokenizer(self) -> Any:
         return self.session.tokenizer
-
-
-def policy_of(session: Session) -> Any:
-    """The session's model for inference: its weights in the precision of the settings."""
-    settings = session.settings
-    if settings.precision == "bf16" and settings.quantize == "none":
-        session.policy.to(torch.bfloat16)
-    return session.policy
 
 
 def _release(session: Session) -> None:

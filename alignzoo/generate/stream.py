@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 from alignzoo.errors import DataError
@@ -15,8 +15,52 @@ _UNFINISHED = "\ufffd"
 """What a decoder writes for the first bytes of a character."""
 
 
-def stream(model: Any, tokenizer: Any, ids: Sequence[int], decoding: Decoding) -> Iterator[str]:
-    """Pieces of the response's text, as they come; together the text that :func:`generate` gives. Close it to stop.
+class Stream(Iterator[str]):
+    """A response's text in pieces, as they come. Close it to stop.
+
+    Attributes:
+        tokens: number of new tokens so far, the end token included.
+        ended: of a complete response, whether the model (or an ``until`` text) ended it; False if it was cut at
+            ``max_new_tokens``. None while it is not complete.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, ids: list[int], decoding: Decoding) -> None:
+        self.tokens = 0
+        self.ended: bool | None = None
+        self._pieces = self._generated(model, tokenizer, ids, decoding)
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Stop; the model's training flags are restored."""
+        self._pieces.close()
+
+    def _generated(self, model: Any, tokenizer: Any, ids: list[int], decoding: Decoding) -> Generator[str, None, None]:
+        from alignzoo.generate.loop import Loop, steps_alone
+
+        if not steps_alone(model):
+            for _, response in generate(model, tokenizer, [ids], decoding):
+                if response.text:
+                    yield response.text
+                self.tokens, self.ended = response.tokens, response.ended
+            return
+        with evaluation_mode(model):
+            loop = Loop(without_adapter(model), tokenizer, {0: ids}, decoding, 1)
+            written = ""
+            while loop.unfinished:
+                over = loop.advance()
+                response = loop.ending.response((over or loop.rows)[0].new)
+                text = response.text if over else _settled(response.text, loop.ending.until)
+                self.tokens = response.tokens
+                if len(text) > len(written):
+                    yield text[len(written) :]
+                    written = text
+            self.ended = response.ended
+
+
+def stream(model: Any, tokenizer: Any, ids: Sequence[int], decoding: Decoding) -> Stream:
+    """Pieces of the response's text, as they come; together the text that :func:`generate` gives.
 
     A character of several tokens comes when it is whole, and what may be the beginning of an ``until`` text when it
     has turned out not to be. The response of a model that only generates through its own ``generate`` comes in one
@@ -31,29 +75,7 @@ def stream(model: Any, tokenizer: Any, ids: Sequence[int], decoding: Decoding) -
     """
     if not len(ids):
         raise DataError("the prompt has no tokens", hint="a model continues at least one token")
-    return _pieces(model, tokenizer, fitting(model, tokenizer, ids, decoding.max_new_tokens), decoding)
-
-
-def _pieces(model: Any, tokenizer: Any, ids: list[int], decoding: Decoding) -> Iterator[str]:
-    from alignzoo.generate.loop import Loop, steps_alone
-
-    if not steps_alone(model):
-        yield from (response.text for _, response in generate(model, tokenizer, [ids], decoding) if response.text)
-        return
-    with evaluation_mode(model):
-        loop = Loop(without_adapter(model), tokenizer, {0: ids}, decoding, 1)
-        written = ""
-        while True:
-            ended = loop.advance()
-            row = (ended or loop.rows)[0]
-            text = loop.ending.response(row.new).text
-            if not ended:
-                text = _settled(text, loop.ending.until)
-            if len(text) > len(written):
-                yield text[len(written) :]
-                written = text
-            if ended:
-                return
+    return Stream(model, tokenizer, fitting(model, tokenizer, ids, decoding.max_new_tokens), decoding)
 
 
 def _settled(text: str, until: Sequence[str]) -> str:

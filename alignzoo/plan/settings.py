@@ -95,7 +95,9 @@ class Settings(Values):
         ge=1,
     )
     max_grad_norm: float = _setting(1.0, "clip the gradient to this norm (0: no clipping)", ge=0)
-    precision: Literal["fp32", "bf16"] = _setting("fp32", "compute dtype; weights stay fp32")
+    precision: Literal["fp32", "bf16"] = _setting(
+        "fp32", "compute dtype; weights stay fp32 in training (chat, generate and eval cast them)"
+    )
     dropout: bool = _setting(False, "keep the model's own dropout, layer skipping and router noise")
     seed: int = _setting(0, "seed of data order, dropout and all random draws", ge=0)
     label_noise: float = _setting(

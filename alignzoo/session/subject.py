@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignzoo.base.files import local_path
 from alignzoo.errors import ModelError
+from alignzoo.lazy import torch
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.planfile import PLAN_FILE
 from alignzoo.plan.recipe import Layer
@@ -98,3 +99,12 @@ def model_session(
 ) -> Session:
     """A session without data: tokenizer and policy only."""
     return Session(model_plan(model, values), accelerator, report, uses=None)
+
+
+def inference_policy(session: Session) -> Any:
+    """The session's policy for reading only: with ``--precision bf16`` its weights are bf16, which halves their memory.
+    (In training weights stay fp32; a quantised base has the dtype that its layers need.)"""
+    settings = session.settings
+    if settings.precision == "bf16" and settings.quantize == "none":
+        session.policy.to(torch.bfloat16)
+    return session.policy

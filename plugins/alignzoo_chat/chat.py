@@ -126,10 +126,25 @@ class Chat:
                 self.screen.blank()
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
                 raise ModelError(f"the model failed: {reason}", hint="/reset shortens the conversation") from error
-        if self.ctrl_c.pressed:
-            self.screen.note("(stopped)")
+        turns = [
+            Turn(message, text, within, stopped=pieces.ended is None, cut=pieces.ended is False)
+            for text, within, pieces in zip(texts, decodings, streams, strict=True)
+        ]
+        self._tell_incomplete([member for member, _ in group], turns, decoding.max_new_tokens)
         self.screen.blank()
-        return [Turn(message, text, within, self.ctrl_c.pressed) for text, within in zip(texts, decodings, strict=True)]
+        return turns
+
+    def _tell_incomplete(self, members: Sequence[Member], turns: Sequence[Turn], most: int) -> None:
+        """Say which responses the user or a limit ended."""
+        for member, turn in zip(members, turns, strict=True):
+            whose = f"{member.speaker.label}: " if len(members) > 1 else ""
+            limit = turn.decoding.max_new_tokens
+            if turn.stopped:
+                self.screen.note(f"({whose}stopped)")
+            elif turn.cut and limit < most:
+                self.screen.note(f"({whose}cut at {limit} tokens: the model's positions are full)")
+            elif turn.cut:
+                self.screen.note(f"({whose}cut at {limit} tokens; /max {2 * limit} allows more)")
 
     def _tell_dropped(self, member: Member, prompt: Fitted) -> None:
         if prompt.dropped != member.dropped and prompt.dropped:

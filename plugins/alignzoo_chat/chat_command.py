@@ -73,10 +73,15 @@ def command(
 def _introduce(chat: Chat) -> None:
     from alignzoo_chat.commands import decoding_words
 
-    for member in chat.members:
-        speaker, prompting = member.speaker, member.conversation.prompting
-        shared = ", with the adapter of the other one switched off" if speaker.adapter_off else ""
-        chat.screen.note(f"{speaker.label}: {speaker.device}{shared}; prompts by {prompting.described}")
+    speakers = [member.speaker for member in chat.members]
+    for speaker in speakers:
+        shared = f", the weights of {speakers[-1].label} without its adapter" if speaker.adapter_off else ""
+        chat.screen.note(f"{speaker.label}: {speaker.device}{shared}")
+    prompting = {member.speaker.label: member.conversation.prompting.described for member in chat.members}
+    for label, described in prompting.items() if len(set(prompting.values())) > 1 else ():
+        chat.screen.note(f"prompts of {label}: {described}")
+    if len(set(prompting.values())) == 1:
+        chat.screen.note(f"prompts: {next(iter(prompting.values()))}")
     chat.screen.note(f"{decoding_words(chat)}; {'a' if chat.system else 'no'} system prompt")
     chat.screen.note("/help lists the commands, Ctrl-C stops a response, Ctrl-D leaves")
     if chat.screen.terminal:

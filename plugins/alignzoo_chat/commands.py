@@ -61,7 +61,7 @@ def _system(chat: Chat, argument: str) -> None:
     if argument:
         chat.system = None if argument == NOTHING else argument
         described = chat.members[-1].conversation.prompting.described
-        chat.screen.note(f"system prompt set; prompts by {described}" if chat.system else "no system prompt")
+        chat.screen.note(f"system prompt set; prompts: {described}" if chat.system else "no system prompt")
     else:
         chat.screen.show(chat.system or "no system prompt")
 

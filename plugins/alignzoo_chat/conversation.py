@@ -17,13 +17,15 @@ class Turn:
 
     Attributes:
         decoding: how the response was decoded.
-        stopped: the user stopped it, so it is a part.
+        stopped: the user stopped it.
+        cut: it was cut at ``decoding.max_new_tokens``.
     """
 
     message: str
     response: str
     decoding: Decoding
     stopped: bool = False
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,11 @@ class Conversation:
         )
 
     def record(self) -> list[dict[str, Any]]:
-        """The messages for a transcript; of each response, its decoding and whether it was stopped."""
+        """The messages for a transcript; of each response, its decoding and whether it was stopped or cut."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         found: list[dict[str, Any]] = [*system]
         for turn in self.turns:
-            how = {"decoding": asdict(turn.decoding), "stopped": turn.stopped}
+            how = {"decoding": asdict(turn.decoding), "stopped": turn.stopped, "cut": turn.cut}
             found.append({"role": "user", "content": turn.message})
             found.append({"role": "assistant", "content": turn.response, **how})
         return found

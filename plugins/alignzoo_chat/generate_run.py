@@ -10,15 +10,16 @@ from typing import Any
 
 from alignzoo.base.stored import value_digest
 from alignzoo.errors import DataError, Interrupted
+from alignzoo.evaluate.folder import held
 from alignzoo.generate.batched import generate
 from alignzoo.generate.decoding import Decoding
 from alignzoo.generate.prompts import Prompting
 from alignzoo.model.positions import stated_positions
 from alignzoo.report import Reporter
 from alignzoo.session.session import Session
+from alignzoo.session.subject import inference_policy
 from alignzoo_chat.prompt_file import Prompt
 from alignzoo_chat.responses_file import Key, ResponsesFile, line_of
-from alignzoo_chat.speakers import inference_model
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,16 @@ def write_responses(
     """Generate what the file does not have yet. Returns the summary.
 
     Raises:
-        UsageError: the file is of another model, decoding or list of prompts.
+        UsageError: the file is of another model, decoding or list of prompts, or another process writes to it.
         Interrupted: a request to stop; what was generated is in the file.
     """
+    with held(out.parent, report, out.name):
+        return _write_responses(request, session, out, report, overwrite=overwrite)
+
+
+def _write_responses(
+    request: Request, session: Session, out: Path, report: Reporter, *, overwrite: bool
+) -> dict[str, Any]:
     prompting = Prompting(session.tokenizer, request.system)
     ids = encoded(request, session, prompting)
     file = ResponsesFile(out, about(request, session, prompting), request.keys, model=request.name, overwrite=overwrite)
@@ -148,7 +156,7 @@ def _generate(
     if not missing:
         return
     found = generate(
-        inference_model(session),
+        inference_policy(session),
         session.tokenizer,
         [ids[index] for index, _ in keys],
         request.decoding,

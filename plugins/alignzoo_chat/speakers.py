@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.generate.decoding import Decoding
-from alignzoo.generate.stream import stream
+from alignzoo.generate.stream import Stream, stream
 from alignzoo.lazy import torch
 from alignzoo.model.load import load_tokenizer
 from alignzoo.model.positions import stated_positions
 from alignzoo.model.source import ModelSource, find_model
 from alignzoo.report import Reporter
 from alignzoo.session.session import Session
-from alignzoo.session.subject import Subject, model_session
+from alignzoo.session.subject import Subject, inference_policy, model_session
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -41,22 +41,36 @@ class Speaker:
     device: str
     adapter_off: bool = False
 
-    def pieces(self, ids: Sequence[int], decoding: Decoding) -> Iterator[str]:
-        """The pieces of a response. Between them, the model is as it was: two speakers may take turns."""
-        pieces = iter(stream(self.model, self.tokenizer, ids, decoding))
-        while True:
-            with self._speaking():
-                piece = next(pieces, None)
-            if piece is None:
-                return
-            yield piece
+    def pieces(self, ids: Sequence[int], decoding: Decoding) -> Pieces:
+        """The pieces of a response."""
+        return Pieces(self, stream(self.model, self.tokenizer, ids, decoding))
 
     @contextmanager
-    def _speaking(self) -> Iterator[None]:
+    def speaking(self) -> Iterator[None]:
         """The model as this speaker's, without gradients: an open stream does not hold either for another one's."""
         adapter: AbstractContextManager[Any] = self.model.disable_adapter() if self.adapter_off else nullcontext()
         with torch.no_grad(), adapter:
             yield
+
+
+class Pieces(Iterator[str]):
+    """A speaker's response as it comes. Between pieces the model is as it was: two speakers may take turns.
+
+    Attributes:
+        ended: as of a :class:`~alignzoo.generate.stream.Stream`.
+    """
+
+    def __init__(self, speaker: Speaker, pieces: Stream) -> None:
+        self._speaker = speaker
+        self._stream = pieces
+
+    def __next__(self) -> str:
+        with self._speaker.speaking():
+            return next(self._stream)
+
+    @property
+    def ended(self) -> bool | None:
+        return self._stream.ended
 
 
 def load_speakers(
@@ -75,7 +89,7 @@ def load_speakers(
         AlignzooError: a model does not load, or the settings do not suit it.
     """
     session = model_session(subject.model, accelerator, report, values)
-    model, positions = inference_model(session), stated_positions(session.config)
+    model, positions = inference_policy(session), stated_positions(session.config)
     label = _labels(subject, other)[-1]
     after = Speaker(label, subject.name, model, session.tokenizer, positions, place_of(session))
     if other is None:
@@ -88,17 +102,9 @@ def load_speakers(
     second = model_session(other.model, accelerator, report, values)
     positions = stated_positions(second.config)
     return [
-        Speaker(before, other.name, inference_model(second), second.tokenizer, positions, place_of(second)),
+        Speaker(before, other.name, inference_policy(second), second.tokenizer, positions, place_of(second)),
         after,
     ]
-
-
-def inference_model(session: Session) -> Any:
-    """The policy in the precision of the settings: nothing is trained here, so bf16 weights are bf16."""
-    settings = session.settings
-    if settings.precision == "bf16" and settings.quantize == "none":
-        return session.policy.to(torch.bfloat16).eval()
-    return session.policy.eval()
 
 
 def place_of(session: Session) -> str:

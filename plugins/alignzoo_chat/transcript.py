@@ -38,8 +38,8 @@ class Part:
         names = {"system": "System", "user": "User", "assistant": "Assistant"}
         lines = [f"# {self.label}", "", f"Model: `{self.model}`", ""]
         for message in self.conversation.record():
-            ended = " (stopped)" if message.get("stopped") else ""
-            lines += [f"**{names[message['role']]}**{ended}", "", message["content"], ""]
+            incomplete = next((f" ({how})" for how in ("stopped", "cut") if message.get(how)), "")
+            lines += [f"**{names[message['role']]}**{incomplete}", "", message["content"], ""]
         return "\n".join(lines)
 
 

@@ -96,18 +96,16 @@ def _metadata(facts: dict[str, Any], base: str | None, run: RunFacts | None) -> 
 
 
 def _introduction(subject: Subject, facts: dict[str, Any], base: str | None, run: RunFacts | None) -> str:
-    what = "a LoRA adapter" if facts["kind"] == "adapter" else "a language model"
-    title = f"# {text(subject.label)}"
+    what = "A LoRA adapter" if facts["kind"] == "adapter" else "A language model"
+    title, start = f"# {text(subject.label)}", code(short_name(base))
     with_version = f"[alignzoo](https://pypi.org/project/alignzoo/) {facts['alignzoo']}"
     if run is None:
         merged = ", with its adapter merged into it" if facts["merged"] else ""
-        return f"{title}\n\nThis is {what}, exported from {code(short_name(base))}{merged} with {with_version}."
+        return f"{title}\n\n{what}, exported from {start}{merged} with {with_version}."
     objective = run.plan.objective() if run.plan is not None else str(run.content.get("sentence"))
     merged = " The LoRA adapter that was trained is merged into the weights." if facts["merged"] else ""
-    return (
-        f"{title}\n\nThis is {what} aligned with **{text(objective)}** starting from {code(short_name(base))}, "
-        f"trained with {with_version}.{merged}"
-    )
+    how = f"fine-tuned from {start} with the objective **{text(objective)}** by {with_version}"
+    return f"{title}\n\n{what}, {how}.{merged}"
 
 
 def _usage(facts: dict[str, Any], base: str | None) -> str:

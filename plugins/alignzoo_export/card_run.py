@@ -54,9 +54,7 @@ def _method(run: RunFacts) -> str:
     if run.plan is None:
         return f"As words of a command line: {code(run.content.get('sentence'))}"
     rows = [_method_row(method) for method in run.methods]
-    return f"The objective is {text(run.plan.objective())}.\n\n" + table(
-        ["", "method", "what it does", "formula", "options"], rows
-    )
+    return table(["", "method", "what it does", "formula", "options"], rows)
 
 
 def _method_row(method: Method) -> list[str]:
@@ -93,9 +91,9 @@ def _data(run: RunFacts) -> str:
         parts.append(f"After the split by prompt: {used}.")
     noise = run.values.get("label-noise") or 0
     parts.append(
-        f"Label noise: {noise:.0%} of the training labels were exchanged on purpose."
+        f"Label noise: {noise:.0%} of the training labels were exchanged on purpose (`--label-noise`)."
         if noise
-        else "No labels were exchanged on purpose (`--label-noise` is 0)."
+        else "No label noise was added."
     )
     for did in run.data.get("selection", []):
         parts.append(f"Selected: {text(did)}")
@@ -139,12 +137,10 @@ def _limits(run: RunFacts, found: Collected) -> list[str]:
     ]
     if evaluators:
         named = ", ".join(text(title) for title in evaluators)
-        limits.append(f"Generated responses during the run were judged by {named} only, on prompts of its own.")
-    limits += not_measured(run.evaluation, judged=bool(evaluators))
-    if values.get("quantize") == "4bit":
         limits.append(
-            "The adapter was trained on a 4-bit base; on the full-precision base its outputs differ slightly."
+            f"Generated responses during the run were judged by the evaluator {named} only, on its own prompts."
         )
+    limits += not_measured(run.evaluation, judged=bool(evaluators))
     if found.warnings:
         limits.append("See the warning under *Results*.")
     if experimental:

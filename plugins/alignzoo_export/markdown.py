@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from alignzoo.base.shown import printable
 
-_MEANING = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&])")
+_MEANING = re.compile(r"([\\`*_\[\]<>|~$&]|^[-+=#](?!\d))")
 _LONGEST = 400
 """Characters of a text from outside."""
 
 
 def text(value: object) -> str:
-    """A text on one line, with every character that means something in Markdown or HTML escaped."""
+    """A text on one line, with every character escaped that means something there in Markdown or HTML."""
     line = " ".join(printable(str(value)).split())
     line = line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
     return _MEANING.sub(r"\\\1", line).replace("\\<", "&lt;").replace("\\>", "&gt;").replace("\\&", "&amp;")

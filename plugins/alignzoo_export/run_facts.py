@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.base.files import local_path
-from alignzoo.base.stored import read_object, read_sealed
+from alignzoo.base.stored import read_object
 from alignzoo.contract.result import RunResult
 from alignzoo.errors import AlignzooError
+from alignzoo.evaluate.results import EVALUATION_FILE, Evaluation, read_evaluation
 from alignzoo.plan.plan import Method, Plan
 from alignzoo.plan.planfile import DEFAULT, FITTED, PRESET, read_plan
 from alignzoo.plan.started import plain_values, plan_as_started, stated_values
 from alignzoo.report import Progress, Reporter
 
-EVALUATION = Path("evaluation") / "evaluation.json"
-"""Inside a run folder: what ``alignzoo eval`` writes there."""
+EVALUATION = "evaluation"
+"""Inside a run folder: where ``alignzoo eval`` writes to."""
 _NOT_FOR_OTHERS = ("out", "trust-remote-code")
 
 
@@ -40,7 +41,7 @@ class RunFacts:
     data: dict[str, Any]
     environment: dict[str, Any]
     result: RunResult | None
-    evaluation: dict[str, Any] | None
+    evaluation: Evaluation | None
 
     @property
     def values(self) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def read_run(folder: Path, report: Reporter, *, trust_remote_code: bool) -> RunF
         data=_object(folder / "data.json"),
         environment=_object(folder / "env.json"),
         result=RunResult.load(folder),
-        evaluation=read_sealed(folder / EVALUATION) if (folder / EVALUATION).is_file() else None,
+        evaluation=_evaluation(folder / EVALUATION),
     )
 
 
@@ -128,6 +129,10 @@ def outcome(run: RunFacts) -> Collected:
         noun = NOUNS.get(run.data.get("train", {}).get("shape", "pairs"), "rows")
         report_outcome(run.result.before, run.result.after, collected, answers, noun=noun)
     return collected
+
+
+def _evaluation(folder: Path) -> Evaluation | None:
+    return read_evaluation(folder) if (folder / EVALUATION_FILE).is_file() else None
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+from alignzoo_chat.commands import ALIASES, COMMANDS
 from chat_helpers import Az
 
 BREAD = "How do I bake bread?"
@@ -96,3 +98,20 @@ def test_what_cannot_be_talked_to_is_refused_in_a_line(az: Az, tmp_path: Path) -
         assert said in done.stderr
         assert len(done.stderr.splitlines()) <= 3
     assert there.read_text() == "mine"
+
+
+def test_a_response_at_the_limit_says_so(az: Az, tmp_path: Path) -> None:
+    saved = tmp_path / "chat.json"
+    done = az("chat", "sandbox", typed=f"/max 5\n{BREAD}\n/max 100\n{BREAD}\n/save {saved}")
+    assert done.stderr.count("(cut at 5 tokens; /max 10 allows more)") == done.stderr.count("(cut") == 1
+    [conversation] = json.loads(saved.read_text(encoding="utf-8"))["conversations"]
+    answers = [message for message in conversation["messages"] if message["role"] == "assistant"]
+    assert [(answer["cut"], answer["stopped"]) for answer in answers] == [(True, False), (False, False)]
+
+
+def test_the_page_names_the_commands_that_exist() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "chat.md").read_text(encoding="utf-8")
+    typed = set(re.findall(r"(?:^you> |`|; )/([a-z-]+)", page, re.MULTILINE)) - {"tempurature"}
+    assert typed - set(ALIASES) == set(COMMANDS)
+    transcript = page[page.index("$ alignzoo chat") : page.index("The first lines")]
+    assert max(map(len, transcript.splitlines())) <= 80

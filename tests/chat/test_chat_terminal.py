@@ -57,7 +57,7 @@ class Terminal:
 
 def test_responses_side_by_side_stopped_by_ctrl_c_and_left_by_ctrl_d() -> None:
     terminal = Terminal("chat", "sandbox", "--against", "sandbox", "--max-new-tokens", "200")
-    assert "prompts by the tokenizer's chat template" in terminal.wait_for("you> ")
+    assert "prompts: the tokenizer's chat template" in terminal.wait_for("you> ")
     terminal.type("How do I bake bread?\n")
     shown = terminal.wait_for("you> ")
     heading = next(line for line in shown.splitlines() if "sandbox (1)" in line)

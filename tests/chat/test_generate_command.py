@@ -13,6 +13,9 @@ from typing import Any
 
 from chat_helpers import Az
 
+from alignzoo.evaluate.folder import held
+from alignzoo.report import Reporter
+
 SHORT = ("--max-new-tokens", "12")
 
 
@@ -121,3 +124,15 @@ def test_bad_prompts_and_places_are_named(az: Az, tmp_path: Path) -> None:
         assert done.returncode == code, done.stderr
         assert said in done.stderr
     assert (tmp_path / "mine.jsonl").read_text() == (tmp_path / "other.json").read_text() == "mine"
+
+
+def test_a_second_process_on_the_same_file_is_refused(az: Az, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("How do I bake bread?\n")
+    words = ("generate", "sandbox", "--prompts", str(tmp_path / "p.txt"), "--max-new-tokens", "2", "--out")
+    with held(tmp_path, Reporter(), "r.jsonl"):
+        refused = az(*words, str(tmp_path / "r.jsonl"))
+        assert refused.returncode == 2
+        assert f"{tmp_path / 'r.jsonl'} is in use by process" in refused.stderr
+        assert az(*words, str(tmp_path / "other.jsonl")).returncode == 0
+    assert az(*words, str(tmp_path / "r.jsonl")).returncode == 0
+    assert not list(tmp_path.glob(".*"))

@@ -6,8 +6,8 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from alignzoo_export.card import hub_id
@@ -18,29 +18,54 @@ from huggingface_hub import ModelCard, metadata_load
 
 from alignzoo.base.files import write_json
 from alignzoo.base.stored import read_object, read_sealed, sealed
+from alignzoo.evaluate.results import (
+    Against,
+    Agreement,
+    Difference,
+    Evaluation,
+    Figure,
+    JudgeFacts,
+    ModelFacts,
+    Rate,
+    SuiteFacts,
+    write_evaluation,
+)
 
-EVALUATION: dict[str, Any] = {
-    "model": {"name": "run"},
-    "suites": [{"name": "xstest", "suite": "xstest", "measures": "over_refusal", "prompts": 50, "whole": 250}],
-    "judges": [{"name": "refusal", "measures": "refusal", "limits": "phrases of refusal only"}],
-    "figures": [
-        {
-            "suite": "xstest",
-            "judge": "refusal",
-            "measures": "over_refusal",
-            "rate": {"count": 5, "n": 50, "value": 0.1, "low": 0.043, "high": 0.214},
-            "unparsed": 1,
-            "least": 0.08,
-        }
-    ],
-    "against": {
-        "model": {"name": "/home/me/base"},
-        "differences": [
-            {"suite": "xstest", "judge": "refusal", "value": 0.06, "low": -0.01, "high": 0.13, "p_value": 0.25}
-        ],
-    },
-    "tasks": {"results": {"arc_easy": {"acc,none": 0.5123, "alias": "arc_easy"}}},
-}
+
+def evaluation_of(there: str) -> Evaluation:
+    """Two judges on a part of a suite, with a comparison and a task."""
+    model = ModelFacts("/home/me/run/model", "a1", "fp32", "none", "the tokenizer's chat template")
+    suite = SuiteFacts(
+        name="xstest",
+        suite="xstest",
+        jailbreak=None,
+        title="XSTest",
+        measures="over_refusal",
+        digest="d1",
+        origin="hub",
+        prompts=50,
+        whole=250,
+        decoding={"max_new_tokens": 256},
+        cut=3,
+        empty=0,
+        tokens=20.0,
+    )
+    rate = Rate(5, 50, 0.1, 0.043, 0.214)
+    names = ("refusal", "wildguard")
+    task = {"metrics": {"acc,none": {"value": 0.5123, "stderr": 0.01}}, "n": 100, "fewshot": 0}
+    return Evaluation(
+        model=model,
+        suites=(suite,),
+        judges=tuple(JudgeFacts(name, f"zoo:{name}", "refusal", {}, "", f"limits of {name}") for name in names),
+        figures=tuple(Figure("xstest", name, "over_refusal", rate, 1, 0.08) for name in names),
+        agreement=(Agreement("xstest", *names, 50, 0.96, 0.8, 0.5, 1.0),),
+        tasks={"chosen": ["arc_easy"], "results": {"arc_easy": task}},
+        against=Against(
+            replace(model, name=there),
+            "against/base",
+            (Difference("xstest", "refusal", 0.1, 0.04, 0.06, -0.01, 0.13, 50, 4, 1, 0.25),),
+        ),
+    )
 
 
 @pytest.fixture
@@ -62,7 +87,7 @@ def test_the_hub_can_read_it(exported: Path) -> None:
 
 def test_method_data_results_and_limits(run_folder: Path, card: str) -> None:
     result, data = read_sealed(run_folder / "result.json"), read_object(run_folder / "data.json")["train"]
-    assert "aligned with **dpo under cdpo** starting from `sandbox`" in card
+    assert "A language model, fine-tuned from `sandbox` with the objective **dpo under cdpo** by [alignzoo]" in card
     assert "−log σ(β·[(log π_w − log π_ref,w) − (log π_l − log π_ref,l)])" in card
     assert "`epsilon=0.05`" in card
     assert f"| {data['rows']:,} | {data['kept']:,} |" in card
@@ -94,7 +119,14 @@ def test_the_command_line_starts_the_same_run(az: Az, card: str, run_folder: Pat
 
 def test_what_comes_from_outside_is_text(card: str) -> None:
     assert "`my\\|pairs<b>.jsonl`" in card  # inside code, where only the cell's border counts
-    assert text("<img src=x>|*[a](b)`\n# c") == r"&lt;img src=x&gt;\|\*\[a\]\(b\)\`" + r" \# c"
+    assert text("<img src=x>|*[a](b)`\n# c") == r"&lt;img src=x&gt;\|\*\[a\](b)\`" + " # c"
+    assert [text(start) for start in ("# a", "- a", "+0.1", "-0.1", "---")] == [
+        r"\# a",
+        r"\- a",
+        "+0.1",
+        "-0.1",
+        r"\---",
+    ]
     assert code("a`|b\n") == "`a'\\|b`"
     assert block("```\nrm -rf\n```").startswith("````\n")
     assert len(text("x" * 5000)) == 400
@@ -107,24 +139,30 @@ def test_displacement_and_evaluation_are_stated(az: Az, run_folder: Path, tmp_pa
     result["after"] |= {name: value - 9 for name, value in result["before"].items() if name.startswith("eval/logps/")}
     write_json(run / "result.json", sealed(result))
     (run / "evaluation").mkdir()
-    write_json(run / "evaluation" / "evaluation.json", sealed(EVALUATION))
+    write_evaluation(run / "evaluation", evaluation_of("sandbox"))
 
     assert az("export", run, "--out", tmp_path / "out").returncode == 0
     card = (tmp_path / "out" / "README.md").read_text()
     assert "> **Warning.** likelihood displacement: chosen responses lost 9.00 nats" in card
-    assert "| xstest | over-refusal | refusal | 0.100 \\[0.043, 0.214\\] | 50 | 1 |" in card
+    assert "| xstest | over-refusal | refusal | 0.100 \\[0.043, 0.214\\] | 50 | 1 | 3 |" in card
 
 
-def test_figures_of_alignzoo_eval() -> None:
-    section = evaluation_section(EVALUATION)
-    assert "minus `base`, on the same prompts" in section
-    assert r"| xstest | refusal | \+0.060 \[-0.010, \+0.130\] | 0.25 |" in section
-    assert r"| arc\_easy | acc,none | 0.5123 |" in section
-    assert "refusal: phrases of refusal only" in section
-    assert not_measured(EVALUATION, judged=False) == [
+def test_figures_of_alignzoo_eval(tmp_path: Path) -> None:
+    other = tmp_path / "runs" / "sft"
+    (other / "model").mkdir(parents=True)
+    evaluation = evaluation_of(str(other / "model"))
+    section = evaluation_section(evaluation)
+    assert "this model against sft, on the same prompts" in section
+    assert str(tmp_path) not in section
+    assert "/home/me" not in section
+    assert r"| xstest | refusal | 0.100 | 0.040 | +0.060 \[-0.010, +0.130\] | 50 | 0.25 |" in section
+    assert "| xstest | refusal | wildguard | 0.960 |" in section
+    assert r"| arc\_easy | acc | 0.5123 ± 0.0100 | 100 | 0 |" in section
+    assert "- judge wildguard: limits of wildguard" in section
+    assert "xstest: 50 of its 250 prompts" in section
+    assert not_measured(evaluation, judged=False) == [
         "Not measured: attack success.",
-        "Rates depend on the judge (refusal); another judge gives other rates.",
-        "Only a part of the prompts was used of xstest.",
+        "Rates depend on the judge (refusal, wildguard); another judge gives other rates.",
     ]
 
 

@@ -24,6 +24,17 @@ def test_the_pieces_are_the_batch_text(decoding: Decoding, llama: Any, tokenizer
         assert all(pieces)
 
 
+@pytest.mark.parametrize("name", ["llama", "mamba"])
+def test_a_complete_stream_knows_how_it_ended(name: str, tokenizer: Any, prompts: Any) -> None:
+    model = build(name)
+    [(_, response)] = generate(model, tokenizer, [prompts[0]], Decoding(6))
+    pieces = stream(model, tokenizer, prompts[0], Decoding(6))
+    assert pieces.ended is None
+    for _ in pieces:
+        pass
+    assert (pieces.tokens, pieces.ended) == (response.tokens, response.ended)
+
+
 def test_a_character_of_several_tokens_comes_whole(llama: Any, tokenizer: Any) -> None:
     text = "né 日本 🙂!"
     ids = tokenizer.encode(text)
