@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from chat_helpers import Az
 
 from alignzoo.evaluate.folder import held
@@ -65,11 +67,15 @@ def test_prompts_of_every_kind_get_the_same_responses(az: Az, tmp_path: Path) ->
     assert [f"[{i}] {text}\n{found[0][i]['response']}" in piped.stdout for i, text in enumerate(texts)] == [True, True]
 
 
-def test_a_killed_command_resumes_and_other_responses_are_not_mixed_in(az: Az, tmp_path: Path) -> None:
-    prompts, out, whole = tmp_path / "p.txt", tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
-    prompts.write_text("".join(f"Prompt {i}: how do I bake bread?\n" for i in range(16)))
-    words = ["generate", "sandbox", "--prompts", str(prompts), *SHORT, "--batch-size", "1", "--out"]
-    assert az(*words, str(whole)).returncode == 0
+def copied(words: list[str], whole: Path, out: Path) -> bytes:
+    """A file with the first responses alone, as a kill leaves it; its content."""
+    for path in whole.parent.glob("whole*"):
+        shutil.copy(path, out.with_name(path.name.replace("whole", "out", 1)))
+    return b"".join(whole.read_bytes().splitlines(keepends=True)[:5])
+
+
+def killed(words: list[str], whole: Path, out: Path) -> bytes:
+    """The file of a process that was killed after its first response; its content."""
     process = subprocess.Popen([sys.executable, "-m", "alignzoo", *words, str(out)], stderr=subprocess.DEVNULL)
     until = time.monotonic() + 300
     while not (out.exists() and out.read_bytes()) and time.monotonic() < until:
@@ -77,7 +83,16 @@ def test_a_killed_command_resumes_and_other_responses_are_not_mixed_in(az: Az, t
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    before = out.read_bytes()
+    return out.read_bytes()
+
+
+@pytest.mark.parametrize("torn", [copied, pytest.param(killed, marks=pytest.mark.slow)])
+def test_a_killed_command_resumes_and_other_responses_are_not_mixed_in(torn: Any, az: Az, tmp_path: Path) -> None:
+    prompts, out, whole = tmp_path / "p.txt", tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
+    prompts.write_text("".join(f"Prompt {i}: how do I bake bread?\n" for i in range(16)))
+    words = ["generate", "sandbox", "--prompts", str(prompts), *SHORT, "--batch-size", "1", "--out"]
+    assert az(*words, str(whole)).returncode == 0
+    before = torn(words, whole, out)
     assert 0 < before.count(b"\n") < 16
     out.write_bytes(before + b'{"index": 15, "sam')  # what a full disk or a power cut leaves
     done = az(*words, str(out), "--json")

@@ -34,7 +34,21 @@ def test_the_run_s_model_as_alignzoo_loads_it(exported: Path) -> None:
 
 
 # Half an ulp of 10 bits, of 7 bits, and half a step of 127 relative to the largest of 32 values, as it adds up here.
-@pytest.mark.parametrize(("kind", "tolerance"), [("f16", 1e-2), ("bf16", 1e-1), ("q8_0", 2e-1)])
+@pytest.mark.parametrize(
+    ("kind", "tolerance"),
+    [
+@pytest.mark.parametrize(
+    ("kind", "tolerance"),
+    [
+        pytest.param("f16", 1e-2, marks=pytest.mark.slow),
+        pytest.param("bf16", 1e-1, marks=pytest.mark.slow),
+        ("q8_0", 2e-1),
+    ],
+)
+        pytest.param("bf16", 1e-1, marks=pytest.mark.slow),
+        ("q8_0", 2e-1),
+    ],
+)
 def test_smaller_types(kind: str, tolerance: float, az: Az, tmp_path: Path) -> None:
     assert az("export", MODEL_PATH, "--out", tmp_path / "out", "--gguf", kind, "--no-card").returncode == 0
     reader = GGUFReader(tmp_path / "out" / "model.gguf")

@@ -65,16 +65,16 @@ def test_the_harness_gives_the_exact_judges_figures(tmp_path: Path) -> None:
         HFLM(str(MODEL_PATH), device="cpu", batch_size=8),
         tasks=["sandbox-test"],
         task_manager=TaskManager(include_path=str(suite.path.parent), include_defaults=False),
-        limit=8,
+        limit=3,
         apply_chat_template=True,
         bootstrap_iters=0,
     )
     samples = result["samples"]["sandbox-test"]
-    asked = prompts("test")[:8]
+    asked = prompts("test")[:3]
     assert [sample["doc"]["prompt"] for sample in samples] == [prompt.text for prompt in asked]
     said = [judge(prompt, sample["filtered_resps"][0]) for prompt, sample in zip(asked, samples, strict=True)]
     assert "complies" in said
-    assert result["results"]["sandbox-test"]["attack_success,none"] == said.count("complies") / 8
+    assert result["results"]["sandbox-test"]["attack_success,none"] == pytest.approx(said.count("complies") / 3)
 
 
 def test_the_prompt_is_sent_as_it_is(local: Path) -> None:
