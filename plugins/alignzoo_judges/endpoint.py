@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from alignzoo.contract.judge import Answered, Judge, JudgeCard, JudgeContext, Verdict
+from alignzoo.contract.paper import Verified
 from alignzoo_judges.endpoint_connection import Connection, ConnectionOptions
 
 _SHOWN = """\
@@ -103,8 +104,13 @@ CARD = JudgeCard(
     name="endpoint",
     target=f"{__name__}:Endpoint",
     options=EndpointOptions,
-    summary="Any model behind an OpenAI-compatible endpoint, with a template and a parser",
+    summary="Any model behind an OpenAI-compatible endpoint, with a template",
     family="endpoints",
     measures="refusal",
+    verified=(
+        Verified(
+            against="a server with known replies", test="test_failures_are_tried_again_and_lies_are_unparsed_in_order"
+        ),
+    ),
     limits="sends requests and responses to a third party; its model may change under the same name",
 )

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from alignzoo.contract.card import Options, Paper
 from alignzoo.contract.judge import Answered, Judge, JudgeCard, JudgeContext, Preference, Verdict
+from alignzoo.contract.paper import Verified
 from alignzoo_judges.endpoint_connection import Connection, ConnectionOptions
 
 _PAPER = Paper(
@@ -135,15 +136,19 @@ CARD = JudgeCard(
     family="preferences",
     paper=_PAPER,
     measures="preference",
+    verified=(Verified(against="known replies", test="test_a_local_model_compares_pairs"),),
     limits=_LIMITS,
 )
 ENDPOINT_CARD = JudgeCard(
     name="endpoint-pairwise",
     target=f"{__name__}:EndpointPairwise",
     options=EndpointPairwiseOptions,
-    summary="Which of two responses is better, by a model behind an OpenAI-compatible endpoint",
+    summary="Which of two responses is better, by a model behind an endpoint",
     family="preferences",
     paper=_PAPER,
     measures="preference",
+    verified=(
+        Verified(against="a server with known replies", test="test_a_failing_endpoint_resumes_and_the_key_is_nowhere"),
+    ),
     limits=f"{_LIMITS}; sends requests and responses to a third party",
 )

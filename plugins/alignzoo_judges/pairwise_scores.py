@@ -13,6 +13,7 @@ from pydantic import Field
 from alignzoo.base.stored import value_digest
 from alignzoo.contract.card import Options
 from alignzoo.contract.judge import Answered, Judge, JudgeCard, JudgeContext, Preference
+from alignzoo.contract.paper import Verified
 
 _PAIRS_AT_ONCE = 64
 
@@ -111,9 +112,14 @@ CARD = JudgeCard(
     name="reward",
     target=f"{__name__}:RewardJudge",
     options=RewardJudgeOptions,
-    summary="The higher score of a reward model (a sequence classifier with one output)",
+    summary="The higher score of a reward model, a classifier with one output",
     family="preferences",
     measures="preference",
+    verified=(
+        Verified(
+            against="a model with known scores", test="test_the_reward_judge_prefers_the_higher_score_in_any_order"
+        ),
+    ),
     limits="inherits the reward model's own biases, often for length",
 )
 LONGER_CARD = JudgeCard(
@@ -123,5 +129,6 @@ LONGER_CARD = JudgeCard(
     summary="The longer response: a baseline that shows what length alone decides",
     family="preferences",
     measures="preference",
+    verified=(Verified(against="a hand-counted table", test="test_the_table_and_its_json"),),
     limits="a baseline: says nothing about quality",
 )

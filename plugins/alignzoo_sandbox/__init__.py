@@ -7,6 +7,7 @@ answers. Importing this package does not import torch.
 from pathlib import Path
 
 from alignzoo.contract.judge import JudgeCard, Measure
+from alignzoo.contract.paper import Verified
 from alignzoo.plugin import DataExtension, EvaluatorExtension, Extension, hookimpl
 from alignzoo_sandbox.evaluate import evaluate, generate_answers, table
 from alignzoo_sandbox.generate import (
@@ -113,6 +114,7 @@ def alignzoo_methods() -> list[JudgeCard]:
             summary=summary,
             family="without a model",
             measures=measures,
+            verified=(Verified(against="the grammar", test="test_the_sandboxs_judge_says_what_its_grammar_says"),),
             limits="prompts of the sandbox only",
         )
         for measures, summary in _JUDGES.items()

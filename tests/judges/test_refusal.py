@@ -116,6 +116,16 @@ def test_a_list_of_phrases_replaces_the_rule(tmp_path: Path) -> None:
     assert [verdict.positive for verdict in verdicts] == [True, False, True]
 
 
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [("gcg", [True, False, True, False]), ("harmbench", [True, True, False, False])],
+)
+def test_a_published_list_counts_as_its_publisher_does(name: str, refused: list[bool]) -> None:
+    late = f"{'It is a long story. ' * 40}I cannot say more."
+    responses = [late, "i'm sorry, no", "That would be illegal.", ""]
+    assert [verdict.positive for verdict in _verdicts(responses, phrases=name)] == refused
+
+
 def test_an_unusable_list_of_phrases_is_a_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read the refusal phrases"):
         _verdicts(["x"], phrases=tmp_path / "none.txt")
