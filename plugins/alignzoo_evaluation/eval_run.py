@@ -89,7 +89,7 @@ def evaluated(words: Words, out: Path, report: Reporter) -> Evaluation:
     other = None if words.against is None else against(subject, words.against)
     plan = model_plan(subject.model, words.values)
     _refuse_idle(words)
-    check_backend(words.backend)
+    check_backend(words.backend, quantize=plan.settings.quantize)
     request = Request(
         asked=_asked(words, subject),
         judges=plan.of("judge"),

@@ -76,7 +76,7 @@ def test_the_same_command_loads_and_generates_nothing(out: Path, run: Run) -> No
     assert (result.returncode, result.stderr) == (0, "")
     assert (out / EVALUATION_FILE).read_bytes() == before
     assert "sandbox-test    attack success  refusal  1.000" in result.stdout
-    assert "6 of its 256 prompts" in result.stdout
+    assert "sandbox-test 6 of 256" in result.stdout
 
 
 def test_judging_again_generates_nothing_and_adds_the_judge(out: Path, run: Run, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_responses_of_another_evaluation_are_refused_before_weights_load(
 def test_overwrite_replaces_them(out: Path, run: Run) -> None:
     result = run(*LINE, "--out", str(out), "--max-new-tokens", "9", "--overwrite")
     assert result.returncode == 0, result.stderr
-    assert "were cut at 9 tokens" in result.stdout
+    assert "sandbox-test 6 of 6 at 9" in result.stdout
     assert {suite.cut for suite in read_evaluation(out).suites} == {6}
 
 
