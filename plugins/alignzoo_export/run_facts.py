@@ -124,7 +124,7 @@ def outcome(run: RunFacts) -> Collected:
 
     collected = Collected()
     if run.result is not None:
-        answers = answers_of(run.plan.settings) if run.plan is not None else None
+        answers = answers_of(run.plan) if run.plan is not None else None
         noun = NOUNS.get(run.data.get("train", {}).get("shape", "pairs"), "rows")
         report_outcome(run.result.before, run.result.after, collected, answers, noun=noun)
     return collected
