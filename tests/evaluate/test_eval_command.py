@@ -162,6 +162,8 @@ def test_against_compares_on_the_same_prompts(out: Path, run: Run, tmp_path: Pat
     [
         (["--suite", "sandbox-tst"], 2, "did you mean sandbox-test"),
         (["--suite", "sandbox-test", "--judge", "refusl"], 2, "did you mean refusal"),
+        (["--suite", "sandbox-test", "--judge", "sandbox"], 2, "use another one, such as sandbox-harm"),
+        (["--suite", "sandbox-test", "--judge", "longer"], 2, "alignzoo judge pairs A B"),
         (["--suite", "sandbox-test", "--jailbreak", "nope"], 2, "unknown jailbreak 'nope'"),
         (["--suite", "sandbox-benign", "--judge", "llama-guard"], 2, "does not apply to suites of harmless requests"),
         (["--suite", "xstest", "--data-dir", "."], 1, "download"),
@@ -180,6 +182,11 @@ def test_mistakes_are_answered_before_weights_load(
     assert "loading" not in result.stderr
     assert "Traceback" not in result.stderr
     assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_without_a_model_is_not_a_run(run: Run, tmp_path: Path) -> None:
+    result = run("eval", str(tmp_path))
+    assert (result.returncode, "neither the folder of a run nor a model" in result.stderr) == (1, True), result.stderr
 
 
 def test_a_model_without_suites_of_its_own_is_answered_with_what_there_is(run: Run) -> None:
