@@ -8,7 +8,7 @@ folder, so that a killed evaluation resumes, and judging again generates nothing
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from alignzoo.evaluate.results import (
     SuiteFacts,
     write_evaluation,
 )
+from alignzoo.evaluate.tasks.tax import alignment_tax
 from alignzoo.evaluate.verdicts.choosing import judges_of
 from alignzoo.evaluate.verdicts.figures import agreement_of, counted, difference_of, figure_of
 from alignzoo.evaluate.verdicts.judging import VERDICTS, ReadyJudge, judged, kept_verdicts, ready_judge
@@ -115,7 +116,7 @@ def _judge(
                 found.append(_facts(ready))
         except AlignzooError as error:
             again = f"what was generated and judged is kept in {models[0].out}: the same command resumes"
-            error.hint = f"{error.hint}\n  {again}" if error.hint else again
+            error.hint = f"{error.hint}\n{again}" if error.hint else again
             raise
     return found
 
@@ -148,7 +149,7 @@ def _summary(model: Responder, request: Request, judges: Sequence[JudgeFacts]) -
         judges=tuple(judges),
         figures=tuple(figures),
         agreement=tuple(agreements),
-        tasks=None if model.tasks is None else asdict(model.tasks),
+        tasks=model.tasks,
         alignzoo=__version__,
     )
 
@@ -188,9 +189,12 @@ def _compared(here: Responder, there: Responder, request: Request, judges: Seque
         for judge, verdicts in here.verdicts.get(asked.name, {}).items()
         if judge in measures
     ]
+    tax = None
+    if here.tasks is not None and there.tasks is not None:
+        tax = alignment_tax(here.tasks, there.tasks, here.out, there.out)
     return Against(
         model=there.facts,
         folder=str(there.out.relative_to(here.out)),
         differences=tuple(differences),
-        tasks=None if there.tasks is None else asdict(there.tasks),
+        tax=tax,
     )

@@ -17,6 +17,7 @@ from alignzoo.evaluate.identity import model_identity
 from alignzoo.evaluate.journal import Journal
 from alignzoo.evaluate.responses import Generated
 from alignzoo.evaluate.results import ModelFacts
+from alignzoo.evaluate.tasks.task_results import TaskResults
 from alignzoo.generate.prompts import Prompting
 from alignzoo.lazy import torch
 from alignzoo.plan.plan import Method
@@ -65,7 +66,7 @@ class Responder:
     facts: ModelFacts
     responses: dict[str, list[Generated]] = field(default_factory=dict)
     verdicts: dict[str, dict[str, list[Verdict]]] = field(default_factory=dict)
-    tasks: Any = None
+    tasks: TaskResults | None = None
 
 
 def respond(session: Session, request: Request, out: Path, report: Reporter) -> Responder:
@@ -104,9 +105,8 @@ def respond(session: Session, request: Request, out: Path, report: Reporter) -> 
             backend=request.backend,
         )
     if request.tasks is not None:
-        model.tasks = _run_tasks(
-            by_vllm() if request.backend == "vllm" else _Lazily(session), model, request, request.tasks, report
-        )
+        weights = by_vllm if request.backend == "vllm" else _Lazily(session)
+        model.tasks = _run_tasks(weights, model, request, request.tasks, report)
     if from_files:
         _release(session)
     return model
@@ -128,15 +128,21 @@ def _vllm(session: Session) -> Any:
     return vllm_model(source.adapter or source.base, dtype=dtype)
 
 
-def _run_tasks(weights: Any, model: Responder, request: Request, tasks: TaskRequest, report: Reporter) -> Any:
+def _run_tasks(weights: Any, model: Responder, request: Request, tasks: TaskRequest, report: Reporter) -> TaskResults:
     from alignzoo.evaluate.tasks.harness import run_tasks
 
+    facts = model.facts
     return run_tasks(
         weights,
         tasks.names,
         out=model.out,
         report=report,
-        identity=model.facts.identity,
+        about={
+            "model": facts.identity,
+            "precision": facts.precision,
+            "quantize": facts.quantize,
+            "backend": facts.backend,
+        },
         batch_size=request.batch_size,
         system=request.system,
         overwrite=request.overwrite,

@@ -9,7 +9,9 @@ from typing import Any
 from alignzoo.base.files import write_json
 from alignzoo.base.stored import read_as, sealed
 from alignzoo.errors import DamagedError
-from alignzoo.evaluate.verdicts.statistics import Estimate
+from alignzoo.evaluate.tasks.task_results import TaskResults
+from alignzoo.evaluate.tasks.tax import AlignmentTax
+from alignzoo.evaluate.verdicts.statistics import Estimate, shown
 
 EVALUATION_FILE = "evaluation.json"
 VERSION = 1
@@ -101,7 +103,7 @@ class Rate:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return shown(self.value, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -175,12 +177,13 @@ class Against:
 
     Attributes:
         folder: its evaluation, relative to this one's folder.
+        tax: the alignment tax: the tasks of both.
     """
 
     model: ModelFacts
     folder: str
     differences: tuple[Difference, ...] = ()
-    tasks: dict[str, Any] | None = None
+    tax: AlignmentTax | None = None
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,7 @@ class Evaluation:
     judges: tuple[JudgeFacts, ...] = ()
     figures: tuple[Figure, ...] = ()
     agreement: tuple[Agreement, ...] = ()
-    tasks: dict[str, Any] | None = None
+    tasks: TaskResults | None = None
     against: Against | None = None
     alignzoo: str = ""
     version: int = VERSION

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from alignzoo.evaluate.results import Against, Evaluation, Figure, JudgeFacts, SuiteFacts
-from alignzoo.evaluate.tasks.show_tasks import task_rows
+from alignzoo.evaluate.results import Against, Evaluation, Figure, SuiteFacts
+from alignzoo.evaluate.tasks.task_results import TASK_COLUMNS, task_rows
+from alignzoo.evaluate.tasks.tax import COLUMNS, AlignmentTax, tax_rows
+from alignzoo.evaluate.verdicts.statistics import shown
 
 MEASURES = {
     "attack_success": "attack success: share of harmful requests that the model goes along with (lower is safer)",
@@ -35,9 +37,11 @@ def tables(evaluation: Evaluation, *, by_category: bool = False) -> list[Shown]:
         found.append(_rates(evaluation))
     if evaluation.against is not None and evaluation.against.differences:
         found.append(_differences(evaluation, evaluation.against))
-    if evaluation.tasks is not None:
-        there = None if evaluation.against is None else evaluation.against.tasks
-        found.append(Shown("tasks of lm-eval", *task_rows(evaluation.tasks, there)))
+    if evaluation.against is not None and evaluation.against.tax is not None:
+        found.append(_tax(evaluation.model.name, evaluation.against.model.name, evaluation.against.tax))
+    elif evaluation.tasks is not None:
+        rows = tuple(map(tuple, task_rows(evaluation.tasks)))
+        found.append(Shown(f"{evaluation.model.name} on lm-eval tasks", TASK_COLUMNS, rows))
     if by_category and any(figure.by_category for figure in evaluation.figures):
         found.append(_categories(evaluation.figures))
     if evaluation.agreement:
@@ -76,13 +80,17 @@ def _differences(evaluation: Evaluation, against: Against) -> Shown:
             one.judge,
             f"{one.here:.3f}",
             f"{one.there:.3f}",
-            f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]",
+            shown(one.value, one.low, one.high, signed=True),
             str(one.n),
             f"{one.p_value:.2g}",
         )
         for one in against.differences
     ]
     return Shown(f"{evaluation.model.name} against {against.model.name}, on the same prompts", columns, tuple(rows))
+
+
+def _tax(model: str, base: str, tax: AlignmentTax) -> Shown:
+    return Shown(f"{model} against {base} as base, on lm-eval tasks", COLUMNS, tuple(map(tuple, tax_rows(tax))))
 
 
 def _categories(figures: Sequence[Figure]) -> Shown:
@@ -101,7 +109,7 @@ def _agreement(evaluation: Evaluation) -> Shown:
             one.first,
             one.second,
             "-" if one.agree is None else f"{one.agree:.3f}",
-            "-" if one.kappa is None else f"{one.kappa:.3f} [{one.low:.3f}, {one.high:.3f}]",
+            "-" if one.kappa is None or one.low is None or one.high is None else shown(one.kappa, one.low, one.high),
             str(one.n),
         )
         for one in evaluation.agreement
@@ -119,38 +127,39 @@ def _of_measures(evaluation: Evaluation) -> Iterator[str]:
         yield _BY_REFUSAL
     if any(figure.unparsed for figure in evaluation.figures):
         yield "a verdict that could not be parsed counts as the bad outcome; evaluation.json has the rate without them"
-    if evaluation.against is not None:
+    against = evaluation.against
+    if against is not None and against.differences:
         yield "difference: this model minus the other (Newcombe's paired interval); p: McNemar's exact test"
+    if against is not None and against.tax is not None:
+        yield "difference on tasks: model minus base (paired bootstrap over documents)"
+        if against.tax.tax is not None:
+            yield f"alignment tax: {against.tax} lost on average over tasks (below 0: gained)"
 
 
 def _of_responses(evaluation: Evaluation) -> Iterator[str]:
     if not evaluation.suites:
         return
     yield f"prompts are sent with {evaluation.model.prompting}"
-    for suite in evaluation.suites:
-        yield from _of_suite(suite)
-
-
-def _of_suite(suite: SuiteFacts) -> Iterator[str]:
-    most = suite.decoding.get("max_new_tokens")
-    if suite.cut:
+    suites = evaluation.suites
+    cut = [f"{suite.name} {suite.cut} of {suite.prompts} at {_most(suite)}" for suite in suites if suite.cut]
+    if cut:
         yield (
-            f"{suite.name}: {suite.cut} of {suite.prompts} responses were cut at {most} tokens, so a later refusal "
-            "is not seen; --max-new-tokens allows more"
+            f"responses cut at the limit of new tokens, where a later refusal is not seen ({'; '.join(cut)}): "
+            "--max-new-tokens allows more"
         )
-    if suite.empty:
-        yield f"{suite.name}: {suite.empty} of {suite.prompts} responses are empty"
-    if suite.whole is not None and suite.prompts < suite.whole:
-        yield f"{suite.name}: {suite.prompts} of its {suite.whole} prompts: not comparable with figures on all of them"
-    for text in suite.notes:
-        yield f"{suite.name}: {text}"
+    empty = [f"{suite.name} {suite.empty} of {suite.prompts}" for suite in suites if suite.empty]
+    if empty:
+        yield f"empty responses: {'; '.join(empty)}"
+    part = [f"{suite.name} {suite.prompts} of {suite.whole}" for suite in suites if suite.prompts < (suite.whole or 0)]
+    if part:
+        yield f"not all prompts, so not comparable with figures on all: {'; '.join(part)}"
+    for suite in suites:
+        yield from (f"{suite.name}: {text}" for text in suite.notes)
+
+
+def _most(suite: SuiteFacts) -> str:
+    return str(suite.decoding["max_new_tokens"])
 
 
 def _of_judges(evaluation: Evaluation) -> Iterator[str]:
-    for judge in evaluation.judges:
-        yield from _of_judge(judge)
-
-
-def _of_judge(judge: JudgeFacts) -> Iterator[str]:
-    if judge.limits:
-        yield f"judge {judge.name}: {judge.limits}"
+    return (f"judge {judge.name}: {judge.limits}" for judge in evaluation.judges if judge.limits)

@@ -8,7 +8,7 @@ from typing import Any
 
 from alignzoo.evaluate.asked import Asked
 from alignzoo.evaluate.generating import journal_of, responses_to
-from alignzoo.evaluate.verdicts.figures import figure_of, judges_suite
+from alignzoo.evaluate.verdicts.figures import figure_of
 from alignzoo.evaluate.verdicts.judging import VERDICTS, ReadyJudge, judged
 from alignzoo.generate.prompts import Prompting
 from alignzoo.report import Reporter
@@ -18,7 +18,7 @@ def suite_figures(
     model: Any,
     tokenizer: Any,
     asked: Sequence[Asked],
-    judges: Sequence[ReadyJudge],
+    judges: Sequence[tuple[ReadyJudge, Sequence[Asked]]],
     *,
     report: Reporter,
     system: str | None = None,
@@ -26,14 +26,15 @@ def suite_figures(
     folder: Path | None = None,
 ) -> dict[str, float]:
     """Figures of a model in memory: ``suite/SUITE/attack_success`` or ``suite/SUITE/over_refusal`` under the first
-    judge that applies to the suite, ``…/JUDGE`` under each further one.
+    judge of the suite, ``…/JUDGE`` under each further one.
 
     The model is left in the mode it was in, and no random state changes.
 
     Args:
         model: unwrapped, with all weights on this process.
         asked: suites with their prompts, read before.
-        judges: set up before, by :func:`~alignzoo.evaluate.verdicts.judging.ready_judge`.
+        judges: each with the suites it judges (:func:`~alignzoo.evaluate.verdicts.choosing.judges_of`), set up before
+            (:func:`~alignzoo.evaluate.verdicts.judging.ready_judge`).
         system: a system prompt.
         batch_size: prompts at a time; None chooses it.
         folder: where responses and verdicts are written; what it has of these suites is replaced. None writes nothing.
@@ -53,7 +54,7 @@ def suite_figures(
         answers = [generated.answered for generated in responses]
         measures = one.suite.measures
         name = f"suite/{one.name}/{measures}"
-        for judge in (judge for judge in judges if judges_suite(judge.measures, measures)):
+        for judge in (judge for judge, suites in judges if one in suites):
             kept = None if folder is None else folder / VERDICTS / one.name / f"{judge.name}.jsonl"
             verdicts = judged(judge, answers, kept, report)
             figure = figure_of(one.name, measures, judge.name, judge.measures, responses, verdicts)

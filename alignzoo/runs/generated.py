@@ -95,11 +95,12 @@ class Generated:
             return suite_figures(model, self.session.tokenizer, asked, ready, report=self.report)
 
     @contextmanager
-    def _ready(self, judges: dict[str, tuple[Method, list[Asked]]]) -> Iterator[list[ReadyJudge]]:
+    def _ready(self, judges: dict[str, tuple[Method, list[Asked]]]) -> Iterator[list[tuple[ReadyJudge, list[Asked]]]]:
         """The judges, loaded for one evaluation only: training needs the memory."""
-        ctx = JudgeContext(device=self.session.accelerator.device, report=self.report)
+        trust = self.session.settings.trust_remote_code
+        ctx = JudgeContext(self.session.accelerator.device, self.report, trust_remote_code=trust)
         with ExitStack() as stack:
-            yield [stack.enter_context(ready_judge(method, ctx)) for method, _ in judges.values()]
+            yield [(stack.enter_context(ready_judge(method, ctx)), asked) for method, asked in judges.values()]
 
     @cached_property
     def _samples(self) -> tuple[list[str], list[list[int]]]:

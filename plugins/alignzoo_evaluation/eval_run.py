@@ -10,7 +10,7 @@ from typing import Any
 
 from alignzoo.base.files import local_path
 from alignzoo.distributed.process import alone
-from alignzoo.errors import UsageError
+from alignzoo.errors import ModelError, UsageError
 from alignzoo.evaluate.asked import Asked, Sampling, ask
 from alignzoo.evaluate.evaluation import Request, TaskRequest, evaluate
 from alignzoo.evaluate.results import Evaluation
@@ -18,6 +18,7 @@ from alignzoo.evaluate.suites.jailbreaks import find_jailbreak
 from alignzoo.evaluate.suites.suite import Suite, find_suite, suite_names
 from alignzoo.evaluate.tasks.backend import check_backend
 from alignzoo.evaluate.verdicts.choosing import judges_of
+from alignzoo.model.source import file_of
 from alignzoo.plan.started import plain_values, plan_as_started
 from alignzoo.plugin.registry import registry
 from alignzoo.report import Reporter
@@ -86,10 +87,11 @@ def evaluated(words: Words, out: Path, report: Reporter) -> Evaluation:
         AlignzooError: a model does not load, or a judge fails.
     """
     subject = subject_of(words.where)
+    _check_folder(subject)
     other = None if words.against is None else against(subject, words.against)
     plan = model_plan(subject.model, words.values)
     _refuse_idle(words)
-    check_backend(words.backend)
+    check_backend(words.backend, quantize=plan.settings.quantize)
     request = Request(
         asked=_asked(words, subject),
         judges=plan.of("judge"),
@@ -110,6 +112,18 @@ def evaluated(words: Words, out: Path, report: Reporter) -> Evaluation:
         folder = out / f"against-{_file_name(other.label)}"
         compared = (Session(plan, accelerator, report, uses=None), folder)
     return evaluate(session, request, out, report, against=compared)
+
+
+def _check_folder(subject: Subject) -> None:
+    if registry().named_extension("model", subject.model) is not None:
+        return
+    if local_path(subject.model).is_dir() and not any(
+        file_of(subject.model, name) for name in ("config.json", "adapter_config.json")
+    ):
+        raise ModelError(
+            f"{subject.name} is neither the folder of a run nor a model: it has no config.json",
+            hint="name a run, a folder with a checkpoint, or a model of the hub",
+        )
 
 
 def _is_judge(key: str) -> bool:
@@ -188,9 +202,13 @@ def default_suites(subject: Subject) -> list[Suite]:
     if names:
         return [find_suite(name) for name in names]
     listed = "".join(f"\n    {name}: {needed(find_suite(name))}" for name in suite_names())
+    absent = (
+        "" if local_path(subject.model).exists() else "there is no such folder here: taken for a model of the hub\n"
+    )
     raise UsageError(
         f"nothing to evaluate {subject.name} on",
-        hint=f"name suites (--suite NAMES) or lm-eval tasks (--tasks NAMES). Suites, and the data they need:{listed}",
+        hint=f"{absent}name suites (--suite NAMES) or lm-eval tasks (--tasks NAMES). Suites, and the data they need:"
+        f"{listed}",
     )
 
 

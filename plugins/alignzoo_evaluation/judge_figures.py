@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from alignzoo.contract.judge import Verdict
-from alignzoo.evaluate.verdicts.statistics import CONFIDENCE, RESAMPLES, Estimate, kappa_estimate, rate
+from alignzoo.evaluate.verdicts.statistics import RESAMPLES, Estimate, kappa_estimate, percentiles, rate
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,4 @@ def _f1(labels: Sequence[bool], given: Sequence[bool | None], seed: int = 0) -> 
         both, either = (truth[rows] & said[rows]).sum(axis=-1), truth[rows].sum(axis=-1) + said[rows].sum(axis=-1)
         return np.where(either > 0, 2 * both / np.maximum(either, 1), 0.0)
 
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(score(draws), [tail, 1 - tail])
-    return Estimate(float(score(np.arange(len(truth)))), float(low), float(high), len(truth))
+    return Estimate(float(score(np.arange(len(truth)))), *percentiles(score(draws)), len(truth))

@@ -12,6 +12,7 @@ from alignzoo.base.shown import printable
 from alignzoo.cli.console import print_json, print_lines, print_table
 from alignzoo.contract.judge import Answered, JudgeContext, Verdict
 from alignzoo.errors import UsageError
+from alignzoo.evaluate.verdicts.choosing import check_judges_one
 from alignzoo.evaluate.verdicts.judging import VERDICTS, Agreement, agreement, judge_answers, judge_name, measures_of
 from alignzoo.evaluate.verdicts.statistics import rate
 from alignzoo.plan.plan import Plan
@@ -64,14 +65,7 @@ def judged_file(plan: Plan, answers: Sequence[Answered], out: Path | None, repor
 
     methods = plan.of("judge")
     for method in methods:
-        if measures_of(method) == "preference":
-            raise UsageError(
-                f"judge {method.card.name!r} compares two responses", hint="alignzoo judge pairs A B, or another judge"
-            )
-        if getattr(method.card, "function", False):
-            raise UsageError(
-                f"judge {method.card.name!r} judges answers on a run's own data only", hint="choose another judge"
-            )
+        check_judges_one(method)
     device, trusting = alone("alignzoo judge").device, plan.settings.trust_remote_code
     ctx = JudgeContext(device, report, trust_remote_code=trusting)
     found: dict[str, list[Verdict]] = {}

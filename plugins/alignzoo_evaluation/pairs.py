@@ -13,6 +13,7 @@ from alignzoo.cli.console import print_json, print_lines, print_table, results_o
 from alignzoo.cli.flags import PlanCommand, flag_layer, kind_options, setting_options
 from alignzoo.cli.reporter import ConsoleReporter
 from alignzoo.errors import Interrupted, UsageError
+from alignzoo.evaluate.verdicts.statistics import shown
 from alignzoo.plan.plan import Method, Plan
 
 COLUMNS = ["suite", "pairs", "win rate of A", "at equal length", "win/tie/loss", "consistent", "length A", "length B"]
@@ -141,4 +142,4 @@ def _notes(suite: dict[str, Any]) -> list[str]:
 
 
 def _estimate(figure: dict[str, Any]) -> str:
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+    return shown(figure["value"], figure["low"], figure["high"])

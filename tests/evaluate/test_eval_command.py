@@ -76,7 +76,7 @@ def test_the_same_command_loads_and_generates_nothing(out: Path, run: Run) -> No
     assert (result.returncode, result.stderr) == (0, "")
     assert (out / EVALUATION_FILE).read_bytes() == before
     assert "sandbox-test    attack success  refusal  1.000" in result.stdout
-    assert "6 of its 256 prompts" in result.stdout
+    assert "sandbox-test 6 of 256" in result.stdout
 
 
 def test_judging_again_generates_nothing_and_adds_the_judge(out: Path, run: Run, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_responses_of_another_evaluation_are_refused_before_weights_load(
 def test_overwrite_replaces_them(out: Path, run: Run) -> None:
     result = run(*LINE, "--out", str(out), "--max-new-tokens", "9", "--overwrite")
     assert result.returncode == 0, result.stderr
-    assert "were cut at 9 tokens" in result.stdout
+    assert "sandbox-test 6 of 6 at 9" in result.stdout
     assert {suite.cut for suite in read_evaluation(out).suites} == {6}
 
 
@@ -162,6 +162,8 @@ def test_against_compares_on_the_same_prompts(out: Path, run: Run, tmp_path: Pat
     [
         (["--suite", "sandbox-tst"], 2, "did you mean sandbox-test"),
         (["--suite", "sandbox-test", "--judge", "refusl"], 2, "did you mean refusal"),
+        (["--suite", "sandbox-test", "--judge", "sandbox"], 2, "use another one, such as sandbox-harm"),
+        (["--suite", "sandbox-test", "--judge", "longer"], 2, "alignzoo judge pairs A B"),
         (["--suite", "sandbox-test", "--jailbreak", "nope"], 2, "unknown jailbreak 'nope'"),
         (["--suite", "sandbox-benign", "--judge", "llama-guard"], 2, "does not apply to suites of harmless requests"),
         (["--suite", "xstest", "--data-dir", "."], 1, "download"),
@@ -180,6 +182,11 @@ def test_mistakes_are_answered_before_weights_load(
     assert "loading" not in result.stderr
     assert "Traceback" not in result.stderr
     assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_without_a_model_is_not_a_run(run: Run, tmp_path: Path) -> None:
+    result = run("eval", str(tmp_path))
+    assert (result.returncode, "neither the folder of a run nor a model" in result.stderr) == (1, True), result.stderr
 
 
 def test_a_model_without_suites_of_its_own_is_answered_with_what_there_is(run: Run) -> None:

@@ -91,3 +91,36 @@ def test_mcnemar_is_the_binomial_test_of_the_discordant_pairs() -> None:
     assert (found.only_here, found.only_there) == (8, 2)
     assert found.p_value == pytest.approx(2 * (1 + 10 + 45) / 2**10)
     assert paired([True], [True]).p_value == 1
+
+
+def test_suites_in_a_run_are_judged_by_their_own_judges_only() -> None:
+    from alignzoo_sandbox import MODEL_PATH
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from alignzoo.contract.judge import JudgeContext
+    from alignzoo.evaluate.asked import Sampling, ask
+    from alignzoo.evaluate.suite_figures import suite_figures
+    from alignzoo.evaluate.suites.suite import find_suite
+    from alignzoo.evaluate.verdicts.choosing import default_judge
+    from alignzoo.evaluate.verdicts.judging import ready_judge
+    from alignzoo.report import Reporter
+
+    suites = [find_suite("sandbox-borderline"), find_suite("sandbox-benign")]
+    asked = ask(suites, limit=2, sampling=Sampling(max_new_tokens=4))
+    ctx = JudgeContext("cpu", Reporter())
+    with (
+        ready_judge(default_judge("refusal"), ctx) as words,
+        ready_judge(default_judge("sandbox-refusal"), ctx) as exact,
+    ):
+        found = suite_figures(
+            AutoModelForCausalLM.from_pretrained(MODEL_PATH),
+            AutoTokenizer.from_pretrained(MODEL_PATH),
+            asked,
+            [(words, asked[:1]), (exact, asked)],
+            report=Reporter(),
+        )
+    assert list(found) == [
+        "suite/sandbox-borderline/over_refusal",
+        "suite/sandbox-borderline/over_refusal/sandbox-refusal",
+        "suite/sandbox-benign/over_refusal",
+    ]

@@ -80,7 +80,7 @@ def run(model: Any, tasks: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     out, heard = tmp_path_factory.mktemp("out"), Heard()
     random.seed(7)
     model.policy.train()
-    results = run_tasks(model, NAMES, out=out, report=heard, include_path=tasks, identity="weights")
+    results = run_tasks(model, NAMES, out=out, report=heard, include_path=tasks, about={"model": "weights"})
     return results, out, heard
 
 
@@ -140,11 +140,11 @@ def test_finished_tasks_are_kept(run: tuple[TaskResults, Path, Heard], tasks: Pa
     results, out, _ = run
     heard = Heard()
     nothing = SimpleNamespace(tokenizer=None)  # no policy to load
-    again = run_tasks(nothing, NAMES, out=out, report=heard, include_path=tasks, identity="weights")
+    again = run_tasks(nothing, NAMES, out=out, report=heard, include_path=tasks, about={"model": "weights"})
     assert again == results
     assert heard.notes == ["2 of 2 tasks are finished already"]
     with pytest.raises(UsageError, match=r"colours.json is of another evaluation: limit, model differ") as refused:
-        run_tasks(nothing, NAMES, out=out, report=heard, include_path=tasks, identity="others", limit=2)
+        run_tasks(nothing, NAMES, out=out, report=heard, include_path=tasks, about={"model": "others"}, limit=2)
     assert "--overwrite" in str(refused.value)
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import call_main
 from scipy.stats import bootstrap
 
+from alignzoo.evaluate.results import read_evaluation
 from alignzoo.evaluate.tasks.task_results import Metric, TaskResult, TaskResults, task_rows
 from alignzoo.evaluate.tasks.tax import alignment_tax, tax_rows
 
@@ -41,7 +43,8 @@ def test_differences_are_paired_by_document(tmp_path: Path) -> None:
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.051)  # in steps of 1/20
     assert tax.tax == pytest.approx(0.15)
     assert (tax.low, tax.high) == pytest.approx((-found.high, -found.low))
-    assert tax_rows(tax)[0][:5] == ["a", "acc", "0.750", "0.600", "-0.150"]
+    assert tax_rows(tax)[0][:4] == ["a", "acc", "0.750", "0.600"]
+    assert tax_rows(tax)[0][4] == f"-0.150 [{found.low:+.3f}, {found.high:+.3f}]"
 
 
 def test_the_tax_is_the_mean_loss_over_shares(tmp_path: Path) -> None:
@@ -66,7 +69,8 @@ def test_the_tax_is_the_mean_loss_over_shares(tmp_path: Path) -> None:
         ("b", False),
         ("words", True),
     ]
-    assert tax_rows(tax)[-1][:5] == ["mean of 2", "", "", "", "-0.075"]
+    assert tax_rows(tax)[-1][0] == "mean of 2"
+    assert tax_rows(tax)[-1][4].startswith("-0.075 [")
 
 
 def test_a_group_is_compared_over_the_documents_of_its_tasks(tmp_path: Path) -> None:
@@ -83,3 +87,37 @@ def test_a_group_is_compared_over_the_documents_of_its_tasks(tmp_path: Path) -> 
 
 def test_a_table_of_one_model(tmp_path: Path) -> None:
     assert task_rows(results(result(tmp_path, "a", BASE))) == [["a", "acc", "0.750", "-", "0", "20"]]
+
+
+def test_eval_shows_one_table_with_the_tax_and_keeps_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    noisy(other)
+    words = ["--tasks", "alignzoo_colours", "--include-path", str(Path(__file__).parent / "tasks"), "--out", str(out)]
+    ended = call_main(["eval", "sandbox", *words, "--against", str(other)], capfd)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("alignzoo_colours") == 1
+    assert "mean of 1" in ended.stdout
+    found = read_evaluation(out)
+    assert found.tasks is not None
+    assert found.against is not None
+    assert found.against.tax is not None
+    there = read_evaluation(out / found.against.folder)
+    assert there.tasks is not None
+    assert found.against.tax == alignment_tax(found.tasks, there.tasks, out, out / found.against.folder)
+    again = call_main(["eval", "sandbox", *words, "--precision", "bf16"], capfd)
+    assert (again.returncode, "precision" in again.stderr) == (2, True), again.stderr
+
+
+def noisy(folder: Path) -> None:
+    """Save the sandbox model with noise on its weights."""
+    import torch
+    from alignzoo_sandbox import MODEL_PATH
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(MODEL_PATH)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.05 * torch.randn_like(weight))
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(MODEL_PATH).save_pretrained(folder)

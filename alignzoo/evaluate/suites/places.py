@@ -26,7 +26,7 @@ class Place:
 
 
 def place_of(facts: SuiteFacts, folders: Sequence[Path]) -> Place | None:
-    """Where :func:`~alignzoo.evaluate.suites.readers.load` takes the prompts from; None: they must be fetched first."""
+    """Where :func:`~alignzoo.evaluate.suites.readers.load` takes the prompts from; None if nowhere yet."""
     local = local_source(facts, folders)
     if local is not None:
         return Place("files", ", ".join(str(path) for path in local[1]))

@@ -18,12 +18,15 @@ _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as ``max_lora_rank``."""
 
 
-def check_backend(backend: str) -> None:
+def check_backend(backend: str, *, quantize: str = "none") -> None:
     """Check that a backend is there, before anything else is loaded.
 
     Raises:
+        UsageError: it does not do what another setting asks for.
         AlignzooError: its package is not installed.
     """
+    if backend == "vllm" and quantize != "none":
+        raise UsageError(f"--backend vllm does not take --quantize {quantize}", hint="leave one of the two out")
     if backend == "vllm" and find_spec("vllm") is None:
         raise AlignzooError(
             "--backend vllm needs the package vllm, which is not installed",

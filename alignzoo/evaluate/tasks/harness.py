@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -62,7 +62,7 @@ class _Run:
 
     out: Path | None
     report: Reporter
-    identity: str
+    about: Mapping[str, Any]
     limit: float | None
     seed: int | None
     chat_template: bool
@@ -77,12 +77,12 @@ class _Run:
 
 
 def run_tasks(
-    session: HasModel | Any,
+    session: HasModel | Callable[[], Any],
     names: Sequence[str],
     *,
     out: Path | None,
     report: Reporter,
-    identity: str = "",
+    about: Mapping[str, Any] | None = None,
     limit: float | None = None,
     seed: int | None = None,
     batch_size: int | None = None,
@@ -98,10 +98,12 @@ def run_tasks(
     The tasks' data is loaded before the model's weights. Finished tasks in ``out`` are not run again.
 
     Args:
-        session: has the policy and the tokenizer; or an ``lm_eval.api.model.LM``.
+        session: has the policy and the tokenizer; or a function that loads an ``lm_eval.api.model.LM``, called if a
+            task is not finished yet.
         out: the evaluation's folder: results go to ``out/tasks/TASK.json``, samples to ``TASK.jsonl``; None keeps
             nothing.
-        identity: of the model's weights: results of other weights are not taken for this model's.
+        about: what else answers depend on, such as the identity of the weights and their precision: results with
+            another ``about`` are not reused.
         limit: documents a task, or a share of them below 1.
         seed: of Python, numpy, torch and the choice of few-shot examples, as ``lm_eval --seed``; None for lm-eval's
             defaults (0, 1234, 1234, 1234).
@@ -121,7 +123,9 @@ def run_tasks(
     known = task_names(names, include_path)
     with quiet(report), own_random_state(*_SEEDS[:3]):
         loaded = load_tasks(choose(names, known, num_fewshot), known, include_path)
-    run = _Run(out, report, identity, limit, seed, apply_chat_template, system, confirm_unsafe_code, overwrite, loaded)
+    run = _Run(
+        out, report, about or {}, limit, seed, apply_chat_template, system, confirm_unsafe_code, overwrite, loaded
+    )
     return _results(run, session, batch_size)
 
 
@@ -152,10 +156,8 @@ def _results(run: _Run, session: Any, batch_size: int | None) -> TaskResults:
 @contextmanager
 def _language_model(session: Any, run: _Run, batch_size: int | None) -> Iterator[Any]:
     """lm-eval's view of the model, which is left in the mode it was in."""
-    from lm_eval.api.model import LM
-
-    if isinstance(session, LM):
-        yield session
+    if callable(session):
+        yield session()
         return
     from alignzoo.evaluate.tasks.harness_model import ZooLM
 
@@ -243,7 +245,7 @@ def _identity(run: _Run, name: str) -> dict[str, Any]:
     config = {key: value for key, value in task.dump_config().items() if key != "metadata"}
     text = _ADDRESS.sub("", json.dumps(config, sort_keys=True, default=str))
     return {
-        "model": run.identity,
+        **run.about,
         "lm-eval": _lm_eval_version(),
         "task": value_digest([text, str(task.VERSION), len(task.eval_docs)]),
         "limit": run.limit,

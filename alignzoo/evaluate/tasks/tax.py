@@ -9,12 +9,12 @@ from pydantic.dataclasses import dataclass
 
 from alignzoo.evaluate.tasks.capability import headline
 from alignzoo.evaluate.tasks.task_results import Metric, TaskResult, TaskResults, sample_values
-from alignzoo.evaluate.verdicts.statistics import CONFIDENCE, RESAMPLES
+from alignzoo.evaluate.verdicts.statistics import RESAMPLES, percentiles, shown
 
 if TYPE_CHECKING:
     import numpy as np
 
-COLUMNS = ("task", "metric", "base", "model", "difference", "95 % interval", "documents")
+COLUMNS = ("task", "metric", "base", "model", "difference [95 % interval]", "documents")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,9 @@ class AlignmentTax:
     high: float | None
     tasks: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return "-" if self.tax is None else _shown(self.tax, self.low, self.high)
+
 
 def alignment_tax(
     model: TaskResults, base: TaskResults, folder: Path, base_folder: Path, *, seed: int = 0
@@ -95,7 +98,7 @@ def alignment_tax(
         return AlignmentTax(tuple(differences), None, None, None, ())
     tax = float(np.mean([loss for loss, _ in losses.values()]))
     drawn = [draws for _, draws in losses.values() if draws is not None]
-    low, high = _interval(np.mean(drawn, axis=0)) if len(drawn) == len(losses) else (None, None)
+    low, high = percentiles(np.mean(drawn, axis=0)) if len(drawn) == len(losses) else (None, None)
     return AlignmentTax(tuple(differences), tax, low, high, tuple(losses))
 
 
@@ -107,8 +110,7 @@ def tax_rows(tax: AlignmentTax) -> list[list[str]]:
             found.metric.removesuffix(",none"),
             f"{found.base:.3f}",
             f"{found.model:.3f}",
-            f"{found.difference:+.3f}",
-            _shown(found.low, found.high),
+            _shown(found.difference, found.low, found.high),
             str(found.n),
         ]
         for found in tax.differences
@@ -116,7 +118,7 @@ def tax_rows(tax: AlignmentTax) -> list[list[str]]:
     ]
     if tax.tax is not None:
         low, high = (None, None) if tax.low is None or tax.high is None else (-tax.high, -tax.low)
-        rows.append([f"mean of {len(tax.tasks)}", "", "", "", f"{-tax.tax:+.3f}", _shown(low, high), ""])
+        rows.append([f"mean of {len(tax.tasks)}", "", "", "", _shown(-tax.tax, low, high), ""])
     return rows
 
 
@@ -124,7 +126,7 @@ def _difference(
     task: str, metric: str, here: TaskResult, there: TaskResult, draws: Any, is_headline: bool
 ) -> TaskDifference:
     one, other = here.metrics[metric], there.metrics[metric]
-    low, high = (None, None) if draws is None else _interval(draws)
+    low, high = (None, None) if draws is None else percentiles(draws)
     return TaskDifference(
         task=task,
         metric=metric,
@@ -157,17 +159,9 @@ def _draws(
     return np.array([gaps[generator.integers(0, len(gaps), len(gaps))].mean() for _ in range(RESAMPLES)])
 
 
-def _interval(draws: Any) -> tuple[float, float]:
-    import numpy as np
-
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return float(low), float(high)
-
-
 def _is_share(metric: Metric) -> bool:
     return metric.higher_is_better is True and 0 <= metric.value <= 1
 
 
-def _shown(low: float | None, high: float | None) -> str:
-    return "-" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
+def _shown(value: float, low: float | None, high: float | None) -> str:
+    return f"{value:+.3f}" if low is None or high is None else shown(value, low, high, signed=True)

@@ -9,6 +9,7 @@ from alignzoo.errors import BrokenPluginError, UsageError
 from alignzoo.evaluate.asked import Asked
 from alignzoo.evaluate.verdicts.figures import judges_suite
 from alignzoo.evaluate.verdicts.judging import judge_name, measures_of
+from alignzoo.plan.judges import is_function
 from alignzoo.plan.plan import Method
 from alignzoo.plugin.build import build_options, class_of
 from alignzoo.plugin.registry import registry
@@ -30,12 +31,8 @@ def judges_of(asked: Sequence[Asked], chosen: Sequence[Method] = ()) -> dict[str
     """
     found: dict[str, tuple[Method, list[Asked]]] = {}
     for method in chosen:
+        check_judges_one(method)
         name, measures = judge_name(method), measures_of(method)
-        if measures == "preference":
-            raise UsageError(
-                f"judge {method.card.name!r} compares two responses and judges none alone",
-                hint="use it with: alignzoo judge pairs A B",
-            )
         if name in found:
             raise UsageError(f"judge {method.card.name!r} is given twice with the same options", hint="leave one out")
         applies = [one for one in asked if judges_suite(measures, one.suite.measures)]
@@ -52,6 +49,32 @@ def judges_of(asked: Sequence[Asked], chosen: Sequence[Method] = ()) -> dict[str
     for method, _ in found.values():
         class_of(method.card)
     return found
+
+
+def check_judges_one(method: Method) -> None:
+    """Check that a judge judges a response by itself.
+
+    Raises:
+        UsageError: it compares two responses, or is a function for the evaluator of a run's data.
+    """
+    name = method.card.name
+    if measures_of(method) == "preference":
+        raise UsageError(
+            f"judge {name!r} compares two responses and judges none alone",
+            hint="use it with: alignzoo judge pairs A B",
+        )
+    if is_function(method):
+        home = registry().plugin_of(method.card)
+        others = [
+            card.name
+            for plugin, card in registry().entries("judge")
+            if plugin is home and not getattr(card, "function", False)
+        ]
+        such = f", such as {' or '.join(others)}" if others else ""
+        raise UsageError(
+            f"judge {name!r} is only for the evaluator of a run's own data: alignzoo run --judge {name}",
+            hint=f"use another one{such}; `alignzoo ls judge` lists them",
+        )
 
 
 def default_judge(name: str) -> Method:

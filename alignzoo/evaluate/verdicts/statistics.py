@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -25,7 +26,22 @@ class Estimate:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]" if self.n else "-"
+        return shown(self.value, self.low, self.high) if self.n else "-"
+
+
+def shown(value: float, low: float, high: float, *, signed: bool = False) -> str:
+    """A figure with its interval, as tables have it."""
+    sign = "+" if signed else ""
+    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def percentiles(draws: Any) -> tuple[float, float]:
+    """The 95 % interval of bootstrapped values."""
+    import numpy as np
+
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def rate(count: int, n: int) -> Estimate:
@@ -46,10 +62,7 @@ def mean(values: Sequence[float], *, seed: int = 0) -> Estimate:
     if not len(found):
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
     draws = np.random.default_rng(seed).integers(0, len(found), (RESAMPLES, len(found)))
-    means = found[draws].mean(axis=1)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Estimate(float(found.mean()), float(low), float(high), len(found))
+    return Estimate(float(found.mean()), *percentiles(found[draws].mean(axis=1)), len(found))
 
 
 def kappa(one: Sequence[Hashable], other: Sequence[Hashable]) -> float:
@@ -79,6 +92,4 @@ def kappa_estimate(one: Sequence[Hashable], other: Sequence[Hashable], *, seed: 
         return Estimate(value, value, value, 0)
     draws = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
     values = [kappa([one[i] for i in draw], [other[i] for i in draw]) for draw in draws]
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return Estimate(value, float(low), float(high), n)
+    return Estimate(value, *percentiles(values), n)

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from alignzoo.evaluate.verdicts.statistics import CONFIDENCE, RESAMPLES, Estimate, mean, rate
+from alignzoo.evaluate.verdicts.statistics import RESAMPLES, Estimate, mean, percentiles, rate
 
 Winner = Literal["first", "second", "tie"] | None
 PENALTY = 1.0
@@ -168,8 +168,7 @@ def length_controlled(scores: Sequence[float], differences: Sequence[float], *, 
         note = f"A {every} every comparison: there is nothing to control for, and the interval has no width"
         return Controlled(Estimate(value, value, value, n), None, note)
     intercept, slope = fit(x[None], y[None], np.ones((1, n)))
-    low, high = np.quantile(expit(_resampled(x, y, seed)), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    estimate = Estimate(float(expit(intercept[0])), float(low), float(high), n)
+    estimate = Estimate(float(expit(intercept[0])), *percentiles(expit(_resampled(x, y, seed))), n)
     if spread > 0:
         return Controlled(estimate, float(slope[0]), _extrapolation(delta))
     if delta[0] == 0:
