@@ -72,7 +72,7 @@ def test_responses_side_by_side_stopped_by_ctrl_c_and_left_by_ctrl_d() -> None:
     terminal.wait_for("│ sandbox (2)")
     terminal.wait_for("\r")
     terminal.type("\x03")
-    terminal.wait_for("(stopped)")
+    terminal.wait_for(": stopped)")
     terminal.wait_for("you> ")
     terminal.type("/history\n")
     assert terminal.wait_for("assistant: ")
