@@ -113,13 +113,14 @@ class Chat:
 
     def _group(self, group: Sequence[tuple[Member, Fitted]], message: str, decoding: Decoding) -> list[Turn]:
         """The responses of models that answer side by side, or of one."""
-        if len(self.members) > 1:
-            self.screen.heading([member.speaker.label for member, _ in group])
         decodings = [replace(decoding, max_new_tokens=prompt.max_new_tokens) for _, prompt in group]
-        streams = [
-            member.speaker.pieces(prompt.ids, within) for (member, prompt), within in zip(group, decodings, strict=True)
-        ]
         with self.ctrl_c.stops_responses():
+            if len(self.members) > 1:
+                self.screen.heading([member.speaker.label for member, _ in group])
+            streams = [
+                member.speaker.pieces(prompt.ids, within)
+                for (member, prompt), within in zip(group, decodings, strict=True)
+            ]
             try:
                 texts = self.screen.responses(streams, lambda: self.ctrl_c.pressed)
             except RuntimeError as error:  # out of memory; infinite logits
