@@ -61,7 +61,8 @@ def method_page(method: Entry) -> str:
     lines += _figure(method)
     if method.aliases:
         lines += [f"Also called: {', '.join(f'`{alias}`' for alias in method.aliases)}.", ""]
-    lines += ["<!-- test: dry-run -->", "```bash", example(method), "```", ""]
+    lines += [] if method.kind == "judge" else ["<!-- test: dry-run -->"]  # judges need responses to judge
+    lines += ["```bash", example(method), "```", ""]
     lines += _parts(method) if isinstance(method, Composition) else _card(method)
     return "\n".join(lines + _paper(method))
 

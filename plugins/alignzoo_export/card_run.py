@@ -102,7 +102,9 @@ def _data(run: RunFacts) -> str:
 
 def _training(run: RunFacts) -> str:
     values = run.values
-    rows = [[code(name), code(values[name])] for name in _TRAINING if values.get(name) is not None]
+    idle = {"lora.r", "lora.alpha"} if not values.get("lora.r") else set()
+    stated = (name for name in _TRAINING if values.get(name) is not None and name not in idle)
+    rows = [[code(name), code(values[name])] for name in stated]
     if run.result is not None:
         rows = [["optimizer steps", f"{run.result.steps:,}"], ["tokens", f"{run.result.tokens:,}"], *rows]
     return table(["setting", "value"], rows)

@@ -30,6 +30,7 @@ from alignzoo.evaluate.results import (
     SuiteFacts,
     write_evaluation,
 )
+from alignzoo.evaluate.tasks.task_results import Metric, TaskResult, TaskResults
 
 
 def evaluation_of(there: str) -> Evaluation:
@@ -52,14 +53,14 @@ def evaluation_of(there: str) -> Evaluation:
     )
     rate = Rate(5, 50, 0.1, 0.043, 0.214)
     names = ("refusal", "wildguard")
-    task = {"metrics": {"acc,none": {"value": 0.5123, "stderr": 0.01}}, "n": 100, "fewshot": 0}
+    task = TaskResult("arc_easy", {"acc,none": Metric(0.5123, 0.01, True)}, n=100, fewshot=0, version="1.0")
     return Evaluation(
         model=model,
         suites=(suite,),
         judges=tuple(JudgeFacts(name, f"zoo:{name}", "refusal", {}, "", f"limits of {name}") for name in names),
         figures=tuple(Figure("xstest", name, "over_refusal", rate, 1, 0.08) for name in names),
         agreement=(Agreement("xstest", *names, 50, 0.96, 0.8, 0.5, 1.0),),
-        tasks={"chosen": ["arc_easy"], "results": {"arc_easy": task}},
+        tasks=TaskResults({"arc_easy": task}, ("arc_easy",), lm_eval="0.4.13"),
         against=Against(
             replace(model, name=there),
             "against/base",
@@ -157,7 +158,7 @@ def test_figures_of_alignzoo_eval(tmp_path: Path) -> None:
     assert "/home/me" not in section
     assert r"| xstest | refusal | 0.100 | 0.040 | +0.060 \[-0.010, +0.130\] | 50 | 0.25 |" in section
     assert "| xstest | refusal | wildguard | 0.960 |" in section
-    assert r"| arc\_easy | acc | 0.5123 ± 0.0100 | 100 | 0 |" in section
+    assert r"| arc\_easy | acc | 0.512 | 0.010 | 0 | 100 |" in section
     assert "- judge wildguard: limits of wildguard" in section
     assert "xstest: 50 of its 250 prompts" in section
     assert not_measured(evaluation, judged=False) == [
