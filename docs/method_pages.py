@@ -56,7 +56,7 @@ def method_page(method: Entry) -> str:
             "The run says so and its plan lists the parts, so both spellings give the same run.",
             "",
         ]
-    else:
+    elif method.formula:
         lines += ["```text", *method.formula.split("; "), "```", ""]
     lines += _figure(method)
     if method.aliases:

@@ -160,7 +160,7 @@ def test_figures_of_alignzoo_eval(tmp_path: Path) -> None:
     assert "| xstest | refusal | wildguard | 0.960 |" in section
     assert r"| arc\_easy | acc | 0.512 | 0.010 | 0 | 100 |" in section
     assert "- judge wildguard: limits of wildguard" in section
-    assert "xstest: 50 of its 250 prompts" in section
+    assert "xstest 50 of 250" in section
     assert not_measured(evaluation, judged=False) == [
         "Not measured: attack success.",
         "Rates depend on the judge (refusal, wildguard); another judge gives other rates.",
