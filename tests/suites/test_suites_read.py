@@ -115,12 +115,12 @@ def test_rows_are_chosen_and_what_is_left_out_is_said(suite: Write, data: Path) 
     assert loaded.notes == (
         "3 prompts here; the publisher's whole set has 5",
         "1 rows without a prompt are left out",
-        "1 repeated prompts are kept",
+        "repeated prompts: 1 (kept)",
         "1 ids occur more than once; the later ones are numbered",
     )
     distinct = suite(**facts, distinct=True).load(data)
     assert [prompt.request for prompt in distinct.prompts] == ["One", "Two"]
-    assert "1 repeated prompts are left out" in distinct.notes
+    assert "repeated prompts: 1 (left out)" in distinct.notes
     assert [prompt.request for prompt in suite(where={"kind": {"not": "a"}}).prompts(data)] == ["Two", "Four"]
 
 

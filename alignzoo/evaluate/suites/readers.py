@@ -184,8 +184,8 @@ class _Collected:
         if self._counts["empty"]:
             yield f"{self._counts['empty']:,} rows without a prompt are left out"
         if self._counts["repeated"]:
-            what = "are left out" if self._facts.distinct else "are kept"
-            yield f"{self._counts['repeated']:,} repeated prompts {what}"
+            what = "left out" if self._facts.distinct else "kept"
+            yield f"repeated prompts: {self._counts['repeated']:,} ({what})"
         if self._counts["ids"]:
             yield f"{self._counts['ids']:,} ids occur more than once; the later ones are numbered"
 
