@@ -1,88 +1,25 @@
-"""What judges behind an endpoint share: the options of the connection, and replies to many requests."""
+"""What judges behind an endpoint share: replies to many requests."""
 
 from __future__ import annotations
 
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from pydantic import Field, field_validator, model_validator
-
-from alignzoo.contract.card import Options
 from alignzoo.errors import AlignzooError, ModelError, UsageError
 from alignzoo.report import Reporter
+from alignzoo_judges.endpoint_budget import Budget
 from alignzoo_judges.endpoint_client import AGAIN, Client, Reply, is_local
+from alignzoo_judges.endpoint_options import KEY_ENV, PATH, ConnectionOptions
 from alignzoo_judges.endpoint_replies import Messages, replies
 
-_COST: dict[str, Any] = {"cost": True}  # options that no verdict depends on
-_PATH = "/chat/completions"
-_KEY_ENV = "OPENAI_API_KEY"
 _LISTENS = 10.0
 """Seconds to wait for a connection before anything is sent."""
 _STRIKES = 5
 """After so many unusable replies and no usable one, the endpoint is taken to be the wrong one."""
-
-
-class ConnectionOptions(Options):
-    """An OpenAI-compatible endpoint, and how much to ask of it."""
-
-    url: str = Field(
-        min_length=1,
-        description="base url of the API",
-        examples=["http://localhost:8000/v1"],
-    )
-    model: str = Field(min_length=1, description="name of the model there", examples=["gpt-4o-mini"])
-    system: str | None = Field(None, description="system prompt")
-    temperature: float = Field(0.0, ge=0, le=2, description="sampling temperature")
-    max_tokens: int = Field(64, ge=1, description="most tokens of a reply")
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
-        "max_tokens", description="the name of max_tokens in a request; newer models of OpenAI need the longer one"
-    )
-    key_env: str = Field(
-        _KEY_ENV,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="environment variable with the API key; none is sent if it is not set",
-        json_schema_extra=_COST,
-    )
-    concurrency: int = Field(8, ge=1, le=256, description="requests at a time", json_schema_extra=_COST)
-    timeout: float = Field(60.0, gt=0, description="seconds to wait for a reply", json_schema_extra=_COST)
-    retries: int = Field(6, ge=0, le=20, description="times to send a failed request again", json_schema_extra=_COST)
-    backoff: float = Field(
-        1.0, gt=0, description="seconds before the first retry, doubled for each further one", json_schema_extra=_COST
-    )
-    max_requests: int | None = Field(
-        None, ge=1, description="stop after so many requests, retries included", json_schema_extra=_COST
-    )
-    max_cost: float | None = Field(
-        None, gt=0, description="stop before the cost could exceed this", json_schema_extra=_COST
-    )
-    price_in: float | None = Field(
-        None, ge=0, description="price of a million input tokens, for max_cost", json_schema_extra=_COST
-    )
-    price_out: float | None = Field(
-        None, ge=0, description="price of a million output tokens, for max_cost", json_schema_extra=_COST
-    )
-
-    @field_validator("url")
-    @classmethod
-    def _is_a_base_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http or https url, such as https://api.openai.com/v1")
-        if not _has_port(url):
-            raise ValueError("has a port that is none")
-        if parts.username is not None or parts.query or parts.fragment:
-            raise ValueError("must not have a user name, a query or a fragment; a key goes into key_env's variable")
-        return url.rstrip("/").removesuffix(_PATH)
-
-    @model_validator(mode="after")
-    def _a_cost_has_prices(self) -> ConnectionOptions:
-        if self.max_cost is not None and (self.price_in is None or self.price_out is None):
-            raise ValueError("max_cost needs price_in and price_out, per million tokens")
-        return self
 
 
 class Connection:
@@ -97,14 +34,12 @@ class Connection:
     """
 
     def __init__(self, name: str, options: ConnectionOptions, report: Reporter) -> None:
-        from alignzoo_judges.endpoint_budget import Budget
-
         self._name, self._options, self._report = name, options, report
         key = _key(options.key_env)
         in_clear = key is not None and options.url.startswith("http:") and not is_local(options.url)
-        if in_clear and options.key_env == _KEY_ENV:
+        if in_clear and options.key_env == KEY_ENV:
             raise UsageError(
-                f"judge {name}: the key in {_KEY_ENV} would go to {urlsplit(options.url).netloc} unencrypted",
+                f"judge {name}: the key in {KEY_ENV} would go to {urlsplit(options.url).netloc} unencrypted",
                 hint="use https, or name that server's own key as key_env; a variable that is not set sends none",
             )
         _check_listens(options.url, options.timeout)
@@ -116,7 +51,7 @@ class Connection:
         }
         self._about: Any = [options.url, fields]
         self._client = Client(
-            options.url + _PATH,
+            options.url + PATH,
             key,
             fields,
             self._budget,
@@ -181,14 +116,6 @@ class Connection:
             priced = self._options.price_in is not None or self._options.price_out is not None
             cost = f", cost {self._budget.cost:.4g}" if priced else ""
             self._report.note(f"judge {self._name}: {self._budget.requests} requests to {self._client.host}{cost}")
-
-
-def _has_port(url: str) -> bool:
-    """Whether the port, if there is one, is a number in its range."""
-    try:
-        return urlsplit(url).port != 0
-    except ValueError:
-        return False
 
 
 def _key(variable: str) -> str | None:

@@ -10,7 +10,7 @@ from pydantic import Field
 from alignzoo.contract.card import Options, Paper
 from alignzoo.contract.judge import Answered, Judge, JudgeCard, JudgeContext, Preference, Verdict
 from alignzoo.contract.paper import Verified
-from alignzoo_judges.endpoint_connection import Connection, ConnectionOptions
+from alignzoo_judges.endpoint_options import ConnectionOptions
 
 _PAPER = Paper(
     title="Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena",
@@ -101,6 +101,8 @@ class EndpointPairwise(Judge):
             ModelError: nothing listens there.
         """
         self._template = _template(self.options.template, "--judge.endpoint-pairwise.template")
+        from alignzoo_judges.endpoint_connection import Connection
+
         self._connection = Connection("endpoint-pairwise", self.options, ctx.report)
 
     def identity(self) -> str:
