@@ -4,6 +4,7 @@ validated options (``self.options``)."""
 from alignzoo.contract.aggregation import Aggregation, TokenView
 from alignzoo.contract.evaluator import EvaluationContext, Evaluator, Table
 from alignzoo.contract.geometry import GeometryController, StepLoss
+from alignzoo.contract.judge import Answered, Judge, JudgeContext, Preference, Verdict
 from alignzoo.contract.loss import PreferenceLoss
 from alignzoo.contract.reward import Reward
 from alignzoo.contract.robust import RobustWrapper, Values
@@ -17,11 +18,15 @@ PerPair = Values
 
 __all__ = [
     "Aggregation",
+    "Answered",
     "DataSource",
     "EvaluationContext",
     "Evaluator",
     "GeometryController",
+    "Judge",
+    "JudgeContext",
     "PerPair",
+    "Preference",
     "PreferenceLoss",
     "Response",
     "Reward",
@@ -37,4 +42,5 @@ __all__ = [
     "Table",
     "TokenView",
     "Values",
+    "Verdict",
 ]

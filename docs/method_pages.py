@@ -56,12 +56,13 @@ def method_page(method: Entry) -> str:
             "The run says so and its plan lists the parts, so both spellings give the same run.",
             "",
         ]
-    else:
+    elif method.formula:
         lines += ["```text", *method.formula.split("; "), "```", ""]
     lines += _figure(method)
     if method.aliases:
         lines += [f"Also called: {', '.join(f'`{alias}`' for alias in method.aliases)}.", ""]
-    lines += ["<!-- test: dry-run -->", "```bash", example(method), "```", ""]
+    lines += [] if method.kind == "judge" else ["<!-- test: dry-run -->"]  # judges need responses to judge
+    lines += ["```bash", example(method), "```", ""]
     lines += _parts(method) if isinstance(method, Composition) else _card(method)
     return "\n".join(lines + _paper(method))
 

@@ -1,4 +1,5 @@
-"""The lock of a folder that only one process at a time may write to: a file naming its owner, created exclusively."""
+"""The lock of a folder, or of a file in it, that only one process at a time may write to: a file naming its owner,
+created exclusively."""
 
 from __future__ import annotations
 
@@ -29,68 +30,78 @@ class Holder:
     since: str
 
 
-def lock(folder: Path, report: Reporter) -> None:
-    """Take the lock of a folder, for this process.
+def lock(folder: Path, report: Reporter, file: str | None = None) -> None:
+    """Take the lock of a folder, or of one file in it, for this process.
 
     Raises:
         UsageError: another process has it.
         OSError: the folder cannot be written.
     """
-    path = folder / LOCK_FILE
+    path = _path(folder, file)
     with _one_after_another(folder):
-        dead = check_unlocked(folder)
+        dead = check_unlocked(folder, file)
         if dead is not None:
             path.unlink()
-            report.note(f"{folder}: process {dead.owner.pid} has ended without releasing its lock; taking it over")
+            locked = _locked(folder, file)
+            report.note(f"{locked}: process {dead.owner.pid} has ended without releasing its lock; taking it over")
         owner, now = Owner.this(), datetime.now().astimezone()
         facts = {"owner": owner.token, "pid": owner.pid, "machine": socket.gethostname(), "since": f"{now:%F %T %z}"}
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
         except FileExistsError:  # another machine was faster
-            check_unlocked(folder)
+            check_unlocked(folder, file)
             raise
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(facts, file)
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                json.dump(facts, stream)
         except BaseException:
             path.unlink()
             raise
 
 
-def unlock(folder: Path) -> None:
+def unlock(folder: Path, file: str | None = None) -> None:
     """Release the lock, if this process has it."""
+    path = _path(folder, file)
     with contextlib.suppress(OSError, ValueError):
-        holder = _read(folder / LOCK_FILE)
+        holder = _read(path)
         if holder is not None and holder.owner == Owner.this():
-            (folder / LOCK_FILE).unlink()
+            path.unlink()
 
 
-def check_unlocked(folder: Path) -> Holder | None:
-    """Refuse a folder that another process is using; returns the dead holder of a stale lock.
+def check_unlocked(folder: Path, file: str | None = None) -> Holder | None:
+    """Refuse a folder, or a file in it, that another process is using; returns the dead holder of a stale lock.
 
     Raises:
         UsageError: it is, or may be, in use.
         OSError: the lock cannot be read.
     """
-    path = folder / LOCK_FILE
+    path, locked = _path(folder, file), _locked(folder, file)
     try:
         holder = _read(path)
     except ValueError as error:
         raise UsageError(
-            f"{path} does not say which process uses the folder", hint=f"delete {path} if none does"
+            f"{path} does not say which process uses {locked}", hint=f"delete {path} if none does"
         ) from error
     if holder is None or (holder.owner.is_here and not holder.owner.runs()):
         return holder
     pid = holder.owner.pid
     if not holder.owner.is_here:
         raise UsageError(
-            f"{folder} is in use by process {pid} on {holder.machine}, since {holder.since}",
+            f"{locked} is in use by process {pid} on {holder.machine}, since {holder.since}",
             hint=f"if that process has ended, delete {path}",
         )
     raise UsageError(
-        f"{folder} is in use by process {pid}, since {holder.since}",
+        f"{locked} is in use by process {pid}, since {holder.since}",
         hint=f"wait until it ends, or stop it: kill {pid}",
     )
+
+
+def _path(folder: Path, file: str | None) -> Path:
+    return folder / (LOCK_FILE if file is None else f".{file}{LOCK_FILE}")
+
+
+def _locked(folder: Path, file: str | None) -> Path:
+    return folder if file is None else folder / file
 
 
 def _read(path: Path) -> Holder | None:

@@ -18,8 +18,11 @@ class YAMLFault(Exception):
     """A file that cannot be read as plain YAML: ``FILE:LINE: what is wrong``."""
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, *, functions: bool = False) -> Any:
     """The content of a YAML file; dates stay text.
+
+    Args:
+        functions: read lm-eval's ``!function module.name`` as the text ``module.name``; nothing is imported.
 
     Raises:
         YAMLFault: it cannot be read, is too large, nested too deeply or not YAML; has a duplicate key, a key that is
@@ -37,12 +40,12 @@ def read_yaml(path: Path) -> Any:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise YAMLFault(f"{path}:{line}: not UTF-8 text") from error
-    return _parsed(text, path)
+    return _parsed(text, path, _TaskLoader if functions else _Loader)
 
 
-def _parsed(text: str, path: Path) -> Any:
+def _parsed(text: str, path: Path, loader_class: type[_Loader]) -> Any:
     try:
-        loader = _Loader(text)
+        loader = loader_class(text)
         try:
             return loader.get_single_data()
         except ValueError as error:  # an escape such as "\\U00110000" is not caught inside of PyYAML
@@ -95,6 +98,13 @@ class _Loader(yaml.SafeLoader):
                 raise _fault(f"the key {shown(key.value)} is {where}", key.start_mark)
             lines[key.value] = line
         return super().construct_mapping(node, deep)
+
+
+class _TaskLoader(_Loader):
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if node.tag == "!function" and isinstance(node, yaml.ScalarNode):
+            return str(node.value)
+        return super().construct_object(node, deep)
 
 
 # "2024-13-45" is a valid name; no setting is a date.

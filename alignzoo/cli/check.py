@@ -19,7 +19,8 @@ from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import AlignzooError, BrokenPluginError, UsageError
 from alignzoo.plugin.contract_records import save_record
 from alignzoo.plugin.plugin import Plugin
-from alignzoo.plugin.registry import plugins_from, registry, sources
+from alignzoo.plugin.registry import plugins_from, registry
+from alignzoo.plugin.sources import sources
 from alignzoo.report import Reporter
 from alignzoo.testing import Outcome, Report, checks_for
 from alignzoo.testing.checks import outcomes_of
@@ -103,7 +104,7 @@ def _refuse_empty(plugins: list[Plugin], kind: str | None) -> None:
     for label in dict.fromkeys(plugin.label for plugin in plugins):
         own = [plugin for plugin in plugins if plugin.label == label]
         methods = [method for plugin in own for method in plugin.methods if kind in (None, method.kind)]
-        if methods or (kind is None and any(plugin.extensions or plugin.recipes for plugin in own)):
+        if methods or (kind is None and any(plugin.provides for plugin in own)):
             continue
         remarks = [text for plugin in own for text in plugin.warnings]
         raise UsageError(

@@ -6,6 +6,7 @@ import functools
 
 from alignzoo.cli.describe import option_facts
 from alignzoo.contract.card import Card, Composition
+from alignzoo.contract.judge import JudgeCard
 from alignzoo.contract.kinds import KINDS
 from alignzoo.plan.conflicts import GUIDES
 from alignzoo.plan.refusals import Pairs
@@ -17,6 +18,9 @@ from alignzoo.plugin.registry import Registry, registry
 def example(method: Card | Composition) -> str:
     """A command line that uses the method, with its first numeric option stated at its default."""
     words = f"alignzoo run {_beside(method)}--{method.kind} {method.name}"
+    if isinstance(method, JudgeCard):
+        command = "judge pairs RUN OTHER" if method.measures == "preference" else "eval RUN --suite NAMES"
+        words = f"alignzoo {command} --judge {method.name}"
     if isinstance(method, Composition):
         return words
     required = [name for name, info in method.options.model_fields.items() if info.is_required()]

@@ -56,8 +56,9 @@ class PlanCommand(Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         params = super().get_params(ctx)
-        of_methods = ctx.meta.get(_METHOD_OPTIONS, [])
-        naming = [param for param in params if getattr(param, "group", None) == METHODS]
+        naming = [param for param in params if isinstance(param, LayerOption) and param.group == METHODS]
+        kinds = {param.key for param in naming}
+        of_methods = [option for option in ctx.meta.get(_METHOD_OPTIONS, []) if option.key.partition(".")[0] in kinds]
         settings = [param for param in params if getattr(param, "group", None) == SETTINGS]
         others = [param for param in params if not isinstance(param, LayerOption)]
         return [*naming, *of_methods, *settings, *others]
@@ -96,7 +97,12 @@ class PlanCommand(Command):
 
 def run_options(function: Function) -> Function:
     """Adds ``--KIND`` of every kind of method, and all settings, to a :class:`PlanCommand`."""
-    return _with_options(function, [*_naming_options(), *_setting_options(Settings.model_fields)])
+    return _with_options(function, [*_naming_options(KINDS), *_setting_options(Settings.model_fields)])
+
+
+def kind_options(*kinds: str) -> Callable[[Function], Function]:
+    """Adds ``--KIND`` of some kinds of methods to a :class:`PlanCommand`."""
+    return lambda function: _with_options(function, _naming_options(kinds))
 
 
 def setting_options(*names: str) -> Callable[[Function], Function]:
@@ -201,7 +207,7 @@ def _unjudged_options(selection: Selection, args: Sequence[str]) -> list[LayerOp
     return list(found.values())
 
 
-def _naming_options() -> list[LayerOption]:
+def _naming_options(kinds: Iterable[str]) -> list[LayerOption]:
     def names(kind: str) -> Callable[..., list[CompletionItem]]:
         return lambda ctx, param, incomplete: [
             CompletionItem(method.name)
@@ -221,7 +227,7 @@ def _naming_options() -> list[LayerOption]:
             multiple=kind.several,
         )
 
-    return [option(kind) for kind in KINDS.values()]
+    return [option(KINDS[kind]) for kind in kinds]
 
 
 def recipe_option(function: Function) -> Function:

@@ -56,7 +56,8 @@ def command(words: tuple[str, ...], wide: bool, as_json: bool, **asked: Any) -> 
     """
     kind = _kind(words[0]) if words else None
     words = words[1:] if kind else words
-    everything = [] if kind in EXTENSION_KINDS else list(registry().entries(kind if kind in KINDS else None))
+    alone = kind in EXTENSION_KINDS and kind not in KINDS
+    everything = [] if alone else list(registry().entries(kind if kind in KINDS else None))
     families = [family for family in dict.fromkeys(family_of(entry) for entry in in_order(everything)) if family]
     sought = filters(words, families=families, **asked)
     entries = sought.matching(everything)
@@ -145,9 +146,11 @@ def _facts(entries: list[tuple[Plugin, Card | Composition]], extensions: list[di
 def _extensions(kind: ExtensionKind) -> list[dict[str, str]]:
     """Name, summary and origin of all extensions of one kind."""
     known = registry()
-    rows = [(plugin, card.name, card.summary) for plugin, card in known.extensions(kind)] if kind != "recipe" else []
-    if kind == "recipe":
-        rows = [(plugin, name, str(path)) for plugin, name, path in known.recipes()]
+    files = {"recipe": known.recipes, "suite": known.suites}
+    if kind in files:
+        rows = [(plugin, name, str(path)) for plugin, name, path in files[kind]()]
+    else:
+        rows = [(plugin, card.name, card.summary) for plugin, card in known.extensions(kind)]
     return [
         {"kind": kind, "name": name, "summary": summary, "from": plugin.label, "distribution": plugin.distribution}
         for plugin, name, summary in rows

@@ -138,6 +138,10 @@ def _check(plan: Plan) -> None:
     problems, unchecked = check_existence(plan)
     if problems:
         raise_first(problems)
+    if plan.settings.eval_suite:
+        from alignzoo.runs.generated import asked_suites
+
+        asked_suites(plan)
     if data_of(plan.settings.data, registry()) is None:  # a plugin's data has a known shape
         unchecked += data_read(plan)
     for note in unchecked:

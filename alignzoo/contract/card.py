@@ -203,7 +203,9 @@ class Composition(_Declared):
         return " ".join(f"--{kind} {name}" for kind in kinds for name in self.parts[kind])
 
 
-ExtensionKind = Literal["recipe", "command", "observer", "format", "judge", "model", "data", "evaluator"]
+ExtensionKind = Literal[
+    "recipe", "suite", "jailbreak", "command", "observer", "format", "judge", "model", "data", "evaluator"
+]
 EXTENSION_KINDS: tuple[ExtensionKind, ...] = get_args(ExtensionKind)
 
 
@@ -213,6 +215,8 @@ class Extension(_Declared):
     ==========  ====================================================================================
     kind        what the target is
     ==========  ====================================================================================
+    jailbreak   a function of a conversation and a ``random.Random`` that returns the conversation to send:
+                ``--jailbreak NAME``
     command     a ``click`` command: ``alignzoo NAME``
     observer    a subclass of :class:`alignzoo.observers.RunObserver`: ``--observe NAME``
     format      a :class:`alignzoo.data.formats.Layout`: ``--data.format NAME``
@@ -228,7 +232,7 @@ class Extension(_Declared):
     ``Extension(kind="data", …)`` builds the card class of that kind.
     """
 
-    kind: Literal["command", "observer", "format", "judge", "model", "data", "evaluator"]
+    kind: Literal["jailbreak", "command", "observer", "format", "judge", "model", "data", "evaluator"]
     target: str = Field(pattern=TARGET)
 
     def __new__(cls, **facts: Any) -> Extension:

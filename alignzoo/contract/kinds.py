@@ -13,7 +13,7 @@ from typing import Literal
 
 from alignzoo.base.shown import shown
 from alignzoo.base.suggest import suggest
-from alignzoo.contract import aggregation, geometry, loss, reward, robust, selector
+from alignzoo.contract import aggregation, geometry, judge, loss, reward, robust, selector
 from alignzoo.contract.card import Card, Need
 from alignzoo.contract.chosen import Choice
 from alignzoo.contract.method import Method
@@ -51,6 +51,7 @@ class Kind:
         around_first: whether it applies to the first loss of a mixture alone.
         conflicts: what cannot be combined, from the methods by kind and the launch.
         others: the key in ``plan.yaml`` for methods after the first.
+        beside: what a run needs on its command line to use such a method.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Kind:
     around_first: bool = False
     conflicts: Callable[[Choice, str], Iterator[AlignzooError]] | None = None
     others: str = ""
+    beside: str = ""
 
     @property
     def phrase(self) -> str:
@@ -185,6 +187,19 @@ KINDS: dict[str, Kind] = {
             early=True,
             rivals={"orders": "set the order of the training rows"},
             conflicts=selector.conflicts,
+        ),
+        Kind(
+            name="judge",
+            noun="judge",
+            base=judge.Judge,
+            card=judge.JudgeCard,
+            multiplicity="stack",
+            stage="evaluation: verdicts on generated responses",
+            help="judge of generated responses, several side by side (repeatable) [default: the suite's or data's own]",
+            rules="alignzoo.testing.judges:RULES",
+            template="judge",
+            early=True,
+            beside="--eval-suite sandbox-borderline",
         ),
     )
 }

@@ -12,7 +12,8 @@ from alignzoo.contract.card import EvaluatorExtension
 from alignzoo.contract.evaluator import EvaluationContext, Evaluator, Table
 from alignzoo.errors import BrokenPluginError, MethodError
 from alignzoo.plan.extensions import evaluator_of, judge_of
-from alignzoo.plan.settings import Settings
+from alignzoo.plan.judges import is_function
+from alignzoo.plan.plan import Plan
 from alignzoo.plugin.build import import_target
 from alignzoo.plugin.guard import FOR_THE_TRACEBACK, guarded
 from alignzoo.plugin.registry import registry
@@ -21,17 +22,18 @@ from alignzoo.report import Reporter
 _WITHOUT = f"{FOR_THE_TRACEBACK}, or leave generated answers out with --no-samples"
 
 
-def answers_of(settings: Settings) -> Answers | None:
+def answers_of(plan: Plan) -> Answers | None:
     """The evaluator of a run's data with its judge; None if the data has none, or with ``--no-samples``.
 
     Raises:
         BrokenPluginError: the evaluator or the judge does not load.
     """
-    known = registry()
+    known, settings = registry(), plan.settings
     card = evaluator_of(settings, known)
     if card is None or not settings.samples:
         return None
-    judge = judge_of(settings, known)
+    named = [method.card for method in plan.of("judge") if is_function(method)]
+    judge = named[0] if named else judge_of(settings, known)
     with guarded(
         f"evaluator {card.name!r} cannot be built from {card.target}",
         error=BrokenPluginError,

@@ -88,7 +88,7 @@ def with_trained_adapter(model: PreTrainedModel, adapter: str, settings: Setting
             f"cannot load the adapter of {adapter}: it has no {_ADAPTER_WEIGHTS}",
             hint=SAFETENSORS_ONLY.format("peft"),
         )
-    with explained(adapter, "adapter"):
+    with explained(adapter, "adapter"), quiet():
         policy = PeftModel.from_pretrained(model, adapter, is_trainable=True)
         policy.load_adapter(adapter, adapter_name=REFERENCE_ADAPTER, is_trainable=False)
     policy.set_adapter("default")

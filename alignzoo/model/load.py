@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -34,13 +37,26 @@ def load_tokenizer(source: ModelSource, settings: Settings) -> PreTrainedTokeniz
     if source.adapter is not None and file_of(source.adapter, "tokenizer_config.json") is not None:
         config = load_config(source, settings)  # adapters have none
         path, options = source.adapter, {"trust_remote_code": settings.trust_remote_code, "config": config}
-    with explained(path, "tokenizer"), quiet():
-        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    with explained(path, "tokenizer"), quiet(), _without_others(path, options.get("gguf_file")) as folder:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    tokenizer.name_or_path = path
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of {path} has no end-of-sequence token", hint="set eos_token in it")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+@contextmanager
+def _without_others(path: str, gguf: str | None) -> Iterator[str]:
+    """A folder with a ``.gguf`` file alone: transformers would take a ``tokenizer.json`` beside it for its tokenizer,
+    without the special tokens."""
+    if gguf is None or not any(Path(path).glob("tokenizer*.json")):
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        (Path(folder) / gguf).symlink_to((Path(path) / gguf).absolute())
+        yield folder
 
 
 def load_policy(source: ModelSource, settings: Settings) -> PreTrainedModel:

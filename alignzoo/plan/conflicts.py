@@ -11,6 +11,7 @@ from alignzoo.contract.card import PROVIDED
 from alignzoo.contract.kinds import KINDS, Kind
 from alignzoo.errors import AlignzooError, IncompatibleError, UnknownNameError, UsageError
 from alignzoo.plan.extensions import data_of, evaluated_data, evaluator_of, judge_of
+from alignzoo.plan.judges import unused_judges
 from alignzoo.plan.plan import Method, Plan
 from alignzoo.plan.settings import Settings
 from alignzoo.plugin.faults import exists
@@ -38,6 +39,7 @@ def missing_extensions(settings: Settings, methods: Registry) -> list[AlignzooEr
         *(partial(_named, "model", flag, getattr(settings, flag), methods) for flag in GUIDES),
         lambda: _named("data", "data", settings.data, methods),
         lambda: _named("data", "eval-data", settings.eval_data, methods),
+        lambda: evaluator_of(settings, methods),
         lambda: judge_of(settings, methods),
         *(partial(methods.find_extension, "observer", name) for name in settings.observe),
     ]
@@ -70,9 +72,15 @@ def _named(kind: Literal["model", "data"], flag: str, name: str | None, methods:
         )
 
 
-def conflicts(plan: Plan, distributed: str, known: Registry) -> list[AlignzooError]:
-    """All conflicts, each with a suggested fix."""
+def conflicts(plan: Plan, distributed: str, known: Registry, *, trains: bool = True) -> list[AlignzooError]:
+    """All conflicts, each with a suggested fix.
+
+    Args:
+        trains: whether the plan is of a run; otherwise nothing is said of data and training.
+    """
     between = conflicts_between(plan.methods, plan.settings, distributed)
+    if not trains:
+        return [*_launch(plan, distributed), *between]
     return [*_launch(plan, distributed), *between, *_guides(plan), *_unused_settings(plan, known)]
 
 
@@ -215,6 +223,9 @@ def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
     if mover is not None and settings.reference_cache:
         why = f"geometry {mover!r} moves the reference, so it is computed in every step"
         unused("reference_cache", why, "leave it out")
+    if not settings.eval_suite:
+        for name in ("eval_suite_limit", "eval_suite_max_new_tokens", "eval_suite_data"):
+            unused(name, "no suites are named", "add --eval-suite NAMES, or leave it out")
     if settings.lora_r == 0:
         unused("lora_alpha", "--lora.r is 0, so there is no adapter", "add --lora.r 8, or leave it out")
     given = plan.origins.get("micro_batch_size")
@@ -241,14 +252,11 @@ def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
             )
     if evaluator is None:
         hint = f"leave it out, or run on --data {' / '.join(evaluated_data(known))}"
-        for name in ("samples", "judge"):
-            unused(name, f"no answers are generated on --data {settings.data}", hint)
-    elif not settings.samples:
-        unused("judge", "--no-samples leaves no answers to judge", "leave one of them out")
-    elif evaluator.judge is None:
-        unused("judge", f"the evaluator of --data {settings.data} takes no judge", "leave it out")
+        unused("samples", f"no answers are generated on --data {settings.data}", hint)
+    problems += unused_judges(plan, evaluator)
     if not (data and data.held_out) and settings.eval_data is None and settings.eval_share == 0:
-        for name in ("eval_every", "eval_pairs"):
+        generates = settings.eval_suite or settings.show_samples
+        for name in ("eval_pairs", *(() if generates else ("eval_every",))):
             unused(name, "nothing is held out", "raise --eval-share, or set --eval-data")
     probing = [method.card for method in plan.all_methods if "probe" in method.needs]
     if settings.probe_share == 0 and probing:

@@ -1,4 +1,4 @@
-"""The plugin extensions in a run's settings: model, data, evaluator and judge."""
+"""The plugin extensions in a run's settings: model, data, evaluator and its judge."""
 
 from __future__ import annotations
 
@@ -31,14 +31,13 @@ def evaluator_of(settings: Settings, known: Registry) -> EvaluatorExtension | No
 
 
 def judge_of(settings: Settings, known: Registry) -> Extension | None:
-    """The judge of the run's answers: the requested one, or the evaluator's default.
+    """The default judge of the evaluator that goes with the run's data.
 
     Raises:
         AlignzooError: there is none of that name, or its plugin is broken.
     """
     evaluator = evaluator_of(settings, known)
-    name = settings.judge or (evaluator.judge if evaluator is not None else None)
-    return None if name is None else known.find_extension("judge", name)
+    return known.find_extension("judge", evaluator.judge) if evaluator is not None and evaluator.judge else None
 
 
 def evaluated_data(known: Registry) -> list[str]:

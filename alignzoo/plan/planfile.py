@@ -24,7 +24,8 @@ from alignzoo.plan.settings import Settings
 from alignzoo.plan.started import PLAN_FILE, methods_to_state, plan_as_started, stated_methods, stated_values
 from alignzoo.plugin.faults import exists
 from alignzoo.plugin.plugin import Plugin
-from alignzoo.plugin.registry import registry, sources
+from alignzoo.plugin.registry import registry
+from alignzoo.plugin.sources import sources
 from alignzoo.version import __version__
 
 FITTED = "model"

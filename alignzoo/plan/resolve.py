@@ -26,7 +26,7 @@ from alignzoo.plugin.registry import Registry, registry
 
 
 def resolve(
-    layers: Sequence[Layer], *, methods: Registry | None = None, distributed: str = "none"
+    layers: Sequence[Layer], *, methods: Registry | None = None, distributed: str = "none", trains: bool = True
 ) -> Plan | list[AlignzooError]:
     """Resolve layers of settings into a plan.
 
@@ -35,6 +35,7 @@ def resolve(
         methods: the registry to look names up in; the environment's by default.
         distributed: the backend the run will use, as
             :func:`alignzoo.distributed.launch.distributed_backend` names them.
+        trains: whether the plan is of a run; otherwise its data and training settings do not matter.
 
     Returns:
         The plan, or every problem found, each an error with its exit code.
@@ -43,7 +44,7 @@ def resolve(
     if staged := next((layer for layer in layers if layer.stages), None):
         hint = "`alignzoo run` runs its stages; in Python, alignzoo.stages.execute.run_stages does"
         return [UsageError(f"{staged.origin} has several stages, so it is no single run", hint=hint)]
-    problems = _half_named(layers)
+    problems = _half_named(layers) if trains else []
     layers = grounded(layers)
     found = select(layers, methods)
     problems += found.problems
@@ -53,7 +54,7 @@ def resolve(
     if problems or settings is None:
         return problems
     plan = Plan(found.methods(), settings, origins)
-    problems = [*unclaimed(layers, found, methods), *conflicts(plan, distributed, methods)]
+    problems = [*unclaimed(layers, found, methods), *conflicts(plan, distributed, methods, trains=trains)]
     notes = (note for layer in layers for note in layer.notes)
     own = (*_experimental(plan), *_same_guides(plan), *_objective(plan))
     return problems or replace(plan, notes=(*notes, *found.notes, *own))

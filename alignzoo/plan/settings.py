@@ -95,7 +95,9 @@ class Settings(Values):
         ge=1,
     )
     max_grad_norm: float = _setting(1.0, "clip the gradient to this norm (0: no clipping)", ge=0)
-    precision: Literal["fp32", "bf16"] = _setting("fp32", "compute dtype; weights stay fp32")
+    precision: Literal["fp32", "bf16"] = _setting(
+        "fp32", "compute dtype; weights stay fp32 in training (chat, generate and eval cast them)"
+    )
     dropout: bool = _setting(False, "keep the model's own dropout, layer skipping and router noise")
     seed: int = _setting(0, "seed of data order, dropout and all random draws", ge=0)
     label_noise: float = _setting(
@@ -121,13 +123,25 @@ class Settings(Values):
     samples: bool = _setting(
         True, f"generate and evaluate answers before and after training, on data such as `{EMBEDDED}`"
     )
-    judge: str | None = _setting(
-        None, "judge of the generated answers [default: that of the data's evaluator]", metavar="NAME"
+    eval_suite: tuple[str, ...] = _setting(
+        (),
+        "suites of prompts to answer and judge before, after and every --eval-every; `alignzoo suites` lists them",
+        metavar="NAMES",
+    )
+    eval_suite_limit: int | None = _setting(None, "prompts of each suite [default: all]", flag="eval-suite.limit", ge=1)
+    eval_suite_max_new_tokens: int | None = _setting(
+        None, "maximum tokens of a response [default: the suite's]", flag="eval-suite.max-new-tokens", ge=1
+    )
+    eval_suite_data: str | None = _setting(
+        None, "folder with local copies of the suites' data", flag="eval-suite.data-dir", metavar="DIR"
+    )
+    show_samples: int = _setting(
+        0, "print and log the responses to this many fixed held-out prompts at each evaluation", ge=0
     )
     observe: tuple[str, ...] = _setting((), "observers of the run, comma-separated", metavar="NAMES")
     trust_remote_code: bool = _setting(False, "allow models to run code from their repositories")
 
-    @field_validator("track", "observe", mode="before")
+    @field_validator("track", "observe", "eval_suite", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value

@@ -52,7 +52,8 @@ def stated_values(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             stated |= {f"{prefix}.{name}": value for name, value in method["options"].items()}
             if WEIGHT in method:
                 stated[f"{prefix}.{WEIGHT}"] = method[WEIGHT]
-    return {**stated, **content["settings"]}
+    settings = {name: value for name, value in content["settings"].items() if name not in KINDS}
+    return {**stated, **settings}
 
 
 def plain_values(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ _EXTENSION_OF = {
     "alignzoo_models": "model",
     "alignzoo_data": "data",
     "alignzoo_evaluators": "evaluator",
+    "alignzoo_jailbreaks": "jailbreak",
 }
 
 
@@ -43,7 +44,7 @@ def ask(plugin: Plugin, module: Any) -> None:
         plugin.warnings.append(f"provides nothing: none of its functions is a hook ({', '.join(HOOKS)})")
     for name in asked:
         _keep(plugin, name, _declared(manager, name))
-    if asked and not (plugin.methods or plugin.extensions or plugin.recipes or plugin.warnings):
+    if asked and not (plugin.provides or plugin.warnings):
         plugin.warnings.append(f"provides nothing: {', '.join(asked)} returned no cards; a hook returns a list")
 
 
@@ -83,14 +84,10 @@ def _check_hook_names(module: Any) -> None:
 
 def _keep(plugin: Plugin, hook: str, given: list[Any]) -> None:
     if hook == "alignzoo_recipes":
-        paths = [Path(path) for path in given]
-        for path in paths:
-            if not path.is_absolute():
-                raise ValueError(f"{hook}() names {path}; use an absolute path: Path(__file__).with_name(...)")
-            if not is_file(path):
-                raise FileNotFoundError(f"{hook}() names {path}, which is not a file")
-        _check_twice([("recipe", path.stem) for path in paths])
-        plugin.recipes = {path.stem: path for path in paths}
+        plugin.recipes = _files(hook, "recipe", given)
+        return
+    if hook == "alignzoo_suites":
+        plugin.suites = _files(hook, "suite", given)
         return
     if hook == "alignzoo_methods":
         for method in given:
@@ -112,6 +109,18 @@ def _keep(plugin: Plugin, hook: str, given: list[Any]) -> None:
         else:
             plugin.extensions.append(card)
     _check_twice([(card.kind, card.name) for card in given])
+
+
+def _files(hook: str, kind: str, given: list[Any]) -> dict[str, Path]:
+    """Files by their names without the suffix."""
+    paths = [Path(path) for path in given]
+    for path in paths:
+        if not path.is_absolute():
+            raise ValueError(f"{hook}() names {path}; use an absolute path: Path(__file__).with_name(...)")
+        if not is_file(path):
+            raise FileNotFoundError(f"{hook}() names {path}, which is not a file")
+    _check_twice([(kind, path.stem) for path in paths])
+    return {path.stem: path for path in paths}
 
 
 def check_defaults(card: Card) -> None:

@@ -105,7 +105,7 @@ def _load(plugin: Plugin, load: Callable[[], Any]) -> Plugin:
             ask(plugin, load())
     except Exception as error:  # third-party code can raise anything
         plugin.error = describe_error(error) + _place(error, plugin)
-        plugin.methods, plugin.extensions, plugin.recipes = [], [], {}
+        plugin.methods, plugin.extensions, plugin.recipes, plugin.suites = [], [], {}, {}
     plugin.seconds = time.perf_counter() - began
     heavy = _heavy_imports(set(sys.modules) - before)
     if heavy:

@@ -35,6 +35,17 @@ def alignzoo_recipes() -> Iterable[Path]:  # type: ignore[empty-body]
 
 
 @hookspec
+def alignzoo_suites() -> Iterable[Path]:  # type: ignore[empty-body]
+    """Suites of prompts, each one lm-eval task file: ``alignzoo eval --suite NAME``, where NAME is the file's name
+    without ``.yaml`` and the name of its task."""
+
+
+@hookspec
+def alignzoo_jailbreaks() -> Iterable[Extension]:  # type: ignore[empty-body]
+    """Jailbreaks that wrap the requests of a suite: ``alignzoo eval --jailbreak NAME``."""
+
+
+@hookspec
 def alignzoo_commands() -> Iterable[Extension]:  # type: ignore[empty-body]
     """Commands: ``alignzoo NAME``. A built-in command keeps its name."""
 

@@ -26,6 +26,7 @@ class Plugin:
         distribution: its distribution; for a file, the file's name.
         file: the file it was loaded from with ``--plugin``, else None.
         recipes: recipe name -> YAML file.
+        suites: suite name -> YAML file.
         error: why it cannot be used.
         warnings: problems for its author to fix; excludes the loading time, which depends on the machine.
         seconds: wall-clock loading time.
@@ -38,11 +39,17 @@ class Plugin:
     methods: list[Card | Composition] = field(default_factory=list)
     extensions: list[Extension] = field(default_factory=list)
     recipes: dict[str, Path] = field(default_factory=dict)
+    suites: dict[str, Path] = field(default_factory=dict)
     file: Path | None = None
     error: str | None = None
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
     _fingerprint: str | None = field(default=None, repr=False)
+
+    @property
+    def provides(self) -> bool:
+        """Whether it provides anything."""
+        return bool(self.methods or self.extensions or self.recipes or self.suites)
 
     @property
     def slow(self) -> str | None:
@@ -73,6 +80,7 @@ class Plugin:
             "methods": [f"{method.kind}/{method.name}" for method in self.methods],
             "extensions": [f"{card.kind}/{card.name}" for card in self.extensions],
             "recipes": sorted(self.recipes),
+            "suites": sorted(self.suites),
             "error": self.error,
             "warnings": self.remarks,
             "seconds": round(self.seconds, 3),

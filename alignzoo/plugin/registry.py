@@ -7,19 +7,19 @@ import functools
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from alignzoo.base.shown import shown
 from alignzoo.base.suggest import spellings, suggest
 from alignzoo.contract.card import Card, Composition, Extension, ExtensionKind
+from alignzoo.contract.judge import JudgeCard, as_method
 from alignzoo.contract.kinds import KINDS
 from alignzoo.errors import BrokenPluginError, UnknownNameError, UsageError
 from alignzoo.plugin.discover import discover
 from alignzoo.plugin.faults import is_file
 from alignzoo.plugin.plugin import Plugin
+from alignzoo.plugin.sources import Sources, current, plugin_words, sources
 
 T = TypeVar("T")
 _WORDS = {"observer": "--observe", "format": "--data.format", "command": "alignzoo", "evaluator": "evaluator"}
@@ -59,6 +59,11 @@ class Registry:
         found = [(plugin, name, path) for plugin in self.plugins for name, path in plugin.recipes.items()]
         return sorted(found, key=lambda entry: entry[1])
 
+    def suites(self) -> list[tuple[Plugin, str, Path]]:
+        """``(plugin, name, file)`` of all suites of prompts, by name."""
+        found = [(plugin, name, path) for plugin in self.plugins for name, path in plugin.suites.items()]
+        return sorted(found, key=lambda entry: entry[1])
+
     def duplicates(self) -> list[tuple[str, str, list[str]]]:
         """``(kind, name, distributions)`` of names that several plugins provide."""
         owners: dict[tuple[str, str], list[str]] = {}
@@ -70,10 +75,14 @@ class Registry:
                 owners.setdefault((card.kind, card.name), []).append(plugin.distribution)
             for name in plugin.recipes:
                 owners.setdefault(("recipe", name), []).append(plugin.distribution)
+            for name in plugin.suites:
+                owners.setdefault(("suite", name), []).append(plugin.distribution)
         return [(kind, name, homes) for (kind, name), homes in owners.items() if len(homes) > 1]
 
     def plugin_of(self, item: Card | Composition | Extension) -> Plugin:
         """The plugin that provides a method or an extension."""
+        if isinstance(item, JudgeCard) and item.function:
+            return next(plugin for plugin, card in self.extensions("judge") if card.target == item.target)
         return next(plugin for plugin in self.plugins if any(x is item for x in (*plugin.methods, *plugin.extensions)))
 
     def distribution_of(self, item: Card | Composition | Extension) -> str:
@@ -99,6 +108,8 @@ class Registry:
         for word in spellings(bare):
             hits = hits or [entry for entry in at_home if entry[1].name == word]
             hits = hits or [entry for entry in at_home if word in entry[1].aliases]
+        if kind == "judge" and not hits:
+            hits = [(plugin, as_method(card)) for plugin, card in self._named("judge", name)]
         found = self._only(kind, name, hits)
         if found is None:
             raise self._unknown(kind, name)
@@ -153,6 +164,16 @@ class Registry:
         hits = [(p, path) for p, n, path in self.recipes() if n == bare and distribution in ("", p.distribution)]
         return self._only("recipe", name, hits)
 
+    def find_suite(self, name: str) -> Path | None:
+        """The file of the suite called ``name`` (or ``distribution:name``), None if there is none.
+
+        Raises:
+            UsageError: two plugins provide the same name.
+        """
+        distribution, _, bare = name.rpartition(":")
+        hits = [(p, path) for p, n, path in self.suites() if n == bare and distribution in ("", p.distribution)]
+        return self._only("suite", name, hits)
+
     def _only(self, kind: str, name: str, hits: Sequence[tuple[Plugin, T]]) -> T | None:
         """The one that was found; None if there is none and no broken plugin to blame."""
         distribution, _, bare = name.rpartition(":")
@@ -164,7 +185,7 @@ class Registry:
             )
         if hits:
             return hits[0][1]
-        for plugin in self.broken if kind != "recipe" else ():
+        for plugin in self.broken if kind not in ("recipe", "suite") else ():
             if distribution == plugin.distribution or (not distribution and plugin.may_provide(bare)):
                 raise BrokenPluginError(
                     f"{kind} {name!r} belongs to plugin {plugin.label}, which does not load: {plugin.error}",
@@ -179,8 +200,9 @@ class Registry:
         if elsewhere:
             hint = f"did you mean the {elsewhere[0]} of that name: --{elsewhere[0]} {name}?"
             return UnknownNameError(f"unknown {kind} {name!r}", hint=hint)
-        methods = [method for _, method in self.entries(kind)]
-        aliases = [alias for method in methods for alias in method.aliases]
+        methods: list[Card | Composition | Extension] = [method for _, method in self.entries(kind)]
+        methods += [card for _, card in self.extensions("judge")] if kind == "judge" else []
+        aliases = [alias for _, method in self.entries(kind) for alias in method.aliases]
         return _not_there(kind, name, [method.name for method in methods], aliases)
 
 
@@ -192,33 +214,6 @@ def _not_there(kind: str, name: str, known: list[str], aliases: Sequence[str] = 
     if kind in KINDS:
         listed += f"; `alignzoo new {kind} NAME` creates one"
     return UnknownNameError(f"unknown {kind} {shown(name)}", hint=suggest(name, [*known, *aliases]) or listed)
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where plugins are looked for.
-
-    Attributes:
-        third_party: installed distributions other than alignzoo (``--no-plugins`` leaves them out).
-        files: plugins that are one file each (``--plugin FILE``).
-    """
-
-    third_party: bool = True
-    files: tuple[Path, ...] = ()
-
-
-_EVERYTHING = Sources()
-_SOURCES: ContextVar[Sources] = ContextVar("alignzoo_plugin_sources", default=_EVERYTHING)
-
-
-def sources() -> Sources:
-    """Where plugins are looked for now."""
-    return _SOURCES.get()
-
-
-def plugin_words() -> str:
-    """The command-line words, with a space in front, that name the plugin files of this process."""
-    return "".join(f" --plugin {shlex.quote(str(file))}" for file in sources().files)
 
 
 def resume_words(folder: Path, *, trusting: bool) -> str:
@@ -242,11 +237,11 @@ def plugins_from(*files: str | Path, third_party: bool = True) -> Iterator[None]
             alignzoo.run({"loss": "mine"})
     """
     once = {Path(file).resolve(): Path(file) for file in files}
-    token = _SOURCES.set(Sources(third_party, tuple(once.values())))
+    token = current.set(Sources(third_party, tuple(once.values())))
     try:
         yield
     finally:
-        _SOURCES.reset(token)
+        current.reset(token)
 
 
 def registry() -> Registry:

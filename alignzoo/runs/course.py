@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from alignzoo.data.shapes import NOUNS
 from alignzoo.distributed.launch import take_over_sharding
 from alignzoo.distributed.process import launched
 from alignzoo.errors import AlignzooError, DamagedError, UsageError
-from alignzoo.evaluate.answers import Answers, answers_of
+from alignzoo.evaluate.answers import answers_of
 from alignzoo.observers import Observers
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.planfile import plan_to_dict
@@ -51,7 +53,7 @@ class Course:
         self.accelerator = launched(precision=settings.precision, **tracked)
         self.folder.check_free(self.accelerator)
         self.observers = Observers(observers_of(settings.observe) if self.main else {}, report)
-        self.answers = answers_of(settings)
+        self.answers = answers_of(plan)
         self.plan = plan
 
     @property
@@ -97,6 +99,7 @@ class Course:
         from alignzoo.model.adapters import how_to_load
         from alignzoo.model.positions import warn_beyond_positions
         from alignzoo.plugin.build import class_of
+        from alignzoo.runs.generated import Generated
         from alignzoo.session.session import Session
         from alignzoo.train.begin import begin
         from alignzoo.train.optim import optimizer_class
@@ -106,6 +109,8 @@ class Course:
         for method in self.plan.all_methods:
             class_of(method.card)
         session = Session(self.plan, self.accelerator, self.report)
+        generated = Generated(session, self.folder.path, self.report)
+        generated.prepare()
         _ = session.plan, session.tokenizer
         self._take_folder(session)
         warn_of_little(session.parts, session.settings, self.report)
@@ -123,6 +128,8 @@ class Course:
             observers=self.observers,
             planned=plain_values(plan_as_started(self.folder.path)) if self.main else None,
         )
+        if generated:
+            loop.generated = partial(self._on_main, loop, lambda model: generated.figures(model, loop.done))
         return session, loop
 
     def _check_batch(self) -> None:
@@ -170,23 +177,25 @@ class Course:
         return before
 
     def _figures(self, session: Session, loop: Loop) -> Figures:
-        """Figures at the current weights: on held-out rows, and from generated answers if there is an evaluator."""
+        """Figures at the current weights: on held-out rows, of suites, and of the data's evaluator if there is one."""
         figures = loop.evaluate()
-        if self.answers is not None:
-            figures |= self._of_answers(self.answers, session, loop)
+        answers = self.answers
+        if answers is not None:
+            with loop.controller.for_evaluation():
+                figures |= self._on_main(loop, lambda model: answers.figures(model, session.tokenizer, self.report))
         self.accelerator.wait_for_everyone()
         self.observers.tell("evaluation", loop.done, figures)
         return figures
 
-    def _of_answers(self, answers: Answers, session: Session, loop: Loop) -> Figures:
-        """What the evaluator says of generated answers, on the main process."""
+    def _on_main(self, loop: Loop, figures: Callable[[Any], Figures]) -> Figures:
+        """Figures that the main process computes from the unwrapped model with all its weights."""
         from alignzoo.distributed.sharding import gathered
 
         model = self.accelerator.unwrap_model(loop.engine.model)
-        with loop.controller.for_evaluation(), gathered(model):
-            figures = answers.figures(model, session.tokenizer, self.report) if self.main else {}
+        with gathered(model):
+            found = figures(model) if self.main else {}
             self.accelerator.wait_for_everyone()
-        return figures
+        return found
 
     def _save_model(self, session: Session, loop: Loop) -> str:
         """Write ``model/``; returns the hash of its weights, on all ranks."""

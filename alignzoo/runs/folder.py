@@ -27,6 +27,7 @@ RUN_FILES = (
     "label_noise.jsonl",
     "metrics.jsonl",
     "result.json",
+    "samples.jsonl",
     "selection.jsonl",
     "soft_labels.json",
 )

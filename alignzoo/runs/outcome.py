@@ -15,6 +15,8 @@ from alignzoo.report import Reporter
 EVALUATION_FILE = "evaluation.json"
 
 OBJECTIVE = "eval/loss"
+SUITE = "suite/"
+"""How the names of the suites' figures begin."""
 _TERM = re.compile(r"eval/loss/([^/]+)/value")
 """A term of a mixture before its weight; see :meth:`alignzoo.objective.objective.Objective.metrics`."""
 HELD_OUT_ROWS = (
@@ -65,9 +67,22 @@ def report_outcome(
     ]
     if rows:
         report.table(f"held-out {noun}", ("", "before", "after"), rows)
+    suites = [
+        (_suite_label(name), f"{before[name]:.3f}", f"{after[name]:.3f}")
+        for name in after
+        if name.startswith(SUITE) and name in before
+    ]
+    if suites:
+        report.table("suites, share of prompts", ("", "before", "after"), suites)
     if answers is not None:
         answers.report(before, after, report)
     warn_of_displacement(before, after, report)
+
+
+def _suite_label(name: str) -> str:
+    """``attack success, harmbench``, with the judge where it is not the first."""
+    suite, measures, *judge = name.removeprefix(SUITE).split("/")
+    return f"{measures.replace('over_', 'over-').replace('_', ' ')}, {suite}" + "".join(f" ({one})" for one in judge)
 
 
 def _held_out_rows(figures: Mapping[str, float]) -> list[tuple[str, str, str]]:

@@ -66,11 +66,13 @@ class Scaffold:
 
     @property
     def run_words(self) -> str:
-        """A short run with the method, as arguments of ``alignzoo run``; with a method that needs it where something
-        has to."""
-        needing = sorted(readers(KINDS[self.kind], registry()), key=lambda card: not KINDS[card.kind].around_first)
-        beside = "".join(f" --{card.kind} {card.name}" for card in needing[:1])  # a wrapper leaves the loss as it is
-        return f"--{self.kind} {self.name}{beside} --max-steps 20 --out runs/{self.name}"
+        """A short run with the method, as arguments of ``alignzoo run``; with what its kind needs beside it, and with a
+        method that needs it where something has to."""
+        kind = KINDS[self.kind]
+        needing = sorted(readers(kind, registry()), key=lambda card: not KINDS[card.kind].around_first)
+        beside = [f"--{card.kind} {card.name}" for card in needing[:1]]  # a wrapper leaves the loss as it is
+        words = [f"--{self.kind} {self.name}", *beside, kind.beside, f"--max-steps 20 --out runs/{self.name}"]
+        return " ".join(filter(None, words))
 
     def package_files(self) -> dict[str, str]:
         """Text of every file of the package by its path in it, with ``/``."""

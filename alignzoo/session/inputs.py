@@ -39,7 +39,7 @@ class Inputs:
     Args:
         plan: the resolved plan; :attr:`plan` is adjusted to the model.
         accelerator: of this launch.
-        uses: the parts of the data to train or evaluate on; without any, the data is not split.
+        uses: the parts of the data to train or evaluate on; without any, the data is not split. None: no data at all.
         needs: a command's own needs besides those of the plan's methods.
 
     Attributes:
@@ -53,13 +53,14 @@ class Inputs:
         accelerator: Accelerator,
         report: Reporter,
         *,
-        uses: Sequence[str] = (TRAIN, HELD_OUT),
+        uses: Sequence[str] | None = (TRAIN, HELD_OUT),
         needs: frozenset[Need] = frozenset(),
     ) -> None:
         self._resolved = plan
         self.accelerator = accelerator
         self.report = report
-        self.uses = tuple(uses)
+        self.uses = tuple(uses or ())
+        self.reads_data = uses is not None
         self.needs = plan.needs | needs
         self.folder: Path | None = None
 
@@ -147,6 +148,8 @@ class Inputs:
     @property
     def _highest_id(self) -> int:
         """The largest token id of the data, whether or not selectors have run."""
+        if not self.reads_data:
+            return 0
         if not self.uses:
             return self.prepared.highest_id
         known = vars(self).get("parts")

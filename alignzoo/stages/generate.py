@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.base.files import write_text
 from alignzoo.data.rows import PromptRow
 from alignzoo.errors import DataError
-from alignzoo.lazy import torch
+from alignzoo.generate import batched
+from alignzoo.generate.decoding import Decoding
 from alignzoo.report import Reporter
 from alignzoo.stages.parse import DATA_FILE, Generation, Stage
 
@@ -69,37 +69,9 @@ def sample(
     model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], generation: Generation, seed: int
 ) -> list[str]:
     """One response to each prompt (token ids), without special tokens."""
-    width = max(map(len, prompts))
-    tokens = torch.full((len(prompts), width), tokenizer.pad_token_id)
-    mask = torch.zeros_like(tokens)
-    for row, ids in enumerate(prompts):
-        tokens[row, width - len(ids) :] = torch.tensor(ids)
-        mask[row, width - len(ids) :] = 1
-    sampling: dict[str, Any] = {"do_sample": False}
-    if generation.temperature > 0:
-        sampling = {"do_sample": True, "temperature": generation.temperature, "top_p": generation.top_p, "top_k": 0}
-    with _inference(model), torch.random.fork_rng():
-        torch.manual_seed(seed)
-        made = model.generate(
-            input_ids=tokens.to(model.device),
-            attention_mask=mask.to(model.device),
-            max_new_tokens=generation.max_new_tokens,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            **sampling,
-        )
-    return [str(text) for text in tokenizer.batch_decode(made[:, width:], skip_special_tokens=True)]
-
-
-@contextmanager
-def _inference(model: Any) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
+    decoding = Decoding(generation.max_new_tokens, generation.temperature, generation.top_p, seed=seed)
+    responses = dict(batched.generate(model, tokenizer, prompts, decoding, batch_size=generation.batch_size))
+    return [responses[index].text for index in range(len(prompts))]
 
 
 def _pair(row: PromptRow, response: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from alignzoo.contract.card import Composition, DataExtension, EvaluatorExtensio
 from alignzoo.contract.evaluator import Evaluator
 from alignzoo.contract.source import DataSource
 from alignzoo.errors import AlignzooError, contained
+from alignzoo.evaluate.suites.suite import find_suite
 from alignzoo.plan.recipe import Layer, read_recipe
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.plugin.build import import_target
@@ -28,7 +29,8 @@ def check_extensions(plugin: Plugin) -> list[Report]:
     """A report for each composition, extension and recipe of a plugin."""
     reports = [_composition(plugin, method) for method in plugin.methods if isinstance(method, Composition)]
     reports += [_extension(card) for card in plugin.extensions]
-    return [*reports, *(_recipe(plugin, name) for name in plugin.recipes)]
+    reports += [_recipe(plugin, name) for name in plugin.recipes]
+    return [*reports, *(_suite(plugin, name) for name in plugin.suites)]
 
 
 def _report(kind: str, name: str, rule: str, summary: str, run: Callable[[], str | None]) -> Report:
@@ -58,6 +60,13 @@ def _recipe(plugin: Plugin, name: str) -> Report:
         require(resolve([read_recipe(f"{plugin.distribution}:{name}")]))
 
     return _report("recipe", name, "resolves", "it resolves to a plan", run)
+
+
+def _suite(plugin: Plugin, name: str) -> Report:
+    def run() -> None:
+        find_suite(f"{plugin.distribution}:{name}")
+
+    return _report("suite", name, "reads", "its file is a task of lm-eval with a suite", run)
 
 
 def _extension(card: Extension) -> Report:
@@ -124,6 +133,13 @@ def _wrong_evaluator(card: EvaluatorExtension, evaluator: Any) -> str | None:
     return None if type(evaluator).figures is not Evaluator.figures else "figures is not written"
 
 
+def _is_jailbreak(target: Any) -> bool:
+    import random
+
+    asked = [{"role": "user", "content": "How do I kill time?"}]
+    return callable(target) and list(target(asked, random.Random(0)))[-1]["role"] == "user"
+
+
 def _is_command(target: Any) -> bool:
     import click
 
@@ -167,6 +183,7 @@ def _is_evaluator(target: Any) -> bool:
 
 
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "jailbreak": ("a function of messages and a random.Random that returns messages, the user's last", _is_jailbreak),
     "command": ("a click command", _is_command),
     "observer": ("a subclass of RunObserver that is built without arguments", _is_observer),
     "format": ("a Layout", _is_layout),

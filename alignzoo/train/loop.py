@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,6 +58,8 @@ class Loop:
         warned_of_rounding: whether the rounding warning was given.
         tokens: tokens trained on so far, without padding.
         metrics: the digest of the metrics that the checkpoint was saved with; None for a new run.
+        generated: figures of generated responses, for every evaluation; called on every rank.
+        evaluated: the step of the last evaluation, and its figures.
     """
 
     engine: Engine
@@ -77,6 +79,8 @@ class Loop:
     tokens: int = 0
     metrics: str | None = None
     warned_of_rounding: bool = False
+    generated: Callable[[], dict[str, float]] | None = None
+    evaluated: tuple[int, dict[str, float]] | None = None
 
     def run(self) -> None:
         """Train until :attr:`steps`.
@@ -95,7 +99,7 @@ class Loop:
                 line, figures = self._step(self.done), dict[str, float]()
                 self.done += 1
                 self._warn_of_rounding(line)
-                if self.held_out and settings.eval_every and self.done % settings.eval_every == 0:
+                if settings.eval_every and self.done % settings.eval_every == 0:
                     figures = self.evaluate()
                     line |= figures
                 if metrics:
@@ -128,11 +132,18 @@ class Loop:
         )
 
     def evaluate(self) -> dict[str, float]:
-        """Figures on the held-out rows, at the weights that would be saved now; none if nothing is held out."""
-        if self.held_out is None:
-            return {}
+        """Figures at the weights that would be saved now: on the held-out rows, and of generated responses. They are
+        computed once for each step."""
+        if self.evaluated is not None and self.evaluated[0] == self.done:
+            return dict(self.evaluated[1])
+        figures: dict[str, float] = {}
         with self.controller.for_evaluation():
-            return self.held_out.evaluate(step=self.done)
+            if self.held_out is not None:
+                figures |= self.held_out.evaluate(step=self.done)
+            if self.generated is not None:
+                figures |= self.generated()
+        self.evaluated = self.done, dict(figures)
+        return figures
 
     def _step(self, step: int) -> dict[str, Any]:
         """One optimizer step; returns its line of metrics."""

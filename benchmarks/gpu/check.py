@@ -45,6 +45,7 @@ PARTS = (
     Part("packing", ("packing",), "packed = padded, FlexAttention compiled", 200),
     Part("methods", ("methods",), "every geometry and wrapper, two steps each", 200),
     Part("sandbox", ("sandbox",), "a run on the sandbox", 150),
+    Part("generation", ("generation",), "responses of a 1B shape, against its own generate", 90, alone=True),
     Part("memory-full", ("memory", "full"), "measured memory against alignzoo plan, all weights", 60, alone=True),
     Part("memory-lora", ("memory", "lora"), "measured memory against alignzoo plan, LoRA", 60, alone=True),
     Part("1b-packed", ("steps", "1b", "packed"), "steps of a 1B shape, all weights, packed", 80, alone=True),

@@ -311,6 +311,40 @@ def steps(shape: str, side: str, *, cpu: bool) -> Figures:
     return figures
 
 
+def generation(*, cpu: bool) -> Figures:
+    """Greedy responses of a 1B shape with random weights in bf16, against its own ``generate`` on padded batches."""
+    import torch
+    from alignzoo_sandbox import MODEL_PATH
+    from transformers import AutoTokenizer
+
+    from alignzoo.generate.batched import generate
+    from alignzoo.generate.decoding import Decoding
+
+    device = device_of(cpu)
+    count, new, bounds, size = (8, 4, (4, 12), 4) if cpu else (256, 128, (32, 512), 64)
+    model = random_model(SHAPES["tiny" if cpu else "1b"], device).to(torch.float32 if cpu else torch.bfloat16).eval()
+    model.generation_config.pad_token_id = 0
+    draw = random.Random(0)
+    prompts = [[draw.randrange(3, 1000) for _ in range(draw.randint(*bounds))] for _ in range(count)]
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
+
+    def padded(rows: list[list[int]]) -> None:
+        width = max(map(len, rows))
+        ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=device)
+        model.generate(input_ids=ids, attention_mask=(ids > 0).long(), max_new_tokens=new, do_sample=False)
+
+    began = time.perf_counter()
+    tokens = sum(response.tokens for _, response in generate(model, tokenizer, prompts, Decoding(new)))
+    ours = time.perf_counter() - began
+    began = time.perf_counter()
+    ordered = sorted(prompts, key=len)
+    for start in range(0, count, size):
+        padded(ordered[start : start + size])
+    theirs = time.perf_counter() - began
+    shown = f"{tokens / ours:.0f} tokens/s; generate on batches of {size}: {theirs / ours:.2f} times as long"
+    return {"seconds": ours, "padded": theirs, "tokens": tokens, "shown": shown}
+
+
 def random_model(shape: dict[str, Any], device: str) -> PreTrainedModel:
     """A llama of the shape, in fp32, made where it is used: nothing is written or copied."""
     import torch
@@ -325,7 +359,7 @@ def random_model(shape: dict[str, Any], device: str) -> PreTrainedModel:
 
 
 NAMES: dict[str, Callable[..., Figures]] = {
-    part.__name__: part for part in (tests, packing, methods, sandbox, memory, steps)
+    part.__name__: part for part in (tests, packing, methods, sandbox, generation, memory, steps)
 }
 
 

@@ -1,4 +1,4 @@
-"""Models with one output per text, such as reward models: loaded as carefully as a policy."""
+"""Sequence classifiers, such as reward models and judges: loaded as carefully as a policy."""
 
 from __future__ import annotations
 
@@ -19,15 +19,12 @@ from alignzoo.model.source import full_model
 from alignzoo.model.weights import config_digest, fingerprint
 
 _UNBOUNDED = 1 << 20  # tokenizers without a limit report an absurdly large one
-_EXPECTED = {
-    "expected": "a sequence classifier",
-    "hint": "give a reward model: an AutoModelForSequenceClassification with one output",
-}
+_HINT = "give a reward model: an AutoModelForSequenceClassification with one output"
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """A classifier with one output, in eval mode and fp32, and its own tokenizer.
+    """A classifier in eval mode and fp32, and its own tokenizer.
 
     Attributes:
         longest: the most tokens it can read.
@@ -47,9 +44,19 @@ class Scorer:
         model = [fingerprint(self.model), config_digest(self.model), self.code]
         return digest(model, tokenizer_digest(self.tokenizer), self.pad_id, self.longest)
 
-    @torch.no_grad()
     def outputs(self, sequences: Sequence[Sequence[int]]) -> list[float]:
-        """The output for each of some token sequences, right-padded to one batch."""
+        """The first output for each of some token sequences."""
+        return [row[0] for row in self.logits(sequences)]
+
+    @torch.no_grad()
+    def logits(
+        self, sequences: Sequence[Sequence[int]], segments: Sequence[Sequence[int]] | None = None
+    ) -> list[list[float]]:
+        """All outputs for each of some token sequences, right-padded to one batch.
+
+        Args:
+            segments: the token type of every token, for models that read pairs of texts.
+        """
         device, width, pad_id = next(self.model.parameters()).device, max(map(len, sequences)), self.pad_id
         if pad_id is None:  # the head reads the last non-padding token: use an id that no sequence ends with
             ends = {one[-1] for one in sequences}
@@ -58,8 +65,32 @@ class Scorer:
         ids = torch.tensor([[*one, *[pad_id] * (width - len(one))] for one in sequences], device=device)
         lengths = torch.tensor([len(one) for one in sequences], device=device)
         mask = (torch.arange(width, device=device) < lengths[:, None]).long()
-        found: list[float] = self.model(input_ids=ids, attention_mask=mask).logits[:, 0].double().cpu().tolist()
+        more = {}
+        if segments is not None:
+            padded = [[*one, *[0] * (width - len(one))] for one in segments]
+            more["token_type_ids"] = torch.tensor(padded, device=device)
+        found: list[list[float]] = self.model(input_ids=ids, attention_mask=mask, **more).logits.double().cpu().tolist()
         return found
+
+
+def check_classifier(name: str, what: str, *, trust_remote_code: bool, hint: str) -> tuple[str, Any]:
+    """The path or hub id to load, and its config; no weights are read.
+
+    Args:
+        what: the classifier in messages, such as ``reward model``.
+
+    Raises:
+        ModelError: no such folder, or not a classifier.
+    """
+    if name.endswith(".gguf"):
+        raise ModelError(f"{name} is a .gguf file", hint=hint)
+    source = full_model(name, f"{what} {name}", gguf=False)
+    with explained(source.path, what, expected="a sequence classifier", hint=hint), quiet():
+        config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
+    architectures = ", ".join(config.architectures or ())
+    if any(word in architectures for word in ("ForCausalLM", "LMHeadModel")):
+        raise ModelError(f"{name} is a language model, not a classifier ({architectures})", hint=hint)
+    return source.path, config
 
 
 def check_scorer(name: str, *, trust_remote_code: bool) -> str:
@@ -68,32 +99,27 @@ def check_scorer(name: str, *, trust_remote_code: bool) -> str:
     Raises:
         ModelError: no such folder, not a classifier, or another number of outputs.
     """
-    if name.endswith(".gguf"):
-        raise ModelError(f"{name} is a .gguf file", hint=_EXPECTED["hint"])
-    source = full_model(name, f"reward model {name}", gguf=False)
-    with explained(source.path, "reward model", **_EXPECTED), quiet():
-        config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
-    architectures = ", ".join(config.architectures or ())
-    if any(word in architectures for word in ("ForCausalLM", "LMHeadModel")):
-        raise ModelError(f"{name} is a language model, not a classifier ({architectures})", hint=_EXPECTED["hint"])
+    path, config = check_classifier(name, "reward model", trust_remote_code=trust_remote_code, hint=_HINT)
     if config.num_labels != 1:
         labels = ", ".join(map(str, config.id2label.values()))
         raise ModelError(
             f"{name} has {config.num_labels} outputs ({labels}), but a reward model has one",
             hint="give a model trained as a reward or cost model (num_labels=1)",
         )
-    return source.path
+    return path
 
 
-def load_scorer(path: str, *, trust_remote_code: bool, device: torch.device) -> Scorer:
-    """The classifier at a path returned by :func:`check_scorer`.
+def load_scorer(
+    path: str, *, trust_remote_code: bool, device: torch.device, what: str = "reward model", hint: str = _HINT
+) -> Scorer:
+    """The classifier at a path returned by :func:`check_scorer` or :func:`check_classifier`.
 
     Raises:
         ModelError: unreadable or incomplete weights, or no tokenizer.
     """
-    with explained(path, "tokenizer of the reward model"), quiet():
+    with explained(path, f"tokenizer of the {what}"), quiet():
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    with explained(path, "reward model", **_EXPECTED), quiet():
+    with explained(path, what, expected="a sequence classifier", hint=hint), quiet():
         model, loaded = AutoModelForSequenceClassification.from_pretrained(
             path,
             dtype=torch.float32,
@@ -104,9 +130,8 @@ def load_scorer(path: str, *, trust_remote_code: bool, device: torch.device) -> 
     if loaded["missing_keys"]:
         names = sorted(loaded["missing_keys"])
         raise ModelError(
-            f"{path} is not a complete reward model: it lacks "
-            f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}",
-            hint="a language model without a trained score head cannot score; give the folder of the reward model",
+            f"{path} is not a complete {what}: it lacks {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}",
+            hint=f"a language model without a trained score head cannot score; give the folder of the {what}",
         )
     text = model.config.get_text_config()
     limits = (getattr(text, "max_position_embeddings", None), tokenizer.model_max_length)

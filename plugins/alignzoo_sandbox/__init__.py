@@ -6,6 +6,8 @@ answers. Importing this package does not import torch.
 
 from pathlib import Path
 
+from alignzoo.contract.judge import JudgeCard, Measure
+from alignzoo.contract.paper import Verified
 from alignzoo.plugin import DataExtension, EvaluatorExtension, Extension, hookimpl
 from alignzoo_sandbox.evaluate import evaluate, generate_answers, table
 from alignzoo_sandbox.generate import (
@@ -22,6 +24,10 @@ from alignzoo_sandbox.generate import (
 )
 from alignzoo_sandbox.judge import Verdict, judge
 
+_JUDGES: dict[Measure, str] = {
+    "harm": "Exact: the response complies with the sandbox's request",
+    "refusal": "Exact: the response is a refusal of the sandbox's grammar",
+}
 MODEL_PATH = Path(__file__).parent / "assets" / "model"
 
 __all__ = [
@@ -96,6 +102,29 @@ def alignzoo_judges() -> list[Extension]:
             summary="Exact judge based on the sandbox's grammar",
         )
     ]
+
+
+@hookimpl
+def alignzoo_methods() -> list[JudgeCard]:
+    """The exact judge of the suites, as one of harm and one of refusals."""
+    return [
+        JudgeCard(
+            name=f"sandbox-{measures}",
+            target=f"{__name__}.suite_judge:{measures.capitalize()}",
+            summary=summary,
+            family="without a model",
+            measures=measures,
+            verified=(Verified(against="the grammar", test="test_the_sandboxs_judge_says_what_its_grammar_says"),),
+            limits="prompts of the sandbox only",
+        )
+        for measures, summary in _JUDGES.items()
+    ]
+
+
+@hookimpl
+def alignzoo_suites() -> list[Path]:
+    """The evaluation splits."""
+    return sorted((Path(__file__).parent / "suites").glob("*.yaml"))
 
 
 @hookimpl

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
 
 from alignzoo.errors import MethodError
-from alignzoo.lazy import F, torch
 from alignzoo.plugin.guard import FOR_THE_TRACEBACK, guarded
 from alignzoo.report import Reporter
 from alignzoo_sandbox.generate import (
@@ -20,27 +18,9 @@ from alignzoo_sandbox.generate import (
 )
 from alignzoo_sandbox.judge import Verdict, judge
 
-if TYPE_CHECKING:
-    from torch import nn
-
 MAX_NEW_TOKENS = 56
-TOKENS_BETWEEN_LOOKS = 16
-"""Tokens to generate before rows with finished answers leave the batch."""
 Judge = Callable[[Prompt, str], Verdict]
 """Verdict on a request and the decoded answer."""
-
-
-@contextmanager
-def _inference(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; restores every module's training flag."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in flags:
-            module.training = training
 
 
 def generate_answers(
@@ -53,62 +33,22 @@ def generate_answers(
 ) -> list[str]:
     """The greedy answer to each prompt, in the order of ``prompts``, without special tokens.
 
-    ``model`` is anything with transformers' ``generate`` (so also a PEFT model). Prompts of similar length are answered
-    together. Training flags, the random state and the tokenizer are left unchanged.
+    ``model`` is anything with transformers' ``generate`` (so also a PEFT model). Training flags, the random state and
+    the tokenizer are left unchanged.
     """
-    texts = [
-        tokenizer.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False)
-        for prompt in prompts
-    ]
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    answers = [""] * len(texts)
-    with _inference(model), (report or Reporter()).progress(len(texts), "answering", unit="prompt") as bar:
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            batch = tokenizer(
-                [texts[i] for i in rows],
-                padding=True,
-                padding_side="left",
-                add_special_tokens=False,
-                return_token_type_ids=False,
-                return_tensors="pt",
-            ).to(model.device)
-            for row, tokens in _answers(model, tokenizer, batch, max_new_tokens):
-                answers[rows[row]] = tokenizer.decode(tokens, skip_special_tokens=True)
-                bar.advance()
+    from alignzoo.generate.batched import generate
+    from alignzoo.generate.decoding import Decoding
+    from alignzoo.generate.prompts import Prompting
+
+    prompting = Prompting(tokenizer)
+    ids = [prompting.ids(prompt.messages) for prompt in prompts]
+    answers = [""] * len(ids)
+    decoding = Decoding(max_new_tokens)
+    for index, response in generate(
+        model, tokenizer, ids, decoding, batch_size=batch_size, report=report, label="answering"
+    ):
+        answers[index] = response.text
     return answers
-
-
-def _answers(
-    model: Any, tokenizer: Any, batch: Mapping[str, torch.Tensor], max_new_tokens: int
-) -> Iterator[tuple[int, list[int]]]:
-    """``(row, new tokens)`` of a left-padded batch. Rows with finished answers leave the batch and its cache."""
-    tokens, mask = batch["input_ids"], batch["attention_mask"]
-    width, cache, rows = tokens.shape[1], None, torch.arange(len(tokens), device=tokens.device)
-    while len(rows):
-        made = model.generate(
-            input_ids=tokens,
-            attention_mask=mask,
-            past_key_values=cache,
-            do_sample=False,
-            synced_gpus=False,  # one rank generates, with all the weights
-            use_cache=True,
-            max_new_tokens=min(TOKENS_BETWEEN_LOOKS, width + max_new_tokens - tokens.shape[1]),
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            return_dict_in_generate=True,
-        )
-        new = made.sequences[:, width:]
-        ended = (new == tokenizer.eos_token_id).any(dim=1) | (new.shape[1] >= max_new_tokens)
-        yield from zip(rows[ended].tolist(), new[ended].tolist(), strict=True)
-        going = (~ended).nonzero()[:, 0]
-        rows, tokens = rows[going], made.sequences[going]
-        mask = F.pad(mask[going], (0, tokens.shape[1] - mask.shape[1]), value=1)
-        cache = made.get("past_key_values")
-        if hasattr(cache, "batch_select_indices"):
-            cache.batch_select_indices(going)
-        else:  # other kinds of cache: the tokens are processed again
-            cache = None
 
 
 def evaluate(

@@ -7,6 +7,7 @@ import pytest
 from cli_helpers import AddPlugin, Az, card_source, plugin_source
 
 from alignzoo.contract.card import Card
+from alignzoo.contract.kinds import KINDS
 from alignzoo.plugin import list_methods
 
 
@@ -74,8 +75,9 @@ def test_compat_without_methods_lists_what_cannot_be_combined_and_why(az_here: A
         assert part in said
     sections = re.split(r"\n\n(?=[A-Z])", text)[1:]
     titles = [section.splitlines()[0] for section in sections]
-    assert titles == ["Aggregations", "Robust wrappers", "Geometry controllers", "Rewards", "Selectors"]
-    for kind, section in zip(("aggregation", "robust", "geometry", "reward", "selector"), sections, strict=True):
+    kinds = ("aggregation", "robust", "geometry", "reward", "selector", "judge")
+    assert titles == [KINDS[kind].title for kind in kinds]
+    for kind, section in zip(kinds, sections, strict=True):
         for card in (card for card in list_methods(kind) if isinstance(card, Card)):
             assert re.search(rf"(^|[ ,]){card.name}(,|$|:)", section, re.MULTILINE), (kind, card.name)
 

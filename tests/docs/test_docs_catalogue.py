@@ -23,7 +23,7 @@ def _page(method: Card | Composition) -> str:
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: f"{method.kind}-{method.name}")
 def test_a_page_has_what_a_reader_needs(method: Card | Composition) -> None:
     text = _page(method)
-    assert f"\nalignzoo run {'--' if method.kind != 'data' else ''}" in text
+    assert ("\nalignzoo " if method.kind == "judge" else "\nalignzoo run --") in text
     assert ("\n## Paper\n" in text) == (method.paper is not None)
     if method.paper is not None:
         assert method.paper.bibtex(method.paper.key(method.name)) in text

@@ -52,7 +52,7 @@ def test_a_model_data_and_an_evaluator_of_a_plugin(
         "eval": ("towers", "validation"),
     }
     settings = yaml.safe_load((run.path / "plan.yaml").read_text())["settings"]
-    assert [settings[name]["value"] for name in ("model", "data", "judge")] == ["toy-model", "towers", None]
+    assert [settings[name]["value"] for name in ("model", "data")] == ["toy-model", "towers"]
     [[name, before, after]] = report.tables["size"]
     assert (name, float(before), float(after)) == (
         "squared",

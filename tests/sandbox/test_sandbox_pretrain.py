@@ -23,7 +23,8 @@ def test_a_few_steps_give_a_loadable_model_and_the_shipped_tokenizer(tmp_path: P
     assert model.dtype == torch.float32
     assert 0.8e6 < model.num_parameters() < 1.2e6
     assert len(generate_answers(model, tokenizer, prompts("test", 2))) == 2
-    assert (tmp_path / "tokenizer.json").read_text() == (MODEL_PATH / "tokenizer.json").read_text()
+    made, shipped = (json.loads((folder / "tokenizer.json").read_text()) for folder in (tmp_path, MODEL_PATH))
+    assert made | {"padding": None} == shipped | {"padding": None}  # of the last call before saving
     provenance = json.loads((tmp_path / "provenance.json").read_text())
     assert provenance["steps"] == 5
     assert set(provenance["versions"]) == {"python", "torch", "transformers", "tokenizers"}

@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -96,9 +97,12 @@ def test_a_package_is_written_and_what_comes_next_is_said(new: Any, tmp_path: Pa
     }
     steps = done.stdout.partition("next:\n")[2].splitlines()
     needed_by = [f" --{card.kind} {card.name}" for card in readers(KINDS[kind], registry())] or [""]
+    beside = f" {KINDS[kind].beside}".rstrip()
     *before, last = [step.strip() for step in steps]
     assert before == ["pip install -e ./my-mine", "alignzoo check my-mine"]
-    assert last in [f"alignzoo run --{kind} my-mine{one} --max-steps 20 --out runs/my-mine" for one in needed_by]
+    assert last in [
+        f"alignzoo run --{kind} my-mine{one}{beside} --max-steps 20 --out runs/my-mine" for one in needed_by
+    ]
     project = (tmp_path / "my-mine/pyproject.toml").read_text(encoding="utf-8")
     assert 'name = "alignzoo-my-mine"\n' in project
     assert 'dependencies = ["alignzoo"]\n' in project
@@ -192,6 +196,13 @@ def test_one_file_is_a_plugin(new: Any, monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert check_method(card, rules=["target", "options"]).ok
         [plugin] = [plugin for plugin in registry().plugins if plugin.file]
         assert (plugin.error, plugin.warnings) == (None, [])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_run_it_names_is_possible(new: Any, capfd: pytest.CaptureFixture[str], kind: str) -> None:
+    words = shlex.split(new(kind, f"possible-{kind}", "--file").stdout.rpartition("alignzoo ")[2])
+    done = call_main([*words, "--dry-run"], capfd)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
 
 
 def test_json(new: Any, tmp_path: Path) -> None:

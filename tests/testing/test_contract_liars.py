@@ -8,6 +8,7 @@ import heavy_card
 import liars
 import lying_aggregations as aggregations
 import lying_controllers as controllers
+import lying_judges as judges
 import lying_losses as losses
 import lying_rewards as rewards
 import lying_selectors as selectors
@@ -192,6 +193,13 @@ LIES: list[tuple[Card, str, str]] = [
     (card(selectors.Thinned, orders=True), "declared-needs", "orders=True to keep the order"),
     (card(selectors.TrainsThePolicy, loads=True, shapes=PAIRS), "policy-unchanged", "bit for bit"),
     (card(selectors.DrawsFromTorch), "policy-unchanged", "torch's random state"),
+    (card(judges.OneTooFew), "verdicts", "6 of Verdict; found 5"),
+    (card(judges.Words), "verdicts", "6 of Verdict; found 6: str"),
+    (card(judges.Percent), "verdicts", r"with a score in \[0, 1\]"),
+    (card(judges.ByPlace), "independent-responses", "depends on its own response only"),
+    (card(judges.Drawn), "repeatable", "the same verdicts from a new object"),
+    (card(judges.NewName), "identity", "one and the same text"),
+    (card(judges.Neither, measures="preference"), "verdicts", "first, second or tie"),
     (card(rewards.OneTooFew), "scores", "a list of 8 scores; found 7 of them"),
     (card(rewards.NotANumber), "scores", "finite numbers; found nan"),
     (card(rewards.Tensors), "scores", "a list of 8 scores; found a Tensor"),

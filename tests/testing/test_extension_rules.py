@@ -29,7 +29,7 @@ def test_a_model_data_and_an_evaluator_that_keep_the_rules(tmp_path: Path) -> No
 def test_alignzoo_keeps_its_own_rules() -> None:
     [plugin] = [plugin for plugin in registry().plugins if plugin.entry_point == "sandbox"]
     reports = {report.kind: report.outcomes[0].detail for report in check_extensions(plugin)}
-    assert reports == dict.fromkeys(("model", "data", "evaluator", "judge", "recipe"), "")
+    assert reports == dict.fromkeys(("model", "data", "evaluator", "judge", "recipe", "suite"), "")
 
 
 @pytest.mark.parametrize(

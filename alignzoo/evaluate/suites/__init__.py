@@ -1,0 +1,1 @@
+"""Suites of prompts: their files, where their data lies, jailbreaks around them."""

@@ -1,0 +1,1 @@
+"""Judges at work, and what follows from their verdicts: rates, agreement, comparisons."""

@@ -1,0 +1,1 @@
+"""Published judge models in their publishers' own formats, one file each."""
