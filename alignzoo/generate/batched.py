@@ -37,7 +37,7 @@ def generate(
     two tokens that are as good as equally probable.)
 
     The model is in evaluation mode until the iterator is exhausted or closed; then its training flags are restored.
-    The random state and the tokenizer are left unchanged. Out of CUDA memory, the batch is halved and goes on.
+    The random state and the tokenizer are left unchanged. Out of CUDA memory, the batch is halved, and it continues.
 
     Args:
         model: a causal language model of transformers, with or without adapters of peft.

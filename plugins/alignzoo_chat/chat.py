@@ -161,7 +161,7 @@ class Chat:
         return turns[0].message if turns else None
 
     def retry(self) -> bool:
-        """Generate the last responses again, sampling anew; False if there are none.
+        """Generate the last responses again, with new samples; False if there are none.
 
         Raises:
             AlignzooError: as :meth:`respond`.

@@ -47,7 +47,7 @@ class Screen:
         self._line(sys.stdout if self.terminal else sys.stderr, text, _DIM)
 
     def error(self, error: AlignzooError) -> None:
-        """A mistake in one line, after which the conversation goes on."""
+        """A mistake in one line, after which the conversation continues."""
         text = " ".join(f"error: {error.message}{f'; {error.hint}' if error.hint else ''}".split())
         self._line(sys.stdout if self.terminal else sys.stderr, text, _RED)
 

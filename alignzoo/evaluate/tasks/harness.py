@@ -205,7 +205,7 @@ def _keep(out: Path, identity: Mapping[str, Any], result: TaskResult, samples: S
 
 @contextmanager
 def _remembering(model: Any, out: Path | None, name: str, identity: Mapping[str, Any]) -> Iterator[Any]:
-    """The model with lm-eval's cache of answers, so that a killed task goes on where it was."""
+    """The model with lm-eval's cache of answers, so that a killed task resumes where it was."""
     from lm_eval.api.model import CachingLM
 
     if out is None:

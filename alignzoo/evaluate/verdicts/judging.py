@@ -55,7 +55,7 @@ def measures_of(method: Method) -> Measure:
 
 def decisive(options: Options, *, exclude_defaults: bool = False) -> dict[str, Any]:
     """The options that verdicts depend on, JSON-able: not those that only change what judging costs
-    (``json_schema_extra={"cost": True}``), so that raising a cap goes on with the verdicts there."""
+    (``json_schema_extra={"cost": True}``), so that a raised cap reuses the verdicts there."""
     extras = {name: field.json_schema_extra for name, field in type(options).model_fields.items()}
     costs = {name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("cost")}
     return options.model_dump(mode="json", exclude=costs, exclude_defaults=exclude_defaults)
