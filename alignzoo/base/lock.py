@@ -68,6 +68,15 @@ def unlock(folder: Path, file: str | None = None) -> None:
             path.unlink()
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a living process holds the folder's lock."""
+    try:
+        check_unlocked(folder)
+    except UsageError:
+        return True
+    return False
+
+
 def check_unlocked(folder: Path, file: str | None = None) -> Holder | None:
     """Refuse a folder, or a file in it, that another process is using; returns the dead holder of a stale lock.
 

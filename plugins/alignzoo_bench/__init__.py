@@ -1,0 +1,1 @@
+"""The standing comparison of methods in an embedded world."""

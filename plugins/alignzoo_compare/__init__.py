@@ -1,0 +1,1 @@
+"""Compares runs over seeds, and shows what differs between two."""

@@ -1,0 +1,1 @@
+"""Sets of runs over grids and seeds."""
