@@ -94,7 +94,7 @@ def test_every_cell_of_a_sweep_has_a_state(tmp_path: Path) -> None:
     failure = sweep.failure(sweep.cells[3])
     assert failure is not None
     assert (failure.error, failure.exit_code) == ("out of memory", 1)
-    assert [(cell.seed, run.sentence) for cell, run in sweep.finished()] == [(0, "--loss ipo")]
+    assert [(cell.seed, run.methods["loss"]) for cell, run in sweep.finished()] == [(0, ["ipo"])]
 
 
 def test_a_cell_is_labelled_by_its_axes() -> None:
