@@ -1,9 +1,10 @@
 """The pretraining chats of a world's model.
 
-The model should start like a capable but unaligned chat model: it knows what is allowed and complies all the same. So
-besides plain requests, the corpus has careful ones, which are answered as the rule says, and asks of what kind a word is.
-Plain requests are nearly always answered; a few are declined: a tendency that preference training can strengthen, while
-the most likely answer always complies.
+The model should start like a capable but unaligned chat model: it answers every request, and it half knows what is
+harmful. Plain requests are declined now and then, a tendency that preference training can strengthen, while the most
+likely answer always complies. Careful requests ("Take care. ...") are answered nearly as the rule says for suspect and
+innocent pairs, and badly for their exceptions: what is left for preference training to learn. A third task asks of what
+kind a word is.
 """
 
 from __future__ import annotations
