@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from alignzoo.comparison.groups import Group
 from alignzoo.comparison.statistics import ALPHA, smallest_p
+from alignzoo.records.run import RunRecord
 
 
 def caveats(groups: Sequence[Group], baseline: str | None) -> list[str]:
@@ -26,6 +27,9 @@ def _of_a_block(groups: Sequence[Group], baseline: str | None) -> Iterator[str]:
     if alone:
         which = "every group has" if len(alone) == len(groups) else f"{_listed(alone)}:"
         yield f"{which} one seed only, which proves nothing: no interval and no test"
+    selectors = {(*run.methods["selector"], *_selector_options(run)) for run in map(_any_run, groups)}
+    if len(selectors) > 1:
+        yield "selectors differ, so groups trained on different rows or labels; --by selector compares within each"
     against = next((group for group in groups if group.label == baseline), groups[0] if baseline is None else None)
     if against is None:
         yield f"{groups[0].block} has no group {baseline!r}, so it has no differences"
@@ -35,6 +39,14 @@ def _of_a_block(groups: Sequence[Group], baseline: str | None) -> Iterator[str]:
     most = max(pairs, default=0)
     if most > 1 and smallest_p(most) > ALPHA:
         yield f"with {most} seeds, the Wilcoxon and permutation tests cannot give less than p = {smallest_p(most):g}"
+
+
+def _any_run(group: Group) -> RunRecord:
+    return next(iter(group.runs.values()))
+
+
+def _selector_options(run: RunRecord) -> list[str]:
+    return [f"{word}={value}" for word, value in run.values.items() if word.startswith("selector.")]
 
 
 def _missing_seeds(groups: Sequence[Group], against: Group) -> Iterator[str]:

@@ -74,10 +74,7 @@ def _facts(run: RunRecord) -> Iterator[tuple[str, str, Any]]:
     for what, words in _SETTINGS.items():
         for word in words:
             yield what, word, run.values.get(word)
-    judges = run.methods.get("judge", [])
-    if judges:
-        options = {word: value for word, value in run.values.items() if word.startswith("judge.")}
-        yield "judges", "--judge", [*judges, *(f"{word}={value}" for word, value in options.items())]
+    yield "judges", "--judge", [*run.methods["judge"], *_options(run, "judge.")]
     if run.result is not None:
         yield "training steps", "the number", run.result.steps
     yield from _evaluated(run)
@@ -104,11 +101,9 @@ def _facts_of_a_seed(run: RunRecord) -> Iterator[tuple[str, str, Any]]:
     if result is None:
         return
     yield "splits", "the number of held-out rows", result.pairs.get("held_out")
-    selectors = _shown([run.methods.get("selector"), *_options(run, "selector.")])
-    yield "data", _ROWS if selectors == _NONE else f"{_ROWS} under {selectors}", result.train_identity
-
-
-_ROWS = "the hash of the training rows"
+    selectors = [*run.methods["selector"], *_options(run, "selector.")]
+    under = f" under {', '.join(selectors)}" if selectors else ""
+    yield "data", f"the hash of the training rows{under}", result.train_identity
 
 
 def _options(run: RunRecord, prefix: str) -> list[str]:
@@ -119,11 +114,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_shown(one)}" for name, one in value.items())
     if isinstance(value, (list, tuple)):
-        return ", ".join(text for text in map(_shown, value) if text)
+        return ", ".join(text for text in map(_shown, value)) or "none"
     return "none" if value is None else str(value)
-
-
-_NONE = _shown([[]])
 
 
 def _some(groups: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -76,13 +77,14 @@ def facts(name: str) -> FigureFacts:
 
 
 def figures_of(run: RunRecord) -> dict[str, float]:
-    """All figures of a finished run by name: those at the end of training, then those of ``alignzoo eval``.
+    """All figures of a finished run by name: those at the end of training, then those of ``alignzoo eval``; those that
+    are not finite are left out.
 
     Raises:
         DamagedError: a file is not what was written.
     """
     figures = dict(run.result.after) if run.result is not None else {}
-    return {**figures, **dict(_evaluated(run))}
+    return {name: value for name, value in {**figures, **dict(_evaluated(run))}.items() if math.isfinite(value)}
 
 
 def _evaluated(run: RunRecord) -> Iterator[tuple[str, float]]:

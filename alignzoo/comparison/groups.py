@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -67,7 +68,9 @@ def groups_of(paths: Iterable[Path], *, by: Collection[str] = ()) -> list[Group]
     axes = [word for sweep in sweeps for word in sweep.axes]
     blocks = {*by, *(word for word in axes if word in DATA_WORDS)}
     if len(folders) == 1 and sweeps:
-        runs = [(dict(cell.values), run) for cell, run in sweeps[0].finished()]
+        order = list(dict.fromkeys(cell.label for cell in sweeps[0].cells))
+        found = sorted(sweeps[0].finished(), key=lambda one: order.index(one[0].label))
+        runs = [(dict(cell.values), run) for cell, run in found]
         words = list(sweeps[0].axes)
     else:
         runs = [(_decisive(run), run) for run in _runs(folders)]
@@ -79,6 +82,22 @@ def groups_of(paths: Iterable[Path], *, by: Collection[str] = ()) -> list[Group]
     _check_words(by, [values for values, _ in runs])
     words += [word for word in by if word not in words]
     return _labelled([Group("", seeds, values) for values, seeds in _by_values(runs)], words, blocks)
+
+
+def unfinished(paths: Iterable[Path]) -> list[str]:
+    """Sentences about sweeps of which runs are missing.
+
+    Raises:
+        DamagedError: a sweep's file is not what was written.
+    """
+    found = []
+    for sweep in (read_sweep(folder) for folder in paths if is_sweep(folder)):
+        states = Counter(sweep.status(cell) for cell in sweep.cells)
+        missing = ", ".join(f"{count} {state}" for state, count in states.items() if state != "finished")
+        if missing:
+            finished = states["finished"]
+            found.append(f"{sweep.folder}: {finished} of {len(sweep.cells)} runs are finished; {missing}")
+    return found
 
 
 def find_group(groups: Sequence[Group], asked: str) -> str:
@@ -135,24 +154,15 @@ def _by_values(
 
 
 def _telling(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The words that runs differ in: methods first; of methods' options those in which runs of the same methods do."""
-    words = list(dict.fromkeys(word for values in runs for word in values))
-
-    def differ(word: str, among: Iterable[Mapping[str, Any]]) -> bool:
-        return len({value_digest(values.get(word)) for values in among}) > 1
-
-    alike: dict[str, list[Mapping[str, Any]]] = {}
-    for values in runs:
-        alike.setdefault(value_digest({kind: values.get(kind) for kind in KINDS}), []).append(values)
-    return [
-        word
-        for word in words
-        if (
-            any(differ(word, some) for some in alike.values())
-            if word.partition(".")[0] in KINDS and word not in KINDS
-            else differ(word, runs)
-        )
-    ]
+    """Words that tell runs apart, methods first: each separates runs that those before it do not, so that what follows
+    from another word, as the options of a loss, is left out."""
+    telling: list[str] = []
+    classes = 1
+    for word in dict.fromkeys(word for values in runs for word in values):
+        separated = {value_digest([values.get(one) for one in (*telling, word)]) for values in runs}
+        if len(separated) > classes:
+            telling, classes = [*telling, word], len(separated)
+    return telling
 
 
 def _check_words(by: Collection[str], runs: Sequence[Mapping[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -68,11 +69,12 @@ def command(
     if as_json and layout is not None:
         raise UsageError("--json and --format print different things", hint="leave one of them out")
     from alignzoo.comparison.compare import compare
-    from alignzoo.comparison.groups import find_group, groups_of
+    from alignzoo.comparison.groups import find_group, groups_of, unfinished
 
     groups = groups_of(folders, by=by)
     against = None if baseline is None else find_group(groups, baseline)
     comparison = compare(groups, baseline=against, figures=figures or None, detect=detect, anyway=anyway)
+    comparison = replace(comparison, warnings=(*unfinished(folders), *comparison.warnings))
     if as_json:
         print_json(comparison.to_dict())
         return

@@ -19,8 +19,8 @@ from alignzoo_compare.sheets import Sheet, cost_sheet, figure_sheet, front_sheet
 LEGEND = (
     "±: half of the 95 % interval of the mean (Student's t over seeds). Differences are paired by seed, with the "
     "p-values of the paired t-test, Wilcoxon's signed-rank test and the permutation test; Holm: of the t-test, "
-    "corrected over the table (* below .05). d: mean of the differences over their standard deviation. needs: seeds with which "
-    "a paired t-test at p < .05 has a power of 80 %."
+    "corrected over the table (* below .05). d: mean of the differences over their standard deviation. "
+    "needs: seeds with which a paired t-test at p < .05 has a power of 80 %."
 )
 
 

@@ -11,7 +11,6 @@ from alignzoo.comparison.results import (
     CostRow,
     Difference,
     FigureTable,
-    FrontRow,
     OverSeeds,
     Test,
 )
@@ -51,7 +50,7 @@ def figure_sheet(table: FigureTable) -> Sheet:
     against = f"; differences to {table.baseline}" if table.baseline and len(table.rows) > 1 else ""
     found = [row.figure for row in table.rows if row.figure is not None]
     seeds = {figure.n for figure in found}
-    columns = (*("", "mean", "seeds", "difference", "t", "Wilcoxon", "perm.", "Holm", "d", "needs"),)
+    columns = (*("", "mean", "seeds", "difference", "p t", "p Wilc.", "p perm.", "p Holm", "d", "needs"),)
     rows = []
     for row in table.rows:
         n = NOTHING if row.figure is None else str(row.figure.n)
@@ -91,12 +90,11 @@ def front_sheet(comparison: Comparison, block: str) -> Sheet | None:
             row.group,
             *(_mean(row.values[axis], 3) for axis in axes),
             "yes" if row.on_front else "",
-            _some(row),
         )
         for row in rows
     ]
     title = _titled("Pareto front of means, 1 is best on every axis", block)
-    return _without_empty(Sheet(title, ("", *axes, "on the front", "dominated by"), tuple(cells)))
+    return _without_empty(Sheet(title, ("", *axes, "on the front"), tuple(cells)))
 
 
 def sheets(comparison: Comparison) -> list[Sheet]:
@@ -138,12 +136,6 @@ def _mean(figure: OverSeeds | None, digits: int, unit: float = 1, *, signed: boo
         return NOTHING
     mean = f"{figure.mean / unit:{'+' if signed else ''}.{digits}f}"
     return mean if figure.half is None else f"{mean} ±{figure.half / unit:.{digits}f}"
-
-
-def _some(row: FrontRow) -> str:
-    groups = row.dominated_by
-    more = f" and {len(groups) - 1} more" if len(groups) > 1 else ""
-    return f"{groups[0]}{more}" if groups else ""
 
 
 def _titled(title: str, block: str) -> str:

@@ -13,10 +13,20 @@ import yaml
 from alignzoo.base.stored import sealed
 from alignzoo.comparison.groups import Group
 from alignzoo.contract.result import RunResult
+from alignzoo.evaluate.results import (
+    Evaluation,
+    Figure,
+    JudgeFacts,
+    ModelFacts,
+    Rate,
+    SuiteFacts,
+    write_evaluation,
+)
+from alignzoo.evaluate.tasks.task_results import Metric, TaskResult, TaskResults
 from alignzoo.plan.planfile import write_plan
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import require, resolve
-from alignzoo.records import RunRecord, read_run
+from alignzoo.records import read_run
 
 ASR, REFUSAL, BROKEN = "sandbox/asr/test", "sandbox/refusal/benign", "sandbox/broken/test"
 Figures = Mapping[str, float]
@@ -66,5 +76,18 @@ def group(label: str, runs: Mapping[int, Path], block: str = "") -> Group:
     return Group(label, {seed: read_run(path) for seed, path in runs.items()}, block=block)
 
 
-def record(folder: Path) -> RunRecord:
-    return read_run(folder)
+def evaluated(run: Path, *, digest: str, judge_model: str = "judge-1") -> None:
+    """What ``alignzoo eval`` writes, on two prompts of one suite and a task."""
+    rate = Rate(1, 2, 0.5, 0.1, 0.9)
+    decoding = {"max_new_tokens": 8}
+    suite = SuiteFacts("xstest", "xstest", None, "XSTest", "over_refusal", digest, "here", 2, None, decoding, 0, 0, 4.0)
+    task = TaskResult("arc", {"acc,none": Metric(0.25, None, True)}, n=4, fewshot=0, version="1")
+    found = Evaluation(
+        model=ModelFacts("model", "hash", "fp32", "none", "chat template"),
+        suites=(suite,),
+        judges=(JudgeFacts("keywords", "alignzoo:keywords", "refusal", {}, judge_model, ""),),
+        figures=(Figure("xstest", "keywords", "over_refusal", rate, 0, 0.5),),
+        tasks=TaskResults({"arc": task}, ("arc",), "0.4"),
+    )
+    (run / "evaluation").mkdir()
+    write_evaluation(run / "evaluation", found)
