@@ -154,6 +154,7 @@ class Course:
         facts: dict[str, Any] = {name: summary.to_dict() for name, summary in parts.summaries.items()}
         if parts.selection:
             facts["selection"] = list(parts.selection)
+        facts["training"] = {"rows": len(parts.train), "steps": session.steps}
         self.folder.write_once("data.json", facts)
         environment = describe_environment(self.accelerator.num_processes, str(self.accelerator.device))
         self.folder.write_once("env.json", environment)
