@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
@@ -25,7 +26,8 @@ def chart(values: Sequence[float], width: int, height: int, *, plain: bool = Fal
     before = heights[0]
     for x, y in enumerate(heights):
         # A steep change is drawn as a vertical stroke, so that the curve does not fall apart.
-        for level in range(min(before, y) + (before < y), max(before, y) + (before <= y)) if before != y else (y,):
+        stroke = range(before + 1, y + 1) if y > before else range(y, before) if y < before else (y,)
+        for level in stroke:
             row = rows - 1 - level
             grid[row // down][x // across] |= 1 if plain else DOTS[row % down][x % across]
         before = y
@@ -39,4 +41,4 @@ def binned(values: Sequence[float], columns: int) -> list[float]:
     if count <= columns:
         return list(values)
     edges = [i * count // columns for i in range(columns + 1)]
-    return [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    return [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]

@@ -18,6 +18,8 @@ from alignzoo_watch.tail import Tail
 
 RECENT = 20
 """Steps over which throughput and the time of a step are averaged."""
+MOST_POINTS = 2000
+"""Of a curve; a longer run's curves have every n-th step, and all evaluations."""
 Point = tuple[int, float]
 
 
@@ -129,11 +131,18 @@ def _steps(record: RunRecord | None) -> int | None:
 
 def _curves(lines: Mapping[int, Mapping[str, float]]) -> dict[str, list[Point]]:
     curves: dict[str, list[Point]] = {}
-    for step in sorted(lines):
+    steps = sorted(lines)
+    nth = -(-len(steps) // MOST_POINTS)
+    shown = [step for i, step in enumerate(reversed(steps)) if i % nth == 0 or any(map(_of_evaluation, lines[step]))]
+    for step in reversed(shown):
         for name, value in lines[step].items():
             if name != "step":
                 curves.setdefault(name, []).append((step, value))
     return curves
+
+
+def _of_evaluation(name: str) -> bool:
+    return name.startswith("eval/")
 
 
 @dataclass(frozen=True)
