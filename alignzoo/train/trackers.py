@@ -31,8 +31,8 @@ def start_trackers(
         AlignzooError: one does not start, for example because nobody is logged in.
     """
     try:
-        if "mlflow" in names and accelerator.is_main_process:
-            _store_of_mlflow(folder)
+        if "mlflow" in names and accelerator.is_main_process and not _has_own_store():
+            _set_store(f"sqlite:///{folder.absolute() / 'mlflow.db'}")
         accelerator.init_trackers(project, config=dict(config), init_kwargs=options_of(names, folder))
     except Exception as error:
         hints = [OFFLINE[name] for name in names if name in OFFLINE]
@@ -50,15 +50,36 @@ def options_of(names: Sequence[str], folder: Path) -> dict[str, dict[str, Any]]:
         "mlflow": {"run_name": folder.name, "logging_dir": (folder / "mlflow").absolute().as_uri()},
         "swanlab": {"experiment_name": folder.name, "logdir": str(folder / "swanlab")},
     }
-    if "mlflow" in options and "MLFLOW_TRACKING_URI" in os.environ:
+    if _has_own_store():
         del options["mlflow"]["logging_dir"]  # a server has its own place for artifacts
     return {name: options[name] for name in names if name in options}
 
 
-def _store_of_mlflow(folder: Path) -> None:
-    """Let mlflow write to the run folder, unless its environment variable names another store.
+def log_texts(
+    accelerator: Accelerator, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int
+) -> None:
+    """Give rows of text to every tracker of the run: as a table or a file where it takes these, else one by one."""
+    for tracker in accelerator.trackers:
+        texts = {f"{name}/{i}": "\n\n".join(row) for i, row in enumerate(rows)}
+        if hasattr(tracker, "log_table"):
+            tracker.log_table(name, columns=list(columns), data=[list(row) for row in rows], step=step)
+        elif tracker.name == "mlflow":
+            importlib.import_module("mlflow").log_text("\n\n\n".join(texts.values()), f"{name}/step-{step}.txt")
+        elif tracker.name == "swanlab":
+            as_text = importlib.import_module("swanlab").Text
+            tracker.log({key: as_text(text) for key, text in texts.items()}, step=step)
+        else:
+            tracker.log(texts, step=step)
 
-    Set for every run anew: a worker of a sweep runs many.
-    """
-    if "MLFLOW_TRACKING_URI" not in os.environ:
-        importlib.import_module("mlflow").set_tracking_uri(f"sqlite:///{folder.absolute() / 'mlflow.db'}")
+
+_STORE, _ours = "MLFLOW_TRACKING_URI", set[str]()
+
+
+def _has_own_store() -> bool:
+    """Whether the user has named mlflow's store; mlflow itself sets the variable to the one that it was given."""
+    return os.environ.get(_STORE) not in {None, *_ours}
+
+
+def _set_store(uri: str) -> None:
+    _ours.add(uri)
+    importlib.import_module("mlflow").set_tracking_uri(uri)
