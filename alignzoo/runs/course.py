@@ -25,6 +25,7 @@ from alignzoo.runs.folder import RunFolder
 from alignzoo.runs.introduction import introduction
 from alignzoo.runs.outcome import read_before, report_outcome, write_evaluation
 from alignzoo.runs.watchers import check_trackers, observers_of
+from alignzoo.train.trackers import finish_trackers
 
 if TYPE_CHECKING:
     from alignzoo.session.session import Session
@@ -70,6 +71,7 @@ class Course:
             result = self._go()
         except BaseException as error:
             self.observers.tell("end", None, error)
+            finish_trackers(self.accelerator)
             problem = self.folder.explained(error)
             self.folder.undo()
             if problem is None:

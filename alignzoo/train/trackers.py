@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 from collections.abc import Mapping, Sequence
@@ -53,6 +54,13 @@ def options_of(names: Sequence[str], folder: Path) -> dict[str, dict[str, Any]]:
     if _has_own_store():
         del options["mlflow"]["logging_dir"]  # a server has its own place for artifacts
     return {name: options[name] for name in names if name in options}
+
+
+def finish_trackers(accelerator: Accelerator) -> None:
+    """Let the trackers of a run that has failed go, so that the next run of this process can start its own."""
+    for tracker in accelerator.trackers:
+        with contextlib.suppress(Exception):  # the run's own error is the one to tell
+            tracker.finish()
 
 
 def log_texts(
