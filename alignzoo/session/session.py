@@ -277,4 +277,12 @@ class Session(Scores):
         """The evaluation on held-out rows."""
         if self.parts.held_out is None:
             return None
-        return HeldOut(self.engine, self.reference, self.held_out_batches, self.report, self.parts.apart)
+        return HeldOut(
+            self.engine,
+            self.reference,
+            self.held_out_batches,
+            self.report,
+            apart=self.parts.apart,
+            memo=self.memo,
+            way=self.choice.way,
+        )
