@@ -13,6 +13,8 @@ EMBEDDED = "sandbox"
 all three under this name."""
 MAX_LENGTH = 1024
 """Default maximum tokens of prompt + response; half of them may be the prompt's."""
+TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow", "swanlab")
+"""Trackers of experiments that accelerate logs to."""
 PROBE_SHARE = 0.1
 """Default share of training prompts set aside for a safety probe."""
 PROBE_PAIRS = 1000
@@ -122,7 +124,7 @@ class Settings(Values):
         ge=0,
         lt=1,
     )
-    track: tuple[str, ...] = _setting((), "trackers, comma-separated: tensorboard, wandb, trackio", metavar="NAMES")
+    track: tuple[str, ...] = _setting((), f"trackers, comma-separated: {', '.join(TRACKERS)}", metavar="NAMES")
     samples: bool = _setting(
         True, f"generate and evaluate answers before and after training, on data such as `{EMBEDDED}`"
     )
@@ -152,9 +154,9 @@ class Settings(Values):
     @field_validator("track")
     @classmethod
     def _known_trackers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = sorted(set(value) - {"tensorboard", "wandb", "trackio"})
+        unknown = sorted(set(value) - set(TRACKERS))
         if unknown:
-            raise ValueError(f"unknown tracker {unknown[0]!r}; known: tensorboard, wandb, trackio")
+            raise ValueError(f"unknown tracker {unknown[0]!r}; known: {', '.join(TRACKERS)}")
         return value
 
     @model_validator(mode="after")

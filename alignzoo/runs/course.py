@@ -28,6 +28,7 @@ from alignzoo.runs.memory import PeakMemory
 from alignzoo.runs.outcome import read_before, report_outcome, write_evaluation
 from alignzoo.runs.shared import Shared
 from alignzoo.runs.watchers import check_trackers, observers_of
+from alignzoo.train.trackers import finish_trackers
 
 if TYPE_CHECKING:
     from alignzoo.session.session import Session
@@ -76,6 +77,7 @@ class Course:
             result = self._go()
         except BaseException as error:
             self.observers.tell("end", None, error)
+            finish_trackers(self.accelerator)
             problem = self.folder.explained(error)
             self.folder.undo()
             if problem is None:
@@ -163,6 +165,7 @@ class Course:
         facts: dict[str, Any] = {name: summary.to_dict() for name, summary in parts.summaries.items()}
         if parts.selection:
             facts["selection"] = list(parts.selection)
+        facts["training"] = {"rows": len(parts.train), "steps": session.steps}
         self.folder.write_once("data.json", facts)
         environment = describe_environment(self.accelerator.num_processes, str(self.accelerator.device))
         self.folder.write_once("env.json", environment)

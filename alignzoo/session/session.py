@@ -268,6 +268,7 @@ class Session(Scores):
             shape=self.parts.shape,
             scores=self.scores.get(HELD_OUT),
             partners=self.parts.partners.get(HELD_OUT),
+            apart=self.parts.apart,
         )
         return batches if self.guides is None else [self.guides(batch) for batch in batches]
 
@@ -277,5 +278,11 @@ class Session(Scores):
         if self.parts.held_out is None:
             return None
         return HeldOut(
-            self.engine, self.reference, self.held_out_batches, self.report, memo=self.memo, way=self.choice.way
+            self.engine,
+            self.reference,
+            self.held_out_batches,
+            self.report,
+            apart=self.parts.apart,
+            memo=self.memo,
+            way=self.choice.way,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -31,6 +31,7 @@ class HeldOut:
 
     Args:
         batches: the micro-batches of *all* ranks, the same list on each.
+        apart: ids of the rows to report apart, which share no batch with the others.
         memo: what earlier runs of this process have left: responses before training.
         way: how the engine's forward computes, which its responses follow from.
     """
@@ -42,6 +43,7 @@ class HeldOut:
         batches: Sequence[TokenBatch],
         report: Reporter,
         *,
+        apart: Collection[int] = (),
         memo: Memo | None = None,
         way: str = "",
     ) -> None:
@@ -50,6 +52,7 @@ class HeldOut:
         self._engine = engine
         self._reference = reference
         self._report = report
+        self._apart = frozenset(apart)
         world, rank = engine.world, engine.accelerator.process_index
         self._mine = [batch.to(engine.accelerator.device) for batch in batches[rank::world]]
         self._references: dict[int, ResponseBatch] = {}
@@ -60,7 +63,7 @@ class HeldOut:
     @torch.no_grad()
     def evaluate(self, *, step: int = 0) -> dict[str, float]:
         """``eval/loss`` (the objective over all held-out rows), ``eval/rewards/…``, ``eval/logps/…`` and the methods'
-        own metrics.
+        own metrics; with rows apart, the same of these (``eval/out/…``) and of the others (``eval/in/…``).
 
         Raises:
             NonFiniteLossError: ``eval/loss`` is NaN or infinite after ``step`` optimizer steps.
@@ -83,13 +86,9 @@ class HeldOut:
                     bar.advance()
         finally:
             model.train(training)
-        everyone = ResponseBatch.cat(self._over_ranks(parts))
-        objective = self._engine.objective
-        figures = {
-            "loss": float(objective.value(everyone)),
-            **reward_metrics(objective.preference, everyone),
-            **objective.metrics(everyone),
-        }
+        gathered = self._over_ranks(parts)
+        everyone = ResponseBatch.cat(gathered)
+        figures = self._figures(everyone)
         if not math.isfinite(figures["loss"]):
             ids = torch.cat(self._over_ranks([batch.row_ids.cpu() for batch in self._mine]))
             raise NonFiniteLossError(
@@ -97,7 +96,23 @@ class HeldOut:
                 f"rows {name_rows(non_finite(everyone, ids) or ids.tolist())}",
                 hint="try a lower --lr, or check the model and those held-out rows",
             )
+        if self._apart:
+            outside = self._over_ranks([int(batch.row_ids[0]) in self._apart for batch in self._mine])
+            for place, is_out in (("in", False), ("out", True)):
+                some = [part for part, out in zip(gathered, outside, strict=True) if out is is_out]
+                if some:
+                    of_some = self._figures(ResponseBatch.cat(some))
+                    figures |= {f"{place}/{name}": value for name, value in of_some.items()}
         return {f"eval/{name}": value for name, value in figures.items()}
+
+    def _figures(self, responses: ResponseBatch) -> dict[str, float]:
+        """The objective over these responses, their rewards, and the methods' own metrics."""
+        objective = self._engine.objective
+        return {
+            "loss": float(objective.value(responses)),
+            **reward_metrics(objective.preference, responses),
+            **objective.metrics(responses),
+        }
 
     def _key(self, model: torch.nn.Module) -> tuple[object, ...] | None:
         """What the responses of an untrained model follow from, besides the batch; None where they are not shared."""
