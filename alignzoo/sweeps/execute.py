@@ -46,18 +46,21 @@ def run_sweep(
         IncompatibleError: some combinations cannot run; nothing has run.
         Interrupted: asked to stop; the hint says how to resume.
     """
+    make = launcher_of(launcher, options or {})
     content = None
     if spec is not None:
         axes, cells = expand(spec)
         checked = check(spec.layers, axes, cells, skip_incompatible=skip_incompatible)
         content = sweep_content(spec.layers, axes, checked.cells, checked.skipped, keep_models=keep_models)
         folder.mkdir(parents=True, exist_ok=True)
+    else:
+        read_sweep(folder)
     lock(folder, reporter)
     try:
         sweep = read_sweep(folder) if content is None else write_sweep(folder, content)
         if retry:
             forget_failures(sweep)
-        engine = launcher_of(launcher, folder / LOGS_FOLDER / launcher, options or {})
+        engine = make(folder / LOGS_FOLDER / launcher)
         try:
             count = _workers(sweep, workers, engine.capacity)
             crew = Crew(sweep, engine, count, reporter, worker_words(trust_remote_code=trust_remote_code))

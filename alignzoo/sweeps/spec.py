@@ -19,7 +19,7 @@ from alignzoo.records.sweep import Cell
 from alignzoo.sweeps.words import written
 
 LONGEST_NAME = 120
-"""Characters of a cell's name."""
+"""Characters of a point in the names of its cells."""
 _FIXED = {
     "seed": "list seeds with --seeds",
     "out": "each run has its folder below that of the sweep",
@@ -84,8 +84,8 @@ def expand(spec: Spec) -> tuple[dict[str, list[Any]], tuple[Cell, ...]]:
     points = [point for point in _points(spec) if not any(_matches(point, one) for one in spec.exclude)]
     if not points:
         raise UsageError("every combination is excluded", hint="leave out some of --exclude")
-    seeds = _seeds(spec)
-    cells = [_cell(point, seed) for seed in seeds for point in points]
+    names = _names(points)
+    cells = [Cell(f"{name}seed-{seed}", point, seed) for seed in _seeds(spec) for name, point in names]
     return axes, tuple(cells)
 
 
@@ -116,12 +116,17 @@ def _seeds(spec: Spec) -> tuple[int, ...]:
         raise UsageError(f"--seed: not a whole number (got {shown(stated[-1])})") from error
 
 
-def _cell(point: Mapping[str, Any], seed: int) -> Cell:
-    label = Cell("", point, seed).label if point else ""
-    name = re.sub(r"[^\w.+-]", "-", "_".join([*label.replace("=", "-").split(" "), f"seed-{seed}"]).lstrip("_"))
-    if len(name) > LONGEST_NAME or name.startswith("."):
-        name = f"{name[: LONGEST_NAME - 20].lstrip('.')}-{value_digest(dict(point))[:8]}_seed-{seed}"
-    return Cell(name, point, seed)
+def _names(points: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """The points with the beginning of their cells' names: what file systems take of their labels, with a digest where
+    that is too long or not unique."""
+    labels = [Cell("", point, 0).label.replace("=", "-").replace(" ", "_") + "_" if point else "" for point in points]
+    plain = [re.sub(r"[^\w.+-]", "-", label).lstrip(".") for label in labels]
+    return [
+        (name, point)
+        if len(name) <= LONGEST_NAME and plain.count(name) == 1
+        else (f"{name[:LONGEST_NAME]}{value_digest(point)[:8]}_", point)
+        for name, point in zip(plain, points, strict=True)
+    ]
 
 
 def _check_axes(spec: Spec, axes: Mapping[str, list[Any]]) -> None:

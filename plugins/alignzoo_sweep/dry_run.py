@@ -68,11 +68,12 @@ class _Costs:
             return self._estimated(plan)
         except AlignzooError as error:
             self.unknown = error.message
-            nothing = dict.fromkeys(("steps", "passes", "tflop", "seconds", "memory"))
+            nothing = dict.fromkeys(("steps", "passes", "tflop", "seconds"))
             return {**nothing, "disk": RECORDS, "model": 0, "checkpoints": 0}
 
     def _estimated(self, plan: Plan) -> dict[str, Any]:
-        from alignzoo_estimate.estimate import Model, Situation, estimate
+        from alignzoo_estimate.compute import work
+        from alignzoo_estimate.estimate import Model, Situation
         from alignzoo_estimate.lengths import of_data
         from alignzoo_estimate.shapes import read_config
 
@@ -90,16 +91,17 @@ class _Costs:
         if key not in self._data:
             self._data[key] = of_data(plan, Reporter())
         data = self._data[key]
-        found = estimate(Situation(plan, model, self._hardware(bf16=settings.precision == "bf16"), data))
+        hardware = self._hardware(bf16=settings.precision == "bf16")
+        situation = Situation(plan, model, hardware, data)
+        flop = work(situation).total
         steps = _steps(plan, data.rows)
-        trained = found.situation.trained * 4.0
+        trained = situation.trained * 4.0
         saves = settings.save_every and steps > settings.save_every
         return {
             "steps": steps,
-            "passes": found.situation.passes,
-            "tflop": found.work.total * steps / 1e12,
-            "seconds": None if found.seconds is None else found.seconds * steps,
-            "memory": found.peak.total,
+            "passes": situation.passes,
+            "tflop": flop * steps / 1e12,
+            "seconds": flop * steps / (hardware.rate * hardware.utilisation) if hardware.rate else None,
             "disk": RECORDS + PER_STEP * steps,
             "model": trained + trained * _COPIES * settings.keep_checkpoints,
             "checkpoints": trained * _COPIES * (settings.keep_checkpoints if saves else 1),

@@ -44,14 +44,13 @@ class Launcher(Protocol):
         """Stop all workers at once, without saving."""
 
 
-Maker = Callable[[Path, Mapping[str, str]], Launcher]
+Maker = Callable[[Path], Launcher]
 
 
-def launcher_of(name: str, folder: Path, options: Mapping[str, str]) -> Launcher:
-    """The engine of a name.
+def launcher_of(name: str, options: Mapping[str, str]) -> Maker:
+    """The engine of a name: given a folder for files of its own, it starts.
 
     Args:
-        folder: where an engine may keep files of its own.
         options: of the engine, as typed.
 
     Raises:
@@ -60,11 +59,12 @@ def launcher_of(name: str, folder: Path, options: Mapping[str, str]) -> Launcher
     if name not in NAMES:
         raise UsageError(f"unknown launcher {name!r}", hint=suggest(name, NAMES) or f"there are {', '.join(NAMES)}")
     try:
-        make: Maker = importlib.import_module(f"{__name__}.{name}_launcher").make
+        module = importlib.import_module(f"{__name__}.{name}_launcher")
     except ModuleNotFoundError as error:
         if error.name != _EXTRA.get(name):
             raise
         raise UsageError(
             f"--launcher {name} needs {error.name}, which is not installed", hint=f"pip install 'alignzoo[{name}]'"
         ) from error
-    return make(folder, options)
+    maker: Maker = module.maker(options)
+    return maker

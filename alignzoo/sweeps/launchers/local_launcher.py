@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from alignzoo.errors import UsageError
-from alignzoo.sweeps.launchers import Launcher, Worker
+from alignzoo.sweeps.launchers import Maker, Worker
 
 MEMORY_PER_WORKER = 2 << 30
 """Bytes: a CPU worker takes 0.6 GiB before its model is loaded."""
@@ -74,10 +74,10 @@ class _Process:
         self._process.send_signal(signal.SIGTERM)
 
 
-def make(folder: Path, options: Mapping[str, str]) -> Launcher:
+def maker(options: Mapping[str, str]) -> Maker:
     """Processes of this machine; there are no options."""
     if options:
         raise UsageError(
             f"the launcher local has no option {next(iter(options))}", hint="--workers sets how many processes"
         )
-    return _Local()
+    return lambda _folder: _Local()

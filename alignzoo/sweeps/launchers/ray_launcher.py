@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from alignzoo.errors import UsageError
-from alignzoo.sweeps.launchers import Launcher, Worker
+from alignzoo.sweeps.launchers import Maker, Worker
 from alignzoo.sweeps.launchers.attend import attend
 from alignzoo.sweeps.launchers.local_launcher import cores
 
@@ -66,9 +66,9 @@ class _Task:
         ray.cancel(self.reference, force=False)
 
 
-def make(folder: Path, options: Mapping[str, str]) -> Launcher:
+def maker(options: Mapping[str, str]) -> Maker:
     """Tasks of Ray; options ``address``, ``num_cpus`` and ``num_gpus`` of a worker."""
     for name in options:
         if name not in _OPTIONS:
             raise UsageError(f"the launcher ray has no option {name}", hint=f"it has {', '.join(_OPTIONS)}")
-    return _Ray(options)
+    return lambda _folder: _Ray(options)

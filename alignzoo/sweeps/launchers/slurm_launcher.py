@@ -11,7 +11,7 @@ from typing import Any
 import submitit
 
 from alignzoo.errors import UsageError
-from alignzoo.sweeps.launchers import Launcher, Worker
+from alignzoo.sweeps.launchers import Maker, Worker
 from alignzoo.sweeps.launchers.attend import attend
 
 DAY = 24 * 60
@@ -25,11 +25,6 @@ class _Slurm:
     def __init__(self, folder: Path, options: Mapping[str, str]) -> None:
         given: dict[str, Any] = {name: int(v) if v.isdecimal() else v for name, v in options.items()}
         cluster = given.pop("cluster", "slurm")
-        if cluster == "slurm" and shutil.which("srun") is None:
-            raise UsageError(
-                "--launcher slurm: there is no Slurm here (no srun)",
-                hint="start it on a login node, or try it out with --launcher-option cluster=local",
-            )
         self._threads = int(given.get("cpus_per_task", 1))
         try:
             self._executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
@@ -70,6 +65,11 @@ class _Job:
         self.job.cancel(check=False)
 
 
-def make(folder: Path, options: Mapping[str, str]) -> Launcher:
+def maker(options: Mapping[str, str]) -> Maker:
     """Jobs of Slurm; options are the parameters of submitit's ``AutoExecutor``, and ``cluster``."""
-    return _Slurm(folder, options)
+    if options.get("cluster", "slurm") == "slurm" and shutil.which("srun") is None:
+        raise UsageError(
+            "--launcher slurm: there is no Slurm here (no srun)",
+            hint="start it on a login node, or try it out with --launcher-option cluster=local",
+        )
+    return lambda folder: _Slurm(folder, options)
