@@ -134,8 +134,11 @@ def cell_plan(
     cell: Cell,
     folder: Path,
     *,
+    keep_models: bool = False,
     trust_remote_code: bool = False,
 ) -> Plan | list[AlignzooError]:
-    """The plan of a run in its folder, or why there is none."""
-    own: dict[str, Any] = {"out": str(folder), **({"trust-remote-code": True} if trust_remote_code else {})}
+    """The plan of a run in its folder, or why there is none; without its model unless that is to be kept."""
+    own: dict[str, Any] = {"out": str(folder)}
+    own |= {} if keep_models else {"save-model": False}
+    own |= {"trust-remote-code": True} if trust_remote_code else {}
     return resolve([*cell_layers(layers, axes, cell), Layer(ORIGIN, own)])

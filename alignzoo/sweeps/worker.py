@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from alignzoo.base.stop import interruptible
-from alignzoo.contract.result import RESULT_FILE
 from alignzoo.errors import AlignzooError, Interrupted
 from alignzoo.plan.resolve import require
 from alignzoo.plan.started import PLAN_FILE
@@ -83,10 +82,10 @@ def _run(sweep: SweepRecord, cell: Cell, report: Reporter, shared: Shared, *, tr
             resume(folder, reporter=report, trust_remote_code=trusting, shared=shared)
         else:
             shutil.rmtree(folder, ignore_errors=True)  # a start that was killed before there was anything to resume
-            plan = require(
-                cell_plan(recipe_layers(sweep), sweep.axes, cell, folder.absolute(), trust_remote_code=trusting)
-            )
-            execute(plan, reporter=report, shared=shared)
+            whole, keep = folder.absolute(), sweep.keep_models
+            layers = recipe_layers(sweep)
+            plan = cell_plan(layers, sweep.axes, cell, whole, keep_models=keep, trust_remote_code=trusting)
+            execute(require(plan), reporter=report, shared=shared)
     except (KeyboardInterrupt, Interrupted):
         raise
     except AlignzooError as error:
@@ -97,9 +96,6 @@ def _run(sweep: SweepRecord, cell: Cell, report: Reporter, shared: Shared, *, tr
         report.note("".join(traceback.format_exception(error)))
         write_failure(sweep, cell, f"{type(error).__name__}: {error}", f"its traceback is in {sweep.log(cell)}", 1)
         return False
-    if not sweep.keep_models and (folder / RESULT_FILE).is_file():
-        for name in ("checkpoints", "model"):
-            shutil.rmtree(folder / name, ignore_errors=True)
     return True
 
 

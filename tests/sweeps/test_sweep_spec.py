@@ -172,6 +172,7 @@ def test_an_option_of_a_method_on_an_axis_goes_to_the_runs_that_have_it(tmp_path
     assert not isinstance(sam, list)
     assert plain.one("geometry").card.name == "plain"
     assert sam.one("geometry").options.model_dump()["rho"] == 0.3
+    assert not sam.settings.save_model
     assert (sam.settings.seed, sam.settings.out) == (0, str(tmp_path / "geometry-sam_seed-0"))
 
 

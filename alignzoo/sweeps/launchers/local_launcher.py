@@ -37,7 +37,7 @@ class _Local:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, command: Sequence[str], log: Path, number: int, workers: int) -> Worker:
-        environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores() // workers))}
+        environment = {"OMP_NUM_THREADS": str(max(1, cores() // workers)), **os.environ}
         if self._devices:
             seen = os.environ.get("CUDA_VISIBLE_DEVICES")
             names = seen.split(",") if seen else [str(index) for index in range(self._devices)]
