@@ -100,20 +100,17 @@ def _worth_reading(rows: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
 
 
 def changed_most(before: Said, after: Said) -> list[dict[str, Any]]:
-    """The prompts whose answers differ most, as ``set``, ``prompt``, ``before``, ``after`` and ``similarity`` (1 for
-    the same text, by words)."""
-    found = [
-        {
-            "set": key[0],
-            "prompt": _cut(key[1]),
-            "before": _cut(before[key]),
-            "after": _cut(answer),
-            "similarity": round(similarity(before[key], answer), 4),
-        }
-        for key, answer in after.items()
-        if key in before
-    ]
-    return sorted(found, key=lambda one: one["similarity"])[:ANSWERS]
+    """The prompts of each set whose answers differ most, as ``set``, ``prompt``, ``before``, ``after`` and
+    ``similarity`` (1 for the same text, by words)."""
+    sets: dict[str, list[dict[str, Any]]] = {}
+    for (name, prompt), answer in after.items():
+        earlier = before.get((name, prompt), answer)
+        if earlier != answer:
+            texts = {"prompt": _cut(prompt), "before": _cut(earlier), "after": _cut(answer)}
+            alike = round(similarity(earlier, answer), 4)
+            sets.setdefault(name, []).append({"set": name, **texts, "similarity": alike})
+    each = max(1, ANSWERS // max(1, len(sets)))
+    return [one for some in sets.values() for one in sorted(some, key=lambda one: one["similarity"])[:each]]
 
 
 def similarity(one: str, other: str) -> float:
