@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,14 +22,14 @@ class Line:
 
     Attributes:
         points: ``(x, y)``.
+        colour: its number; None for the place among the lines.
         sparse: marked by dots, such as the few evaluations beside all training steps.
-        band: ``(x, low, high)`` around it.
     """
 
     name: str
     points: Sequence[Point]
     sparse: bool = False
-    band: Sequence[tuple[float, float, float]] = ()
+    colour: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ def lines(
     values = [
         {"s": one.name, "x": rounded(a), "y": rounded(b), "e": int(one.sparse)} for one in series for a, b in one.points
     ]
-    colour = {"field": "s", "type": "nominal", "title": None, "scale": _colours(names), "legend": _legend(names)}
+    colour = {"field": "s", "type": "nominal", "title": None, "scale": _scale(series, _colour), "legend": _legend(names)}
     # One dash per series too: colour alone is lost on some eyes and in print.
-    dash = {"field": "s", "type": "nominal", "title": None, "scale": _dashes(names), "legend": _legend(names)}
+    dash = {"field": "s", "type": "nominal", "title": None, "scale": _scale(series, _dash), "legend": _legend(names)}
     axes = {
         "x": {"field": "x", "type": "quantitative", "title": x, "axis": {"tickMinStep": 1}, "scale": {"nice": False}},
         "y": {"field": "y", "type": "quantitative", "title": y or None, "scale": {"zero": False}},
@@ -92,20 +92,6 @@ def lines(
     ]
     hover = {"name": "hover", "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}}
     layers: list[dict[str, Any]] = []
-    bands = [
-        {"s": one.name, "x": rounded(a), "low": rounded(low), "high": rounded(high)}
-        for one in series
-        for a, low, high in one.band
-    ]
-    if bands:
-        encoding = {
-            "x": axes["x"],
-            "y": {"field": "low", "type": "quantitative"},
-            "y2": {"field": "high"},
-            "color": colour,
-        }
-        mark = {"type": "area", "opacity": 0.15, "aria": False}
-        layers.append({"data": {"values": bands}, "mark": mark, "encoding": encoding})
     if rule:
         mark = {"type": "rule", "strokeDash": [3, 3], "color": "var(--muted)", "aria": False}
         layers.append({"data": {"values": [{"y": rule[0]}]}, "mark": mark, "encoding": {"y": axes["y"]}})
@@ -171,7 +157,7 @@ def intervals(name: str, title: str, groups: Sequence[Interval], *, x: str, bett
     ]
     columns = ("group", "mean", "95 % from", "to", "seeds")
     table = [[one.group, shown(one.mean), shown(one.low), shown(one.high), str(len(one.values))] for one in groups]
-    spec = {"height": {"step": 22}, "data": {"values": rows}, "layer": layers}
+    spec = {"height": 24 * len(groups), "data": {"values": rows}, "layer": layers}
     described = f"{title}{direction}: " + "; ".join(f"{one.group} {shown(one.mean)}" for one in groups[:12])
     return Chart(name, title, described, spec, Table(title, columns, table, figures=(1, 2, 3, 4)), note)
 
@@ -262,7 +248,7 @@ def strip(
     ]
     table = Table(title, ("rows", "number", "least", "quarter", "median", "three quarters", "most"), rows, range(1, 7))
     described = "; ".join(f"{row[0]}: median {row[4]}" for row in rows)
-    spec = {"height": {"step": 44}, "data": {"values": values}, "layer": layers}
+    spec = {"height": 44 * len(groups), "data": {"values": values}, "layer": layers}
     return Chart(name, title, f"{title}. {described}", spec, table, rule[1] if rule else "")
 
 
@@ -275,8 +261,18 @@ def _colours(names: Sequence[str]) -> dict[str, Any]:
     return {"domain": list(names), "range": [f"var(--c{i % COLOURS + 1})" for i in range(len(names))]}
 
 
-def _dashes(names: Sequence[str]) -> dict[str, Any]:
-    return {"domain": list(names), "range": [DASHES[i % len(DASHES)] for i in range(len(names))]}
+def _scale(series: Sequence[Line], value: Callable[[int, Line], Any]) -> dict[str, Any]:
+    return {"domain": [one.name for one in series], "range": [value(i, one) for i, one in enumerate(series)]}
+
+
+def _colour(place: int, line: Line) -> str:
+    return f"var(--c{(place if line.colour is None else line.colour) % COLOURS + 1})"
+
+
+def _dash(place: int, line: Line) -> list[int]:
+    if line.colour is not None:
+        return DASHES[1 if line.sparse else 0]
+    return DASHES[place % len(DASHES)]
 
 
 def _legend(names: Sequence[str]) -> dict[str, Any] | None:

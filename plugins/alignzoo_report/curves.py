@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,7 +116,7 @@ _MAIN: dict[tuple[str, ...], tuple[str, str]] = {
     ("rewards/accuracies",): ("Preference accuracy", "share of pairs"),
     ("logps/chosen", "logps/rejected"): ("Log-probs of both responses", "nats per response"),
     ("rewards/chosen", "rewards/rejected"): ("Implicit rewards", "reward"),
-    ("geometry/sharpness_gap",): ("Sharpness gap", "rise of the loss at the perturbed weights"),
+    ("geometry/sharpness_gap",): ("Sharpness gap", "loss rise"),
     ("geometry/survival",): ("Survival of the perturbation", "share"),
     ("robust/effective_pairs",): ("Effective pairs per step", "pairs"),
     ("grad_norm",): ("Gradient norm before clipping", "norm"),
@@ -126,24 +126,13 @@ _MAIN: dict[tuple[str, ...], tuple[str, str]] = {
 def _main(curves: Curves) -> Iterable[Chart]:
     for names, (title, unit) in _MAIN.items():
         series = []
-        for name in names:
+        for i, name in enumerate(names):
             side = f"{name.rpartition('/')[2]}, " if len(names) > 1 else ""
             for kind, points, sparse in ((EVERY_STEP, curves.of(name), False), (HELD_OUT, curves.held_out(name), True)):
                 if points:
-                    series.append(Line(f"{side}{kind}", points, sparse))
+                    colour = i if len(names) > 1 else None
+                    series.append(Line(f"{side}{kind}", points, sparse, colour))
         if series:
             rule = (SURVIVES, "") if names == ("geometry/survival",) else None
             note = f"Dashed at {SURVIVES}: below it, rounding swallows part of the radius." if rule else ""
             yield lines(names[0].replace("/", "-"), title, series, y=unit, rule=rule, note=note)
-
-
-def mean_of(curves: Sequence[Curves], name: str, most: int, pick: Callable[[Curves, str], Sequence[Point]]) -> Line:
-    """The mean over runs of a curve, with the band between the least and the most, at the steps that all have.
-
-    Args:
-        pick: the curve of a name.
-    """
-    columns = [dict(pick(one, name)) for one in curves]
-    steps = sorted(set.intersection(*map(set, columns))) if columns else []
-    points = thinned([(step, sum(column[step] for column in columns) / len(columns)) for step in steps], most)
-    return Line(name, points)

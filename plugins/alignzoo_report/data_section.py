@@ -14,6 +14,7 @@ from alignzoo_report.words import plain
 NOISE, SELECTION = "label_noise.jsonl", "selection.jsonl"
 LINES = 50
 """Lines of a manifest that are shown."""
+_POINTS = {"p5": "5 % up to", "p50": "median", "p95": "95 % up to", "max": "longest"}
 _PARTS = {"train": "Training data", "eval": "Held-out data"}
 
 
@@ -42,7 +43,7 @@ def _part(title: str, part: dict[str, Any]) -> Table:
     rows += [(f"dropped: {reason}", f"{entry['count']:,}") for reason, entry in (part.get("dropped") or {}).items()]
     rows += [(f"counted: {what}", f"{count:,}") for what, count in (part.get("counted") or {}).items() if count]
     for text, sizes in (part.get("lengths") or {}).items():
-        rows.append((f"tokens of {text}", ", ".join(f"{point} {size}" for point, size in sizes.items())))
+        rows.append((f"tokens of {text}", ", ".join(f"{_POINTS.get(point, point)} {size}" for point, size in sizes.items())))
     rows += [("note", str(note)) for note in part.get("notes") or ()]
     return Table(title, ("what", "value"), rows)
 

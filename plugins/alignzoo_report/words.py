@@ -47,7 +47,7 @@ def _sentence(run: RunRecord) -> str:
     values, methods = run.values, run.methods
     losses, geometry = " + ".join(methods["loss"]), [name for name in methods["geometry"] if name != "plain"]
     wrapped = f" under {' and '.join(methods['robust'])}" if methods["robust"] else ""
-    where = f", with the gradient taken by {' and '.join(geometry)}" if geometry else ""
+    where = f" and the geometry {' and '.join(geometry)}" if geometry else ""
     steps = values.get("max-steps")
     length = f"for {'at most ' if values.get('epochs') else ''}{steps:,} steps" if steps else "for whole passes"
     if not steps and values.get("epochs"):
@@ -56,7 +56,8 @@ def _sentence(run: RunRecord) -> str:
     flips = f" {noise:.0%} of the training labels are flipped on purpose." if noise else ""
     size, rate = values.get("batch-size"), values.get("lr")
     return (
-        f"{plain(values.get('model'))} is trained on {plain(values.get('data'))} with {losses}{wrapped}{where}, {length} "
+        f"The model {plain(values.get('model'))} is trained on the data {plain(values.get('data'))} with {losses}{wrapped}"
+        f"{where}, {length} "
         f"of {size} rows at a peak learning rate of {rate:g}.{flips}"
     )
 
