@@ -14,9 +14,10 @@ from alignzoo_report.charts import Interval, intervals, scatter, shown
 
 SIGNIFICANT = 0.05
 HOW = (
-    "Dots are means over seeds, bars their 95 % intervals (Student's t), faint dots single seeds. Differences are taken "
-    "seed by seed to the baseline. p-values are adjusted by Holm's method over all differences of a table to its "
-    "baseline; d is Cohen's d of paired differences; “seeds needed” is for a power of 80 % at p < .05."
+    "Dots are means over seeds, bars their 95 % intervals (Student's t), faint dots single seeds. Differences are "
+    "taken seed by seed to the baseline. p-values are adjusted by Holm's method over all differences of a table to its "
+    "baseline; d is Cohen's d of paired differences; “seeds needed” is for a power of 80 % at p < .05. Rows "
+    "whose adjusted t-test gives p < .05 are highlighted."
 )
 
 
@@ -33,7 +34,7 @@ def compared(groups: Sequence[Group]) -> tuple[Comparison | None, list[str]]:
 
 def comparison_section(comparison: Comparison, warnings: Sequence[str]) -> Section:
     """An overview, then each figure as a chart and a table, by block."""
-    blocks: list[Any] = [Note(f"{text[:1].upper()}{text[1:]}") for text in warnings]
+    blocks: list[Any] = [Note(f"{text}.") for text in warnings]
     blocks.append(Text(HOW))
     for block in comparison.groups:
         tables = [table for table in comparison.tables if table.block == block]
@@ -81,17 +82,17 @@ def _chart(table: FigureTable) -> Chart:
         for row in table.rows
         if row.figure is not None
     ]
-    title = f"{table.facts.label}{_of(table.block)}"
-    return intervals(f"{table.facts.name}-{table.block}", title, groups, x=table.facts.label, better=table.facts.better)
+    name = f"{table.facts.name}-{table.block}"
+    return intervals(name, table.facts.label, groups, better=table.facts.better)
 
 
 def _tests(table: FigureTable) -> Table:
-    rows, strong = [], set[int]()
+    rows, strong = list[list[str]](), set[int]()
     for row in table.rows:
         found = row.difference
         if found is None:
             continue
-        if found.permutation.adjusted is not None and found.permutation.adjusted < SIGNIFICANT:
+        if found.t.adjusted is not None and found.t.adjusted < SIGNIFICANT:
             strong.add(len(rows))
         rows.append([row.group, *_difference(found)])
     columns = ("group", "difference", "n", "t", "Wilcoxon", "permutation", "d", "seeds needed")
@@ -120,8 +121,9 @@ def pareto_section(comparison: Comparison) -> Section | None:
     if not charts:
         return None
     text = (
-        "Each axis is the mean of its figures, turned so that 1 is best. A group is on the front if no other group of its "
-        "block is at least as good on every axis and better on one; groups near the front may differ from it by chance."
+        "Each axis is the mean of its figures, turned so that 1 is best. A group is on the front if no other group of "
+        "its block is at least as good on every axis and better on one. Groups near the front may differ from it by "
+        "chance."
     )
     return Section("pareto", "Trade-offs", [Text(text), Charts(charts)])
 

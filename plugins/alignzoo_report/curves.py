@@ -8,7 +8,7 @@ from typing import Any
 
 from alignzoo.records import RunRecord
 from alignzoo_report.blocks import Chart, Charts, Details, Note, Section, Text
-from alignzoo_report.charts import Line, Point, lines
+from alignzoo_report.line_chart import Line, Point, lines
 
 POINTS = 160
 """Most points of a curve; where there are more steps, each point is the mean of several."""
@@ -83,8 +83,8 @@ def displacement(start: Mapping[str, float], end: Mapping[str, float]) -> str | 
         return None
     return (
         f"Likelihood displacement: on held-out pairs, chosen responses lost {-chosen:.2f} nats on average and rejected "
-        f"ones {-rejected:.2f}. The model prefers chosen responses by making both less likely; the lost probability goes "
-        "to other responses."
+        f"ones {-rejected:.2f}. The model prefers chosen responses by making both less likely; the lost probability "
+        "goes to other responses."
     )
 
 

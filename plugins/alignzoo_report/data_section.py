@@ -43,7 +43,9 @@ def _part(title: str, part: dict[str, Any]) -> Table:
     rows += [(f"dropped: {reason}", f"{entry['count']:,}") for reason, entry in (part.get("dropped") or {}).items()]
     rows += [(f"counted: {what}", f"{count:,}") for what, count in (part.get("counted") or {}).items() if count]
     for text, sizes in (part.get("lengths") or {}).items():
-        rows.append((f"tokens of {text}", ", ".join(f"{_POINTS.get(point, point)} {size}" for point, size in sizes.items())))
+        rows.append(
+            (f"tokens of {text}", ", ".join(f"{_POINTS.get(point, point)} {size}" for point, size in sizes.items()))
+        )
     rows += [("note", str(note)) for note in part.get("notes") or ()]
     return Table(title, ("what", "value"), rows)
 

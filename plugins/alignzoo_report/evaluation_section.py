@@ -24,7 +24,7 @@ def evaluation_section(run: RunRecord) -> Section:
     except AlignzooError as error:
         return Section("evaluation", "Evaluation", [*blocks, Note(error.message)])
     if evaluation is None:
-        blocks.append(Text(f"No suites or tasks were evaluated. To add them: alignzoo eval {run.folder}"))
+        blocks.append(Text(f"No suites or tasks were evaluated. To add them: alignzoo eval {run.name}"))
         return Section("evaluation", "Evaluation", blocks)
     from alignzoo.evaluate.show import notes, tables
 
@@ -57,7 +57,7 @@ def _by_category(evaluation: Any) -> list[Chart]:
         groups = [Interval(name, rate.value, rate.low, rate.high) for name, rate in figure.by_category.items()]
         what = figure.measures.replace("attack_success", "attack success").replace("over_refusal", "over-refusal")
         title = f"{figure.suite}: {what} by category, judge {figure.judge}"
-        charts.append(intervals(f"category-{i}", title, groups, x=what, better="lower"))
+        charts.append(intervals(f"category-{i}", title, groups, better="lower"))
     return charts
 
 

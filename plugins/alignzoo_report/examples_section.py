@@ -54,9 +54,9 @@ def _flips(rows: Sequence[dict[str, Any]]) -> list[Any]:
         return []
     found = separation(flipped, clean)
     text = (
-        f"A flipped row counts {mean(flipped):.2f} on average, a clean one {mean(clean):.2f}, where 1 is what every row "
-        f"counts without a wrapper. In {found:.0%} of pairs of a clean and a flipped row, the clean one counts more "
-        "(50% would be chance)."
+        f"A flipped row counts {mean(flipped):.2f} on average, a clean one {mean(clean):.2f}, where 1 is what every "
+        f"row counts without a wrapper. In {found:.0%} of pairs of a clean and a flipped row, the clean one counts "
+        "more (50% would be chance)."
     )
     chart = strip(
         "weights", "Weights of clean and flipped rows", {"clean": clean, "flipped": flipped}, x="weight", rule=(1.0, "")
@@ -65,9 +65,7 @@ def _flips(rows: Sequence[dict[str, Any]]) -> list[Any]:
     entries = [
         (str(row["row_id"]), f"{row['weight']:.3f}", f"{row['loss']:.3f}", str(row["prompt"])) for row in told[:MOST]
     ]
-    table = Table(
-        "Flipped rows that counted most", ("row", "weight", "loss", "prompt"), entries, figures=(1, 2)
-    )
+    table = Table("Flipped rows that counted most", ("row", "weight", "loss", "prompt"), entries, figures=(1, 2))
     return [Heading("Flipped labels against weights"), Text(text), chart, table]
 
 

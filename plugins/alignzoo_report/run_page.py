@@ -39,7 +39,11 @@ def run_page(run: RunRecord) -> Page:
 
 def _unfinished(run: RunRecord) -> str:
     steps = curves_of(run).steps
-    state = "is still running" if is_locked(run.folder) else f"was stopped; resume it with: alignzoo run --resume {run.folder}"
+    state = (
+        "is still running"
+        if is_locked(run.folder)
+        else f"was stopped; resume it with: alignzoo run --resume {run.name}"
+    )
     return f"This run has not finished: {steps} steps are logged, and it {state}."
 
 
@@ -68,7 +72,9 @@ def environment_facts(run: RunRecord) -> list[tuple[str, str]]:
     rows += [(name, version) for name, version in (found.get("versions") or {}).items()]
     rows += [(name, found.get(name)) for name in ("accelerators", "ranks", "threads", "cpus")]
     plugins = found.get("plugins") or []
-    others = sorted({f"{one['distribution']} {one['version']}" for one in plugins if one.get("distribution") != "alignzoo"})
+    others = sorted(
+        {f"{one['distribution']} {one['version']}" for one in plugins if one.get("distribution") != "alignzoo"}
+    )
     rows.append(("other plugins", others))
     result = run.result
     if result is not None:

@@ -8,8 +8,9 @@ from typing import Any
 from alignzoo.comparison.groups import Group
 from alignzoo.records.sweep import shown_value
 from alignzoo_report.blocks import Chart, Charts, Details, Section, Text
-from alignzoo_report.charts import COLOURS, Line, lines
+from alignzoo_report.charts import COLOURS
 from alignzoo_report.curves import Curves, curves_of, thinned
+from alignzoo_report.line_chart import Line, lines
 
 POINTS = 50
 """Most points of a line."""

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignzoo.comparison.figures import facts
-from alignzoo.comparison.groups import Group, groups_of
-from alignzoo.errors import AlignzooError
+from alignzoo.comparison.groups import groups_of
 from alignzoo.records import Cell, RunRecord, SweepRecord
 from alignzoo_report.blocks import Code, Details, Facts, Note, Page, Section, Table, Text
 from alignzoo_report.charts import shown
-from alignzoo_report.comparison_section import comparison_section, compared, cost_section, pareto_section
+from alignzoo_report.comparison_section import compared, comparison_section, cost_section, pareto_section
 from alignzoo_report.curves import displacement
 from alignzoo_report.run_page import environment_section
 from alignzoo_report.sweep_curves import curves_of_groups
@@ -28,8 +27,9 @@ def sweep_page(sweep: SweepRecord) -> Page:
     Raises:
         DamagedError: a file of a run is not what was written.
     """
-    runs = {cell.name: run for cell, run in sweep.finished()}
-    groups = groups_of([sweep.folder]) if runs else []
+    finished = any(sweep.status(cell) == "finished" for cell in sweep.cells)
+    groups = groups_of([sweep.folder]) if finished else []
+    runs = {run.folder.name: run for group in groups for run in group.runs.values()}
     comparison, warnings = compared(groups)
     sections = [_plan(sweep, warnings if comparison is None else [])]
     if comparison is not None:
@@ -39,7 +39,7 @@ def sweep_page(sweep: SweepRecord) -> Page:
     sections += [curves_of_groups(groups)] if groups else []
     sections.append(_cells(sweep, runs))
     if runs:
-        sections.append(environment_section(next(iter(runs.values())), "Environment of the first run"))
+        sections.append(_environment(list(runs.values())))
     sections.append(_reproduce(sweep))
     counts = Counter(map(sweep.status, sweep.cells))
     figures = [
@@ -140,9 +140,22 @@ def _seeds(label: str, sweep: SweepRecord, cells: Sequence[Cell], runs: Mapping[
     return Table(label, columns, rows, figures=range(2, len(columns) - 1))
 
 
+def _environment(runs: Sequence[RunRecord]) -> Section:
+    """That of the first run, and in what others differ."""
+    first = runs[0].environment
+    apart = sorted(
+        {word for run in runs for word in first if word != "plugins" and run.environment.get(word) != first[word]}
+    )
+    section = environment_section(runs[0])
+    if not apart:
+        return section
+    note = Note(f"Runs differ in {', '.join(apart)}; these are the values of {runs[0].name}.", "info")
+    return Section(section.name, section.title, [note, *section.blocks])
+
+
 def _reproduce(sweep: SweepRecord) -> Section:
     words = ["alignzoo sweep"]
-    for origin, word, value in _shared(sweep):
+    for _, word, value in _shared(sweep):
         if word == "recipe":
             words.append(f"--recipe {shlex.quote(plain(value))}")
         elif word not in sweep.axes and word not in ("out", "seed"):

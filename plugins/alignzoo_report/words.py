@@ -56,9 +56,8 @@ def _sentence(run: RunRecord) -> str:
     flips = f" {noise:.0%} of the training labels are flipped on purpose." if noise else ""
     size, rate = values.get("batch-size"), values.get("lr")
     return (
-        f"The model {plain(values.get('model'))} is trained on the data {plain(values.get('data'))} with {losses}{wrapped}"
-        f"{where}, {length} "
-        f"of {size} rows at a peak learning rate of {rate:g}.{flips}"
+        f"The model {plain(values.get('model'))} is trained on the data {plain(values.get('data'))} with {losses}"
+        f"{wrapped}{where}, {length} of {size} rows at a peak learning rate of {rate:g}.{flips}"
     )
 
 
@@ -121,6 +120,4 @@ def reproduce_section(run: RunRecord) -> Section:
         notes.append(
             f"Weights of this run: {result.weights}. Training rows and labels: {result.train_identity or 'unknown'}."
         )
-    return Section(
-        "reproduce", "Reproduce", [Code(command_of(run), "Command that repeats the run"), *map(Text, notes)]
-    )
+    return Section("reproduce", "Reproduce", [Code(command_of(run), "Command that repeats the run"), *map(Text, notes)])
