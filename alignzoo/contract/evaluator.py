@@ -18,12 +18,14 @@ class EvaluationContext:
         model: the policy with all its weights, anything with transformers' ``generate``.
         tokenizer: the policy's.
         judge: the run's judge of answers; None if the evaluator's card names none.
+        record: may be called with a set's name, a prompt and its answer, for reports that show answers.
     """
 
     model: Any
     tokenizer: Any
     judge: Callable[..., Any] | None
     report: Reporter
+    record: Callable[[str, str, str], None] = lambda name, prompt, answer: None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from alignzoo.plan.plan import Plan
 from alignzoo.plan.planfile import plan_to_dict
 from alignzoo.plan.started import plain_values, plan_as_started
 from alignzoo.report import Reporter
+from alignzoo.runs.examples import Examples
 from alignzoo.runs.folder import RunFolder
 from alignzoo.runs.introduction import introduction
 from alignzoo.runs.memory import PeakMemory
@@ -67,6 +68,11 @@ class Course:
     def main(self) -> bool:
         return bool(self.accelerator.is_main_process)
 
+    @property
+    def said(self) -> dict[tuple[str, str], str]:
+        """Answers of the last evaluation, as far as its evaluator records them."""
+        return {} if self.answers is None else dict(self.answers.said)
+
     def go(self) -> RunResult:
         """Run it to completion.
 
@@ -94,10 +100,15 @@ class Course:
         set_seed(self.plan.settings.seed)  # a run starts from the same random state, whatever ran before it
         session, loop = self.prepare()
         self.observers.tell("start", self.folder.path, plan_to_dict(session.plan), loop.steps)
+        examples = Examples.of_last(loop.engine.objective, loop.steps, session.settings.batch_size)
+        loop.seen = examples.see
         before = self._before(session, loop)
+        examples.before |= self.said
         self.folder.lasting = True
         loop.run()
         after = self._figures(session, loop)
+        if self.main:
+            examples.write(self.folder.path, session.parts, self.said)
         with loop.controller.for_evaluation():
             weights = self._save_model(session, loop)
         if session.settings.track:

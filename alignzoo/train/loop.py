@@ -60,6 +60,7 @@ class Loop:
         metrics: the digest of the metrics that the checkpoint was saved with; None for a new run.
         generated: figures of generated responses, for every evaluation; called on every rank.
         evaluated: the step of the last evaluation, and its figures.
+        seen: called with the loss of each step and its 0-based number, on the main process.
     """
 
     engine: Engine
@@ -81,6 +82,7 @@ class Loop:
     warned_of_rounding: bool = False
     generated: Callable[[], dict[str, float]] | None = None
     evaluated: tuple[int, dict[str, float]] | None = None
+    seen: Callable[[StepLoss, int], None] | None = None
 
     def run(self) -> None:
         """Train until :attr:`steps`.
@@ -175,6 +177,8 @@ class Loop:
             **weight_metrics(objective, responses),
             **objective.metrics(responses),
         }
+        if self.seen is not None and self._writes:
+            self.seen(loss, step)
         objective.observe(responses, coupled=False)
         self.optimizer.zero_grad(set_to_none=True)
         tokens = sum(batch.tokens for batch in batches)
