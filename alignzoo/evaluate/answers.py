@@ -41,16 +41,21 @@ def answers_of(plan: Plan) -> Answers | None:
         passes=(BrokenPluginError,),
     ):
         evaluator = import_target(card)()
-    return Answers(card, evaluator, None if judge is None else import_target(judge))
+    return Answers(card, evaluator, None if judge is None else import_target(judge), settings.validation)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A built evaluator; its figures are named ``EVALUATOR/…``."""
+    """A built evaluator; its figures are named ``EVALUATOR/…``.
+
+    Attributes:
+        validation: whether to take its figures for choosing options.
+    """
 
     card: EvaluatorExtension
     evaluator: Evaluator
     judge: Any
+    validation: bool = False
 
     def figures(self, model: Any, tokenizer: Any, report: Reporter) -> dict[str, float]:
         """Figures at the model's current weights, on one process.
@@ -59,7 +64,8 @@ class Answers:
             MethodError: the evaluator fails, or returns something other than finite numbers.
         """
         with guarded(f"{self._name} failed", hint=_WITHOUT):
-            figures = dict(self.evaluator.figures(EvaluationContext(model, tokenizer, self.judge, report)))
+            evaluate = self.evaluator.validation_figures if self.validation else self.evaluator.figures
+            figures = dict(evaluate(EvaluationContext(model, tokenizer, self.judge, report)))
         for name, value in figures.items():
             if not isinstance(value, Real) or not math.isfinite(value):
                 raise MethodError(f"{self._name} gave {value!r} for {name!r}, expected a finite number", hint=_WITHOUT)
@@ -72,7 +78,7 @@ class Answers:
             MethodError: the evaluator fails on its own figures.
         """
         old, new = self._own(before), self._own(after)
-        if not old or not new:
+        if self.validation or not old or not new:
             return
         with guarded(f"{self._name} failed", hint=_WITHOUT):
             table = self.evaluator.table(old, new)

@@ -144,7 +144,12 @@ def _stated(search: Any, *, integer: bool, numeric: bool) -> Range | None:
     low, high = search
     if not low < high:
         raise ValueError(f"a search range goes from a smaller to a larger number, this is {search}")
-    return Scale(low, high, log=0 < DECADE * low <= high, integer=integer)
+    return stated_scale(low, high, integer=integer)
+
+
+def stated_scale(low: float, high: float, *, integer: bool = False) -> Scale:
+    """A stated range: logarithmic from a decade on, if it is positive and of no whole numbers."""
+    return Scale(low, high, log=not integer and 0 < DECADE * low <= high, integer=integer)
 
 
 def _number(default: float, bounds: _Bounds) -> Range | None:
