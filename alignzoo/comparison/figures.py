@@ -91,6 +91,7 @@ def _evaluated(run: RunRecord) -> Iterator[tuple[str, float]]:
         return
     for figure in evaluation.figures:
         yield f"suite/{figure.suite}/{figure.measures}/{figure.judge}", figure.rate.value
-    for task in evaluation.tasks.chosen if evaluation.tasks else ():
-        for metric, value in evaluation.tasks.results[task].metrics.items():
+    tasks = evaluation.tasks
+    for task, result in ((name, tasks.results[name]) for name in tasks.chosen) if tasks is not None else ():
+        for metric, value in result.metrics.items():
             yield f"task/{task}/{metric}", value.value

@@ -45,7 +45,7 @@ class Cell:
     @property
     def label(self) -> str:
         """The values of the axes, as ``loss=dpo geometry=sam``; the same for all seeds."""
-        return " ".join(f"{word}={_shown(value)}" for word, value in self.values.items()) or "all"
+        return " ".join(f"{word}={shown_value(value)}" for word, value in self.values.items()) or "all"
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,13 @@ class SweepRecord:
                 yield cell, read_run(folder)
 
 
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """The value of an axis, as it is typed."""
     if isinstance(value, (list, tuple)):
-        return "+".join(map(_shown, value)) or "none"
+        return "+".join(map(shown_value, value)) or "none"
     if isinstance(value, Mapping):
         name = value.get("name", "")
-        return ",".join([str(name), *(f"{key}={_shown(one)}" for key, one in value.items() if key != "name")])
+        return ",".join([str(name), *(f"{key}={shown_value(one)}" for key, one in value.items() if key != "name")])
     return "none" if value is None else str(value)
 
 
