@@ -9,6 +9,7 @@ from typing import Any
 from alignzoo.base.suggest import suggest
 from alignzoo.contract.card import Card
 from alignzoo.contract.kinds import KINDS
+from alignzoo.contract.loss import LossCard
 from alignzoo.errors import UsageError
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.recipe import Layer, read_recipe
@@ -95,7 +96,8 @@ def unsuitable(entry: Entry, world: Layer, columns: Iterable[str]) -> str | None
     for need, column in COLUMNS.items():
         if need in resolved.needs and not present & set(source_columns(column, "pairs")):
             return f"the world's pairs have no {need}"
-    reasons = (readable(method.card.reads, method.needs, "pairs") for method in resolved.of("loss"))
+    losses = [(method.card, method.needs) for method in resolved.of("loss")]
+    reasons = (readable(card.reads, needs, "pairs") for card, needs in losses if isinstance(card, LossCard))
     return next((reason for reason in reasons if reason is not None), None)
 
 
