@@ -72,6 +72,8 @@ class SweepRecord:
         seeds: of every point of the grid.
         cells: all runs, in the order in which they run.
         recipe: the words shared by all runs, by the origin that set them.
+        skipped: points of the grid that cannot run, by their label, and why.
+        keep_models: whether finished runs keep their model and checkpoints.
     """
 
     folder: Path
@@ -79,6 +81,8 @@ class SweepRecord:
     seeds: tuple[int, ...]
     cells: tuple[Cell, ...]
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    keep_models: bool = False
 
     def run_folder(self, cell: Cell) -> Path:
         return self.folder / RUNS_FOLDER / cell.name
@@ -100,7 +104,7 @@ class SweepRecord:
         folder = self.run_folder(cell)
         if (folder / RESULT_FILE).is_file():
             return "finished"
-        if is_locked(folder):
+        if is_locked(folder) or is_locked(folder.parent, cell.name):
             return "running"
         if self.failure(cell) is not None:
             return "failed"
@@ -145,7 +149,8 @@ def read_sweep(folder: Path) -> SweepRecord:
             raise DamagedError(path, "it contains no sweep")
         content = unsealed(read, path)
         cells = tuple(Cell(cell["name"], cell["values"], cell["seed"]) for cell in content["cells"])
-        return SweepRecord(folder, content["axes"], tuple(content["seeds"]), cells, content["recipe"])
+        known = {name: content[name] for name in ("skipped", "keep_models") if name in content}
+        return SweepRecord(folder, content["axes"], tuple(content["seeds"]), cells, content["recipe"], **known)
     except YAMLFault as error:
         raise DamagedError(path, str(error)) from error
     except (KeyError, TypeError) as error:

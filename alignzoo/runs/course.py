@@ -24,6 +24,7 @@ from alignzoo.report import Reporter
 from alignzoo.runs.folder import RunFolder
 from alignzoo.runs.introduction import introduction
 from alignzoo.runs.outcome import read_before, report_outcome, write_evaluation
+from alignzoo.runs.shared import Shared
 from alignzoo.runs.watchers import check_trackers, observers_of
 
 if TYPE_CHECKING:
@@ -38,9 +39,10 @@ class Course:
 
     Args:
         resumed: the folder of the run to resume; None for a new run.
+        shared: what earlier runs of this process have left.
     """
 
-    def __init__(self, plan: Plan, report: Reporter, resumed: Path | None) -> None:
+    def __init__(self, plan: Plan, report: Reporter, resumed: Path | None, shared: Shared | None = None) -> None:
         take_over_sharding()
         self.began = time.perf_counter()
         self.report = report
@@ -55,6 +57,7 @@ class Course:
         self.observers = Observers(observers_of(settings.observe) if self.main else {}, report)
         self.answers = answers_of(plan)
         self.plan = plan
+        self.shared = shared or Shared()
 
     @property
     def main(self) -> bool:
