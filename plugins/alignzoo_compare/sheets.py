@@ -1,0 +1,157 @@
+"""A comparison as tables of text, for a terminal and for documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alignzoo.comparison.results import (
+    MOST_SEEDS,
+    Comparison,
+    CostRow,
+    Difference,
+    FigureTable,
+    FrontRow,
+    OverSeeds,
+    Test,
+)
+
+NOTHING = "-"
+_MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table.
+
+    Attributes:
+        title: what it shows, in one line.
+        columns: headings; the first column is text, the others are figures.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def overview(comparison: Comparison, block: str) -> Sheet:
+    """All figures of a block's groups: means with half the width of their intervals."""
+    tables = [table for table in comparison.tables if table.block == block]
+    rows = [
+        (label, *(_mean(row.figure, 2) for table in tables for row in table.rows if row.group == label))
+        for label in comparison.groups[block]
+    ]
+    return Sheet(_titled("means over seeds", block), ("", *(table.facts.label for table in tables)), tuple(rows))
+
+
+def figure_sheet(table: FigureTable) -> Sheet:
+    """A figure of all groups, with differences to the baseline and their tests; empty columns are left out."""
+    facts = table.facts
+    better = f"; {facts.better} is better" if facts.better else ""
+    against = f"; differences to {table.baseline}" if table.baseline and len(table.rows) > 1 else ""
+    found = [row.figure for row in table.rows if row.figure is not None]
+    seeds = {figure.n for figure in found}
+    columns = (*("", "mean", "seeds", "difference", "t", "Wilcoxon", "perm.", "Holm", "d", "needs"),)
+    rows = []
+    for row in table.rows:
+        n = NOTHING if row.figure is None else str(row.figure.n)
+        cells = _difference(row.difference) if row.difference is not None else (NOTHING,) * 7
+        rows.append((row.group, _mean(row.figure, 3), n if len(seeds) > 1 else NOTHING, *cells))
+    same = f"; {seeds.pop()} seeds" if len(seeds) == 1 and found[0].n > 1 else ""
+    name = "" if facts.name == facts.label else f" ({facts.name}{better})"
+    return _without_empty(Sheet(_titled(f"{facts.label}{name}{same}{against}", table.block), columns, tuple(rows)))
+
+
+def cost_sheet(rows: Sequence[CostRow]) -> Sheet:
+    """What runs cost, as means over seeds."""
+    several = len({row.block for row in rows}) > 1
+    columns = ("", "training s", "whole run s", "tokens/s", "peak MiB", "passes/step")
+    cells = [
+        (
+            f"{row.group} ({row.block})" if several else row.group,
+            _mean(row.seconds, 1),
+            _mean(row.wall, 1),
+            _mean(row.tokens_per_second, 0),
+            _mean(row.peak_memory, 0, _MEBIBYTE),
+            NOTHING if row.passes is None else f"{row.passes:g}",
+        )
+        for row in rows
+    ]
+    return _without_empty(Sheet("cost, means over seeds", columns, tuple(cells)))
+
+
+def front_sheet(comparison: Comparison, block: str) -> Sheet | None:
+    """The Pareto front of a block; None if its runs have figures on fewer than two axes."""
+    rows = [row for row in comparison.front if row.block == block]
+    if not rows:
+        return None
+    axes = tuple(rows[0].values)
+    cells = [
+        (
+            row.group,
+            *(_mean(row.values[axis], 3) for axis in axes),
+            "yes" if row.on_front else "",
+            _some(row),
+        )
+        for row in rows
+    ]
+    title = _titled("Pareto front of means, 1 is best on every axis", block)
+    return _without_empty(Sheet(title, ("", *axes, "on the front", "dominated by"), tuple(cells)))
+
+
+def sheets(comparison: Comparison) -> list[Sheet]:
+    """All tables but the overview."""
+    fronts = [front_sheet(comparison, block) for block in comparison.groups]
+    return [
+        *map(figure_sheet, comparison.tables),
+        cost_sheet(comparison.cost),
+        *(one for one in fronts if one is not None),
+    ]
+
+
+def p_value(p: float | None) -> str:
+    """As papers write it: ``.012``."""
+    if p is None:
+        return NOTHING
+    return "<.001" if p < 0.0005 else "1" if p > 0.9995 else f"{p:.3f}"[1:]
+
+
+def _difference(found: Difference) -> tuple[str, ...]:
+    if found.zero:
+        shown = "none"
+    else:
+        starred = found.t.adjusted is not None and found.t.adjusted < 0.05
+        shown = f"{_mean(found.over_seeds, 3, signed=True)}{'*' if starred else ''}"
+    tests: tuple[Test, ...] = (found.t, found.wilcoxon, found.permutation)
+    needs = NOTHING if found.seeds_needed is None else f"{found.seeds_needed}"
+    return (
+        shown,
+        *(p_value(test.p) for test in tests),
+        p_value(found.t.adjusted),
+        NOTHING if found.effect is None else f"{found.effect:+.2f}",
+        f">{MOST_SEEDS - 1}" if found.seeds_needed == MOST_SEEDS else needs,
+    )
+
+
+def _mean(figure: OverSeeds | None, digits: int, unit: float = 1, *, signed: bool = False) -> str:
+    if figure is None:
+        return NOTHING
+    mean = f"{figure.mean / unit:{'+' if signed else ''}.{digits}f}"
+    return mean if figure.half is None else f"{mean} ±{figure.half / unit:.{digits}f}"
+
+
+def _some(row: FrontRow) -> str:
+    groups = row.dominated_by
+    more = f" and {len(groups) - 1} more" if len(groups) > 1 else ""
+    return f"{groups[0]}{more}" if groups else ""
+
+
+def _titled(title: str, block: str) -> str:
+    return f"{block}: {title}" if block else title
+
+
+def _without_empty(sheet: Sheet) -> Sheet:
+    """The sheet without columns that say nothing of any row."""
+    some = [i for i in range(len(sheet.columns)) if i == 0 or any(row[i] not in ("", NOTHING) for row in sheet.rows)]
+    rows = tuple(tuple(row[i] for i in some) for row in sheet.rows)
+    return Sheet(sheet.title, tuple(sheet.columns[i] for i in some), rows)
