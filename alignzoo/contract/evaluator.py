@@ -46,6 +46,11 @@ class Evaluator:
         """
         raise NotImplementedError
 
+    def validation_figures(self, run: EvaluationContext) -> Mapping[str, float]:
+        """The same for choosing options (``--validation``), from prompts that :meth:`figures` never asks; none without
+        such prompts."""
+        return {}
+
     def table(self, before: Mapping[str, float], after: Mapping[str, float]) -> Table | None:
         """The table printed at the end of a run, from two results of :meth:`figures`; None prints nothing."""
         return None

@@ -35,6 +35,8 @@ from alignzoo.report import Reporter
 if TYPE_CHECKING:
     from datasets import Dataset
 
+VALIDATION_SHARE = 0.2
+"""Share of the training prompts that ``--validation`` holds out, at most ``--eval-pairs`` rows."""
 _MORE_FOR_THE_PROBE = (
     "use more data, raise --probe.share, or use a saved probe: --geometry.probe DIR (`alignzoo probe` trains one)"
 )
@@ -91,6 +93,9 @@ def divide(
         train, held_out = _divide_by_source(prepared, other, settings, report)
     else:
         train, held_out = hold_out(prepared.dataset, settings.eval_share, settings.eval_pairs, "eval")
+    if settings.validation:
+        train, held_out = hold_out(train, VALIDATION_SHARE, settings.eval_pairs, "validation")
+        other = prepared
     train, probe_train, probe_validation = set_aside(train, settings.probe_share, prepared.shape)
     if len(train) == 0:
         raise DataError(

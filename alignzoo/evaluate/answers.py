@@ -43,7 +43,7 @@ def answers_of(plan: Plan) -> Answers | None:
         passes=(BrokenPluginError,),
     ):
         evaluator = import_target(card)()
-    return Answers(card, evaluator, None if judge is None else import_target(judge))
+    return Answers(card, evaluator, None if judge is None else import_target(judge), settings.validation)
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,13 @@ class Answers:
     Attributes:
         said: the answers of the last :meth:`figures`, by set and prompt, as far as the evaluator records them and at
             most :data:`RECORDED` of each set.
+        validation: whether to take its figures for choosing options.
     """
 
     card: EvaluatorExtension
     evaluator: Evaluator
     judge: Any
+    validation: bool = False
     said: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def figures(self, model: Any, tokenizer: Any, report: Reporter) -> dict[str, float]:
@@ -76,7 +78,8 @@ class Answers:
 
         context = EvaluationContext(model, tokenizer, self.judge, report, record)
         with guarded(f"{self._name} failed", hint=_WITHOUT):
-            figures = dict(self.evaluator.figures(context))
+            evaluate = self.evaluator.validation_figures if self.validation else self.evaluator.figures
+            figures = dict(evaluate(context))
         for name, value in figures.items():
             if not isinstance(value, Real) or not math.isfinite(value):
                 raise MethodError(f"{self._name} gave {value!r} for {name!r}, expected a finite number", hint=_WITHOUT)
@@ -89,7 +92,7 @@ class Answers:
             MethodError: the evaluator fails on its own figures.
         """
         old, new = self._own(before), self._own(after)
-        if not old or not new:
+        if self.validation or not old or not new:
             return
         with guarded(f"{self._name} failed", hint=_WITHOUT):
             table = self.evaluator.table(old, new)

@@ -223,6 +223,13 @@ def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
     if mover is not None and settings.reference_cache:
         why = f"geometry {mover!r} moves the reference, so it is computed in every step"
         unused("reference_cache", why, "leave it out")
+    if settings.validation and settings.eval_suite:
+        problems.append(
+            UsageError(
+                "--validation is for choosing options, and --eval-suite gives figures to report",
+                hint="leave one of them out",
+            )
+        )
     if not settings.eval_suite:
         for name in ("eval_suite_limit", "eval_suite_max_new_tokens", "eval_suite_data"):
             unused(name, "no suites are named", "add --eval-suite NAMES, or leave it out")

@@ -53,6 +53,9 @@ class Settings(Values):
     )
     eval_share: float = _setting(0.05, "share of the prompts held out when there is no --eval-data", ge=0, lt=1)
     eval_pairs: int = _setting(64, "maximum number of held-out rows to evaluate on", ge=1)
+    validation: bool = _setting(
+        False, "for choosing options: hold out training prompts instead, and leave the data that results report unread"
+    )
     out: str | None = _setting(None, "run folder [default: runs/<methods>-<time>]", metavar="DIR")
     max_steps: int | None = _setting(None, "maximum number of optimizer steps", ge=1)
     epochs: float | None = _setting(

@@ -140,7 +140,7 @@ def _check_axes(spec: Spec, axes: Mapping[str, list[Any]]) -> None:
         if not values:
             raise UsageError(f"the axis {word} has no values", hint="list some, or leave it out")
         twice = next((value for i, value in enumerate(values) if any(_same(value, v) for v in values[:i])), None)
-        if twice is not None:
+        if twice is not None and word not in spec.zipped:
             raise UsageError(f"the axis {word} has {shown(twice)} twice", hint="name each value once")
     for word in set(spec.grid) & set(spec.zipped):
         raise UsageError(f"{word} is an axis of both --grid and --zip", hint="keep one of them")
@@ -148,6 +148,9 @@ def _check_axes(spec: Spec, axes: Mapping[str, list[Any]]) -> None:
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{word} has {count}" for word, count in lengths.items())
         raise UsageError(f"zipped axes need as many values each: {said}", hint="use --grid to cross them")
+    together = list(zip(*spec.zipped.values(), strict=True))
+    if any(_same(one, other) for i, one in enumerate(together) for other in together[:i]):
+        raise UsageError("zipped axes have the same values twice", hint="name each combination once")
 
 
 def _check_exclusions(spec: Spec, axes: Mapping[str, list[Any]]) -> None:

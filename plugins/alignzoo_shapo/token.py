@@ -56,12 +56,15 @@ class ShaPOTokenOptions(Options):
     """Schedule, radius and neurons; a preset fills in options that are not set."""
 
     preset: Literal["default", "official"] = Field(
-        "default", description="official: raw radius per micro-batch, as in the released code"
+        "default",
+        description="official: raw radius per micro-batch, as in the released code",
+        json_schema_extra={"search": []},
     )
     rho: float = Field(0.05, ge=0, description="norm of the perturbation (radius normalized)")
     radius: Literal["normalized", "gap", "raw"] = Field(
         "normalized",
         description="ε = ρ·g/‖g‖; gap: ρ such that g·ε is a share of the loss; raw: ε = γ·g",
+        json_schema_extra={"search": []},
     )
     gap_share: GapShare = 0.1
     gamma_min: float = Field(2e-6, ge=0, description="lower bound of the uniformly drawn γ (radius raw)")

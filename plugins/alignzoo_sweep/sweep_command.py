@@ -21,9 +21,10 @@ from alignzoo.sweeps.launchers import NAMES
 from alignzoo.sweeps.spec import Spec, spec_of
 from alignzoo.sweeps.words import typed_axes, typed_exclusion, typed_seeds
 from alignzoo_sweep.options import SweepCommand
+from alignzoo_sweep.search_options import refuse_or_search, search, search_options
 from alignzoo_sweep.show import report, show
 
-_OWN = ("grid", "zip", "exclude", "seeds", "skip_incompatible", "keep_models", "dry_run")
+_OWN = ("grid", "zip", "exclude", "seeds", "skip_incompatible", "keep_models", "dry_run", "search")
 
 
 @cli_command("sweep", cls=SweepCommand)
@@ -40,6 +41,7 @@ _OWN = ("grid", "zip", "exclude", "seeds", "skip_incompatible", "keep_models", "
 @click.option("--keep-models", is_flag=True, help="keep the model and checkpoints of finished runs")
 @click.option("--retry-failed", is_flag=True, help="run failed cells again")
 @click.option("--resume", metavar="SWEEP", help="resume the sweep in this folder as it was started")
+@search_options
 @click.option("--dry-run", is_flag=True, help="check all runs, show them with their cost and disk space, and stop")
 @json_option
 @click.pass_context
@@ -64,6 +66,8 @@ def command(ctx: click.Context, as_json: bool, resume: str | None, **words: Any)
     else:
         spec, folder = _asked(plan_layers(ctx), words)
     registry().check_files()
+    if spec is not None and refuse_or_search(spec, words):
+        ctx.exit(search(spec, folder, words, as_json=as_json, trusting=trusting))
     if spec is not None and _plans(spec, folder, words, as_json):
         return
     from alignzoo.sweeps.execute import run_sweep

@@ -75,6 +75,9 @@ class Answers(Evaluator):
     def figures(self, run: EvaluationContext) -> dict[str, float]:
         return evaluate(run.model, run.tokenizer, self.splits, report=run.report)
 
+    def validation_figures(self, run: EvaluationContext) -> dict[str, float]:
+        return evaluate(run.model, run.tokenizer, ("validation",), report=run.report)
+
     def table(self, before: Mapping[str, float], after: Mapping[str, float]) -> Table:
         labels = {"asr": "attack success", "refusal": "over-refusal", "broken": "broken"}
         rows = [
