@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -153,6 +154,16 @@ def test_latex_is_escaped(odd: list[Path], az: Az) -> None:
     assert not any(re.search(r"(?<!\\)[#%_]|±", line) for line in body)
     columns = re.findall(r"\\begin\{tabular\}\{l(r*)\}\n\\toprule\n(.*) ", printed)
     assert all(heads.count("&") == len(columns) for columns, heads in columns)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs LaTeX with booktabs")
+def test_latex_compiles(odd: list[Path], tmp_path: Path, az: Az) -> None:
+    tables = az("compare", *odd, "--format", "latex").stdout
+    page = f"\\documentclass{{article}}\n\\usepackage{{booktabs}}\n\\begin{{document}}\n{tables}\\end{{document}}\n"
+    (tmp_path / "page.tex").write_text(page)
+    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    compiled = subprocess.run(words, cwd=tmp_path, capture_output=True, timeout=120)
+    assert compiled.returncode == 0, compiled.stdout
 
 
 def test_runs_that_must_not_be_compared_are_refused_with_what_differs(tmp_path: Path, az: Az) -> None:
