@@ -25,7 +25,8 @@ def caveats(groups: Sequence[Group], baseline: str | None) -> list[str]:
 def _of_a_block(groups: Sequence[Group], baseline: str | None) -> Iterator[str]:
     alone = [group.name for group in groups if len(group.runs) == 1]
     if alone:
-        which = "every group has" if len(alone) == len(groups) else f"{_listed(alone)}:"
+        every = f"every group{f' of {groups[0].block}' if groups[0].block else ''} has"
+        which = every if len(alone) == len(groups) else f"{_listed(alone)}:"
         yield f"{which} one seed only, which proves nothing: no interval and no test"
     selectors = {(*run.methods["selector"], *_selector_options(run)) for run in map(_any_run, groups)}
     if len(selectors) > 1:

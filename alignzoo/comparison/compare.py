@@ -62,7 +62,8 @@ def compare(
     for block, some in blocks.items():
         against = baseline or some[0][0].label
         by_label = {group.label: found for group, found in some}
-        tables += [_table(facts(name), block, by_label, against, detect) for name in chosen]
+        here = [name for name in chosen if any(name in found for _, found in some)]
+        tables += [_table(facts(name), block, by_label, against, detect) for name in here]
         rows += front(block, by_label, [facts(name) for name in chosen])
     return Comparison(
         groups={block: tuple(group.label for group, _ in some) for block, some in blocks.items()},

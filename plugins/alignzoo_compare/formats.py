@@ -37,15 +37,15 @@ def as_text(comparison: Comparison) -> Iterator[str]:
     """Lines for a terminal."""
     width = shutil.get_terminal_size((PIPE_WIDTH, 0)).columns if sys.stdout.isatty() else PIPE_WIDTH
     for block in comparison.groups:
+        if block:
+            yield from (f"=== {block} ===", "")
         if len(comparison.groups[block]) > 1:
             yield from _overview(overview(comparison, block), width)
-        for table in comparison.tables:
-            if table.block == block:
-                yield from _text(figure_sheet(table))
         front = front_sheet(comparison, block)
-        if front is not None:
-            yield from _text(front)
-    yield from _text(cost_sheet(comparison.cost))
+        some = [figure_sheet(table) for table in comparison.tables if table.block == block]
+        for sheet in (*some, *([front] if front is not None else [])):
+            yield from _text(sheet, width)
+    yield from _text(cost_sheet(comparison.cost), width)
     for sentence in _notes(comparison):
         yield from textwrap.wrap(sentence, width, subsequent_indent="  ")
 
@@ -53,7 +53,7 @@ def as_text(comparison: Comparison) -> Iterator[str]:
 def as_markdown(comparison: Comparison) -> Iterator[str]:
     """Tables of GitHub's Markdown."""
     for sheet in sheets(comparison):
-        yield from (f"**{_markdown(sheet.title)}**", "")
+        yield from (f"**{_markdown(sheet.full_title)}**", "")
         yield f"| {' | '.join(map(_markdown, sheet.columns))} |"
         yield f"| --- |{' ---: |' * (len(sheet.columns) - 1)}"
         yield from (f"| {' | '.join(map(_markdown, row))} |" for row in sheet.rows)
@@ -66,7 +66,7 @@ def as_latex(comparison: Comparison) -> Iterator[str]:
     yield r"% \usepackage{booktabs}"
     yield from (f"% {_latex_comment(sentence)}" for sentence in _notes(comparison))
     for sheet in sheets(comparison):
-        yield from ("", r"\begin{table}", r"\centering", rf"\caption{{{_latex(sheet.title)}}}")
+        yield from ("", r"\begin{table}", r"\centering", rf"\caption{{{_latex(sheet.full_title)}}}")
         yield rf"\begin{{tabular}}{{l{'r' * (len(sheet.columns) - 1)}}}"
         yield from (r"\toprule", rf"{' & '.join(map(_latex, sheet.columns))} \\", r"\midrule")
         yield from (rf"{' & '.join(map(_latex, row))} \\" for row in sheet.rows)
@@ -123,8 +123,8 @@ def _paired(found: Difference | None, baseline: str | None) -> Mapping[str, Any]
     }
 
 
-def _text(sheet: Sheet) -> Iterator[str]:
-    yield sheet.title
+def _text(sheet: Sheet, width: int) -> Iterator[str]:
+    yield from textwrap.wrap(sheet.title, width, break_on_hyphens=False)
     yield from plain_table(sheet.columns, sheet.rows, figures=True)
     yield ""
 
@@ -154,6 +154,7 @@ _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "|": r"\textbar{}",
     "<": "$<$",
     ">": "$>$",
     "±": r"$\pm$",

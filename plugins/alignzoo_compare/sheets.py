@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alignzoo.comparison.results import (
     MOST_SEEDS,
@@ -25,12 +25,19 @@ class Sheet:
 
     Attributes:
         title: what it shows, in one line.
+        block: whose groups it shows.
         columns: headings; the first column is text, the others are figures.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    block: str = ""
+
+    @property
+    def full_title(self) -> str:
+        """The title with the block."""
+        return f"{self.block}: {self.title}" if self.block else self.title
 
 
 def overview(comparison: Comparison, block: str) -> Sheet:
@@ -40,7 +47,7 @@ def overview(comparison: Comparison, block: str) -> Sheet:
         (label, *(_mean(row.figure, 2) for table in tables for row in table.rows if row.group == label))
         for label in comparison.groups[block]
     ]
-    return Sheet(_titled("means over seeds", block), ("", *(table.facts.label for table in tables)), tuple(rows))
+    return Sheet("means over seeds", ("", *(table.facts.label for table in tables)), tuple(rows), block)
 
 
 def figure_sheet(table: FigureTable) -> Sheet:
@@ -58,7 +65,7 @@ def figure_sheet(table: FigureTable) -> Sheet:
         rows.append((row.group, _mean(row.figure, 3), n if len(seeds) > 1 else NOTHING, *cells))
     same = f"; {seeds.pop()} seeds" if len(seeds) == 1 and found[0].n > 1 else ""
     name = "" if facts.name == facts.label else f" ({facts.name}{better})"
-    return _without_empty(Sheet(_titled(f"{facts.label}{name}{same}{against}", table.block), columns, tuple(rows)))
+    return _without_empty(Sheet(f"{facts.label}{name}{same}{against}", columns, tuple(rows), table.block))
 
 
 def cost_sheet(rows: Sequence[CostRow]) -> Sheet:
@@ -93,8 +100,8 @@ def front_sheet(comparison: Comparison, block: str) -> Sheet | None:
         )
         for row in rows
     ]
-    title = _titled("Pareto front of means, 1 is best on every axis", block)
-    return _without_empty(Sheet(title, ("", *axes, "on the front"), tuple(cells)))
+    title = "Pareto front of means, 1 is best on every axis"
+    return _without_empty(Sheet(title, ("", *axes, "on the front"), tuple(cells), block))
 
 
 def sheets(comparison: Comparison) -> list[Sheet]:
@@ -138,12 +145,8 @@ def _mean(figure: OverSeeds | None, digits: int, unit: float = 1, *, signed: boo
     return mean if figure.half is None else f"{mean} ±{figure.half / unit:.{digits}f}"
 
 
-def _titled(title: str, block: str) -> str:
-    return f"{block}: {title}" if block else title
-
-
 def _without_empty(sheet: Sheet) -> Sheet:
     """The sheet without columns that say nothing of any row."""
     some = [i for i in range(len(sheet.columns)) if i == 0 or any(row[i] not in ("", NOTHING) for row in sheet.rows)]
     rows = tuple(tuple(row[i] for i in some) for row in sheet.rows)
-    return Sheet(sheet.title, tuple(sheet.columns[i] for i in some), rows)
+    return replace(sheet, columns=tuple(sheet.columns[i] for i in some), rows=rows)

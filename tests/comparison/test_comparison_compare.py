@@ -30,9 +30,7 @@ def groups(tmp_path_factory: pytest.TempPathFactory) -> list[Group]:
         geometry = "sam" if label == "sam" else "plain"
         figures = [{"eval/loss": 0.5, ASR: rate, REFUSAL: 0.2, "eval/rewards/accuracies": 0.9} for rate in rates]
         runs = {
-            seed: write_run(
-                folder / f"{label}-{seed}", figures[seed], identity=f"{seed}", seed=seed, geometry=controller
-            )
+            seed: write_run(folder / f"{label}-{seed}", figures[seed], identity=f"{seed}", seed=seed, geometry=geometry)
             for seed in range(3)
             if (label, seed) != ("new", 1)
         }
