@@ -59,7 +59,7 @@ def test_optuna_proposes_the_same_points_after_a_restart(tmp_path: Path) -> None
     assert once[0] == first
 
 
-@pytest.mark.parametrize("sampler", ["random", "optuna"])
+@pytest.mark.parametrize("sampler", ["random", pytest.param("optuna", marks=pytest.mark.slow)])
 def test_a_search_scores_validation_rows_and_writes_the_best_recipe(
     tiny_world: str, tmp_path: Path, sampler: str
 ) -> None:
@@ -82,6 +82,7 @@ def test_a_search_scores_validation_rows_and_writes_the_best_recipe(
         run_search(tmp_path / "s", search(tiny_world, sampler=sampler, seed=7), sweeping.zipped, reporter=Reporter())
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_where_it_was_killed_and_takes_more_trials(tiny_world: str, tmp_path: Path) -> None:
     def killed(*words: object) -> None:
         raise KeyboardInterrupt
