@@ -81,7 +81,8 @@ def conflicts(plan: Plan, distributed: str, known: Registry, *, trains: bool = T
     between = conflicts_between(plan.methods, plan.settings, distributed)
     if not trains:
         return [*_launch(plan, distributed), *between]
-    return [*_launch(plan, distributed), *between, *_guides(plan), *_unused_settings(plan, known)]
+    own = (*_guides(plan), *_validation(plan.settings), *_unused_settings(plan, known))
+    return [*_launch(plan, distributed), *between, *own]
 
 
 def conflicts_between(methods: Methods, settings: Settings, distributed: str) -> list[AlignzooError]:
@@ -209,6 +210,14 @@ def _launch(plan: Plan, distributed: str) -> list[AlignzooError]:
     return problems
 
 
+def _validation(settings: Settings) -> list[AlignzooError]:
+    """Figures to report in a run for choosing options."""
+    if not (settings.validation and settings.eval_suite):
+        return []
+    said = "--validation is for choosing options, and --eval-suite gives figures to report"
+    return [UsageError(said, hint="leave one of them out")]
+
+
 def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
     """Settings that this run would ignore."""
     settings, problems = plan.settings, list[AlignzooError]()
@@ -223,13 +232,6 @@ def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
     if mover is not None and settings.reference_cache:
         why = f"geometry {mover!r} moves the reference, so it is computed in every step"
         unused("reference_cache", why, "leave it out")
-    if settings.validation and settings.eval_suite:
-        problems.append(
-            UsageError(
-                "--validation is for choosing options, and --eval-suite gives figures to report",
-                hint="leave one of them out",
-            )
-        )
     if not settings.eval_suite:
         for name in ("eval_suite_limit", "eval_suite_max_new_tokens", "eval_suite_data"):
             unused(name, "no suites are named", "add --eval-suite NAMES, or leave it out")

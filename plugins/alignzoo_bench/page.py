@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alignzoo.comparison.compare import compare
-from alignzoo.comparison.statistics import ALPHA
-
 from alignzoo.base.files import write_text
+from alignzoo.comparison.compare import compare
 from alignzoo.comparison.groups import Group
 from alignzoo.comparison.results import Comparison, CostRow, FigureRow, FigureTable, OverSeeds
+from alignzoo.comparison.statistics import ALPHA
 from alignzoo.errors import UsageError
 from alignzoo_bench.folder import DEFAULT, TUNED, Bench, groups_of, read_bench, searches_of, sweeps_of
 from alignzoo_bench.methods import BASE
@@ -43,11 +43,20 @@ def page_text(folder: Path) -> str:
     lines = list(_what_was_run(folder, bench, parts[DEFAULT]))
     for part, groups in parts.items():
         if groups:
-            compared = compare(groups, baseline=BASE, figures=_figures(groups))
+            groups, base = _with_baseline(groups, parts[DEFAULT])
+            compared = compare(groups, baseline=base, figures=_figures(groups), anyway=True)
             lines += ["", f"## {_HEADINGS[part]}"]
             lines += list(_tuning(folder, bench)) if part == TUNED else []
-            lines += list(_results(compared, bench))
+            lines += list(_results(compared, base))
     return "\n".join(lines) + "\n"
+
+
+def _with_baseline(groups: list[Group], defaults: Sequence[Group]) -> tuple[list[Group], str]:
+    """The groups and the label of the baseline: DPO's own, at its defaults if it is not tuned (yet)."""
+    if any(group.label == BASE for group in groups):
+        return groups, BASE
+    label = f"{BASE} (defaults)"
+    return [*(replace(group, label=label) for group in defaults if group.label == BASE), *groups], label
 
 
 def _figures(groups: Sequence[Group]) -> list[str]:
@@ -99,7 +108,7 @@ def _tuning(folder: Path, bench: Bench) -> Iterator[str]:
             yield f"| {entry.label} | {noise:g} | {point} |"
 
 
-def _results(compared: Comparison, bench: Bench) -> Iterator[str]:
+def _results(compared: Comparison, base: str) -> Iterator[str]:
     for warning in compared.warnings:
         yield f"\n- {warning}"
     tables: dict[str, list[FigureTable]] = {}
@@ -110,7 +119,7 @@ def _results(compared: Comparison, bench: Bench) -> Iterator[str]:
             yield from _figure(some)
         else:
             yield f"\n{some[0].facts.label.capitalize()}: 0 in all runs."
-    yield from _cost(compared)
+    yield from _cost(compared, base)
 
 
 def _figure(tables: Sequence[FigureTable]) -> Iterator[str]:
@@ -155,11 +164,11 @@ def _interval(figure: OverSeeds) -> str:
     return f"{figure.mean:.3f}" + ("" if figure.half is None else f" ± {figure.half:.3f}")
 
 
-def _cost(compared: Comparison) -> Iterator[str]:
+def _cost(compared: Comparison, baseline: str) -> Iterator[str]:
     """Of the first noise rate: labels do not change what a step costs."""
     block = compared.cost[0].block
     rows = [row for row in compared.cost if row.block == block]
-    base = next((row.seconds for row in rows if row.group == BASE), None)
+    base = next((row.seconds for row in rows if row.group == baseline), None)
     yield f"\n### Cost ({block})\n"
     yield f"| method | seconds | × {BASE} | tokens/s | peak memory (MB) | passes per step |"
     yield "| --- | --- | --- | --- | --- | --- |"

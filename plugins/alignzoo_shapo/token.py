@@ -41,13 +41,7 @@ if TYPE_CHECKING:
 
     from alignzoo.interfaces import SetupContext, StepContext
 
-OFFICIAL: dict[str, Any] = {
-    "radius": "raw",
-    "scope": "microbatch",
-    "interval": 5,
-    "select": "anti-toxic",
-    "share": 0.01,
-}
+OFFICIAL: Any = {"radius": "raw", "scope": "microbatch", "interval": 5, "select": "anti-toxic", "share": 0.01}
 BY_PROBE = ("anti-toxic", "toxic", "abs")
 How = Literal["anti-toxic", "toxic", "abs", "random", "all"]
 
