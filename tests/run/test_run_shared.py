@@ -1,4 +1,4 @@
-"""Runs that follow one another in a process, as in a sweep: bit for bit those of a process of their own, and cheaper."""
+"""Runs that follow one another in a process, as in a sweep: bit for bit those of processes of their own."""
 
 from __future__ import annotations
 
