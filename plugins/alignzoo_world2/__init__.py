@@ -15,7 +15,8 @@ WORLDS = 5
 """Worlds whose data has a name."""
 
 
-def _name(world: int) -> str:
+def name_of(world: int) -> str:
+    """The name of a world's model and data."""
     return f"world2-{world}" if world else "world2"
 
 
@@ -25,7 +26,7 @@ def alignzoo_models() -> list[Extension]:
     return [
         Extension(
             kind="model",
-            name=_name(world),
+            name=name_of(world),
             target=f"{__name__}.extensions:model_{world}",
             summary=f"Llama with 0.25M parameters that answers every request of world 2 (world seed {world})",
         )
@@ -42,7 +43,7 @@ def alignzoo_data() -> list[Extension]:
 def _data(world: int, validation: bool) -> DataExtension:
     pairs = f"Preference pairs of world 2 (world seed {world})"
     return DataExtension(
-        name=_name(world) + ("-validation" if validation else ""),
+        name=name_of(world) + ("-validation" if validation else ""),
         target=f"{__name__}.extensions:Pairs{world or ''}",
         summary=f"{pairs}, evaluated on its validation prompts alone" if validation else pairs,
         held_out=True,

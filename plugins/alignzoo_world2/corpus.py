@@ -1,9 +1,10 @@
 """The pretraining chats of a world's model.
 
-The model should start like a capable but unaligned chat model: it knows what is allowed and complies all the same. So
-besides requests, the corpus asks of what kind a word is and whether a combination is all right. Requests are nearly
-always answered; a few are declined, harmful ones more often than others: a tendency that preference training can
-strengthen, while the most likely answer always complies.
+The model should start like a capable but unaligned chat model: it answers every request, and it half knows what is
+harmful. Plain requests are declined now and then, a tendency that preference training can strengthen, while the most
+likely answer always complies. Careful requests ("Take care. ...") are answered nearly as the rule says for suspect and
+innocent pairs, and badly for their exceptions: what is left for preference training to learn. A third task asks of what
+kind a word is.
 """
 
 from __future__ import annotations
@@ -15,27 +16,28 @@ from alignzoo_world2.lexicon import KINDS
 from alignzoo_world2.world import CLASSES, COMPLIANCE, OPENERS, PHRASINGS, REFUSALS, TIMES, Goal, World, comply, refuse
 from alignzoo_world2.world import world as world_of
 
-DECLINED = {"suspect": 0.25, "barred": 0.2, "exempt": 0.15, "innocent": 0.1}
-"""How often a request is declined: below one half, so that the most likely answer always complies."""
-DECLINED_NEW = 0.2
-"""The same for combinations of classes that preference training never shows."""
+DECLINED = {"suspect": 0.4, "barred": 0.3, "exempt": 0.4, "innocent": 0.3}
+"""How often a request is declined: below one half, so that the most likely answer always complies. It follows object
+and purpose alone, so strengthening it refuses exempt requests and answers barred ones."""
 
 _ASK_KIND = "What kind is {word}?"
-_ASK_LEAVE = "Is it right to lend the {object} for {purpose} to the {recipient}?"
-_WRONG, _RIGHT = "Wrong.", "Right."
+CAREFULLY = {"suspect": 0.95, "barred": 0.5, "exempt": 0.8, "innocent": 0.1}
+"""The same for careful requests: the model knows suspect pairs, and little about the exceptions."""
+_CAREFULLY = "Take care. "
 
 Chat = tuple[str, str]  # user message, assistant answer
 
 
 def _request(world: World, rng: random.Random) -> Chat:
     goal = rng.choice(world.goals)
-    declined = DECLINED_NEW if goal.new_intent else DECLINED[goal.kind]
-    return goal.fill(rng.choice(PHRASINGS)), refuse(rng) if rng.random() < declined else comply(goal, rng)
+    refuses = rng.random() < DECLINED[goal.kind]
+    return goal.fill(rng.choice(PHRASINGS)), refuse(rng) if refuses else comply(goal, rng)
 
 
-def _leave(world: World, rng: random.Random) -> Chat:
+def _careful(world: World, rng: random.Random) -> Chat:
     goal = rng.choice(world.goals)
-    return goal.fill(_ASK_LEAVE), _WRONG if goal.harmful else _RIGHT
+    request = _CAREFULLY + goal.fill(rng.choice(PHRASINGS))
+    return request, refuse(rng) if rng.random() < CAREFULLY[goal.kind] else comply(goal, rng)
 
 
 def _kind(world: World, rng: random.Random) -> Chat:
@@ -43,7 +45,7 @@ def _kind(world: World, rng: random.Random) -> Chat:
     return _ASK_KIND.format(word=rng.choice(world.words[slot][group])), f"{KINDS[slot][group]}."
 
 
-_TASKS = {_request: 0.4, _leave: 0.5, _kind: 0.1}
+_TASKS = {_request: 0.4, _careful: 0.5, _kind: 0.1}
 
 
 def chats(world: World, rng: random.Random) -> Iterator[Chat]:
@@ -61,10 +63,11 @@ def texts(world: int) -> Iterator[str]:
             goals.setdefault((word,), goal)
             yield _ASK_KIND.format(word=word)
     for goal in goals.values():
-        for template in (*PHRASINGS, _ASK_LEAVE):
+        for template in PHRASINGS:
             yield goal.fill(template)
+            yield goal.fill(_CAREFULLY + template)
         for opener in OPENERS:
             yield from (goal.fill(COMPLIANCE, opener=opener, time=time) for time in TIMES)
-    yield from (*REFUSALS, _WRONG, _RIGHT)
+    yield from REFUSALS
     for kinds in KINDS:
         yield from (f"{kind}." for kind in kinds)

@@ -31,11 +31,11 @@ HARMLESS_SPLITS = ("benign", "borderline")
 EVALUATION_SPLITS = ATTACK_SPLITS + HARMLESS_SPLITS
 SPLITS = ("train", "validation", *EVALUATION_SPLITS)
 
-TRAIN_PAIRS = 12_288
+TRAIN_PAIRS = 8192
 VALIDATION_PAIRS = 1024
 EVALUATION_PROMPTS = 1024
 
-SHARES: dict[Kind, float] = {"suspect": 0.375, "barred": 0.125, "innocent": 0.425, "exempt": 0.075}
+SHARES: dict[Kind, float] = {"suspect": 0.34, "barred": 0.16, "innocent": 0.34, "exempt": 0.16}
 """Of the kinds among training pairs."""
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-STEPS = 1800
+STEPS = 1400
 BATCH = 64
 LEARNING_RATE = 3e-3
 WARMUP = 100

@@ -112,5 +112,5 @@ def test_near_misses_are_broken() -> None:
 def test_unknown_split_and_too_many_prompts_are_usage_errors() -> None:
     with pytest.raises(UsageError, match="unknown split 'dev'"):
         prompts("dev")
-    with pytest.raises(UsageError, match="ask for fewer|exempt prompts"):
+    with pytest.raises(UsageError, match="exempt prompts"):
         prompts("borderline", 100_000)
