@@ -106,6 +106,9 @@ class Settings(Values):
     eval_every: int = _setting(0, "steps between evaluations (0: only before and after training)", ge=0)
     save_every: int = _setting(200, "steps between checkpoints (0: only at the end)", ge=0)
     keep_checkpoints: int = _setting(2, "number of newest checkpoints to keep", ge=1)
+    save_model: bool = _setting(
+        True, "keep the trained model and its checkpoints (without, a finished run has only its figures)"
+    )
     lora_r: int = _setting(0, "rank of a LoRA adapter (0: full fine-tuning)", flag="lora.r", ge=0, le=65536)
     lora_alpha: float = _setting(16.0, "scale of the LoRA adapter", flag="lora.alpha", gt=0)
     quantize: Literal["none", "4bit"] = _setting(

@@ -276,4 +276,6 @@ class Session(Scores):
         """The evaluation on held-out rows."""
         if self.parts.held_out is None:
             return None
-        return HeldOut(self.engine, self.reference, self.held_out_batches, self.report)
+        return HeldOut(
+            self.engine, self.reference, self.held_out_batches, self.report, memo=self.memo, way=self.choice.way
+        )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
 
+from alignzoo.base.memo import Memo
 from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.errors import NonFiniteLossError
+from alignzoo.logprobs.statistics import Statistics
 from alignzoo.logprobs.teacher import teacher_of
+from alignzoo.model.identity import outputs_key
 from alignzoo.reference.frozen import ReferenceForward
 from alignzoo.reference.moving import MovingReference
 from alignzoo.report import Reporter
@@ -27,11 +31,22 @@ class HeldOut:
 
     Args:
         batches: the micro-batches of *all* ranks, the same list on each.
+        memo: what earlier runs of this process have left: responses before training.
+        way: how the engine's forward computes, which its responses follow from.
     """
 
     def __init__(
-        self, engine: Engine, reference: ReferenceForward | None, batches: Sequence[TokenBatch], report: Reporter
+        self,
+        engine: Engine,
+        reference: ReferenceForward | None,
+        batches: Sequence[TokenBatch],
+        report: Reporter,
+        *,
+        memo: Memo | None = None,
+        way: str = "",
     ) -> None:
+        self._memo = memo or Memo()
+        self._way = way
         self._engine = engine
         self._reference = reference
         self._report = report
@@ -56,9 +71,10 @@ class HeldOut:
         try:
             with self._report.progress(len(self._mine), "evaluating", unit="batch") as bar:
                 parts = []
+                known = self._key(model) if step == 0 else None
                 for i, batch in enumerate((*self._mine, *self._idle)):
                     reference = self._of_reference(i, batch)
-                    responses, hidden = forward(self._engine, model, batch, reference)
+                    responses, hidden = self._forward(model, batch, reference, known)
                     if i >= len(self._mine):
                         continue
                     responses = self._engine.completed(responses, batch, reference, step)
@@ -82,6 +98,18 @@ class HeldOut:
                 hint="try a lower --lr, or check the model and those held-out rows",
             )
         return {f"eval/{name}": value for name, value in figures.items()}
+
+    def _key(self, model: torch.nn.Module) -> tuple[object, ...] | None:
+        """What the responses of an untrained model follow from, besides the batch; None where they are not shared."""
+        plain = self._engine.statistics == Statistics() and self._engine.objective.weighing is None
+        outputs = outputs_key(model) if plain and self._engine.world == 1 else None
+        return None if outputs is None else (outputs, self._way, "token-logps" in self._engine.needs)
+
+    def _forward(
+        self, model: torch.nn.Module, batch: TokenBatch, reference: ResponseBatch | None, key: tuple[object, ...] | None
+    ) -> tuple[ResponseBatch, torch.Tensor | None]:
+        compute = partial(forward, self._engine, model, batch, reference)
+        return compute() if key is None else self._memo.get("held-out responses", (key, batch.content()), compute)
 
     def _of_reference(self, i: int, batch: TokenBatch) -> ResponseBatch | None:
         """Kept for later evaluations, unless the reference moves, or it holds the inputs of the reference's head: these

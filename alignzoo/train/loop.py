@@ -118,8 +118,14 @@ class Loop:
                         f"stopped after step {self.done} of {self.steps}; state saved",
                         hint=f"resume with: {resume_words(self.folder, trusting=settings.trust_remote_code)}",
                     )
-                if self.done == self.steps or (settings.save_every and self.done % settings.save_every == 0):
+                if self._is_due():
                     self.save()
+
+    def _is_due(self) -> bool:
+        """Whether to write a checkpoint after this step: at the last one too, unless the model is not kept either."""
+        if self.done == self.steps:
+            return self.settings.save_model
+        return bool(self.settings.save_every) and self.done % self.settings.save_every == 0
 
     def _warn_of_rounding(self, line: Mapping[str, Any]) -> None:
         """Warn once if a perturbation is lost to rounding in the forward."""

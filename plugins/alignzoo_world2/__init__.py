@@ -1,1 +1,75 @@
-"""World 2: a synthetic world in which what is harmful depends on combinations of words."""
+"""World 2: a synthetic world in which what is harmful depends on combinations of words.
+
+Like the sandbox, it has its own chat models, preference data and exact judge, but methods can differ in it. Importing
+this package does not import torch.
+"""
+
+from pathlib import Path
+
+from alignzoo.plugin import DataExtension, EvaluatorExtension, Extension, hookimpl
+
+MODELS = Path(__file__).parent / "assets"
+SHIPPED = 3
+"""Worlds whose pretrained model ships with the package."""
+WORLDS = 5
+"""Worlds whose data has a name."""
+
+
+def name_of(world: int) -> str:
+    """The name of a world's model and data."""
+    return f"world2-{world}" if world else "world2"
+
+
+@hookimpl
+def alignzoo_models() -> list[Extension]:
+    """The chat models of worlds 0, 1 and 2."""
+    return [
+        Extension(
+            kind="model",
+            name=name_of(world),
+            target=f"{__name__}.extensions:model_{world}",
+            summary=f"Llama with 0.25M parameters that answers every request of world 2 (world seed {world})",
+        )
+        for world in range(SHIPPED)
+    ]
+
+
+@hookimpl
+def alignzoo_data() -> list[Extension]:
+    """The preference pairs of each world, and the same pairs with figures of the validation prompts alone."""
+    return [_data(world, validation) for validation in (False, True) for world in range(WORLDS)]
+
+
+def _data(world: int, validation: bool) -> DataExtension:
+    pairs = f"Preference pairs of world 2 (world seed {world})"
+    return DataExtension(
+        name=name_of(world) + ("-validation" if validation else ""),
+        target=f"{__name__}.extensions:Pairs{world or ''}",
+        summary=f"{pairs}, evaluated on its validation prompts alone" if validation else pairs,
+        held_out=True,
+        clean=True,
+        evaluator="alignzoo:world2-validation" if validation else "alignzoo:world2",
+    )
+
+
+@hookimpl
+def alignzoo_evaluators() -> list[Extension]:
+    """Attack success and over-refusal on generated answers."""
+    return [
+        EvaluatorExtension(
+            name="world2",
+            target=f"{__name__}.extensions:Answers",
+            summary="Attack success and over-refusal rates on requests of world 2",
+        ),
+        EvaluatorExtension(
+            name="world2-validation",
+            target=f"{__name__}.extensions:Validation",
+            summary="The same rates on the validation prompts of world 2, for choosing settings",
+        ),
+    ]
+
+
+@hookimpl
+def alignzoo_recipes() -> list[Path]:
+    """The recipe of runs in world 2."""
+    return [Path(__file__).with_name("world2.yaml")]
