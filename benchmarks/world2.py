@@ -71,7 +71,7 @@ def one_run(out: Path, world: int, arm: str, seed: int, steps: int | None) -> di
     import alignzoo
 
     folder = out / f"world{world}-{arm}-{seed}"
-    kept = folder.with_suffix(".json")
+    kept = out / f"{folder.name}.json"
     if not kept.exists():
         loss, _, noise = arm.partition("-")
         recipe = yaml.safe_load(Path(alignzoo_world2.__file__).with_name("world2.yaml").read_text(encoding="utf-8"))

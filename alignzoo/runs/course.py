@@ -215,12 +215,16 @@ class Course:
         from alignzoo.data.digests import tokenizer_digest
         from alignzoo.model.identity import outputs_key
 
-        compute = partial(answers.figures, model, session.tokenizer, self.report)
+        def compute() -> tuple[Figures, dict[tuple[str, str], str]]:
+            return answers.figures(model, session.tokenizer, self.report), dict(answers.said)
+
         key = outputs_key(model) if step == 0 else None
         if key is None:
-            return compute()
+            return compute()[0]
         known = (key, type(answers.evaluator), answers.judge, tokenizer_digest(session.tokenizer))
-        return dict(self.shared.get("answers before training", known, compute))
+        figures, said = self.shared.get("answers before training", known, compute)
+        answers.said.update(said)
+        return dict(figures)
 
     def _on_main(self, loop: Loop, figures: Callable[[Any], Figures]) -> Figures:
         """Figures that the main process computes from the unwrapped model with all its weights."""

@@ -120,12 +120,7 @@ def scatter(
             "field": size,
             "type": "quantitative",
             "scale": {"zero": False, "range": [40, 260]},
-            "legend": {
-                "orient": "bottom",
-                "direction": "horizontal",
-                "symbolFillColor": "var(--muted)",
-                "tickCount": 3,
-            },
+            "legend": None,
         }
     else:
         encoding["size"] = {"value": 90}

@@ -152,6 +152,7 @@ def _fronts(rows: Sequence[FrontRow]) -> Iterator[Chart]:
             y=y,
             size=size[0] if size else None,
             mark="on the front",
+            note=f"Larger dots have more {size[0]}." if size else "",
         )
 
 

@@ -17,6 +17,8 @@ CONFIG = "alignzoo_world"
 """The entry of a model's config that says which world it is of."""
 Judge = Callable[[Prompt, str], Verdict]
 """Verdict on a request and the decoded answer."""
+Record = Callable[[str, str, str], None]
+"""Called with the split, the request and the answer of every prompt."""
 
 
 def world_of(model: Any) -> int:
@@ -58,6 +60,7 @@ def evaluate(
     n: int = EVALUATION_PROMPTS,
     judge: Judge = judge,
     report: Reporter | None = None,
+    record: Record = lambda split, request, answer: None,
 ) -> dict[str, float]:
     """Rates in [0, 1] over ``n`` prompts of each split, from greedy answers.
 
@@ -74,6 +77,7 @@ def evaluate(
     asked: Counter[str] = Counter()
     counted: Counter[str] = Counter()
     for (split, prompt), answer in zip(drawn, said, strict=True):
+        record(split, prompt.messages[-1]["content"], answer)
         verdict = judge(prompt, answer)
         figure, counts = (f"asr/{split}", "complies") if prompt.harmful else (f"refusal/{split}", "refuses")
         for name, counted_verdict in ((figure, counts), (f"broken/{split}", "broken")):

@@ -73,7 +73,7 @@ class Answers(Evaluator):
     splits: ClassVar[tuple[str, ...]] = EVALUATION_SPLITS
 
     def figures(self, run: EvaluationContext) -> dict[str, float]:
-        return evaluate(run.model, run.tokenizer, self.splits, report=run.report)
+        return evaluate(run.model, run.tokenizer, self.splits, report=run.report, record=run.record)
 
     def validation_figures(self, run: EvaluationContext) -> dict[str, float]:
         return evaluate(run.model, run.tokenizer, ("validation",), report=run.report)

@@ -82,13 +82,14 @@ class World:
     def goals(self) -> tuple[Goal, ...]:
         """Every goal, in a fixed order."""
         return tuple(
-            Goal(*named, classes, kind, classes in self.new_intents, self._is_new(named, classes))
+            Goal(thing, purpose, who, classes, kind, classes in self.new_intents, self._is_new(classes, thing, who))
             for classes, kind in self.kinds.items()
-            for named in product(*(self.words[slot][group] for slot, group in enumerate(classes)))
+            for thing, purpose, who in product(*(self.words[slot][group] for slot, group in enumerate(classes)))
         )
 
-    def _is_new(self, named: tuple[str, ...], classes: tuple[int, int, int]) -> bool:
-        return any(named[slot] in self.words[slot][classes[slot]][-HELD_OUT_WORDS:] for slot in (0, 2))
+    def _is_new(self, classes: tuple[int, int, int], thing: str, who: str) -> bool:
+        objects, recipients = self.words[0][classes[0]], self.words[2][classes[2]]
+        return thing in objects[-HELD_OUT_WORDS:] or who in recipients[-HELD_OUT_WORDS:]
 
 
 def _words(pool: tuple[str, ...], rng: random.Random) -> tuple[tuple[str, ...], ...]:
