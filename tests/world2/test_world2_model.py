@@ -67,6 +67,7 @@ def test_every_text_is_made_of_known_words_and_comes_back() -> None:
                 assert tokenizer.decode(whole[len(prompt) : -1]) == row["chosen"][0]["content"]
 
 
+@pytest.mark.slow
 def test_another_world_is_pretrained_by_the_script(tmp_path: Path) -> None:
     facts = pretrain(tmp_path / "model", world=3, steps=2)
     assert facts["world"] == 3
