@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,13 +35,19 @@ def model_2() -> Path:
     return MODELS / "2"
 
 
+@cache
+def _rows(split: Split, world: int) -> tuple[dict[str, Any], ...]:
+    """Drawn once a process; readers copy rows before they change them."""
+    return tuple(preference_rows(split, TRAIN_PAIRS if split == "train" else VALIDATION_PAIRS, world=world))
+
+
 class Pairs(DataSource):
     """The preference pairs of a world."""
 
     world: ClassVar[int] = 0
 
     def rows(self, split: Split) -> Iterable[Mapping[str, Any]]:
-        return preference_rows(split, TRAIN_PAIRS if split == "train" else VALIDATION_PAIRS, world=self.world)
+        return _rows(split, self.world)
 
 
 class Pairs1(Pairs):
