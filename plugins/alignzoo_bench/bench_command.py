@@ -85,7 +85,6 @@ def command(ctx: click.Context, as_json: bool, out: str, page: str | None, **wor
 def _asked(settings: dict[str, Any], names: list[str], words: dict[str, Any]) -> Bench:
     """What the line asks for."""
     from alignzoo.sweeps.words import typed_seeds
-
     from alignzoo_bench.folder import Bench
     from alignzoo_bench.methods import chosen_entries, columns_of, unsuitable, world_layer
 
@@ -124,10 +123,9 @@ def _commit() -> str | None:
 
 def _run(folder: Path, bench: Bench, tuned: list[Entry], words: dict[str, Any]) -> list[str]:
     """Run what has not finished; returns what could not be tuned."""
+    from alignzoo.records.sweep import SweepRecord
     from alignzoo.sweeps.execute import run_sweep
     from alignzoo.sweeps.spec import Spec
-
-    from alignzoo.records.sweep import SweepRecord
     from alignzoo_bench.running import run_defaults, run_tuned
 
     reporter, retry = ConsoleReporter(), words["retry_failed"]

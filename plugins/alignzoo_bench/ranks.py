@@ -6,9 +6,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from alignzoo.comparison.statistics import ALPHA, holm
-
 from alignzoo.comparison.results import Test
+from alignzoo.comparison.statistics import ALPHA, holm
 
 
 @dataclass(frozen=True)

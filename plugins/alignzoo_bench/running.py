@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignzoo.sweeps.spec import Spec
-
 from alignzoo.errors import AlignzooError
 from alignzoo.plan.recipe import Layer, read_recipe
 from alignzoo.plan.resolve import require, resolve
@@ -16,6 +14,7 @@ from alignzoo.report import Reporter
 from alignzoo.sweeps.search import run_search
 from alignzoo.sweeps.search_folder import BEST_FILE, Search
 from alignzoo.sweeps.search_ranges import Range, Scale, space
+from alignzoo.sweeps.spec import Spec
 from alignzoo_bench.folder import DEFAULT, NOISE, Bench, default_sweeps, tuned_folder
 from alignzoo_bench.methods import BASE, COMPARED, Entry, world_layer
 

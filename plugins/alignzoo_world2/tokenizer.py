@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from alignzoo_sandbox.tokenizer import BOS, CHAT_TEMPLATE, EOS, PAD, ROLES
+
 from alignzoo_world2.corpus import texts
 
 if TYPE_CHECKING:
