@@ -35,7 +35,7 @@ TRAIN_PAIRS = 8192
 VALIDATION_PAIRS = 1024
 EVALUATION_PROMPTS = 1024
 
-SHARES: dict[Kind, float] = {"suspect": 0.34, "barred": 0.16, "innocent": 0.29, "exempt": 0.21}
+SHARES: dict[Kind, float] = {"suspect": 0.34, "barred": 0.16, "innocent": 0.34, "exempt": 0.16}
 """Of the kinds among training pairs."""
 
 
