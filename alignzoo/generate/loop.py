@@ -130,7 +130,8 @@ class Loop:
         self._chooser.extend(self._slots.rows, self._slots.step())
         ended = [place for place, row in enumerate(self._slots.rows) if self._has_ended(row)]
         rows = [self._slots.rows[place] for place in ended]
-        self._slots.leave(ended)
+        if ended:
+            self._slots.leave(ended)
         return rows
 
     def halve(self) -> bool:

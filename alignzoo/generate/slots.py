@@ -34,17 +34,16 @@ class Slots:
         """Logits (rows, vocabulary) after each row's tokens, and their cache."""
         start = len(self.prefix)
         cache = self._prefix_cache(len(rows))
-        width = max(row.length for row in rows) - start
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        seen = torch.ones(len(rows), start + width, dtype=torch.bool)
-        positions = torch.empty_like(ids)
-        for at, row in enumerate(rows):
-            rest = (row.prompt + row.new)[start:]
-            pad = width - len(rest)
-            ids[at, pad:] = torch.tensor(rest)
-            seen[at, start : start + pad] = False
-            positions[at] = torch.arange(start - pad, start + width - pad).clamp(min=start)
-        return self._forward(ids, positions, None if seen.all() else seen, cache), cache
+        rests = [(row.prompt + row.new)[start:] for row in rows]
+        width = max(map(len, rests))
+        ids = torch.tensor([[0] * (width - len(rest)) + rest for rest in rests])
+        pads = torch.tensor([[width - len(rest)] for rest in rests])
+        columns = torch.arange(width)
+        positions = start + (columns - pads).clamp(min=0)
+        seen = None
+        if pads.any():
+            seen = torch.cat([torch.ones(len(rows), start, dtype=torch.bool), columns >= pads], dim=1)
+        return self._forward(ids, positions, seen, cache), cache
 
     def join(self, rows: Sequence[Row], cache: DynamicCache, capacity: int, longest: int) -> None:
         """Add rows after their prefill, which gave them one token each.
@@ -63,19 +62,20 @@ class Slots:
         """Logits (rows, vocabulary) after each row's last token."""
         assert self._cache is not None
         ids = torch.tensor([row.new[-1:] for row in self.rows])
-        positions = torch.tensor([[row.length - 1] for row in self.rows])
-        logits = self._forward(ids, positions, self._cache.mask(), self._cache)
+        logits = self._forward(ids, self._cache.positions(), self._cache.mask(), self._cache)
         self._cache.grown()
         return logits
 
     def leave(self, ended: Sequence[int]) -> None:
         """Remove rows by their place in ``rows``."""
         assert self._cache is not None
-        for place in sorted(ended, reverse=True):
-            self._cache.leave(place)
-            last = self.rows.pop()
-            if place < len(self.rows):
-                self.rows[place] = last
+        rows, gone = len(self.rows) - len(ended), set(ended)
+        holes = [place for place in ended if place < rows]
+        movers = [place for place in range(rows, len(self.rows)) if place not in gone]
+        for hole, mover in zip(holes, movers, strict=True):
+            self.rows[hole] = self.rows[mover]
+        del self.rows[rows:]
+        self._cache.leave(holes, movers, rows)
 
     def _forward(
         self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: Any
