@@ -78,6 +78,7 @@ def main() -> None:
     for owner, name, stage in around:
         clock.around(owner, name, stage)
     shared = Shared()
+    ratios: dict[str, float] = {}
     print("".join(f"{name:>18s}" for name in ("run", *STAGES, "whole / steps")))
     with tempfile.TemporaryDirectory() as folder:
         for count, (loss, seed) in enumerate((loss, seed) for seed in range(words.seeds) for loss in words.loss):
@@ -96,6 +97,10 @@ def main() -> None:
                 ratio = sum(spent.values()) / spent["steps"]
                 name = f"{loss} {seed} {kind}"
                 print(f"{name:>18s}" + "".join(f"{spent[s]:18.2f}" for s in STAGES) + f"{ratio:18.3f}", flush=True)
+                ratios[kind] = ratio
+    loads = ", ".join(f"{load:.1f}" for load in os.getloadavg())
+    stated = " and ".join(f"{ratio:.3f} ({kind})" for kind, ratio in ratios.items())
+    print(f"the last run takes {stated} times its training; load average {loads}")
 
 
 if __name__ == "__main__":
