@@ -147,7 +147,8 @@ def front_sheet(comparison: Comparison, block: str) -> Sheet | None:
         for row in rows
     ]
     title = "Pareto front of means, 1 is best on every axis"
-    return _without_empty(Sheet(title, ("", *axes, "on the front"), tuple(cells), block))
+    names = ("1 − over-refusal" if axis == "over-refusal" else axis for axis in axes)
+    return _without_empty(Sheet(title, ("", *names, "on the front"), tuple(cells), block))
 
 
 def sheets(comparison: Comparison) -> list[Sheet]:

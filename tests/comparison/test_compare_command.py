@@ -116,6 +116,14 @@ def test_an_axis_can_divide_into_blocks(small: Path, az: Az) -> None:
     assert re.findall("^=== (.+) ===$", printed, re.M) == ["loss=dpo", "loss=simpo"]
 
 
+def test_blocks_of_one_group_stand_side_by_side(tmp_path: Path, az: Az) -> None:
+    sweep = write_sweep(tmp_path / "sweep", {"label-noise": [0, 0.3]}, 2, lambda point, seed: {ASR: 0.1 * seed})
+    lines = az("compare", sweep).stdout.splitlines()
+    assert lines[1].split() == ["label-noise=0", "label-noise=0.3"]
+    assert lines[2].split()[-4:] == ["0.050", "±0.635", "0.050", "±0.635"]
+    assert not any(line.startswith("===") for line in lines)
+
+
 def test_csv_has_every_digit(small: Path, az: Az) -> None:
     lines = list(csv.DictReader(io.StringIO(az("compare", small, "--format", "csv").stdout)))
     assert len(lines) == 4 * (1 + 4)
