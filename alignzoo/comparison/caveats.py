@@ -19,15 +19,18 @@ def caveats(groups: Sequence[Group], baseline: str | None) -> list[str]:
     for group in groups:
         blocks.setdefault(group.block, []).append(group)
     found = [sentence for some in blocks.values() for sentence in _of_a_block(some, baseline)]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys([*_alone(groups), *found]))
+
+
+def _alone(groups: Sequence[Group]) -> Iterator[str]:
+    """Groups of one seed."""
+    alone = [group.name for group in groups if len(group.runs) == 1]
+    if alone:
+        which = "every group has" if len(alone) == len(groups) else f"{_listed(alone)}:"
+        yield f"{which} one seed only, which proves nothing: no interval and no test"
 
 
 def _of_a_block(groups: Sequence[Group], baseline: str | None) -> Iterator[str]:
-    alone = [group.name for group in groups if len(group.runs) == 1]
-    if alone:
-        every = f"every group{f' of {groups[0].block}' if groups[0].block else ''} has"
-        which = every if len(alone) == len(groups) else f"{_listed(alone)}:"
-        yield f"{which} one seed only, which proves nothing: no interval and no test"
     selectors = {(*run.methods["selector"], *_selector_options(run)) for run in map(_any_run, groups)}
     if len(selectors) > 1:
         yield "selectors differ, so groups trained on different rows or labels; --by selector compares within each"

@@ -14,7 +14,7 @@ _SHOWN = 3
 _SETTINGS = {
     "base model": ("model", "quantize"),
     "data": ("data", "data.split", "data.format", "label-noise"),
-    "splits": ("eval-data", "eval-data.split", "eval-data.format", "eval-share", "eval-pairs"),
+    "splits": ("eval-data", "eval-data.split", "eval-data.format", "eval-share", "eval-pairs", "validation"),
     "evaluation prompts": ("eval-suite.limit", "eval-suite.max-new-tokens"),
 }
 

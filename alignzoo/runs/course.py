@@ -221,7 +221,8 @@ class Course:
         key = outputs_key(model) if step == 0 else None
         if key is None:
             return compute()[0]
-        known = (key, type(answers.evaluator), answers.judge, tokenizer_digest(session.tokenizer))
+        asked = (type(answers.evaluator), answers.validation, answers.judge)
+        known = (key, *asked, tokenizer_digest(session.tokenizer))
         figures, said = self.shared.get("answers before training", known, compute)
         answers.said.update(said)
         return dict(figures)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from functools import partial
 from typing import TypeVar
 
 import torch
@@ -24,6 +23,7 @@ from alignzoo.step.metrics import name_rows, non_finite, reward_metrics
 from alignzoo.step.token_weights import forward, weighed
 
 _Part = TypeVar("_Part")
+_Responses = tuple[ResponseBatch, torch.Tensor | None]
 
 
 class HeldOut:
@@ -74,10 +74,15 @@ class HeldOut:
         try:
             with self._report.progress(len(self._mine), "evaluating", unit="batch") as bar:
                 parts = []
-                known = self._key(model) if step == 0 else None
+                known = self._known(model) if step == 0 else None
                 for i, batch in enumerate((*self._mine, *self._idle)):
                     reference = self._of_reference(i, batch)
-                    responses, hidden = self._forward(model, batch, reference, known)
+                    if known is None or i not in known:
+                        responses, hidden = forward(self._engine, model, batch, reference)
+                        if known is not None:
+                            known[i] = responses, hidden
+                    else:
+                        responses, hidden = known[i]
                     if i >= len(self._mine):
                         continue
                     responses = self._engine.completed(responses, batch, reference, step)
@@ -114,17 +119,16 @@ class HeldOut:
             **objective.metrics(responses),
         }
 
-    def _key(self, model: torch.nn.Module) -> tuple[object, ...] | None:
-        """What the responses of an untrained model follow from, besides the batch; None where they are not shared."""
+    def _known(self, model: torch.nn.Module) -> dict[int, _Responses] | None:
+        """What earlier runs have computed of these batches with this untrained model, by batch; None where that is not
+        shared."""
         plain = self._engine.statistics == Statistics() and self._engine.objective.weighing is None
         outputs = outputs_key(model) if plain and self._engine.world == 1 else None
-        return None if outputs is None else (outputs, self._way, "token-logps" in self._engine.needs)
-
-    def _forward(
-        self, model: torch.nn.Module, batch: TokenBatch, reference: ResponseBatch | None, key: tuple[object, ...] | None
-    ) -> tuple[ResponseBatch, torch.Tensor | None]:
-        compute = partial(forward, self._engine, model, batch, reference)
-        return compute() if key is None else self._memo.get("held-out responses", (key, batch.content()), compute)
+        if outputs is None:
+            return None
+        content = tuple(batch.content() for batch in (*self._mine, *self._idle))
+        key = (outputs, self._way, "token-logps" in self._engine.needs, content)
+        return self._memo.get("held-out responses", key, dict)
 
     def _of_reference(self, i: int, batch: TokenBatch) -> ResponseBatch | None:
         """Kept for later evaluations, unless the reference moves, or it holds the inputs of the reference's head: these

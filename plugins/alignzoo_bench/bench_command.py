@@ -82,16 +82,23 @@ def command(ctx: click.Context, as_json: bool, out: str, page: str | None, **wor
         ctx.exit(1)
 
 
+def _rates(text: str) -> tuple[float, ...]:
+    try:
+        rates = tuple(float(rate) for rate in text.split(","))
+    except ValueError:
+        rates = ()
+    if not rates or not all(0 <= rate <= 1 for rate in rates) or len(set(rates)) < len(rates):
+        raise UsageError(f"--noise {text}: not rates from 0 to 1, each once", hint="write --noise 0,0.3")
+    return rates
+
+
 def _asked(settings: dict[str, Any], names: list[str], words: dict[str, Any]) -> Bench:
     """What the line asks for."""
     from alignzoo.sweeps.words import typed_seeds
     from alignzoo_bench.folder import Bench
     from alignzoo_bench.methods import chosen_entries, columns_of, unsuitable, world_layer
 
-    try:
-        noise = tuple(float(rate) for rate in words["noise"].split(","))
-    except ValueError as error:
-        raise UsageError(f"--noise {words['noise']}: not rates", hint="write --noise 0,0.3") from error
+    noise = _rates(words["noise"])
     world = world_layer(words["world"], settings)
     columns = columns_of(world)
     entries = chosen_entries(names)

@@ -14,7 +14,18 @@ from typing import Any, Literal
 
 from alignzoo.cli.console import GAP, PIPE_WIDTH, plain_table, print_lines
 from alignzoo.comparison.results import Comparison, Difference, OverSeeds
-from alignzoo_compare.sheets import Sheet, cost_sheet, figure_sheet, front_sheet, overview, sheets
+from alignzoo_compare.sheets import (
+    Sheet,
+    by_axis,
+    cost_sheet,
+    figure_sheet,
+    figures_by_group,
+    front_sheet,
+    is_tested,
+    overview,
+    sheets,
+    without_difference,
+)
 
 LEGEND = (
     "±: half of the 95 % interval of the mean (Student's t over seeds). Differences are paired by seed, with the "
@@ -34,20 +45,44 @@ def printed(comparison: Comparison, layout: Literal["markdown", "latex", "csv"] 
 
 
 def as_text(comparison: Comparison) -> Iterator[str]:
-    """Lines for a terminal."""
+    """Lines for a terminal: what holds for all figures first, then each figure with its tests."""
     width = shutil.get_terminal_size((PIPE_WIDTH, 0)).columns if sys.stdout.isatty() else PIPE_WIDTH
-    for block in comparison.groups:
+    together = all(len(labels) == 1 for labels in comparison.groups.values())
+    if together:
+        yield from _means(comparison, [*comparison.groups], width)
+    for block, labels in comparison.groups.items():
+        if together:
+            break
         if block:
             yield from (f"=== {block} ===", "")
-        if len(comparison.groups[block]) > 1:
-            yield from _overview(overview(comparison, block), width)
-        front = front_sheet(comparison, block)
-        some = [figure_sheet(table) for table in comparison.tables if table.block == block]
-        for sheet in (*some, *([front] if front is not None else [])):
+        yield from _means(comparison, [block], width)
+        tables = by_axis([table for table in comparison.tables if table.block == block])
+        front = front_sheet(comparison, block) if len(labels) > 1 else None
+        for sheet in (
+            *([front] if front is not None else []),
+            *(figure_sheet(one) for one in tables if is_tested(one)),
+        ):
             yield from _text(sheet, width)
+        same = without_difference(tables)
+        if same:
+            everywhere = f"no difference on any seed: {'; '.join(same)}"
+            yield from (*textwrap.wrap(everywhere, width, subsequent_indent="  "), "")
     yield from _text(cost_sheet(comparison.cost), width)
     for sentence in _notes(comparison):
         yield from textwrap.wrap(sentence, width, subsequent_indent="  ")
+
+
+def _means(comparison: Comparison, blocks: list[str], width: int) -> Iterator[str]:
+    """The means of all figures: groups in columns if these fit the width, else in rows."""
+    sheet = figures_by_group(comparison, blocks)
+    lines = plain_table(sheet.columns, sheet.rows, figures=True)
+    if max(map(len, lines)) <= width:
+        yield from (*textwrap.wrap(sheet.title, width), *lines, "")
+        return
+    for block in blocks:
+        if len(blocks) > 1:
+            yield from (f"=== {block} ===", "")
+        yield from _overview(overview(comparison, block), width)
 
 
 def as_markdown(comparison: Comparison) -> Iterator[str]:
@@ -74,8 +109,7 @@ def as_latex(comparison: Comparison) -> Iterator[str]:
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    compared = any(row.difference is not None for table in comparison.tables for row in table.rows)
-    return [*comparison.warnings, *([LEGEND] if compared else [])]
+    return [*comparison.warnings, *([LEGEND] if any(map(is_tested, comparison.tables)) else [])]
 
 
 def as_csv(comparison: Comparison) -> str:

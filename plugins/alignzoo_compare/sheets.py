@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from alignzoo.comparison.figures import AXES
 from alignzoo.comparison.results import (
     MOST_SEEDS,
     Comparison,
@@ -16,6 +17,7 @@ from alignzoo.comparison.results import (
 )
 
 NOTHING = "-"
+MEANS = "means over seeds"
 _MEBIBYTE = 2**20
 
 
@@ -42,12 +44,48 @@ class Sheet:
 
 def overview(comparison: Comparison, block: str) -> Sheet:
     """All figures of a block's groups: means with half the width of their intervals."""
-    tables = [table for table in comparison.tables if table.block == block]
+    tables = by_axis([table for table in comparison.tables if table.block == block])
     rows = [
         (label, *(_mean(row.figure, 2) for table in tables for row in table.rows if row.group == label))
         for label in comparison.groups[block]
     ]
-    return Sheet("means over seeds", ("", *(table.facts.label for table in tables)), tuple(rows), block)
+    return Sheet(MEANS, ("", *(table.facts.label for table in tables)), tuple(rows), block)
+
+
+def figures_by_group(comparison: Comparison, blocks: Sequence[str]) -> Sheet:
+    """The same with figures in rows and the groups of some blocks in columns."""
+    columns = [(block, label) for block in blocks for label in comparison.groups[block]]
+    cells: dict[str, dict[tuple[str, str], str]] = {}
+    for table in by_axis(comparison.tables):
+        arrow = {"higher": " ↑", "lower": " ↓", None: ""}[table.facts.better]
+        row = cells.setdefault(f"{table.facts.label}{arrow}", {})
+        row |= {(table.block, one.group): _mean(one.figure, 3) for one in table.rows}
+    rows = tuple(
+        (name, *(of_group.get(column, NOTHING) for column in columns))
+        for name, of_group in cells.items()
+        if any(column in of_group for column in columns)
+    )
+    names = _names(columns)
+    return Sheet(f"{MEANS}; ↑ higher is better, ↓ lower is better", ("", *names), rows)
+
+
+def by_axis(tables: Sequence[FigureTable]) -> list[FigureTable]:
+    """Held-out figures first, then those of each axis of the Pareto front together."""
+    return sorted(tables, key=lambda table: AXES.index(table.facts.axis) if table.facts.axis in AXES else -1)
+
+
+def without_difference(tables: Sequence[FigureTable]) -> list[str]:
+    """The figures that are the same for all groups on every seed."""
+    return [table.facts.label for table in tables if (found := _differences(table)) and all(one.zero for one in found)]
+
+
+def is_tested(table: FigureTable) -> bool:
+    """Whether some difference, over two seeds or more, is not zero everywhere."""
+    return any(one.over_seeds.n > 1 and not one.zero for one in _differences(table))
+
+
+def _differences(table: FigureTable) -> list[Difference]:
+    return [row.difference for row in table.rows if row.difference is not None]
 
 
 def figure_sheet(table: FigureTable) -> Sheet:
@@ -70,20 +108,28 @@ def figure_sheet(table: FigureTable) -> Sheet:
 
 def cost_sheet(rows: Sequence[CostRow]) -> Sheet:
     """What runs cost, as means over seeds."""
-    several = len({row.block for row in rows}) > 1
+    names = _names([(row.block, row.group) for row in rows])
     columns = ("", "training s", "whole run s", "tokens/s", "peak MiB", "passes/step")
     cells = [
         (
-            f"{row.group} ({row.block})" if several else row.group,
+            name,
             _mean(row.seconds, 1),
             _mean(row.wall, 1),
             _mean(row.tokens_per_second, 0),
             _mean(row.peak_memory, 0, _MEBIBYTE),
             NOTHING if row.passes is None else f"{row.passes:g}",
         )
-        for row in rows
+        for name, row in zip(names, rows, strict=True)
     ]
     return _without_empty(Sheet("cost, means over seeds", columns, tuple(cells)))
+
+
+def _names(columns: Sequence[tuple[str, str]]) -> list[str]:
+    """What tells groups apart, given by block and label: one of the two if that is enough."""
+    blocks, labels = {block for block, _ in columns}, {label for _, label in columns}
+    if len(blocks) == 1:
+        return [label for _, label in columns]
+    return [block if len(labels) == 1 else f"{label} ({block})" for block, label in columns]
 
 
 def front_sheet(comparison: Comparison, block: str) -> Sheet | None:
@@ -101,7 +147,8 @@ def front_sheet(comparison: Comparison, block: str) -> Sheet | None:
         for row in rows
     ]
     title = "Pareto front of means, 1 is best on every axis"
-    return _without_empty(Sheet(title, ("", *axes, "on the front"), tuple(cells), block))
+    names = ("1 − over-refusal" if axis == "over-refusal" else axis for axis in axes)
+    return _without_empty(Sheet(title, ("", *names, "on the front"), tuple(cells), block))
 
 
 def sheets(comparison: Comparison) -> list[Sheet]:

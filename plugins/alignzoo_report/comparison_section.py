@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from alignzoo.comparison.compare import compare
+from alignzoo.comparison.figures import FigureFacts
 from alignzoo.comparison.groups import Group
-from alignzoo.comparison.results import Comparison, Difference, FigureTable, FrontRow, OverSeeds
+from alignzoo.comparison.results import Comparison, Difference, FigureRow, FigureTable, FrontRow, OverSeeds
 from alignzoo.errors import AlignzooError
 from alignzoo_report.blocks import Chart, Charts, Details, Heading, Note, Section, Table, Text
 from alignzoo_report.charts import Interval, intervals, scatter, shown
 
 SIGNIFICANT = 0.05
-HOW = (
-    "Dots are means over seeds, bars their 95 % intervals (Student's t), faint dots single seeds. Differences are "
-    "taken seed by seed to the baseline. p-values are adjusted by Holm's method over all differences of a table to its "
-    "baseline; d is Cohen's d of paired differences; “seeds needed” is for a power of 80 % at p < .05. Rows "
-    "whose adjusted t-test gives p < .05 are highlighted."
+HOW = "Dots are means over seeds, bars their 95 % intervals (Student's t), faint dots single seeds."
+HOW_TESTED = (
+    "Differences are taken seed by seed to the baseline. p-values are adjusted by Holm's method over all differences "
+    "of a table to its baseline; d is Cohen's d of paired differences; “seeds needed” is for a power of 80 % at "
+    "p < .05. Rows whose adjusted t-test gives p < .05 are highlighted."
 )
 
 
@@ -35,9 +37,12 @@ def compared(groups: Sequence[Group]) -> tuple[Comparison | None, list[str]]:
 def comparison_section(comparison: Comparison, warnings: Sequence[str]) -> Section:
     """An overview, then each figure as a chart and a table, by block."""
     blocks: list[Any] = [Note(f"{text}.") for text in warnings]
-    blocks.append(Text(HOW))
-    for block in comparison.groups:
-        tables = [table for table in comparison.tables if table.block == block]
+    tested = any(row.difference for table in comparison.tables for row in table.rows)
+    blocks.append(Text(f"{HOW} {HOW_TESTED}" if tested else HOW))
+    together = all(len(labels) == 1 for labels in comparison.groups.values())
+    for block in [""] if together else comparison.groups:
+        tables = _side_by_side(comparison.tables) if together else comparison.tables
+        tables = [table for table in tables if table.block == block]
         if block:
             blocks.append(Heading(block))
         if tables:
@@ -50,18 +55,35 @@ def comparison_section(comparison: Comparison, warnings: Sequence[str]) -> Secti
     return Section("comparison", "Comparison", blocks)
 
 
+def _side_by_side(tables: Sequence[FigureTable]) -> Sequence[FigureTable]:
+    """The tables of blocks of one group each as those of one block, whose groups are named by theirs."""
+    rows: dict[FigureFacts, list[FigureRow]] = {}
+    alike = len({row.group for table in tables for row in table.rows}) == 1
+    for table in tables:
+        for row in table.rows:
+            block = table.block if alike else f"{row.group} ({table.block})"
+            name = block if table.block else row.group
+            rows.setdefault(table.facts, []).append(replace(row, group=name))
+    return [FigureTable(facts, "", None, tuple(some)) for facts, some in rows.items()]
+
+
 def _of(block: str) -> str:
     return f", {block}" if block else ""
 
 
 def _overview(tables: Sequence[FigureTable], block: str) -> Table:
-    """Groups in rows, figures in columns."""
+    """Figures in rows and groups in columns, or the other way round if there are more groups than figures."""
     groups = [row.group for row in tables[0].rows]
-    figures = [{row.group: row.figure for row in table.rows} for table in tables]
-    rows = [[group, *(plus_minus(column.get(group)) for column in figures)] for group in groups]
-    columns = ["group", *(f"{table.facts.label}{_arrow(table)}" for table in tables)]
+    names = [f"{table.facts.label}{_arrow(table)}" for table in tables]
+    cells = [
+        [plus_minus({row.group: row.figure for row in table.rows}.get(group)) for group in groups] for table in tables
+    ]
     caption = f"Means ± half of the 95 % interval{_of(block)} (↓ lower is better, ↑ higher is better)"
-    return Table(caption, columns, rows, figures=range(1, len(columns)))
+    if len(groups) <= len(tables):
+        rows = [[name, *row] for name, row in zip(names, cells, strict=True)]
+        return Table(caption, ["figure", *groups], rows, figures=range(1, len(groups) + 1))
+    rows = [[group, *column] for group, column in zip(groups, zip(*cells, strict=True), strict=True)]
+    return Table(caption, ["group", *names], rows, figures=range(1, len(names) + 1))
 
 
 def _arrow(table: FigureTable) -> str:

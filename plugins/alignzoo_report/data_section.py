@@ -29,7 +29,7 @@ def data_section(run: RunRecord) -> Section:
         counts = [(name.replace("_", " "), f"{count:,} rows") for name, count in result.pairs.items()]
         blocks.append(Facts([*counts, ("identity of the training rows", result.train_identity or "–")]))
     for name, part in data.items():
-        if isinstance(part, dict) and "rows" in part:
+        if isinstance(part, dict) and "source" in part:
             blocks.append(_part(_PARTS.get(name, f"Data: {name}"), part))
     blocks += _noise(run.folder / NOISE)
     blocks += _selection(data.get("selection") or [], run.folder / SELECTION)

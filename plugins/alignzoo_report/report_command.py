@@ -26,6 +26,8 @@ def command(where: str, out: str | None, as_json: bool) -> None:
     or were stopped, too.
     """
     folder = local_path(where)
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}", hint="name the folder that `run` or `sweep` printed")
     target = local_path(out) if out else folder / REPORT_FILE
     if target.is_dir() or not target.parent.is_dir():
         problem = "is a folder" if target.is_dir() else "lies in a folder that does not exist"

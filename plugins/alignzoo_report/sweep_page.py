@@ -78,9 +78,9 @@ def _plan(sweep: SweepRecord, warnings: Sequence[str]) -> Section:
     ]
     if does:
         blocks.append(Table("Methods that are compared", ("kind", "name", "what it does"), does))
-    shared = [(word, plain(value), origin) for origin, word, value in _shared(sweep)]
+    shared = {word: (word, plain(value), origin) for origin, word, value in _shared(sweep) if word not in sweep.axes}
     if shared:
-        blocks.append(Table("Settings of all runs", ("setting", "value", "set by"), shared))
+        blocks.append(Table("Settings of all runs", ("setting", "value", "set by"), [*shared.values()]))
     return Section("plan", "Plan", blocks)
 
 

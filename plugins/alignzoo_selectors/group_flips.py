@@ -26,7 +26,9 @@ class GroupFlipsOptions(RateOptions):
     groups: str | None = Field(
         None, description="comma-separated names of the unreliable groups [default: drawn]", examples=["g0", "g1,g2"]
     )
-    share: float = Field(0.5, gt=0, le=1, description="share of the groups to draw as unreliable", examples=[1.0])
+    share: float = Field(
+        0.5, gt=0, le=1, description="share of the groups to draw as unreliable, at least one", examples=[1.0]
+    )
 
     @model_validator(mode="after")
     def _named_or_drawn(self) -> GroupFlipsOptions:

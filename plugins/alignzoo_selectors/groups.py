@@ -31,7 +31,7 @@ def named(asked: frozenset[str], groups: Sequence[str], flag: str) -> frozenset[
 
 
 def drawn(name: str, seed: int, groups: Sequence[str], share: float) -> frozenset[str]:
-    """``round(share·G)`` of the G groups, which depend on the seed and their names alone."""
+    """``round(share·G)`` of the G groups, at least one, which depend on the seed and their names alone."""
     known = sorted(set(groups))
     order = sorted(zip(uniforms(name, seed, known), known, strict=True))
-    return frozenset(group for _, group in order[: round(share * len(known))])
+    return frozenset(group for _, group in order[: max(1, round(share * len(known)))])

@@ -71,11 +71,13 @@ def search(spec: Spec, folder: Path, words: Mapping[str, Any], *, as_json: bool,
     """Run or resume a search; returns the exit code."""
     from alignzoo.plan.resolve import require, resolve
     from alignzoo.sweeps.execute import run_sweep
-    from alignzoo.sweeps.search import run_search, trial_layers
+    from alignzoo.sweeps.search import direction, run_search, trial_layers
     from alignzoo.sweeps.search_asked import asked_ranges
     from alignzoo.sweeps.search_folder import Search
     from alignzoo.sweeps.spec import Spec
 
+    for objective in words["objective"]:
+        direction(objective)
     ranges = asked_ranges(words["range"], require(resolve(trial_layers(spec.layers))))
     if words["dry_run"]:
         rows = [[word, one.text()] for word, one in ranges.items()]

@@ -68,7 +68,9 @@ def test_twelve_groups_of_six_figures_fit_100_columns(sweep: Path, az: Az) -> No
     assert (printed.returncode, printed.stderr) == (0, "")
     lines = printed.stdout.splitlines()
     assert max(map(len, lines)) <= 100
-    assert len([line for line in lines if line.startswith("simpo shapo-token drdpo ")]) == 6 + 4  # 2 overviews
+    assert (
+        len([line for line in lines if line.startswith("simpo shapo-token drdpo ")]) == 6 + 4 - 1
+    )  # 2 overviews; broken
     assert lines[0] == "means over seeds"
     title = "attack success, test (world2/asr/test; lower is better); 2 seeds; differences to dpo plain"
     start = lines.index(title)
@@ -85,7 +87,7 @@ def test_a_run_compared_with_itself_has_no_difference(trained: Path, az: Az) -> 
     assert len(differences) == 7
     assert {one["over_seeds"]["mean"] for one in differences} == {0.0}
     printed = az("compare", trained, trained).stdout
-    assert re.search(r"^run \(2\) +\d\.\d{3} +none$", printed, re.M)
+    assert "no difference on any seed: preference accuracy\n" in printed
     assert "every group has one seed only, which proves nothing: no interval and no test" in printed
 
 
@@ -112,6 +114,14 @@ def test_an_axis_can_divide_into_blocks(small: Path, az: Az) -> None:
     assert found["groups"] == {"loss=dpo": ["none", "drdpo"], "loss=simpo": ["none", "drdpo"]}
     printed = az("compare", small, "--by", "loss").stdout
     assert re.findall("^=== (.+) ===$", printed, re.M) == ["loss=dpo", "loss=simpo"]
+
+
+def test_blocks_of_one_group_stand_side_by_side(tmp_path: Path, az: Az) -> None:
+    sweep = write_sweep(tmp_path / "sweep", {"label-noise": [0, 0.3]}, 2, lambda point, seed: {ASR: 0.1 * seed})
+    lines = az("compare", sweep).stdout.splitlines()
+    assert lines[1].split() == ["label-noise=0", "label-noise=0.3"]
+    assert lines[2].split()[-4:] == ["0.050", "±0.635", "0.050", "±0.635"]
+    assert not any(line.startswith("===") for line in lines)
 
 
 def test_csv_has_every_digit(small: Path, az: Az) -> None:
@@ -177,7 +187,7 @@ def test_runs_that_must_not_be_compared_are_refused_with_what_differs(tmp_path: 
     assert anyway.returncode == 0
     assert "compared anyway: data: label-noise" in anyway.stdout
     by_noise = az("compare", clean, noisy, "--by", "label-noise")
-    assert "=== label-noise=0.2 ===" in by_noise.stdout
+    assert "dpo (label-noise=0.0)  ipo (label-noise=0.2)" in by_noise.stdout
 
 
 def test_mistakes_are_explained(small: Path, tmp_path: Path, az: Az) -> None:

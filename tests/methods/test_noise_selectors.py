@@ -143,6 +143,7 @@ def test_group_flips_stay_within_the_unreliable_groups() -> None:
     drawn = [{ctx.groups[row] for row in select("group-flips", replace(ctx, seed=seed)).flipped} for seed in range(20)]
     assert all(len(groups) == 2 for groups in drawn), "half of the four groups"
     assert len(set(map(frozenset, drawn))) > 1, "which ones depends on the seed"
+    assert len({ctx.groups[row] for row in select("group-flips", share=0.1).flipped}) == 1, "never none"
 
 
 def test_a_group_that_does_not_exist_is_an_error_with_a_suggestion() -> None:

@@ -41,6 +41,13 @@ def test_the_page_compares_groups_and_lists_what_failed(page: str) -> None:
     assert values[0]["m"] == pytest.approx(0.22, abs=0.03)
 
 
+def test_blocks_of_one_group_stand_side_by_side(tmp_path: Path) -> None:
+    page = Read(page_of(write_sweep(tmp_path / "sweep", {"label-noise": [0, 0.3]}, 3)))
+    values = page.charts["sandbox/asr/test-"]["data"]["values"]
+    assert [one["g"] for one in values] == ["label-noise=0", "label-noise=0.3"]
+    assert "Differences" not in page.text
+
+
 def test_one_seed_proves_nothing_and_the_page_says_so(tmp_path: Path) -> None:
     text = Read(page_of(write_sweep(tmp_path / "sweep", {"loss": ["dpo", "ipo"]}, 1))).text
     assert "one seed" in text

@@ -91,12 +91,31 @@ def test_answers_before_training_are_generated_once(
 
     asked: list[int] = []
     monkeypatch.setattr(Answers, "figures", lambda self, run: asked.append(1) or {"asr/test": 0.5})
+    monkeypatch.setattr(Answers, "table", lambda self, before, after: None)
     shared = Shared()
     given = {**words, "data": "sandbox", "eval-pairs": 8}
     for seed in (0, 1):
         run = _warm(shared, given, tmp_path / str(seed), loss="dpo", seed=seed)
         assert run.result["before"]["sandbox/asr/test"] == 0.5
     assert len(asked) == 3  # before training once, and after each
+    choosing = _warm(shared, given, tmp_path / "choosing", loss="dpo", validation=True)
+    assert "sandbox/asr/test" not in choosing.result["before"]  # no figures of a report, on other prompts
+
+
+def test_held_out_responses_are_shared_however_many_batches_there_are(
+    words: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alignzoo.step import held_out
+
+    computed, forward = list[int](), held_out.forward
+    monkeypatch.setattr(held_out, "forward", lambda *given: computed.append(1) or forward(*given))
+    shared, counts = Shared(), []
+    given = {**words, "data": "sandbox", "eval-pairs": 24, "micro-batch-size": 2, "max-steps": 1, "samples": False}
+    for seed in (0, 1):
+        _warm(shared, given, tmp_path / str(seed), loss="dpo", seed=seed)
+        counts.append(len(computed))
+    batches = 24 // 2
+    assert counts == [3 * batches, 5 * batches]
 
 
 def test_without_a_model_a_finished_run_has_its_figures_only(
