@@ -14,7 +14,8 @@ class Memo:
     A key states everything that its value follows from, by content. Whoever gets a value must not change it.
 
     Args:
-        limit: values of one kind that are kept; the one that was used longest ago is dropped first.
+        limit: values of one kind that are kept; the one that was used longest ago is dropped first. With 0
+            none is kept.
     """
 
     def __init__(self, limit: int = 8) -> None:

@@ -62,7 +62,7 @@ class Course:
         self.observers = Observers(observers_of(settings.observe) if self.main else {}, report)
         self.answers = answers_of(plan)
         self.plan = plan
-        self.shared = shared or Shared()
+        self.shared = shared or Shared(limit=0)  # a run on its own has nobody to leave anything to
 
     @property
     def main(self) -> bool:

@@ -67,7 +67,7 @@ class Inputs:
         self.reads_data = uses is not None
         self.needs = plan.needs | needs
         self.folder: Path | None = None
-        self.memo = memo or Memo()
+        self.memo = memo or Memo(limit=0)
 
     @cached_property
     def source(self) -> ModelSource:
