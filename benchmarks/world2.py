@@ -1,23 +1,20 @@
-"""What docs/world2.md states of world 2: figures of ``sft`` and plain ``dpo``, its power, and a bag of words.
+"""What docs/world2.md states of world 2: how much a bag of words knows, and the power of a sweep.
 
-``python benchmarks/world2.py words`` and ``python benchmarks/world2.py runs --out DIR``; both print Markdown. Runs are
-made with the recipe, one after another in one process, and those whose result is in DIR are not made again.
+``python benchmarks/world2.py words`` and ``python benchmarks/world2.py power SWEEP``; both print Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import alignzoo_world2
-import yaml
 from alignzoo_world2.generate import EVALUATION_SPLITS, TRAIN_PAIRS, prompts
 
-SEEDS = range(5)
+from alignzoo.records.sweep import read_sweep
 
 
 def words() -> None:
@@ -39,18 +36,22 @@ def words() -> None:
         print_row(row)
 
 
-def runs(out: Path, worlds: Sequence[int], seeds: Sequence[int], arms: Sequence[str], steps: int | None) -> None:
-    """Mean and standard deviation over seeds of every figure, by world and arm, and what a paired test detects."""
-    for world in worlds:
-        for arm in arms:
-            results = [one_run(out, world, arm, seed, steps) for seed in seeds]
-            print(f"\n**World {world}, {arm}**\n")
-            print_table(["figure", "before", "mean", "standard deviation", "detectable difference"], [])
-            for name in results[0]["after"]:
-                values = [result["after"][name] for result in results]
-                spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-                row = (results[0]["before"][name], statistics.mean(values), spread, detectable(spread, len(values)))
-                print_row([name, *(f"{value:.3f}" for value in row)])
+def power(folder: Path) -> None:
+    """What every point of a sweep gives in world 2: each figure's mean and spread over seeds, and what they detect."""
+    points: dict[str, list[Mapping[str, float]]] = {}
+    for cell, run in read_sweep(folder).finished():
+        if run.result is not None:
+            points.setdefault(cell.label, []).append(run.result.after)
+    for label, results in points.items():
+        print(f"\n**{label}** ({len(results)} seeds)\n")
+        print_table(["figure", "mean", "standard deviation", "detectable difference"], [])
+        for name in results[0]:
+            if name.startswith("world2/"):
+                values = [result[name] for result in results]
+                spread = statistics.stdev(values) if len(values) > 1 else math.nan
+                row = (statistics.mean(values), spread, detectable(spread, len(values)))
+                shown = ("–" if math.isnan(value) else f"{value:.3f}" for value in row)
+                print_row([name.removeprefix("world2/"), *shown])
 
 
 def detectable(spread: float, seeds: int) -> float:
@@ -62,33 +63,8 @@ def detectable(spread: float, seeds: int) -> float:
     from statsmodels.stats.power import TTestPower
 
     if not spread > 0:
-        return float("nan")
+        return math.nan
     return float(TTestPower().solve_power(nobs=seeds, alpha=0.05, power=0.8)) * spread * 2**0.5
-
-
-def one_run(out: Path, world: int, arm: str, seed: int, steps: int | None) -> dict[str, Any]:
-    """``before`` and ``after`` of a run; ``arm`` is a loss, and a rate of label noise after a hyphen."""
-    import alignzoo
-
-    folder = out / f"world{world}-{arm}-{seed}"
-    kept = out / f"{folder.name}.json"
-    if not kept.exists():
-        loss, _, noise = arm.partition("-")
-        recipe = yaml.safe_load(Path(alignzoo_world2.__file__).with_name("world2.yaml").read_text(encoding="utf-8"))
-        recipe.pop("description")
-        if loss != "dpo":
-            recipe["loss"] = f"alignzoo:{loss}"
-        name = alignzoo_world2.name_of(world)
-        recipe |= {"model": name, "data": name, "seed": seed, "label-noise": float(noise or 0), "out": str(folder)}
-        if steps is not None:
-            recipe["max-steps"] = steps
-        result = alignzoo.run(recipe)
-        figures = {
-            side: {name: value for name, value in getattr(result, side).items() if name.startswith("world2/")}
-            for side in ("before", "after")
-        }
-        kept.write_text(json.dumps(figures), encoding="utf-8")
-    return dict(json.loads(kept.read_text(encoding="utf-8")))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -109,18 +85,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("words")
-    measured = commands.add_parser("runs")
-    measured.add_argument("--out", type=Path, required=True)
-    measured.add_argument("--worlds", type=int, nargs="+", default=[0])
-    measured.add_argument("--seeds", type=int, default=len(SEEDS))
-    measured.add_argument("--arms", nargs="+", default=["dpo", "dpo-0.3", "sft"])
-    measured.add_argument("--steps", type=int)
+    commands.add_parser("power").add_argument("sweep", type=Path)
     options = parser.parse_args()
     if options.command == "words":
         words()
     else:
-        options.out.mkdir(parents=True, exist_ok=True)
-        runs(options.out, options.worlds, range(options.seeds), options.arms, options.steps)
+        power(options.sweep)
 
 
 if __name__ == "__main__":

@@ -36,20 +36,18 @@ def alignzoo_models() -> list[Extension]:
 
 @hookimpl
 def alignzoo_data() -> list[Extension]:
-    """The preference pairs of each world, and the same pairs with figures of the validation prompts alone."""
-    return [_data(world, validation) for validation in (False, True) for world in range(WORLDS)]
-
-
-def _data(world: int, validation: bool) -> DataExtension:
-    pairs = f"Preference pairs of world 2 (world seed {world})"
-    return DataExtension(
-        name=name_of(world) + ("-validation" if validation else ""),
-        target=f"{__name__}.extensions:Pairs{world or ''}",
-        summary=f"{pairs}, evaluated on its validation prompts alone" if validation else pairs,
-        held_out=True,
-        clean=True,
-        evaluator="alignzoo:world2-validation" if validation else "alignzoo:world2",
-    )
+    """The preference pairs of each world."""
+    return [
+        DataExtension(
+            name=name_of(world),
+            target=f"{__name__}.extensions:Pairs{world or ''}",
+            summary=f"Preference pairs of world 2 (world seed {world})",
+            held_out=True,
+            clean=True,
+            evaluator="alignzoo:world2",
+        )
+        for world in range(WORLDS)
+    ]
 
 
 @hookimpl
@@ -60,12 +58,7 @@ def alignzoo_evaluators() -> list[Extension]:
             name="world2",
             target=f"{__name__}.extensions:Answers",
             summary="Attack success and over-refusal rates on requests of world 2",
-        ),
-        EvaluatorExtension(
-            name="world2-validation",
-            target=f"{__name__}.extensions:Validation",
-            summary="The same rates on the validation prompts of world 2, for choosing settings",
-        ),
+        )
     ]
 
 

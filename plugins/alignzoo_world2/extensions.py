@@ -13,7 +13,6 @@ from alignzoo_world2 import MODELS
 from alignzoo_world2.evaluate import evaluate
 from alignzoo_world2.generate import (
     EVALUATION_PROMPTS,
-    EVALUATION_SPLITS,
     TRAIN_PAIRS,
     VALIDATION_PAIRS,
     preference_rows,
@@ -77,10 +76,8 @@ class Pairs4(Pairs):
 class Answers(Evaluator):
     """Answers to the requests of the splits that a report may cite, judged."""
 
-    splits: ClassVar[tuple[str, ...]] = EVALUATION_SPLITS
-
     def figures(self, run: EvaluationContext) -> dict[str, float]:
-        return evaluate(run.model, run.tokenizer, self.splits, report=run.report, record=run.record)
+        return evaluate(run.model, run.tokenizer, report=run.report, record=run.record)
 
     def validation_figures(self, run: EvaluationContext) -> dict[str, float]:
         return evaluate(run.model, run.tokenizer, ("validation",), report=run.report)
@@ -93,9 +90,3 @@ class Answers(Evaluator):
             for figure, split in [name.split("/")]
         ]
         return Table((f"answers to {EVALUATION_PROMPTS:,} prompts a split", "before", "after"), rows)
-
-
-class Validation(Answers):
-    """Answers to the requests of the validation split alone, for choosing settings."""
-
-    splits = ("validation",)
