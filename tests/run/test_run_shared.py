@@ -87,11 +87,12 @@ def test_changed_weights_are_read_again(words: dict[str, Any], make_model: MakeM
 def test_answers_before_training_are_generated_once(
     words: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from alignzoo_sandbox import EVALUATION_SPLITS
     from alignzoo_sandbox.extensions import Answers
 
     asked: list[int] = []
-    monkeypatch.setattr(Answers, "figures", lambda self, run: asked.append(1) or {"asr/test": 0.5})
-    monkeypatch.setattr(Answers, "table", lambda self, before, after: None)
+    figures = {f"{kind}/{split}": 0.5 for kind in ("asr", "refusal", "broken") for split in EVALUATION_SPLITS}
+    monkeypatch.setattr(Answers, "figures", lambda self, run: asked.append(1) or dict(figures))
     shared = Shared()
     given = {**words, "data": "sandbox", "eval-pairs": 8}
     for seed in (0, 1):
