@@ -87,7 +87,9 @@ def _leave_half_written(folder: Path, whole: Path) -> None:
     (checkpoints / "step-00000096" / "weights.safetensors").unlink()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=["ctrl-c", "sigterm"]
+)
 def test_asked_to_stop_it_saves_and_exits_130(
     number: signal.Signals, command: Command, az: Az, start: Start, tmp_path: Path
 ) -> None:

@@ -228,6 +228,7 @@ class _Clock:
         return datetime.fromtimestamp(next(self.seconds))
 
 
+@pytest.mark.slow  # like the killed run above, by a signal
 def test_an_interrupted_run_says_how_to_resume_all(recipe: Callable[..., Recipe], tmp_path: Path, start: Start) -> None:
     """Ctrl-C in the second of three stages, the last of which merges."""
     given = recipe(
