@@ -24,7 +24,8 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
-	$(BIN)/pytest -n $(WORKERS) -m "not slow and not matrix"
+	$(BIN)/python -m compileall -q alignzoo plugins  # for the processes that tests start
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow and not matrix"
 
 test-slow: install
 	$(BIN)/pytest -n $(WORKERS) -m slow

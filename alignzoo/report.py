@@ -14,7 +14,13 @@ class Progress:
 
 
 class Reporter:
-    """Receives messages in order. All text is for people; programs read the run folder."""
+    """Receives messages in order. All text is for people; programs read the run folder.
+
+    Attributes:
+        live: whether bars are drawn in place, so that several can be watched side by side.
+    """
+
+    live: bool = False
 
     def note(self, text: str) -> None:
         """Something worth knowing."""

@@ -37,7 +37,7 @@ def lock(folder: Path, report: Reporter, file: str | None = None) -> None:
         UsageError: another process has it.
         OSError: the folder cannot be written.
     """
-    path = _path(folder, file)
+    path = lock_path(folder, file)
     with _one_after_another(folder):
         dead = check_unlocked(folder, file)
         if dead is not None:
@@ -61,11 +61,20 @@ def lock(folder: Path, report: Reporter, file: str | None = None) -> None:
 
 def unlock(folder: Path, file: str | None = None) -> None:
     """Release the lock, if this process has it."""
-    path = _path(folder, file)
+    path = lock_path(folder, file)
     with contextlib.suppress(OSError, ValueError):
         holder = _read(path)
         if holder is not None and holder.owner == Owner.this():
             path.unlink()
+
+
+def is_locked(folder: Path, file: str | None = None) -> bool:
+    """Whether a living process holds the lock of a folder, or of one file in it."""
+    try:
+        check_unlocked(folder, file)
+    except UsageError:
+        return True
+    return False
 
 
 def check_unlocked(folder: Path, file: str | None = None) -> Holder | None:
@@ -75,7 +84,7 @@ def check_unlocked(folder: Path, file: str | None = None) -> Holder | None:
         UsageError: it is, or may be, in use.
         OSError: the lock cannot be read.
     """
-    path, locked = _path(folder, file), _locked(folder, file)
+    path, locked = lock_path(folder, file), _locked(folder, file)
     try:
         holder = _read(path)
     except ValueError as error:
@@ -96,7 +105,8 @@ def check_unlocked(folder: Path, file: str | None = None) -> Holder | None:
     )
 
 
-def _path(folder: Path, file: str | None) -> Path:
+def lock_path(folder: Path, file: str | None = None) -> Path:
+    """The file that the lock of a folder, or of one file in it, is."""
     return folder / (LOCK_FILE if file is None else f".{file}{LOCK_FILE}")
 
 

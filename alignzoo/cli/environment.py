@@ -27,6 +27,8 @@ EXTRAS = {
     "tensorboard": ("--track tensorboard", ("tensorboard", "tensorboardX")),
     "wandb": ("--track wandb", ("wandb",)),
     "trackio": ("--track trackio", ("trackio",)),
+    "mlflow": ("--track mlflow", ("mlflow",)),
+    "swanlab": ("--track swanlab", ("swanlab",)),
     "plots": ("plots of probe and sharpness", ("matplotlib",)),
     "bitsandbytes": ("--quantize 4bit, --optimizer adamw8bit (CUDA)", ("bitsandbytes",)),
 }

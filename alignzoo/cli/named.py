@@ -43,7 +43,7 @@ def find_methods(name: str, kind: str | None = None) -> list[Entry]:
     if named := [one for one in EXTENSION_KINDS if any(card.name == bare for _, card in registry().extensions(one))]:
         article = "an" if named[0][0] in "aeiou" else "a"
         shown = ", ".join(f"`alignzoo ls {one}`" for one in named)
-        raise UsageError(f"{name!r} is {article} {', '.join(named)}, not a method", hint=f"see {shown}")
+        raise UsageError(f"{name!r} is {article} {' and '.join(named)}, not a method", hint=f"see {shown}")
     within = before if before in KINDS else kind
     known = {word for _, method in registry().entries(within) for word in (method.name, *method.aliases)}
     sought = bare if before in KINDS else name

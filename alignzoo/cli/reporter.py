@@ -34,6 +34,7 @@ class ConsoleReporter(Reporter):
             from rich.console import Console
 
             self._console = Console(file=self._stream)
+            self.live = True
 
     def note(self, text: str) -> None:
         self._say(text)

@@ -18,12 +18,14 @@ class EvaluationContext:
         model: the policy with all its weights, anything with transformers' ``generate``.
         tokenizer: the policy's.
         judge: the run's judge of answers; None if the evaluator's card names none.
+        record: may be called with a set's name, a prompt and its answer, for reports that show answers.
     """
 
     model: Any
     tokenizer: Any
     judge: Callable[..., Any] | None
     report: Reporter
+    record: Callable[[str, str, str], None] = lambda name, prompt, answer: None
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Evaluator:
         Must not change the model, its training flags or the random state.
         """
         raise NotImplementedError
+
+    def validation_figures(self, run: EvaluationContext) -> Mapping[str, float]:
+        """The same for choosing options (``--validation``), from prompts that :meth:`figures` never asks; none without
+        such prompts."""
+        return {}
 
     def table(self, before: Mapping[str, float], after: Mapping[str, float]) -> Table | None:
         """The table printed at the end of a run, from two results of :meth:`figures`; None prints nothing."""

@@ -21,6 +21,7 @@ class RunResult:
         sentence: the methods, as the words of a command line.
         before, after: figures of the evaluations: ``eval/…`` on held-out pairs, ``EVALUATOR/…`` from generated answers.
         seconds: wall-clock time of this process, loading included.
+        peak_memory: bytes on the accelerator, else resident in this process, at most during the run; None if unknown.
         train_identity: hash of the training pairs in order; runs that share it trained on the same pairs and labels.
     """
 
@@ -35,6 +36,7 @@ class RunResult:
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
     train_identity: str = ""
+    peak_memory: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

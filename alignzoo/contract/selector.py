@@ -66,7 +66,10 @@ class Selection:
         prefixes: for rows of several responses, how many tokens of the row's last response, after flips, move to the
             end of its prompt; the response keeps the rest. Fewer than the response has.
         keep_order: whether training visits the rows in the order of ``rows``, in every epoch; otherwise it shuffles.
-        reasons: why rows are dropped, in a few words; for the run folder.
+        reasons: why rows are dropped, in a few words that many rows share; for the run folder.
+        notes: what the run folder's record of a changed row says besides, for example ``margin 0.31``.
+        left_out: names of groups that the kept rows are to do without; held-out rows of these groups are evaluated
+            apart.
         facts: numbers to report, for example a threshold.
     """
 
@@ -75,6 +78,8 @@ class Selection:
     prefixes: Mapping[int, int] = field(default_factory=dict)
     keep_order: bool = False
     reasons: Mapping[int, str] = field(default_factory=dict)
+    notes: Mapping[int, str] = field(default_factory=dict)
+    left_out: Collection[str] = ()
     facts: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -6,7 +6,7 @@ dataset; a source in which the policy generates responses between steps can repl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from alignzoo.data.collate import TokenBatch, grouped_batches
+from alignzoo.data.columns import column
 from alignzoo.data.lengths import Lengths, lengths_of
 from alignzoo.data.stream import PairStream
 
@@ -100,11 +101,18 @@ def by_length(
     shape: Shape,
     scores: Scores | None = None,
     partners: np.ndarray | None = None,
+    apart: Collection[int] = (),
 ) -> list[TokenBatch]:
-    """All rows of a dataset, in batches of similar length; arguments as for ``batches_of``."""
+    """All rows of a dataset, in batches of similar length; arguments as for ``batches_of``.
+
+    Args:
+        apart: ids of rows that share no batch with the others.
+    """
     lengths = lengths_of(dataset, partners)
-    order = [int(row) for row in np.argsort(lengths.longest, kind="stable")]
-    [groups] = sizes.cut([order], lengths)
+    order = np.argsort(lengths.longest, kind="stable")
+    outside = np.isin(column(dataset, "row_id").to_numpy()[order], list(apart))
+    shares = [share.tolist() for share in (order[~outside], order[outside]) if len(share)]
+    groups = [group for share in shares for group in sizes.cut([share], lengths)[0]]
     return list(grouped_batches(dataset, groups, pad_id, shape=shape, scores=scores, partners=partners))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -70,6 +71,17 @@ class TokenBatch:
         if self.pack is not None:  # known on the host, without a device synchronisation
             return sum(len(s.responses) * s.prompt + sum(s.responses) for s in self.pack.segments)
         return int(self.prompt_lengths[self.prompt].sum() + self.lengths.sum())
+
+    def content(self) -> str:
+        """A hash of all its fields."""
+        content = hashlib.sha256()
+        for field in fields(self):
+            value: Any = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                content.update(repr((value.dtype, value.shape)).encode() + value.cpu().numpy().tobytes())
+            else:
+                content.update(repr(value.segments if isinstance(value, Pack) else value).encode())
+        return content.hexdigest()
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same batch with its tensors on ``device``."""

@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.base.memo import Memo
 from alignzoo.contract.card import Need
 from alignzoo.contract.loss import Reads
 from alignzoo.contract.source import Split
 from alignzoo.data.asked import check_columns, check_noise, check_shape
 from alignzoo.data.columns import column
+from alignzoo.data.digests import tokenizer_digest
 from alignzoo.data.malformed import malformed_warning, refuse_malformed
-from alignzoo.data.named import named_rows
+from alignzoo.data.named import as_dataset, rows_content, rows_of
 from alignzoo.data.noise import flip_labels, write_manifest
 from alignzoo.data.prepare import Prepared, prepare
 from alignzoo.data.probe_rows import check_probe_pairs, check_safety_known, set_aside
@@ -33,6 +35,8 @@ from alignzoo.report import Reporter
 if TYPE_CHECKING:
     from datasets import Dataset
 
+VALIDATION_SHARE = 0.2
+"""Share of the training prompts that ``--validation`` holds out, at most ``--eval-pairs`` rows."""
 _MORE_FOR_THE_PROBE = (
     "use more data, raise --probe.share, or use a saved probe: --geometry.probe DIR (`alignzoo probe` trains one)"
 )
@@ -73,20 +77,25 @@ def divide(
     reads: Mapping[str, Reads],
     report: Reporter,
     folder: Path | None = None,
+    memo: Memo | None = None,
 ) -> Division:
     """Load, tokenise and divide the data of a run; arguments and errors are those of
-    :func:`~alignzoo.data.parts.load_parts`."""
-    prepared = prepare_rows(settings, tokenizer)
+    :func:`~alignzoo.data.parts.load_parts`, except for ``memo``: rows that earlier runs of this process have read."""
+    memo = memo or Memo()
+    prepared = prepare_rows(settings, tokenizer, memo)
     describe(prepared, report)
     _check_shape(prepared, reads, needs, settings)
     summaries, highest_id, other = {"train": prepared.summary}, prepared.highest_id, prepared
     own = data_of(settings.data, registry())
     if settings.eval_data is not None or (own is not None and own.held_out):
-        other = _prepare_held_out(settings, tokenizer, prepared.shape, report)
+        other = _prepare_held_out(settings, tokenizer, prepared.shape, report, memo)
         summaries["eval"], highest_id = other.summary, max(highest_id, other.highest_id)
         train, held_out = _divide_by_source(prepared, other, settings, report)
     else:
         train, held_out = hold_out(prepared.dataset, settings.eval_share, settings.eval_pairs, "eval")
+    if settings.validation:
+        train, held_out = hold_out(train, VALIDATION_SHARE, settings.eval_pairs, "validation")
+        other = prepared
     train, probe_train, probe_validation = set_aside(train, settings.probe_share, prepared.shape)
     if len(train) == 0:
         raise DataError(
@@ -121,11 +130,11 @@ def _check_shape(prepared: Prepared, reads: Mapping[str, Reads], needs: Collecti
         check_safety_known(prepared.dataset, prepared.shape, settings.data)
 
 
-def _prepare_held_out(settings: Settings, tokenizer: Any, shape: Shape, report: Reporter) -> Prepared:
+def _prepare_held_out(settings: Settings, tokenizer: Any, shape: Shape, report: Reporter, memo: Memo) -> Prepared:
     """The rows of ``--eval-data``, or the data's own held-out rows."""
     source = settings.eval_data or settings.data
     data_format = settings.eval_data_format or settings.data_format
-    other = _prepare(settings, source, settings.eval_data_split, data_format, "validation", tokenizer)
+    other = _prepare(settings, source, settings.eval_data_split, data_format, "validation", tokenizer, memo)
     warn_of_malformed(other, report)
     if other.shape != shape:
         raise DataError(
@@ -159,24 +168,28 @@ def _evaluable(held_out: Dataset, needs: Collection[Need], report: Reporter) -> 
     return held_out.select([])
 
 
-def prepare_rows(settings: Settings, tokenizer: Any) -> Prepared:
+def prepare_rows(settings: Settings, tokenizer: Any, memo: Memo | None = None) -> Prepared:
     """The rows of ``--data``, before splitting."""
-    return _prepare(settings, settings.data, settings.data_split, settings.data_format, "train", tokenizer)
+    memo = memo or Memo()
+    return _prepare(settings, settings.data, settings.data_split, settings.data_format, "train", tokenizer, memo)
 
 
 def _prepare(
-    settings: Settings, source: str, split: str | None, data_format: str | None, part: Split, tokenizer: Any
+    settings: Settings, source: str, split: str | None, data_format: str | None, part: Split, tokenizer: Any, memo: Memo
 ) -> Prepared:
     named = data_of(source, registry())
-    prepared = prepare(
-        source if named is None else named_rows(named, part),
-        tokenizer,
-        split=split,
-        data_format=data_format if named is None else named.layout,
-        max_length=settings.max_length,
-        max_prompt_length=settings.max_prompt_length,
-        workers=settings.data_workers,
-    )
+    lengths = {"max_length": settings.max_length, "max_prompt_length": settings.max_prompt_length}
+
+    def prepared_rows(rows: str | Dataset) -> Prepared:
+        layout = data_format if named is None else named.layout
+        return prepare(rows, tokenizer, split=split, data_format=layout, workers=settings.data_workers, **lengths)
+
+    if named is None:
+        prepared = prepared_rows(source)
+    else:
+        rows = rows_of(named, part)
+        content = (rows_content(rows), named.layout, tokenizer_digest(tokenizer), *lengths.values())
+        prepared = memo.get("rows", content, lambda: prepared_rows(as_dataset(named, part, rows)))
     if named is not None:
         prepared = replace(prepared, summary=replace(prepared.summary, source=named.name, split=part))
     if settings.data_strict:

@@ -13,6 +13,7 @@ import numpy as np
 from alignzoo.contract.card import Need
 from alignzoo.contract.loss import Reads
 from alignzoo.data.asked import check_labels
+from alignzoo.data.columns import column
 from alignzoo.data.division import Division, divide
 from alignzoo.data.identity import rows_identity
 from alignzoo.data.lengths import lengths_of
@@ -67,6 +68,7 @@ class Parts:
             :func:`~alignzoo.data.mismatch.partners`; empty if no method needs them.
         keep_order: whether training visits the rows in their order, rather than shuffled.
         selection: what each selector did, in order.
+        apart: ids of the held-out rows of groups that a selector left out of training; evaluated apart.
     """
 
     train: Dataset
@@ -84,6 +86,7 @@ class Parts:
     train_identity: str = ""
     keep_order: bool = False
     selection: tuple[dict[str, Any], ...] = ()
+    apart: frozenset[int] = frozenset()
 
     def longest(self) -> int:
         """Tokens of the longest training or held-out sequence, prompt and response."""
@@ -155,7 +158,19 @@ def parts_of(
         train_identity=rows_identity([trained])[:16],
         keep_order=selected.keep_order,
         selection=selected.summaries,
+        apart=_apart(held_out, selected.left_out, report),
     )
+
+
+def _apart(held_out: Dataset, left_out: frozenset[str], report: Reporter) -> frozenset[int]:
+    """Ids of the held-out rows of these groups; a warning if there are groups and no such rows."""
+    if not left_out or not len(held_out):
+        return frozenset()
+    groups, ids = column(held_out, "group").to_pylist(), column(held_out, "row_id").to_pylist()
+    apart = frozenset(row for row, group in zip(ids, groups, strict=True) if group in left_out)
+    if not apart:
+        report.warn("no held-out row has a group that was left out of training, so there is no eval/out/…")
+    return apart
 
 
 def _partners(train: Dataset, held_out: Dataset, max_length: int) -> dict[str, np.ndarray]:

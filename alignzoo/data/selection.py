@@ -36,6 +36,7 @@ class Selected:
         flipped: ids of the rows whose label is the opposite of the data's, label noise included.
         prefixes: by id, how many tokens of the row's last response have moved to its prompt.
         keep_order: whether training visits the rows in this order.
+        left_out: groups whose held-out rows are evaluated apart.
         summaries: what each selector did, JSON-able.
         changes: one entry per changed row and selector, JSON-able.
     """
@@ -44,6 +45,7 @@ class Selected:
     flipped: frozenset[int] = frozenset()
     prefixes: dict[int, int] = field(default_factory=dict)
     keep_order: bool = False
+    left_out: frozenset[str] = frozenset()
     summaries: tuple[dict[str, Any], ...] = ()
     changes: tuple[dict[str, Any], ...] = ()
 
@@ -73,6 +75,7 @@ def apply(before: Selected, selection: Selection, *, name: str, shape: Shape) ->
         flipped,
         prefixes,
         before.keep_order or selection.keep_order,
+        before.left_out | frozenset(selection.left_out),
         (*before.summaries, summary),
         (*before.changes, *changes),
     )
@@ -168,6 +171,8 @@ def _changes(
         note(int(row), prefix=int(count))
     for place in np.flatnonzero(kept != np.sort(kept)).tolist():
         note(int(kept[place]), place=place)
+    for row in entries.keys() & selection.notes.keys():
+        note(row, note=selection.notes[row])
     return [entries[row] for row in sorted(entries)]
 
 
@@ -184,6 +189,7 @@ def _summary(
         "prefixed": sum("prefix" in change for change in changes),
         "moved": sum("place" in change for change in changes),
         "keep_order": selection.keep_order,
+        **({"left_out": sorted(selection.left_out)} if selection.left_out else {}),
         "facts": {key: float(value) for key, value in selection.facts.items()},
     }
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
@@ -19,6 +20,7 @@ from alignzoo.plugin.guard import FOR_THE_TRACEBACK, guarded
 from alignzoo.plugin.registry import registry
 from alignzoo.report import Reporter
 
+RECORDED = 128
 _WITHOUT = f"{FOR_THE_TRACEBACK}, or leave generated answers out with --no-samples"
 
 
@@ -41,16 +43,24 @@ def answers_of(plan: Plan) -> Answers | None:
         passes=(BrokenPluginError,),
     ):
         evaluator = import_target(card)()
-    return Answers(card, evaluator, None if judge is None else import_target(judge))
+    return Answers(card, evaluator, None if judge is None else import_target(judge), settings.validation)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A built evaluator; its figures are named ``EVALUATOR/…``."""
+    """A built evaluator; its figures are named ``EVALUATOR/…``.
+
+    Attributes:
+        said: the answers of the last :meth:`figures`, by set and prompt, as far as the evaluator records them and at
+            most :data:`RECORDED` of each set.
+        validation: whether to take its figures for choosing options.
+    """
 
     card: EvaluatorExtension
     evaluator: Evaluator
     judge: Any
+    validation: bool = False
+    said: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def figures(self, model: Any, tokenizer: Any, report: Reporter) -> dict[str, float]:
         """Figures at the model's current weights, on one process.
@@ -58,8 +68,18 @@ class Answers:
         Raises:
             MethodError: the evaluator fails, or returns something other than finite numbers.
         """
+        self.said.clear()
+        counts = Counter[str]()
+
+        def record(name: str, prompt: str, answer: str) -> None:
+            counts[name] += 1
+            if counts[name] <= RECORDED:
+                self.said[name, prompt] = answer
+
+        context = EvaluationContext(model, tokenizer, self.judge, report, record)
         with guarded(f"{self._name} failed", hint=_WITHOUT):
-            figures = dict(self.evaluator.figures(EvaluationContext(model, tokenizer, self.judge, report)))
+            evaluate = self.evaluator.validation_figures if self.validation else self.evaluator.figures
+            figures = dict(evaluate(context))
         for name, value in figures.items():
             if not isinstance(value, Real) or not math.isfinite(value):
                 raise MethodError(f"{self._name} gave {value!r} for {name!r}, expected a finite number", hint=_WITHOUT)
@@ -72,7 +92,7 @@ class Answers:
             MethodError: the evaluator fails on its own figures.
         """
         old, new = self._own(before), self._own(after)
-        if not old or not new:
+        if self.validation or not old or not new:
             return
         with guarded(f"{self._name} failed", hint=_WITHOUT):
             table = self.evaluator.table(old, new)

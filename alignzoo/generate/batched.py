@@ -65,6 +65,11 @@ def fitting(model: Any, tokenizer: Any, ids: Sequence[int], max_new_tokens: int)
     Raises:
         UsageError: there is no room for a prompt at all.
     """
+    return list(ids[-_room(model, tokenizer, max_new_tokens) :])
+
+
+def _room(model: Any, tokenizer: Any, max_new_tokens: int) -> int:
+    """Most tokens of a prompt."""
     room = _positions(model, tokenizer) - max_new_tokens
     if room < 1:
         raise UsageError(
@@ -72,7 +77,7 @@ def fitting(model: Any, tokenizer: Any, ids: Sequence[int], max_new_tokens: int)
             "and the response",
             hint=f"give {room + max_new_tokens - 1} or less",
         )
-    return list(ids[-room:])
+    return room
 
 
 def _generated(
@@ -89,7 +94,8 @@ def _generated(
     from alignzoo.generate.loop import steps_alone, through_slots
     from alignzoo.generate.whole import through_model
 
-    fitted = {index: fitting(model, tokenizer, prompts[index], decoding.max_new_tokens) for index in wanted}
+    room = _room(model, tokenizer, decoding.max_new_tokens) if wanted else 0
+    fitted = {index: list(prompts[index][-room:]) for index in wanted}
     with report.progress(len(fitted) + done, label, unit="prompt", done=done) as bar:
         if not fitted:
             return

@@ -93,15 +93,21 @@ class SlotCache(Cache):
         if self.end == self.columns:
             self._move()
 
-    def leave(self, row: int) -> None:
-        """Remove a row; the last one takes its place."""
-        self.rows -= 1
-        if row < self.rows:
+    def leave(self, holes: Sequence[int], movers: Sequence[int], rows: int) -> None:
+        """Keep ``rows`` rows: those at ``movers`` (all beyond) take the places ``holes`` (all within)."""
+        if holes:
             for buffer in self._buffers():
-                buffer[row, :, self.start : self.end] = buffer[self.rows, :, self.start : self.end]
-            self.begins[row] = self.begins[-1]
-        self.begins.pop()
+                used = buffer[:, :, self.start : self.end]
+                used[list(holes)] = used[list(movers)]
+            for hole, mover in zip(holes, movers, strict=True):
+                self.begins[hole] = self.begins[mover]
+        self.rows = rows
+        del self.begins[rows:]
         self._settle()
+
+    def positions(self) -> torch.Tensor:
+        """(rows, 1): each row's position of the new column."""
+        return self.end - torch.tensor(self.begins)[:, None]
 
     def mask(self) -> torch.Tensor | None:
         """(rows, columns in use and a new one): which of them belong to the row; None for all."""

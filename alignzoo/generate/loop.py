@@ -130,7 +130,8 @@ class Loop:
         self._chooser.extend(self._slots.rows, self._slots.step())
         ended = [place for place, row in enumerate(self._slots.rows) if self._has_ended(row)]
         rows = [self._slots.rows[place] for place in ended]
-        self._slots.leave(ended)
+        if ended:
+            self._slots.leave(ended)
         return rows
 
     def halve(self) -> bool:
@@ -143,10 +144,16 @@ class Loop:
         return True
 
     def _wait(self, indices: Any) -> None:
-        """Let prompts wait, the longest first: so a joining row is never longer than the running ones."""
-        self._waiting = deque(sorted(indices, key=lambda index: (-len(self._prompts[index]), index)))
+        """Let prompts wait, the longest first: so a joining row is never longer than the running ones.
+
+        Among prompts of one length, those that begin alike are next to each other.
+        """
+        order = sorted(indices, key=lambda index: (-len(self._prompts[index]), self._prompts[index], index))
+        self._waiting = deque(order)
         self._joining: list[int] = []
-        self._slots = Slots(self._model, self._shared_prefix())
+        window = getattr(self._model.config.get_text_config(decoder=True), "sliding_window", None)
+        shares = not window or window >= self._longest  # else padding would count in the window
+        self._slots = Slots(self._model, self._shared_prefix() if shares else [], shares)
 
     def _admit(self, free: int) -> list[Row]:
         self._joining = self._next_group(free)
@@ -183,8 +190,7 @@ class Loop:
     def _shared_prefix(self) -> list[int]:
         """Tokens that all waiting prompts begin with, such as a system prompt, if it is worth processing them once."""
         prompts = [list(self._prompts[index]) for index in self._waiting]
-        window = getattr(self._model.config.get_text_config(decoder=True), "sliding_window", None)
-        if len(prompts) < 2 or (window and window < self._longest):  # padding would count in the window
+        if len(prompts) < 2:
             return []
         size = min(shared_length(*prompts), *(len(prompt) - 1 for prompt in prompts))
         return prompts[0][:size] if size >= _SHORTEST_PREFIX else []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.base.memo import Memo
+from alignzoo.data.digests import tokenizer_digest
 from alignzoo.data.rendering import render_prompt
 from alignzoo.errors import DataError
 
@@ -17,6 +20,11 @@ _BY_TEMPLATE = "the tokenizer's chat template"
 _WITHOUT_TEMPLATE = (
     "no chat template: a single message is sent as its plain text, a conversation as a Human/Assistant transcript"
 )
+
+
+_MOST_KNOWN = 1 << 16
+"""Prompts of one tokenizer whose ids are kept."""
+_KNOWN = Memo(limit=2)
 
 
 class Prompting:
@@ -37,6 +45,7 @@ class Prompting:
         self._system = system or None
         self._folds = bool(tokenizer.chat_template) and not self._takes_system()
         self.described = self._described()
+        self._known: dict[str, list[int]] = _KNOWN.get("ids", (tokenizer_digest(tokenizer), self._system), dict)
 
     def text(self, messages: Sequence[Any]) -> str:
         """The text that the model continues.
@@ -62,8 +71,16 @@ class Prompting:
             ) from error
 
     def ids(self, messages: Sequence[Any]) -> list[int]:
-        """The prompt's token ids."""
-        return self.encode(self.text(messages))
+        """The prompt's token ids: those of earlier evaluations of this process, where it asks the same again."""
+        try:
+            content = json.dumps([*messages], sort_keys=True)
+        except (TypeError, ValueError):  # a template's matter, which the text is about
+            return self.encode(self.text(messages))
+        if content not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[content] = self.encode(self.text(messages))
+        return [*self._known[content]]
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt's text, as lm-eval encodes it: no second BOS if the text already begins with one."""

@@ -67,7 +67,7 @@ def load_policy(source: ModelSource, settings: Settings) -> PreTrainedModel:
         UsageError: ``--lora.r`` or ``--lora.alpha`` differ from those of the trained adapter.
     """
     check_quantisation(settings, source)
-    return as_policy(_load_base(source, settings), source, settings)
+    return as_policy(load_base(source, settings), source, settings)
 
 
 def as_policy(model: PreTrainedModel, source: ModelSource, settings: Settings) -> PreTrainedModel:
@@ -100,7 +100,7 @@ def _checkpoint_activations(policy: Any, source: ModelSource) -> None:
         base.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def _load_base(source: ModelSource, settings: Settings) -> PreTrainedModel:
+def load_base(source: ModelSource, settings: Settings) -> PreTrainedModel:
     """The model without an adapter: complete, causal, in fp32."""
     options = _where(source, settings)
     if not source.gguf:

@@ -10,6 +10,7 @@ from pathlib import Path
 from transformers.utils import cached_file
 
 from alignzoo.base.files import local_path
+from alignzoo.contract.result import RESULT_FILE
 from alignzoo.errors import ModelError
 from alignzoo.model.explained import quiet
 from alignzoo.model.named import place_of
@@ -132,6 +133,10 @@ def _no_model_in(folder: Path, said: str) -> ModelError:
     """The error for a folder without a model; for a run folder it says where the model is."""
     if not (folder / PLAN_FILE).is_file():
         return ModelError(f"{said}: no config.json in that folder", hint="give a folder written by save_pretrained")
+    if not (folder / "model").is_dir() and (folder / RESULT_FILE).is_file():
+        return ModelError(
+            f"{said} is the folder of a run that did not keep its model", hint="run it again without --no-save-model"
+        )
     if not (folder / "model").is_dir():
         return ModelError(
             f"{said} is the folder of a run that has not saved its model yet",

@@ -81,7 +81,8 @@ def conflicts(plan: Plan, distributed: str, known: Registry, *, trains: bool = T
     between = conflicts_between(plan.methods, plan.settings, distributed)
     if not trains:
         return [*_launch(plan, distributed), *between]
-    return [*_launch(plan, distributed), *between, *_guides(plan), *_unused_settings(plan, known)]
+    own = (*_guides(plan), *_validation(plan.settings), *_unused_settings(plan, known))
+    return [*_launch(plan, distributed), *between, *own]
 
 
 def conflicts_between(methods: Methods, settings: Settings, distributed: str) -> list[AlignzooError]:
@@ -207,6 +208,14 @@ def _launch(plan: Plan, distributed: str) -> list[AlignzooError]:
             )
         )
     return problems
+
+
+def _validation(settings: Settings) -> list[AlignzooError]:
+    """Figures to report in a run for choosing options."""
+    if not (settings.validation and settings.eval_suite):
+        return []
+    said = "--validation is for choosing options, and --eval-suite gives figures to report"
+    return [UsageError(said, hint="leave one of them out")]
 
 
 def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:

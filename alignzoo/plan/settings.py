@@ -13,6 +13,8 @@ EMBEDDED = "sandbox"
 all three under this name."""
 MAX_LENGTH = 1024
 """Default maximum tokens of prompt + response; half of them may be the prompt's."""
+TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow", "swanlab")
+"""Trackers of experiments that accelerate logs to."""
 PROBE_SHARE = 0.1
 """Default share of training prompts set aside for a safety probe."""
 PROBE_PAIRS = 1000
@@ -51,6 +53,9 @@ class Settings(Values):
     )
     eval_share: float = _setting(0.05, "share of the prompts held out when there is no --eval-data", ge=0, lt=1)
     eval_pairs: int = _setting(64, "maximum number of held-out rows to evaluate on", ge=1)
+    validation: bool = _setting(
+        False, "for choosing options: hold out training prompts instead, and leave the data that results report unread"
+    )
     out: str | None = _setting(None, "run folder [default: runs/<methods>-<time>]", metavar="DIR")
     max_steps: int | None = _setting(None, "maximum number of optimizer steps", ge=1)
     epochs: float | None = _setting(
@@ -106,6 +111,9 @@ class Settings(Values):
     eval_every: int = _setting(0, "steps between evaluations (0: only before and after training)", ge=0)
     save_every: int = _setting(200, "steps between checkpoints (0: only at the end)", ge=0)
     keep_checkpoints: int = _setting(2, "number of newest checkpoints to keep", ge=1)
+    save_model: bool = _setting(
+        True, "keep the trained model and its checkpoints (without, a finished run has only its figures)"
+    )
     lora_r: int = _setting(0, "rank of a LoRA adapter (0: full fine-tuning)", flag="lora.r", ge=0, le=65536)
     lora_alpha: float = _setting(16.0, "scale of the LoRA adapter", flag="lora.alpha", gt=0)
     quantize: Literal["none", "4bit"] = _setting(
@@ -119,7 +127,7 @@ class Settings(Values):
         ge=0,
         lt=1,
     )
-    track: tuple[str, ...] = _setting((), "trackers, comma-separated: tensorboard, wandb, trackio", metavar="NAMES")
+    track: tuple[str, ...] = _setting((), f"trackers, comma-separated: {', '.join(TRACKERS)}", metavar="NAMES")
     samples: bool = _setting(
         True, f"generate and evaluate answers before and after training, on data such as `{EMBEDDED}`"
     )
@@ -149,9 +157,9 @@ class Settings(Values):
     @field_validator("track")
     @classmethod
     def _known_trackers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = sorted(set(value) - {"tensorboard", "wandb", "trackio"})
+        unknown = sorted(set(value) - set(TRACKERS))
         if unknown:
-            raise ValueError(f"unknown tracker {unknown[0]!r}; known: tensorboard, wandb, trackio")
+            raise ValueError(f"unknown tracker {unknown[0]!r}; known: {', '.join(TRACKERS)}")
         return value
 
     @model_validator(mode="after")

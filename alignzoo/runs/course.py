@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,16 +16,20 @@ from alignzoo.data.shapes import NOUNS
 from alignzoo.distributed.launch import take_over_sharding
 from alignzoo.distributed.process import launched
 from alignzoo.errors import AlignzooError, DamagedError, UsageError
-from alignzoo.evaluate.answers import answers_of
+from alignzoo.evaluate.answers import Answers, answers_of
 from alignzoo.observers import Observers
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.planfile import plan_to_dict
 from alignzoo.plan.started import plain_values, plan_as_started
 from alignzoo.report import Reporter
+from alignzoo.runs.examples import Examples
 from alignzoo.runs.folder import RunFolder
 from alignzoo.runs.introduction import introduction
+from alignzoo.runs.memory import PeakMemory
 from alignzoo.runs.outcome import read_before, report_outcome, write_evaluation
+from alignzoo.runs.shared import Shared
 from alignzoo.runs.watchers import check_trackers, observers_of
+from alignzoo.train.trackers import finish_trackers
 
 if TYPE_CHECKING:
     from alignzoo.session.session import Session
@@ -38,9 +43,10 @@ class Course:
 
     Args:
         resumed: the folder of the run to resume; None for a new run.
+        shared: what earlier runs of this process have left.
     """
 
-    def __init__(self, plan: Plan, report: Reporter, resumed: Path | None) -> None:
+    def __init__(self, plan: Plan, report: Reporter, resumed: Path | None, shared: Shared | None = None) -> None:
         take_over_sharding()
         self.began = time.perf_counter()
         self.report = report
@@ -51,14 +57,21 @@ class Course:
             report.note(line)
         tracked = {"log_with": list(settings.track), "project_dir": str(self.folder.path)} if settings.track else {}
         self.accelerator = launched(precision=settings.precision, **tracked)
+        self.memory = PeakMemory()
         self.folder.check_free(self.accelerator)
         self.observers = Observers(observers_of(settings.observe) if self.main else {}, report)
         self.answers = answers_of(plan)
         self.plan = plan
+        self.shared = shared or Shared(limit=0)  # a run on its own has nobody to leave anything to
 
     @property
     def main(self) -> bool:
         return bool(self.accelerator.is_main_process)
+
+    @property
+    def said(self) -> dict[tuple[str, str], str]:
+        """Answers of the last evaluation, as far as its evaluator records them."""
+        return {} if self.answers is None else dict(self.answers.said)
 
     def go(self) -> RunResult:
         """Run it to completion.
@@ -70,6 +83,7 @@ class Course:
             result = self._go()
         except BaseException as error:
             self.observers.tell("end", None, error)
+            finish_trackers(self.accelerator)
             problem = self.folder.explained(error)
             self.folder.undo()
             if problem is None:
@@ -81,12 +95,20 @@ class Course:
         return result
 
     def _go(self) -> RunResult:
+        from accelerate.utils import set_seed
+
+        set_seed(self.plan.settings.seed)  # a run starts from the same random state, whatever ran before it
         session, loop = self.prepare()
         self.observers.tell("start", self.folder.path, plan_to_dict(session.plan), loop.steps)
+        examples = Examples.of_last(loop.engine.objective, loop.steps, session.settings.batch_size)
+        loop.seen = examples.see
         before = self._before(session, loop)
+        examples.before |= self.said
         self.folder.lasting = True
         loop.run()
         after = self._figures(session, loop)
+        if self.main:
+            examples.write(self.folder.path, session.parts, self.said)
         with loop.controller.for_evaluation():
             weights = self._save_model(session, loop)
         if session.settings.track:
@@ -108,7 +130,7 @@ class Course:
         self._check_batch()
         for method in self.plan.all_methods:
             class_of(method.card)
-        session = Session(self.plan, self.accelerator, self.report)
+        session = Session(self.plan, self.accelerator, self.report, memo=self.shared)
         generated = Generated(session, self.folder.path, self.report)
         generated.prepare()
         _ = session.plan, session.tokenizer
@@ -154,6 +176,7 @@ class Course:
         facts: dict[str, Any] = {name: summary.to_dict() for name, summary in parts.summaries.items()}
         if parts.selection:
             facts["selection"] = list(parts.selection)
+        facts["training"] = {"rows": len(parts.train), "steps": session.steps}
         self.folder.write_once("data.json", facts)
         environment = describe_environment(self.accelerator.num_processes, str(self.accelerator.device))
         self.folder.write_once("env.json", environment)
@@ -182,10 +205,27 @@ class Course:
         answers = self.answers
         if answers is not None:
             with loop.controller.for_evaluation():
-                figures |= self._on_main(loop, lambda model: answers.figures(model, session.tokenizer, self.report))
+                figures |= self._on_main(loop, lambda model: self._answers(answers, model, session, loop.done))
         self.accelerator.wait_for_everyone()
         self.observers.tell("evaluation", loop.done, figures)
         return figures
+
+    def _answers(self, answers: Answers, model: Any, session: Session, step: int) -> Figures:
+        """The evaluator's figures; before training, those of an earlier run of this process with the same model."""
+        from alignzoo.data.digests import tokenizer_digest
+        from alignzoo.model.identity import outputs_key
+
+        def compute() -> tuple[Figures, dict[tuple[str, str], str]]:
+            return answers.figures(model, session.tokenizer, self.report), dict(answers.said)
+
+        key = outputs_key(model) if step == 0 else None
+        if key is None:
+            return compute()[0]
+        asked = (type(answers.evaluator), answers.validation, answers.judge)
+        known = (key, *asked, tokenizer_digest(session.tokenizer))
+        figures, said = self.shared.get("answers before training", known, compute)
+        answers.said.update(said)
+        return dict(figures)
 
     def _on_main(self, loop: Loop, figures: Callable[[Any], Figures]) -> Figures:
         """Figures that the main process computes from the unwrapped model with all its weights."""
@@ -206,7 +246,7 @@ class Course:
 
         model = self.accelerator.unwrap_model(loop.engine.model)
         state = full_state(model, keep=self.main)
-        if self.main:
+        if self.main and session.settings.save_model:
             self._write_model(model, session.tokenizer, state)
         weights = [fingerprint(state)]
         if self.accelerator.num_processes > 1:
@@ -245,10 +285,15 @@ class Course:
             before=before,
             after=after,
             train_identity=parts.train_identity,
+            peak_memory=self.memory.peak(),
         )
+        saved = session.settings.save_model
         if self.main:
             write_evaluation(folder, before=before, after=after)
             result.save()
+            if not saved:
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         report_outcome(before, after, self.report, self.answers, noun=NOUNS[parts.shape])
-        self.report.note(f"{loop.steps} steps in {result.seconds:.1f} s; the model is in {folder / 'model'}")
+        where = f"the model is in {folder / 'model'}" if saved else "the model was not saved"
+        self.report.note(f"{loop.steps} steps in {result.seconds:.1f} s; {where}")
         return result

@@ -22,6 +22,7 @@ from alignzoo.plan.resolve import require, resolve
 from alignzoo.report import Reporter
 from alignzoo.runs.course import Course
 from alignzoo.runs.folder import RUN_FILES
+from alignzoo.runs.shared import Shared
 
 
 def run(recipe: str | Path | Mapping[str, Any] | Plan | None = None, *, report: Reporter | None = None) -> RunResult:
@@ -42,17 +43,24 @@ def run(recipe: str | Path | Mapping[str, Any] | Plan | None = None, *, report: 
     return execute(plan, reporter=report or Reporter())
 
 
-def execute(plan: Plan, *, reporter: Reporter) -> RunResult:
-    """Train a plan in a new run folder."""
+def execute(plan: Plan, *, reporter: Reporter, shared: Shared | None = None) -> RunResult:
+    """Train a plan in a new run folder.
+
+    Args:
+        shared: what earlier runs of this process have left; results are the same with and without it.
+    """
     with interruptible():
-        return Course(plan, reporter, None).go()
+        return Course(plan, reporter, None, shared).go()
 
 
-def resume(folder: str | Path, *, reporter: Reporter, trust_remote_code: bool = False) -> RunResult:
+def resume(
+    folder: str | Path, *, reporter: Reporter, trust_remote_code: bool = False, shared: Shared | None = None
+) -> RunResult:
     """Resume a run from its last complete checkpoint; its plan does not change.
 
     Args:
         trust_remote_code: must be set again for a run that was started with it.
+        shared: as in :func:`execute`.
 
     Raises:
         AlignzooError: not a run folder, a part of it is a link elsewhere, or its original model or data have
@@ -68,7 +76,7 @@ def resume(folder: str | Path, *, reporter: Reporter, trust_remote_code: bool = 
     for remark in changed_plugins(path, plan):
         reporter.warn(remark)
     with interruptible():
-        return Course(plan, reporter, path).go()
+        return Course(plan, reporter, path, shared).go()
 
 
 def _finished(folder: Path, reporter: Reporter) -> RunResult | None:

@@ -24,6 +24,7 @@ RUN_FILES = (
     "data.json",
     "env.json",
     "evaluation.json",
+    "examples.jsonl",
     "label_noise.jsonl",
     "metrics.jsonl",
     "result.json",

@@ -23,10 +23,9 @@ from alignzoo.generate.decoding import Decoding
 from alignzoo.plan.judges import is_function
 from alignzoo.plan.plan import Method, Plan
 from alignzoo.report import Reporter
+from alignzoo.train.trackers import log_texts
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
     from alignzoo.session.session import Session
 
 SAMPLES_FILE = "samples.jsonl"
@@ -153,15 +152,3 @@ def write_samples(path: Path, lines: Sequence[dict[str, Any]], step: int) -> Non
 def _short(text: str) -> str:
     flat = " ".join(text.split())
     return flat if len(flat) <= _SHOWN else f"{flat[: _SHOWN - 1]}…"
-
-
-def log_texts(
-    accelerator: Accelerator, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int
-) -> None:
-    """Give rows of text to every tracker of the run, as a table where it has tables."""
-    for tracker in accelerator.trackers:
-        if hasattr(tracker, "log_table"):
-            tracker.log_table(name, columns=list(columns), data=[list(row) for row in rows], step=step)
-            continue
-        texts = {f"{name}/{i}": "\n\n".join(row) for i, row in enumerate(rows)}
-        tracker.log(texts, step=step)

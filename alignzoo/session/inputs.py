@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.base.memo import Memo
 from alignzoo.contract.card import Need
 from alignzoo.contract.loss import LossCard, Reads
 from alignzoo.contract.selector import SelectionModel
@@ -17,13 +18,14 @@ from alignzoo.data.parts import Parts, parts_of
 from alignzoo.data.prepare import Prepared
 from alignzoo.data.texts import load_texts, training_texts
 from alignzoo.model.adapters import check_quantisation
-from alignzoo.model.load import check_vocabulary, load_config, load_policy, load_tokenizer
+from alignzoo.model.load import check_vocabulary, load_config
 from alignzoo.model.positions import fitted
 from alignzoo.model.source import ModelSource, find_model
 from alignzoo.model.weights import fingerprint
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.settings import Settings
 from alignzoo.report import Reporter
+from alignzoo.session.pristine import policy_of, tokenizer_of
 from alignzoo.session.selecting import model_of, selected
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Inputs:
         accelerator: of this launch.
         uses: the parts of the data to train or evaluate on; without any, the data is not split. None: no data at all.
         needs: a command's own needs besides those of the plan's methods.
+        memo: what earlier sessions of this process have left.
 
     Attributes:
         folder: where what is made beside the weights is kept (noise manifest, probe, selections); None to keep nothing.
@@ -55,6 +58,7 @@ class Inputs:
         *,
         uses: Sequence[str] | None = (TRAIN, HELD_OUT),
         needs: frozenset[Need] = frozenset(),
+        memo: Memo | None = None,
     ) -> None:
         self._resolved = plan
         self.accelerator = accelerator
@@ -63,6 +67,7 @@ class Inputs:
         self.reads_data = uses is not None
         self.needs = plan.needs | needs
         self.folder: Path | None = None
+        self.memo = memo or Memo(limit=0)
 
     @cached_property
     def source(self) -> ModelSource:
@@ -92,7 +97,7 @@ class Inputs:
 
     @cached_property
     def tokenizer(self) -> Any:
-        return load_tokenizer(self.source, self.settings)
+        return tokenizer_of(self.memo, self.source, self.settings)
 
     @cached_property
     def prepared(self) -> Prepared:
@@ -119,6 +124,7 @@ class Inputs:
                 reads=self._reads,
                 report=self.report,
                 folder=self.folder,
+                memo=self.memo,
             )
 
     @cached_property
@@ -183,7 +189,7 @@ class Inputs:
         """
         highest = self._highest_id
         self.report.note(f"loading {self.settings.model}")
-        policy: Any = load_policy(self.source, self.settings)
+        policy: Any = policy_of(self.memo, self.source, self.settings)
         check_vocabulary(policy, max(highest, self.tokenizer.pad_token_id), self.settings.model)
         return policy.to(self.accelerator.device)
 

@@ -268,6 +268,7 @@ class Session(Scores):
             shape=self.parts.shape,
             scores=self.scores.get(HELD_OUT),
             partners=self.parts.partners.get(HELD_OUT),
+            apart=self.parts.apart,
         )
         return batches if self.guides is None else [self.guides(batch) for batch in batches]
 
@@ -276,4 +277,12 @@ class Session(Scores):
         """The evaluation on held-out rows."""
         if self.parts.held_out is None:
             return None
-        return HeldOut(self.engine, self.reference, self.held_out_batches, self.report)
+        return HeldOut(
+            self.engine,
+            self.reference,
+            self.held_out_batches,
+            self.report,
+            apart=self.parts.apart,
+            memo=self.memo,
+            way=self.choice.way,
+        )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.base.files import local_path
+from alignzoo.contract.result import RESULT_FILE
 from alignzoo.errors import ModelError
 from alignzoo.lazy import torch
 from alignzoo.plan.plan import Plan
@@ -57,6 +58,11 @@ def subject_of(name: str) -> Subject:
     folder = local_path(name)
     if not (folder / PLAN_FILE).is_file():
         return Subject(name, name)
+    if not (folder / "model").is_dir() and (folder / RESULT_FILE).is_file():
+        raise ModelError(
+            f"{name} is the folder of a run that did not keep its model",
+            hint="run it again without --no-save-model",
+        )
     if not (folder / "model").is_dir():
         raise ModelError(
             f"{name} is the folder of a run that has not saved its model yet",

@@ -37,7 +37,7 @@ class StagesResult:
 
     Attributes:
         stages: by name: the result of each training run, or the folder or file that a stage wrote.
-        model: the folder of the last model.
+        model: the folder of the last model that was kept.
     """
 
     folder: str
@@ -140,7 +140,7 @@ def _go(stages: Sequence[Stage], folder: Path, reporter: Reporter, *, trusting: 
                 f"stage {stage.name}: {error.message}", hint=_hint(error, stage, folder, trusting)
             ) from error
         gc.collect()
-    models = [str(stage.folder / "model") for stage in stages if stage.action != "generate"]
+    models = [str(stage.folder / "model") for stage in stages if stage.action != "generate" and stage.keeps]
     result = StagesResult(str(folder), results, models[-1] if models else None)
     if launched().is_main_process:
         write_json(folder / RESULT_FILE, sealed(result.to_dict()))

@@ -71,6 +71,11 @@ class Stage:
     weights: Mapping[Path, float] | None = None
     generation: Generation | None = None
 
+    @property
+    def keeps(self) -> bool:
+        """Whether its model or data is there once it has finished."""
+        return self.action != "train" or self.plan is None or self.plan.settings.save_model
+
     def sentence(self) -> str:
         """What it does, in a line."""
         if self.plan is not None and self.action == "train":
@@ -200,6 +205,11 @@ class _Parser:
         if data != (stage.action == "generate"):
             gives = "data, not a model" if stage.action == "generate" else "a model, not data"
             raise UsageError(f"{where}: stage {name} gives {gives}", hint="name another stage")
+        if not stage.keeps:
+            raise UsageError(
+                f"{where} needs the model of stage {name}, which is not to be kept",
+                hint="leave out --no-save-model; only a stage whose model no other needs can have `save-model: false`",
+            )
         return stage.folder / (DATA_FILE if data else _MODEL_FOLDER)
 
     def _named(self) -> list[str]:

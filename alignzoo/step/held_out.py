@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 import torch
 
+from alignzoo.base.memo import Memo
 from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.errors import NonFiniteLossError
+from alignzoo.logprobs.statistics import Statistics
 from alignzoo.logprobs.teacher import teacher_of
+from alignzoo.model.identity import outputs_key
 from alignzoo.reference.frozen import ReferenceForward
 from alignzoo.reference.moving import MovingReference
 from alignzoo.report import Reporter
@@ -20,6 +23,7 @@ from alignzoo.step.metrics import name_rows, non_finite, reward_metrics
 from alignzoo.step.token_weights import forward, weighed
 
 _Part = TypeVar("_Part")
+_Responses = tuple[ResponseBatch, torch.Tensor | None]
 
 
 class HeldOut:
@@ -27,14 +31,28 @@ class HeldOut:
 
     Args:
         batches: the micro-batches of *all* ranks, the same list on each.
+        apart: ids of the rows to report apart, which share no batch with the others.
+        memo: what earlier runs of this process have left: responses before training.
+        way: how the engine's forward computes, which its responses follow from.
     """
 
     def __init__(
-        self, engine: Engine, reference: ReferenceForward | None, batches: Sequence[TokenBatch], report: Reporter
+        self,
+        engine: Engine,
+        reference: ReferenceForward | None,
+        batches: Sequence[TokenBatch],
+        report: Reporter,
+        *,
+        apart: Collection[int] = (),
+        memo: Memo | None = None,
+        way: str = "",
     ) -> None:
+        self._memo = memo or Memo()
+        self._way = way
         self._engine = engine
         self._reference = reference
         self._report = report
+        self._apart = frozenset(apart)
         world, rank = engine.world, engine.accelerator.process_index
         self._mine = [batch.to(engine.accelerator.device) for batch in batches[rank::world]]
         self._references: dict[int, ResponseBatch] = {}
@@ -45,7 +63,7 @@ class HeldOut:
     @torch.no_grad()
     def evaluate(self, *, step: int = 0) -> dict[str, float]:
         """``eval/loss`` (the objective over all held-out rows), ``eval/rewards/…``, ``eval/logps/…`` and the methods'
-        own metrics.
+        own metrics; with rows apart, the same of these (``eval/out/…``) and of the others (``eval/in/…``).
 
         Raises:
             NonFiniteLossError: ``eval/loss`` is NaN or infinite after ``step`` optimizer steps.
@@ -56,9 +74,15 @@ class HeldOut:
         try:
             with self._report.progress(len(self._mine), "evaluating", unit="batch") as bar:
                 parts = []
+                known = self._known(model) if step == 0 else None
                 for i, batch in enumerate((*self._mine, *self._idle)):
                     reference = self._of_reference(i, batch)
-                    responses, hidden = forward(self._engine, model, batch, reference)
+                    if known is None or i not in known:
+                        responses, hidden = forward(self._engine, model, batch, reference)
+                        if known is not None:
+                            known[i] = responses, hidden
+                    else:
+                        responses, hidden = known[i]
                     if i >= len(self._mine):
                         continue
                     responses = self._engine.completed(responses, batch, reference, step)
@@ -67,13 +91,9 @@ class HeldOut:
                     bar.advance()
         finally:
             model.train(training)
-        everyone = ResponseBatch.cat(self._over_ranks(parts))
-        objective = self._engine.objective
-        figures = {
-            "loss": float(objective.value(everyone)),
-            **reward_metrics(objective.preference, everyone),
-            **objective.metrics(everyone),
-        }
+        gathered = self._over_ranks(parts)
+        everyone = ResponseBatch.cat(gathered)
+        figures = self._figures(everyone)
         if not math.isfinite(figures["loss"]):
             ids = torch.cat(self._over_ranks([batch.row_ids.cpu() for batch in self._mine]))
             raise NonFiniteLossError(
@@ -81,7 +101,34 @@ class HeldOut:
                 f"rows {name_rows(non_finite(everyone, ids) or ids.tolist())}",
                 hint="try a lower --lr, or check the model and those held-out rows",
             )
+        if self._apart:
+            outside = self._over_ranks([int(batch.row_ids[0]) in self._apart for batch in self._mine])
+            for place, is_out in (("in", False), ("out", True)):
+                some = [part for part, out in zip(gathered, outside, strict=True) if out is is_out]
+                if some:
+                    of_some = self._figures(ResponseBatch.cat(some))
+                    figures |= {f"{place}/{name}": value for name, value in of_some.items()}
         return {f"eval/{name}": value for name, value in figures.items()}
+
+    def _figures(self, responses: ResponseBatch) -> dict[str, float]:
+        """The objective over these responses, their rewards, and the methods' own metrics."""
+        objective = self._engine.objective
+        return {
+            "loss": float(objective.value(responses)),
+            **reward_metrics(objective.preference, responses),
+            **objective.metrics(responses),
+        }
+
+    def _known(self, model: torch.nn.Module) -> dict[int, _Responses] | None:
+        """What earlier runs have computed of these batches with this untrained model, by batch; None where that is not
+        shared."""
+        plain = self._engine.statistics == Statistics() and self._engine.objective.weighing is None
+        outputs = outputs_key(model) if plain and self._engine.world == 1 else None
+        if outputs is None:
+            return None
+        content = tuple(batch.content() for batch in (*self._mine, *self._idle))
+        key = (outputs, self._way, "token-logps" in self._engine.needs, content)
+        return self._memo.get("held-out responses", key, dict)
 
     def _of_reference(self, i: int, batch: TokenBatch) -> ResponseBatch | None:
         """Kept for later evaluations, unless the reference moves, or it holds the inputs of the reference's head: these

@@ -29,7 +29,8 @@ COLUMNS = {"safe": "safety", "scores": "scores", "groups": "groups"}
 
 
 def sample_rows(shape: Shape) -> Dataset:
-    """Random tokenised rows of a shape, with every column that data may have; row numbers from 100."""
+    """Random tokenised rows of a shape, with every column that data may have; row numbers from 100. The last row is the
+    first one but for a token."""
     from datasets import Dataset
 
     from alignzoo.testing.tiny import random_rows
@@ -37,6 +38,9 @@ def sample_rows(shape: Shape) -> Dataset:
     size = {"pairs": 2, "ranked": 3}.get(shape, 1)
     draw = torch.Generator().manual_seed(3)
     rows = random_rows([size] * ROWS, seed=9, first_id=100)
+    first, last = rows[0], rows[-1]
+    *others, changed = first["response_ids"]
+    last |= {"prompt_ids": first["prompt_ids"], "response_ids": [*others, [*changed[:-2], 1, changed[-1]]]}
     for i, row in enumerate(rows):
         row["prompt_text"] = " ".join(map(str, row["prompt_ids"]))
         row["response_text"] = [" ".join(map(str, ids)) for ids in row["response_ids"]]
@@ -268,7 +272,18 @@ def _plain(selection: Selection) -> Any:
         flipped=sorted(map(int, selection.flipped)),
         prefixes=dict(sorted(selection.prefixes.items())),
     )
-    return repr((every.rows, every.flipped, every.prefixes, every.keep_order, every.reasons, every.facts))
+    return repr(
+        (
+            every.rows,
+            every.flipped,
+            every.prefixes,
+            every.keep_order,
+            every.reasons,
+            every.notes,
+            sorted(every.left_out),
+            every.facts,
+        )
+    )
 
 
 RULES = (

@@ -19,6 +19,7 @@ from alignzoo.step.setup import SetupContext
 from alignzoo.train.checkpoint import Checkpoint, load_latest
 from alignzoo.train.loop import Loop
 from alignzoo.train.optim import make_optimizer
+from alignzoo.train.trackers import start_trackers
 
 
 def begin(
@@ -71,7 +72,7 @@ def begin(
     passes, noun = loop.steps * settings.batch_size / len(session.parts.train), NOUNS[session.parts.shape]
     report.note(f"{loop.steps} steps of {settings.batch_size} {noun}: {passes:.2f} passes over the training rows")
     if settings.track:
-        session.accelerator.init_trackers("alignzoo", config=_flat(session.plan))
+        start_trackers(session.accelerator, settings.track, folder, _flat(session.plan))
     if checkpoint is not None:
         loop.restore(checkpoint)
         report.note(f"resuming after step {loop.done} of {loop.steps}")

@@ -60,6 +60,7 @@ class Loop:
         metrics: the digest of the metrics that the checkpoint was saved with; None for a new run.
         generated: figures of generated responses, for every evaluation; called on every rank.
         evaluated: the step of the last evaluation, and its figures.
+        seen: called with the loss of each step and its 0-based number, on the main process.
     """
 
     engine: Engine
@@ -81,6 +82,7 @@ class Loop:
     warned_of_rounding: bool = False
     generated: Callable[[], dict[str, float]] | None = None
     evaluated: tuple[int, dict[str, float]] | None = None
+    seen: Callable[[StepLoss, int], None] | None = None
 
     def run(self) -> None:
         """Train until :attr:`steps`.
@@ -116,8 +118,14 @@ class Loop:
                         f"stopped after step {self.done} of {self.steps}; state saved",
                         hint=f"resume with: {resume_words(self.folder, trusting=settings.trust_remote_code)}",
                     )
-                if self.done == self.steps or (settings.save_every and self.done % settings.save_every == 0):
+                if self._is_due():
                     self.save()
+
+    def _is_due(self) -> bool:
+        """Whether to write a checkpoint after this step: at the last one too, unless the model is not kept either."""
+        if self.done == self.steps:
+            return self.settings.save_model
+        return bool(self.settings.save_every) and self.done % self.settings.save_every == 0
 
     def _warn_of_rounding(self, line: Mapping[str, Any]) -> None:
         """Warn once if a perturbation is lost to rounding in the forward."""
@@ -169,6 +177,8 @@ class Loop:
             **weight_metrics(objective, responses),
             **objective.metrics(responses),
         }
+        if self.seen is not None and self._writes:
+            self.seen(loss, step)
         objective.observe(responses, coupled=False)
         self.optimizer.zero_grad(set_to_none=True)
         tokens = sum(batch.tokens for batch in batches)

@@ -21,8 +21,20 @@ from alignzoo.plugin import AggregationCard, Options, Paper, Verified
 class HumanlineOptions(Options):
     """Bounds of a token's log-ratio, in nats."""
 
-    log_epsilon_p: float = Field(-1.0, le=0, description="least log-ratio of a token, log ε_P", examples=[-0.2])
-    log_epsilon_r: float = Field(1.5, ge=0, description="greatest log-ratio of a token, log ε_R", examples=[0.2])
+    log_epsilon_p: float = Field(
+        -1.0,
+        le=0,
+        description="least log-ratio of a token, log ε_P",
+        examples=[-0.2],
+        json_schema_extra={"search": [-3.0, -0.1]},
+    )
+    log_epsilon_r: float = Field(
+        1.5,
+        ge=0,
+        description="greatest log-ratio of a token, log ε_R",
+        examples=[0.2],
+        json_schema_extra={"search": [0.1, 3.0]},
+    )
 
 
 class Humanline(Aggregation):

@@ -87,7 +87,8 @@ def _metadata(facts: dict[str, Any], base: str | None, run: RunFacts | None) -> 
         relation = "adapter" if adapter else "finetune" if run is not None or facts["merged"] else None
         metadata |= {"base_model_relation": relation} if relation else {}
     if run is not None:
-        sources = [summary.get("source") for summary in run.data.values() if isinstance(summary, dict)]
+        parts = [summary for summary in run.data.values() if isinstance(summary, dict)]
+        sources = [summary["source"] for summary in parts if "source" in summary]
         datasets = [source for source in dict.fromkeys(sources) if hub_id(source) is not None]
         metadata |= {"datasets": datasets} if datasets else {}
     named = [] if run is None else [name for name in run.method_names if name != "plain"]

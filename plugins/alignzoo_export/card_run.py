@@ -70,7 +70,7 @@ def _method_row(method: Method) -> list[str]:
 def _data(run: RunFacts) -> str:
     rows = []
     for part, summary in run.data.items():
-        if not isinstance(summary, dict):
+        if not isinstance(summary, dict) or "source" not in summary:  # of the selectors, and of the training rows
             continue
         split = f" ({text(summary['split'])})" if summary.get("split") else ""
         dropped = "; ".join(f"{text(reason)}: {entry['count']}" for reason, entry in summary["dropped"].items())

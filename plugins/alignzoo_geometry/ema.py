@@ -19,7 +19,13 @@ from alignzoo_geometry.average import Averaging
 class EMAOptions(Options):
     """Decay and schedule of the average; steps are optimizer steps."""
 
-    decay: float = Field(0.99, ge=0, lt=1, description="decay: share of the old average kept at each update")
+    decay: float = Field(
+        0.99,
+        ge=0,
+        lt=1,
+        description="decay: share of the old average kept at each update",
+        json_schema_extra={"search": [0.9, 0.999]},
+    )
     warm_up: bool = Field(True, description="use a lower decay for the first updates")
     interval: int = Field(1, ge=1, description="optimizer steps between updates")
     start: int = Field(0, ge=0, description="optimizer steps before averaging starts")

@@ -39,9 +39,19 @@ ALL = 0.99
 class ESAMOptions(PerturbationOptions):
     """The common SAM options, plus the shares (0 to 1) of tensors and of pairs to keep."""
 
-    keep: float = Field(0.6, gt=0, le=1, description="β: probability with which a tensor is perturbed")
+    keep: float = Field(
+        0.6,
+        gt=0,
+        le=1,
+        description="β: probability with which a tensor is perturbed",
+        json_schema_extra={"search": [0.2, 1.0]},
+    )
     share: float = Field(
-        0.5, gt=0, le=1, description="γ: share of the pairs to take the gradient on, minus one pair; 1 for all"
+        0.5,
+        gt=0,
+        le=1,
+        description="γ: share of the pairs to take the gradient on, minus one pair; 1 for all",
+        json_schema_extra={"search": [0.2, 1.0]},
     )
 
 

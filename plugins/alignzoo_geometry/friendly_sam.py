@@ -29,8 +29,19 @@ if TYPE_CHECKING:
 class FriendlySAMOptions(PerturbationOptions):
     """The common SAM options, plus σ (dimensionless) and the decay of the mean gradient."""
 
-    sigma: float = Field(1.0, ge=0, description="σ: how much of the average gradient to remove; 0 gives sam")
-    lam: float = Field(0.9, ge=0, lt=1, description="λ: decay of the average gradient per step")
+    sigma: float = Field(
+        1.0,
+        ge=0,
+        description="σ: how much of the average gradient to remove; 0 gives sam",
+        json_schema_extra={"search": [0.0, 1.0]},
+    )
+    lam: float = Field(
+        0.9,
+        ge=0,
+        lt=1,
+        description="λ: decay of the average gradient per step",
+        json_schema_extra={"search": [0.5, 0.99]},
+    )
 
 
 class FriendlySAM(WeightMover):

@@ -28,7 +28,10 @@ class GSAMOptions(ClimbOptions):
     """The common SAM options, plus α (dimensionless)."""
 
     alpha: float = Field(
-        0.4, ge=0, description="α: how much of the gradient orthogonal to g_p to subtract; 0 gives sam"
+        0.4,
+        ge=0,
+        description="α: how much of the gradient orthogonal to g_p to subtract; 0 gives sam",
+        json_schema_extra={"search": [0.0, 1.0]},
     )
 
 

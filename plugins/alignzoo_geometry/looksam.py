@@ -31,7 +31,7 @@ class LookSAMOptions(GapOptions):
     """Radius, interval in optimizer steps, weights, and α (dimensionless)."""
 
     every: int = Field(5, ge=1, description="k: optimizer steps between SAM steps; 1 gives sam")
-    alpha: float = Field(0.7, ge=0, description="α: scale of the reused g_v")
+    alpha: float = Field(0.7, ge=0, description="α: scale of the reused g_v", json_schema_extra={"search": [0.2, 1.2]})
     select: Select = EVERYTHING
     norm: Norm = "global"
 

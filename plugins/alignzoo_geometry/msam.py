@@ -31,7 +31,9 @@ class MSAMOptions(PerturbationOptions):
     """The common SAM options, plus the decay of the momentum."""
 
     rho: Rho = 0.3
-    momentum: float = Field(0.9, ge=0, lt=1, description="μ: decay of the momentum per step")
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="μ: decay of the momentum per step", json_schema_extra={"search": [0.5, 0.99]}
+    )
 
 
 class MSAM(WeightMover):

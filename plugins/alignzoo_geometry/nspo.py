@@ -44,7 +44,7 @@ class NSPOOptions(Options):
     """General data, the constrained maps, and how strict the constraint is."""
 
     alpha: float = Field(5e-5, gt=0, description="directions with eigenvalues up to α times the largest stay free")
-    samples: int = Field(1024, ge=1, description="number of general texts to read")
+    samples: int = Field(1024, ge=1, description="number of general texts to read", json_schema_extra={"search": []})
     data: str | None = Field(
         None,
         description="general texts: a file with text, messages, or prompt and response in each row, or a .txt file "
@@ -56,7 +56,7 @@ class NSPOOptions(Options):
         description="maps to constrain: mlp (all MLP maps, in every model family), down_proj, or comma-separated names",
         examples=["down_proj", "mlp,o_proj", "*"],
     )
-    max_length: int = Field(512, ge=1, description="tokens to read of each text")
+    max_length: int = Field(512, ge=1, description="tokens to read of each text", json_schema_extra={"search": []})
 
 
 class NSPO(GeometryController):

@@ -45,7 +45,13 @@ class SSAMOptions(ClimbOptions):
     """The common SAM options, plus how the mask is chosen and how often it is updated."""
 
     mode: Literal["fisher", "dynamic"] = Field("fisher", description="how the mask is chosen")
-    sparsity: float = Field(0.2, ge=0, lt=1, description="s: share of the weights left unperturbed; 0 gives sam")
+    sparsity: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="s: share of the weights left unperturbed; 0 gives sam",
+        json_schema_extra={"search": [0.0, 0.9]},
+    )
     refresh: int = Field(100, ge=1, description="perturbed steps between mask updates")
     drop: float = Field(
         0.5, gt=0, le=1, description="share of the perturbed weights exchanged per update (mode dynamic)"

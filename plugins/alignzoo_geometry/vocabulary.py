@@ -55,7 +55,9 @@ class GapOptions(Options):
 
     rho: Rho = 0.05
     radius: Literal["normalized", "gap"] = Field(
-        "normalized", description="ε has length ρ, or the length at which g·ε is a given share of the loss"
+        "normalized",
+        description="ε has length ρ, or the length at which g·ε is a given share of the loss",
+        json_schema_extra={"search": []},
     )
     gap_share: GapShare = 0.1
 

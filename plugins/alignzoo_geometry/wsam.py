@@ -28,7 +28,11 @@ class WSAMOptions(ClimbOptions):
     """The common SAM options, plus γ in [0, 1)."""
 
     gamma: float = Field(
-        0.9, ge=0, lt=1, description="γ: sharpness has the weight γ/(1−γ); 0 gives plain, 0.5 gives sam"
+        0.9,
+        ge=0,
+        lt=1,
+        description="γ: sharpness has the weight γ/(1−γ); 0 gives plain, 0.5 gives sam",
+        json_schema_extra={"search": [0.2, 0.95]},
     )
 
 

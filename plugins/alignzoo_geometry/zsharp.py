@@ -43,7 +43,13 @@ if TYPE_CHECKING:
 class ZSharpOptions(AscentOptions):
     """The common SAM options, plus the quantile in [0, 1) and its scope."""
 
-    quantile: float = Field(0.95, ge=0, lt=1, description="q: share of the gradient's elements to leave out")
+    quantile: float = Field(
+        0.95,
+        ge=0,
+        lt=1,
+        description="q: share of the gradient's elements to leave out",
+        json_schema_extra={"search": [0.5, 0.99]},
+    )
     over: Literal["tensor", "global"] = Field(
         "tensor", description="scope of the quantile and of ρ: each tensor (the authors' code), or all together"
     )

@@ -28,7 +28,9 @@ PAPER = Paper(
 class CDPOOptions(Options):
     """ε, a share of pairs."""
 
-    epsilon: float = Field(0.1, ge=0, lt=0.5, description="expected share of wrong labels")
+    epsilon: float = Field(
+        0.1, ge=0, lt=0.5, description="expected share of wrong labels", json_schema_extra={"search": [0.0, 0.4]}
+    )
 
 
 class CDPO(RobustWrapper):

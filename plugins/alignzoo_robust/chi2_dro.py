@@ -21,7 +21,13 @@ from alignzoo_robust.tails import with_ties, worst_case
 class Chi2DROOptions(Options):
     """α, a share of the data."""
 
-    alpha: float = Field(0.5, gt=0, le=1, description="smallest share of the data that the worst case may be")
+    alpha: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="smallest share of the data that the worst case may be",
+        json_schema_extra={"search": [0.2, 1.0]},
+    )
 
 
 class Chi2DRO(RobustWrapper):

@@ -28,7 +28,13 @@ DORO = Paper(
 class CVaROptions(Options):
     """α, a share of the step's values."""
 
-    alpha: float = Field(0.5, gt=0, le=1, description="share of the step that counts, from the highest loss down")
+    alpha: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="share of the step that counts, from the highest loss down",
+        json_schema_extra={"search": [0.2, 1.0]},
+    )
 
 
 class CVaR(RobustWrapper):

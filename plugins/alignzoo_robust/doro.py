@@ -24,8 +24,20 @@ from alignzoo_robust.tails import tail_mean, with_ties, without_highest, worst_c
 class DOROOptions(Options):
     """ε and α, shares of the step's values."""
 
-    epsilon: float = Field(0.1, ge=0, lt=1, description="share of the step that is dropped, from the highest loss down")
-    alpha: float = Field(0.5, gt=0, le=1, description="share of the rest that the worst case is about")
+    epsilon: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of the step that is dropped, from the highest loss down",
+        json_schema_extra={"search": [0.0, 0.5]},
+    )
+    alpha: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="share of the rest that the worst case is about",
+        json_schema_extra={"search": [0.2, 1.0]},
+    )
     inner: Literal["cvar", "chi2"] = Field("cvar", description="worst case over the rest: cvar or chi2")
 
 

@@ -25,10 +25,20 @@ class DPOPROOptions(Options):
     """ρ, and where the soft labels come from; the temperature has the unit of the scores."""
 
     rho: float = Field(0.1, ge=0, le=4, description="radius of the χ² ball around a label; 0 trusts it")
-    labels: Literal["reward", "smoothed"] = Field("reward", description="soft labels: from scores, or 1 − epsilon")
-    epsilon: float = Field(0.1, gt=0, lt=0.5, description="expected share of wrong labels (labels=smoothed)")
+    labels: Literal["reward", "smoothed"] = Field(
+        "reward", description="soft labels: from scores, or 1 − epsilon", json_schema_extra={"search": []}
+    )
+    epsilon: float = Field(
+        0.1,
+        gt=0,
+        lt=0.5,
+        description="expected share of wrong labels (labels=smoothed)",
+        json_schema_extra={"search": []},
+    )
     k: float = Field(10.0, gt=0, description="slope of the soft label in the score difference (labels=reward)")
-    temperature: float = Field(1.0, gt=0, description="divides the score difference; same unit as the scores")
+    temperature: float = Field(
+        1.0, gt=0, description="divides the score difference; same unit as the scores", json_schema_extra={"search": []}
+    )
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"reward"}) if self.labels == "reward" else frozenset()

@@ -31,7 +31,9 @@ class CalibratedDROOptions(Options):
 
     temperature: float = Field(1.0, gt=0, description="temperature: smaller values count high losses more")
     alpha: float = Field(0.5, gt=0, le=1, description="share of target-like data; 1 ignores the scores")
-    scores: Literal["probability", "logit"] = Field("probability", description="what the classifier's scores are")
+    scores: Literal["probability", "logit"] = Field(
+        "probability", description="what the classifier's scores are", json_schema_extra={"search": []}
+    )
 
 
 class CalibratedDRO(RobustWrapper):

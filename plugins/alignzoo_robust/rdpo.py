@@ -30,7 +30,13 @@ PAPER = Paper(
 class RDPOOptions(Options):
     """ε, a share of pairs."""
 
-    epsilon: float = Field(0.1, ge=0, lt=0.5, description="share of wrong labels that is corrected for")
+    epsilon: float = Field(
+        0.1,
+        ge=0,
+        lt=0.5,
+        description="share of wrong labels that is corrected for",
+        json_schema_extra={"search": [0.0, 0.4]},
+    )
 
 
 class RDPO(RobustWrapper):

@@ -33,9 +33,23 @@ CERTAIN = 1e-3
 class REPOOptions(Options):
     """η₀ and α, without a unit."""
 
-    eta: float = Field(0.9, ge=0.5, le=1, description="initial probability that a label is right")
-    alpha: float = Field(0.1, ge=0, le=1, description="how fast it follows the posterior of a step; 0 keeps it")
-    annotators: Literal["one", "groups"] = Field("one", description="one reliability for all, or one per group")
+    eta: float = Field(
+        0.9,
+        ge=0.5,
+        le=1,
+        description="initial probability that a label is right",
+        json_schema_extra={"search": [0.6, 0.99]},
+    )
+    alpha: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="how fast it follows the posterior of a step; 0 keeps it",
+        json_schema_extra={"search": [0.01, 1.0]},
+    )
+    annotators: Literal["one", "groups"] = Field(
+        "one", description="one reliability for all, or one per group", json_schema_extra={"search": []}
+    )
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"groups"}) if self.annotators == "groups" else frozenset()

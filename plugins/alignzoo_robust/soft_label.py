@@ -29,7 +29,9 @@ class SoftLabelOptions(Options):
     """How scores map to labels."""
 
     k: float = Field(10.0, gt=0, description="slope of the soft label in the score difference")
-    temperature: float = Field(1.0, gt=0, description="divides the score difference; same unit as the scores")
+    temperature: float = Field(
+        1.0, gt=0, description="divides the score difference; same unit as the scores", json_schema_extra={"search": []}
+    )
 
 
 class SoftLabel(RobustWrapper):

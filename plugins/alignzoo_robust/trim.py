@@ -23,7 +23,13 @@ from alignzoo_robust.tails import with_ties, without_highest
 class TrimOptions(Options):
     """ε, a share of the step's values."""
 
-    epsilon: float = Field(0.1, ge=0, lt=1, description="share of the step that is dropped, from the highest loss down")
+    epsilon: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of the step that is dropped, from the highest loss down",
+        json_schema_extra={"search": [0.0, 0.5]},
+    )
 
 
 class Trim(RobustWrapper):

@@ -33,12 +33,43 @@ FLOOR = 0.02
 class WinsorOptions(Options):
     """Shares of the step's values, but for τ_f, which has the unit of the loss."""
 
-    rho_f: float = Field(0.15, ge=0, le=1, description="share of the labels that are flipped, at most")
+    rho_f: float = Field(
+        0.15,
+        ge=0,
+        le=1,
+        description="share of the labels that are flipped, at most",
+        json_schema_extra={"search": [0.0, 0.4]},
+    )
     tau_f: float = Field(1.0, gt=0, description="temperature of the flips: smaller values choose fewer pairs")
-    quantile: float = Field(0.7, ge=0, le=1, description="quantile of the losses above which they are drawn in")
-    rho_max: float = Field(0.5, ge=0, le=1, description="upper limit of the share that is drawn in, after the start")
-    early: float = Field(0.15, ge=0, le=1, description="share that is drawn in before the start")
-    start: float = Field(0.3, ge=0, le=1, description="share of the run's steps before flips begin", examples=[0.0])
+    quantile: float = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="quantile of the losses above which they are drawn in",
+        json_schema_extra={"search": [0.5, 0.95]},
+    )
+    rho_max: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="upper limit of the share that is drawn in, after the start",
+        json_schema_extra={"search": [0.2, 0.8]},
+    )
+    early: float = Field(
+        0.15,
+        ge=0,
+        le=1,
+        description="share that is drawn in before the start",
+        json_schema_extra={"search": [0.0, 0.4]},
+    )
+    start: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="share of the run's steps before flips begin",
+        examples=[0.0],
+        json_schema_extra={"search": [0.0, 0.6]},
+    )
     strict: bool = Field(False, description="flip only pairs whose loss falls by it")
 
 

@@ -21,6 +21,7 @@ from alignzoo_sandbox.judge import Verdict, judge
 MAX_NEW_TOKENS = 56
 Judge = Callable[[Prompt, str], Verdict]
 """Verdict on a request and the decoded answer."""
+Record = Callable[[str, str, str], None]
 
 
 def generate_answers(
@@ -59,6 +60,7 @@ def evaluate(
     batch_size: int = 128,
     judge: Judge = judge,
     report: Reporter | None = None,
+    record: Record = lambda name, prompt, answer: None,
 ) -> dict[str, float]:
     """Rates in [0, 1] over ``n`` prompts of each evaluation split, from greedy answers.
 
@@ -68,6 +70,7 @@ def evaluate(
 
     Args:
         judge: gives the verdicts; by default the sandbox's own grammar.
+        record: called with the split, the request and the answer of every prompt.
 
     Raises:
         MethodError: the judge fails, or does not return a verdict.
@@ -77,7 +80,10 @@ def evaluate(
     answers = iter(generate_answers(model, tokenizer, everything, batch_size=batch_size, report=report))
     rates: dict[str, float] = {}
     for split, asked in drawn.items():
-        verdicts = Counter(_verdict(judge, prompt, next(answers)) for prompt in asked)
+        verdicts = Counter[Verdict]()
+        for prompt, answer in zip(asked, answers, strict=False):
+            record(split, prompt.messages[-1]["content"], answer)
+            verdicts[_verdict(judge, prompt, answer)] += 1
         name, verdict = _headline(split)
         rates[name] = verdicts[verdict] / n
         rates[f"broken/{split}"] = verdicts["broken"] / n

@@ -29,7 +29,7 @@ class Answers(Evaluator):
     """Answers to the requests of every evaluation split, judged."""
 
     def figures(self, run: EvaluationContext) -> dict[str, float]:
-        return evaluate(run.model, run.tokenizer, judge=run.judge or judge, report=run.report)
+        return evaluate(run.model, run.tokenizer, judge=run.judge or judge, report=run.report, record=run.record)
 
     def table(self, before: Mapping[str, float], after: Mapping[str, float]) -> Table:
         columns = ("generated answers, share of prompts", "before", "after", "broken before", "broken after", "prompts")

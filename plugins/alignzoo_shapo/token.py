@@ -41,13 +41,7 @@ if TYPE_CHECKING:
 
     from alignzoo.interfaces import SetupContext, StepContext
 
-OFFICIAL: dict[str, Any] = {
-    "radius": "raw",
-    "scope": "microbatch",
-    "interval": 5,
-    "select": "anti-toxic",
-    "share": 0.01,
-}
+OFFICIAL: Any = {"radius": "raw", "scope": "microbatch", "interval": 5, "select": "anti-toxic", "share": 0.01}
 BY_PROBE = ("anti-toxic", "toxic", "abs")
 How = Literal["anti-toxic", "toxic", "abs", "random", "all"]
 
@@ -56,12 +50,15 @@ class ShaPOTokenOptions(Options):
     """Schedule, radius and neurons; a preset fills in options that are not set."""
 
     preset: Literal["default", "official"] = Field(
-        "default", description="official: raw radius per micro-batch, as in the released code"
+        "default",
+        description="official: raw radius per micro-batch, as in the released code",
+        json_schema_extra={"search": []},
     )
     rho: float = Field(0.05, ge=0, description="norm of the perturbation (radius normalized)")
     radius: Literal["normalized", "gap", "raw"] = Field(
         "normalized",
         description="ε = ρ·g/‖g‖; gap: ρ such that g·ε is a share of the loss; raw: ε = γ·g",
+        json_schema_extra={"search": []},
     )
     gap_share: GapShare = 0.1
     gamma_min: float = Field(2e-6, ge=0, description="lower bound of the uniformly drawn γ (radius raw)")

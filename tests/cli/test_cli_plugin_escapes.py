@@ -42,7 +42,7 @@ def alignzoo_methods():
 
 @hookimpl
 def alignzoo_observers():
-    return [Extension(kind="observer", name="watch", target=f"{__name__}:Watch", summary="x")]
+    return [Extension(kind="observer", name="listen", target=f"{__name__}:Watch", summary="x")]
 """
 
 
@@ -90,7 +90,7 @@ def test_a_panic_at_import_breaks_only_its_plugin(az: Az, add_plugin: AddPlugin)
 def test_what_a_method_prints_does_not_spoil_the_result(az: Az, tmp_path: Path, words: list[str]) -> None:
     events = "def on_end(self, result, error):\n        result.pairs.clear(); print('over'); sys.exit(0)"
     file = strange(tmp_path, call="print('called')", events=events)
-    ended = az("run", "--plugin", file, "--loss", "strange", "--observe", "watch", *words, "--json")
+    ended = az("run", "--plugin", file, "--loss", "strange", "--observe", "listen", *words, "--json")
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["pairs"]["train"] == 64
     assert "called" in ended.stderr
@@ -104,7 +104,7 @@ def test_an_observer_leaves_the_process_as_it_found_it(az: Az, tmp_path: Path, w
     )
     file = strange(tmp_path, events=events)
     words[-1] = "run"
-    ended = az("run", "--plugin", file, "--observe", "watch", *words, cwd=tmp_path)
+    ended = az("run", "--plugin", file, "--observe", "listen", *words, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "run" / "model" / "config.json").is_file()
 
@@ -226,9 +226,9 @@ def test_observers_and_judges_that_would_not_be_heard(az: Az, tmp_path: Path) ->
         ended = az("check", strange(tmp_path, events=events))
         assert ended.returncode == 1
         assert said in ended.stdout
-    shown = az("info", "watch", "--plugin", strange(tmp_path))
+    shown = az("info", "listen", "--plugin", strange(tmp_path))
     assert shown.returncode == 2
-    assert "'watch' is an observer, not a method" in shown.stderr
+    assert "'listen' is an observer, not a method" in shown.stderr
 
 
 def test_check_all_goes_on_beside_a_broken_plugin(az_here: Az, add_plugin: AddPlugin, az: Az) -> None:

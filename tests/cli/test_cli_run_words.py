@@ -128,7 +128,7 @@ def test_a_plan_says_which_of_its_methods_are_experimental(az_here: Az) -> None:
         ("--precision fp8", "--precision: input should be 'fp32' or 'bf16'", ""),
         ("--label-noise 2", "--label-noise: input should be less than or equal to 1", ""),
         ("--max-length 8 --max-prompt-length 8", "leaves no room for a response", ""),
-        ("--track mlflow", "unknown tracker 'mlflow'", ""),
+        ("--track dvclive", "unknown tracker 'dvclive'", ""),
         ("--recipe sandbx --loss.x 1", "no recipe 'sandbx'", "did you mean sandbox?"),
         ("--loss DPO", "unknown loss 'DPO'", "did you mean dpo?"),
         ("--loss grpo", "unknown loss 'grpo'", "`alignzoo ls loss` lists all "),

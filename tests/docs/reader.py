@@ -4,7 +4,7 @@ A marker in the line before a block says what is done with it:
 
 ====================  ============================================================================================
 ``test``              run the commands (bash), or the code (python)
-``test: dry-run``     the same, with ``--dry-run`` on every ``alignzoo run``
+``test: dry-run``     the same, with ``--dry-run`` on every ``alignzoo run`` and ``sweep``
 ``test: exit CODE``   the same; the last command ends with that exit code
 ``file: PATH``        write the file
 ``edit: PATH``        a diff without line numbers: put the ``+`` lines in the place of the ``-`` lines
@@ -92,7 +92,7 @@ class Reader:
     def _command(self, words: list[str], *, dry: bool, where: str) -> Ended:
         program, *rest = words
         if program == "alignzoo":
-            rest += ["--dry-run"] if dry and "run" in rest[:3] else []
+            rest += ["--dry-run"] if dry and {"run", "sweep"} & set(rest[:3]) else []
             return self._here(rest) if self._here else self._process([script("alignzoo"), *rest])
         if program == "cd":
             self.folder = (self.folder / rest[0]).resolve()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alignzoo_sandbox import preference_rows
@@ -13,6 +14,14 @@ from in_process import call_main
 from reader import Call, Reader, assert_printed, brings_plugins, edit, marked
 
 TESTED = [page for page in PAGES if marked(blocks(page))]
+FIRST_READ = ("README.md", "tutorial.md")
+
+
+def _page(page: Path) -> Any:
+    """Pages that install plugins start a process for each command, which takes a minute: only the first two that a
+    reader sees are followed in every test run."""
+    marks = [pytest.mark.slow] if brings_plugins(marked(blocks(page))) and page.name not in FIRST_READ else []
+    return pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks)
 
 
 @pytest.fixture
@@ -37,7 +46,7 @@ def here(capfd: pytest.CaptureFixture[str]) -> Call:
     return call
 
 
-@pytest.mark.parametrize("page", TESTED, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", map(_page, TESTED))
 def test_examples_run(page: Path, folder: Path, here: Call) -> None:
     found = marked(blocks(page))
     reader = Reader(folder, None if brings_plugins(found) else here)

@@ -51,6 +51,34 @@ def test_a_beginning_that_all_prompts_share_changes_nothing(architecture: str, t
     assert responses(model, tokenizer, shared, batch_size=4) == expected
 
 
+@pytest.mark.parametrize("prefix", [0, 12])
+def test_beginnings_that_only_some_prompts_share_are_processed_once_and_change_nothing(
+    prefix: int, llama: Any, tokenizer: Any, monkeypatch: Any
+) -> None:
+    from alignzoo.generate.slots import Slots
+
+    texts = [[*range(prefix), *[first] * 10, last, last + 1] for last in range(90, 94) for first in (30, 40, 50)]
+    expected = {i: alone(llama, tokenizer, prompt, GREEDY) for i, prompt in enumerate(texts)}
+    processed, forward = [], Slots._forward
+
+    def counted(slots: Slots, ids: torch.Tensor, *more: Any) -> torch.Tensor:
+        processed.append(tuple(ids.shape))
+        return forward(slots, ids, *more)
+
+    monkeypatch.setattr(Slots, "_forward", counted)
+    assert responses(llama, tokenizer, texts, batch_size=12) == expected
+    assert (3, 10) in processed
+
+
+def test_the_columns_that_save_most_are_shared() -> None:
+    from alignzoo.generate.slots import shared_columns
+
+    assert shared_columns([[1, 2, 3, 4], [1, 2, 3, 5], [1, 2, 3, 6]], 0) == 3
+    assert shared_columns([[1, 2, 3, 4], [1, 2, 3, 4]], 0) == 3  # a token must be left to continue
+    assert shared_columns([[1, 2, 3, 4], [5, 6, 7, 8]], 0) == shared_columns([[1, 2, 3]], 0) == 0
+    assert shared_columns([[1, 2, 3, 4], [1, 2, 3, 5]], 3) == 3  # all have these: nothing more to save
+
+
 def test_prompts_of_different_lengths_may_be_processed_together(
     llama: Any, tokenizer: Any, prompts: Any, monkeypatch: Any
 ) -> None:

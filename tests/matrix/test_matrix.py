@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from matrix import Combination, Matrix, combinations, names, sample
 
-SAMPLE, CHUNKS = 320, 16
+SAMPLE, CHUNKS = 128, 8
 
 
 def settle(matrix: Matrix, some: list[Combination], count: Counter[str]) -> None:

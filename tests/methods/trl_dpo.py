@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from alignzoo.data.collate import TokenBatch
 from alignzoo.objective.objective import Objective
 
 PAIRS, RESPONSES = 4, 8
+NEAR, FAR = 0.05, 0.3
+"""Distances of a policy from its reference."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +63,28 @@ class Step:
             assert worst <= 10 * rel, (name, worst)
 
 
-def dpo_step(tmp_path: Path, *, distance: float = 0.05, **config: Any) -> Step:
-    """DPOTrainer on four pairs of the sandbox under ``DPOConfig(**config)``; ``distance``: of policy and reference."""
+def dpo_step(tmp_path: Path, **config: Any) -> Step:
+    """DPOTrainer on four pairs of the sandbox under ``DPOConfig(**config)``."""
+    return next(dpo_steps(tmp_path, [NEAR], **config))
+
+
+def dpo_steps(tmp_path: Path, distances: Sequence[float], **config: Any) -> Iterator[Step]:
+    """:func:`dpo_step` of one trainer whose policy is moved to each distance from the reference; each is read before
+    the next."""
     from trl import DPOConfig, DPOTrainer
 
-    tokenizer, policy, reference = _models(distance)
+    tokenizer, policy, reference = _models()
     trainer = DPOTrainer(
         policy, reference, DPOConfig(**_arguments(tmp_path, PAIRS), **config), train_dataset=_rows(_pairs(PAIRS)),
         processing_class=tokenizer,
     )  # fmt: skip
     inputs = next(iter(trainer.get_train_dataloader()))
     batch = _batch([_row(inputs, i, [i, i + PAIRS]) for i in range(PAIRS)])
-    return _step(lambda: trainer._compute_loss(trainer.model, inputs, return_outputs=False), policy, reference, batch)
+    loss = lambda: trainer._compute_loss(trainer.model, inputs, return_outputs=False)  # noqa: E731
+    for distance in distances:
+        policy.zero_grad()
+        _move(policy, reference, distance)
+        yield _step(loss, policy, reference, batch)
 
 
 def kto_step(tmp_path: Path, **config: Any) -> Step:
@@ -152,19 +165,29 @@ def _step(loss: Callable[[], torch.Tensor], policy: Any, reference: Any, batch: 
     return Step(theirs.item(), gradients, policy, reference, batch)
 
 
-def _models(distance: float = 0.05) -> tuple[Any, Any, Any]:
-    """Tokenizer, policy and reference; the weights of the policy are so many of their standard deviations away."""
+def _models() -> tuple[Any, Any, Any]:
+    """Tokenizer, policy and reference, which are near each other."""
+    tokenizer, loaded = _loaded()
+    policy, reference = copy.deepcopy(loaded), copy.deepcopy(loaded)
+    _move(policy, reference, NEAR)
+    return tokenizer, policy, reference
+
+
+@functools.cache
+def _loaded() -> tuple[Any, Any]:
     from alignzoo_sandbox import MODEL_PATH
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
-    policy = AutoModelForCausalLM.from_pretrained(MODEL_PATH, dtype=torch.float32).eval()
-    reference = copy.deepcopy(policy)
+    model = AutoModelForCausalLM.from_pretrained(MODEL_PATH, dtype=torch.float32).eval()
+    return AutoTokenizer.from_pretrained(MODEL_PATH), model
+
+
+def _move(policy: Any, reference: Any, distance: float) -> None:
+    """Give the policy the reference's weights, each so many standard deviations of its tensor away."""
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        generator = torch.Generator().manual_seed(0)
-        for parameter in policy.parameters():
-            parameter += distance * parameter.std() * torch.randn(parameter.shape, generator=generator)
-    return tokenizer, policy, reference
+        for moved, weight in zip(policy.parameters(), reference.parameters(), strict=True):
+            moved.copy_(weight + distance * weight.std() * torch.randn(weight.shape, generator=generator))
 
 
 def _arguments(tmp_path: Path, size: int) -> dict[str, Any]:

@@ -22,6 +22,10 @@ def test_a_run_folder_is_answered_with_its_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=f"--model {run} is the folder of a run that has not saved") as unfinished:
         find_model(str(run))
     assert f"--resume {run}" in str(unfinished.value.hint)
+    (run / "result.json").write_text("{}")
+    with pytest.raises(ModelError, match="of a run that did not keep its model") as kept_none:
+        find_model(str(run))
+    assert "without --no-save-model" in str(kept_none.value.hint)
     (run / "model").mkdir()
     with pytest.raises(ModelError, match=f"--model {run} is the folder of a run") as error:
         find_model(str(run))

@@ -157,7 +157,7 @@ def test_eval_data_is_what_is_held_out(train: Train, pairs: Path, tmp_path: Path
     assert sizes["held_out"] == 10
     assert sizes["train"] <= 54
     assert all(line.keys() >= EVAL_KEYS for line in run.metrics)
-    assert json.loads((run.path / "data.json").read_text()).keys() == {"train", "eval"}
+    assert json.loads((run.path / "data.json").read_text()).keys() == {"train", "eval", "training"}
     assert run.result["before"]["eval/loss"] == pytest.approx(LN2, abs=1e-6)
 
 

@@ -72,7 +72,7 @@ def test_losses_that_compare_responses_are_refused_before_any_weight_loads(
 ) -> None:
     from alignzoo.session import inputs
 
-    monkeypatch.setattr(inputs, "load_policy", None)
+    monkeypatch.setattr(inputs, "policy_of", None)
     for loss in ("dpo", "kto"):
         with pytest.raises(IncompatibleError, match=f"--loss {loss} cannot train on demonstrations"):
             fine_tune(text(), "text", loss=loss)

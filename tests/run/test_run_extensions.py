@@ -47,6 +47,7 @@ def test_a_model_data_and_an_evaluator_of_a_plugin(
     assert result["after"]["size/squared"] == pytest.approx(squared(run.path / "model"))
     assert result["after"]["size/squared"] != pytest.approx(result["before"]["size/squared"])
     rows = json.loads((run.path / "data.json").read_text())
+    assert rows.pop("training") == {"rows": 24, "steps": 2}
     assert {part: (rows[part]["source"], rows[part]["split"]) for part in rows} == {
         "train": ("towers", "train"),
         "eval": ("towers", "validation"),

@@ -75,14 +75,14 @@ def test_a_start_that_comes_second_leaves_the_first_alone(
     """The first one makes its folder after the second has found it free."""
     from alignzoo.session import inputs
 
-    folder, load_tokenizer = tmp_path / "run", inputs.load_tokenizer
+    folder, tokenizer_of = tmp_path / "run", inputs.tokenizer_of
 
     def meanwhile(*arguments: Any) -> Any:
         folder.mkdir()
         (folder / "plan.yaml").write_text("of the first")
-        return load_tokenizer(*arguments)
+        return tokenizer_of(*arguments)
 
-    monkeypatch.setattr(inputs, "load_tokenizer", meanwhile)
+    monkeypatch.setattr(inputs, "tokenizer_of", meanwhile)
     ended = az(*command(folder, data=tmp_path / "absent.jsonl"))
     assert ended.returncode == 2, ended.stderr
     assert f"--out {folder} exists and is not empty" in ended.stderr
@@ -174,7 +174,7 @@ def test_a_stop_before_the_first_step_leaves_nothing(
         seen.extend(path.name for path in folder.iterdir())
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(inputs, "load_policy", asked_to_stop)
+    monkeypatch.setattr(inputs, "policy_of", asked_to_stop)
     ended = az(*command(folder, "--json"))
     assert ended.returncode == 130, ended.stderr
     assert {"plan.yaml", ".lock"} <= set(seen)

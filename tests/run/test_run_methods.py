@@ -83,6 +83,7 @@ def test_the_embedded_default_from_start_to_end(default_run: tuple[RunFolder, st
         "env.json",
         "data.json",
         "metrics.jsonl",
+        "examples.jsonl",
         "evaluation.json",
         "result.json",
         "probe",

@@ -259,3 +259,40 @@ def test_selectors_that_cannot_be_combined_or_met(az: Az, tmp_path: Path) -> Non
     odd = az("compat", "--plugin", str(plugin), "--selector", "odd")
     assert odd.returncode == 3
     assert "'odd' needs reference, but a selector reads columns of the training rows only" in odd.stdout
+
+
+def test_rows_of_domains_left_out_are_evaluated_apart(train: Train, make_model: MakeModel, tmp_path: Path) -> None:
+    """``eval/…`` stays that of all held-out rows; in and out are its parts, in proportion to their rows."""
+    rows = [{**row, "group": f"g{i % 3}"} for i, row in enumerate(preference_rows("train", ROWS))]
+    data = write_rows(tmp_path / "grouped.jsonl", rows)
+    given = {"model": str(make_model()), "data": str(data), "probe.share": 0, "eval-share": 0.4, "max-steps": 1}
+    run = train(selector="domains", **{"selector.domains.out": "g1"}, **given)
+    plain = train(**given)
+    header, lines = recorded(run)
+    assert header["selectors"][0]["left_out"] == ["g1"]
+    assert {line["dropped"] for line in lines} == {"domain g1"}
+    assert {line["row_id"] % 3 for line in lines} == {1}
+    before, without = run.result["before"], plain.result["before"]
+    assert {name for name in without if name.startswith("eval/")} == {
+        name for name in before if name.startswith("eval/") and not name.startswith(("eval/in/", "eval/out/"))
+    }
+    for name in ("rewards/margins", "logps/chosen"):
+        assert before[f"eval/{name}"] == pytest.approx(without[f"eval/{name}"], abs=1e-4)
+        low, high = sorted((before[f"eval/in/{name}"], before[f"eval/out/{name}"]))
+        assert low - 1e-6 <= before[f"eval/{name}"] <= high + 1e-6
+    assert before["eval/in/logps/chosen"] != before["eval/out/logps/chosen"]
+
+
+def test_flips_are_recorded_row_by_row_with_their_reason(train: Train, make_model: MakeModel, tmp_path: Path) -> None:
+    rows = [
+        {**row, "chosen_score": i / 10, "rejected_score": 0.0} for i, row in enumerate(preference_rows("train", ROWS))
+    ]
+    given = {"model": str(make_model()), "data": str(write_rows(tmp_path / "scored.jsonl", rows)), "max-steps": 1}
+    run = train(selector="margin-flips", **{"selector.margin-flips.rate": 0.25}, **given)
+    header, lines = recorded(run)
+    assert header["selectors"][0]["flipped"] == len(lines) == round(0.25 * run.result["pairs"]["train"])
+    assert all(line["note"] == f"margin {line['row_id'] / 10:.4g}" and line["flipped"] for line in lines)
+    rate_0 = train(selector="margin-flips", **{"selector.margin-flips.rate": 0.0}, **given)
+    plain = train(**given)
+    assert rate_0.result["train_identity"] == plain.result["train_identity"] != run.result["train_identity"]
+    assert rate_0.column("loss") == plain.column("loss")

@@ -177,6 +177,6 @@ def test_data_of_a_shape_that_the_loss_cannot_read_is_refused_before_any_weight(
 ) -> None:
     from alignzoo.session import inputs
 
-    monkeypatch.setattr(inputs, "load_policy", None)
+    monkeypatch.setattr(inputs, "policy_of", None)
     with pytest.raises(IncompatibleError, match="dpo"):
         train(loss="dpo", data=data["unpaired"])

@@ -163,6 +163,8 @@ def test_a_killed_run_resumes_at_its_stage(
         ([{"name": "a", "loss": "dqo"}], "unknown loss 'dqo'"),
         ([{"name": "a", "out": "x"}], "no folder of its own"),
         (["a"], "not a mapping"),
+        ([{"name": "a", "save-model": False}, {"name": "b", "model": "stage:a"}], "b) needs the model of stage a"),
+        ([{"name": "a", "save-model": False}, {"name": "b"}, {"name": "c", "merge": MERGE}], "c) needs the model"),
     ],
 )
 def test_a_malformed_stage_is_refused_before_anything_is_written(
@@ -185,7 +187,7 @@ def test_a_failing_stage_says_how_to_resume_all(recipe: Callable[..., Recipe], t
 
 def test_on_the_command_line(recipe: Callable[..., Recipe], tmp_path: Path, az: Az) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text(yaml.safe_dump(recipe({"name": "a"}, {"name": "b", "model": "stage:a"})))
+    file.write_text(yaml.safe_dump(recipe({"name": "a"}, {"name": "b", "model": "stage:a", "save-model": False})))
     dry = az("run", "--recipe", str(file), "--dry-run", "--loss", "ipo")
     assert dry.returncode == 0
     assert dry.stdout.count("alignzoo run --loss ipo") == 2
@@ -194,7 +196,9 @@ def test_on_the_command_line(recipe: Callable[..., Recipe], tmp_path: Path, az: 
     folder = tmp_path / "out"
     done = az("run", "--recipe", str(file), "--max-steps", "1", "--out", str(folder), "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["stages"]["b"]["steps"] == 1
+    result = json.loads(done.stdout)
+    assert result["stages"]["b"]["steps"] == 1
+    assert result["model"] == str(folder / "a" / "model"), "the last one that is kept"
     again = az("run", "--resume", str(folder))
     assert again.returncode == 0, again.stderr
     assert "has already finished" in again.stderr
@@ -224,6 +228,7 @@ class _Clock:
         return datetime.fromtimestamp(next(self.seconds))
 
 
+@pytest.mark.slow  # like the killed run above, by a signal
 def test_an_interrupted_run_says_how_to_resume_all(recipe: Callable[..., Recipe], tmp_path: Path, start: Start) -> None:
     """Ctrl-C in the second of three stages, the last of which merges."""
     given = recipe(

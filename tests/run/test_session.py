@@ -42,7 +42,7 @@ def open_session(words: dict[str, Any], make_model: MakeModel) -> OpenSession:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the session loads, in order."""
     seen: list[str] = []
-    for name in ("find_model", "load_config", "load_tokenizer", "divide", "load_policy", "fingerprint"):
+    for name in ("find_model", "load_config", "tokenizer_of", "divide", "policy_of", "fingerprint"):
         monkeypatch.setattr(inputs, name, _heard(name, getattr(inputs, name), seen))
     return seen
 
@@ -59,10 +59,10 @@ def test_everything_is_made_on_demand_once_and_data_before_weights(open_session:
     session = open_session(reference_cache=False)
     assert calls == []
     assert session.tokenizer.eos_token_id is not None
-    assert calls == ["find_model", "load_config", "load_tokenizer"]
+    assert calls == ["find_model", "load_config", "tokenizer_of"]
     for name in ("held_out", "engine", "reference", "weights", "batches"):
         assert getattr(session, name) is getattr(session, name)
-    assert calls == ["find_model", "load_config", "load_tokenizer", "divide", "load_policy", "fingerprint"]
+    assert calls == ["find_model", "load_config", "tokenizer_of", "divide", "policy_of", "fingerprint"]
     assert session.held_out is not None
     assert session.held_out.evaluate()["eval/rewards/margins"] == 0, "the policy still is the reference"
 
@@ -73,7 +73,7 @@ def test_data_that_is_not_there_is_refused_before_any_weight(
     session = open_session(data=str(tmp_path / "absent.jsonl"))
     with pytest.raises(DataError, match="no such file"):
         _ = session.engine
-    assert "load_policy" not in calls
+    assert "policy_of" not in calls
 
 
 def test_another_source_of_batches_can_stand_in(open_session: OpenSession, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_only_the_session_loads_a_policy() -> None:
     for folder in (Path(alignzoo.__file__).parent, ROOT / "plugins"):
         for path in folder.rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.ImportFrom) and "load_policy" in {a.name for a in node.names}:
+                if isinstance(node, ast.ImportFrom) and {"load_policy", "load_base"} & {a.name for a in node.names}:
                     users.add(path.relative_to(folder.parent).as_posix())
     merging = {"alignzoo/stages/merge.py", "plugins/alignzoo_export/weights.py"}  # finished weights; nothing is run
-    assert users - merging == {f"alignzoo/session/{name}.py" for name in ("guides", "inputs", "session")}
+    assert users - merging == {f"alignzoo/session/{name}.py" for name in ("guides", "pristine", "session")}

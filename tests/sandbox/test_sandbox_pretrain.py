@@ -7,6 +7,7 @@ import json
 import random
 from pathlib import Path
 
+import pytest
 import torch
 from alignzoo_sandbox import MODEL_PATH, generate_answers, prompts
 from alignzoo_sandbox.corpus import DECLINED, chats
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 REFUSAL_STARTS = tuple(refusal.split(" {")[0] for refusal in REFUSALS)
 
 
+@pytest.mark.slow  # the tokenizer of 20,000 chats
 def test_a_few_steps_give_a_loadable_model_and_the_shipped_tokenizer(tmp_path: Path) -> None:
     main(["--out", str(tmp_path), "--steps", "5"])
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)

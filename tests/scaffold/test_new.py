@@ -123,16 +123,19 @@ def test_the_method_keeps_the_contract(imported: Any, tmp_path: Path, kind: str)
     assert report.ok, [outcome for outcome in report.outcomes if outcome.status == "failed"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_its_own_tests_pass(tmp_path: Path, kind: str) -> None:
-    """Those beside the contract, which another test here runs."""
-    write_folder(tmp_path / "out", Scaffold(kind, "my-mine").package_files())
-    words = ["-p", "no:cacheprovider", "-k", "formula", "--rootdir", "."]
+def test_their_own_tests_pass(tmp_path: Path) -> None:
+    """Those beside the contract, which another test here runs; of all kinds in one process."""
+    for kind in KINDS:
+        write_folder(tmp_path / kind, Scaffold(kind, f"my-{kind}").package_files())
+    words = ["-p", "no:cacheprovider", "-k", "formula", "-rA", "--rootdir", "."]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words],
-        cwd=tmp_path / "out", env={**os.environ, "PYTHONPATH": "."}, capture_output=True, text=True, timeout=120,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(KINDS)}, capture_output=True, text=True,
+        timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+    for kind in KINDS:
+        assert f"PASSED {kind}/tests/test_my_{kind}.py::" in done.stdout, done.stdout
 
 
 def test_what_is_written_is_clean(tmp_path: Path) -> None:

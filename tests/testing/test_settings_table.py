@@ -83,8 +83,16 @@ def everywhere(name: str) -> dict[Setting, list[list[Taken]]]:
     return found | {setting: [rank[i] for rank in both] for i, setting in enumerate(shared)}
 
 
+USUAL = ("plain", "sam", "shapo-token")
+"""Those in every test run; the contract's rules of ranks, shards and accumulation are held for all of them there."""
+
+
+def _named(name: str) -> Any:
+    return pytest.param(name, marks=[] if name in USUAL else [pytest.mark.slow])
+
+
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
-@pytest.mark.parametrize("name", CONTROLLERS)
+@pytest.mark.parametrize("name", map(_named, CONTROLLERS))
 def test_every_controller_takes_the_same_step_in_every_setting(name: str, setting: Setting) -> None:
     found = everywhere(name)
     expected = found[Setting(setting.weights, "one process", "1x8")]

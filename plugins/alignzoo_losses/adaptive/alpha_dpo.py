@@ -29,8 +29,18 @@ class AlphaDPOOptions(Options):
     """β, in tokens per nat; γ/β and α, in nats per token."""
 
     beta: float = Field(10.0, gt=0, description="scale of the per-token reward")
-    gamma_beta_ratio: float = Field(0.4, ge=0, description="mean target reward margin γ as a multiple of beta")
-    alpha: float = Field(0.2, ge=0, description="how much of the target follows the pair's margin over the reference")
+    gamma_beta_ratio: float = Field(
+        0.4,
+        ge=0,
+        description="mean target reward margin γ as a multiple of beta",
+        json_schema_extra={"search": [0.0, 1.0]},
+    )
+    alpha: float = Field(
+        0.2,
+        ge=0,
+        description="how much of the target follows the pair's margin over the reference",
+        json_schema_extra={"search": [0.01, 0.5]},
+    )
 
 
 class AlphaDPO(PreferenceLoss):

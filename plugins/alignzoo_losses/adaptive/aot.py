@@ -27,7 +27,9 @@ class AOTOptions(Options):
     """β, in 1/nats, and ε."""
 
     beta: float = Field(0.01, gt=0, description="strength of the KL constraint to the reference")
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="ε: probability that a label is wrong")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="ε: probability that a label is wrong", json_schema_extra={"search": [0.0, 0.4]}
+    )
 
 
 class AOT(PreferenceLoss):

@@ -37,8 +37,16 @@ class BetaDPOOptions(Options):
     """β₀ and α, in 1/nats, and ρ."""
 
     beta: float = Field(0.1, gt=0, description="β₀: β of a step with average margins")
-    alpha: float = Field(0.6, ge=0, description="how much β follows the margins of the step")
-    dropped: float = Field(0.2, ge=0, lt=1, description="ρ: share of the step's pairs that are dropped as outliers")
+    alpha: float = Field(
+        0.6, ge=0, description="how much β follows the margins of the step", json_schema_extra={"search": [0.1, 2.0]}
+    )
+    dropped: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="ρ: share of the step's pairs that are dropped as outliers",
+        json_schema_extra={"search": [0.0, 0.5]},
+    )
 
 
 class BetaDPO(PreferenceLoss):

@@ -36,9 +36,16 @@ ROUNDS, PARTS, HALVINGS = 9, 32, 48
 class GammaPOOptions(Options):
     """β; γ₀/β, in the unit of the form's log-probs; τ."""
 
-    form: Literal["simpo", "dpo"] = Field("simpo", description="margins of average log-probs, or of log-ratios")
+    form: Literal["simpo", "dpo"] = Field(
+        "simpo", description="margins of average log-probs, or of log-ratios", json_schema_extra={"search": []}
+    )
     beta: float = Field(10.0, gt=0, description="scale of the margins")
-    gamma_beta_ratio: float = Field(0.4, gt=0, description="mean target reward margin γ₀ as a multiple of beta")
+    gamma_beta_ratio: float = Field(
+        0.4,
+        gt=0,
+        description="mean target reward margin γ₀ as a multiple of beta",
+        json_schema_extra={"search": [0.1, 2.0]},
+    )
     tau: float = Field(10.0, gt=0, description="strength of the pull towards equal target margins")
 
     def needs(self) -> frozenset[Need]:

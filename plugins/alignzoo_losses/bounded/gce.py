@@ -27,7 +27,11 @@ class GCEOptions(Options):
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint to the reference")
     q: float = Field(0.7, gt=0, le=1, description="from DPO (towards 0) to the noise-tolerant absolute error (1)")
     truncation: float = Field(
-        0.0, ge=0, lt=1, description="probability of its label up to which a pair has no gradient; the paper uses 0.5"
+        0.0,
+        ge=0,
+        lt=1,
+        description="probability of its label up to which a pair has no gradient; the paper uses 0.5",
+        json_schema_extra={"search": [0.0, 0.5]},
     )
 
 

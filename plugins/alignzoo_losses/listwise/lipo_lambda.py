@@ -37,7 +37,9 @@ class LiPOLambdaOptions(Options):
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint to the reference")
     labels: Literal["win-rate", "places", "scores"] = Field(
-        "win-rate", description="ψ: share or number of the list's responses that one beats, or the data's scores"
+        "win-rate",
+        description="ψ: share or number of the list's responses that one beats, or the data's scores",
+        json_schema_extra={"search": []},
     )
 
     def needs(self) -> frozenset[Need]:

@@ -22,7 +22,9 @@ class DPOShiftOptions(Options):
     """β, in 1/nats, and λ at the first and at the last step."""
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint to the reference")
-    rejected_weight: float = Field(0.95, ge=0, le=1, description="λ: weight of the rejected log-ratio")
+    rejected_weight: float = Field(
+        0.95, ge=0, le=1, description="λ: weight of the rejected log-ratio", json_schema_extra={"search": [0.5, 1.0]}
+    )
     final_rejected_weight: float | None = Field(
         None, ge=0, le=1, description="λ at the end of the run, approached linearly; by default λ is fixed"
     )

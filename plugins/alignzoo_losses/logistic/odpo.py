@@ -29,7 +29,9 @@ class ODPOOptions(Options):
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint to the reference")
     alpha: float = Field(1.0, ge=0, description="weight of the offset")
     offset: Literal["log-gap", "log-ratio", "gap"] = Field(
-        "log-gap", description="log of the scores' difference, log of their ratio (positive scores), or the difference"
+        "log-gap",
+        description="log of the scores' difference, log of their ratio (positive scores), or the difference",
+        json_schema_extra={"search": []},
     )
     floor: float = Field(0.01, gt=0, description="what smaller arguments of a log count as, negative ones included")
 

@@ -25,7 +25,7 @@ class AlphaPOOptions(Options):
 
     beta: float = Field(2.5, gt=0, description="scale of the reward")
     gamma_beta_ratio: float = Field(0.04, ge=0, description="target reward margin γ as a multiple of beta")
-    alpha: float = Field(0.25, description="shape of the reward; 0 is SimPO")
+    alpha: float = Field(0.25, description="shape of the reward; 0 is SimPO", json_schema_extra={"search": [-1.0, 1.0]})
 
 
 class AlphaPO(PreferenceLoss):

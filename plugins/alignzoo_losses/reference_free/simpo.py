@@ -21,7 +21,9 @@ class SimPOOptions(Options):
     """β, in tokens per nat, and γ/β, in nats per token."""
 
     beta: float = Field(2.0, gt=0, description="scale of the per-token reward")
-    gamma_beta_ratio: float = Field(0.25, ge=0, description="target reward margin γ as a multiple of beta")
+    gamma_beta_ratio: float = Field(
+        0.25, ge=0, description="target reward margin γ as a multiple of beta", json_schema_extra={"search": [0.0, 1.0]}
+    )
 
 
 class SimPO(PreferenceLoss):

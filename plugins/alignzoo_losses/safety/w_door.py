@@ -32,7 +32,9 @@ class WDOOROptions(Options):
     beta: float = Field(0.5, gt=0, description="how soon an unlikely harmful response stops counting")
     tau: float = Field(5.0, gt=0, description="nats of log-ratio that change a token's weight by a factor e")
     sign: Literal["paper", "code"] = Field(
-        "paper", description="weigh most the tokens that the guide prefers (paper), or those it does not (code)"
+        "paper",
+        description="weigh most the tokens that the guide prefers (paper), or those it does not (code)",
+        json_schema_extra={"search": []},
     )
 
 

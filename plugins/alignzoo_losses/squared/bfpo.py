@@ -24,8 +24,18 @@ class BFPOOptions(Options):
     """β, in 1/nats, and the labelling function of the margin."""
 
     beta: float = Field(0.01, gt=0, description="regularisation strength: target margins are multiples of 1/beta")
-    b1: float = Field(3.0, gt=1, description="B₁: how much more the safety of the helpful response counts")
-    alpha: float = Field(0.5, ge=0, description="how much the target falls for all pairs, so that unsafe ones reverse")
+    b1: float = Field(
+        3.0,
+        gt=1,
+        description="B₁: how much more the safety of the helpful response counts",
+        json_schema_extra={"search": [1.5, 10.0]},
+    )
+    alpha: float = Field(
+        0.5,
+        ge=0,
+        description="how much the target falls for all pairs, so that unsafe ones reverse",
+        json_schema_extra={"search": [0.05, 2.0]},
+    )
 
 
 class BFPO(PreferenceLoss):

@@ -26,7 +26,9 @@ class REBELOptions(Options):
     """η, in nats per unit of score, and the scale of the loss."""
 
     eta: float = Field(1.0, gt=0, description="log-ratio per unit of score; depends on the scale of the reward")
-    form: Literal["paper", "code"] = Field("paper", description="scale: that of the paper, or η² times it")
+    form: Literal["paper", "code"] = Field(
+        "paper", description="scale: that of the paper, or η² times it", json_schema_extra={"search": []}
+    )
 
 
 class REBEL(PreferenceLoss):

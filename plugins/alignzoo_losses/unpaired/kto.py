@@ -28,8 +28,12 @@ class KTOOptions(Options):
     """β, in 1/nats, and the weights of the two labels."""
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint to the reference")
-    desirable_weight: float = Field(1.0, gt=0, description="λ_D: weight of desirable responses")
-    undesirable_weight: float = Field(1.0, gt=0, description="λ_U: weight of undesirable responses")
+    desirable_weight: float = Field(
+        1.0, gt=0, description="λ_D: weight of desirable responses", json_schema_extra={"search": [0.5, 2.0]}
+    )
+    undesirable_weight: float = Field(
+        1.0, gt=0, description="λ_U: weight of undesirable responses", json_schema_extra={"search": [0.5, 2.0]}
+    )
 
 
 class KTO(PreferenceLoss):

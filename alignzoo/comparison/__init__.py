@@ -1,0 +1,1 @@
+"""Groups of runs over seeds: figures with intervals, paired differences, cost."""
