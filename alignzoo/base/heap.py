@@ -17,7 +17,7 @@ def keep_freed_memory() -> bool:
     """Let glibc keep memory that tensors free, for the next tensors; whether it does.
 
     By default it returns every block of 32 MiB or more, and any free end of the heap, to the system, which must then
-    zero each page again: up to a third of a training step on a CPU. An environment that says how it is to be done
+    zero each page again. An environment that says how it is to be done
     (``MALLOC_…_`` or ``GLIBC_TUNABLES``) is left alone.
     """
     given = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ)
