@@ -88,6 +88,11 @@ class Pack:
         """Tokens of the longest response."""
         return max(max(segment.responses) for segment in self.segments)
 
+    @property
+    def part_sizes(self) -> list[int]:
+        """Tokens of each prompt and each response, in the row's order."""
+        return [size for segment in self.segments for size in (segment.prompt, *segment.responses)]
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Pack:
         """The same pack with its tensors on ``device``."""
         return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
@@ -139,8 +144,7 @@ class Pack:
         def made(_at: Tensor) -> BlockMask:
             device, size = self.input_ids.device, self.input_ids.shape[1]
             of_segment = _spread(range(len(self.segments)), [s.end - s.start for s in self.segments]).to(device)
-            sizes = [size for s in self.segments for size in (s.prompt, *s.responses)]
-            part = _spread([j for s in self.segments for j in range(1 + len(s.responses))], sizes).to(device)
+            part = _spread([j for s in self.segments for j in range(1 + len(s.responses))], self.part_sizes).to(device)
             at = self.position_ids[0]
 
             def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:

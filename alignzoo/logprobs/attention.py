@@ -64,6 +64,11 @@ def packed_attention(
     window = options.get("sliding_window") or getattr(module, "sliding_window", None)
     if flex and not dropout:
         return _flex(query, key, value, pack, window, scaling), None
+    if query.device.type == "cpu" and value.dtype in (torch.bfloat16, torch.float16):
+        # At the lengths of dialogues, fp32 kernels are the faster ones there, and they are the more exact ones.
+        with torch.autocast("cpu", enabled=False):
+            found = _by_segments(query.float(), key.float(), value.float(), pack, window, scaling, dropout)
+        return found.to(value.dtype), None
     return _by_segments(query, key, value, pack, window, scaling, dropout), None
 
 
@@ -78,22 +83,17 @@ def _by_segments(
 ) -> torch.Tensor:
     grouped = key.shape[1] != query.shape[1]
     settings: dict[str, Any] = {"scale": scaling, "dropout_p": dropout, "enable_gqa": grouped}
+    queries, keys, values = (iter(part.split(pack.part_sizes, 2)) for part in (query, key, value))
     found = []
     for i, segment in enumerate(pack.segments):
-        prompt = segment.prompt_place()
-        for j, response in enumerate(segment.places()):
-            if j == 0:
-                whole = slice(prompt.start, response.stop)
-                queries, keys, values = (part[:, :, whole] for part in (query, key, value))
-                mask = pack.first_mask(i, window)
-            else:
-                queries = query[:, :, response]
-                keys, values = (torch.cat([part[:, :, prompt], part[:, :, response]], 2) for part in (key, value))
-                mask = pack.further_mask(i, j, window)
+        prompts = next(queries), next(keys), next(values)
+        for j in range(len(segment.responses)):
+            response = next(queries), next(keys), next(values)
+            asking = torch.cat([prompts[0], response[0]], 2) if j == 0 else response[0]
+            seen, read = (torch.cat([before, own], 2) for before, own in zip(prompts[1:], response[1:], strict=True))
+            mask = pack.first_mask(i, window) if j == 0 else pack.further_mask(i, j, window)
             found.append(
-                F.scaled_dot_product_attention(
-                    queries, keys, values, attn_mask=mask, is_causal=mask is None, **settings
-                )
+                F.scaled_dot_product_attention(asking, seen, read, attn_mask=mask, is_causal=mask is None, **settings)
             )
     return torch.cat([part.transpose(1, 2) for part in found], 1)
 

@@ -6,8 +6,6 @@ assumed: once per run, before the first step, every token's log-prob in a few ro
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,13 +16,13 @@ import torch
 
 from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch, batches_of
-from alignzoo.data.lengths import Lengths, lengths_of
+from alignzoo.data.lengths import lengths_of
 from alignzoo.distributed.ranks import on_all_ranks
 from alignzoo.errors import ModelError
 from alignzoo.logprobs import attention
 from alignzoo.logprobs.attention import CannotPack
 from alignzoo.logprobs.logps import Forward, forward_parameters, innermost, packed_logps, padded_logps
-from alignzoo.logprobs.trial import try_embeddings
+from alignzoo.logprobs.trial import Trials, try_embeddings, worth_trying
 from alignzoo.plan.plan import Plan
 
 if TYPE_CHECKING:
@@ -70,6 +68,7 @@ def forward_of(
     *,
     shape: Shape,
     partners: np.ndarray | None = None,
+    trials: Trials | None = None,
 ) -> Choice:
     """The forward of a run, the same on all ranks.
 
@@ -77,15 +76,22 @@ def forward_of(
         policy: see :func:`choose_forward`.
         first: rows of the first step.
         shape, partners: of ``dataset``, see :func:`alignzoo.data.collate.batches_of`.
+        trials: results of earlier processes, which are not tried again.
     """
     rows = worth_trying(policy, lengths_of(dataset, partners), first)
     batches = batches_of(dataset, rows, len(rows), pad_id, shape=shape, partners=partners)
     sample = next(batches).to(accelerator.device)
     settings, tokens, embeddings = plan.settings, "token-logps" in plan.needs, "embedding-gradients" in plan.needs
     autocast = torch.bfloat16 if settings.precision == "bf16" else None
-    choice = choose_forward(
-        policy, sample, packing=settings.packing, tokens=tokens, embeddings=embeddings, autocast=autocast
-    )
+    choice = None
+    if trials is not None and settings.packing and not embeddings:
+        choice = _known(policy, sample, trials.of(sample), tokens)
+    if choice is None:
+        choice = choose_forward(
+            policy, sample, packing=settings.packing, tokens=tokens, embeddings=embeddings, autocast=autocast
+        )
+        if trials is not None and choice.by_segment:
+            trials.keep(sample, choice.why)
     ranks = on_all_ranks(accelerator, lambda: (choice.packed, choice.way, choice.why))
     if len({way for _, way, _ in ranks}) == 1:
         return choice
@@ -94,6 +100,15 @@ def forward_of(
         "packing is off: the ranks chose different ways to pack"
     ]
     return Choice(partial(padded_logps, tokens=tokens), False, reasons[0])
+
+
+def _known(policy: Any, sample: TokenBatch, why: str | None, tokens: bool) -> Choice | None:
+    """Packing by segments where it has passed before; the head, which is not remembered, is tried here."""
+    if why is None:
+        return None
+    _tried(policy, sample.row(0, most=8), padded_logps)
+    use_packing(policy)
+    return Choice(partial(packed_logps, way="segments", tokens=tokens), True, why, "segments")
 
 
 def choose_forward(
@@ -169,8 +184,6 @@ def _why_padded(
 
 
 _BY_ROW = ("attn_temperature_tuning", "index_topk")
-_REACHES = re.compile("window|chunk|block|local|stride|sparse|topk")
-"""Words in config names that indicate layers with distance-dependent behaviour."""
 
 
 def why_not_packed(model: Any) -> str | None:
@@ -262,32 +275,3 @@ def _gap(found: torch.Tensor, expected: torch.Tensor) -> float:
     """The largest difference, relative for log-probs beyond 1 nat; infinite if only one side is finite."""
     gap = (found - expected).abs() / expected.abs().clamp(min=1.0)
     return float(torch.nan_to_num(gap, nan=torch.inf).max()) if not torch.equal(found, expected) else 0.0
-
-
-def worth_trying(policy: Any, lengths: Lengths, first: Sequence[int]) -> list[int]:
-    """Rows to try packing on: the shortest and the longest of the first step, and the one with the most responses where
-    both have fewer; and those that are longest of all where the model has layers that may treat what is far apart in
-    another way.
-
-    Args:
-        lengths: of all rows.
-        first: rows of the first step.
-    """
-    by_length = sorted(first, key=lambda row: int(lengths.longest[row]))
-    rows = [by_length[0], by_length[-1]]
-    most = max(by_length, key=lambda row: int(lengths.responses[row]))
-    if lengths.responses[most] > lengths.responses[rows].max():
-        rows.append(most)
-    if _reaches(policy) < int(lengths.packed.max()):
-        rows += [int(lengths.longest.argmax()), int(lengths.packed.argmax())]
-    return list(dict.fromkeys(rows))
-
-
-def _reaches(policy: Any) -> float:
-    """Tokens up to which a model's layers look alike at all that came before, as far as its config tells."""
-    model = innermost(policy)
-    if not model._can_set_attn_implementation():  # its attention is its own, and may be anything
-        return 0
-    values = vars(model.config.get_text_config()).items()
-    found = [v for name, v in values if type(v) is int and v > 0 and _REACHES.search(name)]
-    return min(found, default=math.inf)

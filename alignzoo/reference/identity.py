@@ -15,7 +15,6 @@ from alignzoo.model.weights import config_digest, fingerprint
 from alignzoo.plan.settings import Settings
 
 _VERSION = 1  # raise it when the same weights and tokens would give different log-probs
-_WAYS = {"segments": "pairs"}  # names of renamed ways in the identities of existing stores
 
 
 def reference_identity(policy: Any, settings: Settings, weights: str, *, way: str) -> str:
@@ -47,7 +46,7 @@ def _rounding(policy: Any, way: str) -> tuple[str, ...]:
     implementations = (getattr(model.config, f"_{part}_implementation", None) for part in ("attn", "experts"))
     head = "fused head" if has_fused_head(policy) else "logits"
     return (
-        _WAYS.get(way, way),
+        way,
         head,
         model.device.type,
         torch.get_float32_matmul_precision(),

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.base.heap import keep_freed_memory
 from alignzoo.base.memo import Memo
 from alignzoo.contract.card import Need
 from alignzoo.contract.loss import LossCard, Reads
@@ -189,6 +190,8 @@ class Inputs:
         """
         highest = self._highest_id
         self.report.note(f"loading {self.settings.model}")
+        if self.accelerator.device.type == "cpu":
+            keep_freed_memory()
         policy: Any = policy_of(self.memo, self.source, self.settings)
         check_vocabulary(policy, max(highest, self.tokenizer.pad_token_id), self.settings.model)
         return policy.to(self.accelerator.device)

@@ -42,6 +42,7 @@ from alignzoo.reference.store import Store, store_folder
 from alignzoo.session.guides import Guides, load_guides
 from alignzoo.session.inputs import HELD_OUT, TRAIN
 from alignzoo.session.scores import Scores
+from alignzoo.session.trials import trials_of
 from alignzoo.step.engine import Engine
 from alignzoo.step.held_out import HeldOut
 
@@ -73,6 +74,7 @@ class Session(Scores):
             self.accelerator,
             shape=self.parts.shape,
             partners=self.parts.partners.get(part),
+            trials=trials_of(self.policy, self.weights) if self.accelerator.num_processes == 1 else None,
         )
         self.report.note(choice.why)
         return choice
