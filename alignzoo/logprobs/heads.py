@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from alignzoo.logprobs import hidden
-from alignzoo.logprobs.head import Shape, token_logps
+from alignzoo.logprobs.head import token_logps
+from alignzoo.logprobs.softmax import Shape
 from alignzoo.logprobs.statistics import NOTHING, Ask
 from alignzoo.logprobs.teacher import HeadInputs, Logits, Teacher
 from alignzoo.logprobs.vocabulary import Values, values_at, values_of_logits

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alignzoo.logprobs.head import PLAIN, Shape, token_logps
+from alignzoo.logprobs.head import token_logps
+from alignzoo.logprobs.softmax import PLAIN, Shape
 
 K, H, V = 11, 6, 37
 SHAPES = {"plain": PLAIN, "scaled": Shape(scale=0.7), "capped": Shape(softcap=3.0), "both": Shape(1.7, 2.0)}
