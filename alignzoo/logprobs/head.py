@@ -83,12 +83,14 @@ class _TokenLogps(torch.autograd.Function):
         rows, by_logits = head.rows(hidden), _by_logits(hidden, head)
         parts, kept = parts_of(count, vocabulary, way.chunk), None
         if ctx.keeps and len(parts) > 1:  # one part's gradient is kept as it is
-            kept = rows.new_empty(count, vocabulary)
+            kept = rows.new_empty(count, vocabulary, dtype=head.of_gradients)
         elif ctx.taken:
             kept = rows.new_empty(count, rows.shape[1], dtype=wide)
         wanted = head.of_gradients if ctx.keeps or ctx.taken else None
         for part in parts:
-            found = by_logits(head.logits(rows[part]), targets[part], way.shape, entropy=way.entropy, gradient=wanted)
+            found = by_logits(
+                head.logits(rows[part], targets[part]), targets[part], way.shape, entropy=way.entropy, gradient=wanted
+            )
             values[part] = found.logps
             if found.entropies is not None:
                 entropies[part] = found.entropies
@@ -120,15 +122,19 @@ class _TokenLogps(torch.autograd.Function):
             else:
                 cotangents = (of_values[part], of_entropies[part]) if way.entropy else None
                 gradient = by_logits(
-                    head.logits(rows[part]), targets[part], way.shape, gradient=head.of_gradients, cotangents=cotangents
+                    head.logits(rows[part], targets[part]),
+                    targets[part],
+                    way.shape,
+                    gradient=head.of_gradients,
+                    cotangents=cotangents,
                 ).gradient
                 factor = torch.ones_like(factor) if way.entropy else factor
             if of_hidden is not None:
                 of_hidden[part] = head.of_hidden(gradient) * factor
             if ctx.needs_input_grad[1]:
-                of_weight = head.added(of_weight, gradient, (rows[part] * factor).to(rows.dtype))
+                of_weight = head.added(of_weight, gradient, (rows[part] * factor).to(way.dtype))
             if bias is not None and ctx.needs_input_grad[2]:
-                of_bias = head.added(of_bias, gradient, factor.to(rows.dtype))
+                of_bias = head.added(of_bias, gradient, factor.to(way.dtype))
             del gradient
         return of_hidden, head.as_weight(of_weight), head.as_bias(of_bias), None, None
 

@@ -115,11 +115,11 @@ class _Values(torch.autograd.Function):
         head = Head(weight, bias, way.dtype, wide)
         rows, kept = head.rows(hidden), None
         if ctx.keeps:
-            kept = rows.new_empty(each, count, vocabulary)
+            kept = rows.new_empty(each, count, vocabulary, dtype=head.of_gradients)
         elif ctx.taken:
             kept = rows.new_empty(each, count, rows.shape[1], dtype=wide)
         for part in way.parts(count, vocabulary):
-            logits, slope = way.shape.applied(head.logits(rows[part]))
+            logits, slope = way.shape.applied(head.logits(rows[part], targets[part]))
             own = log_softmax_(logits)
             del logits
             logps[part] = own.gather(-1, targets[part, None])[:, 0]
@@ -163,7 +163,7 @@ class _Values(torch.autograd.Function):
             if ctx.needs_input_grad[1]:
                 of_weight = head.added(of_weight, gradient, rows[part])
             if bias is not None and ctx.needs_input_grad[2]:
-                of_bias = head.added(of_bias, gradient, gradient.new_ones(gradient.shape[0], 1))
+                of_bias = head.added(of_bias, gradient, rows.new_ones(gradient.shape[0], 1))
         return of_hidden, head.as_weight(of_weight), head.as_bias(of_bias), None, None
 
 
@@ -176,7 +176,7 @@ def _again(
     cotangents: list[torch.Tensor],
 ) -> torch.Tensor:
     """The gradient by the raw logits of a part, whose logits are computed once more."""
-    logits, slope = way.shape.applied(head.logits(rows))
+    logits, slope = way.shape.applied(head.logits(rows, targets))
     theirs = None if way.reading is None else way.reading(part)
     gradients = _gradients(log_softmax_(logits), theirs, targets)
     found = gradients[0].mul_(cotangents[0])
