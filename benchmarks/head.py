@@ -208,7 +208,11 @@ def time_table(name: str, rows: dict[str, Any]) -> str:
     for way, row in rows.items():
         cells = []
         for value in row.values():
-            cells += [value, "", ""] if isinstance(value, str) else [f"{number:.0f}" for number in value.values()]
+            cells += (
+                [value, "", ""]
+                if isinstance(value, str)
+                else [f"{number:.0f}" if number else "–" for number in value.values()]
+            )
         lines.append(f"| {way} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
