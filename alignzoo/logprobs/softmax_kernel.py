@@ -69,6 +69,31 @@ def _capped(raw, SCALE: tl.constexpr, SOFTCAP: tl.constexpr):  # type: ignore[no
 
 
 @triton.jit
+def _sums(  # type: ignore[no-untyped-def]
+    raw, vocabulary, SCALE: tl.constexpr, SOFTCAP: tl.constexpr, ENTROPY: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Of a row's logits: the highest; Σ exp(logit - highest); and with ENTROPY, of this times (logit - highest)."""
+    highest = tl.full((), float("-inf"), tl.float32)
+    total = tl.zeros((), tl.float32)
+    weighted = tl.zeros((), tl.float32)
+    for start in range(0, vocabulary, BLOCK):
+        columns = start + tl.arange(0, BLOCK)
+        there = columns < vocabulary
+        logits, _ = _capped(tl.load(raw + columns, mask=there, other=0.0), SCALE, SOFTCAP)
+        logits = tl.where(there, logits, float("-inf"))
+        higher = tl.maximum(highest, tl.max(logits, 0))
+        shrunk = tl.exp(highest - higher)
+        powers = tl.exp(logits - higher)
+        if ENTROPY:
+            moved = tl.where(total > 0, total * (highest - higher), 0.0)
+            terms = tl.where(there, powers * (logits - higher), 0.0)
+            weighted = (weighted + moved) * shrunk + tl.sum(terms, 0)
+        total = total * shrunk + tl.sum(powers, 0)
+        highest = higher
+    return highest, total, weighted
+
+
+@triton.jit
 def _rows(  # type: ignore[no-untyped-def]
     raw,
     targets,
@@ -89,23 +114,7 @@ def _rows(  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     raw += row * stride
     target = tl.load(targets + row)
-    highest = tl.full((), float("-inf"), tl.float32)
-    total = tl.zeros((), tl.float32)
-    weighted = tl.zeros((), tl.float32)  # Σ exp(logit - highest) · (logit - highest)
-    for start in range(0, vocabulary, BLOCK):
-        columns = start + tl.arange(0, BLOCK)
-        there = columns < vocabulary
-        logits, _ = _capped(tl.load(raw + columns, mask=there, other=0.0), SCALE, SOFTCAP)
-        logits = tl.where(there, logits, float("-inf"))
-        higher = tl.maximum(highest, tl.max(logits, 0))
-        shrunk = tl.exp(highest - higher)
-        powers = tl.exp(logits - higher)
-        if ENTROPY:
-            moved = tl.where(total > 0, total * (highest - higher), 0.0)
-            terms = tl.where(there, powers * (logits - higher), 0.0)
-            weighted = (weighted + moved) * shrunk + tl.sum(terms, 0)
-        total = total * shrunk + tl.sum(powers, 0)
-        highest = higher
+    highest, total, weighted = _sums(raw, vocabulary, SCALE, SOFTCAP, ENTROPY, BLOCK)
     at_target, _ = _capped(tl.load(raw + target), SCALE, SOFTCAP)
     tl.store(logps + row, at_target - highest - tl.log(total))
     entropy = tl.zeros((), tl.float32)

@@ -50,6 +50,8 @@ class HeadInputs:
         wide = torch.promote_types(self.hidden.dtype, torch.float32)
         bias = None if self.head.bias is None else whole(self.head.bias)
         head = Head(whole(self.head.weight), bias, self.dtype, wide)
+        if not head.in_blocks:
+            head = replace(head, weight=head.operand)  # of sharded weights, a gathered copy need not stay beside it
 
         @torch.no_grad()
         def reading(part: slice) -> torch.Tensor:
