@@ -24,7 +24,7 @@ from alignzoo.logprobs.softmax_kernel import by_kernel
 
 cpu = torch.device("cpu")
 for gradient in (torch.float32, torch.bfloat16):
-    for vocabulary in (1, 37, 4096, 9001):
+    for vocabulary in (1, 37, 9001):
         assert not difference(by_kernel, cpu, gradient, rows=5, vocabulary=vocabulary), (gradient, vocabulary)
 raw = torch.tensor([[500.0, -500.0, 0.0], [0.0, 0.0, 1e4]])
 targets = torch.tensor([1, 0])
@@ -36,6 +36,7 @@ assert not by_kernel(raw[:0], targets[:0], gradient=torch.float32).logps.numel()
 
 
 @needs_triton
+@pytest.mark.slow  # the interpreter is
 def test_the_kernel_gives_what_float64_gives() -> None:
     interpreter = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
     found = subprocess.run(
