@@ -44,7 +44,7 @@ def _rounding(policy: Any, way: str) -> tuple[str, ...]:
     """Facts that change log-probs by more than fp32's last digits in reduced precision."""
     model = innermost(policy)
     implementations = (getattr(model.config, f"_{part}_implementation", None) for part in ("attn", "experts"))
-    head = "fused head" if has_fused_head(policy) else "logits"
+    head = "fused head with fp32 logits" if has_fused_head(policy) else "logits"
     return (
         way,
         head,
