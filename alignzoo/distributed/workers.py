@@ -82,15 +82,17 @@ def run_workers(command: Sequence[str], place: Place) -> Failure | None:
     """
     with tempfile.TemporaryDirectory(prefix="alignzoo-workers-") as folder, _quiet():
         result: list[Mapping[int, Any] | Exception] = []
-        config = _config(place, folder)
+        config, over = _config(place, folder), threading.Event()
 
-        def launch() -> None:  # beside the main thread, where the launcher would take the signals for itself
-            result.append(_launch(config, command))
+        def work() -> None:  # beside the main thread, where the launcher would take the signals for itself
+            try:
+                result.append(_launch(config, command))
+            finally:
+                over.set()
 
-        started = threading.Thread(target=launch, daemon=True)
         with stop_requests(lambda: _signal(signal.SIGINT)) as stop:
-            started.start()
-            _wait(started, stop)
+            threading.Thread(target=work, daemon=True).start()
+            _wait(over, stop)
         ended = result[0]
         if isinstance(ended, Exception):
             raise _explained(ended, place) from ended
@@ -178,13 +180,14 @@ def _launch(config: LaunchConfig, command: Sequence[str]) -> Mapping[int, Any] |
     return {}
 
 
-def _wait(started: threading.Thread, stop: threading.Event) -> None:
+def _wait(over: threading.Event, stop: threading.Event) -> None:
+    """Until it is over, pass on further requests to stop. (An interrupted ``Thread.join`` forgets its thread.)"""
     seen, again = False, 0
-    while started.is_alive():
+    while not over.is_set():
         try:
-            started.join(0.2)
+            over.wait(0.2)
             seen = seen or bool(_children())
-            if stop.is_set() and not seen and started.is_alive():
+            if stop.is_set() and not seen and not over.is_set():
                 raise KeyboardInterrupt
         except KeyboardInterrupt:
             if not seen and not _children():
