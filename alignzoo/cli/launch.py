@@ -85,7 +85,7 @@ class Launch:
             AlignzooError: a worker was killed, or they could not be started.
         """
         assert self.place is not None
-        threads = {} if _device_count() else {"OMP_NUM_THREADS": str(max(1, _cpus() // self.place.count))}
+        threads = {} if device_count() else {"OMP_NUM_THREADS": str(max(1, _cpus() // self.place.count))}
         with launch.variables({name: value for name, value in threads.items() if name not in os.environ}):
             failure = run_workers([*_program(), *ctx.find_root().obj], self.place)
         if failure is not None:
@@ -228,10 +228,10 @@ def _check_nodes(nodes: int, given: Mapping[str, Any]) -> None:
 
 def _devices(asked: str, *, check: bool) -> int:
     if asked == AUTO:
-        return _device_count() or 1
+        return device_count() or 1
     count = _number(asked)
     if check and count > 1:
-        there = _device_count()
+        there = device_count()
         if 0 < there < count:
             raise UsageError(
                 f"--devices {count}: this machine has {there} {'device' if there == 1 else 'devices'}",
@@ -246,7 +246,7 @@ def _number(asked: str) -> int:
     return int(asked)
 
 
-def _device_count() -> int:
+def device_count() -> int:
     """Accelerators that torch sees; 0 if there is the CPU only."""
     import torch
 

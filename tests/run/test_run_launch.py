@@ -52,7 +52,7 @@ def test_what_is_wrong_is_said_before_workers_start(
 
 
 def test_devices_that_are_not_there(command: Command, az: Az, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("alignzoo.cli.launch._device_count", lambda: 2)
+    monkeypatch.setattr("alignzoo.cli.launch.device_count", lambda: 2)
     ended = az(*command(tmp_path / "out", "--devices", "4"))
     assert ended.returncode == 2
     assert "--devices 4: this machine has 2 devices" in ended.stderr
