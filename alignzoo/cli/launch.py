@@ -85,8 +85,8 @@ class Launch:
             AlignzooError: a worker was killed, or they could not be started.
         """
         assert self.place is not None
-        threads = {} if device_count() else {"OMP_NUM_THREADS": str(max(1, _cpus() // self.place.count))}
-        with launch.variables({name: value for name, value in threads.items() if name not in os.environ}):
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, _cpus() // self.place.count))
+        with launch.variables({"OMP_NUM_THREADS": threads}):
             failure = run_workers([*_program(), *ctx.find_root().obj], self.place)
         if failure is not None:
             raise self._error(failure, folder)

@@ -90,7 +90,12 @@ def run_workers(command: Sequence[str], place: Place) -> Failure | None:
             finally:
                 over.set()
 
-        with stop_requests(lambda: _signal(signal.SIGINT)) as stop:
+        shown = os.isatty(2)
+
+        def relay() -> None:  # a worker whose terminal is gone must know, or its next line would fail
+            _signal(signal.SIGHUP if shown and not os.isatty(2) else signal.SIGINT)
+
+        with stop_requests(relay) as stop:
             threading.Thread(target=work, daemon=True).start()
             _wait(over, stop)
         ended = result[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from run_helpers import Az, MakeModel, OnTwoRanks, RunFolder, Start
 
+from alignzoo.distributed import launch
 from alignzoo.distributed.workers import INTERRUPTED, Failure, root_cause
 
 Command = Callable[..., list[str]]
@@ -81,9 +83,9 @@ CONTRADICTIONS: list[tuple[dict[str, str], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("launch", "asked", "message"), CONTRADICTIONS)
+@pytest.mark.parametrize(("own", "asked", "message"), CONTRADICTIONS)
 def test_words_that_contradict_a_launcher_of_the_users_own(
-    launch: dict[str, str],
+    own: dict[str, str],
     asked: str,
     message: str,
     command: Command,
@@ -91,7 +93,7 @@ def test_words_that_contradict_a_launcher_of_the_users_own(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    for name, value in launch.items():
+    for name, value in own.items():
         monkeypatch.setenv(name, value)
     ended = az(*command(tmp_path / "out", *asked.split()))
     assert ended.returncode == 2
@@ -110,18 +112,37 @@ def test_words_that_agree_with_it_start_nothing(
 
 
 @pytest.mark.parametrize(
-    ("launch", "name"),
+    ("own", "name"),
     [({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed"), ({"ACCELERATE_USE_FSDP": "true"}, "FSDP 1")],
 )
 def test_other_ways_to_shard_are_refused_with_ours(
-    launch: dict[str, str], name: str, command: Command, az: Az, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    own: dict[str, str], name: str, command: Command, az: Az, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for variable, value in launch.items():
+    for variable, value in own.items():
         monkeypatch.setenv(variable, value)
     ended = az(*command(tmp_path / "out"))
     assert ended.returncode == 3
     assert f"runs under {name} are not supported" in ended.stderr
     assert "--parallel fsdp2" in ended.stderr
+
+
+def test_what_slurm_says_is_what_torchrun_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    given = {**STEP, "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}
+    with monkeypatch.context() as step:
+        for name in (*names, "CUDA_VISIBLE_DEVICES"):
+            step.delenv(name, raising=False)
+        for name, value in {**given, "SLURM_STEP_NODELIST": "gpu[03-04,9],other"}.items():
+            step.setenv(name, value)
+        assert (launch.world_size(), launch.node_count(), launch.is_first_rank()) == (4, 2, False)
+        for name in names:
+            step.setenv(name, "")  # to be restored
+            step.delenv(name)
+        launch.adopt_slurm()
+        assert [os.environ[name] for name in names] == ["3", "4", "1", "2", "gpu03", "20049"]
+    for name, value in {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}.items():
+        monkeypatch.setenv(name, value)  # a batch script, which is no task of a step
+    assert launch.world_size() == 1
 
 
 def _failure(code: int, when: float, rank: int = 0, **facts: Any) -> Failure:
@@ -165,7 +186,7 @@ def test_ctrl_c_saves_and_other_devices_resume(
     _training(process, folder)
     workers = _workers(process)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=100)
+    stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == INTERRUPTED, stderr
     assert stdout == ""
     assert stderr.count("finishing this step and saving; press Ctrl-C again to stop immediately") == 1
@@ -179,7 +200,7 @@ def test_ctrl_c_saves_and_other_devices_resume(
     while again.poll() is None and len(RunFolder(folder).metrics) < done + 2:
         time.sleep(0.05)
     again.send_signal(signal.SIGTERM)
-    _, stderr = again.communicate(timeout=100)
+    _, stderr = again.communicate(timeout=300)
     assert again.returncode == INTERRUPTED
     assert f"resuming after step {done} of 500" in stderr
     assert f"--resume {folder} --devices 2 --parallel fsdp2\n" in stderr
@@ -194,7 +215,7 @@ def test_a_second_ctrl_c_does_not_wait(command: Command, start: Start, make_mode
     process.send_signal(signal.SIGINT)
     time.sleep(0.6)  # before that it is the same request
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=100)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == INTERRUPTED
     assert f"resume with: alignzoo run --resume {folder} --devices 2\n" in stderr
     assert "Traceback" not in stderr
@@ -211,7 +232,7 @@ def test_a_worker_that_is_killed(
     _training(process, folder)
     workers = _workers(process)
     next(worker for worker in workers if worker.environ()["RANK"] == str(rank)).kill()
-    _, stderr = process.communicate(timeout=100)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 1
     assert f"error: rank {rank} was killed by SIGKILL" in stderr
     assert f"resume with: alignzoo run --resume {folder} --devices 2" in stderr
@@ -232,7 +253,7 @@ def test_workers_do_not_outlive_the_command(
     workers = _workers(process)
     process.kill()
     process.wait()
-    _, alive = psutil.wait_procs(workers, timeout=60)
+    _, alive = psutil.wait_procs(workers, timeout=120)
     assert not alive
     assert list((folder / "checkpoints").iterdir())  # they were asked to stop, and saved
 
@@ -242,7 +263,7 @@ def test_a_worker_s_error_is_shown_once(command: Command, start: Start, tmp_path
     data = tmp_path / "pairs.jsonl"
     data.write_text('{"prompt": "p", "chosen": "c"}\n')
     process = start(*command(tmp_path / "run", "--devices", "2", "--json", data=data))
-    stdout, stderr = process.communicate(timeout=100)
+    stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == json.loads(stdout)["error"]["exit_code"] == 1
     assert json.loads(stdout)["error"]["kind"] == "DataError"
     assert stderr.count("error: ") == 1
@@ -259,7 +280,7 @@ def test_two_nodes_started_by_hand(command: Command, start: Start, make_model: M
     given = {"model": make_model(), "max-steps": 3, "eval-pairs": 4}
     words = command(tmp_path / "run", "--nodes", "2", "--devices", "1", "--rendezvous", address, **given)
     nodes = [start(*words, "--node-rank", rank) for rank in ("1", "0")]
-    (quiet, silent), (stdout, stderr) = (node.communicate(timeout=200) for node in nodes)
+    (quiet, silent), (stdout, stderr) = (node.communicate(timeout=300) for node in nodes)
     assert [node.returncode for node in nodes] == [0, 0], stderr + silent
     assert stdout == f"{tmp_path / 'run'}\n"
     assert quiet == ""
@@ -280,7 +301,7 @@ def test_tasks_of_slurm_are_ranks(command: Command, start: Start, make_model: Ma
             for name, value in {**variables, "SLURM_PROCID": rank, "SLURM_LOCALID": rank}.items():
                 patch.setenv(name, value)
             tasks.append(start(*words))
-    (stdout, stderr), (quiet, _) = (task.communicate(timeout=200) for task in tasks)
+    (stdout, stderr), (quiet, _) = (task.communicate(timeout=300) for task in tasks)
     assert [task.returncode for task in tasks] == [0, 0], stderr
     assert stdout == f"{tmp_path / 'run'}\n"
     assert quiet == ""
