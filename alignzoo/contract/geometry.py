@@ -79,7 +79,7 @@ def conflicts(choice: Choice, launch: str) -> Iterator[AlignzooError]:
         if not getattr(method.card, "sharded", False):
             yield IncompatibleError(
                 f"geometry {method.card.name!r} does not support sharded weights (no `sharded` on its card)",
-                hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or choose another geometry",
+                hint="use plain data parallelism (--parallel ddp), or choose another geometry",
                 rule="it does not support sharded weights",
             )
 

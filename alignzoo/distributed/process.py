@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.distributed.launch import distributed_backend
+from alignzoo.distributed.launch import adopt_slurm, distributed_backend
 from alignzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def launched(*, precision: str = "fp32", **options: Any) -> Accelerator:
     """
     from accelerate import Accelerator
 
+    adopt_slurm()
     mixed = "bf16" if precision == "bf16" else "no"
     _forget_other_precision(mixed)
     return Accelerator(cpu=_on_cpu(), gradient_accumulation_steps=1, mixed_precision=mixed, **options)

@@ -144,7 +144,7 @@ def _twice(methods: Sequence[Method], settings: Settings, distributed: str) -> l
         problems.append(
             IncompatibleError(
                 f"{why}sharded weights (FSDP2) do not allow",
-                hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or choose another method",
+                hint="use plain data parallelism (--parallel ddp), or choose another method",
                 rule="sharded weights (FSDP2) do not allow a second derivative",
             )
         )
@@ -186,7 +186,8 @@ def _launch(plan: Plan, distributed: str) -> list[AlignzooError]:
         return [
             IncompatibleError(
                 f"runs under {name} are not supported: {why}",
-                hint="shard with FSDP2 (`accelerate launch --use_fsdp --fsdp_version 2`), or launch with --multi_gpu",
+                hint="shard with FSDP2 instead: alignzoo run --devices N --parallel fsdp2; without any sharding, "
+                "--parallel ddp",
             )
         ]
     if distributed != "fsdp":
@@ -196,7 +197,7 @@ def _launch(plan: Plan, distributed: str) -> list[AlignzooError]:
         problems.append(
             IncompatibleError(
                 f"--quantize {plan.settings.quantize} is untested on sharded weights",
-                hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or leave it out",
+                hint="use plain data parallelism (--parallel ddp), or leave it out",
             )
         )
     optimizer = plan.settings.optimizer.lower()

@@ -15,7 +15,7 @@ from alignzoo.contract.result import RunResult
 from alignzoo.data.shapes import NOUNS
 from alignzoo.distributed.launch import take_over_sharding
 from alignzoo.distributed.process import launched
-from alignzoo.errors import AlignzooError, DamagedError, UsageError
+from alignzoo.errors import AlignzooError, DamagedError, Interrupted
 from alignzoo.evaluate.answers import Answers, answers_of
 from alignzoo.observers import Observers
 from alignzoo.plan.plan import Plan
@@ -27,6 +27,7 @@ from alignzoo.runs.folder import RunFolder
 from alignzoo.runs.introduction import introduction
 from alignzoo.runs.memory import PeakMemory
 from alignzoo.runs.outcome import read_before, report_outcome, write_evaluation
+from alignzoo.runs.precheck import check_start
 from alignzoo.runs.shared import Shared
 from alignzoo.runs.watchers import check_trackers, observers_of
 from alignzoo.train.trackers import finish_trackers
@@ -84,6 +85,8 @@ class Course:
         except BaseException as error:
             self.observers.tell("end", None, error)
             finish_trackers(self.accelerator)
+            if isinstance(error, Interrupted):
+                self.accelerator.wait_for_everyone()  # launchers end the other ranks as soon as one has ended
             problem = self.folder.explained(error)
             self.folder.undo()
             if problem is None:
@@ -120,16 +123,11 @@ class Course:
         from alignzoo.data.parts import warn_of_little
         from alignzoo.model.adapters import how_to_load
         from alignzoo.model.positions import warn_beyond_positions
-        from alignzoo.plugin.build import class_of
         from alignzoo.runs.generated import Generated
         from alignzoo.session.session import Session
         from alignzoo.train.begin import begin
-        from alignzoo.train.optim import optimizer_class
 
-        optimizer_class(self.plan.settings.optimizer)
-        self._check_batch()
-        for method in self.plan.all_methods:
-            class_of(method.card)
+        check_start(self.plan, self.accelerator.num_processes)
         session = Session(self.plan, self.accelerator, self.report, memo=self.shared)
         generated = Generated(session, self.folder.path, self.report)
         generated.prepare()
@@ -153,13 +151,6 @@ class Course:
         if generated:
             loop.generated = partial(self._on_main, loop, lambda model: generated.figures(model, loop.done))
         return session, loop
-
-    def _check_batch(self) -> None:
-        size, world = self.plan.settings.batch_size, self.accelerator.num_processes
-        if size % world:
-            raise UsageError(
-                f"--batch-size {size} cannot be divided over {world} ranks", hint=f"use a multiple of {world}"
-            )
 
     def _take_folder(self, session: Session) -> None:
         self.folder.take(self.accelerator, session.plan)

@@ -147,7 +147,7 @@ class Session(Scores):
     @cached_property
     def model(self) -> Any:
         """The policy as prepared for this launch: autocast, replicated or sharded."""
-        _ = self._frozen, self._store_folder  # they read the policy's weights, which sharding replaces
+        _ = self.choice, self._frozen, self._store_folder  # they use the policy's weights, which sharding replaces
         return prepare(self.accelerator, self.policy)
 
     @cached_property

@@ -86,7 +86,7 @@ def test_every_recipe_resolves(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["fsdp1", "deepspeed"])
 def test_launches_are_refused_as_the_docs_say(backend: str) -> None:
-    assert "FSDP 1 and DeepSpeed are refused" in (ROOT / "docs" / "runs.md").read_text(encoding="utf-8")
+    assert "FSDP 1 and DeepSpeed are refused" in (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")
     problems = resolve([], distributed=backend)
     assert not isinstance(problems, Plan)
     assert problems[0].exit_code == 3

@@ -13,7 +13,6 @@ import torch
 from run_helpers import Az, MakeModel, OnTwoRanks, RunFolder
 
 Command = Callable[..., list[str]]
-ROOT = Path(__file__).parents[2]
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 SIZES: dict[str, Any] = {
     "max-steps": 4, "micro-batch-size": 2, "lr": 1e-3, "optimizer": "adamw", "eval-every": 2, "save-every": 2,
@@ -117,12 +116,3 @@ def test_a_controller_that_does_not_say_it_can_is_refused(
     ended = az(*command(tmp_path / "out", "--plugin", str(file), geometry="mine"))
     assert ended.returncode == 3
     assert "geometry 'mine' does not support sharded weights" in ended.stderr
-
-
-@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
-def test_settings_for_accelerate_are_what_they_say(name: str) -> None:
-    from accelerate.commands.config.config_args import load_config_from_file
-
-    settings = load_config_from_file(str(ROOT / "recipes" / "accelerate" / f"{name}.yaml"))
-    assert settings.distributed_type == {"ddp": "MULTI_GPU", "fsdp2": "FSDP"}[name]
-    assert settings.fsdp_config.get("fsdp_version") == (2 if name == "fsdp2" else None)
