@@ -44,8 +44,9 @@ def packed_logps(
             its positions, and it is :func:`alignzoo.logprobs.attention.packed_attention`.
         ask: what else to compute; not ``embeddings``.
         tokens: also fill the ``(R, T)`` per-token fields.
-        way: ``segments`` for that attention one segment after another, ``flex`` for FlexAttention (both are it);
-            ``masks`` where the model has another attention, which takes a mask of the whole row.
+        way: ``segments`` for that attention one segment after another, ``flex`` for FlexAttention, ``varlen`` for
+            variable-length FlashAttention (all are it); ``masks`` where the model has another attention, which takes a
+            mask of the whole row.
 
     Raises:
         ValueError: a response has no token (it would train on 0/0).
@@ -62,7 +63,7 @@ def packed_logps(
             raise RuntimeError("the model's attention is not the packed one; see alignzoo.logprobs.forward")
         # Of the four dimensions that a ready mask has, so that the model makes none.
         inputs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=pack.input_ids.device)
-        inputs |= {"pack": pack, "flex": way == "flex"}
+        inputs |= {"pack": pack, "way": way}
     if ask.embeddings:
         raise RuntimeError("gradients by the embeddings are of padded rows; see alignzoo.logprobs.forward")
     values, teacher = values_of(model, innermost(model), inputs, pack.predicting, pack.targets, ask)
