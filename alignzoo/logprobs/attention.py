@@ -136,7 +136,7 @@ def _varlen(
     """The whole row in one call of variable-length FlashAttention, which aligns a sequence's queries with the last of
     its keys. Further responses get a copy of their prompt's keys and values."""
     given = pack.sequences
-    queries, keys, values = (part[0].transpose(0, 1) for part in (query, key, value))
+    queries, keys, values = (part.squeeze(0).transpose(0, 1) for part in (query, key, value))
     if given.keys is not None:
         keys, values = keys.index_select(0, given.keys), values.index_select(0, given.keys)
     found = varlen_function()(
@@ -151,7 +151,7 @@ def _varlen(
         window_size=(-1 if window is None else window - 1, 0),  # to its left a token sees one less than the window
         enable_gqa=key.shape[1] != query.shape[1],
     )
-    return found[None]
+    return found.unsqueeze(0)
 
 
 @cache
