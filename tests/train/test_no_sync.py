@@ -108,8 +108,8 @@ def step_of(
         # Norms and values that the next pass depends on, and figures that are logged.
         ("sam", {}, [*["_local_scalar_dense"] * 3, "tolist"]),
         ("shapo-token", {}, [*["_local_scalar_dense"] * 3, *["tolist"] * 2]),
-        # transformers looks whether a padding mask masks anything, twice in each pass.
-        ("plain", {"packed": False}, ["_local_scalar_dense"] * 4),
+        # transformers looks whether a padding mask masks anything, twice in each of four passes.
+        ("plain", {"packed": False}, ["_local_scalar_dense"] * 8),
     ],
 )
 def test_how_often_a_step_waits(geometry: str, variant: dict[str, bool], expected: list[str]) -> None:
