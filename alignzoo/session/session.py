@@ -26,6 +26,7 @@ from alignzoo.distributed.sharding import is_shard, prepare, resharding
 from alignzoo.errors import AlignzooError
 from alignzoo.logprobs.forward import Choice, forward_of
 from alignzoo.logprobs.logps import Forward
+from alignzoo.logprobs.offloading import offloading
 from alignzoo.logprobs.rope import goes_by_batch
 from alignzoo.logprobs.statistics import IN_EVERY_STEP, Statistics
 from alignzoo.model.load import load_policy
@@ -80,7 +81,8 @@ class Session(Scores):
     @cached_property
     def forward(self) -> Forward:
         """From a model and a batch to its log-probs."""
-        return resharding(self.choice.forward)
+        forward = self.choice.forward
+        return resharding(offloading(forward) if self.settings.activation_offloading else forward)
 
     @cached_property
     def statistics(self) -> Statistics:
