@@ -24,6 +24,7 @@ from alignzoo.data.lengths import lengths_of
 from alignzoo.data.stream import PairStream
 from alignzoo.distributed.sharding import is_shard, prepare, resharding
 from alignzoo.errors import AlignzooError
+from alignzoo.logprobs.compiling import compile_layers
 from alignzoo.logprobs.forward import Choice, forward_of
 from alignzoo.logprobs.logps import Forward
 from alignzoo.logprobs.offloading import offloading
@@ -148,6 +149,10 @@ class Session(Scores):
     def model(self) -> Any:
         """The policy as prepared for this launch: autocast, replicated or sharded."""
         _ = self._frozen, self._store_folder  # they read the policy's weights, which sharding replaces
+        if self.settings.compile:
+            _ = self.choice  # compares the ways to compute log-probs on the layers as they are written
+            self.report.note("compiling the layers: the first passes take longer")
+            compile_layers(self.policy)
         return prepare(self.accelerator, self.policy)
 
     @cached_property
