@@ -207,6 +207,8 @@ def _launch(plan: Plan, distributed: str) -> list[AlignzooError]:
                 hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or leave it out",
             )
         )
+    if plan.settings.compile:
+        problems.append(IncompatibleError("--compile is untested on sharded weights (FSDP2)", hint="leave it out"))
     optimizer = plan.settings.optimizer.lower()
     if optimizer in WHOLE_WEIGHTS_ONLY:
         problems.append(
