@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alignzoo.data.sequences import Sequences
+
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -67,6 +69,7 @@ class Pack:
         rows: ``(K,)`` int64, index of its response among the R.
         columns: ``(K,)`` int64, its index in that response.
         segments: positions of the B prompts and their responses.
+        sequences: the same for variable-length attention.
     """
 
     input_ids: Tensor
@@ -76,6 +79,7 @@ class Pack:
     rows: Tensor
     columns: Tensor
     segments: tuple[Segment, ...]
+    sequences: Sequences
     _masks: dict[object, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -104,7 +108,7 @@ class Pack:
     def _with(self, done: Callable[[Tensor], Tensor]) -> Pack:
         names = ("input_ids", "position_ids", "predicting", "targets", "rows", "columns")
         changed: dict[str, Any] = {name: done(getattr(self, name)) for name in names}
-        return replace(self, **changed, _masks={})
+        return replace(self, **changed, sequences=self.sequences.map(done), _masks={})
 
     def first_mask(self, i: int, window: int | None) -> Tensor | None:
         """``(S, S)`` bool mask of the prompt and first response of segment ``i``; None if it is simply causal."""
@@ -225,6 +229,7 @@ def pack(prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]]) -> Pack:
         joined(rows),
         joined(columns),
         tuple(segments),
+        Sequences.of(segments),
     )
 
 

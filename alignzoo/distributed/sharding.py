@@ -44,7 +44,7 @@ def shard(model: Any, *, reshard_after_forward: bool = True) -> Any:
 
     device = next(model.parameters()).device.type
     mesh = init_device_mesh(device, (torch.distributed.get_world_size(),))
-    for layer in _layers(model):
+    for layer in decoder_layers(model):
         fully_shard(layer, mesh=mesh, reshard_after_forward=reshard_after_forward)
     return fully_shard(model, mesh=mesh)
 
@@ -107,7 +107,7 @@ def full_state(model: torch.nn.Module, *, keep: bool) -> dict[str, torch.Tensor]
     return state if keep else {}
 
 
-def _layers(model: Any) -> list[torch.nn.Module]:
+def decoder_layers(model: Any) -> list[torch.nn.Module]:
     """The decoder layers: what transformers says must not be split, else the longest list of modules."""
     names = {name for module in model.modules() for name in getattr(module, "_no_split_modules", None) or ()}
     layers = [module for module in model.modules() if type(module).__name__ in names][::-1]  # the inner ones first

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from alignzoo.geometry.projections import Projection
 from alignzoo.geometry.survival import Survival
+from alignzoo.logprobs.compiling import uncompiled
 
 
 class SideBranches:
@@ -47,7 +48,8 @@ class SideBranches:
         for branch in self._branches:
             branch.open(self._survival)
         try:
-            yield
+            with uncompiled():  # they are hooks
+                yield
         finally:
             for branch in self._branches:
                 branch.close()

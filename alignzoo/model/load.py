@@ -64,9 +64,10 @@ def load_policy(source: ModelSource, settings: Settings) -> PreTrainedModel:
 
     Raises:
         ModelError: not a causal LM, unreadable weights, or no such repository.
-        UsageError: ``--lora.r`` or ``--lora.alpha`` differ from those of the trained adapter.
+        UsageError: ``--lora.r`` or ``--lora.alpha`` differ from those of the trained adapter, or a setting needs a GPU.
     """
     check_quantisation(settings, source)
+    _check_offloading(settings)
     return as_policy(load_base(source, settings), source, settings)
 
 
@@ -86,6 +87,14 @@ def as_policy(model: PreTrainedModel, source: ModelSource, settings: Settings) -
         if not settings.dropout:
             checkpoint_in_eval_mode(policy)
     return policy
+
+
+def _check_offloading(settings: Settings) -> None:
+    if settings.activation_offloading and not torch.cuda.is_available():
+        raise UsageError(
+            "--activation-offloading has no effect here: there is no GPU whose memory it could save",
+            hint="leave it out; --activation-checkpointing and a smaller --micro-batch-size save memory on a CPU, too",
+        )
 
 
 def _checkpoint_activations(policy: Any, source: ModelSource) -> None:

@@ -26,6 +26,12 @@ GUIDES: tuple[Literal["guide", "contrast"], ...] = ("guide", "contrast")
 """Frozen models besides the reference: the need is the name of the setting."""
 WHOLE_WEIGHTS_ONLY = ("adafactor", "rprop", "adamw8bit")
 """Optimizers that fail or are untested on FSDP2 shards."""
+_ONCE_ONLY = {
+    "activation_checkpointing": "recomputed activations",
+    "activation_offloading": "activations that are kept on the host",
+    "compile": "compiled layers",
+}
+"""Settings under which nothing can be differentiated twice, in words."""
 Methods = Mapping[str, tuple[Method, ...]]
 """The methods of a run by kind; every kind is a key."""
 
@@ -148,14 +154,16 @@ def _twice(methods: Sequence[Method], settings: Settings, distributed: str) -> l
                 rule="sharded weights (FSDP2) do not allow a second derivative",
             )
         )
-    if settings.activation_checkpointing:
-        problems.append(
-            IncompatibleError(
-                f"{why}recomputed activations (--activation-checkpointing) do not allow",
-                hint="leave it out and lower --micro-batch-size, or choose another method",
-                rule="--activation-checkpointing does not allow a second derivative",
+    for setting, what in _ONCE_ONLY.items():
+        if getattr(settings, setting):
+            flag = f"--{Settings.flag(setting)}"
+            problems.append(
+                IncompatibleError(
+                    f"{why}{what} ({flag}) do not allow",
+                    hint="leave it out, or choose another method; a lower --micro-batch-size saves memory, too",
+                    rule=f"{flag} does not allow a second derivative",
+                )
             )
-        )
     return problems
 
 
@@ -200,6 +208,8 @@ def _launch(plan: Plan, distributed: str) -> list[AlignzooError]:
                 hint="use plain data parallelism (--parallel ddp), or leave it out",
             )
         )
+    if plan.settings.compile:
+        problems.append(IncompatibleError("--compile is untested on sharded weights (FSDP2)", hint="leave it out"))
     optimizer = plan.settings.optimizer.lower()
     if optimizer in WHOLE_WEIGHTS_ONLY:
         problems.append(

@@ -73,6 +73,10 @@ class Settings(Values):
     )
     packing: bool = _setting(True, "process each prompt once, without padding, if the model allows it")
     activation_checkpointing: bool = _setting(False, "recompute activations in the backward pass to save memory")
+    activation_offloading: bool = _setting(
+        False, "keep activations in the host's memory until the backward pass (CUDA), to save memory"
+    )
+    compile: bool = _setting(False, "compile each layer of the policy (torch.compile), once for all lengths of rows")
     reference_cache: bool = _setting(True, "compute reference log-probs before training, and cache them for other runs")
     guide: str | None = _setting(
         None, "frozen model that likes what is preferred, for methods that read its log-probs", metavar="MODEL"

@@ -24,8 +24,10 @@ from alignzoo.data.lengths import lengths_of
 from alignzoo.data.stream import PairStream
 from alignzoo.distributed.sharding import is_shard, prepare, resharding
 from alignzoo.errors import AlignzooError
+from alignzoo.logprobs.compiling import compile_layers
 from alignzoo.logprobs.forward import Choice, forward_of
 from alignzoo.logprobs.logps import Forward
+from alignzoo.logprobs.offloading import offloading
 from alignzoo.logprobs.rope import goes_by_batch
 from alignzoo.logprobs.statistics import IN_EVERY_STEP, Statistics
 from alignzoo.model.load import load_policy
@@ -82,7 +84,8 @@ class Session(Scores):
     @cached_property
     def forward(self) -> Forward:
         """From a model and a batch to its log-probs."""
-        return resharding(self.choice.forward)
+        forward = self.choice.forward
+        return resharding(offloading(forward) if self.settings.activation_offloading else forward)
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -148,6 +151,9 @@ class Session(Scores):
     def model(self) -> Any:
         """The policy as prepared for this launch: autocast, replicated or sharded."""
         _ = self.choice, self._frozen, self._store_folder  # they use the policy's weights, which sharding replaces
+        if self.settings.compile:
+            self.report.note("compiling the layers: the first passes take longer")
+            compile_layers(self.policy)
         return prepare(self.accelerator, self.policy)
 
     @cached_property
