@@ -20,6 +20,7 @@ from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch, batches_of
 from alignzoo.data.lengths import Lengths, lengths_of
 from alignzoo.distributed.ranks import on_all_ranks
+from alignzoo.distributed.sharding import is_shard, resharding
 from alignzoo.errors import ModelError
 from alignzoo.logprobs import attention
 from alignzoo.logprobs.attention import CannotPack
@@ -108,8 +109,8 @@ def choose_forward(
     """The fastest forward that reproduces the padded path's log-probs.
 
     Args:
-        policy: unwrapped, unsharded, on its device. Gets packed attention if that is chosen; without a pack, this
-            behaves as before.
+        policy: unwrapped, on its device; if it is sharded, all ranks call this alike. Gets packed attention if that is
+            chosen; without a pack, this behaves as before.
         sample: rows to compare on, see :func:`worth_trying`.
         packing: whether packing is allowed.
         tokens: whether per-token fields are needed.
@@ -241,7 +242,7 @@ def _tried(policy: torch.nn.Module, sample: TokenBatch, forward: Callable[..., R
     training = policy.training
     policy.eval()
     try:
-        responses = forward(policy, sample, tokens=True)
+        responses = resharding(forward)(policy, sample, tokens=True)
     finally:
         policy.train(training)
     assert responses.token_logps is not None
@@ -253,6 +254,10 @@ def _try_backward(policy: torch.nn.Module, forward: Forward, sample: TokenBatch,
     """A backward pass in the run's dtype: kernels that a GPU compiles can lack one. No gradient is left."""
     with torch.enable_grad(), torch.autocast("cuda", autocast, enabled=autocast is not None):
         logps = forward(policy, sample).logps
+    if is_shard(policy):  # whose gradients are in .grad only
+        logps.sum().backward()
+        policy.zero_grad(set_to_none=True)
+        return
     asking = [weight for weight in policy.parameters() if weight.requires_grad]
     least = min(asking[:20], key=lambda weight: weight.numel())  # a small one of the first layer: all layers above it
     torch.autograd.grad(logps.sum(), least, allow_unused=True)

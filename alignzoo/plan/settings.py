@@ -73,6 +73,9 @@ class Settings(Values):
     )
     packing: bool = _setting(True, "process each prompt once, without padding, if the model allows it")
     activation_checkpointing: bool = _setting(False, "recompute activations in the backward pass to save memory")
+    offload: Literal["none", "weights"] = _setting(
+        "none", "keep weights, gradients and optimizer state of an FSDP2 run in host memory"
+    )
     reference_cache: bool = _setting(True, "compute reference log-probs before training, and cache them for other runs")
     guide: str | None = _setting(
         None, "frozen model that likes what is preferred, for methods that read its log-probs", metavar="MODEL"

@@ -17,6 +17,7 @@ from alignzoo.data.lengths import Lengths, lengths_of
 from alignzoo.data.parts import Parts, parts_of
 from alignzoo.data.prepare import Prepared
 from alignzoo.data.texts import load_texts, training_texts
+from alignzoo.distributed.launch import distributed_backend
 from alignzoo.model.adapters import check_quantisation
 from alignzoo.model.load import check_vocabulary, load_config
 from alignzoo.model.positions import fitted
@@ -27,6 +28,7 @@ from alignzoo.plan.settings import Settings
 from alignzoo.report import Reporter
 from alignzoo.session.pristine import policy_of, tokenizer_of
 from alignzoo.session.selecting import model_of, selected
+from alignzoo.session.shards import policy_in_shards
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -189,9 +191,15 @@ class Inputs:
         """
         highest = self._highest_id
         self.report.note(f"loading {self.settings.model}")
-        policy: Any = policy_of(self.memo, self.source, self.settings)
+        policy: Any = self._in_shards() or policy_of(self.memo, self.source, self.settings).to(self.accelerator.device)
         check_vocabulary(policy, max(highest, self.tokenizer.pad_token_id), self.settings.model)
-        return policy.to(self.accelerator.device)
+        return policy
+
+    def _in_shards(self) -> Any:
+        """The policy read straight into the ranks' shards, if this launch shards it and its files allow that."""
+        if distributed_backend() != "fsdp":
+            return None
+        return policy_in_shards(self.plan, self.source, self.accelerator, self.report)
 
     @cached_property
     def weights(self) -> str:

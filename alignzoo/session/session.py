@@ -10,6 +10,7 @@ already exist before they are requested: ``session.policy = model``.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -137,16 +138,24 @@ class Session(Scores):
         """The reference as a model."""
         if not self._reads_reference or self.caches_reference:
             return None
-        wrap = partial(prepare, self.accelerator, frozen=True)
+        wrap = partial(prepare, self.accelerator, frozen=True, offload=self.settings.offload == "weights")
         if self._moves_reference:
             return MovingReference(self.policy, self.forward, wrap, self.statistics.of_reference())
-        return Reference(self.policy, self.forward, wrap, self.statistics.of_reference())
+        return Reference(self.policy, self.forward, wrap, self.statistics.of_reference(), copied=self._copy)
+
+    def _copy(self, policy: Any) -> Any:
+        """Another model with the policy's weights, which still are the initial ones."""
+        if not is_shard(policy):
+            return copy.deepcopy(policy)
+        again = self._in_shards()
+        self.choice.adopt(again)
+        return again
 
     @cached_property
     def model(self) -> Any:
         """The policy as prepared for this launch: autocast, replicated or sharded."""
         _ = self._frozen, self._store_folder  # they read the policy's weights, which sharding replaces
-        return prepare(self.accelerator, self.policy)
+        return prepare(self.accelerator, self.policy, offload=self.settings.offload == "weights")
 
     @cached_property
     def reference(self) -> ReferenceForward | None:
