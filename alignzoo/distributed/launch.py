@@ -33,7 +33,8 @@ def take_over_sharding() -> None:
     off = "switch it off in accelerate's configuration"
     if _is_on("FSDP_OFFLOAD_PARAMS"):
         raise IncompatibleError(
-            "this launch requests parameter offloading (fsdp_offload_params), which is not supported", hint=off
+            "this launch requests parameter offloading (fsdp_offload_params), which has a flag here",
+            hint=f"{off}, and use --offload weights",
         )
     if _is_on("FSDP_ACTIVATION_CHECKPOINTING"):
         raise IncompatibleError(

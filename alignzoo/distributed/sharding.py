@@ -109,6 +109,12 @@ def is_shard(model: Any) -> bool:
     return hasattr(model, "set_requires_gradient_sync")
 
 
+def class_of(model: torch.nn.Module) -> type:
+    """The class that a model had before it was sharded, which gives it one of FSDP's."""
+    kinds = type(model).__mro__
+    return kinds[2] if is_shard(model) else kinds[0]
+
+
 def resharding(forward: Callable[..., _Result]) -> Callable[..., _Result]:
     """``forward``, after which a model that is sharded is so again.
 

@@ -24,11 +24,11 @@ def mesh_of(tensors: Iterable[torch.Tensor]) -> Any:
     return None if sharded is None else sharded.device_mesh
 
 
-def computes_on(model: torch.nn.Module) -> torch.device:
-    """Where a model computes: not where its weights are, if these are offloaded."""
-    first: Any = next(model.parameters())
-    kind = first.device_mesh.device_type if is_sharded(first) else first.device.type
-    return first.device if kind == first.device.type else torch.device(kind, torch.accelerator.current_device_index())
+def computes_on(weight: torch.Tensor) -> torch.device:
+    """Where a model computes with this weight: not where it is, if weights are offloaded."""
+    sharded: Any = weight
+    kind = sharded.device_mesh.device_type if is_sharded(weight) else weight.device.type
+    return weight.device if kind == weight.device.type else torch.device(kind, torch.accelerator.current_device_index())
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:

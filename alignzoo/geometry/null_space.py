@@ -68,7 +68,7 @@ def read_inputs(
     Products are computed in fp32 (float64 for a float64 model) and summed in float64.
     """
     policy, model = model, without_adapter(model)
-    trunk, device = getattr(model, model.base_model_prefix), computes_on(model)
+    trunk, device = getattr(model, model.base_model_prefix), computes_on(next(model.parameters()))
     modes = {module: module.training for module in model.modules()}
     listener = _Listener()
     handles = [p.module.register_forward_pre_hook(listener.hook_of(p)) for p in projections]

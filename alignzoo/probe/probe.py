@@ -129,7 +129,7 @@ def hidden_features(
         pooling: ``mean`` over tokens, the ``last`` token's, or the ``max`` over tokens, dimension by dimension.
     """
     trunk = getattr(model, model.base_model_prefix)
-    device, count = computes_on(model), int(model.config.get_text_config().num_hidden_layers)
+    device, count = computes_on(next(model.parameters())), int(model.config.get_text_config().num_hidden_layers)
     inner = any(layer != count for layer in layers)
     features: list[dict[int, torch.Tensor]] = [{} for _ in sequences]
     for chosen, ids, mask in padded_texts(sequences, tokens_per_batch):

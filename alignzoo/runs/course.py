@@ -57,7 +57,7 @@ class Course:
         for line in introduction(plan, self.folder.path):  # before the imports that take seconds
             report.note(line)
         tracked = {"log_with": list(settings.track), "project_dir": str(self.folder.path)} if settings.track else {}
-        self.accelerator = launched(precision=settings.precision, **tracked)
+        self.accelerator = launched(precision=settings.precision, offload=settings.offload == "weights", **tracked)
         self.memory = PeakMemory()
         self.folder.check_free(self.accelerator)
         self.observers = Observers(observers_of(settings.observe) if self.main else {}, report)
