@@ -83,7 +83,7 @@ def fill(owners: Owners, read: Callable[[slice], torch.Tensor], device: torch.de
     """
     module, leaf = owners[0]
     weight = module.get_parameter(leaf)
-    rows = read(rows_of(weight)).to(device, weight.dtype)
+    rows = read(rows_of(weight)).to(device, weight.dtype, copy=True)  # what is read may be the file itself, mapped
     filled = torch.nn.Parameter(like(rows.contiguous(), weight), requires_grad=weight.requires_grad)
     for module, leaf in owners:
         module.register_parameter(leaf, filled)

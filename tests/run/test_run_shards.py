@@ -180,6 +180,7 @@ def test_offloaded_and_recomputed_runs_are_the_same(
     more: dict[str, Any], ranks: Ranks, train: Train, make_model: MakeModel, tmp_path: Path
 ) -> None:
     given = {**SIZES, "loss": "dpo", "geometry": "sam", "geometry.rho": 0.05, "model": str(make_model("qwen3"))}
+    given |= {"optimizer": "sgd", "lr": 0.1}  # AdamW makes much of the last digits of small gradients
     one = train(**given)
     two = ranks.run(tmp_path / "two", **given, **more)
     _equal(two, one)
