@@ -243,7 +243,7 @@ def peak_memory(model: Path, out: Path, straight: bool) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_no_rank_ever_holds_the_whole_model(tmp_path: Path) -> None:
-    config = {**CONFIGS["llama"]().to_dict(), "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 12}
+    config = {**CONFIGS["llama"]().to_dict(), "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 8}
     kept = {name: config[name] for name in (*SMALL, "hidden_size", "intermediate_size", "num_hidden_layers")}
     model = AutoModelForCausalLM.from_config(LlamaConfig(**kept)).bfloat16()  # as most are stored
     model.save_pretrained(tmp_path / "big")
