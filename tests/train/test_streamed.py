@@ -256,7 +256,7 @@ def test_no_rank_ever_holds_the_whole_model(tmp_path: Path) -> None:
         print(f"model of {size:.0f} MiB, {'straight into shards' if straight else 'whole first'}:", *ranks)
     for peaks in ranks:
         assert size / 2 <= peaks["load"] + 1 < 0.75 * size
-        assert peaks["fingerprint"] < 0.2 * size
+        assert peaks["fingerprint"] < 400  # some copies of a chunk in int64, whatever the model's size
         assert peaks["save"] < 0.3 * size
         assert peaks["read"] < 0.75 * size
         assert peaks["model/"] < 0.1 * size
