@@ -33,7 +33,7 @@ class GeometryCard(Card):
             can have one.
         anchors: it evaluates the loss relative to an anchor that replaces the reference (``ctx.anchored()``).
         passes: maximum number of forward-backward passes per step.
-        sharded: it works on sharded weights, of which every rank holds some rows (DTensors, under FSDP2).
+        sharded: it works on sharded weights, of which a rank holds some rows (DTensors, under FSDP2), also in setup.
     """
 
     kind: Literal["geometry"] = "geometry"

@@ -11,16 +11,20 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def launched(*, precision: str = "fp32", **options: Any) -> Accelerator:
+def launched(*, precision: str = "fp32", offload: bool = False, **options: Any) -> Accelerator:
     """The accelerator of this launch; the loop owns accumulation.
 
     Args:
         precision: ``fp32`` or ``bf16``.
+        offload: ranks exchange tensors in host memory, too.
         options: more words for ``accelerate.Accelerator``.
     """
     from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
 
     adopt_slurm()
+    if offload and not _on_cpu():
+        options["kwargs_handlers"] = [InitProcessGroupKwargs(backend="cuda:nccl,cpu:gloo")]
     mixed = "bf16" if precision == "bf16" else "no"
     _forget_other_precision(mixed)
     return Accelerator(cpu=_on_cpu(), gradient_accumulation_steps=1, mixed_precision=mixed, **options)

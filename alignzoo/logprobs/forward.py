@@ -108,8 +108,8 @@ def choose_forward(
     """The fastest forward that reproduces the padded path's log-probs.
 
     Args:
-        policy: unwrapped, unsharded, on its device. Gets packed attention if that is chosen; without a pack, this
-            behaves as before.
+        policy: unwrapped, on its device; if it is sharded, all ranks call this alike. Gets packed attention if that is
+            chosen; without a pack, this behaves as before.
         sample: rows to compare on, see :func:`worth_trying`.
         packing: whether packing is allowed.
         tokens: whether per-token fields are needed.

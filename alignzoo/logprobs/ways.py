@@ -16,6 +16,7 @@ import torch
 
 from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
+from alignzoo.distributed.sharding import is_shard, resharding
 from alignzoo.errors import ModelError
 from alignzoo.logprobs import attention
 from alignzoo.logprobs.attention import NARROW, CannotPack
@@ -178,7 +179,7 @@ def tried_logps(policy: torch.nn.Module, sample: TokenBatch, forward: Callable[.
     training = policy.training
     policy.eval()
     try:
-        responses = forward(policy, sample, tokens=True)
+        responses = resharding(forward)(policy, sample, tokens=True)
     finally:
         policy.train(training)
     assert responses.token_logps is not None
@@ -197,7 +198,11 @@ def _time(policy: torch.nn.Module, forward: Forward, sample: TokenBatch, autocas
     def step() -> None:
         with torch.enable_grad(), torch.autocast("cuda", autocast, enabled=autocast is not None):
             logps = forward(policy, sample).logps
-        torch.autograd.grad(logps.sum(), least, allow_unused=True)
+        if is_shard(policy):  # whose gradients are in .grad only
+            logps.sum().backward()
+            policy.zero_grad(set_to_none=True)
+        else:
+            torch.autograd.grad(logps.sum(), least, allow_unused=True)
 
     for _ in range(_WARM):
         step()

@@ -123,7 +123,7 @@ def load_base(source: ModelSource, settings: Settings) -> PreTrainedModel:
             source.path, dtype=torch.float32, output_loading_info=True, **options
         )
     _check_whole(model, loaded["missing_keys"], source.path)
-    _check_causal(model, source.path)
+    check_causal(model, source.path, model.device)
     if source.gguf:  # the weights are dequantised, but save_pretrained refuses models that look quantised
         model.hf_quantizer = None
         if hasattr(model.config, "quantization_config"):
@@ -164,10 +164,14 @@ def _check_whole(model: PreTrainedModel, missing: Collection[str], path: str) ->
 
 
 @torch.no_grad()
-def _check_causal(model: PreTrainedModel, path: str) -> None:
-    """Refuse encoders: they load as AutoModelForCausalLM too, but see the tokens they should predict."""
-    first = model(input_ids=torch.tensor([[0, 1, 2, 3]], device=model.device)).logits[:, :3]
-    other_end = model(input_ids=torch.tensor([[0, 1, 2, 4]], device=model.device)).logits[:, :3]
+def check_causal(model: Any, path: str, device: torch.device) -> None:
+    """Refuse encoders: they load as AutoModelForCausalLM too, but see the tokens they should predict.
+
+    Raises:
+        ModelError: the model is one.
+    """
+    first = model(input_ids=torch.tensor([[0, 1, 2, 3]], device=device)).logits[:, :3]
+    other_end = model(input_ids=torch.tensor([[0, 1, 2, 4]], device=device)).logits[:, :3]
     if not torch.allclose(first, other_end, rtol=1e-3, atol=1e-3, equal_nan=True):
         raise ModelError(
             f"{path} is not a causal language model: its predictions depend on later tokens",

@@ -199,7 +199,15 @@ def _launch(plan: Plan, distributed: str) -> list[AlignzooError]:
             )
         ]
     if distributed != "fsdp":
-        return []
+        if plan.settings.offload == "none":
+            return []
+        return [
+            UsageError(
+                "--offload weights needs sharded weights (FSDP2), and this launch does not shard them",
+                hint="launch two or more ranks with FSDP2 (`accelerate launch --use_fsdp --fsdp_version 2`), or leave "
+                "it out",
+            )
+        ]
     problems: list[AlignzooError] = []
     if plan.settings.quantize != "none":
         problems.append(

@@ -77,6 +77,9 @@ class Settings(Values):
         False, "keep activations in the host's memory until the backward pass (CUDA), to save memory"
     )
     compile: bool = _setting(False, "compile each layer of the policy (torch.compile), once for all lengths of rows")
+    offload: Literal["none", "weights"] = _setting(
+        "none", "keep weights, gradients and optimizer state of an FSDP2 run in host memory"
+    )
     reference_cache: bool = _setting(True, "compute reference log-probs before training, and cache them for other runs")
     guide: str | None = _setting(
         None, "frozen model that likes what is preferred, for methods that read its log-probs", metavar="MODEL"

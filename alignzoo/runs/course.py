@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ class Course:
         for line in introduction(plan, self.folder.path):  # before the imports that take seconds
             report.note(line)
         tracked = {"log_with": list(settings.track), "project_dir": str(self.folder.path)} if settings.track else {}
-        self.accelerator = launched(precision=settings.precision, **tracked)
+        self.accelerator = launched(precision=settings.precision, offload=settings.offload == "weights", **tracked)
         self.memory = PeakMemory()
         self.folder.check_free(self.accelerator)
         self.observers = Observers(observers_of(settings.observe) if self.main else {}, report)
@@ -230,27 +231,27 @@ class Course:
 
     def _save_model(self, session: Session, loop: Loop) -> str:
         """Write ``model/``; returns the hash of its weights, on all ranks."""
-        from accelerate.utils import broadcast_object_list
-
-        from alignzoo.distributed.sharding import full_state
+        from alignzoo.distributed.ranks import on_all_ranks
+        from alignzoo.distributed.sharding import is_shard
         from alignzoo.model.weights import fingerprint
 
         model = self.accelerator.unwrap_model(loop.engine.model)
-        state = full_state(model, keep=self.main)
-        if self.main and session.settings.save_model:
-            self._write_model(model, session.tokenizer, state)
-        weights = [fingerprint(state)]
-        if self.accelerator.num_processes > 1:
-            broadcast_object_list(weights)
-        return weights[0]
+        if session.settings.save_model:
+            on_all_ranks(self.accelerator, partial(self._write_model, model, session.tokenizer))
+        return fingerprint(model) if is_shard(model) else on_all_ranks(self.accelerator, lambda: fingerprint(model))[0]
 
-    def _write_model(self, model: Any, tokenizer: Any, state: dict[str, Any]) -> None:
+    def _write_model(self, model: Any, tokenizer: Any) -> None:
+        from alignzoo.distributed.sharding import is_shard
+        from alignzoo.model.saved import save_sharded
         from alignzoo.model.weights import save_model
 
         target = self.folder.path / "model"
         try:
-            with whole(target) as path:
-                save_model(model, tokenizer, path, state)
+            with whole(target) if self.main else nullcontext() as path:
+                if is_shard(model):
+                    save_sharded(model, tokenizer, path)
+                elif path is not None:
+                    save_model(model, tokenizer, path, model.state_dict())
         except Exception as error:
             check_there(self.folder.path)
             raise AlignzooError(

@@ -17,7 +17,9 @@ from alignzoo.data.groups import group_indices
 from alignzoo.data.lengths import Lengths, lengths_of
 from alignzoo.data.parts import Parts, parts_of
 from alignzoo.data.prepare import Prepared
+from alignzoo.data.stream import PairStream
 from alignzoo.data.texts import load_texts, training_texts
+from alignzoo.distributed.launch import distributed_backend
 from alignzoo.model.adapters import check_quantisation
 from alignzoo.model.load import check_vocabulary, load_config
 from alignzoo.model.positions import fitted
@@ -28,6 +30,7 @@ from alignzoo.plan.settings import Settings
 from alignzoo.report import Reporter
 from alignzoo.session.pristine import policy_of, tokenizer_of
 from alignzoo.session.selecting import model_of, selected
+from alignzoo.session.shards import policy_in_shards
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -168,6 +171,20 @@ class Inputs:
         return lengths_of(self.parts.train, self.parts.partners.get(TRAIN))
 
     @cached_property
+    def stream(self) -> PairStream:
+        """The order in which training visits the rows."""
+        rows, settings = self.parts, self.settings
+        return PairStream(len(rows.train), settings.batch_size, settings.seed, shuffled=not rows.keep_order)
+
+    @cached_property
+    def steps(self) -> int:
+        """Optimizer steps allowed by ``--epochs`` and ``--max-steps``; one epoch by default."""
+        limits = [self.settings.max_steps] if self.settings.max_steps is not None else []
+        if self.settings.epochs is not None or not limits:
+            limits.append(self.stream.steps(self.settings.epochs or 1.0))
+        return min(limits)
+
+    @cached_property
     def groups(self) -> dict[str, int]:
         """The data's groups by number, if a method reads them."""
         return group_indices(self.parts) if "groups" in self.needs else {}
@@ -192,9 +209,15 @@ class Inputs:
         self.report.note(f"loading {self.settings.model}")
         if self.accelerator.device.type == "cpu":
             keep_freed_memory()
-        policy: Any = policy_of(self.memo, self.source, self.settings)
+        policy: Any = self._in_shards() or policy_of(self.memo, self.source, self.settings).to(self.accelerator.device)
         check_vocabulary(policy, max(highest, self.tokenizer.pad_token_id), self.settings.model)
-        return policy.to(self.accelerator.device)
+        return policy
+
+    def _in_shards(self) -> Any:
+        """The policy read straight into the ranks' shards, if this launch shards it and its files allow that."""
+        if distributed_backend() != "fsdp":
+            return None
+        return policy_in_shards(self.plan, self.source, self.accelerator, self.report)
 
     @cached_property
     def weights(self) -> str:

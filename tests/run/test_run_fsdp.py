@@ -37,7 +37,7 @@ def test_sharded_ranks_equal_one_process(
     _equal(two, one)
     assert (two.path / "data.json").read_text() == (one.path / "data.json").read_text()
     assert json.loads((two.path / "env.json").read_text())["backend"] == "fsdp"
-    # The checkpoint holds whole tensors: it goes on where the ranks stopped, on other ranks or on a single process.
+    # Each rank has written its rows: they go on where the ranks stopped, on other ranks or on a single process.
     weights = two.weights
     (two.path / "result.json").unlink()
     shutil.rmtree(two.path / "checkpoints" / "step-00000004")
@@ -94,6 +94,13 @@ def test_launches_that_are_not_there_are_refused(
     ended = az(*command(tmp_path / "out", model=make_model()))
     assert ended.returncode == 3
     assert message in ended.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_offloading_what_is_not_sharded_is_refused(command: Command, az: Az, tmp_path: Path) -> None:
+    ended = az(*command(tmp_path / "out", offload="weights"))
+    assert ended.returncode == 2
+    assert "--offload weights needs sharded weights (FSDP2), and this launch does not shard them" in ended.stderr
     assert not (tmp_path / "out").exists()
 
 
