@@ -17,6 +17,7 @@ from alignzoo.logprobs.head import Shape, token_logps
 from alignzoo.logprobs.statistics import NOTHING, Ask
 from alignzoo.logprobs.teacher import HeadInputs, Logits, Teacher
 from alignzoo.logprobs.vocabulary import Values, values_at, values_of_logits
+from alignzoo.model.narrow import NarrowLinear
 
 
 def values_of(
@@ -84,7 +85,7 @@ def _by_logits(
 def _fusible(inner: Any) -> bool:
     """Whether the head is a plain linear map that is called as one."""
     head = inner.get_output_embeddings()
-    return type(head) is torch.nn.Linear and "forward" not in vars(head)
+    return type(head) in (torch.nn.Linear, NarrowLinear) and "forward" not in vars(head)
 
 
 _TRIED: dict[object, bool] = {}

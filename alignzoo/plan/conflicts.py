@@ -235,6 +235,13 @@ def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
     if not settings.eval_suite:
         for name in ("eval_suite_limit", "eval_suite_max_new_tokens", "eval_suite_data"):
             unused(name, "no suites are named", "add --eval-suite NAMES, or leave it out")
+    if settings.weights == "bf16" and settings.precision == "fp32":
+        problems.append(
+            UsageError(
+                "--weights bf16 needs bf16 products, and --precision is fp32",
+                hint="add --precision bf16, or leave --weights out",
+            )
+        )
     if settings.lora_r == 0:
         unused("lora_alpha", "--lora.r is 0, so there is no adapter", "add --lora.r 8, or leave it out")
     given = plan.origins.get("micro_batch_size")
