@@ -102,7 +102,8 @@ class Card(_Declared):
         addresses: the problems that its authors claim to mitigate.
         experimental: what has not been confirmed about it; such a method is marked in listings. Empty: verified.
         needs: what the method reads beyond summed policy log-probs and lengths.
-        needs_fp32: why the method does not work in bf16, in words; ``--precision auto`` is then fp32. Empty: it does.
+        needs_fp32: why the method does not work where a forward pass rounds the trained weights to bf16, in words;
+            ``--precision auto`` is then fp32, except under a new LoRA adapter, whose weights do not lie on that grid.
         expected_failures: rules of the contract (:mod:`alignzoo.testing`) that the method cannot satisfy, each with the
             reason; a rule that passes unexpectedly fails the check as well.
     """

@@ -49,8 +49,8 @@ def launched_for(plan: Plan, report: Reporter, **options: Any) -> tuple[Plan, Ac
 def with_precision(plan: Plan) -> tuple[Plan, str | None]:
     """The plan with ``fp32`` or ``bf16`` in place of ``--precision auto``, and one line that says why.
 
-    bf16 where the device computes in it natively and no method of the plan needs fp32. A plan that states its precision
-    stays as it is, without a line.
+    bf16 where the device computes in it natively and no method of the plan needs fp32 for the weights that it trains.
+    A plan that states its precision stays as it is, without a line.
 
     Raises:
         UsageError: ``--weights bf16``, and the precision is fp32.
@@ -71,7 +71,7 @@ def with_precision(plan: Plan) -> tuple[Plan, str | None]:
 def _chosen(plan: Plan) -> tuple[Dtype, str]:
     kind = device_kind()
     native = native_bf16(kind)
-    for method in plan.all_methods if native else ():
+    for method in plan.all_methods if native and not plan.settings.lora_r else ():
         if method.needs_fp32:
             return "fp32", f"{method.card.kind} {method.card.name}: {method.needs_fp32}"
     if kind == "cpu":

@@ -81,7 +81,7 @@ def conflicts(plan: Plan, distributed: str, known: Registry, *, trains: bool = T
     between = conflicts_between(plan.methods, plan.settings, distributed)
     if not trains:
         return [*_launch(plan, distributed), *between]
-    own = (*_guides(plan), *_validation(plan.settings), *_unused_settings(plan, known))
+    own = (*_quantised(plan), *_guides(plan), *_validation(plan.settings), *_unused_settings(plan, known))
     return [*_launch(plan, distributed), *between, *own]
 
 
@@ -157,6 +157,21 @@ def _twice(methods: Sequence[Method], settings: Settings, distributed: str) -> l
             )
         )
     return problems
+
+
+def _quantised(plan: Plan) -> list[AlignzooError]:
+    """A reference that moves, of a base in 4 bits."""
+    if plan.settings.quantize == "none":
+        return []
+    return [
+        IncompatibleError(
+            f"geometry {method.card.name!r} mixes weights into the reference, and those of a base in "
+            f"{plan.settings.quantize} cannot be mixed",
+            hint="leave out --quantize, or the method",
+        )
+        for method in plan.of("geometry")
+        if getattr(method.card, "moves_reference", False)
+    ]
 
 
 def _guides(plan: Plan) -> list[AlignzooError]:

@@ -57,6 +57,8 @@ def test_a_base_saved_in_bf16_computes_the_same_numbers(make_model: MakeModel, f
         assert torch.equal(weight, others[name]), f"{name} starts from the same draw"
         assert weight.grad is not None
         assert torch.equal(weight.grad, others[name].grad)
+    if family == "gemma":  # its embeddings, most of a tiny model, are a class of their own and stay in fp32
+        return
     sizes = [sum(w.numel() * w.element_size() for w in p.parameters() if not w.requires_grad) for p in (wide, narrow)]
     assert sizes[1] < 0.6 * sizes[0]
 
@@ -97,7 +99,9 @@ def test_a_run_with_narrow_weights_is_the_wide_one(train: Train, make_model: Mak
 
 
 def test_what_it_is_not_for_is_refused(az: Az, make_model: MakeModel) -> None:
-    said = az("run", "--model", str(make_model("llama")), "--data", "sandbox", "--precision", "bf16", "--weights", "bf16")
+    said = az(
+        "run", "--model", str(make_model("llama")), "--data", "sandbox", "--precision", "bf16", "--weights", "bf16"
+    )
     assert said.returncode == 2
     assert "--lora.r 16" in said.stderr
     said = az("run", "--lora.r", "4", "--precision", "fp32", "--weights", "bf16", "--dry-run")
