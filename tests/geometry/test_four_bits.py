@@ -1,4 +1,4 @@
-"""Controllers over a base in NF4, held against the same base dequantised; needs bitsandbytes, which also runs on CPUs."""
+"""Controllers over a base in NF4, held against the same base dequantised; with bitsandbytes, which runs on CPUs too."""
 
 from __future__ import annotations
 
