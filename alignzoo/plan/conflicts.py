@@ -165,8 +165,7 @@ def _quantised(plan: Plan) -> list[AlignzooError]:
         return []
     return [
         IncompatibleError(
-            f"geometry {method.card.name!r} mixes weights into the reference, and those of a base in "
-            f"{plan.settings.quantize} cannot be mixed",
+            f"geometry {method.card.name!r} mixes weights into the reference, which a quantised base does not allow",
             hint="leave out --quantize, or the method",
         )
         for method in plan.of("geometry")
