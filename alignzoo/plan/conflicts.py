@@ -81,7 +81,7 @@ def conflicts(plan: Plan, distributed: str, known: Registry, *, trains: bool = T
     between = conflicts_between(plan.methods, plan.settings, distributed)
     if not trains:
         return [*_launch(plan, distributed), *between]
-    own = (*_quantised(plan), *_guides(plan), *_validation(plan.settings), *_unused_settings(plan, known))
+    own = (*_frozen_weights(plan), *_guides(plan), *_validation(plan.settings), *_unused_settings(plan, known))
     return [*_launch(plan, distributed), *between, *own]
 
 
@@ -159,18 +159,19 @@ def _twice(methods: Sequence[Method], settings: Settings, distributed: str) -> l
     return problems
 
 
-def _quantised(plan: Plan) -> list[AlignzooError]:
-    """A reference that moves, of a base in 4 bits."""
-    if plan.settings.quantize == "none":
-        return []
-    return [
-        IncompatibleError(
-            f"geometry {method.card.name!r} mixes weights into the reference, which a quantised base does not allow",
-            hint="leave out --quantize, or the method",
-        )
-        for method in plan.of("geometry")
-        if getattr(method.card, "moves_reference", False)
-    ]
+def _frozen_weights(plan: Plan) -> list[AlignzooError]:
+    """Narrow weights under wide products, and a reference that moves over a base in 4 bits."""
+    problems: list[AlignzooError] = []
+    if plan.settings.weights == "bf16" and plan.settings.precision == "fp32":
+        said = "--weights bf16 needs bf16 products, and --precision is fp32"
+        problems.append(UsageError(said, hint="add --precision bf16, or leave --weights out"))
+    for method in plan.of("geometry") if plan.settings.quantize != "none" else ():
+        if getattr(method.card, "moves_reference", False):
+            said = (
+                f"geometry {method.card.name!r} mixes weights into the reference, which a quantised base does not allow"
+            )
+            problems.append(IncompatibleError(said, hint="leave out --quantize, or the method"))
+    return problems
 
 
 def _guides(plan: Plan) -> list[AlignzooError]:
@@ -249,13 +250,6 @@ def _unused_settings(plan: Plan, known: Registry) -> list[AlignzooError]:
     if not settings.eval_suite:
         for name in ("eval_suite_limit", "eval_suite_max_new_tokens", "eval_suite_data"):
             unused(name, "no suites are named", "add --eval-suite NAMES, or leave it out")
-    if settings.weights == "bf16" and settings.precision == "fp32":
-        problems.append(
-            UsageError(
-                "--weights bf16 needs bf16 products, and --precision is fp32",
-                hint="add --precision bf16, or leave --weights out",
-            )
-        )
     if settings.lora_r == 0:
         unused("lora_alpha", "--lora.r is 0, so there is no adapter", "add --lora.r 8, or leave it out")
     given = plan.origins.get("micro_batch_size")
