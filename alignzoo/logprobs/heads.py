@@ -18,6 +18,7 @@ from alignzoo.logprobs.softmax import Shape
 from alignzoo.logprobs.statistics import NOTHING, Ask
 from alignzoo.logprobs.teacher import HeadInputs, Logits, Teacher
 from alignzoo.logprobs.vocabulary import Values, values_at, values_of_logits
+from alignzoo.model.narrow import NarrowLinear
 
 
 def values_of(
@@ -90,7 +91,7 @@ def _logits_at(model: torch.nn.Module, inner: Any, inputs: dict[str, Any], posit
 def _fusible(inner: Any) -> bool:
     """Whether the head is a plain linear map that is called as one."""
     head = inner.get_output_embeddings()
-    return type(head) is torch.nn.Linear and "forward" not in vars(head)
+    return type(head) in (torch.nn.Linear, NarrowLinear) and "forward" not in vars(head)
 
 
 _TRIED: dict[object, bool] = {}

@@ -18,6 +18,7 @@ from alignzoo.model.adapters import check_quantisation, four_bits, with_new_adap
 from alignzoo.model.base import without_adapter
 from alignzoo.model.explained import explained, quiet
 from alignzoo.model.modes import checkpoint_in_eval_mode, disable_dropout
+from alignzoo.model.narrow import narrowed
 from alignzoo.model.source import ModelSource, file_of
 from alignzoo.plan.settings import Settings
 
@@ -60,7 +61,8 @@ def _without_others(path: str, gguf: str | None) -> Iterator[str]:
 
 
 def load_policy(source: ModelSource, settings: Settings) -> PreTrainedModel:
-    """The policy in fp32, with the trainable weights marked: all of them, a new LoRA adapter, or the given one.
+    """The policy with the trainable weights marked: all of them, a new LoRA adapter, or the given one. These are fp32,
+    frozen ones have the dtype of ``--weights``.
 
     Raises:
         ModelError: not a causal LM, unreadable weights, or no such repository.
@@ -78,6 +80,9 @@ def as_policy(model: PreTrainedModel, source: ModelSource, settings: Settings) -
         policy = with_trained_adapter(policy, source.adapter, settings)
     elif settings.lora_r:
         policy = with_new_adapter(policy, settings)
+    for weight in policy.parameters():
+        if weight.requires_grad and weight.dtype == torch.bfloat16:  # copies of frozen ones that an adapter trains
+            weight.data = weight.data.float()
     for config in getattr(policy, "peft_config", {}).values():
         config.base_model_name_or_path = source.base
     if not settings.dropout:
@@ -110,7 +115,8 @@ def _checkpoint_activations(policy: Any, source: ModelSource) -> None:
 
 
 def load_base(source: ModelSource, settings: Settings) -> PreTrainedModel:
-    """The model without an adapter: complete, causal, in fp32."""
+    """The model without an adapter: complete, causal, in fp32 or, with ``--weights bf16``, as
+    :func:`~alignzoo.model.narrow.narrowed` leaves it."""
     options = _where(source, settings)
     if not source.gguf:
         options |= safetensors_only()
@@ -120,15 +126,22 @@ def load_base(source: ModelSource, settings: Settings) -> PreTrainedModel:
         options |= {"quantization_config": four_bits(settings), "device_map": {"": torch.cuda.current_device()}}
     with explained(source.path, "model"), quiet():
         model, loaded = AutoModelForCausalLM.from_pretrained(
-            source.path, dtype=torch.float32, output_loading_info=True, **options
+            source.path, dtype=base_dtype(settings), output_loading_info=True, **options
         )
     _check_whole(model, loaded["missing_keys"], source.path)
+    if settings.weights == "bf16":
+        narrowed(model)
     check_causal(model, source.path, model.device)
     if source.gguf:  # the weights are dequantised, but save_pretrained refuses models that look quantised
         model.hf_quantizer = None
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
     return model
+
+
+def base_dtype(settings: Settings) -> torch.dtype:
+    """The dtype in which the weights of a base are loaded."""
+    return torch.bfloat16 if settings.weights == "bf16" else torch.float32
 
 
 def safetensors_only() -> dict[str, Any]:

@@ -24,7 +24,8 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 from alignzoo.distributed.launch import reshards_after_forward
 from alignzoo.distributed.sharding import Owners, fill, owners_of, resharding, shard
 from alignzoo.model.explained import explained, quiet
-from alignzoo.model.load import as_policy, check_causal, load_config
+from alignzoo.model.load import as_policy, base_dtype, check_causal, load_config
+from alignzoo.model.narrow import narrowed
 from alignzoo.model.source import ModelSource, file_of
 from alignzoo.plan.settings import Settings
 
@@ -51,7 +52,7 @@ class Skeleton:
     places: Mapping[str, tuple[Path, str]]
 
 
-def skeleton_of(source: ModelSource, settings: Settings, *, dtype: torch.dtype = torch.float32) -> Skeleton:
+def skeleton_of(source: ModelSource, settings: Settings) -> Skeleton:
     """What :func:`sharded_policy` fills; nothing is exchanged between ranks.
 
     Raises:
@@ -68,7 +69,9 @@ def skeleton_of(source: ModelSource, settings: Settings, *, dtype: torch.dtype =
     files = _files_of(source)
     with explained(source.path, "model"), quiet():
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            model = AutoModelForCausalLM.from_config(config, dtype=base_dtype(settings))
+            if settings.weights == "bf16":
+                narrowed(model)
         _read_generation_config(model, source.path)
         owners, places = owners_of(model), _places(model, files)
         _fill_buffers(model, places)

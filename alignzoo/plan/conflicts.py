@@ -87,7 +87,7 @@ def conflicts(plan: Plan, distributed: str, known: Registry, *, trains: bool = T
     between = conflicts_between(plan.methods, plan.settings, distributed)
     if not trains:
         return [*_launch(plan, distributed), *between]
-    own = (*_guides(plan), *_validation(plan.settings), *_unused_settings(plan, known))
+    own = (*_frozen_weights(plan), *_guides(plan), *_validation(plan.settings), *_unused_settings(plan, known))
     return [*_launch(plan, distributed), *between, *own]
 
 
@@ -164,6 +164,21 @@ def _twice(methods: Sequence[Method], settings: Settings, distributed: str) -> l
                     rule=f"{flag} does not allow a second derivative",
                 )
             )
+    return problems
+
+
+def _frozen_weights(plan: Plan) -> list[AlignzooError]:
+    """Narrow weights under wide products, and a reference that moves over a base in 4 bits."""
+    problems: list[AlignzooError] = []
+    if plan.settings.weights == "bf16" and plan.settings.precision == "fp32":
+        said = "--weights bf16 needs bf16 products, and --precision is fp32"
+        problems.append(UsageError(said, hint="add --precision bf16, or leave --weights out"))
+    for method in plan.of("geometry") if plan.settings.quantize != "none" else ():
+        if getattr(method.card, "moves_reference", False):
+            said = (
+                f"geometry {method.card.name!r} mixes weights into the reference, which a quantised base does not allow"
+            )
+            problems.append(IncompatibleError(said, hint="leave out --quantize, or the method"))
     return problems
 
 

@@ -107,8 +107,15 @@ class Settings(Values):
         ge=1,
     )
     max_grad_norm: float = _setting(1.0, "clip the gradient to this norm (0: no clipping)", ge=0)
-    precision: Literal["fp32", "bf16"] = _setting(
-        "fp32", "compute dtype; weights stay fp32 in training (chat, generate and eval cast them)"
+    precision: Literal["auto", "fp32", "bf16"] = _setting(
+        "auto",
+        "compute dtype; trained weights stay fp32 (chat, generate and eval cast theirs) [default: auto, bf16 on a GPU "
+        "that has it natively if no method needs fp32, else fp32]",
+    )
+    weights: Literal["auto", "fp32", "bf16"] = _setting(
+        "auto",
+        "dtype in which the frozen weights under an adapter are kept [default: auto, bf16 in a LoRA run with "
+        "--precision bf16, else fp32]",
     )
     dropout: bool = _setting(False, "keep the model's own dropout, layer skipping and router noise")
     seed: int = _setting(0, "seed of data order, dropout and all random draws", ge=0)

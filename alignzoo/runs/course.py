@@ -15,9 +15,9 @@ from alignzoo.base.files import whole
 from alignzoo.contract.result import RunResult
 from alignzoo.data.shapes import NOUNS
 from alignzoo.distributed.launch import take_over_sharding
-from alignzoo.distributed.process import launched
 from alignzoo.errors import AlignzooError, DamagedError, Interrupted
 from alignzoo.evaluate.answers import Answers, answers_of
+from alignzoo.model.precision import launched_for
 from alignzoo.observers import Observers
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.planfile import plan_to_dict
@@ -58,7 +58,7 @@ class Course:
         for line in introduction(plan, self.folder.path):  # before the imports that take seconds
             report.note(line)
         tracked = {"log_with": list(settings.track), "project_dir": str(self.folder.path)} if settings.track else {}
-        self.accelerator = launched(precision=settings.precision, offload=settings.offload == "weights", **tracked)
+        plan, self.accelerator = launched_for(plan, report, offload=settings.offload == "weights", **tracked)
         self.memory = PeakMemory()
         self.folder.check_free(self.accelerator)
         self.observers = Observers(observers_of(settings.observe) if self.main else {}, report)

@@ -23,6 +23,7 @@ from alignzoo.distributed.launch import distributed_backend
 from alignzoo.model.adapters import check_quantisation
 from alignzoo.model.load import check_vocabulary, load_config
 from alignzoo.model.positions import fitted
+from alignzoo.model.precision import with_precision, with_weights
 from alignzoo.model.source import ModelSource, find_model
 from alignzoo.model.weights import fingerprint
 from alignzoo.plan.plan import Plan
@@ -64,7 +65,7 @@ class Inputs:
         needs: frozenset[Need] = frozenset(),
         memo: Memo | None = None,
     ) -> None:
-        self._resolved = plan
+        self._resolved = with_precision(plan)[0]
         self.accelerator = accelerator
         self.report = report
         self.uses = tuple(uses or ())
@@ -92,8 +93,9 @@ class Inputs:
 
     @cached_property
     def plan(self) -> Plan:
-        """The plan, with lengths limited to the model's positions."""
-        return fitted(self._resolved, self.config, self.report)
+        """The plan, with lengths limited to the model's positions and the dtype of frozen weights."""
+        plan = with_weights(self._resolved, self.source, trains=TRAIN in self.uses)
+        return fitted(plan, self.config, self.report)
 
     @property
     def settings(self) -> Settings:

@@ -53,7 +53,7 @@ def policy_of(memo: Memo, source: ModelSource, settings: Settings) -> Any:
     if states is None or settings.quantize != "none" or sum(state[1] for state in states) > MOST_BYTES:
         return load_policy(source, settings)
     check_quantisation(settings, source)
-    base = memo.get("weights", states, lambda: load_base(source, settings))
+    base = memo.get("weights", (states, settings.weights), lambda: load_base(source, settings))
     return as_policy(copy.deepcopy(base), source, settings)
 
 

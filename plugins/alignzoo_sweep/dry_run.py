@@ -78,13 +78,14 @@ class _Costs:
         from alignzoo_estimate.shapes import read_config
 
         from alignzoo.model.positions import fitted
+        from alignzoo.model.precision import with_precision
 
         settings = plan.settings
         if settings.model not in self._models:
             config = read_config(settings.model, trust_remote_code=settings.trust_remote_code)
             self._models[settings.model] = Model(config)
         model = self._models[settings.model]
-        plan = fitted(plan, model.config, Reporter())
+        plan = fitted(with_precision(plan)[0], model.config, Reporter())
         settings = plan.settings
         lengths = (settings.model, settings.data, settings.data_split, settings.data_format, settings.eval_data)
         key = (*lengths, settings.max_length, settings.max_prompt_length, "mismatched" in plan.needs)
