@@ -99,7 +99,8 @@ def _faked(model: Any, way: Way) -> tuple[FakeTensorMode, Any]:
             for name, old in module._parameters.items():
                 if old is not None:
                     if id(old) not in made:
-                        data = torch.empty(old.shape, dtype=old.dtype, device=DEVICE)
+                        dtype = torch.bfloat16 if way.frozen_bf16 and not old.requires_grad else old.dtype
+                        data = torch.empty(old.shape, dtype=dtype, device=DEVICE)
                         made[id(old)] = nn.Parameter(data, requires_grad=old.requires_grad)
                     module._parameters[name] = made[id(old)]
             for name, buffer in module._buffers.items():
@@ -179,9 +180,10 @@ def _run(mode: FakeTensorMode, model: Any, indices: Sequence[int], way: Way, row
 
             values = _values(model, inputs, positions, way, between)
             handle.remove()
+            state.update(head=live.restart(), saved_copies=float(live.copies))
             values.sum().backward()
             last = live.restart()
-    return Bytes(**state, head=marks.get("head", last), layer=marks.get("layer", last))
+    return Bytes(**state, turn=marks.get("head", last), layer=marks.get("layer", last))
 
 
 def _values(
