@@ -36,6 +36,7 @@ class Bytes:
         head: at the peak of the head's forward.
         turn: at the peak of the head's backward.
         layer: at the peak of the backward pass through the last layer.
+        passed: small blocks that the decoder's forward allocated and freed again.
     """
 
     forward: float
@@ -45,6 +46,7 @@ class Bytes:
     head: float
     turn: float
     layer: float
+    passed: float = 0.0
 
     @property
     def activations(self) -> float:
@@ -61,6 +63,7 @@ class Bytes:
             head=self.head - gone - copies,
             turn=self.turn - gone - min(copies, self.saved_copies),
             layer=self.layer - gone - min(copies, self.saved_copies),
+            passed=self.passed,
         )
 
     def plus(self, other: Bytes, times: int) -> Bytes:

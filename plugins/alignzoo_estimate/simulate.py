@@ -19,7 +19,7 @@ from alignzoo_estimate.live import Live
 from alignzoo_estimate.micro_batch import Bytes, Lengths, Way, merged
 from alignzoo_estimate.shapes import decoder_layers
 
-SEGMENTS, SEGMENTS_FROZEN = 8, 4
+SEGMENTS, SEGMENTS_FROZEN = 4, 4
 """Up to this many packed rows are simulated individually: with gradients, and without."""
 DEVICE = "cpu"
 """The device whose kernels are assumed: those of others save the same tensors, or slightly less."""
@@ -88,11 +88,15 @@ def _signature(layer: nn.Module) -> Any:
 
 
 def _faked(model: Any, way: Way) -> tuple[FakeTensorMode, Any]:
-    """The model with its adapter, on fake tensors of the device."""
+    """The model with its adapter, as a run prepares it, on fake tensors of the device."""
+    from alignzoo.model.modes import checkpoint_in_eval_mode, disable_dropout
+
     if way.rank:
         model = _with_adapter(model, way.rank)
+    disable_dropout(model)
     if way.checkpointing:
         _checkpoint(model)
+        checkpoint_in_eval_mode(model)
     mode, made = FakeTensorMode(allow_non_fake_inputs=True), dict[int, torch.Tensor]()
     with mode:
         for module in model.modules():
@@ -175,6 +179,7 @@ def _run(mode: FakeTensorMode, model: Any, indices: Sequence[int], way: Way, row
 
             def between(hidden: torch.Tensor) -> None:
                 state.update(forward=live.restart(), kept=float(live.now), copies=float(live.copies))
+                state.update(passed=float(live.small - live.small_now))
                 if hidden.requires_grad:
                     hidden.register_hook(mark("head"))
 
