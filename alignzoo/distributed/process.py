@@ -19,9 +19,12 @@ def launched(*, precision: str = "fp32", **options: Any) -> Accelerator:
         options: more words for ``accelerate.Accelerator``.
     """
     from accelerate import Accelerator
+    from accelerate.utils import AutocastKwargs
 
     mixed = "bf16" if precision == "bf16" else "no"
     _forget_other_precision(mixed)
+    if distributed_backend() == "fsdp":  # the cache would keep a bf16 copy of every gathered weight through the forward
+        options = {"kwargs_handlers": [AutocastKwargs(cache_enabled=False)], **options}
     return Accelerator(cpu=_on_cpu(), gradient_accumulation_steps=1, mixed_precision=mixed, **options)
 
 

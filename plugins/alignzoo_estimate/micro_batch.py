@@ -16,6 +16,7 @@ class Way:
         rank: of a LoRA adapter, 0 for full fine-tuning.
         packed: everything in one row, each prompt once; otherwise every response padded, with its own prompt.
         frozen_bf16: the weights under an adapter are stored in bf16.
+        cached: autocast keeps its copies of trained weights until the forward ends.
     """
 
     bf16: bool
@@ -23,6 +24,7 @@ class Way:
     checkpointing: bool
     packed: bool
     frozen_bf16: bool = False
+    cached: bool = True
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,7 @@ def _values(
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = inner.get_output_embeddings()
-    with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=way.bf16):
+    with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=way.bf16, cache_enabled=way.cached):
         hidden = inner.base_model(**inputs, use_cache=False).last_hidden_state
         between(hidden)
         chosen = hidden.flatten(0, 1).index_select(0, positions)

@@ -170,8 +170,8 @@ class Situation:
     def way(self) -> Way:
         """How a micro-batch is simulated."""
         settings = self.settings
-        frozen = self.frozen_bytes == knobs.BF16
-        return Way(self.bf16, settings.lora_r, settings.activation_checkpointing, self.packed, frozen)
+        frozen, cached = self.frozen_bytes == knobs.BF16, self.hardware.sharding != "fsdp"
+        return Way(self.bf16, settings.lora_r, settings.activation_checkpointing, self.packed, frozen, cached)
 
 
 _KEPT: dict[str, Copies] = {}

@@ -147,6 +147,8 @@ def test_the_copies_of_autocast_are_gone_after_a_forward_that_is_recomputed() ->
         maps = sum(one.parameters for one in MODEL.shapes.maps)
         assert held.copies == 2 * maps, "autocast keeps them until the forward ends"
         assert held.saved_copies == kept * 2 * maps
+    sharded_way = Way(True, 0, True, True, cached=False)
+    assert MODEL.held(sharded_way, [PAIR] * 2).copies == 0
 
 
 def test_the_fewest_nodes_that_fit_are_proposed() -> None:
