@@ -134,7 +134,7 @@ def activations() -> Iterator[Row]:
         held = model("GPT").held(way.situation.way, way.situation.data.micro_batch(1, packed=True))
         per = held.activations / (s * h * depth)
         name = "a layer's input, recomputed" if checkpointing else "a layer's activations, no s² term"
-        yield Row(f"GPT, {name}", KORTHIKANTI, formula, per, "bytes · s·b·h", 1.1, why)
+        yield Row(f"GPT, {name}", KORTHIKANTI, formula, per, "bytes · s·b·h", 1.3, why)
 
 
 def states() -> Iterator[Row]:

@@ -69,6 +69,7 @@ class Bytes:
         )
 
     def plus(self, other: Bytes, times: int) -> Bytes:
+        """With so many times the other's bytes."""
         return Bytes(*(a + times * b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
@@ -95,6 +96,7 @@ class Lengths:
         return sum(self.responses)
 
     def plus(self, other: Lengths) -> Lengths:
+        """One row with the tokens of both."""
         responses = zip_longest(self.responses, other.responses, fillvalue=0)
         return Lengths(self.prompt + other.prompt, tuple(map(sum, responses)))
 

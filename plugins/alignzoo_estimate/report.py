@@ -8,6 +8,7 @@ from typing import Any
 from alignzoo_estimate.advice import Change
 from alignzoo_estimate.estimate import Estimate
 from alignzoo_estimate.hardware import OF_A_LINK
+from alignzoo_estimate.situation import Situation
 
 
 def report(
@@ -15,7 +16,7 @@ def report(
 ) -> dict[str, Any]:
     """The whole estimate, as printed by ``--json``; bytes and FLOPs are per device."""
     s, shapes = found.situation, found.situation.shapes
-    hardware, peak = s.hardware, found.peak
+    peak = found.peak
     return {
         "model": s.settings.model,
         "sentence": s.plan.sentence(),
@@ -30,17 +31,7 @@ def report(
             "active": shapes.active,
             "tied": shapes.tied,
         },
-        "devices": {
-            "count": hardware.devices,
-            "kind": "gpu" if hardware.cuda else "cpu",
-            "memory": hardware.memory,
-            "nodes": hardware.nodes,
-            "sharding": "fsdp2" if hardware.sharding == "fsdp" else hardware.sharding,
-        },
-        "dtypes": {
-            "compute": "bf16" if s.bf16 else "fp32",
-            "frozen_weights": "bf16" if s.frozen_bytes == 2 else "fp32",
-        },
+        **_machine(s),
         "data": {
             "source": s.data.source,
             "prompt": s.data.mean.prompt,
@@ -71,6 +62,23 @@ def report(
         "largest_micro_batch_tokens": largest,
         "changes": [_change(one) for one in advice],
         "together": [_change(one) for one in path],
+    }
+
+
+def _machine(s: Situation) -> dict[str, Any]:
+    hardware = s.hardware
+    return {
+        "devices": {
+            "count": hardware.devices,
+            "kind": "gpu" if hardware.cuda else "cpu",
+            "memory": hardware.memory,
+            "nodes": hardware.nodes,
+            "sharding": "fsdp2" if hardware.sharding == "fsdp" else hardware.sharding,
+        },
+        "dtypes": {
+            "compute": "bf16" if s.bf16 else "fp32",
+            "frozen_weights": "bf16" if s.frozen_bytes == 2 else "fp32",
+        },
     }
 
 

@@ -41,7 +41,7 @@ CPU = Hardware(1, False, None, None, "none")
 
 def estimated(hardware: Hardware = CPU, data: Data = DATA, **words: Any) -> Estimate:
     """The estimate of a run of two micro-batches, with these words."""
-    given = {"model": "a", "data": "b", "batch-size": 8, "micro-batch-size": 4}
+    given = {"model": "a", "data": "b", "batch-size": 8, "micro-batch-size": 4, "precision": "fp32"}
     if "tokens_per_micro_batch" in words:
         del given["micro-batch-size"]
     flat = {name.replace("__", ".").replace("_", "-"): value for name, value in words.items()}

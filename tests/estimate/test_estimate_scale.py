@@ -35,7 +35,7 @@ def sharded(devices: int = 4, nodes: int = 1, **rates: Any) -> Hardware:
 
 def planned(hardware: Hardware, **words: Any) -> Estimate:
     """A step of two micro-batches on each device."""
-    size = {"batch-size": 4 * hardware.devices, "micro-batch-size": 2}
+    size = {"batch-size": 4 * hardware.devices, "micro-batch-size": 2, "precision": "fp32"}
     flat = {name.replace("__", ".").replace("_", "-"): value for name, value in words.items()}
     plan = require(resolve([Layer("flag", {"model": "a", "data": "b", **size, **flat})], distributed=hardware.sharding))
     return estimate(Situation(plan, MODEL, hardware, DATA))
@@ -131,6 +131,7 @@ def test_offloaded_activations_leave_two_layers_here(monkeypatch: pytest.MonkeyP
 
 def test_frozen_weights_in_bf16_take_half_and_keep_smaller_activations(monkeypatch: pytest.MonkeyPatch) -> None:
     words: dict[str, Any] = {"lora__r": 4, "precision": "bf16"}
+    monkeypatch.setattr(knobs, "frozen_bytes", lambda settings, bf16: 4)
     wide = planned(sharded(), **words)
     monkeypatch.setattr(knobs, "frozen_bytes", lambda settings, bf16: 2)
     narrow = planned(sharded(), **words)
