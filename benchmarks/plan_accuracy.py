@@ -6,8 +6,9 @@ Each case is a model with random weights. It is planned from its config alone, a
 process of its own, whose peak (``ru_maxrss``) less what it held after its imports is the measured one. The error is
 (predicted − measured) / measured.
 
-glibc keeps blocks below 32 MiB that were freed, and a plan counts what is held. With --give-back the process returns
-every block of 1 MiB or more at once (MALLOC_MMAP_THRESHOLD_), so that its peak is that of its tensors.
+glibc holds blocks below 32 MiB that were freed, of which a plan knows the average share. With --give-back the process
+returns every block of 1 MiB or more at once (MALLOC_MMAP_THRESHOLD_), so that its peak is that of its tensors, and the
+plan counts nothing else.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def main() -> None:
             if arguments.only not in f"{name} {words}":
                 continue
             recipe = recipe_of(models[name], data, settings, Path(folder) / f"run{number}")
-            predicted, measured = predict(recipe), run_apart(recipe, give_back=arguments.give_back)
+            returned = {"give_back": arguments.give_back}
+            predicted, measured = predict(recipe, **returned), run_apart(recipe, **returned)
             errors.append((predicted - measured) / measured)
             print(
                 f"{name:10} {words:52} {predicted / GIB:9.3f} {measured / GIB:9.3f} {100 * errors[-1]:+6.1f}%",
@@ -102,10 +104,12 @@ def recipe_of(model: Path, data: Path, settings: dict[str, Any], out: Path) -> d
     }
 
 
-def predict(recipe: dict[str, Any], *, gpu: float | None = None) -> float:
-    """Bytes at the peak, from config and data alone; on a CPU, or on a GPU with so many bytes free."""
+def predict(recipe: dict[str, Any], *, gpu: float | None = None, give_back: bool = False) -> float:
+    """Bytes at the peak, from config and data alone; on a CPU, or on a GPU with so many bytes free. ``give_back``: with
+    an allocator that holds nothing."""
     from alignzoo_estimate.estimate import Hardware, Model, Situation, estimate
     from alignzoo_estimate.lengths import of_data
+    from alignzoo_estimate.memory import HELD
     from alignzoo_estimate.shapes import read_config
 
     from alignzoo.plan.recipe import Layer, flatten
@@ -115,7 +119,8 @@ def predict(recipe: dict[str, Any], *, gpu: float | None = None) -> float:
     plan = require(resolve([Layer("python", flatten(recipe, "the case"))]))
     hardware = Hardware(1, gpu is not None, gpu, None, "none")
     data = of_data(plan, Reporter())
-    return estimate(Situation(plan, Model(read_config(plan.settings.model)), hardware, data)).peak.total
+    found = estimate(Situation(plan, Model(read_config(plan.settings.model)), hardware, data))
+    return max(moment.total - moment.parts.get(HELD, 0.0) * give_back for moment in found.moments)
 
 
 def run_apart(recipe: dict[str, Any], *, give_back: bool) -> float:

@@ -20,13 +20,17 @@ def launched(*, precision: str = "fp32", offload: bool = False, **options: Any) 
         options: more words for ``accelerate.Accelerator``.
     """
     from accelerate import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs
+    from accelerate.utils import AutocastKwargs, InitProcessGroupKwargs
 
     adopt_slurm()
+    handlers: list[Any] = []
     if offload and not _on_cpu():
-        options["kwargs_handlers"] = [InitProcessGroupKwargs(backend="cuda:nccl,cpu:gloo")]
+        handlers.append(InitProcessGroupKwargs(backend="cuda:nccl,cpu:gloo"))
+    if distributed_backend() == "fsdp":  # the cache would keep a bf16 copy of every gathered weight through the forward
+        handlers.append(AutocastKwargs(cache_enabled=False))
     mixed = "bf16" if precision == "bf16" else "no"
     _forget_other_precision(mixed)
+    options |= {"kwargs_handlers": handlers} if handlers else {}
     return Accelerator(cpu=_on_cpu(), gradient_accumulation_steps=1, mixed_precision=mixed, **options)
 
 

@@ -256,7 +256,10 @@ def memory(which: str, *, cpu: bool) -> Figures:
         model = plan_accuracy.write_model(folder / "model", plan_accuracy.SHAPES[shape])
         recipe = plan_accuracy.recipe_of(model, data, settings, folder / "run")
         if cpu:
-            predicted, measured = plan_accuracy.predict(recipe), plan_accuracy.run_apart(recipe, give_back=True)
+            predicted, measured = (
+                plan_accuracy.predict(recipe, give_back=True),
+                plan_accuracy.run_apart(recipe, give_back=True),
+            )
         else:
             import alignzoo
 

@@ -13,6 +13,7 @@ from alignzoo_estimate.compute import tokens
 from alignzoo_estimate.estimate import Estimate, Hardware, Situation, estimate
 
 RANK = 8
+_PER_NODE, _NODES = 8, 64  # GPUs and nodes, at most
 _MANY = 64  # rows in a micro-batch; more gain nothing
 
 
@@ -126,7 +127,7 @@ def _candidates(situation: Situation) -> Iterator[_Candidate]:
                 yield with_words(micro_batch_size=size)
         else:
             yield with_words(tokens_per_micro_batch=fewer * tokens([situation.data.mean], situation.packed))
-    if settings.precision == "fp32":
+    if not situation.bf16:
         yield with_words(precision="bf16")
     if not settings.packing and situation.model.packable:
         yield with_words(packing=True)
@@ -134,17 +135,43 @@ def _candidates(situation: Situation) -> Iterator[_Candidate]:
         yield with_words(reference_cache=True)
     if not settings.lora_r:
         yield with_words(lora__r=RANK)
-    if hardware.cuda and settings.quantize == "none":
+    if hardware.cuda and settings.quantize == "none" and hardware.sharding != "fsdp":
         if settings.lora_r:
             yield with_words(quantize="4bit")
         else:
             yield with_words(lora__r=RANK, quantize="4bit")
-    if hardware.cuda and settings.optimizer == "adamw" and not settings.lora_r:
+    if hardware.cuda and settings.optimizer == "adamw" and not settings.lora_r and hardware.sharding != "fsdp":
         yield with_words(optimizer="adamw8bit")
+    if hardware.sharding == "fsdp" and not situation.offloads_weights:
+        yield with_words(offload="weights")
+    if hardware.cuda and not situation.offloads_activations:
+        yield with_words(activation_offloading=True)
     if hardware.cuda:
-        if hardware.sharding != "fsdp" and hardware.devices > 1:
-            yield _Candidate("--sharding fsdp", {}, replace(hardware, sharding="fsdp"))
-        more = hardware.devices * 2
-        if settings.batch_size % more == 0:
-            words = f"--gpus {more}" if hardware.sharding == "fsdp" else f"--gpus {more} --sharding fsdp"
-            yield _Candidate(words, {}, replace(hardware, devices=more, sharding="fsdp"))
+        yield from _machines(situation)
+
+
+def _machines(situation: Situation) -> Iterator[_Candidate]:
+    """FSDP2 on the same GPUs, and on more of them: the fewest that fit, or else the next larger number."""
+    hardware = situation.hardware
+    if hardware.sharding != "fsdp" and hardware.devices > 1:
+        yield _Candidate("--sharding fsdp2", {}, replace(hardware, sharding="fsdp"))
+    larger = [
+        replace(hardware, devices=gpus * nodes, nodes=nodes, sharding="fsdp")
+        for gpus, nodes in _sizes(hardware)
+        if situation.settings.batch_size % (gpus * nodes) == 0
+    ]
+    chosen = next((one for one in larger if estimate(replace(situation, hardware=one)).fits), None)
+    for one in larger[:1] if chosen is None else [chosen]:
+        nodes = f" --nodes {one.nodes}" if one.nodes > 1 else ""
+        sharding = "" if hardware.sharding == "fsdp" else " --sharding fsdp2"
+        yield _Candidate(f"--gpus {one.per_node}{nodes}{sharding}", {}, one)
+
+
+def _sizes(hardware: Hardware) -> Iterator[tuple[int, int]]:
+    """GPUs per node and nodes, more than there are, by their number."""
+    gpus, nodes = hardware.per_node, hardware.nodes
+    while nodes == 1 and 2 * gpus <= _PER_NODE:
+        gpus *= 2
+        yield gpus, nodes
+    for more in range(nodes + 1, _NODES + 1):
+        yield gpus, more

@@ -7,6 +7,8 @@ from typing import Any
 
 from alignzoo_estimate.advice import Change
 from alignzoo_estimate.estimate import Estimate
+from alignzoo_estimate.hardware import OF_A_LINK
+from alignzoo_estimate.situation import Situation
 
 
 def report(
@@ -14,7 +16,7 @@ def report(
 ) -> dict[str, Any]:
     """The whole estimate, as printed by ``--json``; bytes and FLOPs are per device."""
     s, shapes = found.situation, found.situation.shapes
-    hardware, peak = s.hardware, found.peak
+    peak = found.peak
     return {
         "model": s.settings.model,
         "sentence": s.plan.sentence(),
@@ -29,12 +31,7 @@ def report(
             "active": shapes.active,
             "tied": shapes.tied,
         },
-        "devices": {
-            "count": hardware.devices,
-            "kind": "gpu" if hardware.cuda else "cpu",
-            "memory": hardware.memory,
-            "sharding": hardware.sharding,
-        },
+        **_machine(s),
         "data": {
             "source": s.data.source,
             "prompt": s.data.mean.prompt,
@@ -57,7 +54,9 @@ def report(
             "moments": {moment.name: {"total": moment.total, "parts": moment.parts} for moment in found.moments},
         },
         "geometry": {"kept": s.copies.kept, "passing": s.copies.passing, "measured": s.copies.measured},
+        "host": None if found.host is None else {**vars(found.host), "peak": found.host.peak},
         "work": {**vars(found.work), "total": found.work.total},
+        "traffic": {**vars(found.traffic), "exchanged": found.traffic.exchanged},
         "time": _time(found, steps),
         "fits": found.fits,
         "largest_micro_batch_tokens": largest,
@@ -66,16 +65,40 @@ def report(
     }
 
 
+def _machine(s: Situation) -> dict[str, Any]:
+    hardware = s.hardware
+    return {
+        "devices": {
+            "count": hardware.devices,
+            "kind": "gpu" if hardware.cuda else "cpu",
+            "memory": hardware.memory,
+            "nodes": hardware.nodes,
+            "sharding": "fsdp2" if hardware.sharding == "fsdp" else hardware.sharding,
+        },
+        "dtypes": {
+            "compute": "bf16" if s.bf16 else "fp32",
+            "frozen_weights": "bf16" if s.frozen_bytes == 2 else "fp32",
+        },
+    }
+
+
 def _time(found: Estimate, steps: int | None) -> dict[str, Any]:
     hardware = found.situation.hardware
     return {
         "rate": hardware.rate,
         "utilisation": hardware.utilisation,
+        "link": hardware.link,
+        "network": hardware.network,
+        "of_a_link": OF_A_LINK,
+        "work": found.computing,
+        "traffic": found.communicating,
         "step": found.seconds,
+        "overlapped": found.overlapped,
         "steps": steps,
         "run": found.seconds * steps if found.seconds is not None and steps is not None else None,
     }
 
 
 def _change(one: Change) -> dict[str, Any]:
-    return {"words": one.words, "peak": one.total, "fits": one.estimate.fits}
+    host = one.estimate.host
+    return {"words": one.words, "peak": one.total, "fits": one.estimate.fits, "host": host and host.peak}

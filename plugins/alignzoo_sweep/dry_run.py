@@ -134,7 +134,7 @@ def _steps(plan: Plan, rows: int) -> int:
 
 def show_dry_run(facts: dict[str, Any]) -> None:
     """Points of the grid with their cost, then the sums."""
-    from alignzoo_estimate.plan_command import duration
+    from alignzoo_estimate.show import duration
 
     seeds = Counter(cell["label"] for cell in facts["cells"])
     first = {cell["label"]: cell for cell in reversed(facts["cells"])}
