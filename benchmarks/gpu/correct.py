@@ -198,7 +198,8 @@ def sandbox(*, cpu: bool) -> Figures:
 
 
 def precision(*, cpu: bool) -> Figures:
-    """Error of the responses' log-probs in bf16 on the 1B shape, from fp64: packed, and with the model's own logits."""
+    """The precision of a run that states none; and the error of the responses' log-probs in bf16 on the 1B shape, from
+    fp64: packed, and with the model's own logits."""
     import torch
 
     from alignzoo.logprobs.forward import choose_forward, leave_packing
@@ -219,7 +220,24 @@ def precision(*, cpu: bool) -> Figures:
     shown = f"mean error of a response's log-prob: {errors['ours']:.1e}, by bf16 logits {errors['logits']:.1e}"
     if errors["ours"] > 1.5 * errors["logits"]:
         raise SystemExit(f"less exact than bf16 logits: {shown}")
-    return {**errors, "way": choice.way, "shown": shown}
+    expected = "bf16" if not cpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    taken = default_precision()
+    if taken != expected:
+        raise SystemExit(f"a run takes {taken} and not {expected}; {shown}")
+    return {**errors, "way": choice.way, "default": taken, "shown": f"a run takes {taken}; {shown}"}
+
+
+def default_precision() -> str:
+    """Of a run that does not say, as its plan file has it."""
+    import yaml
+
+    import alignzoo
+
+    with tempfile.TemporaryDirectory() as folder:
+        words = {"loss": "dpo", "batch-size": 4, "max-steps": 1, "eval-pairs": 4, "samples": False, "save-every": 0}
+        alignzoo.run({**words, "out": f"{folder}/run"})
+        plan = yaml.safe_load((Path(folder) / "run" / "plan.yaml").read_text())
+    return str(plan["settings"]["precision"]["value"])
 
 
 def own_logps(model: Any, batch: TokenBatch) -> torch.Tensor:

@@ -80,7 +80,7 @@ COMPARED = (
 _ROWS, _COMPILED = ("1b-alignzoo", "rows"), ("1b-settings", "rows+compile")
 _LONG, _OFFLOADED = ("1b-alignzoo", "long"), ("1b-settings", "long+offloading")
 _PADDED, _DIALOGUES = ("1b-settings", "dialogues+padded"), ("1b-alignzoo", "dialogues")
-_NARROW, _WIDE = (("8b-alignzoo", f"dialogues+checkpointing{word}") for word in ("", "+fp32-weights"))
+_NARROW, _WIDE = ("8b-alignzoo", "dialogues+checkpointing"), ("8b-weights", "dialogues+checkpointing+fp32-weights")
 GOALS = (
     *_against_trl(),
     Goal("1B, packed rows of 8k: share of the dense bf16 peak", lambda f: f[_ROWS[0]]["rows"]["share"], "≥", 0.4, True),

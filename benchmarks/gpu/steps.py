@@ -60,7 +60,8 @@ def steps(shape: str, side: str, *names: str, cpu: bool) -> Figures:
             found[name] = measure(shape, side, name, device)
         except Exception as error:
             traceback.print_exc()
-            found[name] = {"error": f"{type(error).__name__}: {error}"[:400], "shown": f"failed: {error}"[:80]}
+            said = f"{type(error).__name__}: {error}"
+            found[name] = {"error": said[:2000], "shown": f"failed: {said.splitlines()[0][:100]}"}
         release()
         shown = "; ".join(f"{known}: {found[known]['shown']}" for known in found)
         print(json.dumps({**found, "shown": shown}), flush=True)  # what is measured survives what comes
