@@ -116,8 +116,8 @@ def geometry(*, cpu: bool) -> Figures:
     device, rounds = device_of(cpu), 2 if cpu else 4
     with loop_on(device, "dialogues", 0) as loop:
         loop.engine.model.train()
-        batches = [batch.to(device) for batch in loop.batches(0)]
-        references = [loop.reference(batch) for batch in batches]
+        made = loop.batches(0)
+        batches, references = [batch.to(device) for batch in made], [loop.reference(batch) for batch in made]
         policy = loop.engine.accelerator.unwrap_model(loop.engine.model)
 
         def controller_of(name: str) -> Any:
