@@ -45,6 +45,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fp32-weights": {"weights": "fp32"},
 }
 """Settings of alignzoo by a word after a plus in a measurement's name; the first is the job's, on both sides."""
+ON_CUDA = ("offloading",)
+"""Those that a run on a CPU refuses."""
 
 
 def steps(shape: str, side: str, *names: str, cpu: bool) -> Figures:
@@ -104,7 +106,7 @@ def job_of(shape: str, name: str, device: str, scratch: Path, count: int) -> tup
     folder = scratch / "run"
     folder.mkdir()
     for variant in variants:
-        settings |= VARIANTS[variant]
+        settings |= {} if device == "cpu" and variant in ON_CUDA else VARIANTS[variant]
     job = Job(
         model=str(MODEL_PATH), tokens=str(tokens), pairs=pairs, steps=count, max_length=8192, cached=True,
         precision="fp32" if device == "cpu" else "bf16", lora=RANK if shape == "8b" else 0,
