@@ -112,7 +112,7 @@ def different_work(found: Found, *, cpu: bool) -> list[str]:
     for shape, name in COMPARED:
         try:
             ours, theirs = (found[f"{shape}-{side}"][name] for side in ("alignzoo", "trl"))
-            heads = [(side[what][0]) for what in ("chosen", "rejected") for side in (ours, theirs)]
+            heads = [side[what][0] for what in ("chosen", "rejected") for side in (ours, theirs)]
             losses = [side["losses"][0] for side in (ours, theirs)]
         except (KeyError, IndexError):  # not measured, or it failed
             continue
