@@ -33,8 +33,8 @@ class Goal:
         """About, measured, goal, and whether that held."""
         goal = "" if self.bound is None else f"{self.sign} {self._shown(self.bound)}"
         try:
-            value = self.value(found)
-        except (KeyError, TypeError, ZeroDivisionError):
+            value = float(self.value(found))
+        except (KeyError, TypeError, ZeroDivisionError):  # no such part, or a card whose peak is not known
             return self.about, "not measured", goal, ""
         if self.bound is None or not judged:
             return self.about, self._shown(value), goal, ""

@@ -95,6 +95,13 @@ def test_each_figure_stands_beside_its_goal(module: Any) -> None:
     assert "held" not in goals.goals_table(found(), judged=False)
 
 
+def test_a_card_whose_peak_is_not_known_has_no_share_of_it(module: Any) -> None:
+    measured = found()
+    measured["1b-alignzoo"]["rows"]["share"] = None
+    table = module("goals").goals_table(measured, judged=True)
+    assert "share of the dense bf16 peak | not measured | ≥ 40 % |  |" in table
+
+
 @pytest.mark.parametrize(
     ("trl", "same"), [({}, True), ({"chosen": -50.2}, True), ({"chosen": -51.0}, False), ({"loss": 0.75}, False)]
 )
