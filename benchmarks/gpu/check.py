@@ -49,10 +49,10 @@ CASES = ("dialogues", "long", "dialogues+checkpointing", "long+checkpointing")
 """Of the 1B shape, by both sides; TRL's default is with checkpointing, alignzoo's without."""
 PARTS = (
     Part("tests", ("tests",), "the tests marked gpu", 150),
-    Part("packing-fp32", ("packing", "fp32"), "packed = padded in fp32, six families", 170),
-    Part("packing-bf16", ("packing", "bf16"), "packed = padded in bf16, six families", 170),
+    Part("packing-fp32", ("packing", "fp32"), "packed = padded in fp32, six families", 150),
+    Part("packing-bf16", ("packing", "bf16"), "packed = padded in bf16, six families", 150),
     Part("precision", ("precision",), "log-probs in bf16 against fp64 on a 1B shape", 100),
-    Part("methods", ("methods",), "every geometry and wrapper, two steps each", 170),
+    Part("methods", ("methods",), "every geometry and wrapper, two steps each", 150),
     Part("sandbox", ("sandbox",), "a run on the sandbox", 150),
     Part("launch", ("launch",), "alignzoo run --devices: the losses of one process", 120),
     Part("plan", ("plan",), "what alignzoo plan foretells of the steps below", 120),
