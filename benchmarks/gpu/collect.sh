@@ -17,6 +17,8 @@ for name in datasets dill multiprocess xxhash pydantic pydantic_core annotated-t
   trl hypothesis sortedcontainers; do
   needed+=("$(pinned "$name")")
 done
+# Heads that benchmarks/head.py compares with; they run on a GPU only and are no dependency of anything else.
+needed+=(liger-kernel==0.8.5 cut-cross-entropy==25.1.1)
 "$python" -m pip download --quiet --no-deps --only-binary=:all: --python-version "$version" --implementation cp \
   "${platforms[@]}" --dest "$folder" "${needed[@]}"
 "$python" -m pip wheel --quiet --no-deps --wheel-dir "$folder" "$root"

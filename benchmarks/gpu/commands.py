@@ -30,8 +30,22 @@ def script(name: str, *, cpu: bool) -> Figures:
         words = ["--device", "cpu", "--tiny"] if cpu else ["--device", "cuda"]
         printed = spoken([sys.executable, f"benchmarks/{name}.py", *words, "--json", str(file)])
         found = json.loads(file.read_text())
-    lines = [line for line in printed.splitlines() if line.startswith("|")]
-    return {"found": found, "table": lines, "shown": f"{max(len(lines) - 2, 0)} rows"}
+    tables, remarks = tables_of(printed)
+    return {"found": found, "table": tables, "shown": remarks[0] if remarks else f"{len(tables)} lines"}
+
+
+def tables_of(printed: str) -> tuple[list[str], list[str]]:
+    """The lines of the Markdown tables in an output, an empty one between tables; and its other lines."""
+    tables: list[str] = []
+    remarks: list[str] = []
+    for line in printed.strip().splitlines():
+        if line.startswith("|"):
+            tables.append(line)
+            continue
+        if tables and tables[-1]:
+            tables.append("")
+        remarks += [line] if line.strip() else []
+    return tables, remarks
 
 
 def spoken(words: list[str], **environment: str) -> str:
