@@ -175,8 +175,8 @@ def generation(*, cpu: bool) -> Figures:
 
 
 def memory(*, cpu: bool) -> Figures:
-    """The measured peaks of two whole runs, full and LoRA, against what ``alignzoo plan`` predicts."""
-    found = {which: _memory(which, cpu=cpu) for which in ("full", "lora")}
+    """The measured peaks of whole runs, full and (on a GPU) LoRA, against what ``alignzoo plan`` predicts."""
+    found = {which: _memory(which, cpu=cpu) for which in (("full",) if cpu else ("full", "lora"))}
     return {**found, "shown": "; ".join(f"{which}: {one['shown']}" for which, one in found.items())}
 
 
