@@ -100,13 +100,13 @@ def hardware_of(words: dict[str, Any], sharding: Any, bf16: bool) -> Hardware:
     return Hardware(
         devices,
         True,
-        _stated(words["gpu_memory"], GIB, card and card.memory),
-        _stated(words["gpu_flops"], TERA, card and card.rate(bf16=bf16)),
+        _stated(words["gpu_memory"], GIB, card.memory if card else None),
+        _stated(words["gpu_flops"], TERA, card.rate(bf16=bf16) if card else None),
         sharding,
         nodes,
-        _stated(words["link_bandwidth"], GB, card and card.link),
-        _stated(words["network_bandwidth"], GB, card and card.network),
-        card and card.host,
+        _stated(words["link_bandwidth"], GB, card.link if card else None),
+        _stated(words["network_bandwidth"], GB, card.network if card else None),
+        card.host if card else None,
     )
 
 
