@@ -12,20 +12,14 @@ from alignzoo.contract.kinds import KINDS, Kind
 from alignzoo.errors import AlignzooError, IncompatibleError, UnknownNameError, UsageError
 from alignzoo.plan.extensions import data_of, evaluated_data, evaluator_of, judge_of
 from alignzoo.plan.judges import unused_judges
+from alignzoo.plan.launches import launch_conflicts
 from alignzoo.plan.plan import Method, Plan
 from alignzoo.plan.settings import Settings
 from alignzoo.plugin.faults import exists
 from alignzoo.plugin.registry import Registry
 
-UNSUPPORTED = {
-    "fsdp1": ("FSDP 1", "it flattens weights, so controllers cannot tell them apart"),
-    "deepspeed": ("DeepSpeed", "its backward pass steps the optimizer, but a controller may need several"),
-}
-"""Unsupported launches, with name and reason."""
 GUIDES: tuple[Literal["guide", "contrast"], ...] = ("guide", "contrast")
 """Frozen models besides the reference: the need is the name of the setting."""
-WHOLE_WEIGHTS_ONLY = ("adafactor", "rprop", "adamw8bit")
-"""Optimizers that fail or are untested on FSDP2 shards."""
 _ONCE_ONLY = {
     "activation_checkpointing": "recomputed activations",
     "activation_offloading": "activations that are kept on the host",
@@ -86,9 +80,9 @@ def conflicts(plan: Plan, distributed: str, known: Registry, *, trains: bool = T
     """
     between = conflicts_between(plan.methods, plan.settings, distributed)
     if not trains:
-        return [*_launch(plan, distributed), *between]
+        return [*launch_conflicts(plan, distributed), *between]
     own = (*_frozen_weights(plan), *_guides(plan), *_validation(plan.settings), *_unused_settings(plan, known))
-    return [*_launch(plan, distributed), *between, *own]
+    return [*launch_conflicts(plan, distributed), *between, *own]
 
 
 def conflicts_between(methods: Methods, settings: Settings, distributed: str) -> list[AlignzooError]:
@@ -199,48 +193,6 @@ def _guides(plan: Plan) -> list[AlignzooError]:
             problems.append(
                 UsageError(f"--{name} has no effect here: no method of this run reads it", hint="leave it out")
             )
-    return problems
-
-
-def _launch(plan: Plan, distributed: str) -> list[AlignzooError]:
-    """What does not run on this launch's ranks."""
-    if distributed in UNSUPPORTED:
-        name, why = UNSUPPORTED[distributed]
-        return [
-            IncompatibleError(
-                f"runs under {name} are not supported: {why}",
-                hint="shard with FSDP2 instead: alignzoo run --devices N --parallel fsdp2; without any sharding, "
-                "--parallel ddp",
-            )
-        ]
-    if distributed != "fsdp":
-        if plan.settings.offload == "none":
-            return []
-        return [
-            UsageError(
-                "--offload weights needs sharded weights (FSDP2), and this launch does not shard them",
-                hint="launch two or more ranks with FSDP2 (`accelerate launch --use_fsdp --fsdp_version 2`), or leave "
-                "it out",
-            )
-        ]
-    problems: list[AlignzooError] = []
-    if plan.settings.quantize != "none":
-        problems.append(
-            IncompatibleError(
-                f"--quantize {plan.settings.quantize} is untested on sharded weights",
-                hint="use plain data parallelism (--parallel ddp), or leave it out",
-            )
-        )
-    if plan.settings.compile:
-        problems.append(IncompatibleError("--compile is untested on sharded weights (FSDP2)", hint="leave it out"))
-    optimizer = plan.settings.optimizer.lower()
-    if optimizer in WHOLE_WEIGHTS_ONLY:
-        problems.append(
-            IncompatibleError(
-                f"--optimizer {optimizer} does not support sharded weights",
-                hint="choose another, such as adamw, or launch with plain data parallelism",
-            )
-        )
     return problems
 
 
