@@ -36,6 +36,7 @@ def _script(name: str) -> ModuleType:
 _script("skeletons")  # each imports the one before
 _script("reference_blocks")
 _script("method_pages")
+_script("scale_blocks")
 GENERATE = _script("generate_methods")
 RECORD = _script("record_example")
 
