@@ -50,7 +50,8 @@ def with_precision(plan: Plan) -> tuple[Plan, str | None]:
     """The plan with ``fp32`` or ``bf16`` in place of ``--precision auto``, and one line that says why.
 
     bf16 where the device computes in it natively and no method of the plan needs fp32 for the weights that it trains.
-    A plan that states its precision stays as it is, without a line.
+    A plan that states its precision stays as it is, without a line; on a CPU, where it always is fp32, there is none
+    either.
 
     Raises:
         UsageError: ``--weights bf16``, and the precision is fp32.
@@ -65,7 +66,7 @@ def with_precision(plan: Plan) -> tuple[Plan, str | None]:
         )
     settings = _with(plan.settings, precision=precision)
     resolved = replace(plan, settings=settings, origins={**plan.origins, "precision": DEVICE})
-    return resolved, f"precision: {precision} ({why})"
+    return resolved, None if device_kind() == "cpu" else f"precision: {precision} ({why})"
 
 
 def _chosen(plan: Plan) -> tuple[Dtype, str]:

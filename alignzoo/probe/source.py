@@ -24,15 +24,16 @@ def probe_source(
     """What a controller or a reward calls for the probe: read from the given folder, or reused or trained on the rows
     set aside for it, once, on the first rank; a trained one is also saved in ``folder``."""
 
-    rows = (parts.probe_train, parts.probe_validation)
-
     def first(work: Callable[[], Probe | None]) -> Probe | None:
         return on_all_ranks(accelerator, lambda: work() if accelerator.is_main_process else None)[0]
 
     def reused_or_trained() -> Probe | None:
         if is_shard(policy):  # its ranks run it together
-            return cached_probe(policy, *rows, report=report, weights=weights, first=first)
-        return first(lambda: cached_probe(policy, *rows, report=report, weights=weights))
+            return made(first=first)
+        return first(made)
+
+    def made(**ranks: Any) -> Probe | None:
+        return cached_probe(policy, parts.probe_train, parts.probe_validation, report=report, weights=weights, **ranks)
 
     @cache
     def probe(given: str | None) -> Probe:

@@ -36,13 +36,13 @@ def opened(
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The models that packing was tried on."""
     seen: list[Any] = []
-    choose = forward.choose_forward
+    choose = forward._try_forward
 
     def heard(policy: Any, *given: Any, **options: Any) -> Any:
         seen.append(policy)
         return choose(policy, *given, **options)
 
-    monkeypatch.setattr(forward, "choose_forward", heard)
+    monkeypatch.setattr(forward, "_try_forward", heard)
     return seen
 
 
