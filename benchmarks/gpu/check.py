@@ -110,6 +110,8 @@ def run_part(part: Part, *, cpu: bool, deadline: float, folder: Path) -> Outcome
     words = [sys.executable, "-W", "ignore", str(HERE / "parts.py"), *part.words, *(["--cpu"] if cpu else [])]
     began = time.monotonic()
     environment = {**os.environ, "OUT": str(folder), "OMP_NUM_THREADS": "1" if cpu else "4"}
+    if not part.alone:  # or each part beside others would start a compiler process for every core
+        environment.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "2")
     process = subprocess.Popen(
         words,
         stdout=subprocess.PIPE,
