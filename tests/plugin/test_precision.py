@@ -65,7 +65,8 @@ def test_cuda_is_asked_without_emulation(
 
 
 def test_accelerate_can_keep_a_launch_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
     assert device_kind() == "cuda"
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     assert device_kind() == "cpu"
