@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_estimate.knobs import computes_in_bf16
 
 from alignzoo.errors import UsageError
 from alignzoo.model import precision
@@ -49,6 +50,14 @@ def test_a_gpu_computes_in_bf16_unless_a_method_needs_fp32() -> None:
     for stated in ("fp32", "bf16"):
         given = plan(geometry="random", precision=stated)
         assert with_precision(given) == (given, None)
+
+
+def test_the_estimate_assumes_what_a_run_takes() -> None:
+    assert computes_in_bf16(plan(geometry="sam"), cuda=True)
+    assert not computes_in_bf16(plan(geometry="sam"), cuda=False)
+    assert not computes_in_bf16(plan(geometry="random"), cuda=True)
+    assert computes_in_bf16(plan(geometry="random", **{"lora.r": 4}), cuda=True)
+    assert computes_in_bf16(plan(geometry="random", precision="bf16"), cuda=False)
 
 
 @pytest.mark.parametrize(("capability", "native"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
