@@ -16,12 +16,11 @@ PATIENCE = timedelta(hours=2)
 than NCCL's ten minutes; a launcher ends the others when one has ended."""
 
 
-def launched(*, precision: str = "fp32", offload: bool = False, **options: Any) -> Accelerator:
+def launched(*, precision: str = "fp32", **options: Any) -> Accelerator:
     """The accelerator of this launch; the loop owns accumulation.
 
     Args:
         precision: ``fp32`` or ``bf16``.
-        offload: ranks exchange tensors in host memory, too.
         options: more words for ``accelerate.Accelerator``.
     """
     from accelerate import Accelerator
@@ -30,7 +29,8 @@ def launched(*, precision: str = "fp32", offload: bool = False, **options: Any) 
     adopt_slurm()
     handlers: list[Any] = []
     if distributed_backend() != "none":
-        both = {"backend": "cuda:nccl,cpu:gloo"} if offload and not _on_cpu() else {}
+        # Shards may be in host memory, in this run or a later stage: a process has one group, from its first run on.
+        both = {"backend": "cuda:nccl,cpu:gloo"} if distributed_backend() == "fsdp" and not _on_cpu() else {}
         handlers.append(InitProcessGroupKwargs(timeout=PATIENCE, **both))
     if distributed_backend() == "fsdp":  # the cache would keep a bf16 copy of every gathered weight through the forward
         handlers.append(AutocastKwargs(cache_enabled=False))
