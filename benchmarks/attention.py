@@ -75,7 +75,8 @@ def of_ways(made: Pack, shape: tuple[int, int, int], device: str, dtype: torch.d
 
 
 def padded(made: Pack, shape: tuple[int, int, int], device: str, dtype: torch.dtype) -> Callable[[], Any]:
-    """SDPA on a row for each response, with a mask as of padded rows."""
+    """SDPA on a row for each response, with a mask as of padded rows: as transformers calls it, which then repeats keys
+    and values for the heads that share them (with a mask, CUDA has no fast kernel for fewer)."""
     heads, fewer, width = shape
     lengths = [segment.prompt + response for segment in made.segments for response in segment.responses]
     rows, longest = len(lengths), max(lengths)
@@ -88,7 +89,9 @@ def padded(made: Pack, shape: tuple[int, int, int], device: str, dtype: torch.dt
     weight = torch.randn(rows, heads, longest, width, device=device, dtype=dtype)
 
     def run() -> Any:
-        found = F.scaled_dot_product_attention(*inputs, attn_mask=mask, enable_gqa=True)
+        query, *shared = inputs
+        key, value = (part.repeat_interleave(heads // fewer, 1) for part in shared)
+        found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return torch.autograd.grad((found * weight).sum(), inputs)
 
     return run

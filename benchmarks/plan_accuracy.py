@@ -105,8 +105,8 @@ def recipe_of(model: Path, data: Path, settings: dict[str, Any], out: Path) -> d
 
 
 def predict(recipe: dict[str, Any], *, gpu: float | None = None, give_back: bool = False) -> float:
-    """Bytes at the peak, from config and data alone; on a CPU, or on a GPU with so many bytes free. ``give_back``: with
-    an allocator that holds nothing."""
+    """Bytes at the peak, from config and data alone; on a CPU, or on a GPU with so many bytes free: there of tensors,
+    without context and allocator. ``give_back``: with an allocator that holds nothing."""
     from alignzoo_estimate.estimate import Hardware, Model, Situation, estimate
     from alignzoo_estimate.lengths import of_data
     from alignzoo_estimate.memory import HELD
@@ -120,7 +120,8 @@ def predict(recipe: dict[str, Any], *, gpu: float | None = None, give_back: bool
     hardware = Hardware(1, gpu is not None, gpu, None, "none")
     data = of_data(plan, Reporter())
     found = estimate(Situation(plan, Model(read_config(plan.settings.model)), hardware, data))
-    return max(moment.total - moment.parts.get(HELD, 0.0) * give_back for moment in found.moments)
+    beside = {HELD} if give_back else {"allocator and context"} if gpu is not None else set()
+    return max(moment.total - sum(moment.parts.get(part, 0.0) for part in beside) for moment in found.moments)
 
 
 def run_apart(recipe: dict[str, Any], *, give_back: bool) -> float:

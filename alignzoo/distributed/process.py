@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.distributed.launch import adopt_slurm, distributed_backend
@@ -10,13 +11,16 @@ from alignzoo.errors import UsageError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+PATIENCE = timedelta(hours=2)
+"""How long ranks wait for one another. The first one alone writes models, generates answers and asks judges, for longer
+than NCCL's ten minutes; a launcher ends the others when one has ended."""
 
-def launched(*, precision: str = "fp32", offload: bool = False, **options: Any) -> Accelerator:
+
+def launched(*, precision: str = "fp32", **options: Any) -> Accelerator:
     """The accelerator of this launch; the loop owns accumulation.
 
     Args:
         precision: ``fp32`` or ``bf16``.
-        offload: ranks exchange tensors in host memory, too.
         options: more words for ``accelerate.Accelerator``.
     """
     from accelerate import Accelerator
@@ -24,8 +28,10 @@ def launched(*, precision: str = "fp32", offload: bool = False, **options: Any) 
 
     adopt_slurm()
     handlers: list[Any] = []
-    if offload and not _on_cpu():
-        handlers.append(InitProcessGroupKwargs(backend="cuda:nccl,cpu:gloo"))
+    if distributed_backend() != "none":
+        # Shards may be in host memory, in this run or a later stage: a process has one group, from its first run on.
+        both = {"backend": "cuda:nccl,cpu:gloo"} if distributed_backend() == "fsdp" and not _on_cpu() else {}
+        handlers.append(InitProcessGroupKwargs(timeout=PATIENCE, **both))
     if distributed_backend() == "fsdp":  # the cache would keep a bf16 copy of every gathered weight through the forward
         handlers.append(AutocastKwargs(cache_enabled=False))
     mixed = "bf16" if precision == "bf16" else "no"

@@ -14,6 +14,7 @@ import torch
 
 from alignzoo.distributed.launch import distributed_backend, reshards_after_forward
 from alignzoo.distributed.shards import like, rows_of, whole_state
+from alignzoo.errors import IncompatibleError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -49,6 +50,7 @@ def shard(model: Any, *, device: str | None = None, reshard_after_forward: bool 
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
 
+    _check_checkpoints()
     device = device or next(model.parameters()).device.type
     mesh = init_device_mesh(device, (torch.distributed.get_world_size(),))
     given: dict[str, Any] = {"mesh": mesh}
@@ -57,6 +59,21 @@ def shard(model: Any, *, device: str | None = None, reshard_after_forward: bool 
     for layer in decoder_layers(model):
         fully_shard(layer, reshard_after_forward=reshard_after_forward, **given)
     return fully_shard(model, **given)
+
+
+def _check_checkpoints() -> None:
+    """Refuse a torch that could not save what is trained.
+
+    Raises:
+        IncompatibleError: its distributed checkpoints cannot be safetensors.
+    """
+    import torch.distributed.checkpoint as dcp
+
+    if not hasattr(dcp, "HuggingFaceStorageWriter"):
+        raise IncompatibleError(
+            f"torch {torch.__version__} cannot write the checkpoints of sharded weights (FSDP2)",
+            hint="pip install -U torch, or use --parallel ddp",
+        )
 
 
 Owners = list[tuple[torch.nn.Module, str]]

@@ -92,8 +92,7 @@ def _by_segments(
     scaling: float | None,
     dropout: float,
 ) -> torch.Tensor:
-    grouped = key.shape[1] != query.shape[1]
-    settings: dict[str, Any] = {"scale": scaling, "dropout_p": dropout, "enable_gqa": grouped}
+    settings: dict[str, Any] = {"scale": scaling, "dropout_p": dropout}
     queries, keys, values = (iter(part.split(pack.part_sizes, 2)) for part in (query, key, value))
     found = []
     for i, segment in enumerate(pack.segments):
@@ -103,9 +102,10 @@ def _by_segments(
             asking = torch.cat([prompts[0], response[0]], 2) if j == 0 else response[0]
             seen, read = (torch.cat([before, own], 2) for before, own in zip(prompts[1:], response[1:], strict=True))
             mask = pack.first_mask(i, window) if j == 0 else pack.further_mask(i, j, window)
-            found.append(
-                F.scaled_dot_product_attention(asking, seen, read, attn_mask=mask, is_causal=mask is None, **settings)
-            )
+            if mask is not None and asking.is_cuda:  # where a mask leaves shared heads to the slowest kernel
+                seen, read = (part.repeat_interleave(asking.shape[1] // part.shape[1], 1) for part in (seen, read))
+            settings |= {"is_causal": mask is None, "enable_gqa": seen.shape[1] != asking.shape[1]}
+            found.append(F.scaled_dot_product_attention(asking, seen, read, attn_mask=mask, **settings))
     return torch.cat([part.transpose(1, 2) for part in found], 1)
 
 

@@ -17,7 +17,7 @@ from alignzoo.data.collate import TokenBatch, batches_of
 from alignzoo.data.lengths import lengths_of
 from alignzoo.distributed.ranks import on_all_ranks
 from alignzoo.logprobs.logps import Forward, forward_parameters, innermost, packed_logps, padded_logps
-from alignzoo.logprobs.trial import Trials, try_embeddings, worth_trying
+from alignzoo.logprobs.trial import Trials, micro_batch, try_embeddings, worth_trying
 from alignzoo.logprobs.ways import WAYS, Tried, leave_packing, tried_logps, try_packing, use_packing
 from alignzoo.plan.plan import Plan
 
@@ -71,12 +71,19 @@ def forward_of(
         shape, partners: of ``dataset``, see :func:`alignzoo.data.collate.batches_of`.
         trials: results of earlier processes, which are not tried again.
     """
-    rows = worth_trying(policy, lengths_of(dataset, partners), first)
-    batches = batches_of(dataset, rows, len(rows), pad_id, shape=shape, partners=partners)
-    sample = next(batches).to(accelerator.device)
-    settings, tokens, embeddings = plan.settings, "token-logps" in plan.needs, "embedding-gradients" in plan.needs
+    settings, lengths = plan.settings, lengths_of(dataset, partners)
+
+    def batch_of(rows: Sequence[int]) -> TokenBatch:
+        [batch] = batches_of(dataset, rows, len(rows), pad_id, shape=shape, partners=partners)
+        return batch.to(accelerator.device)
+
+    sample = batch_of(worth_trying(policy, lengths, first))
+    timed = batch_of(micro_batch(first, lengths, settings)) if accelerator.device.type == "cuda" else None
+    tokens, embeddings = "token-logps" in plan.needs, "embedding-gradients" in plan.needs
     autocast = torch.bfloat16 if settings.precision == "bf16" else None
-    tried = partial(_try_forward, policy, sample, packing=settings.packing, embeddings=embeddings, autocast=autocast)
+    tried = partial(
+        _try_forward, policy, sample, timed, packing=settings.packing, embeddings=embeddings, autocast=autocast
+    )
     if trials is None or embeddings or not settings.packing:
         return _chosen(policy, on_all_ranks(accelerator, tried), tokens)
     choice = _known(policy, sample, trials.of(sample), tokens)
@@ -116,16 +123,22 @@ def choose_forward(
         embeddings: whether gradients by the input embeddings are needed.
         autocast: the run's compute dtype, if it is not the weights'.
     """
-    tried = _try_forward(policy, sample, packing=packing, embeddings=embeddings, autocast=autocast)
+    tried = _try_forward(policy, sample, None, packing=packing, embeddings=embeddings, autocast=autocast)
     return _chosen(policy, [tried], tokens)
 
 
 def _try_forward(
-    policy: Any, sample: TokenBatch, *, packing: bool, embeddings: bool, autocast: torch.dtype | None
+    policy: Any,
+    sample: TokenBatch,
+    timed: TokenBatch | None,
+    *,
+    packing: bool,
+    embeddings: bool,
+    autocast: torch.dtype | None,
 ) -> Tried:
     tried_logps(policy, sample.row(0, most=8), padded_logps)  # checks the head here and not during a step
     reason = _why_padded(policy, sample, packing, embeddings, autocast)
-    return Tried(why_padded=reason) if reason is not None else try_packing(policy, sample, autocast)
+    return Tried(why_padded=reason) if reason is not None else try_packing(policy, sample, autocast, timed)
 
 
 def _chosen(policy: Any, ranks: Sequence[Tried], tokens: bool) -> Choice:

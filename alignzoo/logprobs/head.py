@@ -18,8 +18,9 @@ from torch.autograd.function import once_differentiable
 from alignzoo.logprobs.products import Head
 from alignzoo.logprobs.softmax import PLAIN, ByLogits, Shape, by_torch, chosen
 
-CHUNK = 1 << 24
-"""Logits in memory at a time, 64 MiB in fp32, plus as many log-probs."""
+CHUNK, CHUNK_ON_A_GPU = 1 << 24, 1 << 26
+"""Logits in memory at a time (64, 256 MiB in fp32), and as many log-probs or their gradients. A chunk reads the whole
+head and adds to its whole gradient, which takes a GPU longer than the products themselves if it has few positions."""
 KEPT = 1 << 25
 """Up to this many logits, their gradient is kept for the backward pass (128 MiB); above, it is recomputed."""
 
@@ -32,7 +33,7 @@ def token_logps(
     bias: torch.Tensor | None = None,
     shape: Shape = PLAIN,
     entropy: bool = False,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     kept: int = KEPT,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Log-probs of ``targets`` and, if asked for, entropies of the distributions, in nats.
@@ -41,7 +42,7 @@ def token_logps(
         hidden: ``(K, H)``, the head's inputs.
         weight: ``(V, H)``, of the head; ``bias`` is ``(V,)``.
         targets: ``(K,)`` int64.
-        chunk: logits that exist at a time.
+        chunk: logits that exist at a time; by default those of :func:`chunk_on`.
         kept: logits up to which their gradient is kept for the backward pass.
 
     Returns:
@@ -51,9 +52,14 @@ def token_logps(
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     with torch.autocast(device, enabled=False):
-        way = _Way(dtype, shape, entropy, chunk, kept, torch.is_grad_enabled())
+        way = _Way(dtype, shape, entropy, chunk or chunk_on(device), kept, torch.is_grad_enabled())
         values, entropies = _TokenLogps.apply(hidden, weight, bias, targets, way)
     return values, entropies if entropy else None
+
+
+def chunk_on(device: str) -> int:
+    """Logits that exist at a time on a kind of device."""
+    return CHUNK if device == "cpu" else CHUNK_ON_A_GPU
 
 
 @dataclass(frozen=True)

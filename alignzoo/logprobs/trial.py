@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from alignzoo.data.collate import TokenBatch
@@ -14,6 +15,7 @@ from alignzoo.data.lengths import Lengths
 from alignzoo.errors import ModelError
 from alignzoo.logprobs.logps import innermost, padded_logps
 from alignzoo.logprobs.statistics import Ask
+from alignzoo.plan.settings import Settings
 
 _REACHES = re.compile("window|chunk|block|local|stride|sparse|topk")
 """Words in config names that indicate layers with distance-dependent behaviour."""
@@ -76,6 +78,15 @@ def worth_trying(policy: Any, lengths: Lengths, first: Sequence[int]) -> list[in
     if _reaches(policy) < int(lengths.packed.max()):
         rows += [int(lengths.longest.argmax()), int(lengths.packed.argmax())]
     return list(dict.fromkeys(rows))
+
+
+def micro_batch(first: Sequence[int], lengths: Lengths, settings: Settings) -> list[int]:
+    """Rows that are about as many tokens as a forward pass of the run has."""
+    limit, rows = settings.tokens_per_micro_batch, list(first)
+    if limit is None:
+        return rows[: settings.micro_batch_size]
+    fitting = int(np.searchsorted(np.cumsum(lengths.packed[rows]), limit, side="right"))
+    return rows[: max(1, fitting)]
 
 
 def _reaches(policy: Any) -> float:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from alignzoo.logprobs.head import CHUNK, KEPT, parts_of
+from alignzoo.logprobs.head import CHUNK, KEPT, chunk_on, parts_of
 from alignzoo.logprobs.products import Head
 from alignzoo.logprobs.softmax import PLAIN, Shape, log_softmax_, one_hot_less
 from alignzoo.logprobs.teacher import Reading, Teacher
@@ -42,7 +42,7 @@ def values_at(
     teacher: Teacher | None = None,
     entropies: bool = False,
     collisions: bool = False,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     kept: int = KEPT,
 ) -> Values:
     """Log-probs of ``targets``, and what is asked for beside them; arguments as of
@@ -51,7 +51,8 @@ def values_at(
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     with torch.autocast(device, enabled=False):
         reading = None if teacher is None else teacher.opened()
-        way = _Way(dtype, shape, reading, entropies, collisions, chunk, kept, torch.is_grad_enabled())
+        size = chunk or chunk_on(device)
+        way = _Way(dtype, shape, reading, entropies, collisions, size, kept, torch.is_grad_enabled())
         found = _Values.apply(hidden, weight, bias, targets, way)
     logps, kls, of_entropy, of_collisions = found
     return Values(

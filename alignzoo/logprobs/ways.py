@@ -55,13 +55,16 @@ class Tried:
     why_padded: str | None = None
 
 
-def try_packing(policy: Any, sample: TokenBatch, autocast: torch.dtype | None) -> Tried:
+def try_packing(
+    policy: Any, sample: TokenBatch, autocast: torch.dtype | None, timed: TokenBatch | None = None
+) -> Tried:
     """Compare the ways with the padded path and, on a GPU, time those that are right; the policy stays as it was.
 
     Args:
         policy: see :func:`alignzoo.logprobs.forward.choose_forward`.
         sample: rows to compare on, one at a time in the padded path.
         autocast: the run's compute dtype, if it is not the weights'.
+        timed: rows to time on; by default the sample's.
 
     Raises:
         ModelError: out of memory.
@@ -72,9 +75,9 @@ def try_packing(policy: Any, sample: TokenBatch, autocast: torch.dtype | None) -
         failures: list[str] = []
         right: dict[str, Trial] = {}
         for way in ("varlen", "flex", "segments") if on_a_gpu else ("segments",):
-            _try(way, policy, sample, autocast, expected, right, failures)
+            _try(way, policy, (sample, timed or sample), autocast, expected, right, failures)
         if not right:  # a mask over all rows costs the square of their length
-            _try("masks", policy, sample, autocast, expected, right, failures)
+            _try("masks", policy, (sample, timed or sample), autocast, expected, right, failures)
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"out of memory on the few rows used to test packing ({sample.tokens} tokens)",
@@ -87,14 +90,16 @@ def try_packing(policy: Any, sample: TokenBatch, autocast: torch.dtype | None) -
 def _try(
     way: str,
     policy: Any,
-    sample: TokenBatch,
+    samples: tuple[TokenBatch, TokenBatch],
     autocast: torch.dtype | None,
     expected: torch.Tensor,
     right: dict[str, Trial],
     failures: list[str],
 ) -> None:
-    """Try one way, which then is among those that are right, or has added the reason why it is not."""
+    """Try one way on the samples to compare and to time on; it then is among those that are right, or has added the
+    reason why it is not."""
     forward = partial(packed_logps, way=way)
+    sample, timed = samples
     with _attention(innermost(policy), way) as possible:
         if not possible:
             return
@@ -107,7 +112,7 @@ def _try(
             if gap > tolerance:
                 failures.append(f"packed log-probs differ by up to {gap:.1e}")
                 return
-            time = _time(policy, forward, sample, autocast) if sample.input_ids.is_cuda else None
+            time = _time(policy, forward, timed, autocast) if sample.input_ids.is_cuda else None
         except torch.OutOfMemoryError:
             raise
         except (CannotPack, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:

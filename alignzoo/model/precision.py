@@ -69,12 +69,19 @@ def with_precision(plan: Plan) -> tuple[Plan, str | None]:
     return resolved, None if device_kind() == "cpu" else f"precision: {precision} ({why})"
 
 
+def against_bf16(plan: Plan) -> str | None:
+    """Which method of the plan needs fp32 for the weights that it trains, and why; None if none does."""
+    for method in plan.all_methods if not plan.settings.lora_r else ():
+        if method.needs_fp32:
+            return f"{method.card.kind} {method.card.name}: {method.needs_fp32}"
+    return None
+
+
 def _chosen(plan: Plan) -> tuple[Dtype, str]:
     kind = device_kind()
     native = native_bf16(kind)
-    for method in plan.all_methods if native and not plan.settings.lora_r else ():
-        if method.needs_fp32:
-            return "fp32", f"{method.card.kind} {method.card.name}: {method.needs_fp32}"
+    if native and (why := against_bf16(plan)):
+        return "fp32", why
     if kind == "cpu":
         return "fp32", "on a CPU, so that results are the same on every one; --precision bf16 is for larger models"
     return ("bf16", f"native on this {kind} device") if native else ("fp32", f"this {kind} device has no native bf16")
@@ -84,7 +91,7 @@ def device_kind() -> str:
     """The kind of device that a launch computes on: ``cpu``, ``cuda``, ``xpu``, …"""
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
         return "cpu"
-    found = torch.accelerator.current_accelerator(check_available=True)
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return "cpu" if found is None else str(found.type)
 
 

@@ -58,7 +58,7 @@ class Course:
         for line in introduction(plan, self.folder.path):  # before the imports that take seconds
             report.note(line)
         tracked = {"log_with": list(settings.track), "project_dir": str(self.folder.path)} if settings.track else {}
-        plan, self.accelerator = launched_for(plan, report, offload=settings.offload == "weights", **tracked)
+        plan, self.accelerator = launched_for(plan, report, **tracked)
         self.memory = PeakMemory()
         self.folder.check_free(self.accelerator)
         self.observers = Observers(observers_of(settings.observe) if self.main else {}, report)
@@ -115,8 +115,8 @@ class Course:
             examples.write(self.folder.path, session.parts, self.said)
         with loop.controller.for_evaluation():
             weights = self._save_model(session, loop)
-        if session.settings.track:
-            self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:  # end_training() would also end the group of the ranks
+            tracker.finish()
         return self._finish(session, loop, before, after, weights)
 
     def prepare(self) -> tuple[Session, Loop]:

@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.api import CheckpointException
 
 from alignzoo.distributed.shards import is_sharded, whole_state
 from alignzoo.errors import AlignzooError
@@ -65,11 +62,14 @@ def write_shards(folder: Path, shared: Mapping[str, torch.Tensor]) -> None:
     Raises:
         AlignzooError: a rank could not write; on all ranks.
     """
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
+
     files, size = {}, 0
     for name, tensor in shared.items():
         size += tensor.numel() * tensor.element_size() // torch.distributed.get_world_size()
         files[name] = 1 + size // FILE_BYTES
-    writer = HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=files, save_distributed=True)
+    writer = dcp.HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=files, save_distributed=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -91,6 +91,8 @@ def read_shards(folder: Path, state: Any, mesh: Any) -> Any:
         folder: with safetensors files that hold them, whole or by rows.
         mesh: of the ranks that share them; None for whole tensors on the CPU.
     """
+    import torch.distributed.checkpoint as dcp
+
     wanted: dict[str, torch.Tensor] = {}
 
     def place(name: str, value: torch.Tensor) -> torch.Tensor:
@@ -102,7 +104,7 @@ def read_shards(folder: Path, state: Any, mesh: Any) -> Any:
     if wanted:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dcp.load(wanted, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+            dcp.load(wanted, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=True)
     return filled
 
 

@@ -61,10 +61,10 @@ PARTS = (
         "1b-alignzoo", ("steps", "1b", "alignzoo", *CASES, "rows"), "steps of a 1B shape, all weights", 110, alone=True
     ),
     Part("1b-trl", ("steps", "1b", "trl", *CASES), "the same pairs by TRL", 100, alone=True),
+    Part("profile", ("profile",), "operations of a packed step, and host syncs", 60, alone=True),
     Part("geometry", ("geometry",), "ShaPO and sam beside plain steps, 1B shape", 60, alone=True),
     Part("8b-alignzoo", ("steps", "8b", "alignzoo", *CASES[2:]), "steps of an 8B shape, LoRA", 100, alone=True),
     Part("8b-trl", ("steps", "8b", "trl", *CASES[2:]), "the same pairs by TRL", 100, alone=True),
-    Part("profile", ("profile",), "operations of a packed step, and host syncs", 60, alone=True),
     Part("head", ("script", "head"), "the LM head and its alternatives", 60, alone=True),
     Part("attention", ("script", "attention"), "ways of attention by length", 70, alone=True),
     Part(
@@ -110,6 +110,8 @@ def run_part(part: Part, *, cpu: bool, deadline: float, folder: Path) -> Outcome
     words = [sys.executable, "-W", "ignore", str(HERE / "parts.py"), *part.words, *(["--cpu"] if cpu else [])]
     began = time.monotonic()
     environment = {**os.environ, "OUT": str(folder), "OMP_NUM_THREADS": "1" if cpu else "4"}
+    if not part.alone:  # or each part beside others would start a compiler process for every core
+        environment.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "2")
     process = subprocess.Popen(
         words,
         stdout=subprocess.PIPE,

@@ -57,10 +57,13 @@ MASKLESS = ("varlen", "flex", "segments")
 
 def packing(*precisions: str, cpu: bool) -> Figures:
     """Packed against padded log-probs and gradients of six families, errors measured from fp32 padded."""
+    import torch._dynamo
+
     device, wanted = device_of(cpu), precisions or DTYPES
     rows, failures = {}, []
     for name in [f"{family}, {precision}" for family in FAMILIES for precision in wanted]:
         family, precision = name.rsplit(", ", 1)
+        torch._dynamo.reset()  # a family's recompilations of FlexAttention do not count for the next
         try:
             found = packed_against_padded(family, precision, device)
         except Exception as error:  # one family's fault is not the others'

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from alignzoo.model.precision import against_bf16
+from alignzoo.plan.plan import Plan
 from alignzoo.plan.settings import Settings
 
 FP32, BF16 = 4, 2
 """Bytes of a number."""
 
 
-def computes_in_bf16(settings: Settings, *, cuda: bool) -> bool:
-    """``--precision``; ``auto`` is bf16 on a GPU, and fp32 on a CPU."""
-    return settings.precision == "bf16" or (settings.precision == "auto" and cuda)
+def computes_in_bf16(plan: Plan, *, cuda: bool) -> bool:
+    """``--precision``; ``auto`` is bf16 on a GPU, if no method needs fp32, and fp32 on a CPU."""
+    if plan.settings.precision == "auto":
+        return cuda and against_bf16(plan) is None
+    return plan.settings.precision == "bf16"
 
 
 def frozen_bytes(settings: Settings, *, bf16: bool) -> int:

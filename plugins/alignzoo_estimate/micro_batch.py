@@ -17,6 +17,7 @@ class Way:
         packed: everything in one row, each prompt once; otherwise every response padded, with its own prompt.
         frozen_bf16: the weights under an adapter are stored in bf16.
         cached: autocast keeps its copies of trained weights until the forward ends.
+        cuda: the head computes as many logits at a time as on a GPU.
     """
 
     bf16: bool
@@ -25,6 +26,7 @@ class Way:
     packed: bool
     frozen_bf16: bool = False
     cached: bool = True
+    cuda: bool = False
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def command(ctx: click.Context, as_json: bool, **words: Any) -> None:
     plan = fitted(plan, config, ConsoleReporter())
     settings = plan.settings
     data = _data(plan, words, named=any("data" in layer.values for layer in layers if layer.origin != _ASSUMED))
-    hardware = hardware_of(words, sharding, computes_in_bf16(settings, cuda=on_gpus(words)))
+    hardware = hardware_of(words, sharding, computes_in_bf16(plan, cuda=on_gpus(words)))
     found = estimate(Situation(plan, model, hardware, data))
     from alignzoo_estimate.advice import changes, largest, together
 

@@ -199,7 +199,7 @@ def _values(
     between: Callable[[torch.Tensor], None] = lambda hidden: None,
 ) -> torch.Tensor:
     """Log-probs as in :mod:`alignzoo.logprobs.logps`; ``between`` receives the hidden states before the head."""
-    from alignzoo.logprobs.head import token_logps
+    from alignzoo.logprobs.head import chunk_on, token_logps
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = inner.get_output_embeddings()
@@ -208,7 +208,8 @@ def _values(
         between(hidden)
         chosen = hidden.flatten(0, 1).index_select(0, positions)
         targets = torch.zeros(len(positions), dtype=torch.int64)
-        return token_logps(chosen, head.weight, targets, bias=getattr(head, "bias", None))[0]
+        chunk = chunk_on("cuda" if way.cuda else DEVICE)
+        return token_logps(chosen, head.weight, targets, bias=getattr(head, "bias", None), chunk=chunk)[0]
 
 
 def _packed(rows: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:

@@ -53,7 +53,7 @@ class Situation:
     @property
     def bf16(self) -> bool:
         """Whether matrix products are in bf16."""
-        return knobs.computes_in_bf16(self.settings, cuda=self.hardware.cuda)
+        return knobs.computes_in_bf16(self.plan, cuda=self.hardware.cuda)
 
     @property
     def frozen_bytes(self) -> int:
@@ -170,8 +170,8 @@ class Situation:
     def way(self) -> Way:
         """How a micro-batch is simulated."""
         settings = self.settings
-        frozen, cached = self.frozen_bytes == knobs.BF16, self.hardware.sharding != "fsdp"
-        return Way(self.bf16, settings.lora_r, settings.activation_checkpointing, self.packed, frozen, cached)
+        frozen, cached, cuda = self.frozen_bytes == knobs.BF16, self.hardware.sharding != "fsdp", self.hardware.cuda
+        return Way(self.bf16, settings.lora_r, settings.activation_checkpointing, self.packed, frozen, cached, cuda)
 
 
 _KEPT: dict[str, Copies] = {}

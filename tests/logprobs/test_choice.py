@@ -19,7 +19,9 @@ from alignzoo.logprobs import attention
 from alignzoo.logprobs.forward import _chosen, choose_forward, why_not_packed, worth_trying
 from alignzoo.logprobs.logps import padded_logps
 from alignzoo.logprobs.rope import goes_by_batch
+from alignzoo.logprobs.trial import micro_batch
 from alignzoo.logprobs.ways import Trial, Tried
+from alignzoo.plan.settings import Settings
 from alignzoo.testing.tiny import SMALL, VOCAB, batch_of, pair_rows, tiny_model
 
 
@@ -131,6 +133,19 @@ def test_a_plain_model_is_tried_on_two_rows_of_the_first_step() -> None:
 def test_a_row_with_more_responses_than_the_shortest_and_the_longest_is_tried_too() -> None:
     lengths = Lengths(np.array([10, 30, 40, 99]), np.array([8, 20, 15, 60]), np.array([1, 2, 4, 9]))
     assert worth_trying(tiny_model(), lengths, [0, 1, 2]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "rows"),
+    [
+        ({"micro_batch_size": 2}, [2, 0]),
+        ({"tokens_per_micro_batch": 60}, [2, 0, 1]),
+        ({"tokens_per_micro_batch": 5}, [2]),
+    ],
+)
+def test_ways_are_timed_on_about_one_micro_batch(words: dict[str, int], rows: list[int]) -> None:
+    lengths = Lengths(np.array([10, 30, 20, 99]), np.array([8, 20, 15, 60]), np.array([2, 2, 2, 2]))
+    assert micro_batch([2, 0, 1, 3], lengths, Settings(**words)) == rows
 
 
 def test_of_several_right_ways_the_fastest_on_the_slowest_rank_is_chosen() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_estimate.knobs import computes_in_bf16
 
 from alignzoo.errors import UsageError
 from alignzoo.model import precision
@@ -51,6 +52,14 @@ def test_a_gpu_computes_in_bf16_unless_a_method_needs_fp32() -> None:
         assert with_precision(given) == (given, None)
 
 
+def test_the_estimate_assumes_what_a_run_takes() -> None:
+    assert computes_in_bf16(plan(geometry="sam"), cuda=True)
+    assert not computes_in_bf16(plan(geometry="sam"), cuda=False)
+    assert not computes_in_bf16(plan(geometry="random"), cuda=True)
+    assert computes_in_bf16(plan(geometry="random", **{"lora.r": 4}), cuda=True)
+    assert computes_in_bf16(plan(geometry="random", precision="bf16"), cuda=False)
+
+
 @pytest.mark.parametrize(("capability", "native"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
 def test_cuda_is_asked_without_emulation(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], native: bool
@@ -65,7 +74,8 @@ def test_cuda_is_asked_without_emulation(
 
 
 def test_accelerate_can_keep_a_launch_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
     assert device_kind() == "cuda"
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     assert device_kind() == "cpu"
