@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from alignzoo.distributed.sharding import is_shard, shard
+from alignzoo.distributed.sharding import decoder_layers, is_shard, resharding, shard
 from alignzoo.distributed.shards import is_sharded, local, mesh_of, rows_of
 from alignzoo.model import streamed
-from alignzoo.model.load import load_policy
+from alignzoo.model.load import check_causal, load_policy
 from alignzoo.model.saved import save_sharded
 from alignzoo.model.source import ModelSource
 from alignzoo.model.streamed import MustBeWhole, sharded_policy, skeleton_of
@@ -265,3 +267,52 @@ def test_no_rank_ever_holds_the_whole_model(tmp_path: Path) -> None:
         assert peaks["save"] < 0.3 * size
         assert peaks["read"] < 0.75 * size
         assert peaks["model/"] < 0.1 * size
+
+
+def peaks_of_loading(model: Path) -> dict[str, float]:
+    """Of filling the shards, of the first forward, and of a forward and backward, in MiB above what was there before.
+
+    The C library maps each tensor and gives it back at once, so that the process has the memory that tensors have.
+    """
+    library = ctypes.CDLL(None)
+    library.mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD
+    library.malloc_trim(0)
+    source, settings, device = ModelSource(str(model)), Settings(), torch.device("cpu")
+    torch.ones(4, 4, requires_grad=True).sum().backward()
+    (peak := _Peak()).start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streamed, "check_causal", lambda *given: None)
+        policy = sharded_policy(skeleton_of(source, settings), source, settings, device)
+    found = {"shards": peak.stop()}
+    (peak := _Peak()).start()
+    with torch.no_grad():
+        resharding(check_causal)(policy, "", device)
+    found["forward"] = peak.stop()
+    (peak := _Peak()).start()
+    policy(input_ids=torch.tensor([[5, 9, 31, 7]])).logits.logsumexp(-1).sum().backward()
+    found["backward"] = peak.stop()
+    assert len(decoder_layers(policy)) == policy.config.num_hidden_layers
+    return {what: round(mib) for what, mib in found.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc and /proc")
+def test_what_a_pass_gathers_does_not_grow_with_the_depth(tmp_path: Path) -> None:
+    config = {**CONFIGS["llama"]().to_dict(), "hidden_size": 512, "intermediate_size": 2048}
+    kept = {name: config[name] for name in (*SMALL, "hidden_size", "intermediate_size")}
+    measured = {}
+    for depth in (4, 16):
+        model = AutoModelForCausalLM.from_config(LlamaConfig(**{**kept, "num_hidden_layers": depth}))
+        layer = sum(weight.numel() * 4 for weight in model.model.layers[0].parameters()) / (1 << 20)
+        size = sum(weight.numel() * 4 for weight in model.parameters()) / (1 << 20)
+        model.save_pretrained(tmp_path / f"{depth}")
+        del model
+        measured[depth] = on_two_ranks(peaks_of_loading, tmp_path / f"{depth}", modules=[__name__])
+        print(f"{depth} layers of {layer:.1f} MiB, model of {size:.1f} MiB:", *measured[depth])
+        for peaks in measured[depth]:
+            outside = size - depth * layer
+            assert peaks["shards"] < size / 2 + 2 * layer
+            assert peaks["forward"] < outside + 3.5 * layer  # two, and a copy that gloo makes
+            assert peaks["backward"] < size / 2 + outside + 5.5 * layer  # with the shards of gradients
+    for few, many in zip(*measured.values(), strict=True):
+        assert many["forward"] < few["forward"] + layer
