@@ -182,7 +182,9 @@ def test_offloaded_and_recomputed_runs_are_the_same(
     more: dict[str, Any], ranks: Ranks, train: Train, make_model: MakeModel, tmp_path: Path
 ) -> None:
     given = {**SIZES, "loss": "dpo", "geometry": "sam", "geometry.rho": 0.05, "model": str(make_model("qwen3"))}
-    given |= {"optimizer": "sgd", "lr": 0.1}  # AdamW makes much of the last digits of small gradients
+    # Not AdamW, which divides by |g| + 1e-8: all gradients agree to 7e-8, but where the head's is 1.3e-9, a difference
+    # of 2e-10 moves a weight by 1.5e-5.
+    given |= {"optimizer": "sgd", "lr": 0.1}
     one = train(**given)
     two = ranks.run(tmp_path / "two", **given, **more)
     _equal(two, one)
@@ -217,7 +219,8 @@ def test_bf16_ranks_take_the_steps_of_one_process(
     one = train(**given, precision="bf16")
     two = ranks.run(tmp_path / "two", **given, precision="bf16")
     assert not any("loaded whole" in line for line in ranks.said[0])
-    assert one.plan["settings"]["weights"] == two.plan["settings"]["weights"] == ("bf16" if kind else "fp32")
+    chosen = [run.plan["settings"]["weights"]["value"] for run in (one, two)]
+    assert chosen == ["bf16" if kind else "fp32"] * 2
     start = {} if kind else load_file(model / "model.safetensors")
 
     def apart(here: RunFolder, there: RunFolder) -> float:
@@ -227,8 +230,8 @@ def test_bf16_ranks_take_the_steps_of_one_process(
         return float((gap / sum(float(way.square().sum()) for way in ways.values())) ** 0.5)
 
     print("bf16, two ranks and one process:", apart(two, one), "bf16 and fp32:", apart(one, exact))
-    assert 0 < apart(one, exact)
-    assert apart(two, one) < 0.02
+    assert 1e-4 < apart(one, exact) < 0.1
+    assert apart(two, one) < 0.01 * apart(one, exact)
     assert two.column("loss") == pytest.approx(one.column("loss"), abs=2e-3)
 
 
