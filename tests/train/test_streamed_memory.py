@@ -53,6 +53,13 @@ class _Peak(threading.Thread):
         return int(line.split()[1])
 
 
+def _keep_nothing() -> None:
+    """Make the C library map each tensor and give it back at once: the process then has what its tensors have."""
+    library = ctypes.CDLL(None)
+    library.mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD
+    library.malloc_trim(0)
+
+
 def peak_memory(model: Path, out: Path, straight: bool) -> dict[str, float]:
     """Of loading, fingerprinting, a checkpoint and ``model/``, in MiB."""
     from accelerate import Accelerator
@@ -60,6 +67,7 @@ def peak_memory(model: Path, out: Path, straight: bool) -> dict[str, float]:
     from alignzoo.train import shards
     from alignzoo.train.checkpoint import Checkpoint, load_latest, save_sharded_checkpoint
 
+    _keep_nothing()
     source, settings, found = ModelSource(str(model)), Settings(), {}
     device, accelerator = torch.device("cpu"), Accelerator(cpu=True)
     shards.FILE_BYTES, whole_size = 32 << 20, shards.FILE_BYTES
@@ -93,6 +101,7 @@ def peak_memory(model: Path, out: Path, straight: bool) -> dict[str, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc and /proc")
 def test_no_rank_ever_holds_the_whole_model(tmp_path: Path) -> None:
     config = {**CONFIGS["llama"]().to_dict(), "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 8}
     kept = {name: config[name] for name in (*SMALL, "hidden_size", "intermediate_size", "num_hidden_layers")}
@@ -101,28 +110,23 @@ def test_no_rank_ever_holds_the_whole_model(tmp_path: Path) -> None:
     size = sum(weight.numel() * 4 for weight in model.parameters()) / (1 << 20)
     del model
     measured: dict[bool, list[dict[str, float]]] = {}
-    for straight in (True, False):  # the second finds memory that the first has left
+    for straight in (True, False):
         out = tmp_path / f"out-{straight}"
         out.mkdir()
         ranks = on_two_ranks(peak_memory, tmp_path / "big", out, straight, modules=[__name__])
         measured[straight] = ranks
         print(f"model of {size:.0f} MiB, {'straight into shards' if straight else 'whole first'}:", *ranks)
     for peaks in measured[True]:
-        assert peaks["load"] < 0.75 * size
-        assert peaks["fingerprint"] < 400  # some copies of a chunk in int64, whatever the model's size
-        assert peaks["save"] < 0.3 * size
-        assert peaks["read"] < 0.75 * size
-        assert peaks["model/"] < 0.1 * size
+        assert peaks["load"] < 0.6 * size
+        assert peaks["fingerprint"] < 0.2 * size  # some copies of a chunk in int64, whatever the model's size
+        assert peaks["save"] < 0.2 * size
+        assert peaks["read"] < 0.6 * size  # a second set of shards
+        assert peaks["model/"] < 0.15 * size  # the largest weight, and two copies on the way
 
 
 def peaks_of_loading(model: Path) -> dict[str, float]:
-    """Of filling the shards, of the first forward, and of a forward and backward, in MiB above what was there before.
-
-    The C library maps each tensor and gives it back at once, so that the process has the memory that tensors have.
-    """
-    library = ctypes.CDLL(None)
-    library.mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD
-    library.malloc_trim(0)
+    """Of filling the shards, of the first forward, and of a forward and backward, in MiB above what was before."""
+    _keep_nothing()
     source, settings, device = ModelSource(str(model)), Settings(), torch.device("cpu")
     torch.ones(4, 4, requires_grad=True).sum().backward()
     (peak := _Peak()).start()
