@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM
 
-from alignzoo.distributed.sharding import is_shard, shard
-from alignzoo.distributed.shards import is_sharded, local, mesh_of, rows_of
-from alignzoo.model import streamed
+from alignzoo.distributed.sharding import is_shard
+from alignzoo.distributed.shards import is_sharded, local, rows_of
 from alignzoo.model.load import load_policy
 from alignzoo.model.saved import save_sharded
 from alignzoo.model.source import ModelSource
 from alignzoo.model.streamed import MustBeWhole, sharded_policy, skeleton_of
 from alignzoo.model.weights import fingerprint, save_model
 from alignzoo.plan.settings import Settings
-from alignzoo.report import Reporter
 from alignzoo.testing.ranks import on_two_ranks
-from alignzoo.testing.tiny import CONFIGS, SMALL, tiny_model
+from alignzoo.testing.tiny import CONFIGS, tiny_model
 
 FAMILIES = ("llama", "gpt2", "gpt-neox", "gemma2")  # plain; tied, and transposed; renamed; tied, with scaled embeddings
 
@@ -180,88 +177,3 @@ def test_a_tied_weight_that_is_stored_twice_is_loaded_whole(models: Path, tmp_pa
     tensors["lm_head.weight"] = tensors["transformer.wte.weight"] + 1
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     assert _why(folder).endswith("is stored more than once")
-
-
-class _Peak(threading.Thread):
-    """The most anonymous memory of this process, in MiB above what it had at the start; mapped files do not count."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.before = self.most = self._now()
-        self.over = threading.Event()
-
-    def run(self) -> None:
-        while not self.over.wait(0.002):
-            self.most = max(self.most, self._now())
-
-    def stop(self) -> float:
-        self.over.set()
-        self.join()
-        return (self.most - self.before) / 1024
-
-    @staticmethod
-    def _now() -> int:
-        [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
-        return int(line.split()[1])
-
-
-def peak_memory(model: Path, out: Path, straight: bool) -> dict[str, float]:
-    """Of loading, fingerprinting, a checkpoint and ``model/``, in MiB."""
-    from accelerate import Accelerator
-
-    from alignzoo.train import shards
-    from alignzoo.train.checkpoint import Checkpoint, load_latest, save_sharded_checkpoint
-
-    source, settings, found = ModelSource(str(model)), Settings(), {}
-    device, accelerator = torch.device("cpu"), Accelerator(cpu=True)
-    shards.FILE_BYTES, whole_size = 32 << 20, shards.FILE_BYTES
-    peak = _Peak()
-    peak.start()
-    if straight:
-        with pytest.MonkeyPatch.context() as patch:  # the layers that a forward gathers are FSDP2's own matter
-            patch.setattr(streamed, "check_causal", lambda *given: None)
-            policy = sharded_policy(skeleton_of(source, settings), source, settings, device)
-    else:
-        policy = shard(load_policy(source, settings))
-    found["load"] = peak.stop()
-    (peak := _Peak()).start()
-    fingerprint(policy)
-    found["fingerprint"] = peak.stop()
-    (peak := _Peak()).start()
-    weights = {name: weight.detach() for name, weight in policy.named_parameters()}
-    save_sharded_checkpoint(out, Checkpoint(1, weights, {}, {}), accelerator, keep=1)
-    found["save"] = peak.stop()
-    (peak := _Peak()).start()
-    checkpoint = load_latest(out, Reporter(), sharing=accelerator)
-    assert checkpoint is not None
-    for name, tensor in checkpoint.filled(mesh_of(weights.values())).weights.items():
-        assert torch.equal(local(tensor), local(weights[name]))
-    found["read"] = peak.stop()
-    (peak := _Peak()).start()
-    save_sharded(policy, _NoTokenizer(), out / "model" if torch.distributed.get_rank() == 0 else None)
-    found["model/"] = peak.stop()
-    shards.FILE_BYTES = whole_size
-    return {what: round(mib) for what, mib in found.items()}
-
-
-@pytest.mark.slow
-def test_no_rank_ever_holds_the_whole_model(tmp_path: Path) -> None:
-    config = {**CONFIGS["llama"]().to_dict(), "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 8}
-    kept = {name: config[name] for name in (*SMALL, "hidden_size", "intermediate_size", "num_hidden_layers")}
-    model = AutoModelForCausalLM.from_config(LlamaConfig(**kept)).bfloat16()  # as most are stored
-    model.save_pretrained(tmp_path / "big")
-    size = sum(weight.numel() * 4 for weight in model.parameters()) / (1 << 20)
-    del model
-    measured: dict[bool, list[dict[str, float]]] = {}
-    for straight in (True, False):  # the second finds memory that the first has left
-        out = tmp_path / f"out-{straight}"
-        out.mkdir()
-        ranks = on_two_ranks(peak_memory, tmp_path / "big", out, straight, modules=[__name__])
-        measured[straight] = ranks
-        print(f"model of {size:.0f} MiB, {'straight into shards' if straight else 'whole first'}:", *ranks)
-    for peaks in measured[True]:
-        assert peaks["load"] < 0.75 * size
-        assert peaks["fingerprint"] < 400  # some copies of a chunk in int64, whatever the model's size
-        assert peaks["save"] < 0.3 * size
-        assert peaks["read"] < 0.75 * size
-        assert peaks["model/"] < 0.1 * size
