@@ -32,8 +32,11 @@ def main() -> None:
     def ended(stage: str) -> None:
         ends[stage] = time.time() - arguments.began
 
-    import alignzoo.session.session
-    import alignzoo.train.begin  # noqa: F401
+    from alignzoo.base.heap import collecting_later
+
+    with collecting_later(freeze=True):  # as the command does
+        import alignzoo.session.session
+        import alignzoo.train.begin  # noqa: F401
 
     ended("imports")
     from alignzoo.report import Reporter

@@ -74,7 +74,7 @@ def _run(ctx: click.Context, launch: Launch) -> None:
 
     reporter = _reporter()
     with results_only():
-        result = execute(plan, reporter=reporter)
+        result = execute(plan, reporter=reporter, alone=True)
     _finish(result, as_json)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignzoo.base.disk import check_there, remedy
 from alignzoo.base.files import whole
+from alignzoo.base.heap import collecting_later
 from alignzoo.contract.result import RunResult
 from alignzoo.data.shapes import NOUNS
 from alignzoo.distributed.launch import take_over_sharding
@@ -46,11 +47,15 @@ class Course:
     Args:
         resumed: the folder of the run to resume; None for a new run.
         shared: what earlier runs of this process have left.
+        alone: the process is for this run only.
     """
 
-    def __init__(self, plan: Plan, report: Reporter, resumed: Path | None, shared: Shared | None = None) -> None:
+    def __init__(
+        self, plan: Plan, report: Reporter, resumed: Path | None, shared: Shared | None = None, alone: bool = False
+    ) -> None:
         take_over_sharding()
         self.began = time.perf_counter()
+        self.alone = alone
         self.report = report
         settings = plan.settings
         check_trackers(settings.track)
@@ -58,7 +63,8 @@ class Course:
         for line in introduction(plan, self.folder.path):  # before the imports that take seconds
             report.note(line)
         tracked = {"log_with": list(settings.track), "project_dir": str(self.folder.path)} if settings.track else {}
-        plan, self.accelerator = launched_for(plan, report, **tracked)
+        with collecting_later():
+            plan, self.accelerator = launched_for(plan, report, **tracked)
         self.memory = PeakMemory()
         self.folder.check_free(self.accelerator)
         self.observers = Observers(observers_of(settings.observe) if self.main else {}, report)
@@ -121,12 +127,15 @@ class Course:
 
     def prepare(self) -> tuple[Session, Loop]:
         """Everything before the first step; invalid runs fail here, cheap checks first."""
-        from alignzoo.data.parts import warn_of_little
-        from alignzoo.model.adapters import how_to_load
-        from alignzoo.model.positions import warn_beyond_positions
-        from alignzoo.runs.generated import Generated
-        from alignzoo.session.session import Session
-        from alignzoo.train.begin import begin
+        with collecting_later(freeze=self.alone):
+            import datasets  # noqa: F401
+
+            from alignzoo.data.parts import warn_of_little
+            from alignzoo.model.adapters import how_to_load
+            from alignzoo.model.positions import warn_beyond_positions
+            from alignzoo.runs.generated import Generated
+            from alignzoo.session.session import Session
+            from alignzoo.train.begin import begin
 
         check_start(self.plan, self.accelerator.num_processes)
         session = Session(self.plan, self.accelerator, self.report, memo=self.shared)

@@ -37,7 +37,7 @@ def tokenizer_of(memo: Memo, source: ModelSource, settings: Settings) -> Any:
         tokenizer = load_tokenizer(source, settings)
         return _Tokenizer(tokenizer, tokenizer_digest(tokenizer))
 
-    states = file_states(source, settings)
+    states = file_states(source, settings) if memo.limit else None  # nothing would read it again
     if states is None:
         return load_tokenizer(source, settings)
     kept = memo.get("tokenizer", states, load)

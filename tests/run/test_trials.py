@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,3 +86,20 @@ def test_a_model_that_something_hangs_on_is_not_remembered() -> None:
 def test_an_environment_that_says_how_to_allocate_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1048576")
     assert not heap.keep_freed_memory()
+
+
+def test_garbage_collection_pauses_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen: list[str] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append("all"))
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: len(frozen))
+    with heap.collecting_later():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert frozen == []
+    with pytest.raises(KeyboardInterrupt), heap.collecting_later(freeze=True):
+        raise KeyboardInterrupt
+    assert gc.isenabled()
+    for _ in range(2):
+        with heap.collecting_later(freeze=True):
+            pass
+    assert frozen == ["all"]
