@@ -223,9 +223,12 @@ def test_changes_are_ranked_and_each_is_what_its_own_estimate_says(monkeypatch: 
     }.items():
         changed = require(resolve([*layers, Layer("flag", values)]))
         assert said[words].total == estimate(Situation(changed, MODEL, CPU, DATA)).peak.total
-    path = together(found, layers)
-    assert path[-1].estimate.fits
-    assert not any(one.estimate.fits for one in path[:-1])
+    paths = together(found, layers)
+    assert paths
+    for how, path in paths.items():
+        assert path[-1].estimate.fits
+        assert not any(one.estimate.fits for one in path[:-1])
+        assert how == "with an adapter" or not any(one.adapts for one in path)
 
 
 def test_the_largest_micro_batch_fits_and_a_tenth_more_does_not() -> None:
