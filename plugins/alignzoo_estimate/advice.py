@@ -75,10 +75,12 @@ def together(found: Estimate, layers: Sequence[Layer]) -> dict[str, list[Change]
     for how, without in WAYS.items():
         path = _path(found, layers, without)
         paths.setdefault(tuple(one.words for one in path), (how, path))
-    several = {how: path for how, path in paths.values() if len(path) > 1}
-    fitting = {how: path for how, path in several.items() if path[-1].estimate.fits}
-    best = min(several, key=lambda how: several[how][-1].total, default=None)
-    return fitting or ({} if best is None else {best: several[best]})
+    found_paths = {how: path for how, path in paths.values() if path}
+    fitting = {how: path for how, path in found_paths.items() if path[-1].estimate.fits}
+    if fitting or not found_paths:
+        return {how: path for how, path in fitting.items() if len(path) > 1}
+    best = min(found_paths, key=lambda how: found_paths[how][-1].total)
+    return {best: found_paths[best]}
 
 
 def _path(found: Estimate, layers: Sequence[Layer], without: tuple[str, ...]) -> list[Change]:
