@@ -6,7 +6,7 @@ Each case is a model with random weights. It is planned from its config alone, a
 process of its own, whose peak (``ru_maxrss``) less what it held after its imports is the measured one. The error is
 (predicted − measured) / measured.
 
-glibc holds blocks below 32 MiB that were freed, of which a plan knows the average share. With --give-back the process
+glibc holds blocks that were freed, of which a plan knows the average share. With --give-back the process
 returns every block of 1 MiB or more at once (MALLOC_MMAP_THRESHOLD_), so that its peak is that of its tensors, and the
 plan counts nothing else.
 """
@@ -66,6 +66,8 @@ def main() -> None:
     if arguments.case:
         print(json.dumps(measure(json.loads(arguments.case))))
         return
+    if arguments.give_back:
+        os.environ["MALLOC_MMAP_THRESHOLD_"] = str(1 << 20)
     print(f"{'model':10} {'settings':52} {'predicted':>9} {'measured':>9} {'error':>7}  GiB")
     errors = []
     with tempfile.TemporaryDirectory() as folder:
@@ -78,8 +80,7 @@ def main() -> None:
             if arguments.only not in f"{name} {words}":
                 continue
             recipe = recipe_of(models[name], data, settings, Path(folder) / f"run{number}")
-            returned = {"give_back": arguments.give_back}
-            predicted, measured = predict(recipe, **returned), run_apart(recipe, **returned)
+            predicted, measured = predict(recipe), run_apart(recipe)
             errors.append((predicted - measured) / measured)
             print(
                 f"{name:10} {words:52} {predicted / GIB:9.3f} {measured / GIB:9.3f} {100 * errors[-1]:+6.1f}%",
@@ -104,12 +105,10 @@ def recipe_of(model: Path, data: Path, settings: dict[str, Any], out: Path) -> d
     }
 
 
-def predict(recipe: dict[str, Any], *, gpu: float | None = None, give_back: bool = False) -> float:
-    """Bytes at the peak, from config and data alone; on a CPU, or on a GPU with so many bytes free. ``give_back``: with
-    an allocator that holds nothing."""
+def predict(recipe: dict[str, Any], *, gpu: float | None = None) -> float:
+    """Bytes at the peak, from config and data alone; on a CPU, or on a GPU with so many bytes free."""
     from alignzoo_estimate.estimate import Hardware, Model, Situation, estimate
     from alignzoo_estimate.lengths import of_data
-    from alignzoo_estimate.memory import HELD
     from alignzoo_estimate.shapes import read_config
 
     from alignzoo.plan.recipe import Layer, flatten
@@ -119,15 +118,12 @@ def predict(recipe: dict[str, Any], *, gpu: float | None = None, give_back: bool
     plan = require(resolve([Layer("python", flatten(recipe, "the case"))]))
     hardware = Hardware(1, gpu is not None, gpu, None, "none")
     data = of_data(plan, Reporter())
-    found = estimate(Situation(plan, Model(read_config(plan.settings.model)), hardware, data))
-    return max(moment.total - moment.parts.get(HELD, 0.0) * give_back for moment in found.moments)
+    return estimate(Situation(plan, Model(read_config(plan.settings.model)), hardware, data)).peak.total
 
 
-def run_apart(recipe: dict[str, Any], *, give_back: bool) -> float:
+def run_apart(recipe: dict[str, Any]) -> float:
     """The measured bytes, from a new process with one thread."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ALIGNZOO_CACHE": recipe["out"] + "-cache"}
-    if give_back:
-        environment["MALLOC_MMAP_THRESHOLD_"] = str(1 << 20)
     ended = subprocess.run(
         [sys.executable, __file__, "--case", json.dumps(recipe)], capture_output=True, text=True, env=environment
     )

@@ -42,6 +42,7 @@ def main() -> None:
     if arguments.rank:
         train(json.loads(arguments.rank))
         return
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(1 << 16)
     with tempfile.TemporaryDirectory() as folder:
         data = plan_accuracy.write_data(Path(folder) / "pairs.jsonl")
         print(f"{'model':10} {'settings':32} {'predicted':>9} {'measured':>9} {'error':>7}  GiB of each rank; at")
@@ -63,7 +64,6 @@ def predict(recipe: dict[str, Any]) -> tuple[float, str]:
     """Bytes of a rank's tensors at their peak, and when that is."""
     from alignzoo_estimate.estimate import Hardware, Model, Situation, estimate
     from alignzoo_estimate.lengths import of_data
-    from alignzoo_estimate.memory import HELD
     from alignzoo_estimate.shapes import read_config
 
     from alignzoo.plan.recipe import Layer, flatten
@@ -74,7 +74,7 @@ def predict(recipe: dict[str, Any]) -> tuple[float, str]:
     hardware = Hardware(RANKS, False, None, None, "fsdp")
     model = Model(read_config(plan.settings.model))
     found = estimate(Situation(plan, model, hardware, of_data(plan, Reporter())))
-    return max((moment.total - moment.parts.get(HELD, 0.0), moment.name) for moment in found.moments)
+    return found.peak.total, found.peak.name
 
 
 def run_ranks(recipe: dict[str, Any], folder: Path) -> float:
@@ -86,7 +86,6 @@ def run_ranks(recipe: dict[str, Any], folder: Path) -> float:
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "ALIGNZOO_CACHE": recipe["out"] + "-cache",
-        "MALLOC_MMAP_THRESHOLD_": str(1 << 16),
         "ACCELERATE_USE_FSDP": "true",
         "FSDP_VERSION": "2",
         "MASTER_ADDR": "127.0.0.1",

@@ -77,7 +77,7 @@ def _sentences(facts: dict[str, Any], step: dict[str, Any]) -> list[str]:
     ]
     if held := facts["memory"]["parts"].get(HELD):
         lines.append(
-            f"glibc holds about {held / GIB:.2f} GiB of freed blocks (0 to twice as much); "
+            f"glibc holds about {held / GIB:.2f} GiB of freed blocks (fitted to a few small models); "
             f"{GIVES_BACK}=1048576 gives them back"
         )
     if facts["host"] is not None:

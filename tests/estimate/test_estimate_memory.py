@@ -158,8 +158,10 @@ def test_the_total_is_the_sum_of_the_parts_with_the_overhead() -> None:
     assert found.peak.total == max(moment.total for moment in found.moments)
 
 
-def test_malloc_holds_a_share_of_what_a_forward_frees_unless_it_gives_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert part(estimated(lora__r=4), HELD) > 0
+def test_malloc_holds_most_of_what_a_forward_frees_unless_it_gives_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = estimated(lora__r=4)
+    held = MODEL.held(found.situation.way, DATA.micro_batch(4, packed=True))
+    assert 0.5 * held.passed < part(found, HELD) < held.passed
     assert part(estimated(Hardware(1, True, None, None, "none"), lora__r=4), HELD) == 0
     monkeypatch.setenv(GIVES_BACK, "1048576")
     assert part(estimated(lora__r=4), HELD) == 0
