@@ -33,6 +33,8 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 HEADS = {384: (6, 2), 576: (9, 3)}
 """Of attention, and of its keys, by hidden size."""
+GIVING_BACK = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+"""The environment of a process that holds no freed memory."""
 PROMPT, RESPONSE = (40, 80), (25, 60)
 """Words of a text, drawn from here to there; two to three tokens each."""
 PAIRS, STEPS = 16, 2
@@ -66,8 +68,6 @@ def main() -> None:
     if arguments.case:
         print(json.dumps(measure(json.loads(arguments.case))))
         return
-    if arguments.give_back:
-        os.environ["MALLOC_MMAP_THRESHOLD_"] = str(1 << 20)
     print(f"{'model':10} {'settings':52} {'predicted':>9} {'measured':>9} {'error':>7}  GiB")
     errors = []
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +80,8 @@ def main() -> None:
             if arguments.only not in f"{name} {words}":
                 continue
             recipe = recipe_of(models[name], data, settings, Path(folder) / f"run{number}")
-            predicted, measured = predict(recipe), run_apart(recipe)
+            returned = {"give_back": arguments.give_back}
+            predicted, measured = predict(recipe, **returned), run_apart(recipe, **returned)
             errors.append((predicted - measured) / measured)
             print(
                 f"{name:10} {words:52} {predicted / GIB:9.3f} {measured / GIB:9.3f} {100 * errors[-1]:+6.1f}%",
@@ -105,12 +106,14 @@ def recipe_of(model: Path, data: Path, settings: dict[str, Any], out: Path) -> d
     }
 
 
-def predict(recipe: dict[str, Any], *, gpu: float | None = None) -> float:
-    """Bytes at the peak, from config and data alone; on a CPU, or on a GPU with so many bytes free."""
+def predict(recipe: dict[str, Any], *, gpu: float | None = None, give_back: bool = False) -> float:
+    """Bytes at the peak, from config and data alone; on a CPU, or on a GPU with so many bytes free. ``give_back``: with
+    an allocator that holds nothing."""
     from alignzoo_estimate.estimate import Hardware, Model, Situation, estimate
     from alignzoo_estimate.lengths import of_data
     from alignzoo_estimate.shapes import read_config
 
+    from alignzoo.distributed.launch import variables
     from alignzoo.plan.recipe import Layer, flatten
     from alignzoo.plan.resolve import require, resolve
     from alignzoo.report import Reporter
@@ -118,12 +121,14 @@ def predict(recipe: dict[str, Any], *, gpu: float | None = None) -> float:
     plan = require(resolve([Layer("python", flatten(recipe, "the case"))]))
     hardware = Hardware(1, gpu is not None, gpu, None, "none")
     data = of_data(plan, Reporter())
-    return estimate(Situation(plan, Model(read_config(plan.settings.model)), hardware, data)).peak.total
+    with variables(GIVING_BACK if give_back else {}):
+        return estimate(Situation(plan, Model(read_config(plan.settings.model)), hardware, data)).peak.total
 
 
-def run_apart(recipe: dict[str, Any]) -> float:
+def run_apart(recipe: dict[str, Any], *, give_back: bool) -> float:
     """The measured bytes, from a new process with one thread."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ALIGNZOO_CACHE": recipe["out"] + "-cache"}
+    environment |= GIVING_BACK if give_back else {}
     ended = subprocess.run(
         [sys.executable, __file__, "--case", json.dumps(recipe)], capture_output=True, text=True, env=environment
     )
