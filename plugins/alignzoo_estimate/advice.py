@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,13 @@ from alignzoo_estimate.estimate import Estimate, Hardware, Situation, estimate
 RANK = 8
 _PER_NODE, _NODES = 8, 64  # GPUs and nodes, at most
 _MANY = 64  # rows in a micro-batch; more gain nothing
+_ADAPTER = ("--lora", "--quantize")
+WAYS: dict[str, tuple[str, ...]] = {
+    "on this hardware": ("--gpus", *_ADAPTER),
+    "with more GPUs": ("offload", *_ADAPTER),
+    "with an adapter": ("--gpus", "offload"),
+}
+"""Kinds of combined changes, and the flags that they do without."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,11 @@ class Change:
 
     words: str
     estimate: Estimate
+
+    @property
+    def adapts(self) -> bool:
+        """Whether an adapter is trained instead."""
+        return any(word in self.words for word in _ADAPTER)
 
     @property
     def total(self) -> float:
@@ -43,27 +55,53 @@ def changes(found: Estimate, layers: Sequence[Layer]) -> list[Change]:
     Args:
         layers: the layers that the plan was resolved from.
     """
-    tried = []
-    for candidate in _candidates(found.situation):
-        made = _with(found.situation, candidate, layers)
-        if made is not None:
-            tried.append(Change(candidate.words, made))
-    return sorted((one for one in tried if one.total < found.peak.total), key=lambda one: one.total)
+    return sorted(_tried(found, _candidates(found.situation), layers), key=lambda one: one.total)
 
 
-def together(found: Estimate, layers: Sequence[Layer]) -> list[Change]:
-    """Combined changes, the most effective first, until the run fits or none is left."""
+def _tried(found: Estimate, candidates: Iterable[_Candidate], layers: Sequence[Layer]) -> list[Change]:
+    """Those of the changes that lower the peak."""
+    made = ((one.words, _with(found.situation, one, layers)) for one in candidates)
+    tried = [Change(words, changed) for words, changed in made if changed is not None]
+    return [one for one in tried if one.total < found.peak.total]
+
+
+def together(found: Estimate, layers: Sequence[Layer]) -> dict[str, list[Change]]:
+    """Several changes that let a run fit, one after the other, by what they may touch (:data:`WAYS`).
+
+    Of several that are enough, the one that asks for the least else comes last: not for more GPUs, if possible, nor for
+    host memory. Where no way leads to a run that fits, the one that lowers the peak most is all that is given.
+    """
+    paths: dict[tuple[str, ...], tuple[str, list[Change]]] = {}
+    for how, without in WAYS.items():
+        path = _path(found, layers, without)
+        paths.setdefault(tuple(one.words for one in path), (how, path))
+    found_paths = {how: path for how, path in paths.values() if path}
+    fitting = {how: path for how, path in found_paths.items() if path[-1].estimate.fits}
+    if fitting or not found_paths:
+        return {how: path for how, path in fitting.items() if len(path) > 1}
+    best = min(found_paths, key=lambda how: found_paths[how][-1].total)
+    return {best: found_paths[best]}
+
+
+def _path(found: Estimate, layers: Sequence[Layer], without: tuple[str, ...]) -> list[Change]:
     path: list[Change] = []
     now, said = found, list(layers)
     while not now.fits:
-        best = next(iter(changes(now, said)), None)
+        candidates = {
+            one.words: one for one in _candidates(now.situation) if not any(word in one.words for word in without)
+        }
+        best = min(_tried(now, candidates.values(), said), key=_preference, default=None)
         if best is None:
-            return path
-        candidate = next(one for one in _candidates(now.situation) if one.words == best.words)
-        said.append(Layer("advice", candidate.values))
+            break
+        said.append(Layer("advice", candidates[best.words].values))
         path.append(best)
         now = best.estimate
     return path
+
+
+def _preference(one: Change) -> tuple[bool, bool, bool, float]:
+    fits = bool(one.estimate.fits)
+    return not fits, fits and "--gpus" in one.words, fits and "offload" in one.words, one.total
 
 
 def largest(found: Estimate) -> int | None:

@@ -11,9 +11,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-MAPPED = 32 << 20
+MAPPED = 1 << 30
 """glibc maps blocks from this size on one by one, and gives them back when they are freed; smaller ones it cuts from a
-heap that it keeps (its highest threshold, which it reaches when a mapped block of nearly that size is freed)."""
+heap that it keeps (as :mod:`alignzoo.base.heap` has a run on a CPU set it)."""
 
 
 class Live(TorchDispatchMode):

@@ -69,11 +69,12 @@ def command(ctx: click.Context, as_json: bool, **words: Any) -> None:
     from alignzoo_estimate.advice import changes, largest, together
 
     advice = changes(found, layers) if found.fits is False else []
-    path = together(found, layers) if found.fits is False and not any(one.estimate.fits for one in advice) else []
+    enough = any(one.estimate.fits and not one.adapts for one in advice)
+    paths = together(found, layers) if found.fits is False and not enough else {}
     from alignzoo_estimate.controllers import by_controller
     from alignzoo_estimate.report import report
 
-    facts = report(found, words["steps"] or settings.max_steps, advice, path, largest(found))
+    facts = report(found, words["steps"] or settings.max_steps, advice, paths, largest(found))
     if words["controllers"]:
         facts["controllers"] = [vars(row) for row in by_controller(found.situation, layers)]
     if as_json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignzoo_estimate.advice import Change
@@ -12,7 +12,11 @@ from alignzoo_estimate.situation import Situation
 
 
 def report(
-    found: Estimate, steps: int | None, advice: Sequence[Change], path: Sequence[Change], largest: int | None
+    found: Estimate,
+    steps: int | None,
+    advice: Sequence[Change],
+    paths: Mapping[str, Sequence[Change]],
+    largest: int | None,
 ) -> dict[str, Any]:
     """The whole estimate, as printed by ``--json``; bytes and FLOPs are per device."""
     s, shapes = found.situation, found.situation.shapes
@@ -61,7 +65,7 @@ def report(
         "fits": found.fits,
         "largest_micro_batch_tokens": largest,
         "changes": [_change(one) for one in advice],
-        "together": [_change(one) for one in path],
+        "together": {how: [_change(one) for one in path] for how, path in paths.items()},
     }
 
 

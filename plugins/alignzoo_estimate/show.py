@@ -8,6 +8,9 @@ from alignzoo.cli.console import print_lines, print_table
 from alignzoo_estimate.cards import GIB
 from alignzoo_estimate.memory import GIVES_BACK, HELD
 
+_SHOWN = 0.005 * GIB
+"""Smaller parts would be printed as zero."""
+
 
 def show(facts: dict[str, Any]) -> None:
     """Print the estimate; ``facts`` are those of :func:`alignzoo_estimate.report.report`."""
@@ -20,7 +23,11 @@ def show(facts: dict[str, Any]) -> None:
         rows += [["active per token", _count(parameters["active"])]]
     print_table(["parameters", ""], [*rows, ["trained", _count(parameters["trained"])]])
     print_lines("")
-    rows = [[name, f"{size / GIB:.2f}", f"{100 * size / memory['peak']:.0f} %"] for name, size in _by_size(memory)]
+    rows = [
+        [name, f"{size / GIB:.2f}", f"{100 * size / memory['peak']:.0f} %"]
+        for name, size in _by_size(memory)
+        if size >= _SHOWN
+    ]
     rows.append(["total", f"{memory['peak'] / GIB:.2f}", "100 %"])
     print_table([f"at the {memory['at']}", "GiB", "share"], rows, f"peak memory of {_devices(facts)}")
     print_lines("", *_sentences(facts, step))
@@ -65,13 +72,12 @@ def _sentences(facts: dict[str, Any], step: dict[str, Any]) -> list[str]:
     way = "packed" if step["packed"] else "padded"
     lines = [
         f"rows: {lengths} tokens ({data['source']}), the longest sequence {data['longest']}; {way}",
-        f"a step: {step['rows_per_device']} rows per device in {step['micro_batches']} micro-batches of "
-        f"{step['rows_per_micro_batch']}; {_passes(step['passes'])}",
-        f"work: {work['total'] / 1e12:.3g} TFLOP per step and device",
+        f"a step: {_rows(step)}; {_passes(step['passes'])}",
+        f"work: {_amount(work['total'], 'FLOP')} per step and device",
     ]
     if held := facts["memory"]["parts"].get(HELD):
         lines.append(
-            f"glibc holds about {held / GIB:.2f} GiB of freed blocks (0 to twice as much); "
+            f"glibc holds about {held / GIB:.2f} GiB of freed blocks (fitted to a few small models); "
             f"{GIVES_BACK}=1048576 gives them back"
         )
     if facts["host"] is not None:
@@ -83,9 +89,9 @@ def _sentences(facts: dict[str, Any], step: dict[str, Any]) -> list[str]:
 
 def _times(facts: dict[str, Any]) -> list[str]:
     time, traffic = facts["time"], facts["traffic"]
-    moved = f"traffic: {traffic['exchanged'] / 1e9:.3g} GB per step and device between GPUs"
+    moved = f"traffic: {_amount(traffic['exchanged'], 'B')} per step and device between GPUs"
     if traffic["host"]:
-        moved += f", {traffic['host'] / 1e9:.3g} GB to host memory and back"
+        moved += f", {_amount(traffic['host'], 'B')} to host memory and back"
     lines = [moved] if traffic["exchanged"] or traffic["host"] else []
     if time["step"] is None:
         how = "--measure" if facts["devices"]["kind"] == "cpu" else "--gpu or --gpu-flops"
@@ -103,6 +109,20 @@ def _times(facts: dict[str, Any]) -> list[str]:
         f"  traffic {duration(time['traffic'])}, at {100 * time['of_a_link']:.0f} % (assumed) of the links; "
         "the lower figure hides it behind the work",
     ]
+
+
+def _rows(step: dict[str, Any]) -> str:
+    rows, parts = step["rows_per_device"], step["micro_batches"]
+    several = f" in {parts} micro-batches of {step['rows_per_micro_batch']}" if parts > 1 else ", one micro-batch"
+    return f"{rows} row{'s' * (rows > 1)} per device{several}"
+
+
+def _amount(number: float, unit: str) -> str:
+    """``3.5 GB``, ``251 TFLOP``, ``1.01 PFLOP``."""
+    for size, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G")):
+        if number >= 0.9995 * size:
+            return f"{number / size:.3g} {prefix}{unit}"
+    return f"{number / 1e6:.3g} M{unit}"
 
 
 def _passes(number: float) -> str:
@@ -132,7 +152,8 @@ def _verdict(facts: dict[str, Any]) -> list[str]:
     lines = [f"does not fit: {peak:.1f} GiB of {has}; largest part: {most}, {size / GIB:.1f} GiB"]
     if largest is not None:
         lines.append(f"largest micro-batch that fits: --tokens-per-micro-batch {largest}")
-    for title, listed in (("what to change:", facts["changes"]), ("together, one after the other:", facts["together"])):
+    paths = {f"one after the other, {how}:": path for how, path in facts["together"].items()}
+    for title, listed in {"what to change:": facts["changes"], **paths}.items():
         if listed:
             width = max(len(one["words"]) for one in listed)
             lines += ["", title]
@@ -140,9 +161,11 @@ def _verdict(facts: dict[str, Any]) -> list[str]:
                 f"  {one['words']:{width}}  {one['peak'] / GIB:7.1f} GiB{'  fits' if one['fits'] else ''}{_host(one)}"
                 for one in listed
             ]
-    if facts["together"] and not any(one["fits"] for one in (*facts["changes"], *facts["together"])):
+    if not facts["changes"]:
+        return [*lines, "no known change is enough: choose a smaller model"]
+    if not any(one["fits"] for one in sum(paths.values(), facts["changes"])):
         lines += ["", "even all of these together do not fit: use more or larger GPUs, or a smaller model"]
-    return lines if facts["changes"] else [*lines, "no known change is enough: choose a smaller model"]
+    return lines
 
 
 def _host(change: dict[str, Any]) -> str:

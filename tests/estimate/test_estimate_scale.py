@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import transformers
-from alignzoo_estimate import knobs
 from alignzoo_estimate.cards import CARDS, GIB
 from alignzoo_estimate.communication import Traffic, seconds
 from alignzoo_estimate.estimate import Estimate, Hardware, Model, Situation, estimate
@@ -102,10 +101,8 @@ def test_sharded_weights_are_loaded_tensor_by_tensor() -> None:
     assert whole.host.loading == 4 * (PROCESS + 4 * TOTAL)
 
 
-def test_offloaded_weights_are_in_host_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = planned(sharded(8, 2))
-    monkeypatch.setattr(knobs, "offloads_weights", lambda settings: True)
-    there = planned(sharded(8, 2))
+def test_offloaded_weights_are_in_host_memory() -> None:
+    here, there = planned(sharded(8, 2)), planned(sharded(8, 2), offload="weights")
     for name in ("weights", "optimizer", "gradients"):
         assert part(here, name, "backward") > 0
         assert part(there, name, "backward") == 0
@@ -116,11 +113,9 @@ def test_offloaded_weights_are_in_host_memory(monkeypatch: pytest.MonkeyPatch) -
     assert there.traffic.host == there.traffic.exchanged / 8
 
 
-def test_offloaded_activations_leave_two_layers_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offloaded_activations_leave_two_layers_here() -> None:
     gpu = Hardware(1, True, None, None, "none")
-    here = planned(gpu)
-    monkeypatch.setattr(knobs, "offloads_activations", lambda settings: True)
-    there = planned(gpu)
+    here, there = planned(gpu), planned(gpu, activation_offloading=True)
     kept = part(here, "activations", "head")
     assert part(there, "activations", "head") == pytest.approx(kept / 2), "of four layers"
     assert there.host is not None
@@ -129,12 +124,9 @@ def test_offloaded_activations_leave_two_layers_here(monkeypatch: pytest.MonkeyP
     assert there.traffic.host == pytest.approx(2 * 2 * kept / 2)
 
 
-def test_frozen_weights_in_bf16_take_half_and_keep_smaller_activations(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frozen_weights_in_bf16_take_half_and_keep_smaller_activations() -> None:
     words: dict[str, Any] = {"lora__r": 4, "precision": "bf16"}
-    monkeypatch.setattr(knobs, "frozen_bytes", lambda settings, bf16: 4)
-    wide = planned(sharded(), **words)
-    monkeypatch.setattr(knobs, "frozen_bytes", lambda settings, bf16: 2)
-    narrow = planned(sharded(), **words)
+    wide, narrow = (planned(sharded(), weights=dtype, **words) for dtype in ("fp32", "bf16"))
     adapter = 4 * MODEL.shapes.adapter(4)
     assert part(narrow, "weights", "head") == (2 * TOTAL + adapter) / 4
     assert part(wide, "weights", "head") == (4 * TOTAL + adapter) / 4
