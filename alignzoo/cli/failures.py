@@ -61,6 +61,8 @@ def _facts(error: BaseException) -> dict[str, Any]:
         return dict(error.facts)
     if isinstance(error, AlignzooError):
         return problem_dict(error)
+    if isinstance(error, click.Abort) and isinstance(error.__cause__, EOFError):  # click takes every one for Ctrl-D
+        error = error.__cause__
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
         return {"message": "interrupted", "hint": None, "exit_code": 130, "kind": "Interrupted"}
     if isinstance(error, click.ClickException):

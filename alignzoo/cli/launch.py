@@ -155,6 +155,11 @@ def launch_of(ctx: click.Context) -> Launch:
     given = {name: ctx.params[name] for name in _WORDS if ctx.params[name] is not None}
     if launch.is_worker():
         return Launch()  # all is in the environment
+    if launch.lone_of_several():
+        raise UsageError(
+            "accelerate launch starts several processes on CPUs through mpirun only, which alignzoo does not read",
+            hint="use alignzoo run --devices N, or torchrun --nproc_per_node N -m alignzoo run",
+        )
     own = launch.launcher()
     if own is not None:
         return _within(own, given)

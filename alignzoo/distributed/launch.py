@@ -73,6 +73,12 @@ def launcher() -> str | None:
     return "srun" if _slurm() else None
 
 
+def lone_of_several() -> bool:
+    """Whether ``accelerate launch`` was asked for several processes on CPUs: it leaves them to ``mpirun``, and without
+    one it starts a single process, which it does not number."""
+    return _is_on("ACCELERATE_USE_CPU") and "MASTER_PORT" in os.environ and _said("WORLD_SIZE") is None
+
+
 @contextmanager
 def variables(values: Mapping[str, str]) -> Iterator[None]:
     """Inside, the environment has these variables."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -28,6 +29,7 @@ INTERRUPTED = 130
 """The exit code of a worker that was asked to stop."""
 _FACTS = "alignzoo"
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
+_FOLDER = "alignzoo-workers-"
 _TOGETHER = 10.0
 """Seconds within which failures have one cause; the launcher kills what hangs on after 30."""
 _JOIN_SECONDS = 900
@@ -80,7 +82,7 @@ def run_workers(command: Sequence[str], place: Place) -> Failure | None:
         AlignzooError: they could not be started, or the nodes did not find one another.
         KeyboardInterrupt: a request to stop came before they were started.
     """
-    with tempfile.TemporaryDirectory(prefix="alignzoo-workers-") as folder, _quiet():
+    with tempfile.TemporaryDirectory(prefix=_FOLDER) as folder, _quiet():
         result: list[Mapping[int, Any] | Exception] = []
         config, over = _config(place, folder), threading.Event()
 
@@ -133,19 +135,24 @@ def root_cause(failures: Sequence[Failure], *, stopped: bool) -> Failure:
 
 
 def tell_parent(facts: Mapping[str, Any]) -> None:
-    """Leave a worker's error for the process that started it."""
+    """Leave a worker's error for the process that started it, if that is still there."""
     now = time.time()
     content = {"message": str(facts["message"]), "timestamp": int(now), _FACTS: {**facts, "when": now}}
-    Path(os.environ[_ERROR_FILE]).write_text(json.dumps(content), encoding="utf-8")
+    with suppress(FileNotFoundError):
+        Path(os.environ[_ERROR_FILE]).write_text(json.dumps(content), encoding="utf-8")
 
 
 def stop_with_parent() -> None:
-    """From here on, this worker is asked to stop (SIGTERM) if the process that started it is gone."""
+    """From here on, this worker is asked to stop (SIGTERM) if the process that started it is gone; what that left in
+    the temporary folder is removed."""
     parent = os.getppid()
+    left = [path for path in Path(os.environ[_ERROR_FILE]).parents if path.name.startswith(_FOLDER)]
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
+        for folder in left:
+            shutil.rmtree(folder, ignore_errors=True)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -202,7 +209,7 @@ def _wait(over: threading.Event, stop: threading.Event) -> None:
 
 
 def _children() -> list[Any]:
-    import psutil  # type: ignore[import-untyped]  # a requirement of accelerate
+    import psutil  # type: ignore[import-untyped]
 
     return list(psutil.Process().children())
 

@@ -80,6 +80,7 @@ CONTRADICTIONS: list[tuple[dict[str, str], str, str]] = [
     (STEP, "--nodes 4", "--nodes 4: srun has started 2"),
     (TORCHRUN, f"{NODES} a:1", "--node-rank is for processes that alignzoo starts, but torchrun has started"),
     ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "--devices 2 --parallel ddp", "requests FSDP"),
+    ({"ACCELERATE_USE_CPU": "True", "MASTER_PORT": "29500"}, "--seed 1", "through mpirun only"),
 ]
 
 
@@ -243,11 +244,13 @@ def test_a_worker_that_is_killed(
 
 @pytest.mark.slow
 def test_workers_do_not_outlive_the_command(
-    command: Command, start: Start, make_model: MakeModel, tmp_path: Path
+    command: Command, start: Start, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import psutil
 
-    folder = tmp_path / "run"
+    folder, temporary = tmp_path / "run", tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     process = start(*command(folder, "--devices", "2", model=make_model(), **LONG))
     _training(process, folder)
     workers = _workers(process)
@@ -255,6 +258,7 @@ def test_workers_do_not_outlive_the_command(
     process.wait()
     _, alive = psutil.wait_procs(workers, timeout=120)
     assert not alive
+    assert not list(temporary.glob("alignzoo-workers-*"))
     assert list((folder / "checkpoints").iterdir())  # they were asked to stop, and saved
 
 
