@@ -1,4 +1,4 @@
-"""Controllers over a base in NF4, held against the same base dequantised; needs bitsandbytes, which runs on CPUs too."""
+"""Controllers over a base in NF4, held against the same base dequantised; bitsandbytes runs on CPUs too."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def bases(folder: Path) -> tuple[Any, Any]:
         if isinstance(module, bnb.nn.Linear4bit):
             whole = bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
             plain.get_submodule(name).weight.data = whole.float()
-            # In eval mode bitsandbytes 0.50 repacks weights on a CPU, for a kernel that passes no gradient to its input.
+            # On a CPU, bitsandbytes 0.50 repacks weights in eval mode, for a kernel without a gradient of its input.
             module.support_avx512bf16_for_cpu = False
     return quantised, plain
 
