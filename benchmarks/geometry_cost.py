@@ -137,6 +137,9 @@ def measured_ratios(recipe: dict[str, Any], names: Sequence[str], rounds: int) -
 
     ratios: dict[str, list[float]] = {name: [] for name in names}
     take(plain, 1)  # for warming up
+    for name, (made, interval) in controllers.items():  # a momentum is zero at first, which costs less
+        if name not in companions:
+            take(made, interval)
     for _ in range(rounds):
         for name, (made, interval) in controllers.items():
             beside = take(plain, 1)
