@@ -2,7 +2,7 @@
 
 The weights of linear maps and of word embeddings are kept in bf16; what they return is what they would return from
 fp32 copies under autocast, so a model that was saved in bf16 computes the same numbers, bit for bit. Everything else
-(norms, the experts of a mixture, modules of other types) stays in fp32.
+(norms, the experts of a mixture, modules of other types and what is tied to theirs) stays in fp32.
 """
 
 from __future__ import annotations
@@ -48,6 +48,16 @@ class NarrowEmbedding(torch.nn.Embedding):
         return found.to(torch.promote_types(found.dtype, torch.float32))
 
 
+class NarrowScaledEmbedding(NarrowEmbedding):
+    """The same for embeddings that are returned times a constant, which is of fp32, too: 16 bits would round it."""
+
+    scalar_embed_scale: float
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        found = super().forward(input)
+        return found * torch.tensor(self.scalar_embed_scale, dtype=found.dtype, device=found.device)
+
+
 _NARROW: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
     torch.nn.Linear: NarrowLinear,
     Conv1D: NarrowConv1D,
@@ -60,14 +70,20 @@ def narrowed(model: Any) -> Any:
 
     Tied weights stay tied.
     """
-    kept = {id(own) for module in model.modules() if type(module) in _NARROW for own in module.parameters(False)}
+    wide = {id(own) for module in model.modules() if not _narrow_class(module) for own in module.parameters(False)}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
-            if id(parameter) not in kept and parameter.is_floating_point():
+            if id(parameter) in wide and parameter.is_floating_point():
                 parameter.data = _wide(parameter.data)
-        if type(module) in _NARROW:
-            module.__class__ = _NARROW[type(module)]
+        module.__class__ = _narrow_class(module) or type(module)
     return model
+
+
+def _narrow_class(module: torch.nn.Module) -> type[torch.nn.Module] | None:
+    """What computes the module's function from narrow weights, if there is anything."""
+    if isinstance(module, torch.nn.Embedding) and hasattr(module, "scalar_embed_scale"):  # as Gemma's classes are
+        return NarrowScaledEmbedding
+    return _NARROW.get(type(module))
 
 
 def widened(model: Any) -> Any:

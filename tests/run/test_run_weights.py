@@ -57,8 +57,6 @@ def test_a_base_saved_in_bf16_computes_the_same_numbers(make_model: MakeModel, f
         assert torch.equal(weight, others[name]), f"{name} starts from the same draw"
         assert weight.grad is not None
         assert torch.equal(weight.grad, others[name].grad)
-    if family == "gemma":  # its embeddings, most of a tiny model, are a class of their own and stay in fp32
-        return
     sizes = [sum(w.numel() * w.element_size() for w in p.parameters() if not w.requires_grad) for p in (wide, narrow)]
     assert sizes[1] < 0.6 * sizes[0]
 
@@ -71,9 +69,13 @@ def test_it_computes_outside_autocast_too(make_model: MakeModel) -> None:
     assert 0 < gap < 0.5
 
 
-def test_a_trained_adapter_keeps_its_values(train: Train, make_model: MakeModel) -> None:
-    first = train(model=str(make_model("llama")), **{"lora.r": 4}, lr=1e-2)
-    wide, narrow = policies(first.path / "model")
+def test_a_trained_adapter_keeps_its_values(make_model: MakeModel, tmp_path: Path) -> None:
+    first = policies(make_model("llama"), lora_r=4)[0]
+    for name, weight in first.named_parameters():
+        if "lora_" in name:
+            weight.data.normal_()
+    first.save_pretrained(tmp_path)
+    wide, narrow = policies(tmp_path)
     for (name, one), (_, other) in zip(wide.named_parameters(), narrow.named_parameters(), strict=True):
         if "lora_" in name:
             assert torch.equal(one, other)
@@ -88,7 +90,9 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize(
+    "geometry", [name if name == "sam" else pytest.param(name, marks=pytest.mark.slow) for name in GEOMETRIES]
+)
 def test_a_run_with_narrow_weights_is_the_wide_one(train: Train, make_model: MakeModel, geometry: str) -> None:
     base = str(in_bf16(make_model("llama")))
     words = {**WORDS, **GEOMETRIES[geometry], "model": base, "geometry": geometry}
