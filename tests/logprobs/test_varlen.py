@@ -176,7 +176,7 @@ def tried(model: Any, batch: TokenBatch, autocast: torch.dtype | None) -> Any:
     """The trial of this way alone: what is right, or why it is not."""
     right: dict[str, Trial] = {}
     failures: list[str] = []
-    _try("varlen", model, batch, autocast, _padded(model, batch), right, failures)
+    _try("varlen", model, (batch, batch), autocast, _padded(model, batch), right, failures)
     return failures[0] if failures else right
 
 
