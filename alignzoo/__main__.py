@@ -1,4 +1,4 @@
-"""``python -m alignzoo``; with several devices, ``accelerate launch -m alignzoo run ...``."""
+"""``python -m alignzoo``; under a launcher of the user's own, ``torchrun -m alignzoo run ...``."""
 
 from alignzoo.cli.main import main
 

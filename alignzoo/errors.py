@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 class AlignzooError(Exception):
@@ -51,6 +52,9 @@ class DamagedError(AlignzooError):
         super().__init__(f"{path} is damaged: {reason}", hint=hint)
         self.path = path
         self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.reason), vars(self)  # between ranks
 
 
 class NonFiniteLossError(AlignzooError):

@@ -1,49 +1,69 @@
-"""What geometry controllers cost beside the plain step: ``python benchmarks/geometry_cost.py --model MODEL``.
+"""What geometry controllers cost beside the plain step, and what `alignzoo plan` says they do:
 
-Time: whole steps (forward, backward, optimizer) of one process, the controllers taking turns, reference log-probs
-computed beforehand as in a run with a cache; medians, and that of the ratios to the plain step of the same round.
-Memory: the peak of a process of its own for each controller, over the same steps. MODEL is anything that
-``alignzoo run`` takes; ``sandbox`` is quick and says little, for its layers are tiny.
+    python benchmarks/geometry_cost.py [CONTROLLER ...] [--rounds N]
+
+The model is the smallest of ``plan_accuracy.py``, with random weights; controllers have their default options. Time:
+CPU seconds of whole steps (forward, backward, optimizer) of one process with one thread, the controllers taking turns,
+each over as many steps as its interval; reference log-probs are computed beforehand, as in a run with a cache. The
+ratio is the median of those to the plain step of the same round. Memory: the peak of a run of its own for each
+controller, less what its process held after the imports. The plan is made from config and data alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import resource
 import statistics
-import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from plan_accuracy import GIB, SHAPES, recipe_of, run_apart, write_data, write_model
+
+CONTROLLERS = ("sam", "shapo-token", "looksam", "rwp", "ema", "msam", "esam", "gsam")
+SHAPE = "30M, 32k"
+PLAIN = "plain"
 
 
 @dataclass(frozen=True)
-class Case:
-    """A controller with its options, over so many steps in a row; budgets relative to ``plain``: of the time of a step,
-    and of the peak memory (what one copy of the trained weights adds, where ``copies`` says so)."""
+class Figures:
+    """Of a controller, foretold or measured.
 
-    method: str
-    options: dict[str, Any] = field(default_factory=dict)
-    steps: int = 1
-    time: float | None = None
-    memory: float | None = None
-    copies: int | None = None
+    Attributes:
+        ratio: of a mean step's work or time to the plain one's.
+        peak: bytes.
+    """
 
-
-CASES = {
-    "plain": Case("plain"),
-    "shapo-token": Case("shapo-token", {"interval": 1, "select": "random"}, time=1.75, memory=0.03),
-    "shapo-token, every 5th": Case("shapo-token", {"interval": 5, "select": "random"}, 5, time=1.16, memory=0.03),
-    "sam": Case("sam", {"interval": 1}, time=2.1, copies=1),
-}
+    ratio: float
+    peak: float
 
 
-def prepare(model: str, pairs: int, length: int) -> tuple[Any, list[Any], list[Any]]:
-    """The policy's engine, the batches of one step, and their reference log-probs."""
+def foretold(recipe: dict[str, Any], names: Sequence[str]) -> dict[str, Figures]:
+    """What `alignzoo plan` says of a run of the recipe with each controller."""
+    from alignzoo_estimate.controllers import by_controller
+    from alignzoo_estimate.estimate import Hardware, Model, Situation
+    from alignzoo_estimate.lengths import of_data
+    from alignzoo_estimate.shapes import read_config
+
+    from alignzoo.plan.recipe import Layer, flatten
+    from alignzoo.plan.resolve import require, resolve
+    from alignzoo.report import Reporter
+
+    layers = [Layer("python", flatten(recipe, "the benchmark"))]
+    plan = require(resolve(layers))
+    hardware = Hardware(1, False, None, None, "none")
+    situation = Situation(plan, Model(read_config(plan.settings.model)), hardware, of_data(plan, Reporter()))
+    rows = by_controller(situation, layers, names)
+    return {row.name: Figures(row.work or 0.0, row.peak or 0.0) for row in rows}
+
+
+def prepare(recipe: dict[str, Any]) -> tuple[Any, list[Any], list[Any]]:
+    """The policy's engine, the micro-batches of one step of the run, and their reference log-probs."""
+    import torch
     from accelerate import Accelerator
+    from datasets import load_dataset
 
     from alignzoo import load_method
     from alignzoo.data.collate import collate
@@ -54,117 +74,107 @@ def prepare(model: str, pairs: int, length: int) -> tuple[Any, list[Any], list[A
     from alignzoo.plan.settings import Settings
     from alignzoo.step.engine import Engine
 
-    settings = Settings(model=model)
-    source = find_model(model)
-    tokenizer = load_tokenizer(source, settings)
+    settings = Settings(model=recipe["model"])
+    source = find_model(recipe["model"])
+    tokenizer: Any = load_tokenizer(source, settings)
     policy = load_policy(source, settings).train()
-    words = list(range(10, min(1000, len(tokenizer))))
+    texts = load_dataset("json", data_files=recipe["data"], split="train").select(range(recipe["batch-size"]))
     rows = [
         {
-            "row_id": i,
-            "prompt_ids": words[i : i + length // 2],
-            "response_ids": [words[i + begin : i + begin + length // 2] for begin in (50, 90)],
+            "row_id": number,
+            "prompt_ids": tokenizer(row["prompt"]).input_ids,
+            "response_ids": [tokenizer(row[name]).input_ids for name in ("chosen", "rejected")],
         }
-        for i in range(pairs)
+        for number, row in enumerate(texts)
     ]
-    batch = collate(rows, tokenizer.pad_token_id, shape="pairs")
-    import torch
-
-    forward = choose_forward(policy, batch).forward
+    size = recipe["micro-batch-size"]
+    batches = [
+        collate(rows[first : first + size], tokenizer.pad_token_id, shape="pairs")
+        for first in range(0, len(rows), size)
+    ]
+    forward = choose_forward(policy, batches[0]).forward
     with torch.no_grad():
-        reference = forward(policy, batch)
-    engine = Engine(policy, forward, Objective(load_method("loss", "dpo")), Accelerator(cpu=True), 0)
-    return engine, [batch], [reference]
+        references = [forward(policy, batch) for batch in batches]
+    return Engine(policy, forward, Objective(load_method("loss", "dpo")), Accelerator(cpu=True), 0), batches, references
 
 
-def controller_of(name: str, engine: Any) -> Any:
-    """The controller, set up on the engine's model."""
+def controller_of(name: str, engine: Any) -> tuple[Any, int]:
+    """The controller, set up on the engine's model, and its interval in steps."""
     from alignzoo import load_method
     from alignzoo.report import Reporter
     from alignzoo.step.setup import SetupContext
 
-    made = load_method("geometry", CASES[name].method, **CASES[name].options)
+    more = {"select": "random"} if name == "shapo-token" else {}  # which neurons, without a probe
+    made = load_method("geometry", name, **more)
     made.setup(SetupContext(engine.model, 0, Reporter(), lambda given: None))
-    return made
+    options = made.options
+    return made, getattr(options, "interval", None) or getattr(options, "every", None) or 1
 
 
-def take(
-    controller: Any, engine: Any, optimizer: Any, batches: Sequence[Any], references: Sequence[Any], steps: int
-) -> float:
-    """Seconds of a whole step, over so many in a row."""
+def measured_ratios(recipe: dict[str, Any], names: Sequence[str], rounds: int) -> dict[str, float]:
+    """Median ratios of the controllers' steps to the plain one, taken in turns."""
+    import torch
+
+    from alignzoo.plugin.registry import registry
     from alignzoo.step.context import StepContext
 
-    began = time.perf_counter()
-    for step in range(steps):
-        controller.step(StepContext(engine, batches, references, step))
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return (time.perf_counter() - began) / steps
-
-
-def measure_time(arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of the controllers' steps, taken in turns."""
-    import torch
-
-    engine, batches, references = prepare(arguments.model, arguments.pairs, arguments.length)
+    torch.set_num_threads(1)
+    engine, batches, references = prepare(recipe)
     optimizer = torch.optim.AdamW(engine.model.parameters(), lr=1e-9)
-    controllers = {name: controller_of(name, engine) for name in CASES}
-    times: dict[str, list[float]] = {name: [] for name in controllers}
-    for round_ in range(arguments.rounds + 1):
-        for name, controller in controllers.items():
-            seconds = take(controller, engine, optimizer, batches, references, CASES[name].steps)
-            if round_:  # the first is for warming up
-                times[name].append(seconds)
-    return times
+    plain, _ = controller_of(PLAIN, engine)
+    controllers = {name: controller_of(name, engine) for name in names}
+    companions = {card.name for _, card in registry().entries("geometry") if getattr(card, "companion", False)}
 
+    def take(controller: Any, steps: int, *, after: Any = None) -> float:
+        began = time.process_time()
+        for step in range(steps):
+            context = StepContext(engine, batches, references, step)
+            controller.step(context)
+            optimizer.step()
+            (after or controller).after_step(context)
+            optimizer.zero_grad(set_to_none=True)
+        return (time.process_time() - began) / steps
 
-def measure_memory(arguments: argparse.Namespace, name: str) -> dict[str, float]:
-    """Of a process that takes two steps: its peak resident memory and the size of the trained weights, in GiB."""
-    words = [sys.executable, __file__, "--model", arguments.model, "--pairs", str(arguments.pairs)]
-    words += ["--length", str(arguments.length), "--only", name]
-    ended = subprocess.run(words, capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(ended.stdout)
-    return found
-
-
-def two_steps(arguments: argparse.Namespace) -> None:
-    """What :func:`measure_memory` starts."""
-    import torch
-
-    engine, batches, references = prepare(arguments.model, arguments.pairs, arguments.length)
-    optimizer = torch.optim.AdamW(engine.model.parameters(), lr=1e-9)
-    controller = controller_of(arguments.only, engine)
-    take(controller, engine, optimizer, batches, references, 2 * CASES[arguments.only].steps)
-    weights = sum(weight.numel() * weight.element_size() for weight in engine.model.parameters())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps({"peak": peak, "weights": weights / 2**30}))
+    ratios: dict[str, list[float]] = {name: [] for name in names}
+    take(plain, 1)  # for warming up
+    for name, (made, interval) in controllers.items():  # a momentum is zero at first, which costs less
+        if name not in companions:
+            take(made, interval)
+    for _ in range(rounds):
+        for name, (made, interval) in controllers.items():
+            beside = take(plain, 1)
+            seconds = take(plain, interval, after=made) if name in companions else take(made, interval)
+            ratios[name].append(2 * seconds / (beside + take(plain, 1)))
+    return {name: statistics.median(found) for name, found in ratios.items()}
 
 
 def main() -> None:
     """The table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="sandbox")
-    parser.add_argument("--pairs", type=int, default=4)
-    parser.add_argument("--length", type=int, default=128, help="tokens of prompt and response together")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=CASES, help=argparse.SUPPRESS)
+    parser.add_argument("controllers", nargs="*", default=CONTROLLERS)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    if arguments.only:
-        two_steps(arguments)
-        return
-    memory = {name: measure_memory(arguments, name) for name in CASES}  # first: a child inherits its parent's peak
-    times = measure_time(arguments)
-    least = memory["plain"]["peak"]
-    heads = ("median s", "min", "max", "ratio", "budget", "peak GiB", "more", "budget")
-    print(f"{'controller':24s}" + "".join(f"{head:>10s}" for head in heads))
-    for name, case in CASES.items():
-        values, peak = times[name], memory[name]["peak"]
-        # Ratios of neighbours in time, so that a machine that slows down on the way does not count.
-        ratio = statistics.median(value / plain for value, plain in zip(values, times["plain"], strict=True))
-        allowed = case.memory * least if case.memory else (case.copies or 0) * memory[name]["weights"]
-        cells = (f"{statistics.median(values):.3f}", f"{min(values):.3f}", f"{max(values):.3f}", f"{ratio:.3f}")
-        cells += (str(case.time or "-"), f"{peak:.2f}", f"{peak - least:+.2f}", f"{allowed:.2f}" if allowed else "-")
-        print(f"{name:24s}" + "".join(f"{cell:>10s}" for cell in cells))
+    names = [name for name in arguments.controllers if name != PLAIN]
+    with tempfile.TemporaryDirectory() as folder:
+        where = Path(folder)
+        data, model = write_data(where / "pairs.jsonl"), write_model(where / "model", SHAPES[SHAPE])
+        recipe = recipe_of(model, data, {}, where / "run")
+        said = foretold(recipe, names)
+        found = {PLAIN: 1.0, **measured_ratios(recipe, names, arguments.rounds)}
+        print("| controller | time, planned | measured | error | peak, planned | measured | error |")
+        print("| --- | --- | --- | --- | --- | --- | --- |")
+        for name, ratio in found.items():
+            run = {**recipe, "geometry": name, "out": str(where / name)}
+            if name == "shapo-token":
+                run |= {"geometry.select": "random"}
+            show(name, said[name], Figures(ratio, run_apart(run, give_back=False)))
+
+
+def show(name: str, said: Figures, found: Figures) -> None:
+    """A row of the table."""
+    cells = [f"`{name}`", f"{said.ratio:.2f}", f"{found.ratio:.2f}", f"{said.ratio / found.ratio - 1:+.0%}"]
+    cells += [f"{said.peak / GIB:.2f}", f"{found.peak / GIB:.2f}", f"{said.peak / found.peak - 1:+.0%}"]
+    print("| " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ class Job:
         pairs: of a step, all of them in one forward pass.
         steps: timed ones; one more goes first.
         scratch: an empty folder.
-        packing: of alignzoo's side.
         checkpointing: activations are computed again in the backward pass.
+        settings: of alignzoo's side alone, by flag; they replace what the job says otherwise, and None leaves one out.
     """
 
     model: str
@@ -43,8 +43,8 @@ class Job:
     scratch: str
     lr: float = 1e-6
     seed: int = 0
-    packing: bool = True
     checkpointing: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_command_line(cls) -> tuple[Job, float]:
@@ -67,7 +67,8 @@ class Clock:
         imported: bytes held after the imports.
         start: seconds from the start of the process to the first step.
         ends: when each step was over; the first one is for warming up.
-        peak: bytes held at most, up to the end of the last step: of the process, or on the GPU where it uses one.
+        peak: bytes held at most, up to the end of the last step: of the process, or on the GPU where it uses one, there
+            from the first step on.
     """
 
     began: float
@@ -81,7 +82,12 @@ class Clock:
         self.imported = pages * os.sysconf("SC_PAGE_SIZE")
 
     def first_step(self) -> None:
-        self.start = self.start or time.time() - self.began
+        if self.start:
+            return
+        self.start = time.time() - self.began
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.reset_peak_memory_stats()
 
     def step_done(self) -> None:
         torch = sys.modules.get("torch")

@@ -6,8 +6,9 @@ Each case is a model with random weights. It is planned from its config alone, a
 process of its own, whose peak (``ru_maxrss``) less what it held after its imports is the measured one. The error is
 (predicted − measured) / measured.
 
-glibc keeps blocks below 32 MiB that were freed, and a plan counts what is held. With --give-back the process returns
-every block of 1 MiB or more at once (MALLOC_MMAP_THRESHOLD_), so that its peak is that of its tensors.
+glibc holds blocks that were freed, of which a plan knows the average share. With --give-back the process
+returns every block of 1 MiB or more at once (MALLOC_MMAP_THRESHOLD_), so that its peak is that of its tensors, and the
+plan counts nothing else.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 HEADS = {384: (6, 2), 576: (9, 3)}
 """Of attention, and of its keys, by hidden size."""
+GIVING_BACK = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+"""The environment of a process that holds no freed memory."""
 PROMPT, RESPONSE = (40, 80), (25, 60)
 """Words of a text, drawn from here to there; two to three tokens each."""
 PAIRS, STEPS = 16, 2
@@ -77,7 +80,8 @@ def main() -> None:
             if arguments.only not in f"{name} {words}":
                 continue
             recipe = recipe_of(models[name], data, settings, Path(folder) / f"run{number}")
-            predicted, measured = predict(recipe), run_apart(recipe, give_back=arguments.give_back)
+            returned = {"give_back": arguments.give_back}
+            predicted, measured = predict(recipe, **returned), run_apart(recipe, **returned)
             errors.append((predicted - measured) / measured)
             print(
                 f"{name:10} {words:52} {predicted / GIB:9.3f} {measured / GIB:9.3f} {100 * errors[-1]:+6.1f}%",
@@ -102,12 +106,14 @@ def recipe_of(model: Path, data: Path, settings: dict[str, Any], out: Path) -> d
     }
 
 
-def predict(recipe: dict[str, Any], *, gpu: float | None = None) -> float:
-    """Bytes at the peak, from config and data alone; on a CPU, or on a GPU with so many bytes free."""
+def predict(recipe: dict[str, Any], *, gpu: float | None = None, give_back: bool = False) -> float:
+    """Bytes at the peak, from config and data alone; on a CPU, or on a GPU with so many bytes free: there of tensors,
+    without context and allocator. ``give_back``: with an allocator that holds nothing."""
     from alignzoo_estimate.estimate import Hardware, Model, Situation, estimate
     from alignzoo_estimate.lengths import of_data
     from alignzoo_estimate.shapes import read_config
 
+    from alignzoo.distributed.launch import variables
     from alignzoo.plan.recipe import Layer, flatten
     from alignzoo.plan.resolve import require, resolve
     from alignzoo.report import Reporter
@@ -115,14 +121,16 @@ def predict(recipe: dict[str, Any], *, gpu: float | None = None) -> float:
     plan = require(resolve([Layer("python", flatten(recipe, "the case"))]))
     hardware = Hardware(1, gpu is not None, gpu, None, "none")
     data = of_data(plan, Reporter())
-    return estimate(Situation(plan, Model(read_config(plan.settings.model)), hardware, data)).peak.total
+    with variables(GIVING_BACK if give_back else {}):
+        found = estimate(Situation(plan, Model(read_config(plan.settings.model)), hardware, data))
+    beside = {"allocator and context"} if gpu is not None else set()
+    return max(moment.total - sum(moment.parts.get(part, 0.0) for part in beside) for moment in found.moments)
 
 
 def run_apart(recipe: dict[str, Any], *, give_back: bool) -> float:
     """The measured bytes, from a new process with one thread."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ALIGNZOO_CACHE": recipe["out"] + "-cache"}
-    if give_back:
-        environment["MALLOC_MMAP_THRESHOLD_"] = str(1 << 20)
+    environment |= GIVING_BACK if give_back else {}
     ended = subprocess.run(
         [sys.executable, __file__, "--case", json.dumps(recipe)], capture_output=True, text=True, env=environment
     )

@@ -46,6 +46,10 @@ def loop_of(job: Job, observer: RunObserver | None = None, model: PreTrainedMode
     session = Session(plan, accelerator, Reporter())
     session.parts = _parts(job)
     if model is not None:
+        if session.settings.weights == "bf16":
+            from alignzoo.model.narrow import narrowed
+
+            narrowed(model.to(torch.bfloat16))
         session.policy = as_policy(model, session.source, plan.settings).to(accelerator.device)
     observers = Observers({"benchmark": observer} if observer else {}, session.report)
     folder = Path(job.scratch)
@@ -57,7 +61,7 @@ def loop_of(job: Job, observer: RunObserver | None = None, model: PreTrainedMode
 
 def _recipe(job: Job) -> dict[str, Any]:
     adapter = {"lora": {"r": job.lora, "alpha": job.lora}} if job.lora else {}
-    return {
+    recipe = {
         **adapter,
         "loss": "dpo",
         "model": job.model,
@@ -68,13 +72,14 @@ def _recipe(job: Job) -> dict[str, Any]:
         "max-length": job.max_length,
         "precision": job.precision,
         "reference-cache": job.cached,
-        "packing": job.packing,
         "activation-checkpointing": job.checkpointing,
         "lr": job.lr,
         "schedule": "constant",
         "warmup-steps": 0,
         "seed": job.seed,
+        **job.settings,
     }
+    return {flag: value for flag, value in recipe.items() if value is not None}
 
 
 def _parts(job: Job) -> Any:

@@ -27,6 +27,7 @@ from method_pages import (
     type_text,
 )
 from reference_blocks import cell, hook_blocks, interface_blocks, rule_tables, table
+from scale_blocks import scale_table
 
 from alignzoo.base.safe_yaml import read_yaml
 from alignzoo.cli.fields import field_facts
@@ -118,6 +119,7 @@ def outputs() -> dict[Path, str]:
         "interfaces": interface_blocks(),
         "hooks": hook_blocks(),
         "contract": rule_tables(),
+        "geometry": {"scale": scale_table()},
     }
     pages = {docs / f"{name}.md": blocks for name, blocks in parts.items()}
     return files | figures() | {path: with_blocks(path, blocks) for path, blocks in pages.items()}

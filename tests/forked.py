@@ -13,8 +13,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 IMPORTED = [
     "torch",
@@ -55,7 +56,6 @@ def alignzoo_forked(
 
 def _alignzoo(words: list[str], cwd: str, environment: dict[str, str], path: list[str], files: list[str]) -> None:
     import atexit
-    import runpy
 
     for number, name in enumerate(files, 1):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), number)
@@ -63,11 +63,41 @@ def _alignzoo(words: list[str], cwd: str, environment: dict[str, str], path: lis
     os.environ.clear()
     os.environ.update(environment)
     sys.path[:] = path
-    sys.argv = ["alignzoo", *words]
+    if "--devices" in words:
+        _fork_workers()
     try:
-        runpy.run_module("alignzoo", run_name="__main__", alter_sys=True)
+        _main(words)
     finally:
         atexit._run_exitfuncs()
+
+
+def _main(words: list[str]) -> None:
+    import runpy
+
+    sys.argv = ["alignzoo", *words]
+    runpy.run_module("alignzoo", run_name="__main__", alter_sys=True)
+
+
+def _fork_workers() -> None:
+    """Have torchrun's launcher fork the workers of ``--devices``, too, in place of ``python -m alignzoo WORDS``."""
+    from torch.distributed.launcher import api
+
+    launch = api.elastic_launch
+
+    def fork(config: api.LaunchConfig, _python: str) -> Callable[..., Any]:
+        config.start_method = "fork"
+        return lambda _m, _module, *words: launch(config, _worker)(list(words))
+
+    api.elastic_launch = fork
+
+
+def _worker(words: list[str]) -> None:
+    """A worker; the launcher waits for those that return."""
+    try:
+        _main(words)
+    except SystemExit as ended:
+        if ended.code:
+            raise
 
 
 @functools.cache

@@ -25,6 +25,7 @@ MIGRATION = {
     "lr-scheduler-type": "schedule",
     "optim": "optimizer",
     "bf16": "precision bf16",
+    "fsdp": "parallel fsdp2",
     "gradient-checkpointing": "activation-checkpointing",
     "disable-dropout": "no-dropout",
     "eval-strategy": "eval-every",

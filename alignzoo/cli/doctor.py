@@ -14,7 +14,7 @@ import click
 from alignzoo.cli.command import command as cli_command
 from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines, print_table, results_only
-from alignzoo.cli.environment import cache_folder, devices, extras, free_gb, required_packages, target_problems
+from alignzoo.cli.environment import cache_folder, devices, extras, free_gb, ranks, required_packages, target_problems
 from alignzoo.errors import AlignzooError
 from alignzoo.plan.settings import EMBEDDED
 from alignzoo.plugin.build import import_target
@@ -53,6 +53,7 @@ def _examine() -> dict[str, Any]:
     facts["packages"] = [asdict(package) for package in packages]
     facts["extras"] = [asdict(extra) for extra in extras()]
     facts["devices"] = _devices(problems)
+    facts["ranks"] = ranks() if facts["devices"] else None
     facts["plugins"] = _plugins(problems)
     facts["warnings"] = _warnings()
     facts["cache"] = {"folder": str(cache_folder()), "free_gb": round(free_gb(cache_folder()), 1)}
@@ -115,6 +116,10 @@ def _show(facts: dict[str, Any]) -> None:
     print_table(["plugin", "entry point", "methods", "state"], [_plugin_row(plugin) for plugin in facts["plugins"]])
     print_lines("")
     print_table(["device", "name", "memory", "bf16"], [_device_row(device) for device in facts["devices"]])
+    if facts["ranks"]:
+        auto, backends = facts["ranks"]["auto"], facts["ranks"]["communication"]
+        many = "1 process" if auto == 1 else f"{auto} processes"
+        print_lines(f"--devices auto: {many}; communication: {', '.join(backends) or 'none'}")
     print_lines(
         "",
         f"cache for models and data: {facts['cache']['folder']}, {facts['cache']['free_gb']} GiB free",

@@ -13,6 +13,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from alignzoo.base.files import local_path
 from alignzoo.contract.card import Card, Extension
@@ -124,6 +125,20 @@ def devices() -> list[Device]:
     if torch.backends.mps.is_available():
         found.append(Device("Apple GPU", "mps", torch.mps.recommended_max_memory() / 2**30, None))
     return found
+
+
+def ranks() -> dict[str, Any]:
+    """How many processes ``--devices auto`` starts, and how they can communicate. Imports torch."""
+    import torch.distributed
+
+    from alignzoo.cli.launch import device_count
+
+    there = torch.distributed.is_available()
+    backends = {"nccl": torch.distributed.is_nccl_available, "gloo": torch.distributed.is_gloo_available}
+    return {
+        "auto": device_count() or 1,
+        "communication": [name for name, available in backends.items() if there and available()],
+    }
 
 
 def _memory_gb() -> float | None:

@@ -12,7 +12,9 @@ import click
 
 from alignzoo.base.shown import clipped
 from alignzoo.cli.console import print_json, write
-from alignzoo.distributed.launch import is_first_rank
+from alignzoo.cli.launch import WorkerError
+from alignzoo.distributed.launch import is_first_rank, is_worker
+from alignzoo.distributed.workers import tell_parent
 from alignzoo.errors import AlignzooError
 from alignzoo.plugin.blame import blame
 from alignzoo.plugin.faults import describe_error
@@ -36,10 +38,14 @@ def report_failure(error: BaseException, *, as_json: bool, debug: bool) -> int:
     """
     facts = _facts(error)
     facts["message"] = clipped(facts["message"])
+    trace = facts.pop("traceback", None) or "".join(traceback.format_exception(error)).rstrip()
+    if is_worker():
+        tell_parent({**facts, "traceback": trace})  # which reports it, once for all
+        return int(facts["exit_code"])
     if not is_first_rank() and isinstance(error, AlignzooError):
         return int(facts["exit_code"])  # a user's mistake is the same on all ranks; the first one reports it
     if debug:
-        write(sys.stderr, "".join(traceback.format_exception(error)).rstrip())
+        write(sys.stderr, trace)
     elif facts["kind"] == "InternalError":
         facts["hint"] = "run again with --debug for the traceback"
     write(sys.stderr, f"error: {facts['message']}" if facts["kind"] != "InternalError" else facts["message"])
@@ -51,8 +57,12 @@ def report_failure(error: BaseException, *, as_json: bool, debug: bool) -> int:
 
 
 def _facts(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, WorkerError):
+        return dict(error.facts)
     if isinstance(error, AlignzooError):
         return problem_dict(error)
+    if isinstance(error, click.Abort) and isinstance(error.__cause__, EOFError):  # click takes every one for Ctrl-D
+        error = error.__cause__
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
         return {"message": "interrupted", "hint": None, "exit_code": 130, "kind": "Interrupted"}
     if isinstance(error, click.ClickException):

@@ -149,7 +149,8 @@ def _needs(plugin: Plugin, method: Card | Composition) -> str:
 
 
 def _card_facts(plugin: Plugin, card: Card) -> list[tuple[str, str]]:
-    facts = [("formula", card.formula), ("needs", _needs(plugin, card)), *card.facts()]
+    narrow = f"not with --precision auto: {card.needs_fp32}" if card.needs_fp32 else ""
+    facts = [("formula", card.formula), ("needs", _needs(plugin, card)), ("bf16", narrow), *card.facts()]
     checks = [f"{source.against} ({source.test})" for source in card.verified] or ["nothing yet"]
     return [*facts, *_lines("verified against", checks)]
 

@@ -159,7 +159,7 @@ def _exit_code(words: list[str]) -> int:
     with plugins_from(*_plugin_files(words), third_party="--no-plugins" not in words):
         try:
             with interruptible():
-                code: Any = cli.main(args=words, prog_name="alignzoo", standalone_mode=False)
+                code: Any = cli.main(args=words, prog_name="alignzoo", standalone_mode=False, obj=words)
         except SystemExit as ended:
             if "_ALIGNZOO_COMPLETE" in os.environ:  # click exits this way after shell completion
                 return ended.code if isinstance(ended.code, int) else 0

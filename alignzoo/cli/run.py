@@ -13,12 +13,14 @@ from alignzoo.cli.command import json_option
 from alignzoo.cli.console import print_json, print_lines, print_table, results_only
 from alignzoo.cli.data_read import data_read
 from alignzoo.cli.flags import PlanCommand, plan_layers, recipe_option, run_options, split_trust
+from alignzoo.cli.launch import Launch, launch_of, launch_options
 from alignzoo.cli.reporter import ConsoleReporter
-from alignzoo.distributed.launch import distributed_backend, is_first_rank
+from alignzoo.distributed.launch import check_shares, distributed_backend, is_first_rank, is_worker, world_size
+from alignzoo.distributed.workers import stop_with_parent
 from alignzoo.errors import UsageError
 from alignzoo.plan.extensions import data_of
 from alignzoo.plan.plan import Plan
-from alignzoo.plan.planfile import plan_to_dict
+from alignzoo.plan.planfile import plan_to_dict, read_plan
 from alignzoo.plan.recipe import Layer
 from alignzoo.plan.resolve import raise_first, require, resolve
 from alignzoo.plan.started import stated_values
@@ -31,11 +33,10 @@ from alignzoo.report import Reporter
 @recipe_option
 @click.option("--resume", metavar="RUN", help="resume the run in this folder with its own plan")
 @click.option("--dry-run", is_flag=True, help="check that everything exists, show the plan and stop")
+@launch_options
 @json_option
 @click.pass_context
-def command(
-    ctx: click.Context, recipe: tuple[str, ...], resume: str | None, dry_run: bool, as_json: bool, **_words: Any
-) -> None:
+def command(ctx: click.Context, resume: str | None, **_words: Any) -> None:
     """Train a model on preference data.
 
     Without --model and --data, it trains the embedded model on the embedded data with the settings of the recipe
@@ -43,37 +44,68 @@ def command(
 
     Name methods together with --help to see their options: alignzoo run --loss ipo --help
     """
-    if resume is not None:
-        trusting, others = split_trust(ctx)
-        _refuse([*(f"--{key}" for key in others), *(["--recipe"] * bool(recipe)), *(["--dry-run"] * dry_run)])
-        with results_only():
-            resumed = _resume(Path(resume), trusting)
-        _finish(resumed, as_json)
-        return
+    if is_worker():
+        stop_with_parent()
+    launch = launch_of(ctx)
+    with launch.environment():
+        if resume is not None:
+            _resume(ctx, Path(resume), launch)
+        else:
+            _run(ctx, launch)
+
+
+def _run(ctx: click.Context, launch: Launch) -> None:
+    dry_run, as_json = ctx.params["dry_run"], ctx.params["as_json"]
     layers = plan_layers(ctx)
     if any(layer.stages for layer in layers):
-        _run_stages(layers, dry_run, as_json)
+        _run_stages(ctx, layers, launch)
         return
     plan = require(resolve(layers, distributed=distributed_backend()))
     registry().check_files()
     if dry_run:
+        check_shares(plan.settings.batch_size, world_size())
         _check(plan)
         _show_plan(plan, as_json)
+        return
+    if launch.place is not None:
+        _start(ctx, launch, [plan], Path(plan.settings.out) if plan.settings.out else None)
         return
     from alignzoo.runs.execute import execute
 
     reporter = _reporter()
     with results_only():
-        result = execute(plan, reporter=reporter)
+        result = execute(plan, reporter=reporter, alone=True)
     _finish(result, as_json)
 
 
-def _resume(folder: Path, trusting: bool) -> Any:
+def _start(ctx: click.Context, launch: Launch, plans: Sequence[Plan], folder: Path | None) -> None:
+    """Start the workers of a launch, for plans that could start here."""
+    from alignzoo.runs.claim import check_free
+    from alignzoo.runs.precheck import check_start
+
+    with results_only():
+        for plan in plans:
+            check_start(plan, launch.world)
+        if folder is not None and ctx.params["resume"] is None:
+            check_free(folder)
+    launch.start(ctx, folder)
+
+
+def _resume(ctx: click.Context, folder: Path, launch: Launch) -> None:
+    trusting, others = split_trust(ctx)
+    recipe, dry_run = ctx.params["recipe"], ctx.params["dry_run"]
+    _refuse([*(f"--{key}" for key in others), *(["--recipe"] * bool(recipe)), *(["--dry-run"] * dry_run)])
     from alignzoo.runs.execute import resume
     from alignzoo.stages.execute import is_staged, resume_stages
 
-    again: Any = resume_stages if is_staged(folder) else resume
-    return again(folder, reporter=_reporter(), trust_remote_code=trusting)
+    staged = is_staged(folder)
+    if launch.place is not None:
+        _start(ctx, launch, [] if staged else [read_plan(folder, trust_remote_code=trusting)], folder)
+        return
+    again: Any = resume_stages if staged else resume
+    with results_only():
+        resumed = again(folder, reporter=_reporter(), trust_remote_code=trusting)
+    _finish(resumed, ctx.params["as_json"])
 
 
 def _check_given(plan: Plan, folder: Path) -> None:
@@ -86,18 +118,23 @@ def _check_given(plan: Plan, folder: Path) -> None:
         raise_first(missing)
 
 
-def _run_stages(layers: Sequence[Layer], dry_run: bool, as_json: bool) -> None:
+def _run_stages(ctx: click.Context, layers: Sequence[Layer], launch: Launch) -> None:
     from alignzoo.stages.execute import execute_stages, folder_of
     from alignzoo.stages.parse import parse_stages
 
+    as_json = ctx.params["as_json"]
     registry().check_files()
-    if not dry_run:
+    if not ctx.params["dry_run"] and launch.place is None:
         with results_only():
             result = execute_stages(layers, reporter=_reporter())
         _finish(result, as_json)
         return
     folder = folder_of(layers, None)  # once: its name has the time in it
     stages = parse_stages(layers, folder)
+    if not ctx.params["dry_run"]:
+        named = any("out" in layer.values for layer in layers)
+        _start(ctx, launch, [stage.plan for stage in stages if stage.plan is not None], folder if named else None)
+        return
     for stage in stages:
         if stage.plan is not None:
             _check_given(stage.plan, folder)

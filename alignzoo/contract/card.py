@@ -53,6 +53,10 @@ class Options(Values):
         """Whether these particular values make a loss or wrapper batch-coupled, even if its card does not say so."""
         return False
 
+    def needs_fp32(self) -> str:
+        """Why these particular values do not work in bf16, even if the card does not say so; empty if they do."""
+        return ""
+
 
 def is_path(field: FieldInfo) -> bool:
     """Whether an option names a file or folder: type ``Path``, or ``json_schema_extra={"path": True}``."""
@@ -98,6 +102,8 @@ class Card(_Declared):
         addresses: the problems that its authors claim to mitigate.
         experimental: what has not been confirmed about it; such a method is marked in listings. Empty: verified.
         needs: what the method reads beyond summed policy log-probs and lengths.
+        needs_fp32: why the method does not work where a forward pass rounds the trained weights to bf16, in words;
+            ``--precision auto`` is then fp32, except under a new LoRA adapter, whose weights do not lie on that grid.
         expected_failures: rules of the contract (:mod:`alignzoo.testing`) that the method cannot satisfy, each with the
             reason; a rule that passes unexpectedly fails the check as well.
     """
@@ -113,6 +119,7 @@ class Card(_Declared):
     experimental: str = ""
     aliases: tuple[Name, ...] = ()
     verified: tuple[Verified, ...] = ()
+    needs_fp32: str = ""
     expected_failures: dict[str, Reason] = Field(default_factory=dict)
 
     if TYPE_CHECKING:  # which facts there are depends on the kind

@@ -33,7 +33,7 @@ class GeometryCard(Card):
             can have one.
         anchors: it evaluates the loss relative to an anchor that replaces the reference (``ctx.anchored()``).
         passes: maximum number of forward-backward passes per step.
-        sharded: it works on sharded weights, of which every rank holds some rows (DTensors, under FSDP2).
+        sharded: it works on sharded weights, of which a rank holds some rows (DTensors, under FSDP2), also in setup.
     """
 
     kind: Literal["geometry"] = "geometry"
@@ -79,7 +79,7 @@ def conflicts(choice: Choice, launch: str) -> Iterator[AlignzooError]:
         if not getattr(method.card, "sharded", False):
             yield IncompatibleError(
                 f"geometry {method.card.name!r} does not support sharded weights (no `sharded` on its card)",
-                hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or choose another geometry",
+                hint="use plain data parallelism (--parallel ddp), or choose another geometry",
                 rule="it does not support sharded weights",
             )
 

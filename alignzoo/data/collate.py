@@ -53,7 +53,7 @@ class TokenBatch:
     guide_tokens: Tensor | None = None  # (R, T) fp32 log-probs under the model --guide, 0 after a response's end
     contrast_tokens: Tensor | None = None  # the same under --contrast
     paired: bool = False  # pairs without KL responses: two per row, the better one first
-    pack: Pack | None = None  # the same rows packed into one
+    pack: Pack | None = None  # the same rows packed into one; only of right-padded ones
 
     @property
     def rows(self) -> int:

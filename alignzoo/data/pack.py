@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alignzoo.data.sequences import Sequences
+
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -67,6 +69,7 @@ class Pack:
         rows: ``(K,)`` int64, index of its response among the R.
         columns: ``(K,)`` int64, its index in that response.
         segments: positions of the B prompts and their responses.
+        sequences: the same for variable-length attention.
     """
 
     input_ids: Tensor
@@ -76,6 +79,7 @@ class Pack:
     rows: Tensor
     columns: Tensor
     segments: tuple[Segment, ...]
+    sequences: Sequences
     _masks: dict[object, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -88,6 +92,11 @@ class Pack:
         """Tokens of the longest response."""
         return max(max(segment.responses) for segment in self.segments)
 
+    @property
+    def part_sizes(self) -> list[int]:
+        """Tokens of each prompt and each response, in the row's order."""
+        return [size for segment in self.segments for size in (segment.prompt, *segment.responses)]
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Pack:
         """The same pack with its tensors on ``device``."""
         return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
@@ -99,7 +108,7 @@ class Pack:
     def _with(self, done: Callable[[Tensor], Tensor]) -> Pack:
         names = ("input_ids", "position_ids", "predicting", "targets", "rows", "columns")
         changed: dict[str, Any] = {name: done(getattr(self, name)) for name in names}
-        return replace(self, **changed, _masks={})
+        return replace(self, **changed, sequences=self.sequences.map(done), _masks={})
 
     def first_mask(self, i: int, window: int | None) -> Tensor | None:
         """``(S, S)`` bool mask of the prompt and first response of segment ``i``; None if it is simply causal."""
@@ -139,8 +148,7 @@ class Pack:
         def made(_at: Tensor) -> BlockMask:
             device, size = self.input_ids.device, self.input_ids.shape[1]
             of_segment = _spread(range(len(self.segments)), [s.end - s.start for s in self.segments]).to(device)
-            sizes = [size for s in self.segments for size in (s.prompt, *s.responses)]
-            part = _spread([j for s in self.segments for j in range(1 + len(s.responses))], sizes).to(device)
+            part = _spread([j for s in self.segments for j in range(1 + len(s.responses))], self.part_sizes).to(device)
             at = self.position_ids[0]
 
             def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -221,6 +229,7 @@ def pack(prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]]) -> Pack:
         joined(rows),
         joined(columns),
         tuple(segments),
+        Sequences.of(segments),
     )
 
 

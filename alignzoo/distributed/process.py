@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.distributed.launch import distributed_backend
+from alignzoo.distributed.launch import adopt_slurm, distributed_backend
 from alignzoo.errors import UsageError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+PATIENCE = timedelta(hours=2)
+"""How long ranks wait for one another. The first one alone writes models, generates answers and asks judges, for longer
+than NCCL's ten minutes; a launcher ends the others when one has ended."""
 
 
 def launched(*, precision: str = "fp32", **options: Any) -> Accelerator:
@@ -19,9 +24,19 @@ def launched(*, precision: str = "fp32", **options: Any) -> Accelerator:
         options: more words for ``accelerate.Accelerator``.
     """
     from accelerate import Accelerator
+    from accelerate.utils import AutocastKwargs, InitProcessGroupKwargs
 
+    adopt_slurm()
+    handlers: list[Any] = []
+    if distributed_backend() != "none":
+        # Shards may be in host memory, in this run or a later stage: a process has one group, from its first run on.
+        both = {"backend": "cuda:nccl,cpu:gloo"} if distributed_backend() == "fsdp" and not _on_cpu() else {}
+        handlers.append(InitProcessGroupKwargs(timeout=PATIENCE, **both))
+    if distributed_backend() == "fsdp":  # the cache would keep a bf16 copy of every gathered weight through the forward
+        handlers.append(AutocastKwargs(cache_enabled=False))
     mixed = "bf16" if precision == "bf16" else "no"
     _forget_other_precision(mixed)
+    options |= {"kwargs_handlers": handlers} if handlers else {}
     return Accelerator(cpu=_on_cpu(), gradient_accumulation_steps=1, mixed_precision=mixed, **options)
 
 

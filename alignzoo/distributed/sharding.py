@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from alignzoo.distributed.launch import distributed_backend, reshards_after_forward
-from alignzoo.distributed.shards import whole_state
+from alignzoo.distributed.shards import like, rows_of, whole_state
+from alignzoo.errors import IncompatibleError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -21,37 +22,114 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 
-def prepare(accelerator: Accelerator, model: Any, *, frozen: bool = False) -> Any:
+def prepare(accelerator: Accelerator, model: Any, *, frozen: bool = False, offload: bool = False) -> Any:
     """The model as this launch runs it: under autocast, and replicated (DDP) or sharded over the ranks.
 
     Make optimizers after: sharding exchanges the parameters. ``frozen``: for a model that is never trained.
+    ``offload`` as of :func:`shard`; a model that is sharded already stays as it is.
     """
     if distributed_backend() != "fsdp":
         return accelerator.prepare_model(model, evaluation_mode=frozen)
-    sharded = shard(model, reshard_after_forward=reshards_after_forward())
-    return accelerator.prepare_model(sharded, evaluation_mode=True)  # which adds autocast, and no DDP
+    if not is_shard(model):
+        device = accelerator.device.type
+        model = shard(model, device=device, reshard_after_forward=reshards_after_forward(), offload=offload)
+    # This adds autocast, and no DDP.
+    return accelerator.prepare_model(model, evaluation_mode=True, device_placement=False)
 
 
-def shard(model: Any, *, reshard_after_forward: bool = True) -> Any:
+def shard(model: Any, *, device: str | None = None, reshard_after_forward: bool = True, offload: bool = False) -> Any:
     """The model, sharded in place over all ranks; parameters become DTensors, so an optimizer has to be made after.
 
     Args:
-        model: a transformers model, or an adapted one; the same weights on all ranks.
+        model: a transformers model, or an adapted one; the same weights on all ranks, or weights on the meta device,
+            which :func:`fill` then gives their values.
+        device: the kind of device that computes; by default the weights'.
         reshard_after_forward: free a layer's gathered weights between forward and backward.
+        offload: keep the shards of weights, gradients and hence optimizer state in host memory.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
 
-    device = next(model.parameters()).device.type
+    _check_checkpoints()
+    device = device or next(model.parameters()).device.type
     mesh = init_device_mesh(device, (torch.distributed.get_world_size(),))
-    for layer in _layers(model):
-        fully_shard(layer, mesh=mesh, reshard_after_forward=reshard_after_forward)
-    return fully_shard(model, mesh=mesh)
+    given: dict[str, Any] = {"mesh": mesh}
+    if offload:
+        given["offload_policy"] = CPUOffloadPolicy(pin_memory=device != "cpu")
+    for layer in decoder_layers(model):
+        fully_shard(layer, reshard_after_forward=reshard_after_forward, **given)
+    return fully_shard(model, **given)
+
+
+def _check_checkpoints() -> None:
+    """Refuse a torch that could not save what is trained.
+
+    Raises:
+        IncompatibleError: its distributed checkpoints cannot be safetensors.
+    """
+    import torch.distributed.checkpoint as dcp
+
+    if not hasattr(dcp, "HuggingFaceStorageWriter"):
+        raise IncompatibleError(
+            f"torch {torch.__version__} cannot write the checkpoints of sharded weights (FSDP2)",
+            hint="pip install -U torch, or use --parallel ddp",
+        )
+
+
+Owners = list[tuple[torch.nn.Module, str]]
+"""The modules that hold one weight, and its name in each: more than one where weights are tied."""
+
+
+def owners_of(model: torch.nn.Module) -> dict[str, Owners]:
+    """The owners of each weight of a model, by the first of its names."""
+    names: dict[int, str] = {}
+    found: dict[str, Owners] = {}
+    for prefix, module in model.named_modules():
+        for leaf, weight in module.named_parameters(recurse=False, remove_duplicate=False):
+            name = names.setdefault(id(weight), f"{prefix}.{leaf}" if prefix else leaf)
+            found.setdefault(name, []).append((module, leaf))
+    return found
+
+
+def fill(owners: Owners, read: Callable[[slice], torch.Tensor], device: torch.device) -> None:
+    """Give a sharded weight on the meta device its values.
+
+    Args:
+        read: gives the rows that are asked for, which are this rank's.
+        device: where the shard is to be.
+    """
+    module, leaf = owners[0]
+    weight = module.get_parameter(leaf)
+    rows = read(rows_of(weight)).to(device, weight.dtype, copy=True)  # what is read may be the file itself, mapped
+    filled = torch.nn.Parameter(like(rows.contiguous(), weight), requires_grad=weight.requires_grad)
+    for module, leaf in owners:
+        module.register_parameter(leaf, filled)
+
+
+@contextmanager
+def parts_callable(model: Any) -> Iterator[None]:
+    """Inside, a part of a sharded model can be called without the rest, on all ranks alike: what no layer owns
+    (embeddings, last norm, head) is gathered. Any other model is left as it is."""
+    if not is_shard(model):
+        yield
+        return
+    model._get_fsdp_state()._lazy_init()  # or the layer that runs first would take itself for the whole model
+    try:
+        model.unshard()
+        yield
+    finally:
+        reshard(model)
 
 
 def is_shard(model: Any) -> bool:
     """Whether :func:`shard` made the model."""
     return hasattr(model, "set_requires_gradient_sync")
+
+
+def class_of(model: torch.nn.Module) -> type:
+    """The class that a model had before it was sharded, which gives it one of FSDP's."""
+    kinds = type(model).__mro__
+    return kinds[2] if is_shard(model) else kinds[0]
 
 
 def resharding(forward: Callable[..., _Result]) -> Callable[..., _Result]:
@@ -60,10 +138,10 @@ def resharding(forward: Callable[..., _Result]) -> Callable[..., _Result]:
     Without a backward the root's weights would stay gathered, and what is written to the shards would not be seen.
     """
 
-    def run(model: Any, *given: Any) -> _Result:
+    def run(model: Any, *given: Any, **words: Any) -> _Result:
         done = False
         try:
-            result = forward(model, *given)
+            result = forward(model, *given, **words)
             done = True
         finally:
             if is_shard(model) and not (done and torch.is_grad_enabled()):
@@ -96,18 +174,23 @@ def gathered(model: Any) -> Iterator[None]:
             module.reshard()
 
 
-def full_state(model: torch.nn.Module, *, keep: bool) -> dict[str, torch.Tensor]:
-    """The model's state dict with whole tensors; all ranks take part, and those without ``keep`` get an empty one."""
+def full_state(
+    model: torch.nn.Module, *, keep: bool, only: Callable[[str], bool] = lambda name: True
+) -> dict[str, torch.Tensor]:
+    """The model's state dict with whole tensors, those whose names ``only`` accepts; all ranks take part, and those
+    without ``keep`` get an empty one."""
     seen: dict[int, torch.Tensor] = {}  # weights that are tied stay one tensor
     state = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
+        if not only(name):
+            continue
         if id(tensor) not in seen:
             seen[id(tensor)] = whole_state(tensor.detach(), keep=keep)
         state[name] = seen[id(tensor)]
     return state if keep else {}
 
 
-def _layers(model: Any) -> list[torch.nn.Module]:
+def decoder_layers(model: Any) -> list[torch.nn.Module]:
     """The decoder layers: what transformers says must not be split, else the longest list of modules."""
     names = {name for module in model.modules() for name in getattr(module, "_no_split_modules", None) or ()}
     layers = [module for module in model.modules() if type(module).__name__ in names][::-1]  # the inner ones first

@@ -7,7 +7,7 @@ pass through unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from alignzoo.lazy import F, torch
@@ -18,10 +18,34 @@ def is_sharded(tensor: torch.Tensor) -> bool:
     return hasattr(tensor, "device_mesh")
 
 
+def mesh_of(tensors: Iterable[torch.Tensor]) -> Any:
+    """The mesh of the ranks that share these tensors, None where none is sharded."""
+    sharded: Any = next((tensor for tensor in tensors if is_sharded(tensor)), None)
+    return None if sharded is None else sharded.device_mesh
+
+
+def computes_on(weight: torch.Tensor) -> torch.device:
+    """Where a model computes with this weight: not where it is, if weights are offloaded."""
+    sharded: Any = weight
+    kind = sharded.device_mesh.device_type if is_sharded(weight) else weight.device.type
+    return weight.device if kind == weight.device.type else torch.device(kind, torch.accelerator.current_device_index())
+
+
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """This rank's rows, detached, in the tensor's own storage."""
     detached: Any = tensor.detach()
     return detached.to_local() if is_sharded(tensor) else detached
+
+
+def rows_of(tensor: torch.Tensor) -> slice:
+    """Which rows of the whole tensor this rank holds."""
+    if not is_sharded(tensor):
+        return slice(0, len(tensor))
+    sharded: Any = tensor
+    ranks, rank = sharded.device_mesh.size(), sharded.device_mesh.get_local_rank()
+    each = -(-len(tensor) // ranks)  # as torch.chunk cuts
+    start = min(rank * each, len(tensor))
+    return slice(start, min(start + each, len(tensor)))
 
 
 def like(rows: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
@@ -37,9 +61,10 @@ def like(rows: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def cut_like(whole: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """Shard a whole tensor, the same on all ranks, like ``tensor`` of the same shape; its dtype is kept."""
+    """Shard a whole tensor, the same on all ranks, like ``tensor`` of the same shape; its dtype is kept, and so is a
+    tensor that is sharded already."""
     whole = whole.to(tensor.device)
-    if not is_sharded(tensor):
+    if not is_sharded(tensor) or is_sharded(whole):
         return whole
     from torch.distributed.tensor import distribute_tensor
 
@@ -48,11 +73,8 @@ def cut_like(whole: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def beside(kept: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Place and shard state like the tensors: a checkpoint returns it whole and on the CPU."""
-    return [
-        value.to(tensor.device) if is_sharded(value) else cut_like(value, tensor)
-        for value, tensor in zip(kept, tensors, strict=True)
-    ]
+    """Place and shard state like the tensors: a checkpoint of one process returns it whole and on the CPU."""
+    return [cut_like(value, tensor) for value, tensor in zip(kept, tensors, strict=True)]
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ def earlier_evaluation(folder: Path, model: ModelFacts, report: Reporter) -> Eva
     try:
         found = read_evaluation(folder)
     except DamagedError as error:
-        report.warn(f"{error.message}; it is written anew from the responses and verdicts")
+        report.warn(f"{error.message}; it is rewritten from the responses and verdicts")
         return None
     return found if replace(found.model, name=model.name) == model else None
 

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 from alignzoo.data.collate import padded_texts
+from alignzoo.distributed.sharding import parts_callable
+from alignzoo.distributed.shards import computes_on
 from alignzoo.geometry.perturb import widest
 from alignzoo.geometry.projections import Projection
 from alignzoo.model.base import without_adapter
@@ -65,18 +67,19 @@ def read_inputs(
 
     Products are computed in fp32 (float64 for a float64 model) and summed in float64.
     """
-    model = without_adapter(model)
-    trunk, device = getattr(model, model.base_model_prefix), next(model.parameters()).device
+    policy, model = model, without_adapter(model)
+    trunk, device = getattr(model, model.base_model_prefix), computes_on(next(model.parameters()))
     modes = {module: module.training for module in model.modules()}
     listener = _Listener()
     handles = [p.module.register_forward_pre_hook(listener.hook_of(p)) for p in projections]
     model.eval()
     try:
-        for chosen, ids, mask in padded_texts(sequences, tokens_per_batch):
-            listener.mask = mask.to(device).bool().flatten()
-            trunk(input_ids=ids.to(device), attention_mask=mask.to(device))
-            for _ in chosen:
-                bar.advance()
+        with parts_callable(policy):
+            for chosen, ids, mask in padded_texts(sequences, tokens_per_batch):
+                listener.mask = mask.to(device).bool().flatten()
+                trunk(input_ids=ids.to(device), attention_mask=mask.to(device))
+                for _ in chosen:
+                    bar.advance()
     finally:
         for handle in handles:
             handle.remove()

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from alignzoo.distributed.shards import computes_on
 from alignzoo.geometry.projections import Projection
 from alignzoo.geometry.survival import Survival
+from alignzoo.logprobs.compiling import uncompiled
 
 
 class SideBranches:
@@ -47,7 +49,8 @@ class SideBranches:
         for branch in self._branches:
             branch.open(self._survival)
         try:
-            yield
+            with uncompiled():  # they are hooks
+                yield
         finally:
             for branch in self._branches:
                 branch.close()
@@ -75,10 +78,11 @@ class _Branch:
     def __init__(self, projection: Projection, index: torch.Tensor) -> None:
         vectors = projection.value_vectors()
         self.module = projection.module
-        self.index = index.to(vectors.device)
+        device = computes_on(projection.weight)
+        self.index = index.to(device)
         self.everything = len(index) == projection.inner
         dtype = torch.float64 if vectors.dtype == torch.float64 else torch.float32
-        self.delta = torch.zeros(projection.hidden, len(index), dtype=dtype, device=vectors.device)
+        self.delta = torch.zeros(projection.hidden, len(index), dtype=dtype, device=device)
         self.handle: Any = None
         self.moved = False
 

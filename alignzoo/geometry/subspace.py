@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from alignzoo.base.files import local_path, whole, write_json
 from alignzoo.base.stored import DIGEST, value_digest
+from alignzoo.distributed.shards import whole as unsharded
 from alignzoo.errors import AlignzooError, DamagedError, UsageError
 from alignzoo.geometry.projections import Projection, linear_maps
 
@@ -82,7 +83,7 @@ def neuron_cosines(projections: Sequence[Projection], direction: torch.Tensor) -
     direction = direction.detach().float().cpu()
     return torch.cat(
         [
-            torch.nn.functional.cosine_similarity(p.value_vectors().float().cpu(), direction[None], dim=-1)
+            torch.nn.functional.cosine_similarity(unsharded(p.value_vectors()).float().cpu(), direction[None], dim=-1)
             for p in projections
         ]
     )

@@ -3,12 +3,13 @@
 Registered with transformers under :data:`NAME`. Without a pack it is ``sdpa``. With one, each segment is computed
 separately: the prompt and its first response as one causal sequence (no mask; the kernel skips future positions), then
 each further response against the prompt and itself. So work and memory grow with the segments, not with the square of
-the whole row, and a segment's numbers do not depend on the rest of the row. On a GPU, FlexAttention does the same in
-one call.
+the whole row, and a segment's numbers do not depend on the rest of the row. On a GPU, FlexAttention and, in 16 bits,
+FlashAttention for sequences of various lengths do the same in one call.
 """
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from alignzoo.data.pack import Pack
 
 NAME = "alignzoo_packed"
+NARROW = (torch.bfloat16, torch.float16)
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias", "cache")
 
 
@@ -43,11 +45,15 @@ def packed_attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     pack: Pack | None = None,
-    flex: bool = False,
+    way: str = "segments",
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """``(1, T, heads, width)`` from ``query`` ``(1, heads, T, width)`` and ``key``, ``value`` with as many heads or
     fewer.
+
+    Args:
+        way: ``segments``, ``flex`` or ``varlen``. With dropout, all are ``segments``; so is ``varlen`` in other dtypes
+            than 16-bit ones.
 
     Raises:
         CannotPack: the layer caps its scores, or has sinks or position biases.
@@ -62,8 +68,18 @@ def packed_attention(
         if options.get(name) is not None:
             raise CannotPack(f"its attention has {name}, which packed attention does not support")
     window = options.get("sliding_window") or getattr(module, "sliding_window", None)
-    if flex and not dropout:
-        return _flex(query, key, value, pack, window, scaling), None
+    if way != "segments" and not dropout:
+        dtype = compute_dtype(value)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)  # rotary embeddings can leave mixed dtypes
+        if way == "flex":
+            return _flex(query, key, value, pack, window, scaling), None
+        if dtype in NARROW:
+            return _varlen(query, key, value, pack, window, scaling), None
+    if query.device.type == "cpu" and value.dtype in (torch.bfloat16, torch.float16):
+        # At the lengths of dialogues, fp32 kernels are the faster ones there, and they are the more exact ones.
+        with torch.autocast("cpu", enabled=False):
+            found = _by_segments(query.float(), key.float(), value.float(), pack, window, scaling, dropout)
+        return found.to(value.dtype), None
     return _by_segments(query, key, value, pack, window, scaling, dropout), None
 
 
@@ -76,25 +92,20 @@ def _by_segments(
     scaling: float | None,
     dropout: float,
 ) -> torch.Tensor:
-    grouped = key.shape[1] != query.shape[1]
-    settings: dict[str, Any] = {"scale": scaling, "dropout_p": dropout, "enable_gqa": grouped}
+    settings: dict[str, Any] = {"scale": scaling, "dropout_p": dropout}
+    queries, keys, values = (iter(part.split(pack.part_sizes, 2)) for part in (query, key, value))
     found = []
     for i, segment in enumerate(pack.segments):
-        prompt = segment.prompt_place()
-        for j, response in enumerate(segment.places()):
-            if j == 0:
-                whole = slice(prompt.start, response.stop)
-                queries, keys, values = (part[:, :, whole] for part in (query, key, value))
-                mask = pack.first_mask(i, window)
-            else:
-                queries = query[:, :, response]
-                keys, values = (torch.cat([part[:, :, prompt], part[:, :, response]], 2) for part in (key, value))
-                mask = pack.further_mask(i, j, window)
-            found.append(
-                F.scaled_dot_product_attention(
-                    queries, keys, values, attn_mask=mask, is_causal=mask is None, **settings
-                )
-            )
+        prompts = next(queries), next(keys), next(values)
+        for j in range(len(segment.responses)):
+            response = next(queries), next(keys), next(values)
+            asking = torch.cat([prompts[0], response[0]], 2) if j == 0 else response[0]
+            seen, read = (torch.cat([before, own], 2) for before, own in zip(prompts[1:], response[1:], strict=True))
+            mask = pack.first_mask(i, window) if j == 0 else pack.further_mask(i, j, window)
+            if mask is not None and asking.is_cuda:  # where a mask leaves shared heads to the slowest kernel
+                seen, read = (part.repeat_interleave(asking.shape[1] // part.shape[1], 1) for part in (seen, read))
+            settings |= {"is_causal": mask is None, "enable_gqa": seen.shape[1] != asking.shape[1]}
+            found.append(F.scaled_dot_product_attention(asking, seen, read, attn_mask=mask, **settings))
     return torch.cat([part.transpose(1, 2) for part in found], 1)
 
 
@@ -108,13 +119,61 @@ def _flex(
 ) -> torch.Tensor:
     """The whole row in one FlexAttention call, whose block mask skips blocks that no segment needs."""
     attend = _compiled() if query.is_cuda else _plain()
-    kind = query.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
-    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)  # rotary embeddings can leave mixed dtypes
     grouped = key.shape[1] != query.shape[1]
     mask = pack.block_mask(window)
     found = attend(query, key, value, block_mask=mask, scale=scaling, enable_gqa=grouped)
     return found.transpose(1, 2).contiguous()
+
+
+def _varlen(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    pack: Pack,
+    window: int | None,
+    scaling: float | None,
+) -> torch.Tensor:
+    """The whole row in one call of variable-length FlashAttention, which aligns a sequence's queries with the last of
+    its keys. Further responses get a copy of their prompt's keys and values."""
+    given = pack.sequences
+    queries, keys, values = (part.squeeze(0).transpose(0, 1) for part in (query, key, value))
+    if given.keys is not None:
+        keys, values = keys.index_select(0, given.keys), values.index_select(0, given.keys)
+    found = varlen_function()(
+        queries,
+        keys,
+        values,
+        given.query_starts,
+        given.key_starts,
+        given.most_queries,
+        given.most_keys,
+        scale=scaling,
+        window_size=(-1 if window is None else window - 1, 0),  # to its left a token sees one less than the window
+        enable_gqa=key.shape[1] != query.shape[1],
+    )
+    return found.unsqueeze(0)
+
+
+@cache
+def varlen_function() -> Any:
+    """torch's variable-length FlashAttention.
+
+    Raises:
+        CannotPack: this torch has none that takes windows and grouped heads.
+    """
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        raise CannotPack("this version of torch has no variable-length attention") from None
+    if not {"scale", "window_size", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters):
+        raise CannotPack("this version of torch has no variable-length attention with windows and grouped heads")
+    return varlen_attn
+
+
+def compute_dtype(given: torch.Tensor) -> torch.dtype:
+    """The dtype that matrix products with a tensor have here: autocast's, else its own."""
+    kind = given.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else given.dtype
 
 
 def _plain() -> Any:

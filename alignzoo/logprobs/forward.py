@@ -6,26 +6,22 @@ assumed: once per run, before the first step, every token's log-prob in a few ro
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch, batches_of
-from alignzoo.data.lengths import Lengths, lengths_of
+from alignzoo.data.lengths import lengths_of
 from alignzoo.distributed.ranks import on_all_ranks
-from alignzoo.errors import ModelError
-from alignzoo.logprobs import attention
-from alignzoo.logprobs.attention import CannotPack
 from alignzoo.logprobs.logps import Forward, forward_parameters, innermost, packed_logps, padded_logps
-from alignzoo.logprobs.trial import try_embeddings
+from alignzoo.logprobs.trial import Trials, micro_batch, try_embeddings, worth_trying
+from alignzoo.logprobs.ways import WAYS, Tried, leave_packing, tried_logps, try_packing, use_packing
 from alignzoo.plan.plan import Plan
+
+__all__ = ["Choice", "choose_forward", "forward_of", "leave_packing", "use_packing", "why_not_packed", "worth_trying"]
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,11 +29,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from alignzoo.data.shapes import Shape
-
-TOLERANCE = 1e-4
-"""Largest difference of a token's log-prob, in nats per nat (or per nat of 1), that counts as rounding in fp32."""
-TOLERANCE_NARROW = 0.05
-"""The same if some layers compute in 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +38,12 @@ class Choice:
     forward: Forward
     packed: bool
     why: str
-    way: str = "padded"  # or how it is packed: segments, flex, masks
+    way: str = "padded"  # or one of WAYS
 
     @property
     def by_segment(self) -> bool:
         """Whether the model now uses packed attention."""
-        return self.way in ("segments", "flex")
+        return self.way in WAYS and self.way != "masks"
 
     def adopt(self, model: Any) -> None:
         """Prepare another model with the same architecture for :attr:`forward`."""
@@ -70,6 +61,7 @@ def forward_of(
     *,
     shape: Shape,
     partners: np.ndarray | None = None,
+    trials: Trials | None = None,
 ) -> Choice:
     """The forward of a run, the same on all ranks.
 
@@ -77,23 +69,38 @@ def forward_of(
         policy: see :func:`choose_forward`.
         first: rows of the first step.
         shape, partners: of ``dataset``, see :func:`alignzoo.data.collate.batches_of`.
+        trials: results of earlier processes, which are not tried again.
     """
-    rows = worth_trying(policy, lengths_of(dataset, partners), first)
-    batches = batches_of(dataset, rows, len(rows), pad_id, shape=shape, partners=partners)
-    sample = next(batches).to(accelerator.device)
-    settings, tokens, embeddings = plan.settings, "token-logps" in plan.needs, "embedding-gradients" in plan.needs
+    settings, lengths = plan.settings, lengths_of(dataset, partners)
+
+    def batch_of(rows: Sequence[int]) -> TokenBatch:
+        [batch] = batches_of(dataset, rows, len(rows), pad_id, shape=shape, partners=partners)
+        return batch.to(accelerator.device)
+
+    sample = batch_of(worth_trying(policy, lengths, first))
+    timed = batch_of(micro_batch(first, lengths, settings)) if accelerator.device.type == "cuda" else None
+    tokens, embeddings = "token-logps" in plan.needs, "embedding-gradients" in plan.needs
     autocast = torch.bfloat16 if settings.precision == "bf16" else None
-    choice = choose_forward(
-        policy, sample, packing=settings.packing, tokens=tokens, embeddings=embeddings, autocast=autocast
+    tried = partial(
+        _try_forward, policy, sample, timed, packing=settings.packing, embeddings=embeddings, autocast=autocast
     )
-    ranks = on_all_ranks(accelerator, lambda: (choice.packed, choice.way, choice.why))
-    if len({way for _, way, _ in ranks}) == 1:
-        return choice
-    leave_packing(policy)
-    reasons = [why for packed, _, why in ranks if not packed] or [
-        "packing is off: the ranks chose different ways to pack"
-    ]
-    return Choice(partial(padded_logps, tokens=tokens), False, reasons[0])
+    if trials is None or embeddings or not settings.packing:
+        return _chosen(policy, on_all_ranks(accelerator, tried), tokens)
+    choice = _known(policy, sample, trials.of(sample), tokens)
+    if choice is None:
+        choice = _chosen(policy, [tried()], tokens)
+        if choice.way == "segments":
+            trials.keep(sample, choice.why)
+    return choice
+
+
+def _known(policy: Any, sample: TokenBatch, why: str | None, tokens: bool) -> Choice | None:
+    """Packing by segments where it has passed before; the head, which is not remembered, is tried here."""
+    if why is None:
+        return None
+    tried_logps(policy, sample.row(0, most=8), padded_logps)
+    use_packing(policy)
+    return Choice(partial(packed_logps, way="segments", tokens=tokens), True, why, "segments")
 
 
 def choose_forward(
@@ -108,51 +115,52 @@ def choose_forward(
     """The fastest forward that reproduces the padded path's log-probs.
 
     Args:
-        policy: unwrapped, unsharded, on its device. Gets packed attention if that is chosen; without a pack, this
-            behaves as before.
+        policy: unwrapped, on its device; if it is sharded, all ranks call this alike. Gets packed attention if that is
+            chosen; without a pack, this behaves as before.
         sample: rows to compare on, see :func:`worth_trying`.
         packing: whether packing is allowed.
         tokens: whether per-token fields are needed.
         embeddings: whether gradients by the input embeddings are needed.
         autocast: the run's compute dtype, if it is not the weights'.
     """
-    padded = partial(padded_logps, tokens=tokens)
-    _tried(policy, sample.row(0, most=8), padded_logps)  # checks the head here and not during a step
+    tried = _try_forward(policy, sample, None, packing=packing, embeddings=embeddings, autocast=autocast)
+    return _chosen(policy, [tried], tokens)
+
+
+def _try_forward(
+    policy: Any,
+    sample: TokenBatch,
+    timed: TokenBatch | None,
+    *,
+    packing: bool,
+    embeddings: bool,
+    autocast: torch.dtype | None,
+) -> Tried:
+    tried_logps(policy, sample.row(0, most=8), padded_logps)  # checks the head here and not during a step
     reason = _why_padded(policy, sample, packing, embeddings, autocast)
-    if reason is not None:
-        return Choice(padded, False, f"packing is off{reason}")
-    expected = torch.cat([_tried(policy, sample.row(i), padded_logps) for i in range(sample.rows)])
-    failures = []
-    on_a_gpu = sample.input_ids.is_cuda
-    narrow = any(weight.element_size() < 4 for weight in policy.parameters())  # layers in 4 bits compute in bf16
-    tolerance = TOLERANCE_NARROW if narrow else TOLERANCE
-    for way in ("flex", "segments", "masks"):
-        with _attention(innermost(policy), way) as attempt:
-            if not attempt.possible or (way == "flex" and not on_a_gpu):
-                continue
-            forward = partial(packed_logps, way=way)
-            try:
-                gap = _gap(_tried(policy, sample, forward), expected)
-                if on_a_gpu:
-                    _try_backward(policy, forward, sample, autocast)
-            except torch.OutOfMemoryError as error:
-                raise ModelError(
-                    f"out of memory on the few rows used to test packing ({sample.tokens} tokens)",
-                    hint="lower --max-length, or see the suggestions of `alignzoo plan`",
-                ) from error
-            except (CannotPack, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-                failures.append(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
-                continue
-            if gap > tolerance:
-                failures.append(f"packed log-probs differ by up to {gap:.1e}")
-                continue
-            attempt.keep = True
-            how = {"flex": ", with FlexAttention", "segments": "", "masks": ", with one mask over all rows"}[way]
-            why = f"packing: each prompt once, no padding{how} (max difference from padded log-probs: {gap:.0e})"
-            return Choice(partial(forward, tokens=tokens), True, why, way)
-    return Choice(
-        padded, False, f"packing is off: {failures[-1] if failures else 'its attention does not accept masks'}"
-    )
+    return Tried(why_padded=reason) if reason is not None else try_packing(policy, sample, autocast, timed)
+
+
+def _chosen(policy: Any, ranks: Sequence[Tried], tokens: bool) -> Choice:
+    """The choice of all ranks from what each has tried: of the ways that are right on all of them, the one that takes
+    least time on the slowest."""
+    right = [way for way in ranks[0].right if all(way in tried.right for tried in ranks)]
+    if not right:
+        why = next((tried.why_padded for tried in ranks if tried.why_padded is not None), None)
+        why = why or ": the ranks can pack in different ways only"
+        return Choice(partial(padded_logps, tokens=tokens), False, f"packing is off{why}")
+    slowest = {way: max(tried.right[way].milliseconds or 0.0 for tried in ranks) for way in right}
+    way = min(right, key=lambda way: slowest[way])
+    if way != "masks":
+        use_packing(policy)
+    gap = max(tried.right[way].gap for tried in ranks)
+    facts = [f"max difference from padded log-probs: {gap:.0e}"]
+    if len(right) > 1:
+        others = sorted((slowest[other], other) for other in right if other != way)
+        facts.append(", ".join(f"{time / slowest[way]:.2f}× the time {WAYS[other]}" for time, other in others))
+    how = "" if way == "segments" and len(right) == 1 else f", {WAYS[way]}"
+    why = f"packing: each prompt once, no padding{how} ({'; '.join(facts)})"
+    return Choice(partial(packed_logps, way=way, tokens=tokens), True, why, way)
 
 
 def _why_padded(
@@ -169,8 +177,6 @@ def _why_padded(
 
 
 _BY_ROW = ("attn_temperature_tuning", "index_topk")
-_REACHES = re.compile("window|chunk|block|local|stride|sparse|topk")
-"""Words in config names that indicate layers with distance-dependent behaviour."""
 
 
 def why_not_packed(model: Any) -> str | None:
@@ -198,96 +204,3 @@ def _has_alibi(model: Any) -> bool:
     if said:
         return any(said)
     return any("alibi" in name for name in dir(type(getattr(model, model.base_model_prefix, model))))
-
-
-def use_packing(model: Any) -> None:
-    """Give a model packed attention (``sdpa`` without a pack). For models like one that was tested."""
-    attention.register()
-    innermost(model).set_attn_implementation(attention.NAME)
-
-
-def leave_packing(model: Any) -> None:
-    """Undo :func:`use_packing`."""
-    if innermost(model).config._attn_implementation == attention.NAME:
-        innermost(model).set_attn_implementation("sdpa")
-
-
-@dataclass
-class _Attempt:
-    possible: bool = True
-    keep: bool = False
-
-
-@contextmanager
-def _attention(model: Any, way: str) -> Iterator[_Attempt]:
-    """The model with packed attention, or with its own for a mask of the whole row; as it was before, if not kept."""
-    attempt, before = _Attempt(), model.config._attn_implementation
-    if way != "masks":
-        attempt.possible = before in ("sdpa", attention.NAME) and model._can_set_attn_implementation()
-        if attempt.possible:
-            use_packing(model)
-    else:
-        attempt.possible = before in ("sdpa", "eager")
-    try:
-        yield attempt
-    finally:
-        if way != "masks" and attempt.possible and not attempt.keep:
-            leave_packing(model)
-
-
-@torch.no_grad()
-def _tried(policy: torch.nn.Module, sample: TokenBatch, forward: Callable[..., ResponseBatch]) -> torch.Tensor:
-    """``(K,)`` log-probs of every response token, response after response; without dropout."""
-    training = policy.training
-    policy.eval()
-    try:
-        responses = forward(policy, sample, tokens=True)
-    finally:
-        policy.train(training)
-    assert responses.token_logps is not None
-    assert responses.token_mask is not None
-    return responses.token_logps[responses.token_mask.bool()]
-
-
-def _try_backward(policy: torch.nn.Module, forward: Forward, sample: TokenBatch, autocast: torch.dtype | None) -> None:
-    """A backward pass in the run's dtype: kernels that a GPU compiles can lack one. No gradient is left."""
-    with torch.enable_grad(), torch.autocast("cuda", autocast, enabled=autocast is not None):
-        logps = forward(policy, sample).logps
-    asking = [weight for weight in policy.parameters() if weight.requires_grad]
-    least = min(asking[:20], key=lambda weight: weight.numel())  # a small one of the first layer: all layers above it
-    torch.autograd.grad(logps.sum(), least, allow_unused=True)
-
-
-def _gap(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest difference, relative for log-probs beyond 1 nat; infinite if only one side is finite."""
-    gap = (found - expected).abs() / expected.abs().clamp(min=1.0)
-    return float(torch.nan_to_num(gap, nan=torch.inf).max()) if not torch.equal(found, expected) else 0.0
-
-
-def worth_trying(policy: Any, lengths: Lengths, first: Sequence[int]) -> list[int]:
-    """Rows to try packing on: the shortest and the longest of the first step, and the one with the most responses where
-    both have fewer; and those that are longest of all where the model has layers that may treat what is far apart in
-    another way.
-
-    Args:
-        lengths: of all rows.
-        first: rows of the first step.
-    """
-    by_length = sorted(first, key=lambda row: int(lengths.longest[row]))
-    rows = [by_length[0], by_length[-1]]
-    most = max(by_length, key=lambda row: int(lengths.responses[row]))
-    if lengths.responses[most] > lengths.responses[rows].max():
-        rows.append(most)
-    if _reaches(policy) < int(lengths.packed.max()):
-        rows += [int(lengths.longest.argmax()), int(lengths.packed.argmax())]
-    return list(dict.fromkeys(rows))
-
-
-def _reaches(policy: Any) -> float:
-    """Tokens up to which a model's layers look alike at all that came before, as far as its config tells."""
-    model = innermost(policy)
-    if not model._can_set_attn_implementation():  # its attention is its own, and may be anything
-        return 0
-    values = vars(model.config.get_text_config()).items()
-    found = [v for name, v in values if type(v) is int and v > 0 and _REACHES.search(name)]
-    return min(found, default=math.inf)

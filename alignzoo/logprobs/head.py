@@ -13,33 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-CHUNK = 1 << 24
-"""Logits in memory at a time, 64 MiB in fp32, plus as many log-probs."""
+from alignzoo.logprobs.products import Head
+from alignzoo.logprobs.softmax import PLAIN, ByLogits, Shape, by_torch, chosen
+
+CHUNK, CHUNK_ON_A_GPU = 1 << 24, 1 << 26
+"""Logits in memory at a time (64, 256 MiB in fp32), and as many log-probs or their gradients. A chunk reads the whole
+head and adds to its whole gradient, which takes a GPU longer than the products themselves if it has few positions."""
 KEPT = 1 << 25
 """Up to this many logits, their gradient is kept for the backward pass (128 MiB); above, it is recomputed."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A model's transformation of its logits: ``softcap · tanh(scale · x / softcap)``."""
-
-    scale: float = 1.0
-    softcap: float | None = None
-
-    def applied(self, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits from raw ones (overwritten), and their derivative by the raw ones where that is no plain number."""
-        logits = raw.mul_(self.scale) if self.scale != 1.0 else raw
-        if self.softcap is None:
-            return logits, None
-        logits = logits.div_(self.softcap).tanh_()
-        slope = (1 - logits.square()).mul_(self.scale)
-        return logits.mul_(self.softcap), slope
-
-
-PLAIN = Shape()
 
 
 def token_logps(
@@ -50,7 +33,7 @@ def token_logps(
     bias: torch.Tensor | None = None,
     shape: Shape = PLAIN,
     entropy: bool = False,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     kept: int = KEPT,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Log-probs of ``targets`` and, if asked for, entropies of the distributions, in nats.
@@ -59,19 +42,24 @@ def token_logps(
         hidden: ``(K, H)``, the head's inputs.
         weight: ``(V, H)``, of the head; ``bias`` is ``(V,)``.
         targets: ``(K,)`` int64.
-        chunk: logits that exist at a time.
+        chunk: logits that exist at a time; by default those of :func:`chunk_on`.
         kept: logits up to which their gradient is kept for the backward pass.
 
     Returns:
-        ``(K,)`` each; fp32, or fp64 for fp64 inputs. Under autocast the products are in its dtype, and everything from
-        the logits on is fp32.
+        ``(K,)`` each; fp32, or fp64 for fp64 inputs. Under autocast the products' operands are in its dtype; their
+        sums, and everything from the logits on, are fp32.
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     with torch.autocast(device, enabled=False):
-        way = _Way(dtype, shape, entropy, chunk, kept, torch.is_grad_enabled())
+        way = _Way(dtype, shape, entropy, chunk or chunk_on(device), kept, torch.is_grad_enabled())
         values, entropies = _TokenLogps.apply(hidden, weight, bias, targets, way)
     return values, entropies if entropy else None
+
+
+def chunk_on(device: str) -> int:
+    """Logits that exist at a time on a kind of device."""
+    return CHUNK if device == "cpu" else CHUNK_ON_A_GPU
 
 
 @dataclass(frozen=True)
@@ -97,25 +85,27 @@ class _TokenLogps(torch.autograd.Function):
         of_head = way.differentiated and any(ctx.needs_input_grad[1:3])
         ctx.keeps = of_head and not way.entropy and count * vocabulary <= way.kept
         ctx.taken = of_hidden and not of_head and not way.entropy
-        rows, inputs = hidden.to(way.dtype), weight.to(way.dtype)
+        head = Head(weight, bias, way.dtype, wide)
+        rows, by_logits = head.rows(hidden), _by_logits(hidden, head)
         parts, kept = parts_of(count, vocabulary, way.chunk), None
-        if (ctx.keeps and len(parts) > 1) or ctx.taken:  # one part's gradient is kept as it is
-            kept = rows.new_empty(count, vocabulary if ctx.keeps else rows.shape[1])
+        if ctx.keeps and len(parts) > 1:  # one part's gradient is kept as it is
+            kept = rows.new_empty(count, vocabulary, dtype=head.of_gradients)
+        elif ctx.taken:
+            kept = rows.new_empty(count, rows.shape[1], dtype=wide)
+        wanted = head.of_gradients if ctx.keeps or ctx.taken else None
         for part in parts:
-            logits, slope = _logits(rows[part], inputs, bias, way, wide)
-            logps = torch.log_softmax(logits, -1)
-            del logits
-            values[part] = logps.gather(-1, targets[part, None])[:, 0]
-            if way.entropy:
-                entropies[part] = -(logps.exp() * logps).sum(-1)
-            if ctx.keeps or ctx.taken:
-                gradient = _less_softmax(logps, targets[part], slope, way)
+            found = by_logits(
+                head.logits(rows[part], targets[part]), targets[part], way.shape, entropy=way.entropy, gradient=wanted
+            )
+            values[part] = found.logps
+            if found.entropies is not None:
+                entropies[part] = found.entropies
+            if found.gradient is not None:
                 if kept is None:
-                    kept = gradient
+                    kept = found.gradient
                 else:
-                    kept[part] = gradient if ctx.keeps else gradient @ inputs
-                del gradient
-            del logps
+                    kept[part] = found.gradient if ctx.keeps else head.of_hidden(found.gradient)
+            del found
         ctx.way, ctx.vocabulary = way, vocabulary
         ctx.save_for_backward(hidden, weight, bias, targets, kept)
         return values, entropies
@@ -127,7 +117,8 @@ class _TokenLogps(torch.autograd.Function):
         way: _Way = ctx.way
         if ctx.taken:
             return (kept * of_values[:, None]).to(hidden.dtype), None, None, None, None
-        rows, inputs = hidden.to(way.dtype), weight.to(way.dtype)
+        head = Head(weight, bias, way.dtype, of_values.dtype)
+        rows, by_logits = head.rows(hidden), _by_logits(hidden, head)
         of_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         of_weight = of_bias = None
         for part in parts_of(len(targets), ctx.vocabulary, len(targets) * ctx.vocabulary if ctx.keeps else way.chunk):
@@ -135,23 +126,30 @@ class _TokenLogps(torch.autograd.Function):
             if ctx.keeps:
                 gradient = kept
             else:
-                cotangents = (of_values[part], of_entropies[part])
-                gradient = _again(rows[part], inputs, bias, targets[part], way, *cotangents)
+                cotangents = (of_values[part], of_entropies[part]) if way.entropy else None
+                gradient = by_logits(
+                    head.logits(rows[part], targets[part]),
+                    targets[part],
+                    way.shape,
+                    gradient=head.of_gradients,
+                    cotangents=cotangents,
+                ).gradient
                 factor = torch.ones_like(factor) if way.entropy else factor
             if of_hidden is not None:
-                of_hidden[part] = (gradient @ inputs).to(hidden.dtype) * factor
+                of_hidden[part] = head.of_hidden(gradient) * factor
             if ctx.needs_input_grad[1]:
-                of_weight = added_to(of_weight, gradient.t(), (rows[part] * factor).to(way.dtype), weight.dtype)
+                of_weight = head.added(of_weight, gradient, (rows[part] * factor).to(way.dtype))
             if bias is not None and ctx.needs_input_grad[2]:
-                of_bias = added_to(of_bias, gradient.t(), factor.to(way.dtype), bias.dtype)
-        return of_hidden, of_weight, None if of_bias is None else of_bias[:, 0], None, None
+                of_bias = head.added(of_bias, gradient, factor.to(way.dtype))
+            del gradient
+        return of_hidden, head.as_weight(of_weight), head.as_bias(of_bias), None, None
 
 
-def added_to(total: torch.Tensor | None, left: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """``total + left @ right``, in place where the product has its dtype: it is as large as the head."""
-    if total is None:
-        return (left @ right).to(dtype)
-    return total.addmm_(left, right) if left.dtype == dtype else total.add_(left @ right)
+def _by_logits(hidden: torch.Tensor, head: Head) -> ByLogits:
+    """The way for these; tensors that only stand for others, as in a simulation, are not tried on a device."""
+    if type(hidden) is not torch.Tensor or head.wide != torch.float32:
+        return by_torch
+    return chosen(hidden.device, head.of_gradients).way
 
 
 def parts_of(count: int, vocabulary: int, chunk: int) -> list[slice]:
@@ -160,44 +158,3 @@ def parts_of(count: int, vocabulary: int, chunk: int) -> list[slice]:
     parts = -(-count // rows)
     size = -(-count // parts) if parts else 1
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def _logits(
-    rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, way: _Way, wide: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    return way.shape.applied(F.linear(rows, weight, None if bias is None else bias.to(way.dtype)).to(wide))
-
-
-def _less_softmax(logps: torch.Tensor, targets: torch.Tensor, slope: torch.Tensor | None, way: _Way) -> torch.Tensor:
-    """One-hot less softmax, the gradient of the targets' log-probs by the raw logits; overwrites ``logps``."""
-    gradient = logps.exp_().neg_()
-    gradient[torch.arange(len(targets), device=targets.device), targets] += 1
-    if slope is not None:
-        gradient.mul_(slope)
-    elif way.shape.scale != 1.0:
-        gradient.mul_(way.shape.scale)
-    return gradient.to(way.dtype)
-
-
-def _again(
-    rows: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    targets: torch.Tensor,
-    way: _Way,
-    of_values: torch.Tensor,
-    of_entropies: torch.Tensor,
-) -> torch.Tensor:
-    """The gradient by the raw logits of a part, whose logits are computed once more: of the log-probs, each by a
-    cotangent of 1; or, where there are entropies, of both under their cotangents."""
-    logits, slope = _logits(rows, weight, bias, way, of_values.dtype)
-    logps = torch.log_softmax(logits, -1)
-    del logits
-    if not way.entropy:
-        return _less_softmax(logps, targets, slope, way)
-    probabilities = logps.exp()
-    entropies = -(probabilities * logps).sum(-1, keepdim=True)
-    of_both = probabilities * (-of_values[:, None] - of_entropies[:, None] * (logps + entropies))
-    of_both[torch.arange(len(targets), device=targets.device), targets] += of_values
-    of_both.mul_(slope if slope is not None else way.shape.scale)
-    return of_both.to(way.dtype)

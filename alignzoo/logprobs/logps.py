@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -44,16 +44,15 @@ def packed_logps(
             its positions, and it is :func:`alignzoo.logprobs.attention.packed_attention`.
         ask: what else to compute; not ``embeddings``.
         tokens: also fill the ``(R, T)`` per-token fields.
-        way: ``segments`` for that attention one segment after another, ``flex`` for FlexAttention (both are it);
-            ``masks`` where the model has another attention, which takes a mask of the whole row.
+        way: ``segments`` for that attention one segment after another, ``flex`` for FlexAttention, ``varlen`` for
+            variable-length FlashAttention (all are it); ``masks`` where the model has another attention, which takes a
+            mask of the whole row.
 
     Raises:
         ValueError: a response has no token (it would train on 0/0).
     """
     pack = pack_of(batch)
-    for i, segment in enumerate(pack.segments):
-        if 0 in segment.responses:
-            raise _no_response(batch, i, segment.responses.index(0))
+    _refuse_empty(batch, pack)
     inputs: dict[str, Any] = {"input_ids": pack.input_ids, "position_ids": pack.position_ids}
     if way == "masks":
         inputs["attention_mask"] = _row_masks(innermost(model), pack)
@@ -62,7 +61,7 @@ def packed_logps(
             raise RuntimeError("the model's attention is not the packed one; see alignzoo.logprobs.forward")
         # Of the four dimensions that a ready mask has, so that the model makes none.
         inputs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=pack.input_ids.device)
-        inputs |= {"pack": pack, "flex": way == "flex"}
+        inputs |= {"pack": pack, "way": way}
     if ask.embeddings:
         raise RuntimeError("gradients by the embeddings are of padded rows; see alignzoo.logprobs.forward")
     values, teacher = values_of(model, innermost(model), inputs, pack.predicting, pack.targets, ask)
@@ -85,28 +84,63 @@ def padded_logps(
     Raises:
         ValueError: a response has no token (it would train on 0/0).
     """
+    at = _predicted(batch)
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    if "position_ids" in forward_parameters(innermost(model).__class__):
+        inputs["position_ids"] = (batch.attention_mask.cumsum(-1) - 1).clamp(min=0)
+    with ExitStack() as stack:
+        again = torch.is_grad_enabled()
+        given = stack.enter_context(embedded(innermost(model))) if ask.embeddings else []
+        values, teacher = values_of(model, innermost(model), inputs, at.places, at.targets, ask)
+        found = _responses(batch, values, at.rows, at.columns, at.longest, tokens)
+        if ask.embeddings:
+            found = replace(found, embedding_norms=norms(found.logps, given[0], again=again))
+            found = found if again else found.detach()
+    return found if teacher is None else _taught(found, teacher)
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """The K response tokens of padded rows.
+
+    Attributes:
+        places: ``(K,)``, the flat position whose output predicts each.
+        targets, rows, columns: ``(K,)``, as those of a :class:`Pack`.
+        longest: tokens of the longest response.
+    """
+
+    places: torch.Tensor
+    targets: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+    longest: int
+
+
+def _predicted(batch: TokenBatch) -> _Predicted:
+    """Without a device synchronisation where the batch was collated with a pack: the host knows its lengths."""
+    width = batch.input_ids.shape[1]
+    if batch.pack is not None:
+        pack = batch.pack
+        _refuse_empty(batch, pack)
+        starts = torch.arange(batch.responses, device=pack.rows.device) * width + batch.prompt_lengths[batch.prompt]
+        places = starts[pack.rows] + pack.columns - 1
+        return _Predicted(places, pack.targets, pack.rows, pack.columns, pack.longest_response)
     kept = batch.response_mask[:, 1:]
     lengths = kept.sum(-1)
     if not bool((lengths > 0).all()):
         empty = int((lengths == 0).nonzero()[0, 0])
         row = int(batch.prompt[empty])
         raise _no_response(batch, row, empty - sum(batch.sizes[:row]))
-    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    if "position_ids" in forward_parameters(innermost(model).__class__):
-        inputs["position_ids"] = (batch.attention_mask.cumsum(-1) - 1).clamp(min=0)
     rows, places = kept.nonzero(as_tuple=True)
     columns = (kept.cumsum(-1) - 1)[rows, places]
     targets = batch.input_ids[:, 1:][rows, places]
-    places = rows * batch.input_ids.shape[1] + places
-    with ExitStack() as stack:
-        again = torch.is_grad_enabled()
-        given = stack.enter_context(embedded(innermost(model))) if ask.embeddings else []
-        values, teacher = values_of(model, innermost(model), inputs, places, targets, ask)
-        found = _responses(batch, values, rows, columns, int(lengths.max()), tokens)
-        if ask.embeddings:
-            found = replace(found, embedding_norms=norms(found.logps, given[0], again=again))
-            found = found if again else found.detach()
-    return found if teacher is None else _taught(found, teacher)
+    return _Predicted(rows * width + places, targets, rows, columns, int(lengths.max()))
+
+
+def _refuse_empty(batch: TokenBatch, pack: Pack) -> None:
+    for i, segment in enumerate(pack.segments):
+        if 0 in segment.responses:
+            raise _no_response(batch, i, segment.responses.index(0))
 
 
 def _no_response(batch: TokenBatch, i: int, j: int) -> ValueError:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 
 from alignzoo.contract.responses import ResponseBatch
 from alignzoo.distributed.shards import whole
-from alignzoo.logprobs.head import Shape
+from alignzoo.logprobs.products import Head
+from alignzoo.logprobs.softmax import Shape, log_softmax_
 
 Reading = Callable[[slice], torch.Tensor]
 """Log-probs ``(n, V)`` at some positions, fp32 or fp64; a new tensor."""
@@ -48,13 +48,15 @@ class HeadInputs:
     @torch.no_grad()
     def opened(self) -> Reading:
         wide = torch.promote_types(self.hidden.dtype, torch.float32)
-        weight = whole(self.head.weight).to(self.dtype)
-        bias = None if self.head.bias is None else whole(self.head.bias).to(self.dtype)
+        bias = None if self.head.bias is None else whole(self.head.bias)
+        head = Head(whole(self.head.weight), bias, self.dtype, wide)
+        if not head.in_blocks:
+            head = replace(head, weight=head.operand)  # of sharded weights, a gathered copy need not stay beside it
 
         @torch.no_grad()
         def reading(part: slice) -> torch.Tensor:
-            raw = F.linear(self.hidden[part].to(self.dtype), weight, bias).to(wide)
-            return torch.log_softmax(self.shape.applied(raw)[0], -1)
+            raw = head.logits(head.rows(self.hidden[part]))
+            return log_softmax_(self.shape.applied(raw)[0])
 
         return reading
 

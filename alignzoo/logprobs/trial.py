@@ -1,15 +1,34 @@
-"""Whether a model can be differentiated twice, tried before the first step."""
+"""What is tried before the first step, and on which rows."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from alignzoo.data.collate import TokenBatch
+from alignzoo.data.lengths import Lengths
 from alignzoo.errors import ModelError
-from alignzoo.logprobs.logps import padded_logps
+from alignzoo.logprobs.logps import innermost, padded_logps
 from alignzoo.logprobs.statistics import Ask
+from alignzoo.plan.settings import Settings
+
+_REACHES = re.compile("window|chunk|block|local|stride|sparse|topk")
+"""Words in config names that indicate layers with distance-dependent behaviour."""
+
+
+class Trials(Protocol):
+    """Results of packing that earlier processes have tried with the same model and the same rows."""
+
+    def of(self, sample: TokenBatch) -> str | None:
+        """:attr:`Choice.why` of packing by segments, where it has passed on these rows."""
+
+    def keep(self, sample: TokenBatch, why: str) -> None:
+        """Remember that it has passed."""
 
 
 def try_embeddings(policy: Any, sample: TokenBatch, autocast: torch.dtype | None) -> None:
@@ -40,3 +59,41 @@ def try_embeddings(policy: Any, sample: TokenBatch, autocast: torch.dtype | None
             f"layers do not allow: {why}",
             hint="choose another method, or a model whose attention is computed by PyTorch (sdpa or eager)",
         )
+
+
+def worth_trying(policy: Any, lengths: Lengths, first: Sequence[int]) -> list[int]:
+    """Rows to try packing on: the shortest and the longest of the first step, and the one with the most responses where
+    both have fewer; and those that are longest of all where the model has layers that may treat what is far apart in
+    another way.
+
+    Args:
+        lengths: of all rows.
+        first: rows of the first step.
+    """
+    by_length = sorted(first, key=lambda row: int(lengths.longest[row]))
+    rows = [by_length[0], by_length[-1]]
+    most = max(by_length, key=lambda row: int(lengths.responses[row]))
+    if lengths.responses[most] > lengths.responses[rows].max():
+        rows.append(most)
+    if _reaches(policy) < int(lengths.packed.max()):
+        rows += [int(lengths.longest.argmax()), int(lengths.packed.argmax())]
+    return list(dict.fromkeys(rows))
+
+
+def micro_batch(first: Sequence[int], lengths: Lengths, settings: Settings) -> list[int]:
+    """Rows that are about as many tokens as a forward pass of the run has."""
+    limit, rows = settings.tokens_per_micro_batch, list(first)
+    if limit is None:
+        return rows[: settings.micro_batch_size]
+    fitting = int(np.searchsorted(np.cumsum(lengths.packed[rows]), limit, side="right"))
+    return rows[: max(1, fitting)]
+
+
+def _reaches(policy: Any) -> float:
+    """Tokens up to which a model's layers look alike at all that came before, as far as its config tells."""
+    model = innermost(policy)
+    if not model._can_set_attn_implementation():  # its attention is its own, and may be anything
+        return 0
+    values = vars(model.config.get_text_config()).items()
+    found = [v for name, v in values if type(v) is int and v > 0 and _REACHES.search(name)]
+    return min(found, default=math.inf)

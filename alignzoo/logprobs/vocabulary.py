@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from alignzoo.logprobs.head import CHUNK, KEPT, PLAIN, Shape, added_to, parts_of
+from alignzoo.logprobs.head import CHUNK, KEPT, chunk_on, parts_of
+from alignzoo.logprobs.products import Head
+from alignzoo.logprobs.softmax import PLAIN, Shape, log_softmax_, one_hot_less
 from alignzoo.logprobs.teacher import Reading, Teacher
 
 
@@ -40,7 +42,7 @@ def values_at(
     teacher: Teacher | None = None,
     entropies: bool = False,
     collisions: bool = False,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     kept: int = KEPT,
 ) -> Values:
     """Log-probs of ``targets``, and what is asked for beside them; arguments as of
@@ -49,7 +51,8 @@ def values_at(
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     with torch.autocast(device, enabled=False):
         reading = None if teacher is None else teacher.opened()
-        way = _Way(dtype, shape, reading, entropies, collisions, chunk, kept, torch.is_grad_enabled())
+        size = chunk or chunk_on(device)
+        way = _Way(dtype, shape, reading, entropies, collisions, size, kept, torch.is_grad_enabled())
         found = _Values.apply(hidden, weight, bias, targets, way)
     logps, kls, of_entropy, of_collisions = found
     return Values(
@@ -98,19 +101,6 @@ class _Way:
         """Two models' logits exist at a time."""
         return parts_of(count, vocabulary, self.chunk if self.reading is None else self.chunk // 2)
 
-    def logits(
-        self, rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, wide: torch.dtype
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return self.shape.applied(F.linear(rows, weight, None if bias is None else bias.to(self.dtype)).to(wide))
-
-    def sloped(self, gradient: torch.Tensor, slope: torch.Tensor | None) -> torch.Tensor:
-        """The gradient by raw logits from that by logits, overwritten."""
-        if slope is not None:
-            gradient.mul_(slope)
-        elif self.shape.scale != 1.0:
-            gradient.mul_(self.shape.scale)
-        return gradient.to(self.dtype)
-
 
 class _Values(torch.autograd.Function):
     @staticmethod
@@ -123,13 +113,15 @@ class _Values(torch.autograd.Function):
         each = 1 if way.reading is None else 2  # gradients, of log-probs and of KL
         ctx.keeps = of_head and each * count * vocabulary <= way.kept
         ctx.taken = of_hidden and not of_head
-        rows, inputs = hidden.to(way.dtype), weight.to(way.dtype)
-        kept = (
-            rows.new_empty(each, count, vocabulary if ctx.keeps else rows.shape[1]) if ctx.keeps or ctx.taken else None
-        )
+        head = Head(weight, bias, way.dtype, wide)
+        rows, kept = head.rows(hidden), None
+        if ctx.keeps:
+            kept = rows.new_empty(each, count, vocabulary, dtype=head.of_gradients)
+        elif ctx.taken:
+            kept = rows.new_empty(each, count, rows.shape[1], dtype=wide)
         for part in way.parts(count, vocabulary):
-            logits, slope = way.logits(rows[part], inputs, bias, wide)
-            own = torch.log_softmax(logits, -1)
+            logits, slope = way.shape.applied(head.logits(rows[part], targets[part]))
+            own = log_softmax_(logits)
             del logits
             logps[part] = own.gather(-1, targets[part, None])[:, 0]
             entropies[part], collisions[part] = _constants(own, way.entropies, way.collisions)
@@ -140,8 +132,8 @@ class _Values(torch.autograd.Function):
             if kept is not None:
                 gradients = _gradients(own, theirs, targets[part])
                 for i, gradient in enumerate(gradients):
-                    sloped = way.sloped(gradient, slope)
-                    kept[i, part] = sloped if ctx.keeps else sloped @ inputs
+                    sloped = way.shape.sloped(gradient, slope).to(head.of_gradients)
+                    kept[i, part] = sloped if ctx.keeps else head.of_hidden(sloped)
         ctx.way, ctx.vocabulary = way, vocabulary
         ctx.save_for_backward(hidden, weight, bias, targets, kept)
         ctx.mark_non_differentiable(entropies, collisions)
@@ -156,42 +148,42 @@ class _Values(torch.autograd.Function):
         if ctx.taken:
             found = sum(given * cotangent[:, None] for given, cotangent in zip(kept, cotangents, strict=True))
             return found.to(hidden.dtype), None, None, None, None
-        rows, inputs = hidden.to(way.dtype), weight.to(way.dtype)
+        head = Head(weight, bias, way.dtype, of_logps.dtype)
+        rows = head.rows(hidden)
         of_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         of_weight = of_bias = None
         for part in way.parts(len(targets), ctx.vocabulary):
             theirs = [cotangent[part, None] for cotangent in cotangents]
             if ctx.keeps:
                 gradient = sum(given[part] * cotangent for given, cotangent in zip(kept, theirs, strict=True))
-                gradient = gradient.to(way.dtype)
             else:
-                gradient = _again(rows[part], inputs, bias, targets[part], way, part, theirs)
+                gradient = _again(head, rows[part], targets[part], way, part, theirs)
+            gradient = gradient.to(head.of_gradients)
             if of_hidden is not None:
-                of_hidden[part] = gradient @ inputs
+                of_hidden[part] = head.of_hidden(gradient)
             if ctx.needs_input_grad[1]:
-                of_weight = added_to(of_weight, gradient.t(), rows[part], weight.dtype)
+                of_weight = head.added(of_weight, gradient, rows[part])
             if bias is not None and ctx.needs_input_grad[2]:
-                of_bias = added_to(of_bias, gradient.t(), gradient.new_ones(gradient.shape[0], 1), bias.dtype)
-        return of_hidden, of_weight, None if of_bias is None else of_bias[:, 0], None, None
+                of_bias = head.added(of_bias, gradient, rows.new_ones(gradient.shape[0], 1))
+        return of_hidden, head.as_weight(of_weight), head.as_bias(of_bias), None, None
 
 
 def _again(
+    head: Head,
     rows: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
     targets: torch.Tensor,
     way: _Way,
     part: slice,
     cotangents: list[torch.Tensor],
 ) -> torch.Tensor:
     """The gradient by the raw logits of a part, whose logits are computed once more."""
-    logits, slope = way.logits(rows, weight, bias, cotangents[0].dtype)
+    logits, slope = way.shape.applied(head.logits(rows, targets))
     theirs = None if way.reading is None else way.reading(part)
-    gradients = _gradients(torch.log_softmax(logits, -1), theirs, targets)
+    gradients = _gradients(log_softmax_(logits), theirs, targets)
     found = gradients[0].mul_(cotangents[0])
     for gradient, cotangent in zip(gradients[1:], cotangents[1:], strict=True):
         found.addcmul_(gradient, cotangent)
-    return way.sloped(found, slope)
+    return way.shape.sloped(found, slope)
 
 
 class _KLs(torch.autograd.Function):
@@ -233,6 +225,4 @@ def _gradients(own: torch.Tensor, theirs: torch.Tensor | None, targets: torch.Te
     both models' log-probs."""
     own = own.exp_()
     found = [] if theirs is None else [own - theirs.exp_()]
-    own.neg_()
-    own[torch.arange(len(targets), device=targets.device), targets] += 1
-    return [own, *found]
+    return [one_hot_less(own, targets), *found]

@@ -12,11 +12,14 @@ from alignzoo.model.weights import config_digest, fingerprint
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "parametrizations")
 
 
-def outputs_key(model: Any) -> tuple[Any, ...] | None:
+def outputs_key(model: Any, weights: str | None = None) -> tuple[Any, ...] | None:
     """Equal for two models that compute the same, bit for bit; None where that cannot be told.
 
     Weights, buffers, configs, the modules' classes and modes and how attention is computed decide it, unless something
     hangs on a module: a hook, a parametrisation or a ``forward`` of its own, as for autocast or a method's branch.
+
+    Args:
+        weights: the model's fingerprint, where it is known.
     """
     modules = [*model.named_modules()]
     for _, module in modules:
@@ -26,7 +29,7 @@ def outputs_key(model: Any) -> tuple[Any, ...] | None:
     base = without_adapter(model)
     generation = getattr(base, "generation_config", None)
     return (
-        fingerprint(model),
+        weights or fingerprint(model),
         config_digest(model),
         getattr(base.config, "_attn_implementation", None),
         None if generation is None else generation.to_json_string(),

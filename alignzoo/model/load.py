@@ -18,6 +18,7 @@ from alignzoo.model.adapters import check_quantisation, four_bits, with_new_adap
 from alignzoo.model.base import without_adapter
 from alignzoo.model.explained import explained, quiet
 from alignzoo.model.modes import checkpoint_in_eval_mode, disable_dropout
+from alignzoo.model.narrow import narrowed
 from alignzoo.model.source import ModelSource, file_of
 from alignzoo.plan.settings import Settings
 
@@ -60,13 +61,15 @@ def _without_others(path: str, gguf: str | None) -> Iterator[str]:
 
 
 def load_policy(source: ModelSource, settings: Settings) -> PreTrainedModel:
-    """The policy in fp32, with the trainable weights marked: all of them, a new LoRA adapter, or the given one.
+    """The policy with the trainable weights marked: all of them, a new LoRA adapter, or the given one. These are fp32,
+    frozen ones have the dtype of ``--weights``.
 
     Raises:
         ModelError: not a causal LM, unreadable weights, or no such repository.
-        UsageError: ``--lora.r`` or ``--lora.alpha`` differ from those of the trained adapter.
+        UsageError: ``--lora.r`` or ``--lora.alpha`` differ from those of the trained adapter, or a setting needs a GPU.
     """
     check_quantisation(settings, source)
+    _check_offloading(settings)
     return as_policy(load_base(source, settings), source, settings)
 
 
@@ -77,6 +80,9 @@ def as_policy(model: PreTrainedModel, source: ModelSource, settings: Settings) -
         policy = with_trained_adapter(policy, source.adapter, settings)
     elif settings.lora_r:
         policy = with_new_adapter(policy, settings)
+    for weight in policy.parameters():
+        if weight.requires_grad and weight.dtype == torch.bfloat16:  # copies of frozen ones that an adapter trains
+            weight.data = weight.data.float()
     for config in getattr(policy, "peft_config", {}).values():
         config.base_model_name_or_path = source.base
     if not settings.dropout:
@@ -86,6 +92,14 @@ def as_policy(model: PreTrainedModel, source: ModelSource, settings: Settings) -
         if not settings.dropout:
             checkpoint_in_eval_mode(policy)
     return policy
+
+
+def _check_offloading(settings: Settings) -> None:
+    if settings.activation_offloading and not torch.cuda.is_available():
+        raise UsageError(
+            "--activation-offloading has no effect here: there is no GPU whose memory it could save",
+            hint="leave it out; --activation-checkpointing and a smaller --micro-batch-size save memory on a CPU, too",
+        )
 
 
 def _checkpoint_activations(policy: Any, source: ModelSource) -> None:
@@ -101,7 +115,8 @@ def _checkpoint_activations(policy: Any, source: ModelSource) -> None:
 
 
 def load_base(source: ModelSource, settings: Settings) -> PreTrainedModel:
-    """The model without an adapter: complete, causal, in fp32."""
+    """The model without an adapter: complete, causal, in fp32 or, with ``--weights bf16``, as
+    :func:`~alignzoo.model.narrow.narrowed` leaves it."""
     options = _where(source, settings)
     if not source.gguf:
         options |= safetensors_only()
@@ -111,15 +126,22 @@ def load_base(source: ModelSource, settings: Settings) -> PreTrainedModel:
         options |= {"quantization_config": four_bits(settings), "device_map": {"": torch.cuda.current_device()}}
     with explained(source.path, "model"), quiet():
         model, loaded = AutoModelForCausalLM.from_pretrained(
-            source.path, dtype=torch.float32, output_loading_info=True, **options
+            source.path, dtype=base_dtype(settings), output_loading_info=True, **options
         )
     _check_whole(model, loaded["missing_keys"], source.path)
-    _check_causal(model, source.path)
+    if settings.weights == "bf16":
+        narrowed(model)
+    check_causal(model, source.path, model.device)
     if source.gguf:  # the weights are dequantised, but save_pretrained refuses models that look quantised
         model.hf_quantizer = None
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
     return model
+
+
+def base_dtype(settings: Settings) -> torch.dtype:
+    """The dtype in which the weights of a base are loaded."""
+    return torch.bfloat16 if settings.weights == "bf16" else torch.float32
 
 
 def safetensors_only() -> dict[str, Any]:
@@ -155,10 +177,14 @@ def _check_whole(model: PreTrainedModel, missing: Collection[str], path: str) ->
 
 
 @torch.no_grad()
-def _check_causal(model: PreTrainedModel, path: str) -> None:
-    """Refuse encoders: they load as AutoModelForCausalLM too, but see the tokens they should predict."""
-    first = model(input_ids=torch.tensor([[0, 1, 2, 3]], device=model.device)).logits[:, :3]
-    other_end = model(input_ids=torch.tensor([[0, 1, 2, 4]], device=model.device)).logits[:, :3]
+def check_causal(model: Any, path: str, device: torch.device) -> None:
+    """Refuse encoders: they load as AutoModelForCausalLM too, but see the tokens they should predict.
+
+    Raises:
+        ModelError: the model is one.
+    """
+    first = model(input_ids=torch.tensor([[0, 1, 2, 3]], device=device)).logits[:, :3]
+    other_end = model(input_ids=torch.tensor([[0, 1, 2, 4]], device=device)).logits[:, :3]
     if not torch.allclose(first, other_end, rtol=1e-3, atol=1e-3, equal_nan=True):
         raise ModelError(
             f"{path} is not a causal language model: its predictions depend on later tokens",

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from alignzoo.data.digests import digest
+from alignzoo.distributed.shards import is_sharded, local, rows_of, sums
 from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
 from alignzoo.model.explained import quiet
 
@@ -31,31 +32,48 @@ _NOT_DECIDING = (
 )
 
 
-def trained_weights(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The trainable part of ``state`` (names → tensors of ``model``), shared tensors once, on the CPU."""
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items() if name in trained}
+def on_the_cpu(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights as a file takes them."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
 
 
 def fingerprint(weights: torch.nn.Module | Mapping[str, torch.Tensor]) -> str:
     """A content hash of a model's parameters and buffers, or of a state dict, 32 hex digits: any changed element
-    changes it.
+    changes it. Of sharded weights it is that of the whole ones; then all ranks call it.
 
     Per tensor, sums of its bit pattern with two different weightings: as fast as memory allows, but not secure
     against an adversary.
     """
     content = hashlib.blake2b(digest_size=16)
-    state = weights.state_dict() if isinstance(weights, torch.nn.Module) else weights
-    for name, tensor in sorted(state.items()):
-        data = tensor.detach().contiguous()
+    state = dict(sorted((weights.state_dict() if isinstance(weights, torch.nn.Module) else weights).items()))
+    added = sums([_bits(tensor) for tensor in state.values()], list(state.values()))
+    for (name, tensor), chunks in zip(state.items(), added, strict=True):
         plain = weighted = 0
-        for chunk in data.flatten().split(_CHUNK):
-            bits = chunk.view(torch.uint8)
-            bits = F.pad(bits, (0, -len(bits) % 4)).view(torch.int32).to(torch.int64)
-            plain += int(bits.sum())
-            weighted = weighted * 3 + int((bits * torch.arange(1, len(bits) + 1, device=bits.device)).sum())
-        content.update(repr((name, tuple(data.shape), str(data.dtype), plain, weighted)).encode())
+        for of_plain, of_weighted in chunks.tolist():
+            plain += of_plain
+            weighted = weighted * 3 + of_weighted
+        content.update(repr((name, tuple(tensor.shape), str(tensor.dtype), plain, weighted)).encode())
     return content.hexdigest()
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """``(chunks, 2)`` int64: for each chunk of the whole tensor, both sums over this rank's elements of it.
+
+    The sums are linear in the bytes, and overflow alike in any order, so those of all ranks add up to the whole's.
+    """
+    data = local(tensor).contiguous().flatten()
+    begin = rows_of(tensor).start * (tensor.numel() // max(1, len(tensor))) if is_sharded(tensor) else 0
+    found = torch.zeros(-(-tensor.numel() // _CHUNK), 2, dtype=torch.int64, device=data.device)
+    for index in range(begin // _CHUNK, -(-(begin + len(data)) // _CHUNK)):
+        start = max(begin, index * _CHUNK)
+        chunk = data[start - begin : (index + 1) * _CHUNK - begin]
+        offset = (start - index * _CHUNK) * chunk.element_size()  # in bytes; a word may be shared with another rank
+        bits = chunk.view(torch.uint8)
+        bits = F.pad(bits, (offset % 4, -(offset + len(bits)) % 4)).view(torch.int32).to(torch.int64)
+        first = offset // 4 + 1
+        found[index, 0] = bits.sum()
+        found[index, 1] = (bits * torch.arange(first, first + len(bits), device=bits.device)).sum()
+    return found
 
 
 def config_digest(model: Any, *, adapters: Collection[str] | None = None) -> str:

@@ -12,20 +12,20 @@ from alignzoo.contract.kinds import KINDS, Kind
 from alignzoo.errors import AlignzooError, IncompatibleError, UnknownNameError, UsageError
 from alignzoo.plan.extensions import data_of, evaluated_data, evaluator_of, judge_of
 from alignzoo.plan.judges import unused_judges
+from alignzoo.plan.launches import launch_conflicts
 from alignzoo.plan.plan import Method, Plan
 from alignzoo.plan.settings import Settings
 from alignzoo.plugin.faults import exists
 from alignzoo.plugin.registry import Registry
 
-UNSUPPORTED = {
-    "fsdp1": ("FSDP 1", "it flattens weights, so controllers cannot tell them apart"),
-    "deepspeed": ("DeepSpeed", "its backward pass steps the optimizer, but a controller may need several"),
-}
-"""Unsupported launches, with name and reason."""
 GUIDES: tuple[Literal["guide", "contrast"], ...] = ("guide", "contrast")
 """Frozen models besides the reference: the need is the name of the setting."""
-WHOLE_WEIGHTS_ONLY = ("adafactor", "rprop", "adamw8bit")
-"""Optimizers that fail or are untested on FSDP2 shards."""
+_ONCE_ONLY = {
+    "activation_checkpointing": "recomputed activations",
+    "activation_offloading": "activations that are kept on the host",
+    "compile": "compiled layers",
+}
+"""Settings under which nothing can be differentiated twice, in words."""
 Methods = Mapping[str, tuple[Method, ...]]
 """The methods of a run by kind; every kind is a key."""
 
@@ -80,9 +80,9 @@ def conflicts(plan: Plan, distributed: str, known: Registry, *, trains: bool = T
     """
     between = conflicts_between(plan.methods, plan.settings, distributed)
     if not trains:
-        return [*_launch(plan, distributed), *between]
-    own = (*_guides(plan), *_validation(plan.settings), *_unused_settings(plan, known))
-    return [*_launch(plan, distributed), *between, *own]
+        return [*launch_conflicts(plan, distributed), *between]
+    own = (*_frozen_weights(plan), *_guides(plan), *_validation(plan.settings), *_unused_settings(plan, known))
+    return [*launch_conflicts(plan, distributed), *between, *own]
 
 
 def conflicts_between(methods: Methods, settings: Settings, distributed: str) -> list[AlignzooError]:
@@ -144,18 +144,35 @@ def _twice(methods: Sequence[Method], settings: Settings, distributed: str) -> l
         problems.append(
             IncompatibleError(
                 f"{why}sharded weights (FSDP2) do not allow",
-                hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or choose another method",
+                hint="use plain data parallelism (--parallel ddp), or choose another method",
                 rule="sharded weights (FSDP2) do not allow a second derivative",
             )
         )
-    if settings.activation_checkpointing:
-        problems.append(
-            IncompatibleError(
-                f"{why}recomputed activations (--activation-checkpointing) do not allow",
-                hint="leave it out and lower --micro-batch-size, or choose another method",
-                rule="--activation-checkpointing does not allow a second derivative",
+    for setting, what in _ONCE_ONLY.items():
+        if getattr(settings, setting):
+            flag = f"--{Settings.flag(setting)}"
+            problems.append(
+                IncompatibleError(
+                    f"{why}{what} ({flag}) do not allow",
+                    hint="leave it out, or choose another method; a lower --micro-batch-size saves memory, too",
+                    rule=f"{flag} does not allow a second derivative",
+                )
             )
-        )
+    return problems
+
+
+def _frozen_weights(plan: Plan) -> list[AlignzooError]:
+    """Narrow weights under wide products, and a reference that moves over a base in 4 bits."""
+    problems: list[AlignzooError] = []
+    if plan.settings.weights == "bf16" and plan.settings.precision == "fp32":
+        said = "--weights bf16 needs bf16 products, and --precision is fp32"
+        problems.append(UsageError(said, hint="add --precision bf16, or leave --weights out"))
+    for method in plan.of("geometry") if plan.settings.quantize != "none" else ():
+        if getattr(method.card, "moves_reference", False):
+            said = (
+                f"geometry {method.card.name!r} mixes weights into the reference, which a quantised base does not allow"
+            )
+            problems.append(IncompatibleError(said, hint="leave out --quantize, or the method"))
     return problems
 
 
@@ -176,37 +193,6 @@ def _guides(plan: Plan) -> list[AlignzooError]:
             problems.append(
                 UsageError(f"--{name} has no effect here: no method of this run reads it", hint="leave it out")
             )
-    return problems
-
-
-def _launch(plan: Plan, distributed: str) -> list[AlignzooError]:
-    """What does not run on this launch's ranks."""
-    if distributed in UNSUPPORTED:
-        name, why = UNSUPPORTED[distributed]
-        return [
-            IncompatibleError(
-                f"runs under {name} are not supported: {why}",
-                hint="shard with FSDP2 (`accelerate launch --use_fsdp --fsdp_version 2`), or launch with --multi_gpu",
-            )
-        ]
-    if distributed != "fsdp":
-        return []
-    problems: list[AlignzooError] = []
-    if plan.settings.quantize != "none":
-        problems.append(
-            IncompatibleError(
-                f"--quantize {plan.settings.quantize} is untested on sharded weights",
-                hint="launch with plain data parallelism (`accelerate launch --multi_gpu`), or leave it out",
-            )
-        )
-    optimizer = plan.settings.optimizer.lower()
-    if optimizer in WHOLE_WEIGHTS_ONLY:
-        problems.append(
-            IncompatibleError(
-                f"--optimizer {optimizer} does not support sharded weights",
-                hint="choose another, such as adamw, or launch with plain data parallelism",
-            )
-        )
     return problems
 
 

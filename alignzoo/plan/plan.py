@@ -40,6 +40,11 @@ class Method:
         return self.card.needs | self.options.needs()
 
     @property
+    def needs_fp32(self) -> str:
+        """Why the method, with these options, does not work in bf16; empty if it does."""
+        return self.card.needs_fp32 or self.options.needs_fp32()
+
+    @property
     def qualified(self) -> str:
         """``distribution:name``."""
         return f"{self.distribution}:{self.card.name}"

@@ -30,6 +30,10 @@ from alignzoo.version import __version__
 
 FITTED = "model"
 """The origin of a setting that the model has decided."""
+DEVICE = "device"
+"""The origin of a setting that the device has decided."""
+DERIVED = (FITTED, DEVICE)
+"""Origins of values that another model or device may give otherwise: a recipe made from a run leaves them out."""
 PATHS: dict[str, ExtensionKind | None] = {"model": "model", "data": "data", "eval-data": "data", "out": None}
 """Settings that may name a file or folder, each with the kind of extension that it may name as well."""
 DEFAULT, PRESET = "default", "preset"
@@ -148,7 +152,7 @@ def plan_layer(content: dict[str, Any], name: str) -> Layer:
             key: value
             for layer in _layers(content)
             for key, value in layer.values.items()
-            if layer.origin != FITTED or key in KINDS  # another model may have other positions
+            if layer.origin not in DERIVED or key in KINDS
         }
         files = [str(plugin["file"]) for plugin in content.get("plugins") or () if plugin.get("file")]
     except (KeyError, TypeError, AttributeError) as error:

@@ -73,6 +73,13 @@ class Settings(Values):
     )
     packing: bool = _setting(True, "process each prompt once, without padding, if the model allows it")
     activation_checkpointing: bool = _setting(False, "recompute activations in the backward pass to save memory")
+    activation_offloading: bool = _setting(
+        False, "keep activations in the host's memory until the backward pass (CUDA), to save memory"
+    )
+    compile: bool = _setting(False, "compile each layer of the policy (torch.compile), once for all lengths of rows")
+    offload: Literal["none", "weights"] = _setting(
+        "none", "keep weights, gradients and optimizer state of an FSDP2 run in host memory"
+    )
     reference_cache: bool = _setting(True, "compute reference log-probs before training, and cache them for other runs")
     guide: str | None = _setting(
         None, "frozen model that likes what is preferred, for methods that read its log-probs", metavar="MODEL"
@@ -100,8 +107,15 @@ class Settings(Values):
         ge=1,
     )
     max_grad_norm: float = _setting(1.0, "clip the gradient to this norm (0: no clipping)", ge=0)
-    precision: Literal["fp32", "bf16"] = _setting(
-        "fp32", "compute dtype; weights stay fp32 in training (chat, generate and eval cast them)"
+    precision: Literal["auto", "fp32", "bf16"] = _setting(
+        "auto",
+        "compute dtype; trained weights stay fp32 (chat, generate and eval cast theirs) [default: auto, bf16 on a GPU "
+        "that has it natively if no method needs fp32, else fp32]",
+    )
+    weights: Literal["auto", "fp32", "bf16"] = _setting(
+        "auto",
+        "dtype in which the frozen weights under an adapter are kept [default: auto, bf16 in a LoRA run with "
+        "--precision bf16, else fp32]",
     )
     dropout: bool = _setting(False, "keep the model's own dropout, layer skipping and router noise")
     seed: int = _setting(0, "seed of data order, dropout and all random draws", ge=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from alignzoo.base.cache import cache_folder
 from alignzoo.base.files import scratch
 from alignzoo.data.digests import rows_digest
 from alignzoo.data.probe_rows import UNKNOWN, UNSAFE, check_probe_pairs, safety_labels
+from alignzoo.distributed.sharding import parts_callable
 from alignzoo.errors import AlignzooError
 from alignzoo.model.base import without_adapter
 from alignzoo.model.weights import fingerprint
@@ -35,19 +37,29 @@ PROBE_VERSION = 3  # part of the cache key: raise it when the same data would gi
 
 
 def cached_probe(
-    model: Any, train: Dataset, validation: Dataset, *, report: Reporter, weights: str | None = None
+    model: Any,
+    train: Dataset,
+    validation: Dataset,
+    *,
+    report: Reporter,
+    weights: str | None = None,
+    first: Callable[[Callable[[], Probe | None]], Probe | None] = lambda work: work(),
 ) -> Probe:
-    """The probe of these weights and rows: from the cache, or trained and cached."""
+    """The probe of these weights and rows: from the cache, or trained and cached.
+
+    Args:
+        first: gives all ranks that share a sharded model what the work of the first of them gives.
+    """
     weights = weights or fingerprint(model)
     data = {"probe_train": part_digest(train), "probe_validation": part_digest(validation)}
     key = hashlib.sha256(json.dumps([PROBE_VERSION, weights, data]).encode()).hexdigest()[:32]
     folder = cache_folder("probes") / key
     hidden = model.config.get_text_config().hidden_size
-    kept = _kept(folder, hidden, report)
+    kept = first(lambda: _kept(folder, hidden, report))
     if kept is not None:
         return kept
     probe = train_probe(model, train, validation, report=report, facts={"model_weights": weights, "data": data})
-    return _publish(probe, folder, hidden, report)
+    return first(lambda: _publish(probe, folder, hidden, report)) or probe
 
 
 def _kept(folder: Path, hidden: int, report: Reporter) -> Probe | None:
@@ -103,13 +115,14 @@ def train_probe(
         UsageError: a layer that the model does not have.
     """
     check_probe_pairs(train, validation, hint="use more data")
-    model = without_adapter(model)
+    policy, model = model, without_adapter(model)
     indices = layer_indices(layers, int(model.config.get_text_config().num_hidden_layers))
     training = model.training
     model.eval()
     try:
         given = [_responses(part) for part in (train, validation)]
-        with report.progress(sum(map(len, given)), "reading hidden states", unit="response") as bar:
+        total = sum(map(len, given))
+        with parts_callable(policy), report.progress(total, "reading hidden states", unit="response") as bar:
             parts = []
             for responses in given:
                 sequences, labels = zip(*responses, strict=True)

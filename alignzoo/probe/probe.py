@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from alignzoo.base.files import whole, write_json
 from alignzoo.base.stored import file_digest, read_sealed, sealed
 from alignzoo.data.collate import padded_texts
+from alignzoo.distributed.shards import computes_on
 from alignzoo.errors import AlignzooError, DamagedError, DataError, ModelError, UsageError
 from alignzoo.report import Progress
 
@@ -128,7 +129,7 @@ def hidden_features(
         pooling: ``mean`` over tokens, the ``last`` token's, or the ``max`` over tokens, dimension by dimension.
     """
     trunk = getattr(model, model.base_model_prefix)
-    device, count = next(model.parameters()).device, int(model.config.get_text_config().num_hidden_layers)
+    device, count = computes_on(next(model.parameters())), int(model.config.get_text_config().num_hidden_layers)
     inner = any(layer != count for layer in layers)
     features: list[dict[int, torch.Tensor]] = [{} for _ in sequences]
     for chosen, ids, mask in padded_texts(sequences, tokens_per_batch):

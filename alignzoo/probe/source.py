@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignzoo.data.parts import Parts
 from alignzoo.distributed.ranks import on_all_ranks
+from alignzoo.distributed.sharding import is_shard
 from alignzoo.probe.fit import cached_probe
 from alignzoo.probe.probe import Probe
 from alignzoo.report import Reporter
@@ -23,20 +24,25 @@ def probe_source(
     """What a controller or a reward calls for the probe: read from the given folder, or reused or trained on the rows
     set aside for it, once, on the first rank; a trained one is also saved in ``folder``."""
 
+    def first(work: Callable[[], Probe | None]) -> Probe | None:
+        return on_all_ranks(accelerator, lambda: work() if accelerator.is_main_process else None)[0]
+
     def reused_or_trained() -> Probe | None:
-        if not accelerator.is_main_process:
-            return None
-        trained = cached_probe(policy, parts.probe_train, parts.probe_validation, report=report, weights=weights)
-        if folder is not None:
-            trained.save(folder / "probe")
-        return trained
+        if is_shard(policy):  # its ranks run it together
+            return made(first=first)
+        return first(made)
+
+    def made(**ranks: Any) -> Probe | None:
+        return cached_probe(policy, parts.probe_train, parts.probe_validation, report=report, weights=weights, **ranks)
 
     @cache
     def probe(given: str | None) -> Probe:
         if given is not None:
             return Probe.load(Path(given), hidden=policy.config.get_text_config().hidden_size)
-        trained = on_all_ranks(accelerator, reused_or_trained)[0]
+        trained = reused_or_trained()
         assert trained is not None
+        if folder is not None:
+            trained.save(folder / "probe")
         return trained
 
     return probe

@@ -32,6 +32,7 @@ class Reference:
         forward: from a model and a batch to its responses.
         wrap: prepares a frozen model for the accelerator (sharding, autocast).
         ask: what a pass computes beside log-probs.
+        copied: gives a copy of the policy.
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class Reference:
         forward: Forward,
         wrap: Callable[[torch.nn.Module], torch.nn.Module] = lambda model: model,
         ask: Ask = NOTHING,
+        *,
+        copied: Callable[[torch.nn.Module], torch.nn.Module] = copy.deepcopy,
     ) -> None:
         self._forward = forward if ask == NOTHING else lambda model, batch: forward(model, batch, ask)
         self._adapted = policy if hasattr(policy, "peft_config") else None
-        self._snapshot = None if self._adapted is not None else wrap(copy.deepcopy(policy).requires_grad_(False).eval())
+        self._snapshot = None if self._adapted is not None else wrap(copied(policy).requires_grad_(False).eval())
 
     @torch.no_grad()
     def __call__(self, batch: TokenBatch) -> ResponseBatch:

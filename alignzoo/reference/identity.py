@@ -9,13 +9,13 @@ import torch
 import transformers
 
 from alignzoo.data.digests import digest
+from alignzoo.distributed.sharding import class_of
 from alignzoo.logprobs.logps import has_fused_head, innermost
 from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
 from alignzoo.model.weights import config_digest, fingerprint
 from alignzoo.plan.settings import Settings
 
 _VERSION = 1  # raise it when the same weights and tokens would give different log-probs
-_WAYS = {"segments": "pairs"}  # names of renamed ways in the identities of existing stores
 
 
 def reference_identity(policy: Any, settings: Settings, weights: str, *, way: str) -> str:
@@ -25,7 +25,7 @@ def reference_identity(policy: Any, settings: Settings, weights: str, *, way: st
     counts.
 
     Args:
-        policy: the policy with the weights that training starts from, not sharded.
+        policy: the policy with the weights that training starts from; all ranks that share it call this.
         weights: its fingerprint.
         way: how its log-probs are computed (:attr:`alignzoo.logprobs.forward.Choice.way`).
     """
@@ -33,7 +33,8 @@ def reference_identity(policy: Any, settings: Settings, weights: str, *, way: st
     if adapters is not None:
         weights = fingerprint(_reference_weights(policy, set(adapters)))
     base, active = without_adapter(policy), {REFERENCE_ADAPTER} & set(adapters or ())
-    code = f"{type(base).__module__}.{type(base).__qualname__} of transformers {transformers.__version__}"
+    kind_of_model = class_of(base)
+    code = f"{kind_of_model.__module__}.{kind_of_model.__qualname__} of transformers {transformers.__version__}"
     kind = (settings.precision, settings.quantize)
     rounding = (
         _rounding(policy, way) if kind != ("fp32", "none") or torch.get_float32_matmul_precision() != "highest" else ()
@@ -45,9 +46,9 @@ def _rounding(policy: Any, way: str) -> tuple[str, ...]:
     """Facts that change log-probs by more than fp32's last digits in reduced precision."""
     model = innermost(policy)
     implementations = (getattr(model.config, f"_{part}_implementation", None) for part in ("attn", "experts"))
-    head = "fused head" if has_fused_head(policy) else "logits"
+    head = "fused head with fp32 logits" if has_fused_head(policy) else "logits"
     return (
-        _WAYS.get(way, way),
+        way,
         head,
         model.device.type,
         torch.get_float32_matmul_precision(),

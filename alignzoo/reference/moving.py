@@ -13,6 +13,7 @@ from alignzoo.data.collate import TokenBatch
 from alignzoo.errors import UsageError
 from alignzoo.logprobs.logps import Forward
 from alignzoo.logprobs.statistics import NOTHING, Ask
+from alignzoo.model.narrow import widened
 
 
 class MovingReference:
@@ -100,7 +101,7 @@ def _merged(policy: Any, *, copied: bool = True) -> torch.nn.Module:
             hint="leave out --quantize, or the method that moves the reference",
         )
     try:
-        merged: torch.nn.Module = copy.deepcopy(policy).merge_and_unload()
+        merged: torch.nn.Module = widened(copy.deepcopy(policy)).merge_and_unload()
     except (AttributeError, NotImplementedError) as error:
         raise UsageError(
             "this kind of adapter cannot be merged into its base, so the reference cannot be moved towards it",

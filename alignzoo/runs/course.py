@@ -5,18 +5,20 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.base.disk import check_there, remedy
 from alignzoo.base.files import whole
+from alignzoo.base.heap import collecting_later
 from alignzoo.contract.result import RunResult
 from alignzoo.data.shapes import NOUNS
 from alignzoo.distributed.launch import take_over_sharding
-from alignzoo.distributed.process import launched
-from alignzoo.errors import AlignzooError, DamagedError, UsageError
+from alignzoo.errors import AlignzooError, DamagedError, Interrupted
 from alignzoo.evaluate.answers import Answers, answers_of
+from alignzoo.model.precision import launched_for
 from alignzoo.observers import Observers
 from alignzoo.plan.plan import Plan
 from alignzoo.plan.planfile import plan_to_dict
@@ -27,6 +29,7 @@ from alignzoo.runs.folder import RunFolder
 from alignzoo.runs.introduction import introduction
 from alignzoo.runs.memory import PeakMemory
 from alignzoo.runs.outcome import read_before, report_outcome, write_evaluation
+from alignzoo.runs.precheck import check_start
 from alignzoo.runs.shared import Shared
 from alignzoo.runs.watchers import check_trackers, observers_of
 from alignzoo.train.trackers import finish_trackers
@@ -44,11 +47,15 @@ class Course:
     Args:
         resumed: the folder of the run to resume; None for a new run.
         shared: what earlier runs of this process have left.
+        alone: the process is for this run only.
     """
 
-    def __init__(self, plan: Plan, report: Reporter, resumed: Path | None, shared: Shared | None = None) -> None:
+    def __init__(
+        self, plan: Plan, report: Reporter, resumed: Path | None, shared: Shared | None = None, alone: bool = False
+    ) -> None:
         take_over_sharding()
         self.began = time.perf_counter()
+        self.alone = alone
         self.report = report
         settings = plan.settings
         check_trackers(settings.track)
@@ -56,7 +63,8 @@ class Course:
         for line in introduction(plan, self.folder.path):  # before the imports that take seconds
             report.note(line)
         tracked = {"log_with": list(settings.track), "project_dir": str(self.folder.path)} if settings.track else {}
-        self.accelerator = launched(precision=settings.precision, **tracked)
+        with collecting_later():
+            plan, self.accelerator = launched_for(plan, report, **tracked)
         self.memory = PeakMemory()
         self.folder.check_free(self.accelerator)
         self.observers = Observers(observers_of(settings.observe) if self.main else {}, report)
@@ -84,6 +92,8 @@ class Course:
         except BaseException as error:
             self.observers.tell("end", None, error)
             finish_trackers(self.accelerator)
+            if isinstance(error, Interrupted):
+                self.accelerator.wait_for_everyone()  # launchers end the other ranks as soon as one has ended
             problem = self.folder.explained(error)
             self.folder.undo()
             if problem is None:
@@ -111,25 +121,23 @@ class Course:
             examples.write(self.folder.path, session.parts, self.said)
         with loop.controller.for_evaluation():
             weights = self._save_model(session, loop)
-        if session.settings.track:
-            self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:  # end_training() would also end the group of the ranks
+            tracker.finish()
         return self._finish(session, loop, before, after, weights)
 
     def prepare(self) -> tuple[Session, Loop]:
         """Everything before the first step; invalid runs fail here, cheap checks first."""
-        from alignzoo.data.parts import warn_of_little
-        from alignzoo.model.adapters import how_to_load
-        from alignzoo.model.positions import warn_beyond_positions
-        from alignzoo.plugin.build import class_of
-        from alignzoo.runs.generated import Generated
-        from alignzoo.session.session import Session
-        from alignzoo.train.begin import begin
-        from alignzoo.train.optim import optimizer_class
+        with collecting_later(freeze=self.alone):
+            import datasets  # noqa: F401
 
-        optimizer_class(self.plan.settings.optimizer)
-        self._check_batch()
-        for method in self.plan.all_methods:
-            class_of(method.card)
+            from alignzoo.data.parts import warn_of_little
+            from alignzoo.model.adapters import how_to_load
+            from alignzoo.model.positions import warn_beyond_positions
+            from alignzoo.runs.generated import Generated
+            from alignzoo.session.session import Session
+            from alignzoo.train.begin import begin
+
+        check_start(self.plan, self.accelerator.num_processes)
         session = Session(self.plan, self.accelerator, self.report, memo=self.shared)
         generated = Generated(session, self.folder.path, self.report)
         generated.prepare()
@@ -153,13 +161,6 @@ class Course:
         if generated:
             loop.generated = partial(self._on_main, loop, lambda model: generated.figures(model, loop.done))
         return session, loop
-
-    def _check_batch(self) -> None:
-        size, world = self.plan.settings.batch_size, self.accelerator.num_processes
-        if size % world:
-            raise UsageError(
-                f"--batch-size {size} cannot be divided over {world} ranks", hint=f"use a multiple of {world}"
-            )
 
     def _take_folder(self, session: Session) -> None:
         self.folder.take(self.accelerator, session.plan)
@@ -239,27 +240,27 @@ class Course:
 
     def _save_model(self, session: Session, loop: Loop) -> str:
         """Write ``model/``; returns the hash of its weights, on all ranks."""
-        from accelerate.utils import broadcast_object_list
-
-        from alignzoo.distributed.sharding import full_state
+        from alignzoo.distributed.ranks import on_all_ranks
+        from alignzoo.distributed.sharding import is_shard
         from alignzoo.model.weights import fingerprint
 
         model = self.accelerator.unwrap_model(loop.engine.model)
-        state = full_state(model, keep=self.main)
-        if self.main and session.settings.save_model:
-            self._write_model(model, session.tokenizer, state)
-        weights = [fingerprint(state)]
-        if self.accelerator.num_processes > 1:
-            broadcast_object_list(weights)
-        return weights[0]
+        if session.settings.save_model:
+            on_all_ranks(self.accelerator, partial(self._write_model, model, session.tokenizer))
+        return fingerprint(model) if is_shard(model) else on_all_ranks(self.accelerator, lambda: fingerprint(model))[0]
 
-    def _write_model(self, model: Any, tokenizer: Any, state: dict[str, Any]) -> None:
+    def _write_model(self, model: Any, tokenizer: Any) -> None:
+        from alignzoo.distributed.sharding import is_shard
+        from alignzoo.model.saved import save_sharded
         from alignzoo.model.weights import save_model
 
         target = self.folder.path / "model"
         try:
-            with whole(target) as path:
-                save_model(model, tokenizer, path, state)
+            with whole(target) if self.main else nullcontext() as path:
+                if is_shard(model):
+                    save_sharded(model, tokenizer, path)
+                elif path is not None:
+                    save_model(model, tokenizer, path, model.state_dict())
         except Exception as error:
             check_there(self.folder.path)
             raise AlignzooError(

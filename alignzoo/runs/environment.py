@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from alignzoo.distributed.launch import distributed_backend
+from alignzoo.distributed.launch import distributed_backend, node_count
 from alignzoo.plugin.registry import registry
 from alignzoo.version import __version__
 
@@ -28,7 +28,9 @@ def describe_environment(world: int, device: str) -> dict[str, Any]:
         "plugins": [{**plugin.to_dict(), "hash": plugin.fingerprint()} for plugin in registry().plugins],
         "device": device,
         "ranks": world,
+        "nodes": node_count(),
         "backend": distributed_backend(),
+        "communication": torch.distributed.get_backend() if torch.distributed.is_initialized() else None,
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
         "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],

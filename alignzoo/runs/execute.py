@@ -43,14 +43,15 @@ def run(recipe: str | Path | Mapping[str, Any] | Plan | None = None, *, report: 
     return execute(plan, reporter=report or Reporter())
 
 
-def execute(plan: Plan, *, reporter: Reporter, shared: Shared | None = None) -> RunResult:
+def execute(plan: Plan, *, reporter: Reporter, shared: Shared | None = None, alone: bool = False) -> RunResult:
     """Train a plan in a new run folder.
 
     Args:
         shared: what earlier runs of this process have left; results are the same with and without it.
+        alone: the process is for this run only, see :func:`~alignzoo.base.heap.collecting_later`.
     """
     with interruptible():
-        return Course(plan, reporter, None, shared).go()
+        return Course(plan, reporter, None, shared, alone).go()
 
 
 def resume(

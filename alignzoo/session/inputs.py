@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.base.heap import keep_freed_memory
 from alignzoo.base.memo import Memo
 from alignzoo.contract.card import Need
 from alignzoo.contract.loss import LossCard, Reads
@@ -16,10 +17,13 @@ from alignzoo.data.groups import group_indices
 from alignzoo.data.lengths import Lengths, lengths_of
 from alignzoo.data.parts import Parts, parts_of
 from alignzoo.data.prepare import Prepared
+from alignzoo.data.stream import PairStream
 from alignzoo.data.texts import load_texts, training_texts
+from alignzoo.distributed.launch import distributed_backend
 from alignzoo.model.adapters import check_quantisation
 from alignzoo.model.load import check_vocabulary, load_config
 from alignzoo.model.positions import fitted
+from alignzoo.model.precision import with_precision, with_weights
 from alignzoo.model.source import ModelSource, find_model
 from alignzoo.model.weights import fingerprint
 from alignzoo.plan.plan import Plan
@@ -27,6 +31,7 @@ from alignzoo.plan.settings import Settings
 from alignzoo.report import Reporter
 from alignzoo.session.pristine import policy_of, tokenizer_of
 from alignzoo.session.selecting import model_of, selected
+from alignzoo.session.shards import policy_in_shards
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -60,7 +65,7 @@ class Inputs:
         needs: frozenset[Need] = frozenset(),
         memo: Memo | None = None,
     ) -> None:
-        self._resolved = plan
+        self._resolved = with_precision(plan)[0]
         self.accelerator = accelerator
         self.report = report
         self.uses = tuple(uses or ())
@@ -88,8 +93,9 @@ class Inputs:
 
     @cached_property
     def plan(self) -> Plan:
-        """The plan, with lengths limited to the model's positions."""
-        return fitted(self._resolved, self.config, self.report)
+        """The plan, with lengths limited to the model's positions and the dtype of frozen weights."""
+        plan = with_weights(self._resolved, self.source, trains=TRAIN in self.uses)
+        return fitted(plan, self.config, self.report)
 
     @property
     def settings(self) -> Settings:
@@ -167,6 +173,20 @@ class Inputs:
         return lengths_of(self.parts.train, self.parts.partners.get(TRAIN))
 
     @cached_property
+    def stream(self) -> PairStream:
+        """The order in which training visits the rows."""
+        rows, settings = self.parts, self.settings
+        return PairStream(len(rows.train), settings.batch_size, settings.seed, shuffled=not rows.keep_order)
+
+    @cached_property
+    def steps(self) -> int:
+        """Optimizer steps allowed by ``--epochs`` and ``--max-steps``; one epoch by default."""
+        limits = [self.settings.max_steps] if self.settings.max_steps is not None else []
+        if self.settings.epochs is not None or not limits:
+            limits.append(self.stream.steps(self.settings.epochs or 1.0))
+        return min(limits)
+
+    @cached_property
     def groups(self) -> dict[str, int]:
         """The data's groups by number, if a method reads them."""
         return group_indices(self.parts) if "groups" in self.needs else {}
@@ -189,9 +209,17 @@ class Inputs:
         """
         highest = self._highest_id
         self.report.note(f"loading {self.settings.model}")
-        policy: Any = policy_of(self.memo, self.source, self.settings)
+        if self.accelerator.device.type == "cpu":
+            keep_freed_memory()
+        policy: Any = self._in_shards() or policy_of(self.memo, self.source, self.settings).to(self.accelerator.device)
         check_vocabulary(policy, max(highest, self.tokenizer.pad_token_id), self.settings.model)
-        return policy.to(self.accelerator.device)
+        return policy
+
+    def _in_shards(self) -> Any:
+        """The policy read straight into the ranks' shards, if this launch shards it and its files allow that."""
+        if distributed_backend() != "fsdp":
+            return None
+        return policy_in_shards(self.plan, self.source, self.accelerator, self.report)
 
     @cached_property
     def weights(self) -> str:

@@ -37,7 +37,7 @@ def tokenizer_of(memo: Memo, source: ModelSource, settings: Settings) -> Any:
         tokenizer = load_tokenizer(source, settings)
         return _Tokenizer(tokenizer, tokenizer_digest(tokenizer))
 
-    states = file_states(source, settings)
+    states = file_states(source, settings) if memo.limit else None  # nothing would read it again
     if states is None:
         return load_tokenizer(source, settings)
     kept = memo.get("tokenizer", states, load)
@@ -53,7 +53,7 @@ def policy_of(memo: Memo, source: ModelSource, settings: Settings) -> Any:
     if states is None or settings.quantize != "none" or sum(state[1] for state in states) > MOST_BYTES:
         return load_policy(source, settings)
     check_quantisation(settings, source)
-    base = memo.get("weights", states, lambda: load_base(source, settings))
+    base = memo.get("weights", (states, settings.weights), lambda: load_base(source, settings))
     return as_policy(copy.deepcopy(base), source, settings)
 
 

@@ -10,6 +10,7 @@ already exist before they are requested: ``session.policy = model``.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,11 +22,12 @@ from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.batches import Batches, Sizes, StepBatches, by_length
 from alignzoo.data.collate import TokenBatch, batch_columns
 from alignzoo.data.lengths import lengths_of
-from alignzoo.data.stream import PairStream
 from alignzoo.distributed.sharding import is_shard, prepare, resharding
 from alignzoo.errors import AlignzooError
+from alignzoo.logprobs.compiling import compile_layers
 from alignzoo.logprobs.forward import Choice, forward_of
 from alignzoo.logprobs.logps import Forward
+from alignzoo.logprobs.offloading import offloading
 from alignzoo.logprobs.rope import goes_by_batch
 from alignzoo.logprobs.statistics import IN_EVERY_STEP, Statistics
 from alignzoo.model.load import load_policy
@@ -42,6 +44,7 @@ from alignzoo.reference.store import Store, store_folder
 from alignzoo.session.guides import Guides, load_guides
 from alignzoo.session.inputs import HELD_OUT, TRAIN
 from alignzoo.session.scores import Scores
+from alignzoo.session.trials import trials_of
 from alignzoo.step.engine import Engine
 from alignzoo.step.held_out import HeldOut
 
@@ -73,6 +76,7 @@ class Session(Scores):
             self.accelerator,
             shape=self.parts.shape,
             partners=self.parts.partners.get(part),
+            trials=trials_of(self.policy, self.weights) if self.accelerator.num_processes == 1 else None,
         )
         self.report.note(choice.why)
         return choice
@@ -80,7 +84,8 @@ class Session(Scores):
     @cached_property
     def forward(self) -> Forward:
         """From a model and a batch to its log-probs."""
-        return resharding(self.choice.forward)
+        forward = self.choice.forward
+        return resharding(offloading(forward) if self.settings.activation_offloading else forward)
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -137,16 +142,27 @@ class Session(Scores):
         """The reference as a model."""
         if not self._reads_reference or self.caches_reference:
             return None
-        wrap = partial(prepare, self.accelerator, frozen=True)
+        wrap = partial(prepare, self.accelerator, frozen=True, offload=self.settings.offload == "weights")
         if self._moves_reference:
             return MovingReference(self.policy, self.forward, wrap, self.statistics.of_reference())
-        return Reference(self.policy, self.forward, wrap, self.statistics.of_reference())
+        return Reference(self.policy, self.forward, wrap, self.statistics.of_reference(), copied=self._copy)
+
+    def _copy(self, policy: Any) -> Any:
+        """Another model with the policy's weights, which still are the initial ones."""
+        if not is_shard(policy):
+            return copy.deepcopy(policy)
+        again = self._in_shards()
+        self.choice.adopt(again)
+        return again
 
     @cached_property
     def model(self) -> Any:
         """The policy as prepared for this launch: autocast, replicated or sharded."""
-        _ = self._frozen, self._store_folder  # they read the policy's weights, which sharding replaces
-        return prepare(self.accelerator, self.policy)
+        _ = self.choice, self._frozen, self._store_folder  # they use the policy's weights, which sharding replaces
+        if self.settings.compile:
+            self.report.note("compiling the layers: the first passes take longer")
+            compile_layers(self.policy)
+        return prepare(self.accelerator, self.policy, offload=self.settings.offload == "weights")
 
     @cached_property
     def reference(self) -> ReferenceForward | None:
@@ -216,20 +232,6 @@ class Session(Scores):
         """Model, forward and objective, shared by all steps."""
         run: dict[str, Any] = {"groups": self.groups, "needs": self.needs, "steps": self.steps}
         return Engine(self.model, self.forward, self.objective, self.accelerator, self.settings.seed, **run)
-
-    @cached_property
-    def stream(self) -> PairStream:
-        """The order in which training visits the rows."""
-        rows, settings = self.parts, self.settings
-        return PairStream(len(rows.train), settings.batch_size, settings.seed, shuffled=not rows.keep_order)
-
-    @cached_property
-    def steps(self) -> int:
-        """Optimizer steps allowed by ``--epochs`` and ``--max-steps``; one epoch by default."""
-        limits = [self.settings.max_steps] if self.settings.max_steps is not None else []
-        if self.settings.epochs is not None or not limits:
-            limits.append(self.stream.steps(self.settings.epochs or 1.0))
-        return min(limits)
 
     @property
     def sizes(self) -> Sizes:

@@ -15,6 +15,7 @@ from alignzoo.base.stored import read_sealed, sealed
 from alignzoo.contract.result import RESULT_FILE
 from alignzoo.distributed.process import launched
 from alignzoo.errors import AlignzooError, DamagedError, Interrupted, UsageError
+from alignzoo.model.precision import launched_for
 from alignzoo.plan.planfile import PLAN_FILE
 from alignzoo.plan.recipe import Layer, flatten, read_recipe
 from alignzoo.plugin.registry import resume_words
@@ -158,8 +159,7 @@ def _run(stage: Stage, reporter: Reporter, *, trusting: bool) -> Any:
     if written.exists():
         reporter.note(f"{written} is already there; nothing to do")
         return str(written)
-    precision = stage.plan.settings.precision if stage.plan is not None else "fp32"
-    accelerator = launched(precision=precision)
+    accelerator = launched() if stage.plan is None else launched_for(stage.plan, reporter)[1]
     if stage.action == "generate":
         generate(stage, accelerator, reporter)
     else:

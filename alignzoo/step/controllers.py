@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from alignzoo.contract.geometry import GeometryController, StepLoss
@@ -59,12 +60,10 @@ class Controllers:
                 stack.enter_context(controller.for_evaluation())
             yield
 
-    def state_dict(self, *, keep: bool = True) -> dict[str, Any]:
-        """The states of all, checked to be plain data; ``keep`` as of :func:`plain_state`."""
-        return {
-            "gradient": plain_state(self.gradient, keep=keep),
-            "companions": [plain_state(controller, keep=keep) for controller in self.companions],
-        }
+    def state_dict(self, *, keep: bool = True, sharded: bool = False) -> dict[str, Any]:
+        """The states of all, checked to be plain data; ``keep`` and ``sharded`` as of :func:`plain_state`."""
+        state = partial(plain_state, keep=keep, sharded=sharded)
+        return {"gradient": state(self.gradient), "companions": [state(companion) for companion in self.companions]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.gradient.load_state_dict(state["gradient"])

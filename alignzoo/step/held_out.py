@@ -122,6 +122,8 @@ class HeldOut:
     def _known(self, model: torch.nn.Module) -> dict[int, _Responses] | None:
         """What earlier runs have computed of these batches with this untrained model, by batch; None where that is not
         shared."""
+        if not self._memo.limit:  # nothing would read them again
+            return None
         plain = self._engine.statistics == Statistics() and self._engine.objective.weighing is None
         outputs = outputs_key(model) if plain and self._engine.world == 1 else None
         if outputs is None:

@@ -28,7 +28,7 @@ class Crew:
 
     Args:
         count: how many work side by side.
-        words: what each worker is told beside the folder.
+        words: command-line words of each worker besides the folder.
     """
 
     def __init__(

@@ -94,7 +94,7 @@ def check(
             f"{len(skipped)} of {len(plans) + len(skipped)} combinations cannot run:{_listed(skipped)}",
             hint="leave them out with --exclude, or all of them with --skip-incompatible"
             if plans
-            else "`alignzoo compat` says what goes together",
+            else "`alignzoo compat` shows which methods can be combined",
         )
     _refuse_twins(plans)
     return Checked(plans, tuple(cell for cell in cells if cell.label in plans), skipped)

@@ -147,7 +147,7 @@ class Bench:
 
     Args:
         adapter: train a new LoRA adapter on the frozen model.
-        sharded: each rank holds a part of the weights, from :meth:`setup` on.
+        sharded: each rank holds a part of the weights.
         data: what the eight rows of a step are.
     """
 
@@ -156,17 +156,14 @@ class Bench:
         self.policy = copy.deepcopy(_policy())
         if adapter:
             self.policy = with_adapter(self.policy)
-        self.sharded = sharded
         self.data = data
-        self.model = self.policy if sharded else self.accelerator.prepare_model(self.policy)
+        self.model = shard(self.policy) if sharded else self.accelerator.prepare_model(self.policy)
         self.probes_trained = 0
         self.moving: MovingReference | None = None
 
     def setup(self, controller: GeometryController) -> None:
         texts, moving = random_texts, self.moving_reference
         controller.setup(SetupContext(self.policy, 0, Reporter(), self.probe, texts=texts, moving_reference=moving))
-        if self.sharded:
-            self.model = shard(self.policy)
 
     def moving_reference(self) -> MovingReference:
         """The bench's reference, from now on as one that moves."""

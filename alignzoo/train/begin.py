@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.data.shapes import NOUNS
+from alignzoo.distributed.launch import distributed_backend
 from alignzoo.errors import AlignzooError
 from alignzoo.observers import Observers
 from alignzoo.plan.plan import Plan
@@ -95,7 +96,8 @@ def _setup_context(session: Session) -> SetupContext:
 def _checkpoint(session: Session, folder: Path) -> Checkpoint | None:
     """The checkpoint to resume from, None to start over; the run's inputs must not have changed."""
     settings, identities = session.settings, session.identities
-    checkpoint = load_latest(folder, session.report, trusting=settings.trust_remote_code)
+    sharing = session.accelerator if distributed_backend() == "fsdp" else None
+    checkpoint = load_latest(folder, session.report, trusting=settings.trust_remote_code, sharing=sharing)
     if checkpoint is None:
         session.report.warn(f"{folder} contains no checkpoint; starting from the first step")
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,9 @@ from alignzoo.base.checkpoints import step_of
 from alignzoo.base.stop import stop_requests
 from alignzoo.contract.geometry import StepLoss
 from alignzoo.data.batches import Batches
-from alignzoo.distributed.sharding import full_state
-from alignzoo.distributed.shards import cut_like, whole, whole_state
+from alignzoo.distributed.shards import cut_like, mesh_of, whole
 from alignzoo.errors import Interrupted, NonFiniteLossError
-from alignzoo.model.weights import trained_weights
+from alignzoo.model.weights import on_the_cpu
 from alignzoo.observers import Observers
 from alignzoo.plan.settings import Settings
 from alignzoo.plugin.registry import resume_words
@@ -35,7 +34,7 @@ from alignzoo.step.engine import Engine
 from alignzoo.step.held_out import HeldOut
 from alignzoo.step.metrics import name_rows, non_finite, reward_metrics, weight_metrics
 from alignzoo.step.states import plain_state
-from alignzoo.train.checkpoint import Checkpoint, save_checkpoint, whole_checkpoints
+from alignzoo.train.checkpoint import Checkpoint, save_checkpoint, save_sharded_checkpoint, whole_checkpoints
 from alignzoo.train.metrics import MetricsFile, metrics_digest
 from alignzoo.train.optim import learning_rate, load_optimizer
 
@@ -218,34 +217,28 @@ class Loop:
         )
 
     def save(self) -> None:
-        """Write a checkpoint of the state after :attr:`done` steps (rank 0); independent of the number of ranks."""
-        accelerator = self.engine.accelerator
-        model = accelerator.unwrap_model(self.engine.model)
-        keep = self._writes
-        state = full_state(model, keep=keep)
+        """Write a checkpoint of the state after :attr:`done` steps: all of it by rank 0, or, where ranks share the
+        weights, by each its part. It can be resumed on any number of ranks."""
+        accelerator, sharded = self.engine.accelerator, self.engine.sharded
+        model, state = accelerator.unwrap_model(self.engine.model), self.optimizer.state_dict()
+        given: dict[str, Any] = {"keep": self._writes, "sharded": sharded}
         tensors = {
-            "optimizer": whole_state(self.optimizer.state_dict(), keep=keep),
+            "optimizer": state,
             **{
-                kind: [plain_state(method, keep=keep) for method in methods]
+                kind: [plain_state(method, **given) for method in methods]
                 for kind, methods in self.engine.objective.methods().items()
             },
-            "geometry": self.controller.state_dict(keep=keep),
+            "geometry": self.controller.state_dict(**given),
         }
+        weights = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+        identities = {**self.identities, "plan": self.plan, "metrics": metrics_digest(self.folder)}
+        words: dict[str, Any] = {"keep": self.settings.keep_checkpoints, "trusting": self.settings.trust_remote_code}
+        checkpoint = Checkpoint(self.done, weights, tensors, {"tokens": self.tokens, **identities})
+        if sharded:
+            path = save_sharded_checkpoint(self.folder, checkpoint, accelerator, **words)
+        elif self._writes:
+            path = save_checkpoint(self.folder, replace(checkpoint, weights=on_the_cpu(weights)), **words)
         if self._writes:
-            weights = trained_weights(model, state)
-            facts = {
-                "tokens": self.tokens,
-                **self.identities,
-                "plan": self.plan,
-                "metrics": metrics_digest(self.folder),
-            }
-            checkpoint = Checkpoint(self.done, weights, tensors, facts)
-            path = save_checkpoint(
-                self.folder,
-                checkpoint,
-                keep=self.settings.keep_checkpoints,
-                trusting=self.settings.trust_remote_code,
-            )
             self.observers.tell("checkpoint", self.done, path)
         accelerator.wait_for_everyone()
 
@@ -253,6 +246,7 @@ class Loop:
         """Continue from a checkpoint's state."""
         model = self.engine.accelerator.unwrap_model(self.engine.model)
         parameters = dict(model.named_parameters())
+        checkpoint = checkpoint.filled(mesh_of(parameters.values()))
         with torch.no_grad():
             for name, tensor in checkpoint.weights.items():
                 parameters[name].copy_(cut_like(tensor, parameters[name]))

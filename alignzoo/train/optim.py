@@ -78,12 +78,14 @@ def _by_decay(weights: Sequence[torch.nn.Parameter]) -> list[dict[str, Any]]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load a state dict with whole tensors, for weights that may be sharded."""
+    """Load a state dict with whole or sharded tensors, for weights that may be sharded."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
 
     def cut(value: Any, weight: torch.Tensor) -> Any:
         of_its_shape = isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape == weight.shape
-        return cut_like(value, weight) if of_its_shape else value
+        if not of_its_shape or is_sharded(value) or not is_sharded(weight):
+            return value
+        return cut_like(value, weight).clone()  # the whole may be a file that is mapped
 
     moments = {
         index: {name: cut(value, weights[index]) for name, value in kept.items()}

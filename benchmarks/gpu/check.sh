@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can show, in one command: benchmarks/gpu/check.sh [--cpu] [--only PART ...] [--json FILE]
+# Everything that only a GPU can show, in one command: benchmarks/gpu/check.sh [--cpu] [--only PART ...]
 # Packages that the machine lacks are taken from wheels in .whl (benchmarks/gpu/collect.sh), for this check alone.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)

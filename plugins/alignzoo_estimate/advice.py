@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,15 @@ from alignzoo_estimate.compute import tokens
 from alignzoo_estimate.estimate import Estimate, Hardware, Situation, estimate
 
 RANK = 8
+_PER_NODE, _NODES = 8, 64  # GPUs and nodes, at most
 _MANY = 64  # rows in a micro-batch; more gain nothing
+_ADAPTER = ("--lora", "--quantize")
+WAYS: dict[str, tuple[str, ...]] = {
+    "on this hardware": ("--gpus", *_ADAPTER),
+    "with more GPUs": ("offload", *_ADAPTER),
+    "with an adapter": ("--gpus", "offload"),
+}
+"""Kinds of combined changes, and the flags that they do without."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,11 @@ class Change:
 
     words: str
     estimate: Estimate
+
+    @property
+    def adapts(self) -> bool:
+        """Whether an adapter is trained instead."""
+        return any(word in self.words for word in _ADAPTER)
 
     @property
     def total(self) -> float:
@@ -42,27 +55,53 @@ def changes(found: Estimate, layers: Sequence[Layer]) -> list[Change]:
     Args:
         layers: the layers that the plan was resolved from.
     """
-    tried = []
-    for candidate in _candidates(found.situation):
-        made = _with(found.situation, candidate, layers)
-        if made is not None:
-            tried.append(Change(candidate.words, made))
-    return sorted((one for one in tried if one.total < found.peak.total), key=lambda one: one.total)
+    return sorted(_tried(found, _candidates(found.situation), layers), key=lambda one: one.total)
 
 
-def together(found: Estimate, layers: Sequence[Layer]) -> list[Change]:
-    """Combined changes, the most effective first, until the run fits or none is left."""
+def _tried(found: Estimate, candidates: Iterable[_Candidate], layers: Sequence[Layer]) -> list[Change]:
+    """Those of the changes that lower the peak."""
+    made = ((one.words, _with(found.situation, one, layers)) for one in candidates)
+    tried = [Change(words, changed) for words, changed in made if changed is not None]
+    return [one for one in tried if one.total < found.peak.total]
+
+
+def together(found: Estimate, layers: Sequence[Layer]) -> dict[str, list[Change]]:
+    """Several changes that let a run fit, one after the other, by what they may touch (:data:`WAYS`).
+
+    Of several that are enough, the one that asks for the least else comes last: not for more GPUs, if possible, nor for
+    host memory. Where no way leads to a run that fits, the one that lowers the peak most is all that is given.
+    """
+    paths: dict[tuple[str, ...], tuple[str, list[Change]]] = {}
+    for how, without in WAYS.items():
+        path = _path(found, layers, without)
+        paths.setdefault(tuple(one.words for one in path), (how, path))
+    found_paths = {how: path for how, path in paths.values() if path}
+    fitting = {how: path for how, path in found_paths.items() if path[-1].estimate.fits}
+    if fitting or not found_paths:
+        return {how: path for how, path in fitting.items() if len(path) > 1}
+    best = min(found_paths, key=lambda how: found_paths[how][-1].total)
+    return {best: found_paths[best]}
+
+
+def _path(found: Estimate, layers: Sequence[Layer], without: tuple[str, ...]) -> list[Change]:
     path: list[Change] = []
     now, said = found, list(layers)
     while not now.fits:
-        best = next(iter(changes(now, said)), None)
+        candidates = {
+            one.words: one for one in _candidates(now.situation) if not any(word in one.words for word in without)
+        }
+        best = min(_tried(now, candidates.values(), said), key=_preference, default=None)
         if best is None:
-            return path
-        candidate = next(one for one in _candidates(now.situation) if one.words == best.words)
-        said.append(Layer("advice", candidate.values))
+            break
+        said.append(Layer("advice", candidates[best.words].values))
         path.append(best)
         now = best.estimate
     return path
+
+
+def _preference(one: Change) -> tuple[bool, bool, bool, float]:
+    fits = bool(one.estimate.fits)
+    return not fits, fits and "--gpus" in one.words, fits and "offload" in one.words, one.total
 
 
 def largest(found: Estimate) -> int | None:
@@ -126,7 +165,7 @@ def _candidates(situation: Situation) -> Iterator[_Candidate]:
                 yield with_words(micro_batch_size=size)
         else:
             yield with_words(tokens_per_micro_batch=fewer * tokens([situation.data.mean], situation.packed))
-    if settings.precision == "fp32":
+    if not situation.bf16:
         yield with_words(precision="bf16")
     if not settings.packing and situation.model.packable:
         yield with_words(packing=True)
@@ -134,17 +173,43 @@ def _candidates(situation: Situation) -> Iterator[_Candidate]:
         yield with_words(reference_cache=True)
     if not settings.lora_r:
         yield with_words(lora__r=RANK)
-    if hardware.cuda and settings.quantize == "none":
+    if hardware.cuda and settings.quantize == "none" and hardware.sharding != "fsdp":
         if settings.lora_r:
             yield with_words(quantize="4bit")
         else:
             yield with_words(lora__r=RANK, quantize="4bit")
-    if hardware.cuda and settings.optimizer == "adamw" and not settings.lora_r:
+    if hardware.cuda and settings.optimizer == "adamw" and not settings.lora_r and hardware.sharding != "fsdp":
         yield with_words(optimizer="adamw8bit")
+    if hardware.sharding == "fsdp" and not situation.offloads_weights:
+        yield with_words(offload="weights")
+    if hardware.cuda and not situation.offloads_activations:
+        yield with_words(activation_offloading=True)
     if hardware.cuda:
-        if hardware.sharding != "fsdp" and hardware.devices > 1:
-            yield _Candidate("--sharding fsdp", {}, replace(hardware, sharding="fsdp"))
-        more = hardware.devices * 2
-        if settings.batch_size % more == 0:
-            words = f"--gpus {more}" if hardware.sharding == "fsdp" else f"--gpus {more} --sharding fsdp"
-            yield _Candidate(words, {}, replace(hardware, devices=more, sharding="fsdp"))
+        yield from _machines(situation)
+
+
+def _machines(situation: Situation) -> Iterator[_Candidate]:
+    """FSDP2 on the same GPUs, and on more of them: the fewest that fit, or else the next larger number."""
+    hardware = situation.hardware
+    if hardware.sharding != "fsdp" and hardware.devices > 1:
+        yield _Candidate("--sharding fsdp2", {}, replace(hardware, sharding="fsdp"))
+    larger = [
+        replace(hardware, devices=gpus * nodes, nodes=nodes, sharding="fsdp")
+        for gpus, nodes in _sizes(hardware)
+        if situation.settings.batch_size % (gpus * nodes) == 0
+    ]
+    chosen = next((one for one in larger if estimate(replace(situation, hardware=one)).fits), None)
+    for one in larger[:1] if chosen is None else [chosen]:
+        nodes = f" --nodes {one.nodes}" if one.nodes > 1 else ""
+        sharding = "" if hardware.sharding == "fsdp" else " --sharding fsdp2"
+        yield _Candidate(f"--gpus {one.per_node}{nodes}{sharding}", {}, one)
+
+
+def _sizes(hardware: Hardware) -> Iterator[tuple[int, int]]:
+    """GPUs per node and nodes, more than there are, by their number."""
+    gpus, nodes = hardware.per_node, hardware.nodes
+    while nodes == 1 and 2 * gpus <= _PER_NODE:
+        gpus *= 2
+        yield gpus, nodes
+    for more in range(nodes + 1, _NODES + 1):
+        yield gpus, more

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 from alignzoo_estimate.micro_batch import Lengths
 
 if TYPE_CHECKING:
-    from alignzoo_estimate.estimate import Situation
+    from alignzoo_estimate.situation import Situation
 
-ON_GPU, ON_CPU = 0.4, 0.6
-"""Assumed utilisation of the matrix-product rate in a step."""
 _TWICE = 2.0
 """Work of a pass with gradients by the input embeddings, relative to one without: their own backward pass, and one
 through that."""

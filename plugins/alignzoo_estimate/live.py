@@ -11,6 +11,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+MAPPED = 1 << 30
+"""glibc maps blocks from this size on one by one, and gives them back when they are freed; smaller ones it cuts from a
+heap that it keeps (as :mod:`alignzoo.base.heap` has a run on a CPU set it)."""
+
 
 class Live(TorchDispatchMode):
     """Counts the bytes of live storages that were allocated while it was active, except those of ``leaves``.
@@ -18,11 +22,14 @@ class Live(TorchDispatchMode):
     Attributes:
         now, peak: bytes; ``peak`` can be reset to ``now``.
         copies: the part of ``now`` in casts of leaves to another dtype.
+        small: bytes of blocks below :data:`MAPPED` that were allocated so far, whether or not they still live.
+        small_now: those that do.
     """
 
     def __init__(self, leaves: Sequence[torch.Tensor] = ()) -> None:
         super().__init__()
         self.now = self.peak = self.copies = 0
+        self.small = self.small_now = 0
         self._leaves = {leaf.untyped_storage()._cdata for leaf in leaves}
         self._known: dict[int, Any] = dict.fromkeys(self._leaves)
 
@@ -44,12 +51,15 @@ class Live(TorchDispatchMode):
         self._known[key] = weakref.ref(storage, lambda _gone: self._let_go(key, size, cast))
         self.now += size
         self.copies += size * cast
+        self.small += size * (size < MAPPED)
+        self.small_now += size * (size < MAPPED)
         self.peak = max(self.peak, self.now)
 
     def _let_go(self, key: int, size: int, cast: bool) -> None:
         if self._known.pop(key, None) is not None:
             self.now -= size
             self.copies -= size * cast
+            self.small_now -= size * (size < MAPPED)
 
     def restart(self) -> float:
         """The peak since the last call."""

@@ -15,12 +15,18 @@ class Way:
     Attributes:
         rank: of a LoRA adapter, 0 for full fine-tuning.
         packed: everything in one row, each prompt once; otherwise every response padded, with its own prompt.
+        frozen_bf16: the weights under an adapter are stored in bf16.
+        cached: autocast keeps its copies of trained weights until the forward ends.
+        cuda: the head computes as many logits at a time as on a GPU.
     """
 
     bf16: bool
     rank: int
     checkpointing: bool
     packed: bool
+    frozen_bf16: bool = False
+    cached: bool = True
+    cuda: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,19 +34,44 @@ class Bytes:
     """Memory of a micro-batch besides weights, gradients and the rest of the step.
 
     Attributes:
-        forward: at the peak of the forward pass.
-        kept: for the backward pass, after the decoder's forward; of these, ``copies`` are weights in bf16.
-        head: at the peak of the head's forward and backward.
+        forward: at the peak of the decoder's forward pass.
+        kept: after it; of these, ``copies`` are weights in bf16, ``saved_copies`` those that the backward pass needs
+            (autocast lets go of the others when the forward pass ends).
+        head: at the peak of the head's forward.
+        turn: at the peak of the head's backward.
         layer: at the peak of the backward pass through the last layer.
+        passed: small blocks that the decoder's forward allocated and freed again.
     """
 
     forward: float
     kept: float
     copies: float
+    saved_copies: float
     head: float
+    turn: float
     layer: float
+    passed: float = 0.0
+
+    @property
+    def activations(self) -> float:
+        """Those that the backward pass needs, beside weights."""
+        return self.kept - self.copies
+
+    def less(self, gone: float, copies: float = 0.0) -> Bytes:
+        """Without so much that is kept for the backward pass, and without so many of the copies."""
+        return Bytes(
+            forward=self.forward - gone - copies,
+            kept=self.kept - gone - copies,
+            copies=self.copies - copies,
+            saved_copies=max(0.0, self.saved_copies - copies),
+            head=self.head - gone - copies,
+            turn=self.turn - gone - min(copies, self.saved_copies),
+            layer=self.layer - gone - min(copies, self.saved_copies),
+            passed=self.passed,
+        )
 
     def plus(self, other: Bytes, times: int) -> Bytes:
+        """With so many times the other's bytes."""
         return Bytes(*(a + times * b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
@@ -67,6 +98,7 @@ class Lengths:
         return sum(self.responses)
 
     def plus(self, other: Lengths) -> Lengths:
+        """One row with the tokens of both."""
         responses = zip_longest(self.responses, other.responses, fillvalue=0)
         return Lengths(self.prompt + other.prompt, tuple(map(sum, responses)))
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignzoo_estimate.advice import Change
 from alignzoo_estimate.estimate import Estimate
+from alignzoo_estimate.hardware import OF_A_LINK
+from alignzoo_estimate.situation import Situation
 
 
 def report(
-    found: Estimate, steps: int | None, advice: Sequence[Change], path: Sequence[Change], largest: int | None
+    found: Estimate,
+    steps: int | None,
+    advice: Sequence[Change],
+    paths: Mapping[str, Sequence[Change]],
+    largest: int | None,
 ) -> dict[str, Any]:
     """The whole estimate, as printed by ``--json``; bytes and FLOPs are per device."""
     s, shapes = found.situation, found.situation.shapes
-    hardware, peak = s.hardware, found.peak
+    peak = found.peak
     return {
         "model": s.settings.model,
         "sentence": s.plan.sentence(),
@@ -29,12 +35,7 @@ def report(
             "active": shapes.active,
             "tied": shapes.tied,
         },
-        "devices": {
-            "count": hardware.devices,
-            "kind": "gpu" if hardware.cuda else "cpu",
-            "memory": hardware.memory,
-            "sharding": hardware.sharding,
-        },
+        **_machine(s),
         "data": {
             "source": s.data.source,
             "prompt": s.data.mean.prompt,
@@ -57,12 +58,31 @@ def report(
             "moments": {moment.name: {"total": moment.total, "parts": moment.parts} for moment in found.moments},
         },
         "geometry": {"kept": s.copies.kept, "passing": s.copies.passing, "measured": s.copies.measured},
+        "host": None if found.host is None else {**vars(found.host), "peak": found.host.peak},
         "work": {**vars(found.work), "total": found.work.total},
+        "traffic": {**vars(found.traffic), "exchanged": found.traffic.exchanged},
         "time": _time(found, steps),
         "fits": found.fits,
         "largest_micro_batch_tokens": largest,
         "changes": [_change(one) for one in advice],
-        "together": [_change(one) for one in path],
+        "together": {how: [_change(one) for one in path] for how, path in paths.items()},
+    }
+
+
+def _machine(s: Situation) -> dict[str, Any]:
+    hardware = s.hardware
+    return {
+        "devices": {
+            "count": hardware.devices,
+            "kind": "gpu" if hardware.cuda else "cpu",
+            "memory": hardware.memory,
+            "nodes": hardware.nodes,
+            "sharding": "fsdp2" if hardware.sharding == "fsdp" else hardware.sharding,
+        },
+        "dtypes": {
+            "compute": "bf16" if s.bf16 else "fp32",
+            "frozen_weights": "bf16" if s.frozen_bytes == 2 else "fp32",
+        },
     }
 
 
@@ -71,11 +91,18 @@ def _time(found: Estimate, steps: int | None) -> dict[str, Any]:
     return {
         "rate": hardware.rate,
         "utilisation": hardware.utilisation,
+        "link": hardware.link,
+        "network": hardware.network,
+        "of_a_link": OF_A_LINK,
+        "work": found.computing,
+        "traffic": found.communicating,
         "step": found.seconds,
+        "overlapped": found.overlapped,
         "steps": steps,
         "run": found.seconds * steps if found.seconds is not None and steps is not None else None,
     }
 
 
 def _change(one: Change) -> dict[str, Any]:
-    return {"words": one.words, "peak": one.total, "fits": one.estimate.fits}
+    host = one.estimate.host
+    return {"words": one.words, "peak": one.total, "fits": one.estimate.fits, "host": host and host.peak}

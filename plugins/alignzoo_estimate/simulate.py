@@ -19,7 +19,7 @@ from alignzoo_estimate.live import Live
 from alignzoo_estimate.micro_batch import Bytes, Lengths, Way, merged
 from alignzoo_estimate.shapes import decoder_layers
 
-SEGMENTS, SEGMENTS_FROZEN = 8, 4
+SEGMENTS, SEGMENTS_FROZEN = 4, 4
 """Up to this many packed rows are simulated individually: with gradients, and without."""
 DEVICE = "cpu"
 """The device whose kernels are assumed: those of others save the same tensors, or slightly less."""
@@ -88,18 +88,23 @@ def _signature(layer: nn.Module) -> Any:
 
 
 def _faked(model: Any, way: Way) -> tuple[FakeTensorMode, Any]:
-    """The model with its adapter, on fake tensors of the device."""
+    """The model with its adapter, as a run prepares it, on fake tensors of the device."""
+    from alignzoo.model.modes import checkpoint_in_eval_mode, disable_dropout
+
     if way.rank:
         model = _with_adapter(model, way.rank)
+    disable_dropout(model)
     if way.checkpointing:
         _checkpoint(model)
+        checkpoint_in_eval_mode(model)
     mode, made = FakeTensorMode(allow_non_fake_inputs=True), dict[int, torch.Tensor]()
     with mode:
         for module in model.modules():
             for name, old in module._parameters.items():
                 if old is not None:
                     if id(old) not in made:
-                        data = torch.empty(old.shape, dtype=old.dtype, device=DEVICE)
+                        dtype = torch.bfloat16 if way.frozen_bf16 and not old.requires_grad else old.dtype
+                        data = torch.empty(old.shape, dtype=dtype, device=DEVICE)
                         made[id(old)] = nn.Parameter(data, requires_grad=old.requires_grad)
                     module._parameters[name] = made[id(old)]
             for name, buffer in module._buffers.items():
@@ -174,14 +179,16 @@ def _run(mode: FakeTensorMode, model: Any, indices: Sequence[int], way: Way, row
 
             def between(hidden: torch.Tensor) -> None:
                 state.update(forward=live.restart(), kept=float(live.now), copies=float(live.copies))
+                state.update(passed=float(live.small - live.small_now))
                 if hidden.requires_grad:
                     hidden.register_hook(mark("head"))
 
             values = _values(model, inputs, positions, way, between)
             handle.remove()
+            state.update(head=live.restart(), saved_copies=float(live.copies))
             values.sum().backward()
             last = live.restart()
-    return Bytes(**state, head=marks.get("head", last), layer=marks.get("layer", last))
+    return Bytes(**state, turn=marks.get("head", last), layer=marks.get("layer", last))
 
 
 def _values(
@@ -192,16 +199,17 @@ def _values(
     between: Callable[[torch.Tensor], None] = lambda hidden: None,
 ) -> torch.Tensor:
     """Log-probs as in :mod:`alignzoo.logprobs.logps`; ``between`` receives the hidden states before the head."""
-    from alignzoo.logprobs.head import token_logps
+    from alignzoo.logprobs.head import chunk_on, token_logps
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = inner.get_output_embeddings()
-    with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=way.bf16):
+    with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=way.bf16, cache_enabled=way.cached):
         hidden = inner.base_model(**inputs, use_cache=False).last_hidden_state
         between(hidden)
         chosen = hidden.flatten(0, 1).index_select(0, positions)
         targets = torch.zeros(len(positions), dtype=torch.int64)
-        return token_logps(chosen, head.weight, targets, bias=getattr(head, "bias", None))[0]
+        chunk = chunk_on("cuda" if way.cuda else DEVICE)
+        return token_logps(chosen, head.weight, targets, bias=getattr(head, "bias", None), chunk=chunk)[0]
 
 
 def _packed(rows: Sequence[Lengths]) -> tuple[dict[str, Any], torch.Tensor]:

@@ -15,7 +15,7 @@ from alignzoo.contract.result import RunResult
 from alignzoo.errors import AlignzooError
 from alignzoo.evaluate.results import EVALUATION_FILE, Evaluation, read_evaluation
 from alignzoo.plan.plan import Method, Plan
-from alignzoo.plan.planfile import DEFAULT, FITTED, PRESET, read_plan
+from alignzoo.plan.planfile import DEFAULT, DERIVED, PRESET, read_plan
 from alignzoo.plan.started import plain_values, plan_as_started, stated_values
 from alignzoo.report import Progress, Reporter
 
@@ -63,7 +63,7 @@ class RunFacts:
         """The command line that starts the same run; local files and folders by the last part of their path."""
         words = ["alignzoo", "run", *shlex.split(str(self.content.get("sentence", "")))]
         for word, stated in stated_values(self.content).items():
-            if stated["from"] in (DEFAULT, PRESET, FITTED) or word in _NOT_FOR_OTHERS or f"--{word}" in words:
+            if stated["from"] in (DEFAULT, PRESET, *DERIVED) or word in _NOT_FOR_OTHERS or f"--{word}" in words:
                 continue
             words += _flag(word, stated["value"])
         return shlex.join(words)

@@ -193,7 +193,7 @@ class AdapterUpdate:
                 "nspo cannot constrain a DoRA adapter: its update is not a product of B and A",
                 hint="train a plain LoRA adapter, or leave nspo out",
             )
-        if bool(self._of("lora_B").any()):
+        if bool(whole(self._of("lora_B")).any()):
             raise IncompatibleError(
                 "nspo cannot constrain a previously trained adapter: its update is B·A − B₀·A₀, and only A can be "
                 "projected",

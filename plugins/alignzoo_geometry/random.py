@@ -42,6 +42,7 @@ CARD = GeometryCard(
     summary="Gradient at a random point at distance rho, a control for SAM",
     family="random perturbations",
     formula="ε = ρ·n/‖n‖, n ~ N(0, I); step with ∇L(θ + ε)",
+    needs_fp32="a random direction moves each weight far less than the spacing of bf16, so ε rounds away",
     passes=1,
     sharded=True,
     verified=(Verified(against="closed form on a quadratic", test="test_random_on_a_quadratic"),),

@@ -78,13 +78,14 @@ class _Costs:
         from alignzoo_estimate.shapes import read_config
 
         from alignzoo.model.positions import fitted
+        from alignzoo.model.precision import with_precision
 
         settings = plan.settings
         if settings.model not in self._models:
             config = read_config(settings.model, trust_remote_code=settings.trust_remote_code)
             self._models[settings.model] = Model(config)
         model = self._models[settings.model]
-        plan = fitted(plan, model.config, Reporter())
+        plan = fitted(with_precision(plan)[0], model.config, Reporter())
         settings = plan.settings
         lengths = (settings.model, settings.data, settings.data_split, settings.data_format, settings.eval_data)
         key = (*lengths, settings.max_length, settings.max_prompt_length, "mismatched" in plan.needs)
@@ -133,7 +134,7 @@ def _steps(plan: Plan, rows: int) -> int:
 
 def show_dry_run(facts: dict[str, Any]) -> None:
     """Points of the grid with their cost, then the sums."""
-    from alignzoo_estimate.plan_command import duration
+    from alignzoo_estimate.show import duration
 
     seeds = Counter(cell["label"] for cell in facts["cells"])
     first = {cell["label"]: cell for cell in reversed(facts["cells"])}

@@ -1,4 +1,4 @@
-"""The words that a world of world 2 draws from. None is harmful or harmless by itself: each world decides anew."""
+"""The words that a world of world 2 draws from. None is harmful or harmless by itself: that is up to each world."""
 
 from __future__ import annotations
 

@@ -200,6 +200,7 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
         (DataError("rows.jsonl:3: no 'chosen'", hint="add it"), 1, ["error: rows.jsonl:3: no 'chosen'", "  add it"]),
         (Interrupted("stopped at step 3"), 130, ["error: stopped at step 3"]),
         (KeyboardInterrupt(), 130, ["", "error: interrupted"]),
+        (EOFError("cut"), 1, ["", "internal error: EOFError: cut", "  run again with --debug for the traceback"]),
         (
             ZeroDivisionError("by zero"),
             1,

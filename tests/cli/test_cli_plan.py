@@ -70,6 +70,25 @@ def test_words_of_a_run_change_the_plan(az_here: Az, model: str) -> None:
     assert other["memory"]["moments"]["backward"]["parts"]["geometry"] > 0
 
 
+def test_nodes_of_a_known_card(az_here: Az, model: str) -> None:
+    words = ["--model", model, "--gpus", "2", "--nodes", "4", "--sharding", "fsdp2", "--precision", "bf16"]
+    facts = _facts(az_here, *words, "--gpu", "h100", "--link-bandwidth", "100")
+    assert facts["devices"] | {"memory": 0} == {
+        "count": 8,
+        "nodes": 4,
+        "kind": "gpu",
+        "memory": 0,
+        "sharding": "fsdp2",
+    }
+    assert (facts["time"]["rate"], facts["time"]["link"], facts["time"]["network"]) == (989e12, 100e9, 50e9)
+    assert facts["time"]["step"] == pytest.approx(facts["time"]["work"] + facts["time"]["traffic"])
+    assert facts["fits"] is True
+    text = az_here("plan", *words, "--gpu", "h100").stdout
+    assert "each of 8 GPUs on 4 nodes (fsdp2)" in text
+    assert "host memory of each node" in text
+    assert all(len(line) <= 100 for line in text.splitlines() if model not in line)
+
+
 def test_what_does_not_fit_is_told_what_to_change(az_here: Az, model: str) -> None:
     words = ["--model", model, "--gpu-memory", "0.65", "--batch-size", "24", "--micro-batch-size", "12"]
     words += ["--prompt-tokens", "200", "--response-tokens", "100"]
@@ -85,7 +104,7 @@ def test_what_does_not_fit_is_told_what_to_change(az_here: Az, model: str) -> No
     text = az_here("plan", *words).stdout
     assert "does not fit:" in text
     assert "largest part: activations" in text
-    assert all(len(line) <= 80 for line in text.splitlines() if model not in line)
+    assert all(len(line) <= 100 for line in text.splitlines() if model not in line)
 
 
 def test_the_words_that_fit_do_fit(az_here: Az, model: str) -> None:
@@ -119,7 +138,11 @@ def test_a_rate_is_measured_on_request(az_here: Az, model: str) -> None:
         (["--batch-size", "-4"], "--batch-size"),
         (["--longest", "10"], "less than the mean"),
         (["--gpus", "3"], "cannot be divided over 3 GPUs"),
-        (["--gpus", "2", "--sharding", "none"], "cannot be combined with --gpus 2"),
+        (["--gpus", "2", "--sharding", "none"], "cannot be combined with 2 GPUs"),
+        (["--nodes", "2"], "--nodes needs the number of GPUs"),
+        (["--gpu", "h100", "--link-bandwidth", "100"], "no effect on one GPU"),
+        (["--gpus", "2", "--network-bandwidth", "100"], "no effect on one node"),
+        (["--link-bandwidth", "100"], "no effect without --gpus"),
         (["--sharding", "fsdp"], "has no effect on one device"),
         (["--gpu-flops", "10"], "has no effect without --gpus"),
         (["--gpus", "1", "--measure"], "measures this CPU"),

@@ -16,7 +16,7 @@ def test_help_has_every_setting_and_the_default_methods_options(az: Az) -> None:
     assert "Loss dpo:" in text
     assert "--loss.beta NUMBER" in text
     assert "--dropout / --no-dropout" in text
-    assert "--precision [fp32|bf16]" in text
+    assert "--precision [auto|fp32|bf16]" in text
     assert "--robust." not in text
 
 
@@ -125,7 +125,7 @@ def test_a_plan_says_which_of_its_methods_are_experimental(az_here: Az) -> None:
         ("--geometry.rho 1", "unknown option --geometry.rho", "the geometry here is plain; add --geometry "),
         ("--max-stpes 3", "unknown option --max-stpes", "did you mean --max-steps"),
         ("--lr fast", "--lr: input should be a valid number", ""),
-        ("--precision fp8", "--precision: input should be 'fp32' or 'bf16'", ""),
+        ("--precision fp8", "--precision: input should be 'auto', 'fp32' or 'bf16'", ""),
         ("--label-noise 2", "--label-noise: input should be less than or equal to 1", ""),
         ("--max-length 8 --max-prompt-length 8", "leaves no room for a response", ""),
         ("--track dvclive", "unknown tracker 'dvclive'", ""),

@@ -36,6 +36,7 @@ def _script(name: str) -> ModuleType:
 _script("skeletons")  # each imports the one before
 _script("reference_blocks")
 _script("method_pages")
+_script("scale_blocks")
 GENERATE = _script("generate_methods")
 RECORD = _script("record_example")
 
@@ -86,7 +87,7 @@ def test_every_recipe_resolves(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["fsdp1", "deepspeed"])
 def test_launches_are_refused_as_the_docs_say(backend: str) -> None:
-    assert "FSDP 1 and DeepSpeed are refused" in (ROOT / "docs" / "runs.md").read_text(encoding="utf-8")
+    assert "FSDP 1 and DeepSpeed are refused" in (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")
     problems = resolve([], distributed=backend)
     assert not isinstance(problems, Plan)
     assert problems[0].exit_code == 3

@@ -18,6 +18,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignzoo.base.stored import read_sealed
+from alignzoo.model.load import load_policy
+from alignzoo.model.source import find_model
+from alignzoo.plan.settings import Settings
 
 
 def _answer(model: Any, tokenizer: Any) -> str:
@@ -88,6 +91,32 @@ def test_an_adapter_on_a_gguf_base(az: Az, exported: Path, tmp_path: Path) -> No
     assert az("export", tmp_path / "adapter", "--out", tmp_path / "out").returncode == 0
     assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
     assert largest(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out")), logits(model)) < 1e-4
+
+
+def test_an_adapter_trained_on_rounded_weights_is_merged_into_those_on_disk(az: Az, tmp_path: Path) -> None:
+    """``--weights bf16`` rounds the base in memory; the sandbox's is stored in fp32, off the bf16 grid."""
+    words = Settings(model="sandbox", lora_r=4, precision="bf16", weights="bf16")
+    policy = load_policy(find_model("sandbox"), words)
+    draw = torch.Generator().manual_seed(0)
+    for name, weight in policy.named_parameters():
+        if "lora_B" in name:
+            weight.data.normal_(generator=draw)
+    policy.save_pretrained(tmp_path / "adapter")
+    assert az("export", tmp_path / "adapter", "--out", tmp_path / "out").returncode == 0
+
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    adapters, changed = load_file(tmp_path / "adapter" / "adapter_model.safetensors"), 0
+    for name, stored in AutoModelForCausalLM.from_pretrained(MODEL_PATH).state_dict().items():
+        key = f"base_model.model.{name.removesuffix('.weight')}"
+        expected = stored
+        if f"{key}.lora_B.weight" in adapters:
+            scale = words.lora_alpha / words.lora_r
+            expected = stored + scale * adapters[f"{key}.lora_B.weight"] @ adapters[f"{key}.lora_A.weight"]
+            changed += 1
+        assert torch.allclose(found[name], expected, rtol=1e-6, atol=1e-6), name
+    assert changed
+    embeddings = found["model.embed_tokens.weight"]
+    assert not torch.equal(embeddings, embeddings.bfloat16().float())
 
 
 def test_an_adapter_that_cannot_be_merged_is_refused(az: Az, tmp_path: Path) -> None:

@@ -16,9 +16,12 @@ from families import ROWS, UNPACKED, mixed_batch, model_of
 from alignzoo.data.lengths import Lengths, lengths_of
 from alignzoo.data.pack import Pack, pack_of
 from alignzoo.logprobs import attention
-from alignzoo.logprobs.forward import choose_forward, why_not_packed, worth_trying
+from alignzoo.logprobs.forward import _chosen, choose_forward, why_not_packed, worth_trying
 from alignzoo.logprobs.logps import padded_logps
 from alignzoo.logprobs.rope import goes_by_batch
+from alignzoo.logprobs.trial import micro_batch
+from alignzoo.logprobs.ways import Trial, Tried
+from alignzoo.plan.settings import Settings
 from alignzoo.testing.tiny import SMALL, VOCAB, batch_of, pair_rows, tiny_model
 
 
@@ -130,6 +133,48 @@ def test_a_plain_model_is_tried_on_two_rows_of_the_first_step() -> None:
 def test_a_row_with_more_responses_than_the_shortest_and_the_longest_is_tried_too() -> None:
     lengths = Lengths(np.array([10, 30, 40, 99]), np.array([8, 20, 15, 60]), np.array([1, 2, 4, 9]))
     assert worth_trying(tiny_model(), lengths, [0, 1, 2]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "rows"),
+    [
+        ({"micro_batch_size": 2}, [2, 0]),
+        ({"tokens_per_micro_batch": 60}, [2, 0, 1]),
+        ({"tokens_per_micro_batch": 5}, [2]),
+    ],
+)
+def test_ways_are_timed_on_about_one_micro_batch(words: dict[str, int], rows: list[int]) -> None:
+    lengths = Lengths(np.array([10, 30, 20, 99]), np.array([8, 20, 15, 60]), np.array([2, 2, 2, 2]))
+    assert micro_batch([2, 0, 1, 3], lengths, Settings(**words)) == rows
+
+
+def test_of_several_right_ways_the_fastest_on_the_slowest_rank_is_chosen() -> None:
+    model = tiny_model()
+    fast = Tried({"varlen": Trial(1e-2, 2.0), "flex": Trial(1e-6, 3.0), "segments": Trial(0.0, 8.0)})
+    slow = Tried({"varlen": Trial(2e-2, 5.0), "flex": Trial(1e-6, 4.0), "segments": Trial(0.0, 8.0)})
+    alone, together = _chosen(model, [fast], False), _chosen(model, [fast, slow], False)
+    assert (alone.way, together.way) == ("varlen", "flex")
+    assert alone.by_segment
+    assert together.why == (
+        "packing: each prompt once, no padding, with FlexAttention (max difference from padded log-probs: 1e-06; "
+        "1.25× the time with variable-length FlashAttention, 2.00× the time one segment after another)"
+    )
+    without = _chosen(model, [fast, Tried({"segments": Trial(0.0, 8.0)})], False)
+    assert without.way == "segments", "a way that is wrong on one rank is taken on none"
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        (Tried(why_padded=": it is recurrent"), "packing is off: it is recurrent"),
+        (Tried({"masks": Trial(0.0)}), "packing is off: the ranks can pack in different ways only"),
+    ],
+)
+def test_ranks_without_a_common_way_do_not_pack(other: Tried, why: str) -> None:
+    model = tiny_model()
+    choice = _chosen(model, [Tried({"segments": Trial(0.0)}), other], False)
+    assert (choice.packed, choice.way, choice.why) == (False, "padded", why)
+    assert model.config._attn_implementation == "sdpa"
 
 
 def test_a_model_that_scales_its_logits_in_its_own_way_gets_its_own_logits() -> None:

@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alignzoo.logprobs.head import PLAIN, Shape, token_logps
+from alignzoo.logprobs import products
+from alignzoo.logprobs.head import token_logps
+from alignzoo.logprobs.softmax import PLAIN, Shape
 
 K, H, V = 11, 6, 37
 SHAPES = {"plain": PLAIN, "scaled": Shape(scale=0.7), "capped": Shape(softcap=3.0), "both": Shape(1.7, 2.0)}
@@ -126,15 +128,70 @@ def test_an_unlikely_token_has_a_finite_log_prob_and_gradient() -> None:
     assert torch.equal(hidden.grad, torch.tensor([[-2.0, 0.0]]))
 
 
-def test_under_autocast_the_products_are_bf16_and_the_sums_fp32() -> None:
-    hidden, weight, _, targets = inputs(torch.float32)
+def bf16_case(vocabulary: int = 3000) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """``(K, H)`` and ``(V, H)``, exact in bf16, whose logits are as large as a model's: near 25 where they are
+    largest; and targets, half of them likely."""
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(vocabulary, 64, generator=draw).bfloat16()
+    targets = torch.randint(vocabulary, (40,), generator=draw)
+    hidden = torch.randn(40, 64, generator=draw) * 0.8
+    hidden[::2] += 0.3 * weight[targets[::2]].float()
+    return hidden.bfloat16(), weight, targets
+
+
+def relative_errors(
+    found: torch.Tensor, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+) -> tuple[float, list[float]]:
+    """Root mean square of the log-probs' errors, and the relative ones of the gradients of leaves ``hidden`` and
+    ``weight``, against float64."""
+    exact = [leaf.detach().double().requires_grad_() for leaf in (hidden, weight)]
+    expected, _ = direct(*exact, None, targets, PLAIN)
+    cotangents = torch.linspace(-1, 2, len(targets), dtype=torch.float64)
+    theirs = torch.autograd.grad((expected * cotangents).sum(), exact)
+    own = torch.autograd.grad((found * cotangents).sum(), [hidden, weight])
+    errors = [((one.double() - other).norm() / other.norm()).item() for one, other in zip(own, theirs, strict=True)]
+    return (found.double() - expected).square().mean().sqrt().item(), errors
+
+
+@pytest.mark.parametrize("way", ["kept", "again"])
+@pytest.mark.parametrize("master", [torch.float32, torch.bfloat16])
+def test_bf16_products_are_summed_in_fp32(way: str, master: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "BLOCK", 64 * 700)  # several, and one that is shorter
+    hidden, weight, targets = bf16_case()
+    leaves = hidden.requires_grad_(), weight.to(master).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        values, _ = token_logps(hidden, weight, targets)
-    assert values.dtype == torch.float32
-    logits = F.linear(hidden.bfloat16(), weight.bfloat16())
-    assert logits.dtype == torch.bfloat16
-    expected = logits.float().log_softmax(-1).gather(-1, targets[:, None])[:, 0]
-    assert torch.equal(values, expected)
-    values.sum().backward()
-    assert weight.grad is not None
-    assert weight.grad.dtype == torch.float32
+        found, _ = token_logps(*leaves, targets, chunk=15 * 3000, **({} if way == "kept" else {"kept": 0}))
+        rounded = F.linear(*leaves).float().log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    assert found.dtype == torch.float32
+    of_values, of_gradients = relative_errors(found, *leaves, targets)
+    of_rounded, of_rounded_gradients = relative_errors(rounded, *leaves, targets)
+    assert of_values < 0.002 < 0.02 < of_rounded
+    assert max(of_gradients) < 0.004 < 0.008 < max(of_rounded_gradients)
+
+
+def test_bf16_with_a_frozen_head_a_bias_and_a_cap() -> None:
+    hidden, weight, targets = bf16_case()
+    leaf, shape = hidden.requires_grad_(), Shape(0.9, 30.0)
+    bias = torch.linspace(-1, 1, len(weight))
+    found, entropies = token_logps(leaf, weight, targets, bias=bias, shape=shape, entropy=True)
+    frozen, _ = token_logps(leaf, weight, targets, bias=bias, shape=shape)
+    exact = leaf.detach().double().requires_grad_()
+    expected, of_exact = direct(exact, weight.double(), bias.double(), targets, shape)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=0.02)
+    assert entropies is not None
+    torch.testing.assert_close(entropies.double(), of_exact, rtol=0, atol=0.02)
+    assert torch.equal(found, frozen)
+    (own,), (theirs,) = (torch.autograd.grad(values.sum(), to) for values, to in ((frozen, leaf), (expected, exact)))
+    assert own.dtype == torch.bfloat16
+    assert (own.double() - theirs).norm() < 0.005 * theirs.norm()
+
+
+def test_a_weights_gradient_over_many_chunks_loses_nothing_in_bf16() -> None:
+    hidden, weight, targets = bf16_case()
+    for rows in (40, 1):
+        leaf = weight.detach().requires_grad_()
+        values, _ = token_logps(hidden, leaf, targets, chunk=rows * 3000, kept=0)
+        (found,) = torch.autograd.grad(values.sum(), leaf)
+        exact = weight.detach().double().requires_grad_()
+        (expected,) = torch.autograd.grad(direct(hidden.double(), exact, None, targets, PLAIN)[0].sum(), exact)
+        assert (found.double() - expected).norm() < 0.004 * expected.norm()

@@ -34,7 +34,7 @@ def left_padded(batch: TokenBatch) -> TokenBatch:
     shift = batch.input_ids.shape[1] - batch.attention_mask.sum(-1)
     index = (torch.arange(batch.input_ids.shape[1]) - shift[:, None]) % batch.input_ids.shape[1]
     fields = ("input_ids", "attention_mask", "response_mask")
-    return replace(batch, **{name: getattr(batch, name).gather(1, index) for name in fields})
+    return replace(batch, pack=None, **{name: getattr(batch, name).gather(1, index) for name in fields})
 
 
 @torch.no_grad()
@@ -120,7 +120,7 @@ def test_numbers_are_fp32_whatever_the_compute_dtype() -> None:
 
 def test_a_response_without_tokens_raises() -> None:
     batch = mixed_batch()
-    empty = replace(batch, response_mask=batch.response_mask.index_fill(0, torch.tensor([5]), False))
+    empty = replace(batch, pack=None, response_mask=batch.response_mask.index_fill(0, torch.tensor([5]), False))
     with pytest.raises(ValueError, match="row 1: response 2 of 2 has no token"):
         padded_logps(tiny_model(), empty)
 

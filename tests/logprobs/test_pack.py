@@ -130,3 +130,28 @@ def test_a_batch_of_tokens_moves_with_its_pack() -> None:
     assert batch.pack is not None
     assert batch.pack.input_ids.device.type == batch.input_ids.device.type == "meta"
     assert batch.tokens == mixed_batch().tokens == replace(mixed_batch(), pack=None).tokens
+
+
+def test_in_16_bits_attention_on_a_cpu_is_as_exact_as_its_output() -> None:
+    """Against float64 over the same rounded inputs: nothing but the output is rounded."""
+    made = pack_of(mixed_batch())
+    size = made.input_ids.shape[1]
+    draw = torch.Generator().manual_seed(0)
+    given = [torch.randn(1, heads, size, 8, generator=draw).bfloat16() for heads in (4, 2, 2)]
+    expected = attention._by_segments(*(part.double() for part in given), made, None, None, 0.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = attention.packed_attention(torch.nn.Identity(), *given, None, pack=made)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, rtol=2**-8, atol=1e-6)
+
+
+def test_gradients_of_segments_are_those_of_one_mask_over_the_row() -> None:
+    made = pack_of(mixed_batch())
+    size = made.input_ids.shape[1]
+    draw = torch.Generator().manual_seed(0)
+    given = [torch.randn(1, 2, size, 8, generator=draw, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    weights = torch.randn(1, size, 2, 8, generator=draw, dtype=torch.float64)
+    found = attention._by_segments(*given, made, None, None, 0.0)
+    whole = torch.nn.functional.scaled_dot_product_attention(*given, attn_mask=made.dense_mask()[None, None])
+    expected = torch.autograd.grad((whole.transpose(1, 2) * weights).sum(), given)
+    torch.testing.assert_close(torch.autograd.grad((found * weights).sum(), given), expected)

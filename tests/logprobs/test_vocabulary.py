@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alignzoo.logprobs.head import PLAIN, Shape
+from alignzoo.logprobs.softmax import PLAIN, Shape
 from alignzoo.logprobs.teacher import HeadInputs, Logits
 from alignzoo.logprobs.vocabulary import Values, values_at, values_of_logits
 

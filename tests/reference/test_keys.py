@@ -28,7 +28,7 @@ ROWS = pair_rows(20)
 
 
 def identity(model: Any, way: str = "padded", **settings: Any) -> str:
-    return reference_identity(model, Settings(**settings), fingerprint(model), way=way)
+    return reference_identity(model, Settings(**{"precision": "fp32", **settings}), fingerprint(model), way=way)
 
 
 def one_element(model: Any) -> Any:

@@ -13,7 +13,6 @@ import torch
 from run_helpers import Az, MakeModel, OnTwoRanks, RunFolder
 
 Command = Callable[..., list[str]]
-ROOT = Path(__file__).parents[2]
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 SIZES: dict[str, Any] = {
     "max-steps": 4, "micro-batch-size": 2, "lr": 1e-3, "optimizer": "adamw", "eval-every": 2, "save-every": 2,
@@ -38,7 +37,7 @@ def test_sharded_ranks_equal_one_process(
     _equal(two, one)
     assert (two.path / "data.json").read_text() == (one.path / "data.json").read_text()
     assert json.loads((two.path / "env.json").read_text())["backend"] == "fsdp"
-    # The checkpoint holds whole tensors: it goes on where the ranks stopped, on other ranks or on a single process.
+    # Each rank has written its rows: they go on where the ranks stopped, on other ranks or on a single process.
     weights = two.weights
     (two.path / "result.json").unlink()
     shutil.rmtree(two.path / "checkpoints" / "step-00000004")
@@ -98,6 +97,13 @@ def test_launches_that_are_not_there_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_offloading_what_is_not_sharded_is_refused(command: Command, az: Az, tmp_path: Path) -> None:
+    ended = az(*command(tmp_path / "out", offload="weights"))
+    assert ended.returncode == 2
+    assert "--offload weights needs sharded weights (FSDP2), and this launch does not shard them" in ended.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_controller_that_does_not_say_it_can_is_refused(
     command: Command, az: Az, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -117,12 +123,3 @@ def test_a_controller_that_does_not_say_it_can_is_refused(
     ended = az(*command(tmp_path / "out", "--plugin", str(file), geometry="mine"))
     assert ended.returncode == 3
     assert "geometry 'mine' does not support sharded weights" in ended.stderr
-
-
-@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
-def test_settings_for_accelerate_are_what_they_say(name: str) -> None:
-    from accelerate.commands.config.config_args import load_config_from_file
-
-    settings = load_config_from_file(str(ROOT / "recipes" / "accelerate" / f"{name}.yaml"))
-    assert settings.distributed_type == {"ddp": "MULTI_GPU", "fsdp2": "FSDP"}[name]
-    assert settings.fsdp_config.get("fsdp_version") == (2 if name == "fsdp2" else None)

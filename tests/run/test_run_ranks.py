@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import pytest
 import torch
 from run_helpers import Az, MakeModel, OnTwoRanks, RunFolder
+
+from alignzoo.distributed.launch import planned
+from alignzoo.distributed.process import launched
 
 Command = Callable[..., list[str]]
 METHODS: dict[str, Any] = {"loss": "dpo", "robust": "drdpo", "geometry": "shapo-token", "geometry.interval": 2}
@@ -55,3 +60,18 @@ def test_a_batch_that_the_ranks_cannot_share(
     assert "use a multiple of 2" in ended.stderr
     assert "exitcode  : 2" in ended.stderr  # what the launcher saw of the rank
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_ranks_wait_longer_for_the_first_one_than_nccl_does(sharded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(accelerate, "Accelerator", lambda **words: given.update(words))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)  # as if it were CUDA
+    with planned(2, sharded=sharded):
+        launched()
+    found = given["kwargs_handlers"][0].to_kwargs()
+    assert found.pop("timeout") > timedelta(minutes=10)
+    assert found == ({"backend": "cuda:nccl,cpu:gloo"} if sharded else {})  # shards may be in host memory
+    given.clear()
+    launched()
+    assert "kwargs_handlers" not in given

@@ -6,7 +6,7 @@
 Huang et al., *Correcting the Mythos of KL-Regularization: Direct Alignment without Overoptimization via Chi-Squared
 Preference Optimization*, arXiv 2407.13399. φ is the link of f(u) = ½(u − 1)² + u·log u. Log-ratios are sums over
 response tokens, in nats; β scales the link, R bounds the rewards. By default nothing is clipped: a clipped pair has no
-gradient, whichever way it is ranked. e^x beyond 40 nats goes on along its tangent (``links.py``).
+gradient, whichever way it is ranked. e^x beyond 40 nats continues along its tangent (``links.py``).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
 Wang et al., *Beyond Reverse KL: Generalizing Direct Preference Optimization with Diverse Divergence Constraints*, arXiv
 2309.16240. Log-ratios are sums over response tokens, in nats; β scales the link. α is the paper's, from reverse KL
 (α → 0) to forward KL (α = 1); TRL's ``f_alpha_divergence_coef`` is 1 − α. Forward KL and α are stiff: a response that
-lost 40 nats has a link of e^40, beyond which the link goes on along its tangent (``links.py``).
+lost 40 nats has a link of e^40, beyond which the link continues along its tangent (``links.py``).
 """
 
 from __future__ import annotations

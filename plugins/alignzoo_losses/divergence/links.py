@@ -1,6 +1,6 @@
 """Links x ↦ f'(e^x) of f-divergences, where x = log π/π_ref in nats: stable, elementwise, differentiable.
 
-An exponential beyond e^40 goes on along its tangent. Up to there the links are exact; beyond, where the exponential
+An exponential beyond e^40 continues along its tangent. Up to there the links are exact; beyond, where the exponential
 itself would overflow fp32 (or its square, in the norm of the gradient), values still rise and gradients stay finite
 and do not vanish, as they would under a clamp.
 """

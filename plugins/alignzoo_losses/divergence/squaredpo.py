@@ -5,7 +5,7 @@
 Pipano et al., *Displacement-Resistant Extensions of DPO with Nonconvex f-Divergences*, arXiv 2602.06788: f(u) =
 ½·(log u)², so f'(e^x) = x·e^{−x}. Log-ratios are sums over response tokens, in nats; β scales the link. x·e^{−x} rises
 up to x = 1 and falls from there, so the loss pulls a chosen log-ratio above 1 nat back down. It is stiff for sums:
-e^{−x} beyond 40 nats goes on along its tangent (``links.py``). No code has been released; the loss follows from f by
+e^{−x} beyond 40 nats continues along its tangent (``links.py``). No code has been released; the loss follows from f by
 the rule of f-DPO.
 """
 

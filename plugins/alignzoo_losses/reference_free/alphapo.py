@@ -6,7 +6,7 @@ Gupta et al., *AlphaPO: Reward Shape Matters for LLM Alignment*, arXiv 2501.0388
 reward of likely responses and steepens that of unlikely ones, α < 0 the reverse. m is the average log-prob of the
 response's tokens; another ``--aggregation`` replaces the average. As for SimPO the target margin is the *ratio* γ/β;
 TRL's ``simpo_gamma`` is the absolute γ (0.1 in its example). r is evaluated with expm1, and beyond 40 nats, −αm > 40,
-it goes on along its tangent; TRL raises probabilities to −α.
+it continues along its tangent; TRL raises probabilities to −α.
 """
 
 from __future__ import annotations
