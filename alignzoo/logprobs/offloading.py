@@ -1,6 +1,6 @@
 """Activations in the host's memory between the forward and the backward pass.
 
-What autograd saves is copied to pinned memory on a stream of its own while the forward pass goes on, and fetched on the
+What autograd saves is copied to pinned memory on a stream of its own during the forward pass, and fetched on the
 same stream a little before the backward pass needs it. Not :func:`torch.autograd.graph.save_on_cpu`: that moves weights
 as well, moves a tensor once for each operation that saves it (three times for the input of the three projections of an
 attention layer), and copies on the stream that computes, which then waits.

@@ -137,7 +137,7 @@ def _tried(device: torch.device, gradient: torch.dtype) -> Choice:
             if why := difference(by_kernel, device, gradient):
                 return Choice(by_torch, f"PyTorch: the kernel differs in {why}")
             kernel, plain = (_milliseconds(way, device, gradient) for way in (by_kernel, by_torch))
-    except Exception as error:  # a compiler's, a driver's, the kernel's: training goes on without it
+    except Exception as error:  # a compiler's, a driver's, the kernel's: training continues without it
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return Choice(by_torch, f"PyTorch: the kernel does not run: {reason}")
     times = f"{kernel:.2f} ms, PyTorch {plain:.2f} ms a chunk"

@@ -57,7 +57,7 @@ class Estimate:
 
     @property
     def overlapped(self) -> float | None:
-        """Seconds per step if all the traffic that can goes on behind the work."""
+        """Seconds per step if all traffic that can is hidden behind the work."""
         return None if self.computing is None else max(self.computing, self.communicating or 0.0)
 
 
