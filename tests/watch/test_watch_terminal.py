@@ -54,6 +54,19 @@ class Terminal:
                 except OSError:  # the process has ended
                     assert re.search(pattern, self.shown, re.DOTALL), self.shown[-3000:]
 
+    def until_fits(self, columns: int) -> None:
+        """Read until a whole frame has no line wider than ``columns``; frames drawn before a resize may come first."""
+        end = time.monotonic() + SECONDS
+        while True:
+            *frames, self.shown = self.shown.split("\x1b[H")  # each is drawn from the top left; the last may go on
+            for frame in frames[1:]:
+                lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frame).splitlines()
+                if "running, step" in frame and max(map(len, lines)) <= columns:
+                    return
+            assert time.monotonic() < end, f"no frame fits {columns} columns: {frames[-1:]}"
+            self.shown = "\x1b[H" + self.shown
+            self.until(r"\x1b\[H.*\x1b\[H")
+
 
 def test_watching_from_before_the_run_to_its_end_through_a_resize(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
@@ -65,11 +78,7 @@ def test_watching_from_before_the_run_to_its_end_through_a_resize(tmp_path: Path
     terminal.until("running, step 3 of 10.*rewards/margins")
     terminal.resize(8, 40)
     terminal.shown = ""
-    terminal.until("running, step 3 of 10")
-    terminal.shown = ""
-    terminal.until(r"run\S* ")
-    frames = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in terminal.shown.split("\n")]
-    assert max(len(line.rstrip("\r")) for line in frames[1:-1] or [""]) <= 40
+    terminal.until_fits(40)
     run.finish()
     terminal.until(r"\x1b\[\?1049l.*finished, step 3 of 10")  # the last frame stays on the usual screen
     assert terminal.process.wait(SECONDS) == 0
