@@ -3,9 +3,9 @@
 A way is right if it reproduces the padded path's log-probs. All are compared in the policy's own dtype, outside
 autocast, except ``varlen``, which exists in 16 bits only.
 
-On a CPU, where a trial takes seconds, a row's first response is compared only where it has no other. It follows its
-prompt as in a row of its own, and whatever the rows before do to it they do to the prompt, too. The other responses show
-that, because they read the prompt, and from farther away; and they show whether one response sees another.
+On a CPU, where a trial takes seconds, a row's first response is compared only if the row has no other. It follows its
+prompt as in a row of its own, and whatever the rows before do to it, they do to the prompt, too. The other responses
+show that, because they read the prompt, and from farther away; and they show whether one response sees another.
 """
 
 from __future__ import annotations
