@@ -37,7 +37,7 @@ class Choice:
 
     Attributes:
         way: ``padded``, or one of :data:`WAYS`.
-        sample: the rows that packing was tried on, where the trial's numbers are those of :attr:`forward`.
+        sample: the rows that packing was tried on, where the trial computed what the run computes of the reference.
     """
 
     forward: Forward
@@ -100,7 +100,8 @@ def forward_of(
             return choice
         trials.keep(sample, choice.why)
         responses = found.right[choice.way].responses
-    return replace(choice, sample=Sample(sample, responses))
+    alike = autocast is None and not settings.compile and not hasattr(policy, "peft_config")
+    return replace(choice, sample=Sample(sample, responses)) if alike else choice
 
 
 def _known(policy: Any, sample: TokenBatch, why: str | None, tokens: bool) -> Choice | None:

@@ -30,7 +30,6 @@ from alignzoo.logprobs.logps import Forward
 from alignzoo.logprobs.offloading import offloading
 from alignzoo.logprobs.rope import goes_by_batch
 from alignzoo.logprobs.statistics import IN_EVERY_STEP, Statistics
-from alignzoo.logprobs.trial import Sample
 from alignzoo.model.load import load_policy
 from alignzoo.model.source import find_model
 from alignzoo.objective.build import build_objective
@@ -182,16 +181,10 @@ class Session(Scores):
             self.tokenizer.pad_token_id,
             is_shard(self.policy),
             self.settings.tokens_per_micro_batch,
-            sample=self._sample,
+            sample=self.choice.sample,
         )
         with as_reference(self.policy):  # it still has the initial weights
             return cached_reference(filling, self._sources)
-
-    @property
-    def _sample(self) -> Sample | None:
-        """The rows that packing was tried on, where the reference is computed as they were."""
-        alike = self.settings.precision == "fp32" and not self.settings.compile
-        return self.choice.sample if alike and not hasattr(self.policy, "peft_config") else None
 
     @cached_property
     def guides(self) -> Guides | None:

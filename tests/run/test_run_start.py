@@ -208,7 +208,7 @@ def cut_short(session: Session, at: int, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("given", [{"lora.r": 4}, {"precision": "bf16"}, {"packing": False}])
 def test_a_trial_that_computes_otherwise_gives_no_numbers(given: dict[str, Any], opened: Open) -> None:
     session = opened(**given)
-    assert session._sample is None
+    assert session.choice.sample is None
     with passes(session) as seen:
         _ = session.model, seen.clear(), table_of(session)
     assert sum(seen) >= sum(int(source.lengths.sum()) for source in session._sources())
