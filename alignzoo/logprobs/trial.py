@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.data.lengths import Lengths
 from alignzoo.errors import ModelError
@@ -19,6 +21,19 @@ from alignzoo.plan.settings import Settings
 
 _REACHES = re.compile("window|chunk|block|local|stride|sparse|topk")
 """Words in config names that indicate layers with distance-dependent behaviour."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The rows that packing was tried on, in one batch.
+
+    Attributes:
+        responses: with every token's log-prob, as the chosen way computed them, in the dtype of the weights; None where
+            an earlier process did.
+    """
+
+    batch: TokenBatch
+    responses: ResponseBatch | None = None
 
 
 class Trials(Protocol):
