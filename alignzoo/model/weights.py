@@ -78,7 +78,7 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
 
 def _sums(words: torch.Tensor, first: int) -> torch.Tensor:
     """``(2,)`` int64: the sum of int32 words, and that of each times its number, counted from ``first``."""
-    size = min(len(words), _BLOCK) if words.device.type == "cpu" else len(words)
+    size = max(1, min(len(words), _BLOCK) if words.device.type == "cpu" else len(words))  # a rank may hold no row
     numbers = torch.arange(size, device=words.device)
     found = torch.zeros(2, dtype=torch.int64, device=words.device)
     for start in range(0, len(words), size):
