@@ -89,7 +89,7 @@ class _TokenLogps(torch.autograd.Function):
         rows, by_logits = head.rows(hidden), _by_logits(hidden, head)
         parts, kept = parts_of(count, vocabulary, way.chunk), None
         if ctx.keeps and len(parts) > 1:  # one part's gradient is kept as it is
-            kept = rows.new_empty(count, vocabulary, dtype=head.of_gradients)
+            kept = rows.new_empty(count, vocabulary)
         elif ctx.taken:
             kept = rows.new_empty(count, rows.shape[1], dtype=wide)
         wanted = head.of_gradients if ctx.keeps or ctx.taken else None
@@ -102,7 +102,7 @@ class _TokenLogps(torch.autograd.Function):
                 entropies[part] = found.entropies
             if found.gradient is not None:
                 if kept is None:
-                    kept = found.gradient
+                    kept = found.gradient.to(head.dtype)
                 else:
                     kept[part] = found.gradient if ctx.keeps else head.of_hidden(found.gradient)
             del found
