@@ -169,6 +169,36 @@ def test_bf16_products_are_summed_in_fp32(way: str, master: torch.dtype, monkeyp
     assert max(of_gradients) < 0.004 < 0.008 < max(of_rounded_gradients)
 
 
+def test_kept_gradients_take_two_bytes_each_in_bf16_and_count_as_such() -> None:
+    hidden, weight, targets = bf16_case()
+    leaves = hidden.requires_grad_(), weight.float().requires_grad_()
+    for chunk in (15 * 3000, 40 * 3000):
+        sizes: list[int] = []
+
+        def packed(saved: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(saved.nbytes if saved.shape == (40, 3000) else 0)
+            return saved
+
+        with (
+            torch.autograd.graph.saved_tensors_hooks(packed, lambda saved: saved),
+            torch.autocast("cpu", torch.bfloat16),
+        ):
+            token_logps(*leaves, targets, chunk=chunk, kept=2 * 40 * 3000)
+        assert max(sizes) == 2 * 40 * 3000
+
+
+@pytest.mark.parametrize("vocabulary", [5, 63, 64 * 3, 64 * 40, 64 * 40 + 17])
+def test_the_largest_logits_are_found_by_groups(vocabulary: int) -> None:
+    logits = torch.randn(30, vocabulary, generator=torch.Generator().manual_seed(0))
+    logits[0, -20:] += 9  # in the last group, and after it
+    logits[1, :20] += 9
+    count = min(16, vocabulary)
+    columns = products._largest(logits, count)
+    assert all(len(set(row)) == count for row in columns.tolist())
+    found, expected = logits.gather(1, columns).sort().values, logits.topk(count).values.sort().values
+    assert torch.equal(found, expected)
+
+
 def test_bf16_with_a_frozen_head_a_bias_and_a_cap() -> None:
     hidden, weight, targets = bf16_case()
     leaf, shape = hidden.requires_grad_(), Shape(0.9, 30.0)
