@@ -83,7 +83,7 @@ class Head:
             return gradients @ self.operand
         if not self.in_blocks:
             return _product(gradients, self.operand)
-        total = gradients.new_zeros(len(gradients), self.weight.shape[1])
+        total = gradients.new_zeros(len(gradients), self.weight.shape[1], dtype=torch.float32)
         for block, weight in self._blocks():
             total += gradients[:, block].to(self.dtype) @ weight
         return total
