@@ -92,21 +92,41 @@ def _by_segments(
     scaling: float | None,
     dropout: float,
 ) -> torch.Tensor:
-    settings: dict[str, Any] = {"scale": scaling, "dropout_p": dropout}
-    queries, keys, values = (iter(part.split(pack.part_sizes, 2)) for part in (query, key, value))
+    sizes = [size for one in pack.segments for size in (one.prompt + one.responses[0], *one.responses[1:])]
+    parts = zip(*(part.split(sizes, 2) for part in (query, key, value)), strict=True)
     found = []
     for i, segment in enumerate(pack.segments):
-        prompts = next(queries), next(keys), next(values)
-        for j in range(len(segment.responses)):
-            response = next(queries), next(keys), next(values)
-            asking = torch.cat([prompts[0], response[0]], 2) if j == 0 else response[0]
-            seen, read = (torch.cat([before, own], 2) for before, own in zip(prompts[1:], response[1:], strict=True))
-            mask = pack.first_mask(i, window) if j == 0 else pack.further_mask(i, j, window)
-            if mask is not None and asking.is_cuda:  # where a mask leaves shared heads to the slowest kernel
-                seen, read = (part.repeat_interleave(asking.shape[1] // part.shape[1], 1) for part in (seen, read))
-            settings |= {"is_causal": mask is None, "enable_gqa": seen.shape[1] != asking.shape[1]}
-            found.append(F.scaled_dot_product_attention(asking, seen, read, attn_mask=mask, **settings))
+        asking, seen, read = next(parts)
+        found.append(_attended(asking, seen, read, pack.first_mask(i, window), scaling, dropout))
+        prompt = seen[:, :, : segment.prompt], read[:, :, : segment.prompt]
+        for j in range(1, len(segment.responses)):
+            asking, *own = next(parts)
+            seen, read = (torch.cat(both, 2) for both in zip(prompt, own, strict=True))
+            found.append(_attended(asking, seen, read, pack.further_mask(i, j, window), scaling, dropout))
     return torch.cat([part.transpose(1, 2) for part in found], 1)
+
+
+def _attended(
+    asking: torch.Tensor,
+    seen: torch.Tensor,
+    read: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+    dropout: float,
+) -> torch.Tensor:
+    """Attention of one sequence, causal without a mask; arguments are a part of those of :func:`packed_attention`."""
+    if mask is not None and asking.is_cuda:  # where a mask leaves shared heads to the slowest kernel
+        seen, read = (part.repeat_interleave(asking.shape[1] // part.shape[1], 1) for part in (seen, read))
+    return F.scaled_dot_product_attention(
+        asking,
+        seen,
+        read,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=mask is None,
+        scale=scaling,
+        enable_gqa=seen.shape[1] != asking.shape[1],
+    )
 
 
 def _flex(

@@ -164,7 +164,8 @@ class Situation:
         """Whether the head recomputes its logits in the backward pass."""
         from alignzoo.logprobs.head import KEPT
 
-        return self.rows_per_micro_batch * self.data.mean.response * self.shapes.vocabulary > KEPT
+        logits = self.rows_per_micro_batch * self.data.mean.response * self.shapes.vocabulary
+        return logits * (2 if self.bf16 else 4) > KEPT
 
     @property
     def way(self) -> Way:
