@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from run_helpers import Az, MakeModel, RunFolder, Start
 
 from alignzoo.base.files import PARTIAL
 from alignzoo.base.owner import Owner
-from alignzoo.base.stored import sealed, unsealed
 from alignzoo.runs.folder import RUN_FILES, RUN_FOLDERS
 from alignzoo.train.checkpoint import step_of, whole_checkpoints
 
@@ -25,6 +23,7 @@ Command = Callable[..., list[str]]
 
 ACTING = """
 import os
+import time
 from alignzoo.observers import RunObserver
 from alignzoo.plugin import Extension, hookimpl
 
@@ -37,6 +36,8 @@ class Acting(RunObserver):
             os.kill(os.getpid(), 1)
         elif step == 1 and os.environ["DURING"] == "move":
             self.folder.rename(self.folder.with_name("moved"))
+        elif step == 1 and os.environ["DURING"] == "wait":
+            time.sleep(600)
 
     def on_evaluation(self, step, figures):
         if step == self.steps and os.environ["DURING"] == "end":
@@ -89,12 +90,16 @@ def test_a_start_that_comes_second_leaves_the_first_alone(
     assert (folder / "plan.yaml").read_text() == "of the first"
 
 
-def test_one_run_is_resumed_once_at_a_time(az: Az, command: Command, start: Start, tmp_path: Path) -> None:
+def test_one_run_is_resumed_once_at_a_time(
+    az: Az, command: Command, start: Start, acting: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "run"
-    process = start(*command(folder, **{"max-steps": 60}))
+    monkeypatch.setenv("DURING", "wait")
+    process = start(*command(folder, *acting, "--observe", "acting"))
     while process.poll() is None and not (folder / "metrics.jsonl").is_file():
         time.sleep(0.01)
-    second = az("run", "--resume", str(folder))
+    monkeypatch.setenv("DURING", "nothing")
+    second = az("run", "--resume", str(folder), *acting)
     assert second.returncode == 2, second.stderr
     assert f"{folder} is in use by process {process.pid}" in second.stderr
     assert f"kill {process.pid}" in second.stderr
@@ -106,10 +111,7 @@ def test_one_run_is_resumed_once_at_a_time(az: Az, command: Command, start: Star
     (folder / "checkpoints").mkdir(exist_ok=True)
     left = folder / "checkpoints" / f"{PARTIAL}{Owner(Owner.this().host, process.pid, '0-0').token}.x"
     left.mkdir()
-    plan = unsealed(RunFolder(folder).plan, folder / "plan.yaml")
-    plan["settings"]["max-steps"]["value"] = 2
-    (folder / "plan.yaml").write_text(yaml.safe_dump(sealed(plan)))
-    resumed = az("run", "--resume", str(folder))
+    resumed = az("run", "--resume", str(folder), *acting)
     assert resumed.returncode == 0, resumed.stderr
     assert f"process {process.pid} has ended without releasing its lock; taking it over" in resumed.stderr
     assert not left.exists()
