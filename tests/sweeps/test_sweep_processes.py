@@ -102,8 +102,8 @@ def test_killed_stopped_and_resumed_it_ends_as_one_left_alone(
 
 DEADLY = '''
 import os, signal
-from alignzoo import PreferenceLoss
-from alignzoo.plugin import LossCard, hookimpl
+from alignzoo.contract.loss import LossCard, PreferenceLoss
+from alignzoo.plugin import hookimpl
 
 class Deadly(PreferenceLoss):
     """Kills its process."""
@@ -112,8 +112,7 @@ class Deadly(PreferenceLoss):
 
 @hookimpl
 def alignzoo_methods():
-    target = f"{__name__}:Deadly"
-    return [LossCard(kind="loss", name="deadly", target=target, summary="Kills.", formula="-", verified="derivation")]
+    return [LossCard(name="deadly", target=f"{__name__}:Deadly", summary="Kills.", formula="-", api=2)]
 '''
 
 
