@@ -66,7 +66,7 @@ def test_words_of_a_run_change_the_plan(az_here: Az, model: str) -> None:
     assert other["sentence"] == "--loss dpo --robust drdpo --geometry sam"
     assert other["parameters"]["trained"] < 0.1 * TOTAL
     assert (other["step"]["packed"], other["step"]["passes"], other["step"]["micro_batches"]) == (False, 2, 8)
-    assert other["work"]["first_pass"] > 0
+    assert other["work"]["forwards"] > 0
     assert other["memory"]["moments"]["backward"]["parts"]["geometry"] > 0
 
 

@@ -6,12 +6,12 @@ import json
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from held import holding, until_step
 from run_helpers import Az, MakeModel, RunFolder, Start
 
 from alignzoo.base.files import PARTIAL
@@ -23,7 +23,6 @@ Command = Callable[..., list[str]]
 
 ACTING = """
 import os
-import time
 from alignzoo.observers import RunObserver
 from alignzoo.plugin import Extension, hookimpl
 
@@ -36,8 +35,6 @@ class Acting(RunObserver):
             os.kill(os.getpid(), 1)
         elif step == 1 and os.environ["DURING"] == "move":
             self.folder.rename(self.folder.with_name("moved"))
-        elif step == 1 and os.environ["DURING"] == "wait":
-            time.sleep(600)
 
     def on_evaluation(self, step, figures):
         if step == self.steps and os.environ["DURING"] == "end":
@@ -91,15 +88,14 @@ def test_a_start_that_comes_second_leaves_the_first_alone(
 
 
 def test_one_run_is_resumed_once_at_a_time(
-    az: Az, command: Command, start: Start, acting: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    az: Az, command: Command, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "run"
-    monkeypatch.setenv("DURING", "wait")
-    process = start(*command(folder, *acting, "--observe", "acting"))
-    while process.poll() is None and not (folder / "metrics.jsonl").is_file():
-        time.sleep(0.01)
-    monkeypatch.setenv("DURING", "nothing")
-    second = az("run", "--resume", str(folder), *acting)
+    folder, words = tmp_path / "run", holding(tmp_path)
+    monkeypatch.setenv("HOLD_AT", "1")
+    process = start(*command(folder, *words))
+    until_step(folder, 1, process)
+    monkeypatch.delenv("HOLD_AT")
+    second = az("run", "--resume", str(folder), *words[:2])
     assert second.returncode == 2, second.stderr
     assert f"{folder} is in use by process {process.pid}" in second.stderr
     assert f"kill {process.pid}" in second.stderr
@@ -111,7 +107,7 @@ def test_one_run_is_resumed_once_at_a_time(
     (folder / "checkpoints").mkdir(exist_ok=True)
     left = folder / "checkpoints" / f"{PARTIAL}{Owner(Owner.this().host, process.pid, '0-0').token}.x"
     left.mkdir()
-    resumed = az("run", "--resume", str(folder), *acting)
+    resumed = az("run", "--resume", str(folder), *words[:2])
     assert resumed.returncode == 0, resumed.stderr
     assert f"process {process.pid} has ended without releasing its lock; taking it over" in resumed.stderr
     assert not left.exists()
