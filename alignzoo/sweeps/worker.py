@@ -92,7 +92,7 @@ def _run(sweep: SweepRecord, cell: Cell, report: Reporter, shared: Shared, *, tr
         report.note(f"error: {error}")
         write_failure(sweep, cell, error.message, error.hint, error.exit_code)
         return False
-    except BaseException as error:  # third-party code may raise anything; the other runs go on
+    except BaseException as error:  # third-party code may raise anything; the other runs continue
         report.note("".join(traceback.format_exception(error)))
         write_failure(sweep, cell, f"{type(error).__name__}: {error}", f"its traceback is in {sweep.log(cell)}", 1)
         return False

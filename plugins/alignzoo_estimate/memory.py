@@ -60,7 +60,7 @@ def moments(s: Situation, step: Bytes, ahead: float) -> list[Moment]:
         step = step.less(saved_activations(s, step))
     trained = gradients(s)
     before, last = (0.0, 0.0) if s.offloads_weights else (trained * (s.micro_batches > 1), trained)
-    passing = {} if s.offloads_weights else {"geometry": kept["geometry"] + s.copies.passing * trained}
+    passing = {} if s.offloads_weights else {"geometry": kept["geometry"] + s.added.passing * trained}
     weights = {"weights": here.get("weights", 0.0)} | _gathered(s)
     running = here | passing | _gathered(s) | {"gradients": before, HELD: held_free(s, step)}
     forward = running | {"bf16 copies of weights": step.copies, "activations": step.activations}
@@ -122,7 +122,7 @@ def standing(s: Situation) -> dict[str, float]:
         "weights": weights(s) / s.shards,
         "optimizer": s.optimizer.kept * gradients(s),
         "reference": (whole / s.shards if s.keeps_reference else 0.0) + _head_inputs(s),
-        "geometry": s.copies.kept * gradients(s),
+        "geometry": s.added.kept * gradients(s),
     }
     if s.hardware.sharding == "ddp":
         parts["buckets of gradients"] = s.trained * float(FP32)

@@ -11,7 +11,7 @@ from alignzoo.plan.plan import Plan
 from alignzoo.plan.settings import Settings
 from alignzoo_estimate import knobs
 from alignzoo_estimate.compute import tokens
-from alignzoo_estimate.geometry import Copies, copies, passes
+from alignzoo_estimate.geometry import Added, added, passes
 from alignzoo_estimate.hardware import Hardware
 from alignzoo_estimate.knobs import FP32
 from alignzoo_estimate.lengths import Data
@@ -150,9 +150,15 @@ class Situation:
         return passes(self.plan)
 
     @property
-    def copies(self) -> Copies:
-        """Memory of the controllers, in copies of the trained weights."""
-        return _copies(self.plan)
+    def forwards(self) -> float:
+        """Forward passes of a step without a backward one, on average: of controllers, and those that a coupled
+        objective takes first."""
+        return self.added.forwards + (self.passes if self.coupled and self.micro_batches > 1 else 0.0)
+
+    @property
+    def added(self) -> Added:
+        """What the controllers add to a plain step."""
+        return _added(self.plan)
 
     @property
     def optimizer(self) -> OptimizerBytes:
@@ -175,14 +181,14 @@ class Situation:
         return Way(self.bf16, settings.lora_r, settings.activation_checkpointing, self.packed, frozen, cached, cuda)
 
 
-_KEPT: dict[str, Copies] = {}
+_KEPT: dict[str, Added] = {}
 
 
-def _copies(plan: Plan) -> Copies:
-    """As :func:`alignzoo_estimate.geometry.copies`, once per selection of controllers."""
+def _added(plan: Plan) -> Added:
+    """As :func:`alignzoo_estimate.geometry.added`, once per selection of controllers."""
     key = repr([(method.card.name, method.distribution, method.options) for method in plan.of("geometry")])
     if key not in _KEPT:
-        _KEPT[key] = copies(plan)
+        _KEPT[key] = added(plan)
     return _KEPT[key]
 
 

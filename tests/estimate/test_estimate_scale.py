@@ -50,6 +50,7 @@ def test_fsdp2_gathers_layers_twice_the_rest_once_and_scatters_each_micro_batch(
     assert planned(sharded(), geometry="sam").traffic.exchanged == 2 * plain.traffic.exchanged
     more = planned(sharded(), robust=["drdpo"]).traffic.gathered - plain.traffic.gathered
     assert more == 2 * 4 * TOTAL, "the forward passes before those with gradients"
+    assert planned(sharded(), geometry="random").traffic.gathered - plain.traffic.gathered == more
 
 
 def test_ddp_reduces_the_gradients_once_a_pass() -> None:

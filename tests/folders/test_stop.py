@@ -78,7 +78,7 @@ def test_a_forked_worker_ends_by_the_signal_as_ever() -> None:
         if worker == 0:
             try:
                 os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(5)
+                time.sleep(300)
             finally:
                 os._exit(0)
         _, status = os.waitpid(worker, 0)
@@ -91,7 +91,7 @@ from pathlib import Path
 from alignzoo.base.stop import stop_requests
 with stop_requests(lambda: print("finishing", file=sys.stderr)) as asked:
     print("ready", flush=True)
-    asked.wait(20)
+    asked.wait(300)
 print("saved", file=sys.stderr, flush=True)
 Path(sys.argv[1]).write_text(str(asked.is_set()))
 """
@@ -111,7 +111,7 @@ def test_when_the_terminal_is_closed_there_is_time_to_save(tmp_path: Path) -> No
 ENDING = """
 import atexit, sys, time
 from alignzoo.cli.main import main
-atexit.register(lambda: (print("ending", flush=True), time.sleep(20)))
+atexit.register(lambda: (print("ending", flush=True), time.sleep(300)))
 sys.argv[1:] = ["--version"]
 main()
 """
@@ -131,7 +131,10 @@ def test_a_stop_while_the_process_ends_does_not_change_its_outcome() -> None:
     while process.stdout.readline() != "ending\n":
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=15) == 0
+    try:
+        assert process.wait(timeout=120) == 0
+    finally:
+        process.kill()
 
 
 def test_nor_does_one_before_it_begins_to_end() -> None:
