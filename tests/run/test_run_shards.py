@@ -54,18 +54,25 @@ def launched_for_fsdp2(environment: dict[str, str]) -> Iterator[None]:
 
 
 def run_here(environment: dict[str, str], recipe: dict[str, Any] | str) -> tuple[list[str], str, dict[str, Any]]:
-    """What a rank says of a run, or of a run's folder to resume; the error that ends it; and what it counted."""
+    """What a rank says of a run, or of a run's folder to resume; the error that ends it; and what it counted: batches
+    of reference log-probs, and guide models that it loaded whole."""
     from alignzoo.reference.compute import Filling
     from alignzoo.runs.execute import resume
+    from alignzoo.session import guides
 
-    notes, counted = Notes(), {"batches": 0}
-    values = Filling._values
+    notes, counted = Notes(), {"batches": 0, "whole": 0}
+    values, load = Filling._values, guides.load_policy
 
     def counting(self: Filling, *given: Any) -> Any:
         counted["batches"] += 1
         return values(self, *given)
 
+    def loading(*given: Any) -> Any:
+        counted["whole"] += 1
+        return load(*given)
+
     Filling._values = counting  # type: ignore[method-assign]
+    guides.load_policy = loading  # type: ignore[attr-defined]
     try:
         with launched_for_fsdp2(environment):
             if isinstance(recipe, str):
@@ -76,6 +83,7 @@ def run_here(environment: dict[str, str], recipe: dict[str, Any] | str) -> tuple
         return notes.said, str(error), counted
     finally:
         Filling._values = values  # type: ignore[method-assign]
+        guides.load_policy = load  # type: ignore[attr-defined]
     return notes.said, "", counted
 
 
@@ -206,6 +214,30 @@ def test_a_reward_makes_the_ranks_load_the_whole_model(ranks: Ranks, make_model:
     ranks.run(tmp_path / "two", **given, model=make_model())
     [said] = [line for line in ranks.said[0] if "loaded whole" in line]
     assert "reward 'probe' may run it on its own" in said
+
+
+@pytest.mark.parametrize("more", [{}, {"offload": "weights"}], ids=["device", "offloaded"])
+def test_guide_models_are_sharded(
+    more: dict[str, Any],
+    ranks: Ranks,
+    train: Train,
+    make_model: MakeModel,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    given = {**SIZES, "model": str(make_model()), "optimizer": "sgd", "lr": 0.1}
+    guides = {
+        "guide": str(train(**given, loss="dpo").path / "model"),
+        "contrast": str(train(**given, **{"loss": "dpo", "lora.r": 2}).path / "model"),
+    }
+    given |= {"loss": "dpo", "aggregation": "tis-dpo", **guides}
+    two = ranks.run(tmp_path / "two", **given, **more)
+    assert [n["whole"] for n in ranks.counted] == [1, 1]
+    [said] = [line for line in ranks.said[0] if "loaded whole" in line]
+    assert said.startswith(f"{guides['contrast']} is loaded whole on every rank")
+    assert said.endswith("its adapter is merged into it")
+    monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))  # not what the ranks have computed
+    _equal(two, train(**given))
 
 
 @pytest.mark.slow
