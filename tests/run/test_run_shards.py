@@ -241,7 +241,16 @@ def test_guide_models_are_sharded(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [{}, {"lora.r": 4}], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"lora.r": 4},
+        {"geometry": "sam", "geometry.rho": 0.05, "activation-checkpointing": True},
+        {"geometry": "shapo-token", "geometry.interval": 2, "reference-cache": False},
+    ],
+    ids=["full", "lora", "sam", "shapo"],
+)
 def test_bf16_ranks_take_the_steps_of_one_process(
     kind: dict[str, Any], ranks: Ranks, train: Train, make_model: MakeModel, tmp_path: Path
 ) -> None:
@@ -249,11 +258,12 @@ def test_bf16_ranks_take_the_steps_of_one_process(
     given = {**SIZES, **kind, "loss": "dpo", "model": str(model), "optimizer": "sgd", "lr": 0.1}
     exact = train(**given)
     one = train(**given, precision="bf16")
-    two = ranks.run(tmp_path / "two", **given, precision="bf16")
+    offload = {"offload": "weights"} if "geometry" in kind else {}
+    two = ranks.run(tmp_path / "two", **given, precision="bf16", **offload)
     assert not any("loaded whole" in line for line in ranks.said[0])
     chosen = [run.plan["settings"]["weights"]["value"] for run in (one, two)]
-    assert chosen == ["bf16" if kind else "fp32"] * 2
-    start = {} if kind else load_file(model / "model.safetensors")
+    assert chosen == ["bf16" if "lora.r" in kind else "fp32"] * 2
+    start = {} if "lora.r" in kind else load_file(model / "model.safetensors")
 
     def apart(here: RunFolder, there: RunFolder) -> float:
         """How far two runs end from each other, of the way that one process in fp32 went from its first step on."""
