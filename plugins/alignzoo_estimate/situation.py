@@ -13,7 +13,7 @@ from alignzoo_estimate import knobs
 from alignzoo_estimate.compute import tokens
 from alignzoo_estimate.geometry import Added, added, passes
 from alignzoo_estimate.hardware import Hardware
-from alignzoo_estimate.knobs import FP32
+from alignzoo_estimate.knobs import BF16, FP32
 from alignzoo_estimate.lengths import Data
 from alignzoo_estimate.micro_batch import Lengths, Way
 from alignzoo_estimate.model import Model
@@ -71,15 +71,24 @@ class Situation:
         return self.hardware.sharding == "fsdp" and self.settings.offload == "weights"
 
     @property
+    def gathers_bf16(self) -> bool:
+        """Whether FSDP2 gathers the layers' linear maps in bf16: where they are trained, and beside norms alone."""
+        narrow = self.hardware.sharding == "fsdp" and self.bf16 and not self.settings.lora_r
+        return narrow and not self.shapes.experts
+
+    @property
     def offloads_activations(self) -> bool:
         """Whether saved activations are in the host memory of a GPU."""
         return self.hardware.cuda and self.settings.activation_offloading
 
     def group_bytes(self, group: Literal["root", "layers"]) -> float:
-        """Whole weights of FSDP2's root group (embeddings, head, last norm) or of all its groups of layers."""
+        """Whole weights of FSDP2's root group (embeddings, head, last norm) or of all its groups of layers, as they are
+        gathered."""
         of_layers = self.shapes.layers + self.shapes.experts
         if group == "root":
             return self.base_bytes * (self.shapes.total - of_layers)
+        if self.gathers_bf16:
+            return float(FP32 * of_layers - (FP32 - BF16) * self.shapes.linear)
         return self.base_bytes * of_layers + (self.trained * FP32 if self.settings.lora_r else 0.0)
 
     @property

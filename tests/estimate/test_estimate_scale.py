@@ -53,6 +53,19 @@ def test_fsdp2_gathers_layers_twice_the_rest_once_and_scatters_each_micro_batch(
     assert planned(sharded(), geometry="random").traffic.gathered - plain.traffic.gathered == more
 
 
+def test_fsdp2_gathers_the_layers_maps_in_bf16() -> None:
+    narrow = LAYERS + 2 * 4 * 64  # in numbers of two bytes: the layers' two norms have four
+    found = planned(sharded(), precision="bf16")
+    assert found.traffic == Traffic(gathered=2 * (4 * ROOT + 2 * 2 * narrow), scattered=2 * 4 * TOTAL)
+    assert part(found, "bf16 copies of weights", "backward") == 0
+    assert part(planned(Hardware(4, True, None, None, "ddp"), precision="bf16"), "bf16 copies of weights", "backward")
+    layer = MODEL.shapes.layer
+    assert part(found, "gathered weights", "backward") == 4 * ROOT + 2 * 2 * layer
+    wide = planned(sharded())
+    less = part(wide, "whole gradients", "backward") - part(found, "whole gradients", "backward")
+    assert less == 2 * layer
+
+
 def test_ddp_reduces_the_gradients_once_a_pass() -> None:
     found = planned(Hardware(4, True, None, None, "ddp"))
     assert found.traffic == Traffic(reduced=4 * TOTAL)

@@ -141,3 +141,92 @@ def test_nor_does_one_before_it_begins_to_end() -> None:
     ended = subprocess.run([sys.executable, "-c", DONE], capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith("alignzoo ")
+
+
+LATE = """
+import os, sys
+from alignzoo.cli.main import main
+
+class Late:
+    def __del__(self, stop=os.kill, process=os.getpid()):
+        stop(process, 2)
+
+sys.modules["late"] = Late()
+sys.argv[1:] = ["--version"]
+main()
+"""
+
+REPORTING = """
+import os, sys
+from alignzoo.cli import failures
+from alignzoo.cli.main import main
+
+def write(stream, text, write=failures.write):
+    os.kill(os.getpid(), 2)
+    write(stream, text)
+
+failures.write = write
+sys.argv[1:] = ["nonsense"]
+main()
+"""
+
+AGAIN = """
+import os, sys
+from alignzoo.cli import main
+from alignzoo.errors import Interrupted
+
+def run(**_words):
+    try:
+        raise Interrupted("stopped after step 3; state saved", hint="resume with: it")
+    finally:
+        os.kill(os.getpid(), 2)  # while it cleans up
+        sum(range(100))
+
+main.cli.main = run
+sys.argv[1:] = ["--version"]
+main.main()
+"""
+
+SWALLOWED = """
+import os, sys
+from alignzoo.cli import main
+
+def run(**_words):
+    try:
+        os.kill(os.getpid(), 2)
+        sum(range(100))
+    except KeyboardInterrupt:
+        raise ImportError("cannot load module more than once per process")
+
+main.cli.main = run
+sys.argv[1:] = ["--version"]
+main.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "said"),
+    [
+        (LATE, 0, ""),
+        (REPORTING, 2, "error: unknown command 'nonsense'\n"),
+        (AGAIN, 130, "error: stopped after step 3; state saved\n  resume with: it\n"),
+        (SWALLOWED, 130, "error: interrupted\n"),
+    ],
+    ids=["late", "reporting", "again", "swallowed"],
+)
+def test_when_the_work_is_over_a_request_changes_nothing(code: str, exit_code: int, said: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == exit_code, ended.stderr
+    assert ended.stderr.startswith(said)
+    assert ended.stderr.count("error") == bool(said)
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("worker", [False, True])
+def test_ctrl_c_while_modules_are_imported(worker: bool, tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("import os, time\nos.kill(os.getpid(), 2)\ntime.sleep(20)\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), **({"ALIGNZOO_WORLD": "2"} if worker else {})}
+    words = [sys.executable, "-m", "alignzoo", "--version"]
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert ended.stderr == ("" if worker else "error: interrupted\n")
