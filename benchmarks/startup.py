@@ -139,7 +139,7 @@ def first_step(model: str, data: str, caches: Path) -> dict[str, Any]:
 def first_steps(model: str, data: str, rounds: int) -> None:
     """Cold and warm in turns; the medians of each stage, and the fastest and slowest total."""
     found: dict[str, list[dict[str, Any]]] = {"cold": [], "warm": []}
-    loads = "import alignzoo.train.begin, alignzoo.runs.generated, alignzoo.plugin.registry as r; r.registry()"
+    loads = "import alignzoo.train.begin, alignzoo.runs.generated; from alignzoo.plugin import registry; registry()"
     subprocess.run([sys.executable, "-c", loads], check=True, env=compiling())  # once for the compiled files
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
