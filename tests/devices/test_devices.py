@@ -31,10 +31,13 @@ def combinations() -> list[Combination]:
     for name in names("loss"):
         card: Any = registry().find("loss", name)
         assert isinstance(card, LossCard)
-        found.append(Combination(name, "none", card.aggregation if card.under else "sum", "plain"))
+        under = getattr(card.options(), "under", lambda card=card: card.under)() or {"sum"}
+        found.append(Combination(name, "none", min(under), "plain"))
     found += [Combination("dpo", name, "sum", "plain") for name in names("robust")]
     found += [Combination("dpo", "none", name, "plain") for name in names("aggregation") if name != "sum"]
-    found += [Combination("dpo", "none", "sum", name) for name in names("geometry") if name != "plain"]
+    # tr-dpo moves nothing in two steps unless it is told to, as in a run below.
+    geometries = [name for name in names("geometry") if name not in ("plain", "tr-dpo")]
+    found += [Combination("dpo", "none", "sum", name) for name in geometries]
     return found
 
 
@@ -100,7 +103,7 @@ def test_a_run_that_is_resumed_measured_and_asked(there: There, tmp_path: Path) 
     asked.write_text('{"prompt": "how are you"}\n{"prompt": "what is it"}\n')
     written = ["--out", str(tmp_path / "answers.jsonl"), "--max-new-tokens", "4"]
     assert there(walk.command, ["generate", str(run), "--prompts", str(asked), *written]) == 0
-    assert there(walk.command, ["sharpness", str(run), "--eval-pairs", "4"]) == 0
+    assert there(walk.command, ["sharpness", str(run)]) == 0
 
 
 @pytest.mark.parametrize("mistake", ["sum", "cat", "stack", "gather", "values", "numpy", "generator", "weight"])
