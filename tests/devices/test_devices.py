@@ -31,8 +31,8 @@ def combinations() -> list[Combination]:
     for name in names("loss"):
         card: Any = registry().find("loss", name)
         assert isinstance(card, LossCard)
-        under = getattr(card.options(), "under", lambda card=card: card.under)() or {"sum"}
-        found.append(Combination(name, "none", min(under), "plain"))
+        under = card.options().under() or card.under or {"sum"}
+        found.append(Combination(name, "none", "sum" if "sum" in under else min(under), "plain"))
     found += [Combination("dpo", name, "sum", "plain") for name in names("robust")]
     found += [Combination("dpo", "none", name, "plain") for name in names("aggregation") if name != "sum"]
     # tr-dpo moves nothing in two steps unless it is told to, as in a run below.
