@@ -183,7 +183,7 @@ def _ungrouped(
     """Each query head with keys and values of its own, as older versions of torch want them."""
     if enable_gqa:
         key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], 1) for part in (key, value))
-    return attend(query, key, value, *rest, **named)
+    return attend(query, key, value, *given, **named)
 
 
 def compute_dtype(given: torch.Tensor) -> torch.dtype:
