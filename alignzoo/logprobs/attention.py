@@ -10,7 +10,7 @@ FlashAttention for sequences of various lengths do the same in one call.
 from __future__ import annotations
 
 import inspect
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -176,18 +176,34 @@ def _varlen(
 
 @cache
 def varlen_function() -> Any:
-    """torch's variable-length FlashAttention.
+    """torch's variable-length FlashAttention, as torch 2.13 calls it.
 
     Raises:
-        CannotPack: this torch has none that takes windows and grouped heads.
+        CannotPack: this torch has none that takes windows.
     """
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         raise CannotPack("this version of torch has no variable-length attention") from None
-    if not {"scale", "window_size", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters):
-        raise CannotPack("this version of torch has no variable-length attention with windows and grouped heads")
-    return varlen_attn
+    known = set(inspect.signature(varlen_attn).parameters)
+    if not {"scale", "window_size"} <= known:
+        raise CannotPack("this version of torch has no variable-length attention with windows")
+    return varlen_attn if "enable_gqa" in known else partial(_ungrouped, varlen_attn)
+
+
+def _ungrouped(
+    attend: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *given: Any,
+    enable_gqa: bool,
+    **named: Any,
+) -> Any:
+    """Each query head with keys and values of its own, as older versions of torch want them."""
+    if enable_gqa:
+        key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], 1) for part in (key, value))
+    return attend(query, key, value, *given, **named)
 
 
 def compute_dtype(given: torch.Tensor) -> torch.dtype:
