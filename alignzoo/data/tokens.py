@@ -8,10 +8,8 @@ across it.)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.data.rendering import RenderedRow, render_row, shared_length
@@ -19,10 +17,6 @@ from alignzoo.data.rows import Drop, PromptRow, Text, identical
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_ROWS_AT_ONCE = 100
-"""Rows whose texts are tokenised while the texts of the next ones are rendered."""
-_Piece = tuple[list[RenderedRow | Drop], Future[list[list[int]]] | None]
 
 
 @dataclass(frozen=True)
@@ -107,37 +101,29 @@ class RowTokenizer:
         return [self._one_bos(list(sequence)) for sequence in ids]
 
     def tokenize(self, rows: Sequence[PromptRow], max_length: int, max_prompt_length: int) -> list[TokenizedRow | Drop]:
-        """Each row's tokens, or its drop reason.
+        """Each row's tokens, or its drop reason; one tokenizer call for all rows.
 
         Args:
             max_length: tokens of prompt + response; longer responses are truncated.
             max_prompt_length: tokens of the prompt; rows with a longer one are dropped, never truncated.
         """
         within = [self._bounded(row, max_length, max_prompt_length) for row in rows]
-        _ = self.end_tokens, self.special_ids  # before a second thread uses the tokenizer
-        outcomes: list[TokenizedRow | Drop] = []
-        with ThreadPoolExecutor(1) as encoder:  # the tokenizer releases the GIL, which rendering and cutting need
-            starts = range(0, len(rows), _ROWS_AT_ONCE)
-            pieces = [self._started(within[start : start + _ROWS_AT_ONCE], encoder) for start in starts]
-            rendered = chain.from_iterable(texts for texts, _ in pieces)
-            encoded = chain.from_iterable(ids.result() for _, ids in pieces if ids is not None)
-            for row, bounded, text in zip(rows, within, rendered, strict=True):
-                if isinstance(text, Drop):
-                    outcomes.append(text)
-                    continue
-                alone, wholes = next(encoded), [next(encoded) for _ in text.wholes]
-                outcome = self._cut(row, text, alone, wholes, max_length, max_prompt_length)
-                if bounded is not row and isinstance(outcome, TokenizedRow) and not outcome.truncated:
-                    outcome = Drop("response-too-long")  # its end is missing, which the tokens do not show
-                outcomes.append(outcome)
-        return outcomes
-
-    def _started(self, rows: Sequence[PromptRow | Drop], encoder: Executor) -> _Piece:
-        """The rows rendered, and the ids of all their texts to come; None if there is no text."""
-        ends = tuple(self.end_tokens)
-        rendered = [row if isinstance(row, Drop) else render_row(row, self.tokenizer, ends) for row in rows]
+        rendered = [
+            row if isinstance(row, Drop) else render_row(row, self.tokenizer, tuple(self.end_tokens)) for row in within
+        ]
         texts = [text for row in rendered if isinstance(row, RenderedRow) for text in (row.prompt, *row.wholes)]
-        return rendered, encoder.submit(self.encode, texts) if texts else None
+        encoded = iter(self.encode(texts) if texts else [])
+        outcomes: list[TokenizedRow | Drop] = []
+        for row, bounded, text in zip(rows, within, rendered, strict=True):
+            if isinstance(text, Drop):
+                outcomes.append(text)
+                continue
+            alone, wholes = next(encoded), [next(encoded) for _ in text.wholes]
+            outcome = self._cut(row, text, alone, wholes, max_length, max_prompt_length)
+            if bounded is not row and isinstance(outcome, TokenizedRow) and not outcome.truncated:
+                outcome = Drop("response-too-long")  # its end is missing, which the tokens do not show
+            outcomes.append(outcome)
+        return outcomes
 
     @cached_property
     def _longest_token(self) -> int:

@@ -16,8 +16,9 @@ import torch
 from alignzoo.data.collate import TokenBatch, batches_of
 from alignzoo.data.lengths import lengths_of
 from alignzoo.distributed.ranks import on_all_ranks
+from alignzoo.logprobs.heads import is_fused, remember
 from alignzoo.logprobs.logps import Forward, forward_parameters, innermost, packed_logps, padded_logps
-from alignzoo.logprobs.trial import Sample, Trials, micro_batch, try_embeddings, worth_trying
+from alignzoo.logprobs.trial import Passed, Sample, Trials, micro_batch, try_embeddings, worth_trying
 from alignzoo.logprobs.ways import WAYS, Tried, evaluated, leave_packing, try_packing, use_packing
 from alignzoo.plan.plan import Plan
 
@@ -92,25 +93,25 @@ def forward_of(
     )
     if trials is None or embeddings or not settings.packing:
         return _chosen(policy, on_all_ranks(accelerator, tried), tokens)
-    choice, responses = _known(policy, sample, trials.of(sample), tokens), None
+    choice, responses = _known(policy, trials.of(sample), tokens), None
     if choice is None:
         found = tried()
         choice = _chosen(policy, [found], tokens)
         if choice.way != "segments":
             return choice
-        trials.keep(sample, choice.why)
+        trials.keep(sample, Passed(choice.why, is_fused(innermost(policy))))
         responses = found.right[choice.way].responses
     alike = autocast is None and not settings.compile and not hasattr(policy, "peft_config")
     return replace(choice, sample=Sample(sample, responses)) if alike else choice
 
 
-def _known(policy: Any, sample: TokenBatch, why: str | None, tokens: bool) -> Choice | None:
-    """Packing by segments where it has passed before; the head, which is not remembered, is tried here."""
-    if why is None:
+def _known(policy: Any, passed: Passed | None, tokens: bool) -> Choice | None:
+    """Packing by segments where it has passed before."""
+    if passed is None:
         return None
-    evaluated(policy, sample.row(0, most=8), padded_logps)
+    remember(innermost(policy), passed.fused)
     use_packing(policy)
-    return Choice(partial(packed_logps, way="segments", tokens=tokens), True, why, "segments")
+    return Choice(partial(packed_logps, way="segments", tokens=tokens), True, passed.why, "segments")
 
 
 def choose_forward(

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -36,13 +36,20 @@ class Sample:
     responses: ResponseBatch | None = None
 
 
+class Passed(NamedTuple):
+    """A trial that packing by segments has passed: :attr:`Choice.why`, and whether the head was fused."""
+
+    why: str
+    fused: bool
+
+
 class Trials(Protocol):
     """Results of packing that earlier processes have tried with the same model and the same rows."""
 
-    def of(self, sample: TokenBatch) -> str | None:
-        """:attr:`Choice.why` of packing by segments, where it has passed on these rows."""
+    def of(self, sample: TokenBatch) -> Passed | None:
+        """What was found where packing by segments has passed on these rows."""
 
-    def keep(self, sample: TokenBatch, why: str) -> None:
+    def keep(self, sample: TokenBatch, passed: Passed) -> None:
         """Remember that it has passed."""
 
 
