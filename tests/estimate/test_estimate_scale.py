@@ -173,6 +173,28 @@ def test_the_fewest_nodes_that_fit_are_proposed() -> None:
     assert not on(2, enough).fits
 
 
+def test_a_way_on_the_same_hardware_is_shown_beside_more_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    from alignzoo_estimate import advice
+
+    plenty = replace(sharded(16), memory=1e12)
+    monkeypatch.setattr(advice, "_machines", lambda _situation: [advice._Candidate("--gpus 16", {}, plenty)])
+    layers = [Layer("flag", {"model": "a", "data": "b", "batch-size": 64, "micro-batch-size": 2})]
+    plan = require(resolve(layers, distributed="fsdp"))
+
+    long = Lengths(800, (200, 200))
+
+    def within(memory: float) -> Estimate:
+        return estimate(Situation(plan, MODEL, replace(sharded(8), memory=memory), Data(long, long, long, "given")))
+
+    found = advice.changes(within(1e12), layers)
+    alone = [one for one in found if "--gpus" not in one.words and not one.adapts]
+    assert not advice.together(within(alone[0].total), layers), "a single change is enough"
+    both = advice._path(within(1.0), layers, advice.WAYS["on this hardware"])[1]
+    tight = within(both.total)
+    assert any(one.estimate.fits for one in advice.changes(tight, layers) if "--gpus" in one.words)
+    assert advice.together(tight, layers)["on this hardware"][-1].estimate.fits
+
+
 def test_cards_hold_what_their_names_say() -> None:
     for name, size in (("h100", 80), ("h200", 141), ("a100-80", 80), ("a100-40", 40), ("l40s", 48), ("4090", 24)):
         assert 0.9 * size < CARDS[name].memory / GIB < size
