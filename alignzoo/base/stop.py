@@ -25,7 +25,7 @@ _outcome: list[int] = []
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Any of them raises ``KeyboardInterrupt``, so that the body can clean up."""
+    """A request to stop raises ``KeyboardInterrupt`` in the body, so that it can clean up."""
 
     def interrupt(_first: bool) -> None:
         _interrupted.set()
@@ -42,6 +42,7 @@ def stop_requests(notify: Callable[[], None]) -> Iterator[threading.Event]:
 
     def request(first: bool) -> None:
         if not first:
+            _interrupted.set()
             raise KeyboardInterrupt
         event.set()
         with contextlib.suppress(RuntimeError, OSError):  # the signal came while a line was being printed
@@ -52,8 +53,8 @@ def stop_requests(notify: Callable[[], None]) -> Iterator[threading.Event]:
 
 
 def was_interrupted() -> bool:
-    """Whether a request has interrupted one of these blocks, within the outermost. What was interrupted may fail with
-    an error of its own: a library may take ``KeyboardInterrupt`` for a failed import."""
+    """Whether a request has interrupted one of these blocks since the outermost began. The code that was interrupted
+    may fail with another error: some libraries turn ``KeyboardInterrupt`` into a failed import."""
     return _interrupted.is_set()
 
 
@@ -76,7 +77,8 @@ def _end(_number: int, _frame: Any) -> None:
 
 @atexit.register  # on import, before others do: the first to register is the last to run
 def _ignore_last_moments() -> None:
-    """Python is about to give signals their default action back, which would change the exit code."""
+    """Python is about to give signals their default action back, which would change the exit code. From here on, only
+    SIGKILL ends a process whose libraries hang as they are unloaded."""
     for number in _NUMBERS:
         if signal.getsignal(number) is _end:
             signal.signal(number, signal.SIG_IGN)
@@ -97,10 +99,10 @@ def _on_request(act: Callable[[bool], None]) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        if _over.is_set():
-            return
         if number == signal.SIGHUP:
             _leave_lost_terminal()
+        if _over.is_set():
+            return
         now, before = time.monotonic(), latest
         if before is not None and (number == signal.SIGHUP or now - before < _SAME_REQUEST):
             return
@@ -117,7 +119,7 @@ def _on_request(act: Callable[[bool], None]) -> Iterator[None]:
     finally:
         _blocks.remove(handle)
         for number, handler in found.items():
-            if signal.getsignal(number) is handle:  # not what keep_exit_code() has set
+            if signal.getsignal(number) is not _end:  # what keep_exit_code() has set stays
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if not _blocks:
             _interrupted.clear()

@@ -54,7 +54,7 @@ class Launch:
         place: the workers to start; None for a run in this process.
         sharded: several ranks share the weights (FSDP2).
         words: what was typed, to be typed again on a resume.
-        note: what the user should know of it.
+        note: to tell the user before the run.
     """
 
     place: Place | None = None
@@ -170,10 +170,10 @@ def launch_of(ctx: click.Context) -> Launch:
         raise UsageError(
             f"--parallel {given['parallel']} has no effect on one device", hint="add --devices N or --devices auto"
         )
-    words = "".join(f" --{name.replace('_', '-')} {value}" for name, value in given.items())
     if place is None:
         asked = given.get("parallel") == "fsdp2"
         return Launch(note="there is one device, so the weights are not sharded (--parallel fsdp2)" if asked else None)
+    words = "".join(f" --{name.replace('_', '-')} {value}" for name, value in given.items())
     return Launch(place, _sharded(given), words)
 
 

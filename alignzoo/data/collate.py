@@ -92,8 +92,11 @@ class TokenBatch:
         return replace(self, **moved)
 
     def row(self, i: int, most: int | None = None, *, without: int = 0) -> TokenBatch:
-        """Row ``i`` alone, its tokens only: all, or at ``most`` this many of the prompt's end and of each response;
-        ``without`` its first responses, of which there must be more."""
+        """Row ``i`` alone, its tokens only: all, or at ``most`` this many of the prompt's end and of each response.
+
+        Args:
+            without: how many of its first responses to leave out, fewer than it has.
+        """
         first = sum(self.sizes[:i])
         own = slice(first + without, first + self.sizes[i])
         prompt, longest = int(self.prompt_lengths[i]), int(self.lengths[own].max())

@@ -32,10 +32,11 @@ def policy_of_layers(dtype: torch.dtype) -> Any:
 
 
 def norms_of(model: Any, layers: Sequence[torch.nn.Module]) -> list[torch.nn.Module]:
-    """The norms of decoder layers, if these consist of norms and linear maps, all in fp32; else none, and the layers
-    are to be gathered as they are. The linear maps of the former become :class:`GatheredLinear`.
+    """The norms of decoder layers, if these consist of norms and linear maps, all in fp32, which then become
+    :class:`GatheredLinear`; else none, and the layers are gathered as they are.
 
-    So are adapted models: what is frozen in them is in 16 bits already, and what is trained is small.
+    Adapted models are gathered as they are, too: what is frozen in them is in 16 bits already, and what is trained is
+    small.
     """
     from torch.distributed.fsdp import FSDPModule
 
@@ -45,11 +46,17 @@ def norms_of(model: Any, layers: Sequence[torch.nn.Module]) -> list[torch.nn.Mod
     maps = [owner for owner in owners if type(owner) is torch.nn.Linear]
     norms = [owner for owner in owners if type(owner) is not torch.nn.Linear]
     wide = all(weight.dtype == torch.float32 for owner in owners for weight in _weights(owner))
-    if not (wide and all(weight.ndim == 1 for norm in norms for weight in _weights(norm))):
+    plain = all(weight.ndim == 1 for norm in norms for weight in _weights(norm))
+    if not (wide and plain) or any(True for norm in norms for _ in norm.children()):
         return []
     for linear in maps if norms else ():
         linear.__class__ = GatheredLinear
     return norms
+
+
+def gathers_rounded(model: torch.nn.Module) -> bool:
+    """Whether what runs outside autocast reads rounded weights of this model."""
+    return any(isinstance(module, GatheredLinear) for module in model.modules())
 
 
 def _weights(module: torch.nn.Module) -> list[torch.nn.Parameter]:

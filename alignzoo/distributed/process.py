@@ -62,8 +62,12 @@ def leave_group(*, failed: bool) -> None:
     """
     group: Any = sys.modules.get("torch.distributed")
     with contextlib.suppress(Exception):  # the work is done, and its outcome reported; or torch is half imported
-        if group is not None and group.is_initialized():
-            group.distributed_c10d._abort_process_group() if failed else group.destroy_process_group()
+        if group is None or not group.is_initialized():
+            return
+        if failed:
+            group.distributed_c10d._abort_process_group()
+        else:
+            group.destroy_process_group()
 
 
 def _on_cpu() -> bool:

@@ -34,9 +34,8 @@ def prepare(accelerator: Accelerator, model: Any, *, frozen: bool = False, offlo
         return accelerator.prepare_model(model, evaluation_mode=frozen)
     if not is_shard(model):
         device = accelerator.device.type
-        narrow = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
-        given: dict[str, Any] = {"offload": offload, "narrow": narrow}
-        model = shard(model, device=device, reshard_after_forward=reshards_after_forward(), **given)
+        narrow, again = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None, reshards_after_forward()
+        model = shard(model, device=device, reshard_after_forward=again, offload=offload, narrow=narrow)
     # This adds autocast, and no DDP.
     return accelerator.prepare_model(model, evaluation_mode=True, device_placement=False)
 

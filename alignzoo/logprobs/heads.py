@@ -126,15 +126,15 @@ def _kind(inner: Any) -> object:
     return type(inner), tuple(sorted(_afterwards(inner).items()))
 
 
+def is_fused(inner: Any) -> bool:
+    """Whether the log-probs of a transformers model come from the fused head, once it has been tried."""
+    return _fusible(inner) and _TRIED.get(_kind(inner), False)
+
+
 def remember(inner: Any, fused: bool) -> None:
     """What :func:`is_fused` said of the same model in another process, which is then not tried again."""
     if _fusible(inner):
         _TRIED.setdefault(_kind(inner), fused)
-
-
-def is_fused(inner: Any) -> bool:
-    """Whether the log-probs of a transformers model come from the fused head, once it has been tried."""
-    return _fusible(inner) and _TRIED.get(_kind(inner), False)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ BLOCK = 1 << 21
 LIKELIEST = 16
 """Logits of a row that are computed again on a CPU; those of other tokens keep their rounding."""
 GROUP = 64
-"""Neighbouring tokens of which only the largest logit is looked at first."""
+"""Neighbouring tokens that are first compared by their largest logit alone."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Head:
 
 def _largest(logits: torch.Tensor, count: int) -> torch.Tensor:
     """``(n, count)`` columns of the largest of ``(n, V)``, in no order. They are in as many groups, those of the
-    largest members: to sort these takes less than half the time of sorting all."""
+    largest members. Sorting these takes less than half the time of sorting all."""
     groups = logits.shape[1] // GROUP
     if groups < count:
         return logits.topk(count, sorted=False).indices

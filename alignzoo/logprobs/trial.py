@@ -28,8 +28,8 @@ class Sample:
     """The rows that packing was tried on, in one batch.
 
     Attributes:
-        responses: with every token's log-prob, as the chosen way computed them, in the dtype of the weights; None where
-            an earlier process did.
+        responses: with every token's log-prob, as the chosen way computed them, in the dtype of the weights; None if
+            the trial was made by an earlier process.
     """
 
     batch: TokenBatch

@@ -109,6 +109,7 @@ def _try(
         if not possible:
             return
         try:
+            responses = None
             if way == "varlen":
                 gap, tolerance = _in_sixteen_bits(policy, sample, forward, autocast, expected)
             else:

@@ -92,8 +92,8 @@ def sharded_policy(skeleton: Skeleton, source: ModelSource, settings: Settings, 
     policy = as_policy(skeleton.model, source, settings)
     _put(owners, lambda weight: torch.empty(weight.shape, dtype=weight.dtype, device="meta"))
     offload, narrow = settings.offload == "weights", torch.bfloat16 if settings.precision == "bf16" else None
-    given: dict[str, Any] = {"offload": offload, "narrow": narrow}
-    sharded = shard(policy, device=device.type, reshard_after_forward=reshards_after_forward(), **given)
+    again = reshards_after_forward()
+    sharded = shard(policy, device=device.type, reshard_after_forward=again, offload=offload, narrow=narrow)
     with explained(source.path, "model"), ExitStack() as stack, torch.no_grad():
         opened: dict[Path, Any] = {}
         for name, (path, stored) in skeleton.places.items():

@@ -71,7 +71,8 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
         offset = (start - index * _CHUNK) * chunk.element_size()  # in bytes; a word may be shared with another rank
         bits = chunk.view(torch.uint8)
         around = (offset % 4, -(offset + len(bits)) % 4)
-        words = (F.pad(bits, around) if any(around) else bits).view(torch.int32)
+        whole = not any(around) and bits.storage_offset() % 4 == 0
+        words = (bits if whole else F.pad(bits, around)).view(torch.int32)
         found[index] = _sums(words, offset // 4 + 1)
     return found
 

@@ -1,8 +1,8 @@
 """Computes missing reference log-probs before training, in batches of similar length.
 
 Which rows share a batch depends only on the rows and not on the cache, so an interrupted and restarted run gets the
-same numbers as an uninterrupted one. The rows that packing was tried on share one, whether or not the trial's numbers
-are there to be taken.
+same numbers as an uninterrupted one. The rows that packing was tried on form a batch of their own, whether the trial's
+numbers are still there or not.
 """
 
 from __future__ import annotations

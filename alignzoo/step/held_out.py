@@ -69,8 +69,8 @@ class HeldOut:
         """``eval/loss`` (the objective over all held-out rows), ``eval/rewards/…``, ``eval/logps/…`` and the methods'
         own metrics; with rows apart, the same of these (``eval/out/…``) and of the others (``eval/in/…``).
 
-        Before the first step they are of the reference's table, if the policy is the reference and the table has all
-        that they are made of.
+        Before the first step, the figures come from the reference's table if the policy is the reference and the table
+        has everything they need.
 
         Raises:
             NonFiniteLossError: ``eval/loss`` is NaN or infinite after ``step`` optimizer steps.

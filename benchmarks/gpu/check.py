@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -127,7 +128,10 @@ def run_part(part: Part, *, cpu: bool, deadline: float, folder: Path) -> Outcome
         status = "ok" if process.returncode == 0 else "failed"
     except subprocess.TimeoutExpired:
         end_all(process.pid)
-        output, errors = process.communicate()
+        try:
+            output, errors = process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:  # something that left the family holds the pipes
+            output, errors = "", "its output was lost\n"
         status = "timed out"
     figures: dict[str, Any] = {}
     for line in reversed(output.splitlines()):
@@ -149,6 +153,8 @@ def end_all(pid: int) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         family = [process, *process.children(recursive=True)]
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)  # those whose parent has died, too
         for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
@@ -267,7 +273,7 @@ def checked(arguments: argparse.Namespace) -> dict[str, Any]:
     print(f"\nwritten: {file}", flush=True)
     cut = [name for name, outcome in check.outcomes.items() if outcome.status in ("not reached", "timed out")]
     if cut:
-        print(f"cut: {', '.join(cut)}; go on with: benchmarks/gpu/check.sh --rest {file}", flush=True)
+        print(f"cut: {', '.join(cut)}; resume with: benchmarks/gpu/check.sh --rest {file}", flush=True)
     return check.content
 
 

@@ -87,7 +87,7 @@ def test_what_an_earlier_check_has_is_kept_and_the_rest_is_run(
 
     late = tmp_path / "late.json"
     assert statuses("--limit", "1", "--json", str(late)) == (True, {"one": "not reached", "two": "not reached"})
-    assert f"cut: one, two; go on with: benchmarks/gpu/check.sh --rest {late}" in capsys.readouterr().out
+    assert f"cut: one, two; resume with: benchmarks/gpu/check.sh --rest {late}" in capsys.readouterr().out
     assert statuses("--json", str(file)) == (True, {"one": "failed", "two": "ok"})
     assert "cut:" not in capsys.readouterr().out
     ended = json.loads(file.read_text())

@@ -9,6 +9,8 @@ own, see :func:`process`.
 from __future__ import annotations
 
 import multiprocessing
+import os
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -171,6 +173,7 @@ def begin() -> None:
 
     from alignzoo.step import states
 
+    os.environ["ALIGNZOO_CACHE"] = tempfile.mkdtemp()  # what the host has computed is not to be found here
     _setup_privateuseone_for_python_backend(NAME, _Module())
     _LIBRARIES.append(torch.library.Library("_", "IMPL", "PrivateUse1"))
     _LIBRARIES[-1].fallback(lambda func, *args, **kwargs: computed(func, args, kwargs))

@@ -63,6 +63,11 @@ def test_a_line_that_cannot_be_printed_just_then_does_no_harm() -> None:
     assert asked.is_set()
 
 
+def test_what_a_library_has_set_meanwhile_does_not_stay() -> None:
+    with interruptible():
+        signal.signal(signal.SIGTERM, lambda *_: None)
+
+
 def test_under_nohup_a_lost_terminal_is_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -224,7 +229,7 @@ def test_when_the_work_is_over_a_request_changes_nothing(code: str, exit_code: i
 
 @pytest.mark.parametrize("worker", [False, True])
 def test_ctrl_c_while_modules_are_imported(worker: bool, tmp_path: Path) -> None:
-    (tmp_path / "click.py").write_text("import os, time\nos.kill(os.getpid(), 2)\ntime.sleep(20)\n")
+    (tmp_path / "click.py").write_text("import os, time\nos.kill(os.getpid(), 2)\ntime.sleep(300)\n")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), **({"ALIGNZOO_WORLD": "2"} if worker else {})}
     words = [sys.executable, "-m", "alignzoo", "--version"]
     ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)

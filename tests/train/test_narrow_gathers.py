@@ -74,9 +74,13 @@ def test_weights_gathered_in_bf16_give_the_same_numbers(family: str, recomputed:
 
 
 def kinds_of_linear_maps() -> list[int]:
-    """How many maps of a model are gathered in bf16: of a plain one, of an adapted one, and of GPT-2."""
+    """How many maps of a model are gathered in bf16: of a plain one, of an adapted one, of GPT-2, and of one whose
+    layers have weights of their own beside their parts."""
     models = [tiny_model(dtype=torch.float32), with_adapter(tiny_model(dtype=torch.float32))]
     models.append(tiny_model("gpt2", dtype=torch.float32))
+    models.append(tiny_model(dtype=torch.float32))
+    for layer in decoder_layers(models[-1]):
+        layer.gate = torch.nn.Parameter(torch.zeros(2))
     counts = []
     for model in models:
         sharded = shard(model, narrow=torch.bfloat16)
@@ -92,4 +96,4 @@ def kinds_of_linear_maps() -> list[int]:
 def test_other_layers_are_gathered_as_they_are() -> None:
     for counts in on_two_ranks(kinds_of_linear_maps, modules=[__name__]):
         assert counts[0] > 0
-        assert counts[1:] == [0, 0]
+        assert counts[1:] == [0, 0, 0]
