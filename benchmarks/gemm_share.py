@@ -65,11 +65,11 @@ def _triangle(length: int) -> int:
 
 
 def second_look(model: Any, responses: int) -> int:
-    """Operations of the logits that the head computes again in its backward pass, instead of keeping them."""
+    """Operations of the logits that the head computes again in its backward pass, instead of keeping them, in fp32."""
     from alignzoo.logprobs.head import KEPT
 
     vocabulary, width = model.get_output_embeddings().weight.shape
-    return 2 * responses * vocabulary * width if responses * vocabulary > KEPT else 0
+    return 2 * responses * vocabulary * width if responses * vocabulary * 4 > KEPT else 0
 
 
 def in_process(job: Job) -> list[dict[str, float]]:

@@ -11,11 +11,12 @@ from typing import Any
 import click
 
 from alignzoo.base.shown import clipped
+from alignzoo.base.stop import was_interrupted
 from alignzoo.cli.console import print_json, write
 from alignzoo.cli.launch import WorkerError
 from alignzoo.distributed.launch import is_first_rank, is_worker
 from alignzoo.distributed.workers import tell_parent
-from alignzoo.errors import AlignzooError
+from alignzoo.errors import AlignzooError, Interrupted
 from alignzoo.plugin.blame import blame
 from alignzoo.plugin.faults import describe_error
 
@@ -63,7 +64,10 @@ def _facts(error: BaseException) -> dict[str, Any]:
         return problem_dict(error)
     if isinstance(error, click.Abort) and isinstance(error.__cause__, EOFError):  # click takes every one for Ctrl-D
         error = error.__cause__
-    if isinstance(error, (click.Abort, KeyboardInterrupt)):
+    if isinstance(error, (click.Abort, KeyboardInterrupt)) or (_unexpected(error) and was_interrupted()):
+        first = _first_request(error)
+        if first is not None:
+            return _facts(first)
         return {"message": "interrupted", "hint": None, "exit_code": 130, "kind": "Interrupted"}
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
@@ -81,6 +85,17 @@ def _facts(error: BaseException) -> dict[str, Any]:
         return {"message": message, "hint": hint, "exit_code": 4, "kind": "BrokenPluginError"}
     message = f"internal error: {type(error).__name__}: {error}"
     return {"message": message, "hint": None, "exit_code": 1, "kind": "InternalError"}
+
+
+def _first_request(error: BaseException | None) -> BaseException | None:
+    """What a first request to stop came to, if ``error`` is a further one, on the way out."""
+    while error is not None and not isinstance(error, (Interrupted, WorkerError)):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _unexpected(error: BaseException) -> bool:
+    return not isinstance(error, (AlignzooError, click.ClickException, OSError))
 
 
 def _sentence(error: click.ClickException) -> str:

@@ -54,11 +54,13 @@ class Launch:
         place: the workers to start; None for a run in this process.
         sharded: several ranks share the weights (FSDP2).
         words: what was typed, to be typed again on a resume.
+        note: to tell the user before the run.
     """
 
     place: Place | None = None
     sharded: bool = False
     words: str = ""
+    note: str | None = None
 
     @property
     def world(self) -> int:
@@ -168,8 +170,11 @@ def launch_of(ctx: click.Context) -> Launch:
         raise UsageError(
             f"--parallel {given['parallel']} has no effect on one device", hint="add --devices N or --devices auto"
         )
+    if place is None:
+        asked = given.get("parallel") == "fsdp2"
+        return Launch(note="there is one device, so the weights are not sharded (--parallel fsdp2)" if asked else None)
     words = "".join(f" --{name.replace('_', '-')} {value}" for name, value in given.items())
-    return Launch(place, _sharded(given) if place else False, words)
+    return Launch(place, _sharded(given), words)
 
 
 def _within(own: str, given: Mapping[str, Any]) -> Launch:

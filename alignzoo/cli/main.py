@@ -14,11 +14,12 @@ import click
 from click.shell_completion import CompletionItem
 
 from alignzoo.base.shown import printable
-from alignzoo.base.stop import interruptible, keep_exit_code
+from alignzoo.base.stop import ignore_requests, interruptible, keep_exit_code
 from alignzoo.base.suggest import suggest
 from alignzoo.cli.command import WIDE, with_shared_options, write_commands
 from alignzoo.cli.console import silence_closed_pipe, write
 from alignzoo.cli.failures import report_failure
+from alignzoo.distributed.process import leave_group
 from alignzoo.errors import AlignzooError, BrokenPluginError, UnknownNameError, UsageError
 from alignzoo.plugin.build import import_target
 from alignzoo.plugin.declared import OWN_COMMANDS
@@ -147,24 +148,28 @@ def main(args: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # formulas contain symbols that a terminal's encoding may lack
-    code = _exit_code(words)
-    silence_closed_pipe(sys.stdout)
-    silence_closed_pipe(sys.stderr)
-    if args is None:
-        keep_exit_code(code)
+    with interruptible():
+        code = _exit_code(words)
+        silence_closed_pipe(sys.stdout)
+        silence_closed_pipe(sys.stderr)
+        if args is None:
+            keep_exit_code(code)
+            leave_group(failed=code != 0)
     sys.exit(code)
 
 
 def _exit_code(words: list[str]) -> int:
     with plugins_from(*_plugin_files(words), third_party="--no-plugins" not in words):
         try:
-            with interruptible():
-                code: Any = cli.main(args=words, prog_name="alignzoo", standalone_mode=False, obj=words)
+            code: Any = cli.main(args=words, prog_name="alignzoo", standalone_mode=False, obj=words)
+            ignore_requests()
         except SystemExit as ended:
+            ignore_requests()
             if "_ALIGNZOO_COMPLETE" in os.environ:  # click exits this way after shell completion
                 return ended.code if isinstance(ended.code, int) else 0
             return report_failure(ended, as_json="--json" in words, debug="--debug" in words)
         except BaseException as error:  # third-party code must not make a failed command look successful
+            ignore_requests()
             return report_failure(error, as_json="--json" in words, debug="--debug" in words)
     return code if isinstance(code, int) else 0
 

@@ -47,6 +47,8 @@ def command(ctx: click.Context, resume: str | None, **_words: Any) -> None:
     if is_worker():
         stop_with_parent()
     launch = launch_of(ctx)
+    if launch.note is not None:
+        _reporter().note(launch.note)
     with launch.environment():
         if resume is not None:
             _resume(ctx, Path(resume), launch)

@@ -132,5 +132,6 @@ class GeometryController(Method):
 
     @contextmanager
     def for_evaluation(self) -> Iterator[None]:
-        """A context manager: inside, the model has the weights to evaluate and save; afterwards, those to train on."""
+        """A context manager: inside, the model has the weights to evaluate and save (before the first step, the initial
+        ones); afterwards, those to train on."""
         yield

@@ -91,10 +91,14 @@ class TokenBatch:
         moved: dict[str, Any] = {name: v.to(device, non_blocking=aside) for name, v in movable.items()}
         return replace(self, **moved)
 
-    def row(self, i: int, most: int | None = None) -> TokenBatch:
-        """Row ``i`` alone, its tokens only: all, or at ``most`` this many of the prompt's end and of each response."""
+    def row(self, i: int, most: int | None = None, *, without: int = 0) -> TokenBatch:
+        """Row ``i`` alone, its tokens only: all, or at ``most`` this many of the prompt's end and of each response.
+
+        Args:
+            without: how many of its first responses to leave out, fewer than it has.
+        """
         first = sum(self.sizes[:i])
-        own = slice(first, first + self.sizes[i])
+        own = slice(first + without, first + self.sizes[i])
         prompt, longest = int(self.prompt_lengths[i]), int(self.lengths[own].max())
         before, after = (prompt, longest) if most is None else (min(prompt, most), min(longest, most))
         tokens = slice(prompt - before, prompt + after)
@@ -105,7 +109,7 @@ class TokenBatch:
             row_ids=self.row_ids[i : i + 1],
             prompt_lengths=self.prompt_lengths[i : i + 1].clamp(max=before),
             lengths=self.lengths[own].clamp(max=after),
-            sizes=self.sizes[i : i + 1],
+            sizes=(self.sizes[i] - without,),
             prompt=self.prompt[own] - i,
             labels=self.labels[own],
             ranks=self.ranks[own],
@@ -113,7 +117,7 @@ class TokenBatch:
             scores=None if self.scores is None else self.scores[own],
             safe=None if self.safe is None else self.safe[own],
             groups=None if self.groups is None else self.groups[i : i + 1],
-            paired=self.paired,
+            paired=self.paired and not without,
         )
 
     def pinned(self) -> TokenBatch:

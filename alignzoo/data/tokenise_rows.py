@@ -6,6 +6,7 @@ import json
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ class TokeniseRows:
         rows = [dict(zip(block, values, strict=True)) for values in zip(*block.values(), strict=True)]
         normal = [self._normalise(row, index) for row, index in zip(rows, indices, strict=True)]
         usable = [row for row in normal if isinstance(row, PromptRow)]
-        tokenised = iter(RowTokenizer(self.tokenizer).tokenize(usable, self.max_length, self.max_prompt_length))
+        tokenised = iter(self._row_tokenizer.tokenize(usable, self.max_length, self.max_prompt_length))
         columns = columns_of(self.layout, list(block))
         content = [name for name in columns if name not in _NOT_CONTENT]
         records = []
@@ -92,6 +93,10 @@ class TokeniseRows:
         # As an Arrow table: ``map`` would infer the types of lists of Python numbers again.
         schema = columns.arrow_schema
         return pa.table([_array([r.get(field.name) for r in records], field.type) for field in schema], schema=schema)
+
+    @cached_property
+    def _row_tokenizer(self) -> RowTokenizer:
+        return RowTokenizer(self.tokenizer)
 
     def _normalise(self, row: dict[str, Any], index: int) -> PromptRow | Drop:
         layout = self.layout

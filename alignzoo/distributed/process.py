@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +52,22 @@ def alone(command: str) -> Accelerator:
     if accelerator.num_processes > 1:
         raise UsageError(f"{command} works in one process", hint="start it without torchrun or accelerate launch")
     return accelerator
+
+
+def leave_group(*, failed: bool) -> None:
+    """Leave the other ranks at the end of the process, if there are any.
+
+    Args:
+        failed: do not wait for the others, some of which may be gone.
+    """
+    group: Any = sys.modules.get("torch.distributed")
+    with contextlib.suppress(Exception):  # the work is done, and its outcome reported; or torch is half imported
+        if group is None or not group.is_initialized():
+            return
+        if failed:
+            group.distributed_c10d._abort_process_group()
+        else:
+            group.destroy_process_group()
 
 
 def _on_cpu() -> bool:

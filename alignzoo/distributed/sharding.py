@@ -1,7 +1,8 @@
 """FSDP2: every rank keeps some rows of each weight, of its gradient and of the optimizer's state.
 
-One group per decoder layer, and one for everything else (embeddings, last norm, head, tied weights among them). What
-the ranks do with a micro-batch must be the same on all of them, for each forward and backward gathers weights.
+One group per decoder layer, and one for everything else (embeddings, last norm, head, tied weights among them); under
+bf16 also one for the layers' norms. What the ranks do with a micro-batch must be the same on all of them, for each
+forward and backward gathers weights.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from alignzoo.distributed.launch import distributed_backend, reshards_after_forward
+from alignzoo.distributed.narrow import norms_of, policy_of_layers
 from alignzoo.distributed.shards import like, rows_of, whole_state
 from alignzoo.errors import IncompatibleError
 
@@ -32,12 +34,20 @@ def prepare(accelerator: Accelerator, model: Any, *, frozen: bool = False, offlo
         return accelerator.prepare_model(model, evaluation_mode=frozen)
     if not is_shard(model):
         device = accelerator.device.type
-        model = shard(model, device=device, reshard_after_forward=reshards_after_forward(), offload=offload)
+        narrow, again = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None, reshards_after_forward()
+        model = shard(model, device=device, reshard_after_forward=again, offload=offload, narrow=narrow)
     # This adds autocast, and no DDP.
     return accelerator.prepare_model(model, evaluation_mode=True, device_placement=False)
 
 
-def shard(model: Any, *, device: str | None = None, reshard_after_forward: bool = True, offload: bool = False) -> Any:
+def shard(
+    model: Any,
+    *,
+    device: str | None = None,
+    reshard_after_forward: bool = True,
+    offload: bool = False,
+    narrow: torch.dtype | None = None,
+) -> Any:
     """The model, sharded in place over all ranks; parameters become DTensors, so an optimizer has to be made after.
 
     Args:
@@ -46,6 +56,8 @@ def shard(model: Any, *, device: str | None = None, reshard_after_forward: bool 
         device: the kind of device that computes; by default the weights'.
         reshard_after_forward: free a layer's gathered weights between forward and backward.
         offload: keep the shards of weights, gradients and hence optimizer state in host memory.
+        narrow: the dtype of the autocast under which the model will be called, in which linear maps are gathered; see
+            :mod:`alignzoo.distributed.narrow`.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
@@ -56,8 +68,13 @@ def shard(model: Any, *, device: str | None = None, reshard_after_forward: bool 
     given: dict[str, Any] = {"mesh": mesh}
     if offload:
         given["offload_policy"] = CPUOffloadPolicy(pin_memory=device != "cpu")
-    for layer in decoder_layers(model):
-        fully_shard(layer, reshard_after_forward=reshard_after_forward, **given)
+    layers = decoder_layers(model)
+    norms = [] if narrow is None else norms_of(model, layers)
+    if norms:
+        fully_shard(norms, reshard_after_forward=False, **given)
+    policy: dict[str, Any] = {"mp_policy": policy_of_layers(narrow)} if narrow is not None and norms else {}
+    for layer in layers:
+        fully_shard(layer, reshard_after_forward=reshard_after_forward, **policy, **given)
     return fully_shard(model, **given)
 
 

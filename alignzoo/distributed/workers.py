@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.base.stop import stop_requests
+from alignzoo.base.stop import ignore_requests, stop_requests
 from alignzoo.errors import AlignzooError
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def run_workers(command: Sequence[str], place: Place) -> Failure | None:
         with stop_requests(relay) as stop:
             threading.Thread(target=work, daemon=True).start()
             _wait(over, stop)
+            ignore_requests()  # it remains to say how they ended
         ended = result[0]
         if isinstance(ended, Exception):
             raise _explained(ended, place) from ended

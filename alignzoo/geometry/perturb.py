@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from alignzoo.geometry.survival import Survival
 
 _PIECE = 1 << 20  # elements: small compared with a model, and few enough for a sum in fp32
+_PIECE_ON_A_GPU = 1 << 30  # cuBLAS counts in 32 bits
 
 
 @contextmanager
@@ -138,7 +139,7 @@ def products(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     Computed piece by piece, in at least fp32 within a piece: a wide copy of all weights would be slow.
     """
     device, dtype = one.device, torch.promote_types(one.dtype, torch.float32)
-    size = _PIECE if device.type == "cpu" else max(one.numel(), 1)
+    size = _PIECE if device.type == "cpu" else _PIECE_ON_A_GPU
     found = []
     for a, b in zip(one.flatten().split(size), other.flatten().to(device).split(size), strict=True):
         a, b = a.to(dtype), b.to(dtype)

@@ -10,7 +10,7 @@ FlashAttention for sequences of various lengths do the same in one call.
 from __future__ import annotations
 
 import inspect
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -92,21 +92,41 @@ def _by_segments(
     scaling: float | None,
     dropout: float,
 ) -> torch.Tensor:
-    settings: dict[str, Any] = {"scale": scaling, "dropout_p": dropout}
-    queries, keys, values = (iter(part.split(pack.part_sizes, 2)) for part in (query, key, value))
+    sizes = [size for one in pack.segments for size in (one.prompt + one.responses[0], *one.responses[1:])]
+    parts = zip(*(part.split(sizes, 2) for part in (query, key, value)), strict=True)
     found = []
     for i, segment in enumerate(pack.segments):
-        prompts = next(queries), next(keys), next(values)
-        for j in range(len(segment.responses)):
-            response = next(queries), next(keys), next(values)
-            asking = torch.cat([prompts[0], response[0]], 2) if j == 0 else response[0]
-            seen, read = (torch.cat([before, own], 2) for before, own in zip(prompts[1:], response[1:], strict=True))
-            mask = pack.first_mask(i, window) if j == 0 else pack.further_mask(i, j, window)
-            if mask is not None and asking.is_cuda:  # where a mask leaves shared heads to the slowest kernel
-                seen, read = (part.repeat_interleave(asking.shape[1] // part.shape[1], 1) for part in (seen, read))
-            settings |= {"is_causal": mask is None, "enable_gqa": seen.shape[1] != asking.shape[1]}
-            found.append(F.scaled_dot_product_attention(asking, seen, read, attn_mask=mask, **settings))
+        asking, seen, read = next(parts)
+        found.append(_attended(asking, seen, read, pack.first_mask(i, window), scaling, dropout))
+        prompt = seen[:, :, : segment.prompt], read[:, :, : segment.prompt]
+        for j in range(1, len(segment.responses)):
+            asking, *own = next(parts)
+            seen, read = (torch.cat(both, 2) for both in zip(prompt, own, strict=True))
+            found.append(_attended(asking, seen, read, pack.further_mask(i, j, window), scaling, dropout))
     return torch.cat([part.transpose(1, 2) for part in found], 1)
+
+
+def _attended(
+    asking: torch.Tensor,
+    seen: torch.Tensor,
+    read: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+    dropout: float,
+) -> torch.Tensor:
+    """Attention of one sequence, causal without a mask; arguments are a part of those of :func:`packed_attention`."""
+    if mask is not None and asking.is_cuda:  # where a mask leaves shared heads to the slowest kernel
+        seen, read = (part.repeat_interleave(asking.shape[1] // part.shape[1], 1) for part in (seen, read))
+    return F.scaled_dot_product_attention(
+        asking,
+        seen,
+        read,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=mask is None,
+        scale=scaling,
+        enable_gqa=seen.shape[1] != asking.shape[1],
+    )
 
 
 def _flex(
@@ -156,18 +176,34 @@ def _varlen(
 
 @cache
 def varlen_function() -> Any:
-    """torch's variable-length FlashAttention.
+    """torch's variable-length FlashAttention, as torch 2.13 calls it.
 
     Raises:
-        CannotPack: this torch has none that takes windows and grouped heads.
+        CannotPack: this torch has none that takes windows.
     """
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         raise CannotPack("this version of torch has no variable-length attention") from None
-    if not {"scale", "window_size", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters):
-        raise CannotPack("this version of torch has no variable-length attention with windows and grouped heads")
-    return varlen_attn
+    known = set(inspect.signature(varlen_attn).parameters)
+    if not {"scale", "window_size"} <= known:
+        raise CannotPack("this version of torch has no variable-length attention with windows")
+    return varlen_attn if "enable_gqa" in known else partial(_ungrouped, varlen_attn)
+
+
+def _ungrouped(
+    attend: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *given: Any,
+    enable_gqa: bool,
+    **named: Any,
+) -> Any:
+    """Each query head with keys and values of its own, as older versions of torch want them."""
+    if enable_gqa:
+        key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], 1) for part in (key, value))
+    return attend(query, key, value, *given, **named)
 
 
 def compute_dtype(given: torch.Tensor) -> torch.dtype:

@@ -7,7 +7,7 @@ assumed: once per run, before the first step, every token's log-prob in a few ro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,10 @@ import torch
 from alignzoo.data.collate import TokenBatch, batches_of
 from alignzoo.data.lengths import lengths_of
 from alignzoo.distributed.ranks import on_all_ranks
+from alignzoo.logprobs.heads import is_fused, remember
 from alignzoo.logprobs.logps import Forward, forward_parameters, innermost, packed_logps, padded_logps
-from alignzoo.logprobs.trial import Trials, micro_batch, try_embeddings, worth_trying
-from alignzoo.logprobs.ways import WAYS, Tried, leave_packing, tried_logps, try_packing, use_packing
+from alignzoo.logprobs.trial import Passed, Sample, Trials, micro_batch, try_embeddings, worth_trying
+from alignzoo.logprobs.ways import WAYS, Tried, evaluated, leave_packing, try_packing, use_packing
 from alignzoo.plan.plan import Plan
 
 __all__ = ["Choice", "choose_forward", "forward_of", "leave_packing", "use_packing", "why_not_packed", "worth_trying"]
@@ -33,12 +34,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Choice:
-    """A forward function, with a one-line reason for choosing it."""
+    """A forward function, with a one-line reason for choosing it.
+
+    Attributes:
+        way: ``padded``, or one of :data:`WAYS`.
+        sample: the rows that packing was tried on, where the trial computed what the run computes of the reference.
+    """
 
     forward: Forward
     packed: bool
     why: str
-    way: str = "padded"  # or one of WAYS
+    way: str = "padded"
+    sample: Sample | None = None
 
     @property
     def by_segment(self) -> bool:
@@ -86,21 +93,25 @@ def forward_of(
     )
     if trials is None or embeddings or not settings.packing:
         return _chosen(policy, on_all_ranks(accelerator, tried), tokens)
-    choice = _known(policy, sample, trials.of(sample), tokens)
+    choice, responses = _known(policy, trials.of(sample), tokens), None
     if choice is None:
-        choice = _chosen(policy, [tried()], tokens)
-        if choice.way == "segments":
-            trials.keep(sample, choice.why)
-    return choice
+        found = tried()
+        choice = _chosen(policy, [found], tokens)
+        if choice.way != "segments":
+            return choice
+        trials.keep(sample, Passed(choice.why, is_fused(innermost(policy))))
+        responses = found.right[choice.way].responses
+    alike = autocast is None and not settings.compile and not hasattr(policy, "peft_config")
+    return replace(choice, sample=Sample(sample, responses)) if alike else choice
 
 
-def _known(policy: Any, sample: TokenBatch, why: str | None, tokens: bool) -> Choice | None:
-    """Packing by segments where it has passed before; the head, which is not remembered, is tried here."""
-    if why is None:
+def _known(policy: Any, passed: Passed | None, tokens: bool) -> Choice | None:
+    """Packing by segments where it has passed before."""
+    if passed is None:
         return None
-    tried_logps(policy, sample.row(0, most=8), padded_logps)
+    remember(innermost(policy), passed.fused)
     use_packing(policy)
-    return Choice(partial(packed_logps, way="segments", tokens=tokens), True, why, "segments")
+    return Choice(partial(packed_logps, way="segments", tokens=tokens), True, passed.why, "segments")
 
 
 def choose_forward(
@@ -136,7 +147,7 @@ def _try_forward(
     embeddings: bool,
     autocast: torch.dtype | None,
 ) -> Tried:
-    tried_logps(policy, sample.row(0, most=8), padded_logps)  # checks the head here and not during a step
+    evaluated(policy, sample.row(0, most=8), padded_logps)  # checks the head here and not during a step
     reason = _why_padded(policy, sample, packing, embeddings, autocast)
     return Tried(why_padded=reason) if reason is not None else try_packing(policy, sample, autocast, timed)
 

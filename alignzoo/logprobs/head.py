@@ -21,8 +21,8 @@ from alignzoo.logprobs.softmax import PLAIN, ByLogits, Shape, by_torch, chosen
 CHUNK, CHUNK_ON_A_GPU = 1 << 24, 1 << 26
 """Logits in memory at a time (64, 256 MiB in fp32), and as many log-probs or their gradients. A chunk reads the whole
 head and adds to its whole gradient, which takes a GPU longer than the products themselves if it has few positions."""
-KEPT = 1 << 25
-"""Up to this many logits, their gradient is kept for the backward pass (128 MiB); above, it is recomputed."""
+KEPT = 1 << 27
+"""Up to this many bytes, the gradient by the logits is kept for the backward pass; above, it is recomputed."""
 
 
 def token_logps(
@@ -43,7 +43,7 @@ def token_logps(
         weight: ``(V, H)``, of the head; ``bias`` is ``(V,)``.
         targets: ``(K,)`` int64.
         chunk: logits that exist at a time; by default those of :func:`chunk_on`.
-        kept: logits up to which their gradient is kept for the backward pass.
+        kept: bytes up to which the gradient by the logits is kept for the backward pass.
 
     Returns:
         ``(K,)`` each; fp32, or fp64 for fp64 inputs. Under autocast the products' operands are in its dtype; their
@@ -83,13 +83,13 @@ class _TokenLogps(torch.autograd.Function):
         entropies = torch.empty(count if way.entropy else 0, dtype=wide, device=hidden.device)
         of_hidden = way.differentiated and ctx.needs_input_grad[0]
         of_head = way.differentiated and any(ctx.needs_input_grad[1:3])
-        ctx.keeps = of_head and not way.entropy and count * vocabulary <= way.kept
+        ctx.keeps = of_head and not way.entropy and count * vocabulary * way.dtype.itemsize <= way.kept
         ctx.taken = of_hidden and not of_head and not way.entropy
         head = Head(weight, bias, way.dtype, wide)
         rows, by_logits = head.rows(hidden), _by_logits(hidden, head)
         parts, kept = parts_of(count, vocabulary, way.chunk), None
         if ctx.keeps and len(parts) > 1:  # one part's gradient is kept as it is
-            kept = rows.new_empty(count, vocabulary, dtype=head.of_gradients)
+            kept = rows.new_empty(count, vocabulary)
         elif ctx.taken:
             kept = rows.new_empty(count, rows.shape[1], dtype=wide)
         wanted = head.of_gradients if ctx.keeps or ctx.taken else None
@@ -102,7 +102,7 @@ class _TokenLogps(torch.autograd.Function):
                 entropies[part] = found.entropies
             if found.gradient is not None:
                 if kept is None:
-                    kept = found.gradient
+                    kept = found.gradient.to(head.dtype)
                 else:
                     kept[part] = found.gradient if ctx.keeps else head.of_hidden(found.gradient)
             del found

@@ -131,6 +131,12 @@ def is_fused(inner: Any) -> bool:
     return _fusible(inner) and _TRIED.get(_kind(inner), False)
 
 
+def remember(inner: Any, fused: bool) -> None:
+    """What :func:`is_fused` said of the same model in another process, which is then not tried again."""
+    if _fusible(inner):
+        _TRIED.setdefault(_kind(inner), fused)
+
+
 @contextmanager
 def _only_at(head: torch.nn.Module, positions: torch.Tensor) -> Iterator[list[bool]]:
     """Inside, the head sees the hidden states at ``positions`` as its only row; what is given says whether it ran."""

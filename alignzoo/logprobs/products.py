@@ -19,6 +19,8 @@ BLOCK = 1 << 21
 """Weights in a block of the vocabulary on a CPU, 4 MiB in bf16."""
 LIKELIEST = 16
 """Logits of a row that are computed again on a CPU; those of other tokens keep their rounding."""
+GROUP = 64
+"""Neighbouring tokens that are first compared by their largest logit alone."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Head:
 
     @property
     def of_gradients(self) -> torch.dtype:
-        """The dtype in which gradients by logits are kept for their products."""
+        """The dtype in which gradients by logits are best computed for their products, which round them to
+        :attr:`dtype` a block at a time."""
         return torch.float32 if self.in_blocks else self.dtype
 
     @cached_property
@@ -80,7 +83,7 @@ class Head:
             return gradients @ self.operand
         if not self.in_blocks:
             return _product(gradients, self.operand)
-        total = gradients.new_zeros(len(gradients), self.weight.shape[1])
+        total = gradients.new_zeros(len(gradients), self.weight.shape[1], dtype=torch.float32)
         for block, weight in self._blocks():
             total += gradients[:, block].to(self.dtype) @ weight
         return total
@@ -123,11 +126,24 @@ class Head:
 
     def _refine(self, logits: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor | None) -> None:
         """Replace the logits of the likeliest tokens and of the targets by sums that were never rounded."""
-        tokens = logits.topk(min(LIKELIEST, logits.shape[1]), sorted=False).indices
+        tokens = _largest(logits, min(LIKELIEST, logits.shape[1]))
         if targets is not None:
             tokens = torch.cat([tokens, targets[:, None]], 1)
         weights = self.weight[tokens].to(self.dtype).float()
         logits.scatter_(1, tokens, torch.bmm(weights, rows.float()[:, :, None])[:, :, 0])
+
+
+def _largest(logits: torch.Tensor, count: int) -> torch.Tensor:
+    """``(n, count)`` columns of the largest of ``(n, V)``, in no order. They are in as many groups, those of the
+    largest members. Sorting these takes less than half the time of sorting all."""
+    groups = logits.shape[1] // GROUP
+    if groups < count:
+        return logits.topk(count, sorted=False).indices
+    columns = torch.arange(logits.shape[1], device=logits.device)
+    grouped, rest = columns[: groups * GROUP].view(groups, GROUP), columns[groups * GROUP :]
+    largest = logits[:, : groups * GROUP].unflatten(1, (groups, GROUP)).amax(-1).topk(count, sorted=False).indices
+    tried = torch.cat([grouped[largest].flatten(1), rest.expand(len(logits), -1)], 1)
+    return tried.gather(1, logits.gather(1, tried).topk(count, sorted=False).indices)
 
 
 def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
+from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch
 from alignzoo.data.lengths import Lengths
 from alignzoo.errors import ModelError
@@ -21,13 +23,33 @@ _REACHES = re.compile("window|chunk|block|local|stride|sparse|topk")
 """Words in config names that indicate layers with distance-dependent behaviour."""
 
 
+@dataclass(frozen=True)
+class Sample:
+    """The rows that packing was tried on, in one batch.
+
+    Attributes:
+        responses: with every token's log-prob, as the chosen way computed them, in the dtype of the weights; None if
+            the trial was made by an earlier process.
+    """
+
+    batch: TokenBatch
+    responses: ResponseBatch | None = None
+
+
+class Passed(NamedTuple):
+    """A trial that packing by segments has passed: :attr:`Choice.why`, and whether the head was fused."""
+
+    why: str
+    fused: bool
+
+
 class Trials(Protocol):
     """Results of packing that earlier processes have tried with the same model and the same rows."""
 
-    def of(self, sample: TokenBatch) -> str | None:
-        """:attr:`Choice.why` of packing by segments, where it has passed on these rows."""
+    def of(self, sample: TokenBatch) -> Passed | None:
+        """What was found where packing by segments has passed on these rows."""
 
-    def keep(self, sample: TokenBatch, why: str) -> None:
+    def keep(self, sample: TokenBatch, passed: Passed) -> None:
         """Remember that it has passed."""
 
 

@@ -111,9 +111,9 @@ class _Values(torch.autograd.Function):
         of_hidden = way.differentiated and ctx.needs_input_grad[0]
         of_head = way.differentiated and any(ctx.needs_input_grad[1:3])
         each = 1 if way.reading is None else 2  # gradients, of log-probs and of KL
-        ctx.keeps = of_head and each * count * vocabulary <= way.kept
-        ctx.taken = of_hidden and not of_head
         head = Head(weight, bias, way.dtype, wide)
+        ctx.keeps = of_head and each * count * vocabulary * head.of_gradients.itemsize <= way.kept
+        ctx.taken = of_hidden and not of_head
         rows, kept = head.rows(hidden), None
         if ctx.keeps:
             kept = rows.new_empty(each, count, vocabulary, dtype=head.of_gradients)

@@ -2,6 +2,10 @@
 
 A way is right if it reproduces the padded path's log-probs. All are compared in the policy's own dtype, outside
 autocast, except ``varlen``, which exists in 16 bits only.
+
+On a CPU, where a trial takes seconds, a row's first response is compared only if the row has no other. It follows its
+prompt as in a row of its own, and whatever the rows before do to it, they do to the prompt, too. The other responses
+show that, because they read the prompt, and from farther away; and they show whether one response sees another.
 """
 
 from __future__ import annotations
@@ -40,11 +44,12 @@ _WARM, _TIMED = 2, 3
 
 @dataclass(frozen=True)
 class Trial:
-    """A way that is right: its largest difference, see :data:`TOLERANCE`, and on a GPU the time of one forward and
-    backward over the sample."""
+    """A way that is right: its largest difference, see :data:`TOLERANCE`, on a GPU the time of one forward and backward
+    over the sample, and on a CPU its log-probs."""
 
     gap: float
     milliseconds: float | None = None
+    responses: ResponseBatch | None = None
 
 
 @dataclass(frozen=True)
@@ -104,21 +109,24 @@ def _try(
         if not possible:
             return
         try:
+            responses = None
             if way == "varlen":
                 gap, tolerance = _in_sixteen_bits(policy, sample, forward, autocast, expected)
             else:
-                gap = _gap(tried_logps(policy, sample, forward), expected)
+                responses = evaluated(policy, sample, forward)
+                gap = _gap(_compared(sample, responses), expected)
                 tolerance = TOLERANCE_NARROW if _is_narrow(policy) else TOLERANCE
             if gap > tolerance:
                 failures.append(f"packed log-probs differ by up to {gap:.1e}")
                 return
-            time = _time(policy, forward, timed, autocast) if sample.input_ids.is_cuda else None
+            on_a_gpu = sample.input_ids.is_cuda
+            time = _time(policy, forward, timed, autocast) if on_a_gpu else None
         except torch.OutOfMemoryError:
             raise
         except (CannotPack, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
             failures.append(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
             return
-    right[way] = Trial(gap, time)
+    right[way] = Trial(gap, time, None if on_a_gpu else responses)
 
 
 def _in_sixteen_bits(
@@ -136,7 +144,7 @@ def _in_sixteen_bits(
     attention.varlen_function()
     with torch.autocast(sample.input_ids.device.type, autocast, enabled=autocast is not None):
         rounded = _padded(policy, sample)
-        gap = _gap(tried_logps(policy, sample, forward), rounded)
+        gap = _gap(_compared(sample, evaluated(policy, sample, forward)), rounded)
     return gap, min(max(TOLERANCE_NARROW, 3 * _gap(rounded, expected)), LIMIT)
 
 
@@ -175,21 +183,39 @@ def _attention(model: Any, way: str) -> Iterator[bool]:
 
 
 def _padded(policy: Any, sample: TokenBatch) -> torch.Tensor:
-    return torch.cat([tried_logps(policy, sample.row(i), padded_logps) for i in range(sample.rows)])
+    """``(K,)`` log-probs of the tokens to compare, response after response."""
+    rows = (sample.row(i, without=skipped) for i, skipped in enumerate(_skipped(sample)))
+    return torch.cat([_tokens(evaluated(policy, row, padded_logps)) for row in rows])
 
 
-@torch.no_grad()
-def tried_logps(policy: torch.nn.Module, sample: TokenBatch, forward: Callable[..., ResponseBatch]) -> torch.Tensor:
-    """``(K,)`` log-probs of every response token, response after response; without dropout."""
-    training = policy.training
-    policy.eval()
-    try:
-        responses = resharding(forward)(policy, sample, tokens=True)
-    finally:
-        policy.train(training)
+def _compared(sample: TokenBatch, responses: ResponseBatch) -> torch.Tensor:
+    """The same of the sample's responses."""
+    places = [
+        place >= skipped for size, skipped in zip(sample.sizes, _skipped(sample), strict=True) for place in range(size)
+    ]
+    return _tokens(responses.rows(torch.tensor(places, device=responses.logps.device)))
+
+
+def _skipped(sample: TokenBatch) -> list[int]:
+    """How many responses of each row are not compared."""
+    return [int(size > 1 and not sample.input_ids.is_cuda) for size in sample.sizes]
+
+
+def _tokens(responses: ResponseBatch) -> torch.Tensor:
     assert responses.token_logps is not None
     assert responses.token_mask is not None
     return responses.token_logps[responses.token_mask.bool()]
+
+
+@torch.no_grad()
+def evaluated(policy: torch.nn.Module, sample: TokenBatch, forward: Callable[..., ResponseBatch]) -> ResponseBatch:
+    """The sample's responses with the log-prob of every token; without dropout."""
+    training = policy.training
+    policy.eval()
+    try:
+        return resharding(forward)(policy, sample, tokens=True)
+    finally:
+        policy.train(training)
 
 
 def _time(policy: torch.nn.Module, forward: Forward, sample: TokenBatch, autocast: torch.dtype | None) -> float:

@@ -91,8 +91,9 @@ def sharded_policy(skeleton: Skeleton, source: ModelSource, settings: Settings, 
     _put(owners, lambda weight: torch.zeros((), dtype=weight.dtype).expand(weight.shape))  # peft takes it for real
     policy = as_policy(skeleton.model, source, settings)
     _put(owners, lambda weight: torch.empty(weight.shape, dtype=weight.dtype, device="meta"))
-    offload = settings.offload == "weights"
-    sharded = shard(policy, device=device.type, reshard_after_forward=reshards_after_forward(), offload=offload)
+    offload, narrow = settings.offload == "weights", torch.bfloat16 if settings.precision == "bf16" else None
+    again = reshards_after_forward()
+    sharded = shard(policy, device=device.type, reshard_after_forward=again, offload=offload, narrow=narrow)
     with explained(source.path, "model"), ExitStack() as stack, torch.no_grad():
         opened: dict[Path, Any] = {}
         for name, (path, stored) in skeleton.places.items():
@@ -100,7 +101,7 @@ def sharded_policy(skeleton: Skeleton, source: ModelSource, settings: Settings, 
                 opened[path] = stack.enter_context(safe_open(path, "pt"))
             values = opened[path].get_slice(stored)
             fill(owners[name], values.__getitem__, torch.device("cpu") if offload else device)
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(device.type, narrow, enabled=narrow is not None):
         resharding(check_causal)(sharded, source.path, device)
     return sharded
 

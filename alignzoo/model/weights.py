@@ -16,7 +16,8 @@ from alignzoo.distributed.shards import is_sharded, local, rows_of, sums
 from alignzoo.model.base import REFERENCE_ADAPTER, without_adapter
 from alignzoo.model.explained import quiet
 
-_CHUNK = 1 << 22  # elements hashed at a time, to bound memory
+_CHUNK = 1 << 22  # elements whose sums are hashed together
+_BLOCK = 1 << 16  # words summed at a time on a CPU: their 64-bit copies stay in its cache
 _NOT_DECIDING = (
     "_name_or_path",
     "base_model_name_or_path",
@@ -69,10 +70,22 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
         chunk = data[start - begin : (index + 1) * _CHUNK - begin]
         offset = (start - index * _CHUNK) * chunk.element_size()  # in bytes; a word may be shared with another rank
         bits = chunk.view(torch.uint8)
-        bits = F.pad(bits, (offset % 4, -(offset + len(bits)) % 4)).view(torch.int32).to(torch.int64)
-        first = offset // 4 + 1
-        found[index, 0] = bits.sum()
-        found[index, 1] = (bits * torch.arange(first, first + len(bits), device=bits.device)).sum()
+        around = (offset % 4, -(offset + len(bits)) % 4)
+        whole = not any(around) and bits.storage_offset() % 4 == 0
+        words = (bits if whole else F.pad(bits, around)).view(torch.int32)
+        found[index] = _sums(words, offset // 4 + 1)
+    return found
+
+
+def _sums(words: torch.Tensor, first: int) -> torch.Tensor:
+    """``(2,)`` int64: the sum of int32 words, and that of each times its number, counted from ``first``."""
+    size = max(1, min(len(words), _BLOCK) if words.device.type == "cpu" else len(words))  # a rank may hold no row
+    numbers = torch.arange(size, device=words.device)
+    found = torch.zeros(2, dtype=torch.int64, device=words.device)
+    for start in range(0, len(words), size):
+        block = words[start : start + size].to(torch.int64)
+        plain = block.sum()
+        found += torch.stack([plain, (block * numbers[: len(block)]).sum() + plain * (first + start)])
     return found
 
 

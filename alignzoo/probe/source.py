@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.data.parts import Parts
+from alignzoo.distributed.narrow import gathers_rounded
 from alignzoo.distributed.ranks import on_all_ranks
 from alignzoo.distributed.sharding import is_shard
 from alignzoo.probe.fit import cached_probe
@@ -33,7 +34,8 @@ def probe_source(
         return first(made)
 
     def made(**ranks: Any) -> Probe | None:
-        return cached_probe(policy, parts.probe_train, parts.probe_validation, report=report, weights=weights, **ranks)
+        read = f"{weights} in bf16" if gathers_rounded(policy) else weights
+        return cached_probe(policy, parts.probe_train, parts.probe_validation, report=report, weights=read, **ranks)
 
     @cache
     def probe(given: str | None) -> Probe:

@@ -1,7 +1,8 @@
 """Computes missing reference log-probs before training, in batches of similar length.
 
 Which rows share a batch depends only on the rows and not on the cache, so an interrupted and restarted run gets the
-same numbers as an uninterrupted one.
+same numbers as an uninterrupted one. The rows that packing was tried on form a batch of their own, whether the trial's
+numbers are still there or not.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from alignzoo.contract.responses import ResponseBatch
 from alignzoo.data.collate import TokenBatch, batches_of
 from alignzoo.distributed.ranks import on_all_ranks
+from alignzoo.logprobs.trial import Sample
 from alignzoo.reference.keys import RowKeys, batch_keys, dataset_keys
 from alignzoo.reference.shards import Values
 from alignzoo.reference.store import Store
@@ -73,11 +75,24 @@ class Source:
 
     def missing(self, store: Store) -> np.ndarray:
         """``(n,)`` bool: rows with a response that is not in the store."""
-        return ~np.logical_and.reduceat(store.has(self.keys.keys), self.keys.offsets[:-1])
+        return ~self._whole(store.has(self.keys.keys))
 
-    def batches(self, tokens: int) -> Iterator[np.ndarray]:
-        """Batches of rows of similar length, the longest first, so that running out of memory shows immediately."""
+    def inside(self, keys: np.ndarray) -> np.ndarray:
+        """``(n,)`` bool: rows whose responses all are among these, ``(N, 2)``."""
+        own = self.keys.keys
+        there = np.isin(own[:, 0], keys[:, 0])
+        there[there] = (own[there, None] == keys).all(-1).any(-1)
+        return self._whole(there)
+
+    def _whole(self, there: np.ndarray) -> np.ndarray:
+        """``(n,)`` bool: rows all of whose responses are there, ``(R,)``."""
+        return np.logical_and.reduceat(there, self.keys.offsets[:-1])
+
+    def batches(self, tokens: int, without: np.ndarray | None = None) -> Iterator[np.ndarray]:
+        """Batches of rows of similar length, the longest first, so that running out of memory shows immediately;
+        without some rows, ``(n,)`` bool."""
         order = np.lexsort((*self.keys.first.T, -self.lengths))
+        order = order if without is None else order[~without[order]]
         start, sizes = 0, self.lengths[order]
         ends = np.cumsum(sizes)
         while start < len(order):
@@ -96,6 +111,8 @@ class Filling:
         together: a forward exchanges weights between the ranks: all must run equally many.
         tokens: of a batch at most, another number than what suits the device.
         what: whose log-probs they are, in messages.
+        sample: rows that share a batch of their own, with the forward's responses where these are known; of a single
+            process.
     """
 
     store: Store
@@ -106,6 +123,7 @@ class Filling:
     together: bool = False
     tokens: int | None = None
     what: str = "reference"
+    sample: Sample | None = None
 
     def complete(self, sources: Sequence[Source]) -> int:
         """Compute, save and load the values missing from the store, each rank a share; afterwards every rank has all.
@@ -116,17 +134,19 @@ class Filling:
         on_cpu = self.accelerator.device.type == "cpu"
         budget = self.tokens or (TOKENS_ON_CPU if on_cpu else TOKENS_PER_BATCH)
         missing = [self._anywhere(source.missing(self.store)) for source in sources]
+        keys = None if self.sample is None else batch_keys(self.sample.batch)
         batches = [
             (source, positions)
             for source, lacking in zip(sources, missing, strict=True)
-            for positions in source.batches(budget)
+            for positions in source.batches(budget, None if keys is None else source.inside(keys))
             if lacking[positions].any()
         ]
-        if batches:
+        sampled = [] if keys is None or self.store.has(keys).all() else [self._of_sample()]
+        if batches or sampled:
             total = sum(len(source.rows) for source in sources)
             done = total - sum(len(positions) for _, positions in batches)
             with self.report.progress(total, f"{self.what} log-probs", unit="row", done=done) as bar:
-                self._compute(batches, bar)
+                self._compute(batches, bar, sampled)
             self.store.index()
         return int(sum(lacking.sum() for lacking in missing))
 
@@ -134,10 +154,15 @@ class Filling:
         """True where any rank has True: their cache folders may differ."""
         return np.logical_or.reduce(on_all_ranks(self.accelerator, lambda: mine))
 
-    def _compute(self, batches: Sequence[tuple[Source, np.ndarray]], bar: Progress) -> None:
+    def _of_sample(self) -> Values:
+        assert self.sample is not None
+        batch, known = self.sample.batch, self.sample.responses
+        return values_of(batch, self.forward(batch) if known is None else known, tokens=self.store.tokens)
+
+    def _compute(self, batches: Sequence[tuple[Source, np.ndarray]], bar: Progress, pending: list[Values]) -> None:
+        """Compute these batches and keep their values, and those that are ``pending``."""
         world = self.accelerator.num_processes
         turn = world * _BATCHES_AT_A_TIME if world > 1 else 1
-        pending: list[Values] = []
         since = time.monotonic()
         try:
             for start in range(0, len(batches), turn):

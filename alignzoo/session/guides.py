@@ -18,7 +18,7 @@ from alignzoo.distributed.sharding import is_shard, prepare, resharding
 from alignzoo.errors import ModelError
 from alignzoo.logprobs.logps import padded_logps
 from alignzoo.model.load import check_vocabulary, load_policy, load_tokenizer
-from alignzoo.model.source import find_model
+from alignzoo.model.source import ModelSource, find_model
 from alignzoo.model.weights import fingerprint
 from alignzoo.plan.settings import Settings
 from alignzoo.reference.cached import CachedReference, cached_reference
@@ -26,6 +26,7 @@ from alignzoo.reference.compute import Filling, Source
 from alignzoo.reference.identity import reference_identity
 from alignzoo.reference.store import Store, store_folder
 from alignzoo.report import Reporter
+from alignzoo.session.shards import guide_in_shards
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -68,15 +69,20 @@ def load_guides(
         ModelError: there is no such model, or its tokenizer is not the policy's.
     """
     tables, identities = {}, {}
-    alone = Settings(precision=settings.precision, trust_remote_code=settings.trust_remote_code)
+    alone = Settings(
+        precision=settings.precision, trust_remote_code=settings.trust_remote_code, offload=settings.offload
+    )
     for flag, name in names.items():
         report.note(f"loading {name}")
-        model = _load(flag, name, alone, tokenizer, highest).to(accelerator.device)
+        source = _source(flag, name, alone, tokenizer)
+        model = guide_in_shards(name, source, alone, accelerator, report) or _whole(source, alone, accelerator)
+        check_vocabulary(model, highest, name)
+        model.requires_grad_(False).eval()
         identities[flag] = fingerprint(model)
         store = Store(
             store_folder(reference_identity(model, alone, identities[flag], way="padded")), tokens=True, report=report
         )
-        prepared = prepare(accelerator, model, frozen=True)
+        prepared = prepare(accelerator, model, frozen=True, offload=settings.offload == "weights")
         filling = Filling(
             store,
             partial(_frozen_logps, prepared),
@@ -97,8 +103,7 @@ def _frozen_logps(model: Any, batch: TokenBatch) -> ResponseBatch:
     return resharding(partial(padded_logps, tokens=True))(model, batch)
 
 
-def _load(flag: str, name: str, settings: Settings, tokenizer: Any, highest: int) -> Any:
-    """The model alone, frozen, in eval mode: an adapter merged into its base."""
+def _source(flag: str, name: str, settings: Settings, tokenizer: Any) -> ModelSource:
     source = find_model(name, flag)
     own = load_tokenizer(source, settings)
     if own.get_vocab() != tokenizer.get_vocab():
@@ -106,8 +111,12 @@ def _load(flag: str, name: str, settings: Settings, tokenizer: Any, highest: int
             f"--{flag} {name} has another tokenizer than the policy, so it would read other tokens than the policy's",
             hint="give a model of the policy's family, for instance one trained from it",
         )
+    return source
+
+
+def _whole(source: ModelSource, settings: Settings, accelerator: Accelerator) -> Any:
+    """The model, an adapter merged into its base."""
     model: Any = load_policy(source, settings)
     if hasattr(model, "peft_config"):
         model = model.merge_and_unload()
-    check_vocabulary(model, highest, name)
-    return model.requires_grad_(False).eval()
+    return model.to(accelerator.device)

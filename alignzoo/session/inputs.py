@@ -19,7 +19,6 @@ from alignzoo.data.parts import Parts, parts_of
 from alignzoo.data.prepare import Prepared
 from alignzoo.data.stream import PairStream
 from alignzoo.data.texts import load_texts, training_texts
-from alignzoo.distributed.launch import distributed_backend
 from alignzoo.model.adapters import check_quantisation
 from alignzoo.model.load import check_vocabulary, load_config
 from alignzoo.model.positions import fitted
@@ -217,8 +216,6 @@ class Inputs:
 
     def _in_shards(self) -> Any:
         """The policy read straight into the ranks' shards, if this launch shards it and its files allow that."""
-        if distributed_backend() != "fsdp":
-            return None
         return policy_in_shards(self.plan, self.source, self.accelerator, self.report)
 
     @cached_property

@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 class Session(Scores):
     """One plan in this process (and the other processes of its launch); see :class:`.inputs.Inputs`."""
 
+    _untrained = True
+
     @cached_property
     def objective(self) -> Objective:
         """The losses under their wrappers and the aggregation."""
@@ -179,6 +181,7 @@ class Session(Scores):
             self.tokenizer.pad_token_id,
             is_shard(self.policy),
             self.settings.tokens_per_micro_batch,
+            sample=self.choice.sample,
         )
         with as_reference(self.policy):  # it still has the initial weights
             return cached_reference(filling, self._sources)
@@ -225,7 +228,7 @@ class Session(Scores):
         self.choice.adopt(policy)
         for made in ("model", "engine"):
             vars(self).pop(made, None)
-        self.policy = policy
+        self.policy, self._untrained = policy, False
 
     @cached_property
     def engine(self) -> Engine:
@@ -287,4 +290,5 @@ class Session(Scores):
             apart=self.parts.apart,
             memo=self.memo,
             way=self.choice.way,
+            starts_there=self._untrained,
         )

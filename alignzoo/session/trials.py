@@ -17,6 +17,7 @@ from alignzoo.base.stored import file_digest, sealed, unsealed
 from alignzoo.data.collate import TokenBatch
 from alignzoo.data.digests import digest
 from alignzoo.errors import DamagedError
+from alignzoo.logprobs.trial import Passed
 from alignzoo.model.base import without_adapter
 from alignzoo.model.identity import outputs_key
 from alignzoo.version import __version__
@@ -35,19 +36,20 @@ class KeptTrials:
     def _file(self, sample: TokenBatch) -> Path:
         return cache_folder("trials") / f"{digest(self._key, sample.content())[:32]}.json"
 
-    def of(self, sample: TokenBatch) -> str | None:
-        """What the trial on these rows has shown; None where there was none that passed, or its file is damaged."""
+    def of(self, sample: TokenBatch) -> Passed | None:
+        """What the trial on these rows has found; None where there was none that passed, or its file is damaged."""
         path = self._file(sample)
-        with suppress(OSError, ValueError, DamagedError):
-            return str(unsealed(json.loads(path.read_text()), path)["why"])
+        with suppress(OSError, ValueError, LookupError, DamagedError):
+            found = unsealed(json.loads(path.read_text()), path)
+            return Passed(str(found["why"]), bool(found["fused"]))
         return None
 
-    def keep(self, sample: TokenBatch, why: str) -> None:
+    def keep(self, sample: TokenBatch, passed: Passed) -> None:
         """Remember a trial that passed, if the cache can be written."""
         path = self._file(sample)
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps(sealed({"why": why})))
+            write_text(path, json.dumps(sealed(passed._asdict())))
 
 
 def trials_of(policy: Any, weights: str) -> KeptTrials | None:

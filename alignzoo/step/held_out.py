@@ -15,6 +15,7 @@ from alignzoo.errors import NonFiniteLossError
 from alignzoo.logprobs.statistics import Statistics
 from alignzoo.logprobs.teacher import teacher_of
 from alignzoo.model.identity import outputs_key
+from alignzoo.reference.cached import CachedReference
 from alignzoo.reference.frozen import ReferenceForward
 from alignzoo.reference.moving import MovingReference
 from alignzoo.report import Reporter
@@ -34,6 +35,7 @@ class HeldOut:
         apart: ids of the rows to report apart, which share no batch with the others.
         memo: what earlier runs of this process have left: responses before training.
         way: how the engine's forward computes, which its responses follow from.
+        starts_there: before the first step, the policy is the reference.
     """
 
     def __init__(
@@ -46,7 +48,9 @@ class HeldOut:
         apart: Collection[int] = (),
         memo: Memo | None = None,
         way: str = "",
+        starts_there: bool = False,
     ) -> None:
+        self._starts_there = starts_there
         self._memo = memo or Memo()
         self._way = way
         self._engine = engine
@@ -65,6 +69,9 @@ class HeldOut:
         """``eval/loss`` (the objective over all held-out rows), ``eval/rewards/…``, ``eval/logps/…`` and the methods'
         own metrics; with rows apart, the same of these (``eval/out/…``) and of the others (``eval/in/…``).
 
+        Before the first step, the figures come from the reference's table if the policy is the reference and the table
+        has everything they need.
+
         Raises:
             NonFiniteLossError: ``eval/loss`` is NaN or infinite after ``step`` optimizer steps.
         """
@@ -74,10 +81,14 @@ class HeldOut:
         try:
             with self._report.progress(len(self._mine), "evaluating", unit="batch") as bar:
                 parts = []
-                known = self._known(model) if step == 0 else None
-                for i, batch in enumerate((*self._mine, *self._idle)):
+                tabled = step == 0 and self._in_table()
+                known = self._known(model) if step == 0 and not tabled else None
+                for i, batch in enumerate((*self._mine, *(() if tabled else self._idle))):
                     reference = self._of_reference(i, batch)
-                    if known is None or i not in known:
+                    if tabled:
+                        assert reference is not None
+                        responses, hidden = reference, None
+                    elif known is None or i not in known:
                         responses, hidden = forward(self._engine, model, batch, reference)
                         if known is not None:
                             known[i] = responses, hidden
@@ -118,6 +129,12 @@ class HeldOut:
             **reward_metrics(objective.preference, responses),
             **objective.metrics(responses),
         }
+
+    def _in_table(self) -> bool:
+        """Whether the reference's table has what an evaluation of the untrained policy reads."""
+        weighing = self._engine.objective.weighing
+        log_probs_only = self._engine.statistics == Statistics() and not (weighing is not None and weighing.hidden)
+        return self._starts_there and isinstance(self._reference, CachedReference) and log_probs_only
 
     def _known(self, model: torch.nn.Module) -> dict[int, _Responses] | None:
         """What earlier runs have computed of these batches with this untrained model, by batch; None where that is not

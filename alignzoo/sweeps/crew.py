@@ -102,7 +102,7 @@ def _ending(codes: Sequence[int]) -> str:
 
 
 def worker_words(*, trust_remote_code: bool) -> list[str]:
-    """What a worker has to be told of this process: its plugins, and its trust in code."""
+    """Words that give a worker the plugins of this process and its trust in code."""
     now = sources()
     words = [word for file in now.files for word in ("--plugin", str(file.resolve()))]
     words += [] if now.third_party else ["--no-plugins"]

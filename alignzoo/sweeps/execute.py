@@ -30,7 +30,7 @@ def run_sweep(
     options: Mapping[str, str] | None = None,
     reporter: Reporter,
 ) -> SweepRecord:
-    """Run the cells of a sweep that have not finished; a failed one is noted, and the others go on.
+    """Run the cells of a sweep that have not finished; a failed one is noted, and the others continue.
 
     Args:
         folder: of the sweep; new, or with the same sweep to resume.

@@ -18,8 +18,8 @@ from typing import Any, Literal
 import yaml
 
 from alignzoo.base.files import write_json, write_text
-from alignzoo.base.stored import read_object, sealed, unsealed, value_digest
-from alignzoo.errors import DamagedError, UsageError
+from alignzoo.base.stored import read_as, sealed, value_digest
+from alignzoo.errors import UsageError
 from alignzoo.plan.recipe import Layer
 from alignzoo.records.sweep import Cell
 from alignzoo.sweeps.search_ranges import Range
@@ -86,6 +86,14 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class _Stored:
+    """What ``search.json`` has."""
+
+    question: Mapping[str, Any]
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True)
 class SearchRecord:
     """A search, finished or not."""
 
@@ -125,11 +133,8 @@ def read_search(folder: Path) -> SearchRecord:
     path = folder / SEARCH_FILE
     if not path.is_file():
         raise UsageError(f"{folder} is no search folder: it has no {SEARCH_FILE}", hint="name the folder of --out")
-    content = unsealed(read_object(path), path)
-    try:
-        return SearchRecord(folder, content["question"], tuple(Trial(**trial) for trial in content["trials"]))
-    except (KeyError, TypeError) as error:
-        raise DamagedError(path, f"it lacks {error}") from error
+    stored = read_as(path, _Stored)
+    return SearchRecord(folder, stored.question, stored.trials)
 
 
 def begin(folder: Path, search: Search, *, retry: bool) -> SearchRecord:
@@ -159,8 +164,7 @@ def begin(folder: Path, search: Search, *, retry: bool) -> SearchRecord:
 
 def write_search(record: SearchRecord, search: Search) -> SearchRecord:
     """Write the trials, and the best of them as a recipe."""
-    content = {"question": dict(record.question), "trials": [asdict(trial) for trial in record.trials]}
-    write_json(record.folder / SEARCH_FILE, sealed(content))
+    write_json(record.folder / SEARCH_FILE, sealed(asdict(_Stored(dict(record.question), record.trials))))
     best = record.best
     if best is not None:
         text = yaml.safe_dump(_recipe(record, best, search), sort_keys=False, allow_unicode=True, width=100)

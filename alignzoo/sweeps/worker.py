@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from alignzoo.base.stop import interruptible
+from alignzoo.base.stop import interruptible, was_interrupted
 from alignzoo.errors import AlignzooError, Interrupted
 from alignzoo.plan.resolve import require
 from alignzoo.plan.started import PLAN_FILE
@@ -88,13 +88,15 @@ def _run(sweep: SweepRecord, cell: Cell, report: Reporter, shared: Shared, *, tr
             execute(require(plan), reporter=report, shared=shared)
     except (KeyboardInterrupt, Interrupted):
         raise
-    except AlignzooError as error:
-        report.note(f"error: {error}")
-        write_failure(sweep, cell, error.message, error.hint, error.exit_code)
-        return False
-    except BaseException as error:  # third-party code may raise anything; the other runs go on
-        report.note("".join(traceback.format_exception(error)))
-        write_failure(sweep, cell, f"{type(error).__name__}: {error}", f"its traceback is in {sweep.log(cell)}", 1)
+    except BaseException as error:  # third-party code may raise anything; the other runs continue
+        if was_interrupted():  # and may raise something else when it is stopped
+            raise KeyboardInterrupt from error
+        if isinstance(error, AlignzooError):
+            report.note(f"error: {error}")
+            write_failure(sweep, cell, error.message, error.hint, error.exit_code)
+        else:
+            report.note("".join(traceback.format_exception(error)))
+            write_failure(sweep, cell, f"{type(error).__name__}: {error}", f"its traceback is in {sweep.log(cell)}", 1)
         return False
     return True
 

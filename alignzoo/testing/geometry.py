@@ -14,6 +14,7 @@ from alignzoo.testing.common import every_option_matters, probed_as_declared
 from alignzoo.testing.compare import EXACT, relative_error, same_however_cut, same_on_two_ranks
 from alignzoo.testing.geometry_bench import (
     check_gradients,
+    check_initial,
     check_unchanged,
     declared_reference,
     disordered,
@@ -182,6 +183,7 @@ def _declared_probe(subject: Subject) -> None:
 def _evaluation(subject: Subject) -> None:
     for configuration in working(subject):
         bench, controller = ready(subject, configuration)
+        check_initial(controller, bench, configuration)
         for step in telling_steps(subject, configuration):
             controller.step(bench.context(mean_goal(), step, size=4))
         before = Snapshot(bench.policy)
@@ -271,7 +273,11 @@ RULES = (
         _restoration_after_failure,
         _takes_the_gradient,
     ),
-    Rule("evaluation", "for_evaluation gives the weights back, bit-identical, also after an error", _evaluation),
+    Rule(
+        "evaluation",
+        "for_evaluation starts with the initial weights and gives weights back, bit-identical, even after an error",
+        _evaluation,
+    ),
     Rule("radius-zero", "with rho=0 the gradient is the plain one, bit for bit", _radius_zero, _has_rho),
     Rule("accumulation", "a step does not depend on how it is cut into micro-batches", _accumulation),
     Rule("ranks", "two ranks take the step that one takes", _ranks),

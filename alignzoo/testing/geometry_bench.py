@@ -70,6 +70,19 @@ def check_unchanged(before: Snapshot, bench: Bench, when: str) -> None:
         )
 
 
+def check_initial(controller: GeometryController, bench: Bench, configuration: Configuration) -> None:
+    """Raise a violation if what is evaluated before the first step are not the initial weights."""
+    initial = {name: weight.detach().clone() for name, weight in bench.policy.named_parameters()}
+    with controller.for_evaluation():
+        others = [name for name, weight in bench.policy.named_parameters() if not weight.equal(initial[name])]
+    if others:
+        raise Violation(
+            expected="the initial weights in for_evaluation() before the first step",
+            found=f"others in {others[0]} {configuration}",
+            remedy="leave the weights as they are until after_step() has been called",
+        )
+
+
 def check_gradients(bench: Bench, configuration: Configuration) -> None:
     """Raise a violation unless all trainable weights, and only these, have finite gradients; they are then cleared."""
     for name, parameter in bench.policy.named_parameters():

@@ -70,7 +70,7 @@ class Sweep:
     """Steps 0, 1, ... of a new controller at the same weights, on other pairs each.
 
     Attributes:
-        refusal: the error with which it refused to go on.
+        refusal: the error with which it refused to continue.
         moving: its state changed on the way; known after the last step.
     """
 

@@ -9,6 +9,7 @@ Parts that only check numbers run side by side; those that measure time run alon
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -30,7 +31,7 @@ ROOT = HERE.parents[1]
 PACKAGES = ("torch", "triton", "transformers", "accelerate", "peft", "datasets", "trl")
 LIMIT = {"gpu": 530, "cpu": 590}
 """Seconds for everything."""
-BESIDE = {"gpu": 9, "cpu": 2}
+BESIDE = {"gpu": 10, "cpu": 2}
 """Parts at a time, where nothing is timed; with --cpu that is everywhere."""
 
 
@@ -55,6 +56,7 @@ PARTS = (
     Part("methods", ("methods",), "every geometry and wrapper, two steps each", 150),
     Part("sandbox", ("sandbox",), "a run on the sandbox", 150),
     Part("launch", ("launch",), "alignzoo run --devices: the losses of one process", 120),
+    Part("rank", ("rank",), "one rank of a launch: process group, DDP, shards, resume", 150),
     Part("plan", ("plan",), "what alignzoo plan foretells of the steps below", 120),
     Part("memory", ("memory",), "memory of whole runs against alignzoo plan", 120),
     Part(
@@ -125,8 +127,11 @@ def run_part(part: Part, *, cpu: bool, deadline: float, folder: Path) -> Outcome
         output, errors = process.communicate(timeout=left if cpu else min(left, part.seconds))
         status = "ok" if process.returncode == 0 else "failed"
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, errors = process.communicate()
+        end_all(process.pid)
+        try:
+            output, errors = process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:  # something that left the family holds the pipes
+            output, errors = "", "its output was lost\n"
         status = "timed out"
     figures: dict[str, Any] = {}
     for line in reversed(output.splitlines()):
@@ -138,6 +143,21 @@ def run_part(part: Part, *, cpu: bool, deadline: float, folder: Path) -> Outcome
             break
     tail = "" if status == "ok" else (output[-3000:] + errors[-5000:])
     return Outcome(part.name, part.about, status, round(time.monotonic() - began, 1), figures, tail)
+
+
+def end_all(pid: int) -> None:
+    """Kill a process and all that it has started, the workers of a launch too, which are in sessions of their own: they
+    would hold the pipes that are read to their end, and the GPU."""
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)  # those whose parent has died, too
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
 
 
 def describe() -> dict[str, Any]:
@@ -251,6 +271,9 @@ def checked(arguments: argparse.Namespace) -> dict[str, Any]:
     asked = [part for part in PARTS if arguments.only is None or part.name in arguments.only]
     run([part for part in asked if part.name not in check.outcomes], check, deadline)
     print(f"\nwritten: {file}", flush=True)
+    cut = [name for name, outcome in check.outcomes.items() if outcome.status in ("not reached", "timed out")]
+    if cut:
+        print(f"cut: {', '.join(cut)}; resume with: benchmarks/gpu/check.sh --rest {file}", flush=True)
     return check.content
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import commands
 import correct
+import rank
 import steps
 import traced
 from shapes import ROOT, Figures
@@ -25,6 +26,7 @@ PARTS: tuple[Callable[..., Figures], ...] = (
     correct.methods,
     correct.sandbox,
     commands.launch,
+    rank.rank,
     commands.plan,
     commands.memory,
     commands.script,

@@ -11,14 +11,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from alignzoo.base.files import write_json
-from alignzoo.base.stored import read_object, sealed, unsealed
+from alignzoo.base.stored import read_as, sealed
 from alignzoo.comparison.groups import Group
-from alignzoo.errors import DamagedError, UsageError
+from alignzoo.errors import UsageError
 from alignzoo.records.run import RunRecord
 from alignzoo.records.sweep import SweepRecord, is_sweep, read_sweep
 from alignzoo.sweeps.search_folder import SearchRecord, is_search, read_search
@@ -73,12 +73,7 @@ def read_bench(folder: Path) -> Bench:
     path = folder / BENCH_FILE
     if not path.is_file():
         raise UsageError(f"{folder} is no bench folder: it has no {BENCH_FILE}", hint="name the folder of --out")
-    content = unsealed(read_object(path), path)
-    try:
-        lists = {name: tuple(content[name]) for name in ("seeds", "noise", "objective")}
-        return Bench(**{**content, **lists, "entries": tuple(Entry(**entry) for entry in content["entries"])})
-    except (KeyError, TypeError) as error:
-        raise DamagedError(path, f"it lacks {error}") from error
+    return read_as(path, Bench)
 
 
 def begin(folder: Path, asked: Bench) -> Bench:
@@ -101,11 +96,13 @@ def begin(folder: Path, asked: Bench) -> Bench:
             raise UsageError(f"{folder} has another bench: {'; '.join(changed)}", hint="choose another --out")
         entries = tuple(dict.fromkeys([*then.entries, *asked.entries]))
         search = asked if asked.trials else then
-        asked = Bench(
-            **{**vars(then), "entries": entries, "unsuitable": {**then.unsuitable, **asked.unsuitable}},
-        )
-        asked = Bench(
-            **{**vars(asked), "trials": search.trials, "sampler": search.sampler, "objective": search.objective}
+        asked = replace(
+            then,
+            entries=entries,
+            unsuitable={**then.unsuitable, **asked.unsuitable},
+            trials=search.trials,
+            sampler=search.sampler,
+            objective=search.objective,
         )
     elif folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"--out {folder} exists and is not empty", hint="choose another folder")

@@ -66,7 +66,8 @@ def _tried(found: Estimate, candidates: Iterable[_Candidate], layers: Sequence[L
 
 
 def together(found: Estimate, layers: Sequence[Layer]) -> dict[str, list[Change]]:
-    """Several changes that let a run fit, one after the other, by what they may touch (:data:`WAYS`).
+    """Several changes that let a run fit, one after the other, by what they may touch (:data:`WAYS`); none if a single
+    one on the same hardware is enough.
 
     Of several that are enough, the one that asks for the least else comes last: not for more GPUs, if possible, nor for
     host memory. Where no way leads to a run that fits, the one that lowers the peak most is all that is given.
@@ -74,6 +75,8 @@ def together(found: Estimate, layers: Sequence[Layer]) -> dict[str, list[Change]
     paths: dict[tuple[str, ...], tuple[str, list[Change]]] = {}
     for how, without in WAYS.items():
         path = _path(found, layers, without)
+        if not paths and len(path) == 1 and path[0].estimate.fits:
+            return {}
         paths.setdefault(tuple(one.words for one in path), (how, path))
     found_paths = {how: path for how, path in paths.values() if path}
     fitting = {how: path for how, path in found_paths.items() if path[-1].estimate.fits}

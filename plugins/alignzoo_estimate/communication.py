@@ -48,7 +48,7 @@ def traffic(s: Situation, saved: float) -> Traffic:
     host = 2.0 * saved * s.passes * s.micro_batches
     if s.hardware.sharding == "fsdp":
         forward = s.group_bytes("root") + s.group_bytes("layers")
-        more = (s.passes if s.coupled and s.micro_batches > 1 else 0.0) + (1.0 if s.computes_reference else 0.0)
+        more = s.forwards + (1.0 if s.computes_reference else 0.0)
         gathered = s.micro_batches * (s.passes * (forward + s.group_bytes("layers")) + more * forward)
         scattered = s.micro_batches * s.passes * trained
         if s.offloads_weights:

@@ -27,12 +27,12 @@ class Work:
     attention: float
     head: float
     reference: float
-    first_pass: float
+    forwards: float
 
     @property
     def total(self) -> float:
         """FLOPs of a step on one device."""
-        return self.layers + self.attention + self.head + self.reference + self.first_pass
+        return self.layers + self.attention + self.head + self.reference + self.forwards
 
 
 def work(s: Situation) -> Work:
@@ -50,9 +50,9 @@ def work(s: Situation) -> Work:
         at_head += head * (2.0 if factor == 1.0 or s.recomputes_head else 1.0)
         once += head
     twice = _TWICE if s.statistics.embeddings else 1.0
-    more = s.passes * once * (2.0 if s.statistics.embeddings else 1.0) if s.coupled and s.micro_batches > 1 else 0.0
     reference = linear + attention + head if s.computes_reference else 0.0
-    return Work(s.passes * layers * twice, s.passes * attended * twice, s.passes * at_head * twice, reference, more)
+    passes = s.passes * twice
+    return Work(passes * layers, passes * attended, passes * at_head, reference, s.forwards * once * twice)
 
 
 def tokens(rows: Sequence[Lengths], packed: bool) -> int:

@@ -37,7 +37,7 @@ def host(s: Situation, step: Bytes) -> Host | None:
     """Host memory of each node; None for a run on a CPU, where it is the device's."""
     if not s.hardware.cuda:
         return None
-    here = sum(standing(s).values()) + (1 + s.copies.passing) * gradients(s) if s.offloads_weights else 0.0
+    here = sum(standing(s).values()) + (1 + s.added.passing) * gradients(s) if s.offloads_weights else 0.0
     training = PROCESS + here + saved_activations(s, step)
     return Host(s.hardware.per_node * (PROCESS + _read(s)), s.hardware.per_node * training)
 

@@ -54,13 +54,15 @@ def moments(s: Situation, step: Bytes, ahead: float) -> list[Moment]:
     """
     kept = standing(s)
     here = {} if s.offloads_weights else kept
+    if s.gathers_bf16:
+        step = step.less(0.0, step.copies)
     if s.settings.quantize == "4bit":
         step = _without_copies(step, s)
     if s.offloads_activations:
         step = step.less(saved_activations(s, step))
     trained = gradients(s)
     before, last = (0.0, 0.0) if s.offloads_weights else (trained * (s.micro_batches > 1), trained)
-    passing = {} if s.offloads_weights else {"geometry": kept["geometry"] + s.copies.passing * trained}
+    passing = {} if s.offloads_weights else {"geometry": kept["geometry"] + s.added.passing * trained}
     weights = {"weights": here.get("weights", 0.0)} | _gathered(s)
     running = here | passing | _gathered(s) | {"gradients": before, HELD: held_free(s, step)}
     forward = running | {"bf16 copies of weights": step.copies, "activations": step.activations}
@@ -122,7 +124,7 @@ def standing(s: Situation) -> dict[str, float]:
         "weights": weights(s) / s.shards,
         "optimizer": s.optimizer.kept * gradients(s),
         "reference": (whole / s.shards if s.keeps_reference else 0.0) + _head_inputs(s),
-        "geometry": s.copies.kept * gradients(s),
+        "geometry": s.added.kept * gradients(s),
     }
     if s.hardware.sharding == "ddp":
         parts["buckets of gradients"] = s.trained * float(FP32)
@@ -152,7 +154,7 @@ def _gathered(s: Situation) -> dict[str, float]:
     if s.hardware.sharding != "fsdp":
         return {}
     adapter = s.trained * FP32 / max(1, s.shapes.depth) if s.settings.lora_r else 0.0
-    layer = s.base_bytes * s.shapes.layer + adapter
+    layer = (BF16 if s.gathers_bf16 else s.base_bytes) * s.shapes.layer + adapter
     staged = IN_FLIGHT * layer / s.shards if s.offloads_weights else 0.0
     return {"gathered weights": s.group_bytes("root") + IN_FLIGHT * layer + staged}
 
@@ -165,7 +167,8 @@ def _whole(s: Situation, moment: str) -> dict[str, float]:
     if s.settings.lora_r:
         return {"whole gradients": IN_FLIGHT * s.trained * FP32 / max(1, s.shapes.depth)} if moment != "head" else {}
     head = FP32 * (s.shapes.embedding if s.shapes.tied else s.shapes.head)
-    layers = {"head": 0.0, "backward": float(IN_FLIGHT * FP32 * s.shapes.layer), "end": 0.0}
+    sizes = FP32 + (BF16 if s.gathers_bf16 else FP32)  # what is sent, and what comes after it
+    layers = {"head": 0.0, "backward": float(sizes * s.shapes.layer), "end": 0.0}
     root = {"head": 0.0, "backward": head, "end": 2 * s.group_bytes("root")}
     return {"whole gradients": layers[moment] + root[moment]}
 

@@ -69,8 +69,7 @@ def command(ctx: click.Context, as_json: bool, **words: Any) -> None:
     from alignzoo_estimate.advice import changes, largest, together
 
     advice = changes(found, layers) if found.fits is False else []
-    enough = any(one.estimate.fits and not one.adapts for one in advice)
-    paths = together(found, layers) if found.fits is False and not enough else {}
+    paths = together(found, layers) if found.fits is False else {}
     from alignzoo_estimate.controllers import by_controller
     from alignzoo_estimate.report import report
 

@@ -50,6 +50,7 @@ def report(
             "micro_batches": s.micro_batches,
             "rows_per_micro_batch": s.rows_per_micro_batch,
             "passes": s.passes,
+            "forwards": s.forwards,
         },
         "memory": {
             "peak": peak.total,
@@ -57,7 +58,7 @@ def report(
             "parts": peak.parts,
             "moments": {moment.name: {"total": moment.total, "parts": moment.parts} for moment in found.moments},
         },
-        "geometry": {"kept": s.copies.kept, "passing": s.copies.passing, "measured": s.copies.measured},
+        "geometry": {"kept": s.added.kept, "passing": s.added.passing, "measured": s.added.measured},
         "host": None if found.host is None else {**vars(found.host), "peak": found.host.peak},
         "work": {**vars(found.work), "total": found.work.total},
         "traffic": {**vars(found.traffic), "exchanged": found.traffic.exchanged},

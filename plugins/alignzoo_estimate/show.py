@@ -72,7 +72,7 @@ def _sentences(facts: dict[str, Any], step: dict[str, Any]) -> list[str]:
     way = "packed" if step["packed"] else "padded"
     lines = [
         f"rows: {lengths} tokens ({data['source']}), the longest sequence {data['longest']}; {way}",
-        f"a step: {_rows(step)}; {_passes(step['passes'])}",
+        f"a step: {_rows(step)}; {_passes(step['passes'], step['forwards'])}",
         f"work: {_amount(work['total'], 'FLOP')} per step and device",
     ]
     if held := facts["memory"]["parts"].get(HELD):
@@ -125,8 +125,9 @@ def _amount(number: float, unit: str) -> str:
     return f"{number / 1e6:.3g} M{unit}"
 
 
-def _passes(number: float) -> str:
-    return "one pass" if number == 1 else f"{number:g} passes{'' if number.is_integer() else ' on average'}"
+def _passes(number: float, forwards: float) -> str:
+    passes = "one pass" if number == 1 else f"{number:g} passes{'' if number.is_integer() else ' on average'}"
+    return f"{passes} and {forwards:g} forward pass{'es' * (forwards != 1)}" if forwards else passes
 
 
 def duration(seconds: float) -> str:

@@ -11,9 +11,9 @@ from alignzoo.plan.plan import Plan
 from alignzoo.plan.settings import Settings
 from alignzoo_estimate import knobs
 from alignzoo_estimate.compute import tokens
-from alignzoo_estimate.geometry import Copies, copies, passes
+from alignzoo_estimate.geometry import Added, added, passes
 from alignzoo_estimate.hardware import Hardware
-from alignzoo_estimate.knobs import FP32
+from alignzoo_estimate.knobs import BF16, FP32
 from alignzoo_estimate.lengths import Data
 from alignzoo_estimate.micro_batch import Lengths, Way
 from alignzoo_estimate.model import Model
@@ -71,15 +71,24 @@ class Situation:
         return self.hardware.sharding == "fsdp" and self.settings.offload == "weights"
 
     @property
+    def gathers_bf16(self) -> bool:
+        """Whether FSDP2 gathers the layers' linear maps in bf16: where they are trained, and beside norms alone."""
+        narrow = self.hardware.sharding == "fsdp" and self.bf16 and not self.settings.lora_r
+        return narrow and not self.shapes.experts
+
+    @property
     def offloads_activations(self) -> bool:
         """Whether saved activations are in the host memory of a GPU."""
         return self.hardware.cuda and self.settings.activation_offloading
 
     def group_bytes(self, group: Literal["root", "layers"]) -> float:
-        """Whole weights of FSDP2's root group (embeddings, head, last norm) or of all its groups of layers."""
+        """Whole weights of FSDP2's root group (embeddings, head, last norm) or of all its groups of layers, as they are
+        gathered."""
         of_layers = self.shapes.layers + self.shapes.experts
         if group == "root":
             return self.base_bytes * (self.shapes.total - of_layers)
+        if self.gathers_bf16:
+            return float(FP32 * of_layers - (FP32 - BF16) * self.shapes.linear)
         return self.base_bytes * of_layers + (self.trained * FP32 if self.settings.lora_r else 0.0)
 
     @property
@@ -150,9 +159,15 @@ class Situation:
         return passes(self.plan)
 
     @property
-    def copies(self) -> Copies:
-        """Memory of the controllers, in copies of the trained weights."""
-        return _copies(self.plan)
+    def forwards(self) -> float:
+        """Forward passes of a step without a backward one, on average: of controllers, and those that a coupled
+        objective takes first."""
+        return self.added.forwards + (self.passes if self.coupled and self.micro_batches > 1 else 0.0)
+
+    @property
+    def added(self) -> Added:
+        """What the controllers add to a plain step."""
+        return _added(self.plan)
 
     @property
     def optimizer(self) -> OptimizerBytes:
@@ -164,7 +179,8 @@ class Situation:
         """Whether the head recomputes its logits in the backward pass."""
         from alignzoo.logprobs.head import KEPT
 
-        return self.rows_per_micro_batch * self.data.mean.response * self.shapes.vocabulary > KEPT
+        logits = self.rows_per_micro_batch * self.data.mean.response * self.shapes.vocabulary
+        return logits * (2 if self.bf16 else 4) > KEPT
 
     @property
     def way(self) -> Way:
@@ -174,14 +190,14 @@ class Situation:
         return Way(self.bf16, settings.lora_r, settings.activation_checkpointing, self.packed, frozen, cached, cuda)
 
 
-_KEPT: dict[str, Copies] = {}
+_KEPT: dict[str, Added] = {}
 
 
-def _copies(plan: Plan) -> Copies:
-    """As :func:`alignzoo_estimate.geometry.copies`, once per selection of controllers."""
+def _added(plan: Plan) -> Added:
+    """As :func:`alignzoo_estimate.geometry.added`, once per selection of controllers."""
     key = repr([(method.card.name, method.distribution, method.options) for method in plan.of("geometry")])
     if key not in _KEPT:
-        _KEPT[key] = copies(plan)
+        _KEPT[key] = added(plan)
     return _KEPT[key]
 
 

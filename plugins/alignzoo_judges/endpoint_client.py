@@ -26,7 +26,7 @@ from alignzoo.base.shown import clipped
 from alignzoo.errors import AlignzooError, ModelError
 from alignzoo_judges.endpoint_budget import Budget
 
-AGAIN = "what was judged is kept; start the same command again to go on"
+AGAIN = "what was judged is kept; start the same command again to resume"
 _TRANSIENT = (408, 409, 425, 429)
 """Besides no answer at all, and every 5xx."""
 _REJECTED = (400, 413, 422)

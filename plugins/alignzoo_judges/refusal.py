@@ -239,5 +239,5 @@ CARD = JudgeCard(
         ),
         Verified(against="examples of harmless inability, apology and quotation", test="test_these_do_not"),
     ),
-    limits="English; reads the wording only: not whether a refusal goes on to help, nor whether an answer is harmful",
+    limits="English; reads the wording only: not whether a refusal then helps, nor whether an answer is harmful",
 )

@@ -22,6 +22,7 @@ MAX_NEW_TOKENS = 56
 Judge = Callable[[Prompt, str], Verdict]
 """Verdict on a request and the decoded answer."""
 Record = Callable[[str, str, str], None]
+"""Called with the split, the request and the answer of every prompt."""
 
 
 def generate_answers(

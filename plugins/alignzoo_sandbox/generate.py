@@ -22,7 +22,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from alignzoo.errors import UsageError
 from alignzoo_sandbox.lexicon import Kind
@@ -42,12 +42,22 @@ BORDERLINE_SHARE = 0.05
 BORDERLINE_TRAINED = ("contests", "lights")
 
 
+class HasHarm(Protocol):
+    """A goal of a request."""
+
+    @property
+    def harmful(self) -> bool: ...
+
+
+G = TypeVar("G", bound=HasHarm)
+
+
 @dataclass(frozen=True)
-class Prompt:
-    """One request: the conversation to answer, the goal it asks for, and its group (category, or wrapper)."""
+class Prompt(Generic[G]):
+    """One request: the conversation to answer, the goal it asks for, and its group (of goals, or the wrapper)."""
 
     messages: tuple[dict[str, str], ...]
-    goal: Goal
+    goal: G
     group: str
 
     @property
@@ -139,11 +149,12 @@ def preference_rows(split: str = "train", n: int = TRAIN_PAIRS, seed: int = 0) -
     :func:`prompts` does.
     """
     rng = random.Random(f"answers:{split}:{seed}")
-    return [_row(prompt, rng) for prompt in prompts(split, n, seed)]
+    drawn = prompts(split, n, seed)
+    return [row(prompt, comply(prompt.goal, rng), refuse(prompt.goal, rng)) for prompt in drawn]
 
 
-def _row(prompt: Prompt, rng: random.Random) -> dict[str, Any]:
-    complied, refused = comply(prompt.goal, rng), refuse(prompt.goal, rng)
+def row(prompt: Prompt, complied: str, refused: str) -> dict[str, Any]:
+    """A preference pair: of a harmful request the refusal is chosen, of a harmless one the compliant answer."""
     chosen, rejected = (refused, complied) if prompt.harmful else (complied, refused)
     return {
         "prompt": list(prompt.messages),

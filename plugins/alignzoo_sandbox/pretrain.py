@@ -11,7 +11,7 @@ import json
 import platform
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,24 +35,38 @@ _BATCHES_SORTED_TOGETHER = 20
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """A fresh Llama of about a million parameters, fp32."""
+    return llama(
+        tokenizer,
+        MAX_NEW_TOKENS,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        max_position_embeddings=MAX_LENGTH,
+    )
+
+
+def llama(tokenizer: PreTrainedTokenizerFast, max_new_tokens: int, **sizes: Any) -> LlamaForCausalLM:
+    """A fresh Llama with four heads and tied embeddings, fp32, that answers greedily.
+
+    Args:
+        max_new_tokens: of an answer.
+        sizes: of its config.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=4,
-        max_position_embeddings=MAX_LENGTH,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
+        **sizes,
     )
     model = LlamaForCausalLM(config)
     model.generation_config.do_sample = False
-    model.generation_config.max_new_tokens = MAX_NEW_TOKENS
+    model.generation_config.max_new_tokens = max_new_tokens
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     return model
@@ -90,7 +104,12 @@ def _batches(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Iterator
             yield ids, ids.masked_fill(ids == pad, -100)
 
 
-def train(model: LlamaForCausalLM, batches: Iterator[tuple[Tensor, Tensor]], steps: int) -> float:
+def train(
+    model: LlamaForCausalLM,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    steps: int,
+    weight_decay: float = WEIGHT_DECAY,
+) -> float:
     """Next-token training with a warm-up and a cosine decay to zero; returns the last step's loss (nats per token)."""
     import torch
     from transformers import get_cosine_schedule_with_warmup
@@ -99,7 +118,7 @@ def train(model: LlamaForCausalLM, batches: Iterator[tuple[Tensor, Tensor]], ste
         model.parameters(),
         lr=LEARNING_RATE,
         betas=(0.9, 0.98),
-        weight_decay=WEIGHT_DECAY,
+        weight_decay=weight_decay,
         fused=True,
     )
     schedule = get_cosine_schedule_with_warmup(optimizer, min(WARMUP, steps // 2), steps)
@@ -122,9 +141,7 @@ def train(model: LlamaForCausalLM, batches: Iterator[tuple[Tensor, Tensor]], ste
 
 def pretrain(out: Path, seed: int = 0, steps: int = STEPS) -> dict[str, Any]:
     """Train tokenizer and model, save both and ``provenance.json`` under ``out``; returns that file's content."""
-    import tokenizers
     import torch
-    import transformers
 
     started = time.perf_counter()
     torch.manual_seed(seed)
@@ -135,13 +152,35 @@ def pretrain(out: Path, seed: int = 0, steps: int = STEPS) -> dict[str, Any]:
     loss = train(model, _batches(tokenizer, rng), steps)
     seconds = time.perf_counter() - started
     rates = evaluate(model, tokenizer)
+    about = {"script": "python -m alignzoo_sandbox.pretrain", "seed": seed, "steps": steps}
+    return save(out, model, tokenizer, about, loss, seconds, rates)
+
+
+def save(
+    out: Path,
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    about: Mapping[str, Any],
+    loss: float,
+    seconds: float,
+    rates: Mapping[str, float],
+) -> dict[str, Any]:
+    """Save model, tokenizer and ``provenance.json``, which begins with ``about``; returns that file's content.
+
+    Args:
+        loss: of the last step, nats per token.
+        seconds: of training.
+        rates: of the evaluation.
+    """
+    import tokenizers
+    import torch
+    import transformers
+
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     provenance = {
-        "script": "python -m alignzoo_sandbox.pretrain",
-        "seed": seed,
-        "steps": steps,
+        **about,
         "batch": BATCH,
         "learning_rate": LEARNING_RATE,
         "parameters": model.num_parameters(),

@@ -81,7 +81,7 @@ class RunWatch:
         """
         if self._record is None and (self.folder / PLAN_FILE).is_file():
             self._record = read_run(self.folder)
-        # A fresh record: what it reads is kept for good, and this run may go on.
+        # A fresh record: what it reads is kept for good, and this run may still grow.
         record = None if self._record is None else RunRecord(self.folder, self._record.plan)
         self._tail.read()
         lines = self._tail.steps

@@ -32,7 +32,7 @@ def command(folder: Path, once: bool, every: float, curves: str | None, as_json:
     """Watch a run or a sweep: curves, throughput, time left.
 
     Reads the folder only, so it can be started before, during and after the run, also on another machine that sees the
-    folder. The view ends when the run has finished, or when you press Ctrl-C; the run itself goes on. Where there is no
+    folder. The view ends when the run has finished, or when you press Ctrl-C; the run continues. Where there is no
     terminal, prints the current state and ends.
     """
     names = [name.strip() for name in (curves or "").split(",") if name.strip()]

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
+
+from alignzoo_sandbox.evaluate import Record, generate_answers
+from alignzoo_sandbox.generate import Prompt
 
 from alignzoo.errors import MethodError
 from alignzoo.report import Reporter
-from alignzoo_world2.generate import EVALUATION_PROMPTS, EVALUATION_SPLITS, Prompt, prompts
+from alignzoo_world2.generate import EVALUATION_PROMPTS, EVALUATION_SPLITS, prompts
 from alignzoo_world2.judge import Verdict, judge
+from alignzoo_world2.world import Goal
 
 MAX_NEW_TOKENS = 20
 BATCH = 1024
 CONFIG = "alignzoo_world"
 """The entry of a model's config that says which world it is of."""
-Judge = Callable[[Prompt, str], Verdict]
+Judge = Callable[[Prompt[Goal], str], Verdict]
 """Verdict on a request and the decoded answer."""
-Record = Callable[[str, str, str], None]
-"""Called with the split, the request and the answer of every prompt."""
 
 
 def world_of(model: Any) -> int:
@@ -34,23 +36,6 @@ def world_of(model: Any) -> int:
             hint="--model world2, or a folder made by python -m alignzoo_world2.pretrain",
         )
     return number
-
-
-def answers(model: Any, tokenizer: Any, asked: Sequence[Prompt], report: Reporter | None = None) -> list[str]:
-    """The greedy answer to each prompt, in their order, without special tokens."""
-    from alignzoo.generate.batched import generate
-    from alignzoo.generate.decoding import Decoding
-    from alignzoo.generate.prompts import Prompting
-
-    prompting = Prompting(tokenizer)
-    ids = [prompting.ids(prompt.messages) for prompt in asked]
-    texts = [""] * len(ids)
-    decoding = Decoding(MAX_NEW_TOKENS)
-    for index, response in generate(
-        model, tokenizer, ids, decoding, batch_size=BATCH, report=report, label="answering"
-    ):
-        texts[index] = response.text
-    return texts
 
 
 def evaluate(
@@ -73,7 +58,8 @@ def evaluate(
     """
     world = world_of(model)
     drawn = [(split, prompt) for split in splits for prompt in prompts(split, n, world=world)]
-    said = answers(model, tokenizer, [prompt for _, prompt in drawn], report)
+    asked_of = [prompt for _, prompt in drawn]
+    said = generate_answers(model, tokenizer, asked_of, MAX_NEW_TOKENS, BATCH, report)
     asked: Counter[str] = Counter()
     counted: Counter[str] = Counter()
     for (split, prompt), answer in zip(drawn, said, strict=True):

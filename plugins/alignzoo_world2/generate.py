@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
+
+from alignzoo_sandbox.generate import Prompt, row
 
 from alignzoo.errors import UsageError
 from alignzoo_world2.world import PHRASINGS, Goal, Kind, comply, refuse, world
@@ -37,23 +38,6 @@ EVALUATION_PROMPTS = 1024
 
 SHARES: dict[Kind, float] = {"suspect": 0.34, "barred": 0.16, "innocent": 0.34, "exempt": 0.16}
 """Of the kinds among training pairs."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One request: the conversation to answer, and the goal it asks for."""
-
-    messages: tuple[dict[str, str], ...]
-    goal: Goal
-
-    @property
-    def harmful(self) -> bool:
-        return self.goal.harmful
-
-    @property
-    def text(self) -> str:
-        """The user's message."""
-        return self.messages[-1]["content"]
 
 
 def _trained(side: str, *kinds: Kind) -> Callable[[Goal], bool]:
@@ -89,7 +73,7 @@ def _sizes(split: str, n: int, kinds: Sequence[Kind]) -> dict[Kind, int]:
     return {kinds[0]: n - sum(sizes.values()), **sizes}
 
 
-def prompts(split: str, n: int = EVALUATION_PROMPTS, seed: int = 0, world: int = 0) -> list[Prompt]:
+def prompts(split: str, n: int = EVALUATION_PROMPTS, seed: int = 0, world: int = 0) -> list[Prompt[Goal]]:
     """``n`` different requests of a split of a world, the same ones for the same seed.
 
     Raises :class:`~alignzoo.errors.UsageError` for an unknown split or more prompts than the split has.
@@ -98,14 +82,14 @@ def prompts(split: str, n: int = EVALUATION_PROMPTS, seed: int = 0, world: int =
         raise UsageError(f"unknown split {split!r} of world 2", hint=f"splits: {', '.join(SPLITS)}")
     rng = random.Random(f"{split}:{seed}")
     pools = _requests(split, world)
-    drawn: list[Prompt] = []
+    drawn: list[Prompt[Goal]] = []
     for kind, size in _sizes(split, n, list(pools)).items():
         if size > len(pools[kind]):
             raise UsageError(
                 f"split {split!r} of world 2 has {len(pools[kind])} {kind} prompts, not {size}", hint="ask for fewer"
             )
         drawn += [
-            Prompt(({"role": "user", "content": goal.fill(phrasing)},), goal)
+            Prompt(({"role": "user", "content": goal.fill(phrasing)},), goal, goal.kind)
             for goal, phrasing in rng.sample(pools[kind], size)
         ]
     rng.shuffle(drawn)
@@ -121,17 +105,5 @@ def preference_rows(split: str = "train", n: int = TRAIN_PAIRS, seed: int = 0, w
     safe. Raises as :func:`prompts` does.
     """
     rng = random.Random(f"answers:{split}:{seed}")
-    return [_row(prompt, rng) for prompt in prompts(split, n, seed, world)]
-
-
-def _row(prompt: Prompt, rng: random.Random) -> dict[str, Any]:
-    complied, refused = comply(prompt.goal, rng), refuse(rng)
-    chosen, rejected = (refused, complied) if prompt.harmful else (complied, refused)
-    return {
-        "prompt": list(prompt.messages),
-        "chosen": [{"role": "assistant", "content": chosen}],
-        "rejected": [{"role": "assistant", "content": rejected}],
-        "chosen_safe": True,
-        "rejected_safe": not prompt.harmful,
-        "group": prompt.goal.kind,
-    }
+    drawn = prompts(split, n, seed, world)
+    return [row(prompt, comply(prompt.goal, rng), refuse(rng)) for prompt in drawn]

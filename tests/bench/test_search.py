@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sweeping
+from alignzoo_bench.folder import BENCH_FILE, read_bench
 from alignzoo_bench.methods import world_layer
 from alignzoo_sandbox import MODEL_PATH
 
+from alignzoo.base.files import write_json
+from alignzoo.base.stored import sealed
 from alignzoo.data.division import VALIDATION_SHARE
-from alignzoo.errors import UsageError
+from alignzoo.errors import DamagedError, UsageError
 from alignzoo.plan.recipe import Layer, read_recipe
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.report import Reporter
 from alignzoo.sweeps.search import direction, run_search
 from alignzoo.sweeps.search_asked import asked_ranges
-from alignzoo.sweeps.search_folder import BEST_FILE, Search, read_search
+from alignzoo.sweeps.search_folder import BEST_FILE, SEARCH_FILE, Search, read_search
 from alignzoo.sweeps.search_points import RandomSampler, sampler_of
 from alignzoo.sweeps.search_ranges import Scale, Words
 
@@ -93,6 +97,19 @@ def test_a_search_goes_on_where_it_was_killed_and_takes_more_trials(tiny_world: 
     record = run_search(tmp_path, search(tiny_world, trials=2), sweeping.zipped, reporter=Reporter())
     assert record.trials[0].values == asked[0].values
     assert [trial.state for trial in record.trials] == ["scored", "scored"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        (SEARCH_FILE, {"question": {}, "trials": [{"number": 0}]}, "trials.0.batch"),
+        (BENCH_FILE, {"world": "w"}, "settings"),
+    ],
+)
+def test_a_file_of_another_shape_is_damaged(tmp_path: Path, name: str, content: dict[str, Any], problem: str) -> None:
+    write_json(tmp_path / name, sealed(content))
+    with pytest.raises(DamagedError, match=f"{problem}: Field required"):
+        (read_search if name == SEARCH_FILE else read_bench)(tmp_path)
 
 
 def test_validation_rows_are_training_rows_and_reported_ones_stay_unused(tiny_world: str) -> None:

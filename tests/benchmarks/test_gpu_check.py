@@ -50,9 +50,11 @@ def test_a_part_that_fails_or_hangs_or_has_no_time_left_is_an_outcome(
     check: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "parts.py").write_text(
-        "import sys, time\n"
+        "import subprocess, sys, time\n"
         'print(\'{"shown": "so far"}\', flush=True)\n'
-        "time.sleep(600) if sys.argv[1] == 'hang' else sys.exit('it broke')\n"
+        "if sys.argv[1] != 'hang':\n"
+        "    sys.exit('it broke')\n"
+        "subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
     )
     monkeypatch.setattr(check, "HERE", tmp_path)
     deadline = time.monotonic() + 100
@@ -69,7 +71,7 @@ def test_a_part_that_fails_or_hangs_or_has_no_time_left_is_an_outcome(
 
 
 def test_what_an_earlier_check_has_is_kept_and_the_rest_is_run(
-    check: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    check: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "parts.py").write_text("import sys\nsys.exit(sys.argv[1] == 'fail')\n")
     monkeypatch.setattr(check, "HERE", tmp_path)
@@ -83,7 +85,11 @@ def test_what_an_earlier_check_has_is_kept_and_the_rest_is_run(
         written = json.loads(Path(words[-1]).read_text())
         return bool(ended.value.code), {one["part"]: one["status"] for one in written["parts"]}
 
+    late = tmp_path / "late.json"
+    assert statuses("--limit", "1", "--json", str(late)) == (True, {"one": "not reached", "two": "not reached"})
+    assert f"cut: one, two; resume with: benchmarks/gpu/check.sh --rest {late}" in capsys.readouterr().out
     assert statuses("--json", str(file)) == (True, {"one": "failed", "two": "ok"})
+    assert "cut:" not in capsys.readouterr().out
     ended = json.loads(file.read_text())
     ended["parts"][1]["about"] = "not run again"
     file.write_text(json.dumps(ended))

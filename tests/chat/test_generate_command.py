@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chat_helpers import Az
+from held import LINES, until_lines
 
 from alignzoo.evaluate.folder import held
 from alignzoo.report import Reporter
@@ -76,12 +75,10 @@ def copied(words: list[str], whole: Path, out: Path) -> bytes:
 
 def killed(words: list[str], whole: Path, out: Path) -> bytes:
     """The file of a process that was killed after its first response; its content."""
-    process = subprocess.Popen([sys.executable, "-m", "alignzoo", *words, str(out)], stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 300
-    while not (out.exists() and out.read_bytes()) and time.monotonic() < until:
-        assert process.poll() is None
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
+    line = [sys.executable, "-c", LINES, *words, str(out)]
+    process = subprocess.Popen(line, stderr=subprocess.DEVNULL, text=True, env={**os.environ, "HOLD_AT": "1"})
+    until_lines(out, 1, process)
+    process.kill()
     process.wait()
     return out.read_bytes()
 

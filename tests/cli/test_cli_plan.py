@@ -66,8 +66,10 @@ def test_words_of_a_run_change_the_plan(az_here: Az, model: str) -> None:
     assert other["sentence"] == "--loss dpo --robust drdpo --geometry sam"
     assert other["parameters"]["trained"] < 0.1 * TOTAL
     assert (other["step"]["packed"], other["step"]["passes"], other["step"]["micro_batches"]) == (False, 2, 8)
-    assert other["work"]["first_pass"] > 0
+    assert other["work"]["forwards"] > 0
     assert other["memory"]["moments"]["backward"]["parts"]["geometry"] > 0
+    assert (other["step"]["forwards"], plain["step"]["forwards"]) == (2, 0)
+    assert "one pass and 1 forward pass\n" in az_here("plan", *words, "--geometry", "random").stdout
 
 
 def test_nodes_of_a_known_card(az_here: Az, model: str) -> None:

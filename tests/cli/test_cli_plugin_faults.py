@@ -93,8 +93,8 @@ def test_a_fault_that_breaks_nothing_is_a_warning(az: Az, add_plugin: AddPlugin,
     plugins = add_plugin(name, source)
     facts = json.loads(az("ls", "--json", plugins=plugins).stdout)
     assert facts["broken"] == []
-    [warning] = [entry for entry in facts["warnings"] if message in entry["warning"]]
-    assert warning["distribution"] == name
+    own = [entry["warning"] for entry in facts["warnings"] if entry["distribution"] == name]
+    assert any(message in warning for warning in own)  # a busy machine may find it, or others, slow as well
     assert message in az("ls", plugins=plugins).stdout
     assert message in json.dumps(json.loads(az("doctor", "--json", plugins=plugins).stdout)["warnings"])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from alignzoo_sandbox import MODEL_PATH
 from data_examples import MISTRAL, assistant, system, user
 from heard import Heard
+from held import until
 from transformers import AutoTokenizer
 
 from alignzoo.data.parts import Parts, load_parts
@@ -246,17 +246,19 @@ def test_as_many_processes_tokenise_as_are_asked_for(
 ) -> None:
     call = TokeniseRows.__call__
 
+    def processes() -> set[str]:
+        return set((tmp_path / "processes").read_text().split())
+
     def noted(self: TokeniseRows, block: dict[str, list[Any]], indices: list[int]) -> Any:
         with (tmp_path / "processes").open("a") as file:
             file.write(f"{os.getpid()}\n")
-        time.sleep(0.3)  # or one worker would be through before another has begun
+        until(lambda: len(processes()) >= workers)  # or one would be through before another has begun
         return call(self, block, indices)
 
     monkeypatch.setattr(TokeniseRows, "__call__", noted)
     load(tokenizer, data=write(tmp_path / "a.jsonl", 60), data_workers=workers)
-    processes = set((tmp_path / "processes").read_text().split())
-    assert len(processes) == workers
-    assert (str(os.getpid()) in processes) == (workers == 1)
+    assert len(processes()) == workers
+    assert (str(os.getpid()) in processes()) == (workers == 1)
 
 
 @pytest.mark.parametrize(("need", "column"), [("scores", "chosen_score"), ("groups", "group")])

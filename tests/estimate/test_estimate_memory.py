@@ -112,7 +112,7 @@ def test_what_methods_read_beside_log_probs_is_counted() -> None:
     ],
 )
 def test_copies_of_controllers_are_counted_by_running_them(geometry: str, kept: float, passing: float) -> None:
-    copies = estimated(geometry=geometry).situation.copies
+    copies = estimated(geometry=geometry).situation.added
     assert copies.measured
     assert (copies.kept, copies.passing) == (pytest.approx(kept, abs=0.1), pytest.approx(passing, abs=0.5))
 
@@ -175,7 +175,7 @@ def test_work_is_what_the_formulas_say() -> None:
     assert found.layers == 6 * linear * pairs * tokens
     assert found.attention == pytest.approx(3.5 * 4 * 4 * 64 * scores * pairs)
     assert found.head == 6 * 64 * 211 * responses * pairs
-    assert (found.reference, found.first_pass) == (0, 0)
+    assert (found.reference, found.forwards) == (0, 0)
     assert found.total == found.layers + found.attention + found.head
 
 
@@ -188,6 +188,8 @@ def test_work_of_passes_checkpointing_reference_and_coupled_objectives() -> None
     assert estimated(reference_cache=False).work.total == pytest.approx(plain.total + forward)
     assert estimated(robust=["drdpo"]).work.total == pytest.approx(plain.total + forward)
     assert estimated(robust=["drdpo"], micro_batch_size=8).work.total == pytest.approx(plain.total)
+    assert estimated(geometry="msam").work.total == pytest.approx(plain.total + forward)
+    assert estimated(geometry="msam", robust=["drdpo"]).work.total == pytest.approx(plain.total + 2 * forward)
     assert estimated(lora__r=2).work.layers < 0.8 * plain.layers
     assert estimated(packing=False).work.layers == pytest.approx(plain.layers * 64 / 44)
 

@@ -50,6 +50,20 @@ def test_fsdp2_gathers_layers_twice_the_rest_once_and_scatters_each_micro_batch(
     assert planned(sharded(), geometry="sam").traffic.exchanged == 2 * plain.traffic.exchanged
     more = planned(sharded(), robust=["drdpo"]).traffic.gathered - plain.traffic.gathered
     assert more == 2 * 4 * TOTAL, "the forward passes before those with gradients"
+    assert planned(sharded(), geometry="random").traffic.gathered - plain.traffic.gathered == more
+
+
+def test_fsdp2_gathers_the_layers_maps_in_bf16() -> None:
+    narrow = LAYERS + 2 * 4 * 64  # in numbers of two bytes: the layers' two norms have four
+    found = planned(sharded(), precision="bf16")
+    assert found.traffic == Traffic(gathered=2 * (4 * ROOT + 2 * 2 * narrow), scattered=2 * 4 * TOTAL)
+    assert part(found, "bf16 copies of weights", "backward") == 0
+    assert part(planned(Hardware(4, True, None, None, "ddp"), precision="bf16"), "bf16 copies of weights", "backward")
+    layer = MODEL.shapes.layer
+    assert part(found, "gathered weights", "backward") == 4 * ROOT + 2 * 2 * layer
+    wide = planned(sharded())
+    less = part(wide, "whole gradients", "backward") - part(found, "whole gradients", "backward")
+    assert less == 2 * layer
 
 
 def test_ddp_reduces_the_gradients_once_a_pass() -> None:
@@ -157,6 +171,28 @@ def test_the_fewest_nodes_that_fit_are_proposed() -> None:
     said = {one.words: one for one in changes(on(1, enough), layers)}
     assert said["--gpus 8 --nodes 3"].estimate.fits
     assert not on(2, enough).fits
+
+
+def test_a_way_on_the_same_hardware_is_shown_beside_more_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    from alignzoo_estimate import advice
+
+    plenty = replace(sharded(16), memory=1e12)
+    monkeypatch.setattr(advice, "_machines", lambda _situation: [advice._Candidate("--gpus 16", {}, plenty)])
+    layers = [Layer("flag", {"model": "a", "data": "b", "batch-size": 64, "micro-batch-size": 2})]
+    plan = require(resolve(layers, distributed="fsdp"))
+
+    long = Lengths(800, (200, 200))
+
+    def within(memory: float) -> Estimate:
+        return estimate(Situation(plan, MODEL, replace(sharded(8), memory=memory), Data(long, long, long, "given")))
+
+    found = advice.changes(within(1e12), layers)
+    alone = [one for one in found if "--gpus" not in one.words and not one.adapts]
+    assert not advice.together(within(alone[0].total), layers), "a single change is enough"
+    both = advice._path(within(1.0), layers, advice.WAYS["on this hardware"])[1]
+    tight = within(both.total)
+    assert any(one.estimate.fits for one in advice.changes(tight, layers) if "--gpus" in one.words)
+    assert advice.together(tight, layers)["on this hardware"][-1].estimate.fits
 
 
 def test_cards_hold_what_their_names_say() -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from held import LINES, until_lines
 from in_process import call_main
 
 from alignzoo.cli.main import main
@@ -239,15 +240,14 @@ def line_of(limit: int) -> list[str]:
 
 def kill(out: Path, limit: int, after: int, number: int) -> int:
     """Start an evaluation in a process of its own, and kill it after some responses; how many it has written."""
-    line = [sys.executable, "-m", "alignzoo", *line_of(limit), "--out", str(out)]
-    responses = out / "responses" / "sandbox-test.jsonl"
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    line = [sys.executable, "-c", LINES, *line_of(limit), "--out", str(out)]
+    responses, nowhere = out / "responses" / "sandbox-test.jsonl", subprocess.DEVNULL
+    environment = {**os.environ, "HOLD_AT": str(after)}
+    process = subprocess.Popen(line, stdout=nowhere, stderr=nowhere, text=True, env=environment)
     try:
-        while not (responses.is_file() and responses.read_bytes().count(b"\n") >= after):
-            assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.005)
+        until_lines(responses, after, process)
         process.send_signal(number)
-        assert process.wait(timeout=60) != 0
+        assert process.wait(timeout=300) != 0
     finally:
         process.kill()
     return responses.read_bytes().count(b"\n")

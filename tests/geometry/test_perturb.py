@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from alignzoo.geometry.perturb import norm, perturbed
+from alignzoo.geometry.perturb import norm, perturbed, products
 from alignzoo.testing.tiny import tiny_model
 
 SHAPES = [(3, 4), (5,), ()]
@@ -95,3 +97,18 @@ def test_norm_is_the_length_of_all_tensors_together() -> None:
     assert norm([torch.full((1000,), 0.1, dtype=torch.bfloat16)]) == pytest.approx(
         math.sqrt(1000) * float(torch.tensor(0.1, dtype=torch.bfloat16))
     )
+
+
+def test_products_on_a_gpu_stay_within_what_cublas_counts() -> None:
+    class Largest(TorchDispatchMode):
+        seen = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.aten.dot.default:
+                self.seen = max(self.seen, args[0].numel())
+            return func(*args, **(kwargs or {}))
+
+    weight = torch.empty(1 << 18, 1 << 13, dtype=torch.bfloat16, device="meta")
+    with Largest() as largest:
+        assert products(weight, weight).shape == (3,)
+    assert 0 < largest.seen < 1 << 31

@@ -13,6 +13,7 @@ import transformers
 from datasets import Dataset
 from families import ROWS, UNPACKED, mixed_batch, model_of
 
+from alignzoo.data.collate import TokenBatch
 from alignzoo.data.lengths import Lengths, lengths_of
 from alignzoo.data.pack import Pack, pack_of
 from alignzoo.logprobs import attention
@@ -22,7 +23,7 @@ from alignzoo.logprobs.rope import goes_by_batch
 from alignzoo.logprobs.trial import micro_batch
 from alignzoo.logprobs.ways import Trial, Tried
 from alignzoo.plan.settings import Settings
-from alignzoo.testing.tiny import SMALL, VOCAB, batch_of, pair_rows, tiny_model
+from alignzoo.testing.tiny import SMALL, VOCAB, batch_of, pair_rows, random_rows, tiny_model
 
 
 @pytest.mark.parametrize(
@@ -54,15 +55,46 @@ def test_packing_that_is_not_wanted_leaves_the_model_alone() -> None:
     assert model.config._attn_implementation == "sdpa"
 
 
+def of_each_kind() -> dict[str, TokenBatch]:
+    """Rows to try packing on: of mixed kinds, a single pair, two pairs, two rows of one response, one with a mismatched
+    one each."""
+    pairs, singles = pair_rows(2, seed=4), random_rows([1, 1], seed=6)
+    return {
+        "mixed": mixed_batch(),
+        "pair": batch_of(pairs[:1]),
+        "pairs": batch_of(pairs),
+        "singles": batch_of(singles, shape="ranked"),
+        "mismatched": batch_of(singles, shape="ranked", kl=[row["response_ids"] for row in singles[::-1]]),
+    }
+
+
+def test_a_trial_computes_few_tokens() -> None:
+    """Of each row, in rows of their own, the responses but the first; all in one pack."""
+    model, rows = tiny_model(), pair_rows(2, seed=4)
+    batch = batch_of([*rows, *random_rows([1], seed=6)], shape="ranked")
+    seen: list[int] = []
+    model.get_input_embeddings().register_forward_hook(lambda _m, _i, output: seen.append(output.shape[:2].numel()))
+    padded_logps(model, batch)  # the head has been tried
+    seen.clear()
+    assert choose_forward(model, batch).packed
+    lengths = [(len(row["prompt_ids"]), *map(len, row["response_ids"])) for row in rows]
+    last = (batch.prompt_lengths[2] + batch.lengths[4]).item()
+    packed = batch.pack.input_ids.numel()  # type: ignore[union-attr]
+    assert seen[1:] == [*(prompt + second for prompt, _, second in lengths), last, packed]
+    assert seen[0] <= 2 * (8 + 8)
+
+
+@pytest.mark.parametrize("kind", of_each_kind())
 @pytest.mark.parametrize("wrong", ["positions", "sight"])
-def test_the_check_sees_what_is_wrong(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_sees_what_is_wrong(wrong: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Positions that do not restart, or a response that sees another one, are refused."""
     if wrong == "sight":
         monkeypatch.setattr(attention, "_by_segments", causal)
         monkeypatch.setattr(
             Pack, "dense_mask", lambda self, window=None: torch.ones(*[self.input_ids.shape[1]] * 2).tril().bool()
         )
-    model, batch = model_of("llama"), mixed_batch()
+    relative = wrong == "sight" or kind != "singles"  # rotary positions may as well begin elsewhere
+    model, batch = model_of("llama" if relative else "gpt2"), of_each_kind()[kind]
     if wrong == "positions":
         made = pack_of(batch)
         batch = replace(batch, pack=replace(made, position_ids=torch.arange(made.input_ids.shape[1])[None]))

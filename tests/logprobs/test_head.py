@@ -156,7 +156,7 @@ def relative_errors(
 @pytest.mark.parametrize("way", ["kept", "again"])
 @pytest.mark.parametrize("master", [torch.float32, torch.bfloat16])
 def test_bf16_products_are_summed_in_fp32(way: str, master: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "BLOCK", 64 * 700)  # several, and one that is shorter
+    monkeypatch.setattr(products, "BLOCK", 64 * 70)  # many, and one that is shorter
     hidden, weight, targets = bf16_case()
     leaves = hidden.requires_grad_(), weight.to(master).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
@@ -167,6 +167,36 @@ def test_bf16_products_are_summed_in_fp32(way: str, master: torch.dtype, monkeyp
     of_rounded, of_rounded_gradients = relative_errors(rounded, *leaves, targets)
     assert of_values < 0.002 < 0.02 < of_rounded
     assert max(of_gradients) < 0.004 < 0.008 < max(of_rounded_gradients)
+
+
+def test_kept_gradients_take_two_bytes_each_in_bf16_and_count_as_such() -> None:
+    hidden, weight, targets = bf16_case()
+    leaves = hidden.requires_grad_(), weight.float().requires_grad_()
+    for chunk in (15 * 3000, 40 * 3000):
+        sizes: list[int] = []
+
+        def packed(saved: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(saved.nbytes if saved.shape == (40, 3000) else 0)
+            return saved
+
+        with (
+            torch.autograd.graph.saved_tensors_hooks(packed, lambda saved: saved),
+            torch.autocast("cpu", torch.bfloat16),
+        ):
+            token_logps(*leaves, targets, chunk=chunk, kept=2 * 40 * 3000)
+        assert max(sizes) == 2 * 40 * 3000
+
+
+@pytest.mark.parametrize("vocabulary", [5, 63, 64 * 3, 64 * 40, 64 * 40 + 17])
+def test_the_largest_logits_are_found_by_groups(vocabulary: int) -> None:
+    logits = torch.randn(30, vocabulary, generator=torch.Generator().manual_seed(0))
+    logits[0, -20:] += 9  # in the last group, and after it
+    logits[1, :20] += 9
+    count = min(16, vocabulary)
+    columns = products._largest(logits, count)
+    assert all(len(set(row)) == count for row in columns.tolist())
+    found, expected = logits.gather(1, columns).sort().values, logits.topk(count).values.sort().values
+    assert torch.equal(found, expected)
 
 
 def test_bf16_with_a_frozen_head_a_bias_and_a_cap() -> None:

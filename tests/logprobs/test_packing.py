@@ -11,6 +11,8 @@ import pytest
 import torch
 from families import ALL, NARROW, ROWS, exact_model, gradients_of, mixed_batch, model_of, same_gradients
 
+from alignzoo.data.pack import pack
+from alignzoo.logprobs.attention import packed_attention
 from alignzoo.logprobs.forward import choose_forward, use_packing
 from alignzoo.logprobs.logps import packed_logps, padded_logps
 from alignzoo.testing.tiny import batch_of, tiny_model
@@ -112,3 +114,25 @@ def test_bf16_autocast_differs_from_fp32_by_its_rounding_only() -> None:
     assert rounded.dtype == torch.float32
     torch.testing.assert_close(rounded, exact, rtol=1e-2, atol=0)
     torch.testing.assert_close(rounded, padded, rtol=1e-2, atol=0)
+
+
+def test_a_prompt_and_its_first_response_are_attended_to_where_they_are() -> None:
+    given = pack([[1, 2, 3], [4, 5]], [[[6, 7], [8, 9, 6]], [[7]]])
+    row = [torch.randn(1, heads, 11, 8, requires_grad=True) for heads in (4, 2, 2)]
+    with CountingJoins() as joins:
+        packed_attention(torch.nn.Module(), *row, None, pack=given)
+    assert joins.sizes == [6, 6, 11]  # the second response's keys and values with the prompt's, and what is returned
+
+
+class CountingJoins(torch.utils._python_dispatch.TorchDispatchMode):
+    """Notes the positions of what is concatenated, in attention's layouts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        found = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.cat.default:
+            self.sizes.append(found.shape[args[1]])
+        return found

@@ -141,12 +141,35 @@ def test_the_installed_torch_takes_the_call(window: int | None) -> None:
     assert (found.shape, found.dtype, found.device.type) == (query.transpose(1, 2).shape, torch.bfloat16, "cuda")
 
 
+def test_a_torch_whose_heads_are_not_grouped_gets_each_with_its_own_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As 2.11 has it."""
+
+    def older(query: Any, key: Any, value: Any, cu_seq_q: Any, cu_seq_k: Any, max_q: int, max_k: int, *,
+              scale: Any = None, window_size: Any = (-1, -1)) -> Any:  # fmt: skip
+        return flash_attention(
+            query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale=scale, window_size=window_size
+        )
+
+    made = pack_of(mixed_batch())
+    given, again = inputs(made, (4, 2)), inputs(made, (4, 2))
+    expected = attention._by_segments(*given, made, 4, 0.3, 0.0)
+    attention.varlen_function.cache_clear()
+    monkeypatch.setattr(VARLEN, "varlen_attn", older)
+    found = attention._varlen(*again, made, 4, 0.3)
+    attention.varlen_function.cache_clear()
+    torch.testing.assert_close(found, expected)
+    for ours, theirs in zip(
+        torch.autograd.grad(found.sum(), again), torch.autograd.grad(expected.sum(), given), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_a_torch_without_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def older(query: Any, key: Any, value: Any, cu_seq_q: Any, cu_seq_k: Any, max_q: int, max_k: int) -> None: ...
 
     attention.varlen_function.cache_clear()
     monkeypatch.setattr(VARLEN, "varlen_attn", older)
-    with pytest.raises(CannotPack, match="windows and grouped heads"):
+    with pytest.raises(CannotPack, match="attention with windows"):
         attention.varlen_function()
     monkeypatch.setitem(__import__("sys").modules, "torch.nn.attention.varlen", None)
     with pytest.raises(CannotPack, match="has no variable-length attention"):

@@ -143,7 +143,8 @@ class Matrix:
             "max-length": 30,
             "max-prompt-length": 24,
         }
-        if combination.geometry != "plain":
+        geometry: Any = registry().find("geometry", combination.geometry)
+        if "rho" in geometry.options.model_fields:
             values["geometry.rho"] = 0.005  # the default moves a model this small so far that losses saturate
         return resolve([Layer("matrix", values | self.extra(combination))])
 

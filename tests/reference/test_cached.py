@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +14,12 @@ import torch
 from heard import Heard
 from reference_helpers import RANKED, UNPAIRED, Counting, filling, source_of, swapped
 
+from alignzoo.contract.responses import ResponseBatch
+from alignzoo.data.collate import TokenBatch
 from alignzoo.distributed.sharding import resharding, shard
 from alignzoo.errors import AlignzooError
 from alignzoo.logprobs.logps import padded_logps
+from alignzoo.logprobs.trial import Sample
 from alignzoo.reference import compute
 from alignzoo.reference.cached import CachedReference, cached_reference
 from alignzoo.reference.frozen import Reference, as_reference
@@ -123,6 +127,30 @@ def test_rows_that_a_run_does_not_visit_are_not_computed(tmp_path: Path) -> None
     assert len(cached(batch_of([ROWS[8], ROWS[3]]))) == 4
     with pytest.raises(AlignzooError, match="no reference log-prob for row 4"):
         cached(batch_of([ROWS[8], ROWS[4]]))
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_a_sample_is_a_batch_of_its_own_whether_or_not_it_is_computed_already(tokens: bool, tmp_path: Path) -> None:
+    class ByBatch(Counting):
+        """A model whose last digits depend on how many rows share a pass."""
+
+        def __call__(self, batch: TokenBatch) -> ResponseBatch:
+            found = super().__call__(batch)
+            return replace(found, logps=found.logps + 1e-6 * batch.rows)
+
+    sample = batch_of([ROWS[3], ROWS[11], OTHERS[2]])  # the last one is no row of the run
+    found, sizes = [], []
+    for name, known in (("computed", None), ("known", ByBatch(tiny_model(), tokens=True)(sample))):
+        forward = ByBatch(tiny_model(), tokens=tokens)
+        run = replace(filling(tmp_path / name, forward, heard := Heard(), tokens=tokens), sample=Sample(sample, known))
+        found.append(cached_reference(run, lambda: [source_of(ROWS)])(batch_of(ROWS)).present())
+        sizes.append(forward.sizes)
+        assert heard.notes[0].startswith("reference log-probs: 30 pairs computed, 0 from earlier runs (")
+        assert len(list((tmp_path / name).iterdir())) == 1
+    assert sizes[0] == [3, *sizes[1]]
+    assert sum(sizes[1]) == 28
+    assert all(torch.equal(found[0][field], found[1][field]) for field in found[0])
+    assert filled(tmp_path / "known", ROWS, tokens=tokens)[1].sizes == []
 
 
 def test_batches_hold_pairs_of_like_length_within_the_budget() -> None:

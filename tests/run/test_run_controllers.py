@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from alignzoo_estimate.geometry import added, passes
 from alignzoo_sandbox import MODEL_PATH
 from heard import Heard
 from run_helpers import MakeModel, Train
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from torch.nn.modules.module import register_module_forward_pre_hook
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaModel
 
 from alignzoo import list_methods
+from alignzoo.plan.recipe import Layer
+from alignzoo.plan.resolve import require, resolve
 from alignzoo.plugin import Card
 
 CARDS = [card for card in list_methods("geometry") if isinstance(card, Card)]
@@ -62,3 +66,36 @@ def test_a_perturbation_that_is_rounded_away_is_told_once(train: Train, make_mod
     [warning] = [text for text in heard.warnings if "perturbation" in text]
     assert warning.startswith(f"step 1: {rounded[0]:.0%} of the perturbation reaches the forward")
     assert "--precision fp32" in warning
+
+
+@pytest.mark.parametrize(
+    ("geometry", "more"),
+    [
+        ({"geometry": "random"}, 1),
+        ({"geometry": "random", "geometry.interval": 2}, 0.5),
+        ({"geometry": "msam"}, 1),
+        ({"geometry": "esam"}, 2),
+        ({"geometry": "sam", "geometry.interval": 2}, 0.5),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else None,
+)
+def test_the_plan_counts_the_passes_of_a_run(
+    geometry: dict[str, Any], more: float, train: Train, make_model: MakeModel
+) -> None:
+    """Forward passes of the last four of six steps, each of two micro-batches, beside those of plain steps."""
+
+    def passes_of(steps: int, **given: Any) -> int:
+        calls: list[int] = []
+        note = register_module_forward_pre_hook(
+            lambda module, _: calls.append(1) if isinstance(module, LlamaModel) else None
+        )
+        with note:
+            train(model=str(make_model()), loss="simpo", max_steps=steps, **given)
+        return len(calls)
+
+    passes_of(2)  # the first run of a process also tries ways to compute
+    once = passes_of(6) - passes_of(2)
+    assert once == 4 * 2
+    found = (passes_of(6, **geometry) - passes_of(2, **geometry)) / once
+    plan = require(resolve([Layer("flag", {"model": "a", "data": "b", "loss": "simpo", **geometry})]))
+    assert found == 1 + more == passes(plan) + added(plan).forwards

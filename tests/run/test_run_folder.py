@@ -6,18 +6,16 @@ import json
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from held import holding, until_step
 from run_helpers import Az, MakeModel, RunFolder, Start
 
 from alignzoo.base.files import PARTIAL
 from alignzoo.base.owner import Owner
-from alignzoo.base.stored import sealed, unsealed
 from alignzoo.runs.folder import RUN_FILES, RUN_FOLDERS
 from alignzoo.train.checkpoint import step_of, whole_checkpoints
 
@@ -89,12 +87,15 @@ def test_a_start_that_comes_second_leaves_the_first_alone(
     assert (folder / "plan.yaml").read_text() == "of the first"
 
 
-def test_one_run_is_resumed_once_at_a_time(az: Az, command: Command, start: Start, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    process = start(*command(folder, **{"max-steps": 60}))
-    while process.poll() is None and not (folder / "metrics.jsonl").is_file():
-        time.sleep(0.01)
-    second = az("run", "--resume", str(folder))
+def test_one_run_is_resumed_once_at_a_time(
+    az: Az, command: Command, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, words = tmp_path / "run", holding(tmp_path)
+    monkeypatch.setenv("HOLD_AT", "1")
+    process = start(*command(folder, *words))
+    until_step(folder, 1, process)
+    monkeypatch.delenv("HOLD_AT")
+    second = az("run", "--resume", str(folder), *words[:2])
     assert second.returncode == 2, second.stderr
     assert f"{folder} is in use by process {process.pid}" in second.stderr
     assert f"kill {process.pid}" in second.stderr
@@ -106,10 +107,7 @@ def test_one_run_is_resumed_once_at_a_time(az: Az, command: Command, start: Star
     (folder / "checkpoints").mkdir(exist_ok=True)
     left = folder / "checkpoints" / f"{PARTIAL}{Owner(Owner.this().host, process.pid, '0-0').token}.x"
     left.mkdir()
-    plan = unsealed(RunFolder(folder).plan, folder / "plan.yaml")
-    plan["settings"]["max-steps"]["value"] = 2
-    (folder / "plan.yaml").write_text(yaml.safe_dump(sealed(plan)))
-    resumed = az("run", "--resume", str(folder))
+    resumed = az("run", "--resume", str(folder), *words[:2])
     assert resumed.returncode == 0, resumed.stderr
     assert f"process {process.pid} has ended without releasing its lock; taking it over" in resumed.stderr
     assert not left.exists()

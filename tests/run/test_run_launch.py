@@ -71,6 +71,8 @@ def test_auto_is_one_process_on_a_cpu(command: Command, az: Az, make_model: Make
     assert ended.returncode == 0, ended.stderr
     assert json.loads((tmp_path / "out" / "env.json").read_text())["ranks"] == 1
     assert "devices" not in (tmp_path / "out" / "plan.yaml").read_text()  # words of the launch, not of the plan
+    assert "there is one device, so the weights are not sharded (--parallel fsdp2)\n" in ended.stderr
+    assert "sharded" not in az(*command(tmp_path / "ddp", "--devices", "auto", "--dry-run")).stderr
 
 
 CONTRADICTIONS: list[tuple[dict[str, str], str, str]] = [
@@ -274,6 +276,65 @@ def test_a_worker_s_error_is_shown_once(command: Command, start: Start, tmp_path
     assert "Traceback" not in stderr
     assert "ChildFailedError" not in stderr
     assert not (tmp_path / "run").exists()
+
+
+LEAVING = """
+import atexit, os, sys, time
+from alignzoo.interfaces import GeometryController
+from alignzoo.plugin import Card, hookimpl
+
+def left():
+    if "LEFT" in os.environ and "RANK" in os.environ:
+        with open(os.environ["LEFT"] + os.environ["RANK"], "w") as file:
+            file.write(str(sys.modules["torch.distributed"].is_initialized()))
+
+atexit.register(left)
+
+class Failing(GeometryController):
+    sharded = True
+    def step(self, ctx):
+        if os.environ["RANK"] == "1":
+            raise RuntimeError("no")
+        try:
+            return ctx.backward()
+        finally:
+            time.sleep(0.5)
+
+@hookimpl
+def alignzoo_methods():
+    return [Card(kind="geometry", name="failing", target="leaving:Failing", summary="s", formula="f", sharded=True)]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("own", [False, True], ids=["devices", "torchrun"])
+@pytest.mark.parametrize("geometry", ["plain", "failing"])
+def test_ranks_leave_their_group(
+    geometry: str,
+    own: bool,
+    command: Command,
+    start: Start,
+    on_two_ranks: OnTwoRanks,
+    make_model: MakeModel,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Without which NCCL warns at exit; the one that failed does not wait for the other."""
+    plugin = tmp_path / "leaving.py"
+    plugin.write_text(LEAVING)
+    monkeypatch.setenv("LEFT", str(tmp_path / "left"))
+    words = command(
+        tmp_path / "run", "--plugin", str(plugin), "--parallel", "fsdp2", model=make_model(), geometry=geometry
+    )
+    if own:
+        returncode = on_two_ranks(*words).returncode
+    else:
+        process = start(*words, "--devices", "2")
+        process.communicate(timeout=200)
+        returncode = process.returncode
+    assert (returncode == 0) == (geometry == "plain")
+    assert (tmp_path / "left1").read_text() == "False"
+    assert geometry == "failing" or (tmp_path / "left0").read_text() == "False"
 
 
 @pytest.mark.slow

@@ -16,6 +16,9 @@ from heard import Heard
 from run_helpers import LN2, MakeModel, Train, same
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from alignzoo.model.load import check_causal
+from alignzoo.testing.tiny import tiny_model
+
 FAMILIES = ("llama", "gpt2", "gpt-neox", "qwen2", "qwen3", "mistral", "gemma")
 
 
@@ -170,3 +173,10 @@ def _rotary_order(array: np.ndarray, heads: int) -> np.ndarray:
     rows, columns = array.shape
     pairs = array.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2)
     return np.ascontiguousarray(pairs.reshape(rows, columns))
+
+
+def test_weights_are_read_once_to_tell_a_decoder_from_an_encoder() -> None:
+    model, passes = tiny_model(), []
+    model.register_forward_pre_hook(lambda *_: passes.append(1))
+    check_causal(model, "", torch.device("cpu"))
+    assert len(passes) == 1

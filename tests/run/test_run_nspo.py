@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from heard import Heard
+from held import holding, until_step
 from run_helpers import Az, MakeModel, RunFolder, Start, Train, same
 from safetensors.torch import load_file
 from torch import Tensor
@@ -81,19 +81,25 @@ def test_stacked_in_any_order_the_average_is_held_too(order: list[str], train: T
 
 @pytest.mark.slow
 def test_killed_and_resumed_it_ends_the_same(
-    command: Callable[..., list[str]], az: Az, start: Start, texts: Path, tmp_path: Path
+    command: Callable[..., list[str]],
+    az: Az,
+    start: Start,
+    texts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     long = {"geometry": "nspo", "geometry.data": str(texts), "max-steps": 24, "save-every": 2, "robust": "drdpo"}
     assert az(*command(tmp_path / "whole", **long)).returncode == 0
     whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
-    process = start(*command(killed.path, **long))
-    metrics = killed.path / "metrics.jsonl"
-    while process.poll() is None and (not metrics.is_file() or metrics.read_bytes().count(b"\n") < 5):
-        time.sleep(0.005)
+    words = holding(tmp_path)
+    monkeypatch.setenv("HOLD_AT", "5")
+    process = start(*command(killed.path, *words, **long))
+    until_step(killed.path, 5, process)
     process.kill()
     _, stderr = process.communicate()
     assert process.returncode == -signal.SIGKILL, stderr
-    ended = az("run", "--resume", str(killed.path))
+    monkeypatch.delenv("HOLD_AT")
+    ended = az("run", "--resume", str(killed.path), *words[:2])
     assert ended.returncode == 0, ended.stderr
     assert "resuming after step" in ended.stderr
     assert killed.timeless() == whole.timeless()

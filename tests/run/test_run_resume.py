@@ -6,7 +6,6 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from held import go, holding, until_asked, until_step
 from run_helpers import Az, MakeModel, RunFolder, Start, same, strict_json
 
 from alignzoo.train.checkpoint import step_of, whole_checkpoints
@@ -35,13 +35,6 @@ def _finished(az: Az, words: list[str]) -> RunFolder:
     return RunFolder(Path(ended.stdout.strip()))
 
 
-def _after_lines(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
-    """Wait until so many steps are in the metrics."""
-    file = folder / "metrics.jsonl"
-    while process.poll() is None and (not file.is_file() or file.read_bytes().count(b"\n") < count):
-        time.sleep(0.005)
-
-
 def _assert_equal(resumed: RunFolder, whole: RunFolder) -> None:
     assert resumed.timeless() == whole.timeless()
     assert same(resumed.weights, whole.weights)
@@ -51,19 +44,24 @@ def _assert_equal(resumed: RunFolder, whole: RunFolder) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_ends_the_same(command: Command, az: Az, start: Start, tmp_path: Path) -> None:
+def test_killed_at_any_moment_it_ends_the_same(
+    command: Command, az: Az, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = _finished(az, command(tmp_path / "whole", **LONG))
     folder = tmp_path / "killed"
     moments = random.Random(0)
-    words = command(folder, **LONG)
-    for lines in (moments.randint(3, 5), moments.randint(8, 10)):
+    plugin, observe = holding(tmp_path)[:2], holding(tmp_path)[2:]
+    words = command(folder, *plugin, *observe, **LONG)
+    for step in (moments.randint(3, 5), moments.randint(8, 10)):
+        monkeypatch.setenv("HOLD_AT", str(step + 3))  # however late it is killed, it has not ended
         process = start(*words)
-        _after_lines(folder, lines, process)
+        until_step(folder, step, process)
         time.sleep(moments.uniform(0, 0.15))
         process.kill()
         _, stderr = process.communicate()
         assert process.returncode == -signal.SIGKILL, stderr
-        words = ["run", "--resume", str(folder)]
+        words = ["run", "--resume", str(folder), *plugin]
+    monkeypatch.delenv("HOLD_AT")
     newest = whole_checkpoints(folder)[-1]
     _leave_half_written(folder, newest)
     assert whole_checkpoints(folder)[-1] == newest
@@ -91,28 +89,30 @@ def _leave_half_written(folder: Path, whole: Path) -> None:
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=["ctrl-c", "sigterm"]
 )
 def test_asked_to_stop_it_saves_and_exits_130(
-    number: signal.Signals, command: Command, az: Az, start: Start, tmp_path: Path
+    number: signal.Signals, command: Command, az: Az, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = _finished(az, command(tmp_path / "whole", **{**LONG, "save-every": 0}))
-    folder = tmp_path / "stopped"
-    process = start(*command(folder, "--json", **{**LONG, "save-every": 0}))
-    _after_lines(folder, 3, process)
+    folder, words = tmp_path / "stopped", holding(tmp_path)
+    monkeypatch.setenv("HOLD_AT", "3")
+    process = start(*command(folder, "--json", *words, **{**LONG, "save-every": 0}))
+    until_step(folder, 3, process)
     process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=200)
+    stderr = until_asked(process)
+    go(folder)
+    stdout, rest = process.communicate(timeout=200)
+    stderr += rest
     assert process.returncode == 130, stderr
     stopped = RunFolder(folder)
-    done = len(stopped.metrics)
-    assert 3 <= done < 14
-    assert "finishing this step and saving" in stderr
-    assert f"stopped after step {done} of 14" in stderr
+    assert len(stopped.metrics) == 3
+    assert "stopped after step 3 of 14" in stderr
     assert f"alignzoo run --resume {folder}" in stderr
     assert "Traceback" not in stderr
     assert strict_json(stdout)["error"]["exit_code"] == 130
     newest = whole_checkpoints(folder)[-1]
-    assert step_of(newest) == done
+    assert step_of(newest) == 3
     assert not (folder / "model").exists()
     assert not (folder / "result.json").exists()
-    _assert_equal(_finished(az, ["run", "--resume", str(folder)]), whole)
+    _assert_equal(_finished(az, ["run", "--resume", str(folder), *words[:2]]), whole)
 
 
 def test_killed_before_its_first_checkpoint_it_starts_over(command: Command, az: Az, tmp_path: Path) -> None:

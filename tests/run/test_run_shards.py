@@ -54,18 +54,25 @@ def launched_for_fsdp2(environment: dict[str, str]) -> Iterator[None]:
 
 
 def run_here(environment: dict[str, str], recipe: dict[str, Any] | str) -> tuple[list[str], str, dict[str, Any]]:
-    """What a rank says of a run, or of a run's folder to resume; the error that ends it; and what it counted."""
+    """What a rank says of a run, or of a run's folder to resume; the error that ends it; and what it counted: batches
+    of reference log-probs, and guide models that it loaded whole."""
     from alignzoo.reference.compute import Filling
     from alignzoo.runs.execute import resume
+    from alignzoo.session import guides
 
-    notes, counted = Notes(), {"batches": 0}
-    values = Filling._values
+    notes, counted = Notes(), {"batches": 0, "whole": 0}
+    values, load = Filling._values, guides.load_policy
 
     def counting(self: Filling, *given: Any) -> Any:
         counted["batches"] += 1
         return values(self, *given)
 
+    def loading(*given: Any) -> Any:
+        counted["whole"] += 1
+        return load(*given)
+
     Filling._values = counting  # type: ignore[method-assign]
+    guides.load_policy = loading  # type: ignore[attr-defined]
     try:
         with launched_for_fsdp2(environment):
             if isinstance(recipe, str):
@@ -76,6 +83,7 @@ def run_here(environment: dict[str, str], recipe: dict[str, Any] | str) -> tuple
         return notes.said, str(error), counted
     finally:
         Filling._values = values  # type: ignore[method-assign]
+        guides.load_policy = load  # type: ignore[attr-defined]
     return notes.said, "", counted
 
 
@@ -208,8 +216,41 @@ def test_a_reward_makes_the_ranks_load_the_whole_model(ranks: Ranks, make_model:
     assert "reward 'probe' may run it on its own" in said
 
 
+@pytest.mark.parametrize("more", [{}, {"offload": "weights"}], ids=["device", "offloaded"])
+def test_guide_models_are_sharded(
+    more: dict[str, Any],
+    ranks: Ranks,
+    train: Train,
+    make_model: MakeModel,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    given = {**SIZES, "model": str(make_model()), "optimizer": "sgd", "lr": 0.1}
+    guides = {
+        "guide": str(train(**given, loss="dpo").path / "model"),
+        "contrast": str(train(**given, **{"loss": "dpo", "lora.r": 2}).path / "model"),
+    }
+    given |= {"loss": "dpo", "aggregation": "tis-dpo", **guides}
+    two = ranks.run(tmp_path / "two", **given, **more)
+    assert [n["whole"] for n in ranks.counted] == [1, 1]
+    [said] = [line for line in ranks.said[0] if "loaded whole" in line]
+    assert said.startswith(f"{guides['contrast']} is loaded whole on every rank")
+    assert said.endswith("its adapter is merged into it")
+    monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))  # not what the ranks have computed
+    _equal(two, train(**given))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [{}, {"lora.r": 4}], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"lora.r": 4},
+        {"geometry": "sam", "geometry.rho": 0.05, "activation-checkpointing": True},
+        {"geometry": "shapo-token", "geometry.interval": 2, "reference-cache": False},
+    ],
+    ids=["full", "lora", "sam", "shapo"],
+)
 def test_bf16_ranks_take_the_steps_of_one_process(
     kind: dict[str, Any], ranks: Ranks, train: Train, make_model: MakeModel, tmp_path: Path
 ) -> None:
@@ -217,11 +258,12 @@ def test_bf16_ranks_take_the_steps_of_one_process(
     given = {**SIZES, **kind, "loss": "dpo", "model": str(model), "optimizer": "sgd", "lr": 0.1}
     exact = train(**given)
     one = train(**given, precision="bf16")
-    two = ranks.run(tmp_path / "two", **given, precision="bf16")
+    offload = {"offload": "weights"} if "geometry" in kind else {}
+    two = ranks.run(tmp_path / "two", **given, precision="bf16", **offload)
     assert not any("loaded whole" in line for line in ranks.said[0])
     chosen = [run.plan["settings"]["weights"]["value"] for run in (one, two)]
-    assert chosen == ["bf16" if kind else "fp32"] * 2
-    start = {} if kind else load_file(model / "model.safetensors")
+    assert chosen == ["bf16" if "lora.r" in kind else "fp32"] * 2
+    start = {} if "lora.r" in kind else load_file(model / "model.safetensors")
 
     def apart(here: RunFolder, there: RunFolder) -> float:
         """How far two runs end from each other, of the way that one process in fp32 went from its first step on."""

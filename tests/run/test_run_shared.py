@@ -112,11 +112,20 @@ def test_held_out_responses_are_shared_however_many_batches_there_are(
     monkeypatch.setattr(held_out, "forward", lambda *given: computed.append(1) or forward(*given))
     shared, counts = Shared(), []
     given = {**words, "data": "sandbox", "eval-pairs": 24, "micro-batch-size": 2, "max-steps": 1, "samples": False}
-    for seed in (0, 1):
-        _warm(shared, given, tmp_path / str(seed), loss="dpo", seed=seed)
+    for loss, seed in (("simpo", 0), ("simpo", 1), ("dpo", 0)):
+        _warm(shared, given, tmp_path / f"{loss}-{seed}", loss=loss, seed=seed)
         counts.append(len(computed))
     batches = 24 // 2
-    assert counts == [3 * batches, 5 * batches]
+    assert counts == [3 * batches, 5 * batches, 7 * batches]  # of dpo, the table has what the memo could give
+
+
+def test_figures_before_training_do_not_depend_on_who_shares_them(words: dict[str, Any], tmp_path: Path) -> None:
+    """A loss with a reference after one without, of the same held-out rows: as if it ran on its own."""
+    given, shared = {**words, "data": "sandbox", "eval-pairs": 8, "samples": False}, Shared()
+    _warm(shared, given, tmp_path / "simpo", loss="simpo")
+    sharing = _warm(shared, given, tmp_path / "sharing", loss="dpo")
+    alone = _warm(Shared(limit=0), given, tmp_path / "alone", loss="dpo")
+    assert sharing.result["before"] == alone.result["before"]
 
 
 def test_without_a_model_a_finished_run_has_its_figures_only(

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -17,12 +13,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from held import go, holding, until_asked, until_step
 from in_process import call_main
 from run_helpers import Az, OnTwoRanks, Start, strict_json
 from safetensors.torch import load_file
 
 from alignzoo.errors import AlignzooError, UsageError
 from alignzoo.plan.recipe import recipe_names
+from alignzoo.plugin import plugins_from
 from alignzoo.report import Reporter
 from alignzoo.stages import execute
 from alignzoo.stages.execute import resume_stages, run_stages
@@ -125,7 +123,7 @@ def test_generation_resumes_to_the_same_responses(recipe: Callable[..., Recipe],
 
 
 def test_a_killed_run_resumes_at_its_stage(
-    recipe: Callable[..., Recipe], tmp_path: Path, environment: dict[str, str]
+    recipe: Callable[..., Recipe], tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed in its second stage, it ends with the weights of a run that was not."""
     given = recipe({"name": "first"}, {"name": "second", "model": "stage:first", "loss": "ipo", "max-steps": 40})
@@ -133,18 +131,16 @@ def test_a_killed_run_resumes_at_its_stage(
     file.write_text(yaml.safe_dump(given | {"save-every": 5}))
     run_stages(str(file), out=tmp_path / "whole")
     folder = tmp_path / "killed"
-    words = [sys.executable, "-m", "alignzoo", "run", "--recipe", str(file), "--out", str(folder)]
-    process = subprocess.Popen(
-        words, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    metrics = folder / "second" / "metrics.jsonl"
-    until = time.monotonic() + 120
-    while time.monotonic() < until and not (metrics.is_file() and metrics.read_text().count("\n") >= 7):
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    words = holding(tmp_path)
+    monkeypatch.setenv("HOLD_AT", "7")
+    process = start("run", "--recipe", str(file), "--out", str(folder), *words)
+    until_step(folder / "second", 7, process)
+    process.kill()
+    process.communicate()
+    monkeypatch.delenv("HOLD_AT")
     assert not (folder / "result.json").exists()
-    result = resume_stages(folder, reporter=Reporter())
+    with plugins_from(words[1]):
+        result = resume_stages(folder, reporter=Reporter())
     assert list(result.stages) == ["first", "second"]
     expected = weights(tmp_path / "whole" / "second")
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(folder / "second").items())
@@ -229,26 +225,30 @@ class _Clock:
 
 
 @pytest.mark.slow  # like the killed run above, by a signal
-def test_an_interrupted_run_says_how_to_resume_all(recipe: Callable[..., Recipe], tmp_path: Path, start: Start) -> None:
+def test_an_interrupted_run_says_how_to_resume_all(
+    recipe: Callable[..., Recipe], tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ctrl-C in the second of three stages, the last of which merges."""
     given = recipe(
         {"name": "a"}, {"name": "b", "model": "stage:a", "max-steps": 60, "epochs": 99}, {"name": "c", "merge": MERGE}
     )
     file, folder = tmp_path / "three.yaml", tmp_path / "three"
     file.write_text(yaml.safe_dump(given))
-    process = start("run", "--recipe", str(file), "--out", str(folder))
-    metrics = folder / "b" / "metrics.jsonl"
-    until = time.monotonic() + 120
-    while time.monotonic() < until and not (metrics.is_file() and metrics.read_text().count("\n") >= 3):
-        time.sleep(0.02)
+    words = holding(tmp_path)
+    monkeypatch.setenv("HOLD_AT", "3")
+    process = start("run", "--recipe", str(file), "--out", str(folder), *words)
+    until_step(folder / "b", 3, process)
     process.send_signal(signal.SIGINT)
-    stderr = process.communicate(timeout=60)[1]
+    stderr = until_asked(process)
+    go(folder / "b")
+    stderr += process.communicate(timeout=200)[1]
     assert process.returncode == 130, stderr
-    assert f"alignzoo run --resume {folder}\n" in stderr
+    assert f"alignzoo run --resume {folder} --plugin {words[1]}\n" in stderr
     assert f"--resume {folder / 'b'}" not in stderr
     assert (folder / "b" / "checkpoints").is_dir()
     before = (folder / "a" / "result.json").stat().st_mtime_ns
-    result = resume_stages(folder, reporter=Reporter())
+    with plugins_from(words[1]):
+        result = resume_stages(folder, reporter=Reporter())
     assert list(result.stages) == ["a", "b", "c"]
     assert result.stages["b"]["steps"] == 60
     assert (folder / "a" / "result.json").stat().st_mtime_ns == before, "a finished stage is not run again"

@@ -13,10 +13,13 @@ import torch
 from alignzoo.base import heap
 from alignzoo.base.cache import cache_root
 from alignzoo.distributed.process import alone
-from alignzoo.logprobs import forward
+from alignzoo.logprobs import forward, heads
+from alignzoo.logprobs.heads import is_fused
+from alignzoo.model.identity import outputs_key
 from alignzoo.plan.recipe import Layer, flatten
 from alignzoo.plan.resolve import require, resolve
 from alignzoo.report import Reporter
+from alignzoo.session import trials
 from alignzoo.session.session import Session
 from alignzoo.session.trials import trials_of
 from alignzoo.testing.tiny import tiny_model
@@ -61,6 +64,22 @@ def test_a_second_run_takes_what_the_first_has_tried_and_computes_the_same(opene
     assert torch.equal(logps_of(second), expected)
     assert len(tried) == 1
     assert (second.choice.way, second.choice.why) == (first.choice.way, first.choice.why) != ("padded", "")
+
+
+def test_the_second_run_makes_no_pass_before_the_forward_is_chosen(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = opened()
+    _ = first.choice
+    fused = is_fused(first.policy)
+    monkeypatch.setattr(heads, "_TRIED", {})  # as in another process
+    second, passes = opened(), list[int]()
+    key = outputs_key(second.policy, second.weights)  # with a hook, it has none
+    monkeypatch.setattr(trials, "outputs_key", lambda *_: key)
+    second.policy.register_forward_pre_hook(lambda *_: passes.append(1))
+    _ = second.choice
+    assert not passes
+    assert is_fused(second.policy) is fused is True
 
 
 def test_other_weights_and_damaged_files_are_tried_again(opened: Open, tried: list[Any]) -> None:

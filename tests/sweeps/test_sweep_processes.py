@@ -7,17 +7,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Here
+from held import go, holding, until, until_step
 
 from alignzoo.records.sweep import SweepRecord, read_sweep
 from alignzoo.sweeps.progress import last_step
 
 STEPS = 24
+ASKED = "finishing this step and saving"
 SMALL = ("--model", "sandbox", "--batch-size", "4", "--eval-pairs", "4", "--probe.share", "0", "--eval-share", "0.2")
 GRID = (*SMALL, "--grid", "loss=dpo,simpo,ipo", "--max-steps", str(STEPS), "--save-every", "8")
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -40,15 +41,6 @@ def start() -> Iterator[Start]:
         process.wait()
 
 
-def _until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
-    end = time.monotonic() + 300
-    while not condition():
-        if process is not None and process.poll() is not None:
-            pytest.fail(f"it ended with {process.returncode}: {process.communicate()[0]}")
-        assert time.monotonic() < end, "nothing happens"
-        time.sleep(0.02)
-
-
 def _mid_run(folder: Path, index: int) -> bool:
     path = folder / "runs" / read_sweep(folder).cells[index].name / "metrics.jsonl"
     return last_step(path) >= 2
@@ -67,33 +59,43 @@ def _results(sweep: SweepRecord) -> list[tuple[str, dict[str, float]]]:
 
 @pytest.mark.slow
 def test_killed_stopped_and_resumed_it_ends_as_one_left_alone(
-    here: Here, start: Start, tmp_path: Path, pairs: Path
+    here: Here, start: Start, tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each run is held in its third step; one that comes to it in its second process is not."""
     alone, folder = tmp_path / "alone", tmp_path / "sweep"
-    words = (*GRID, "--data", str(pairs), "--workers", "1")
+    observe = holding(tmp_path)
+    words = (*GRID, "--data", str(pairs), "--workers", "1", *observe)
     assert here(*words, "--out", str(alone)).returncode == 0
 
+    monkeypatch.setenv("HOLD_AT", "3")
     process = start(*words, "--out", str(folder))
-    _until(lambda: (folder / "sweep.yaml").is_file() and _mid_run(folder, 0), process)
+    until(lambda: (folder / "sweep.yaml").is_file(), process)
+    sweep = read_sweep(folder)
+    runs, logs = ([one(cell) for cell in sweep.cells] for one in (sweep.run_folder, sweep.log))
+    until_step(runs[0], 3, process)
     os.kill(_worker(folder), signal.SIGKILL)
-    _until(lambda: _mid_run(folder, 1), process)
+    go(runs[0])
+    until_step(runs[1], 3, process)
     process.send_signal(signal.SIGINT)
+    until(lambda: ASKED in logs[1].read_text(), process)
+    go(runs[1])
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 130
     assert "loss=dpo seed 0 was killed by signal 9; resuming it" in said
-    assert f"resume with: alignzoo sweep --resume {folder}" in said
+    assert f"resume with: alignzoo sweep --resume {folder} --plugin {observe[1]}" in said
     assert "1 of 3 runs are done" in said
-    sweep = read_sweep(folder)
     assert [sweep.status(cell) for cell in sweep.cells] == ["finished", "stopped", "waiting"]
 
     process = start(*words, "--out", str(folder))
-    _until(lambda: _mid_run(folder, 2), process)
+    until_step(runs[2], 3, process)
     worker = _worker(folder)
     process.kill()
-    _until(lambda: not Path(f"/proc/{worker}").exists() or sweep.status(sweep.cells[2]) == "stopped")
+    until(lambda: ASKED in logs[2].read_text())
+    go(runs[2])
+    until(lambda: not Path(f"/proc/{worker}").exists() or sweep.status(sweep.cells[2]) == "stopped")
     assert sweep.status(sweep.cells[2]) == "stopped"  # the worker saved its run and ended
 
-    ended = here("--resume", str(folder))
+    ended = here("--resume", str(folder), *observe[:2])
     assert ended.returncode == 0, ended.stderr
     assert "3 of 3 runs finished" in ended.stdout
     assert _results(read_sweep(folder)) == _results(read_sweep(alone))
@@ -102,8 +104,8 @@ def test_killed_stopped_and_resumed_it_ends_as_one_left_alone(
 
 DEADLY = '''
 import os, signal
-from alignzoo import PreferenceLoss
-from alignzoo.plugin import LossCard, hookimpl
+from alignzoo.contract.loss import LossCard, PreferenceLoss
+from alignzoo.plugin import hookimpl
 
 class Deadly(PreferenceLoss):
     """Kills its process."""
@@ -112,8 +114,7 @@ class Deadly(PreferenceLoss):
 
 @hookimpl
 def alignzoo_methods():
-    target = f"{__name__}:Deadly"
-    return [LossCard(kind="loss", name="deadly", target=target, summary="Kills.", formula="-", verified="derivation")]
+    return [LossCard(name="deadly", target=f"{__name__}:Deadly", summary="Kills.", formula="-", api=2)]
 '''
 
 
@@ -164,7 +165,7 @@ def test_stopping_saves_the_runs_of_other_engines(
         str(folder),
     )
     process = start(*words, "--max-steps", "4000")
-    _until(lambda: (folder / "sweep.yaml").is_file() and _mid_run(folder, 0), process)
+    until(lambda: (folder / "sweep.yaml").is_file() and _mid_run(folder, 0), process)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 130, said

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from alignzoo.records.sweep import SweepRecord, read_sweep
 from alignzoo.report import Reporter
 from alignzoo.sweeps.folder import claims_of_the_dead, forget_failures, sweep_content, write_sweep
 from alignzoo.sweeps.spec import Spec, expand
-from alignzoo.sweeps.worker import main
+from alignzoo.sweeps.worker import STOPPED, main
 
 SMALL = {"model": "sandbox", "max-steps": 1, "batch-size": 4, "eval-pairs": 4, "probe.share": 0, "eval-share": 0.2}
 
@@ -56,6 +59,22 @@ def test_a_failed_cell_is_noted_and_the_others_run(tmp_path: Path, pairs: Path) 
     assert (run / "result.json").stat().st_mtime_ns == before
     results = [json.loads((sweep.run_folder(cell) / "result.json").read_text()) for cell in sweep.cells]
     assert results[0]["weights"] == results[1]["weights"]
+
+
+def test_a_stop_that_a_library_takes_for_its_own_error_still_stops(
+    tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_given: Any, **_words: Any) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        except KeyboardInterrupt as error:
+            raise ImportError("cannot load module") from error
+
+    sweep = _sweep(tmp_path / "sweep", {"loss": ["dpo", "ipo"]}, data=str(pairs))
+    monkeypatch.setattr("alignzoo.runs.execute.execute", stopped)
+    assert main([str(sweep.folder)]) == STOPPED
+    assert "failed" not in _statuses(sweep)
 
 
 def test_a_cell_that_another_process_has_is_left_to_it(tmp_path: Path) -> None:

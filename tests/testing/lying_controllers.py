@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import Field
@@ -183,6 +185,25 @@ class MovesTheReference(GeometryController):
 class Plain(GeometryController):
     def step(self, ctx: Any) -> StepLoss:
         return ctx.backward()
+
+
+class EvaluatesOthers(Plain):
+    """Shrinks the weights for an evaluation, also of a model that has not been trained."""
+
+    def setup(self, run: Any) -> None:
+        self.weights = list(run.model.parameters())
+
+    @contextmanager
+    def for_evaluation(self) -> Iterator[None]:
+        saved = [weight.detach().clone() for weight in self.weights]
+        with torch.no_grad():
+            for weight in self.weights:
+                weight.mul_(0.99)
+            try:
+                yield
+            finally:
+                for weight, before in zip(self.weights, saved, strict=True):
+                    weight.copy_(before)
 
 
 class Stubborn(GeometryController):

@@ -113,6 +113,7 @@ LIES: list[tuple[Card, str, str]] = [
     (card(controllers.Plain, needs=frozenset({"probe"})), "declared-probe", "is never called"),
     (card(controllers.MovesTheReference), "declared-reference", r"moving_reference\(\) not to be called"),
     (card(controllers.Plain, moves_reference=True), "declared-reference", "found that it is not"),
+    (card(controllers.EvaluatesOthers), "evaluation", "the initial weights in for_evaluation"),
     (card(controllers.Stubborn), "restoration-after-failure", "an error inside a step to come out of it"),
     (card(liars.Flip), "declared-swap", r"no pairs.swap\(\) without the need 'swap'"),
     (card(liars.Flat, needs=frozenset({"swap"})), "declared-swap", r"that pairs\.swap\(\) is never called"),

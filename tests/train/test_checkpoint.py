@@ -18,6 +18,7 @@ from alignzoo.base.files import PARTIAL, clear_leftovers
 from alignzoo.base.owner import Owner
 from alignzoo.base.stored import file_digest, read_sealed, sealed
 from alignzoo.errors import AlignzooError, MethodError
+from alignzoo.model import weights
 from alignzoo.model.weights import fingerprint
 from alignzoo.step.states import plain_state
 from alignzoo.testing.tiny import tiny_model
@@ -196,3 +197,20 @@ def test_fingerprints_tell_any_two_weights_apart() -> None:
     rows = swapped.model.layers[0].mlp.down_proj.weight.data
     rows[[0, 1]] = rows[[1, 0]]
     assert fingerprint(swapped) != first, "the same numbers in another order are other weights"
+
+
+@pytest.mark.parametrize("words", [1, 7, 1 << 30])
+def test_fingerprints_do_not_depend_on_how_many_words_are_summed_at_a_time(
+    words: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {
+        name: torch.randn(5, 13).to(dtype) for name, dtype in {"fp32": torch.float32, "bf16": torch.bfloat16}.items()
+    }
+    expected = fingerprint(made)
+    monkeypatch.setattr(weights, "_BLOCK", words)
+    assert fingerprint(made) == expected
+
+
+def test_fingerprints_do_not_depend_on_where_a_tensor_begins() -> None:
+    row = torch.randn(9).bfloat16()
+    assert fingerprint({"a": row[1:]}) == fingerprint({"a": row[1:].clone()})

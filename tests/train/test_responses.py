@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import Any
 
 import torch
+from alignzoo_estimate.live import Live
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -105,10 +105,10 @@ def test_the_shortest_is_that_of_the_prompt_and_the_role(prompts: Any, draw: Any
 
 
 def test_views_of_many_responses_need_no_table_of_all_against_all() -> None:
-    """Held-out rows of a large data set: a table of 120,000² would be 14 GB, and minutes."""
+    """Held-out rows of a large data set: a table of 60,000² would be 3.6 GB."""
     size = 30_000
     whole = batch([(2, 2, True, True)] * size)
-    began = time.perf_counter()
-    assert len(whole.pair_places()[0]) == size  # type: ignore[arg-type]
-    assert torch.equal(whole.swap().swap().ranks, whole.ranks)  # type: ignore[arg-type]
-    assert time.perf_counter() - began < 10
+    with Live() as live:
+        assert len(whole.pair_places()[0]) == size  # type: ignore[arg-type]
+        assert torch.equal(whole.swap().swap().ranks, whole.ranks)  # type: ignore[arg-type]
+    assert live.peak < 2000 * size

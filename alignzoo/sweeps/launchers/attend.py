@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+_TICK = 0.2
+"""Seconds between looks at the worker: Ray cancels by an exception, which a wait without end would never notice."""
 
 
 def attend(command: Sequence[str], log: str, environment: Mapping[str, str], folder: str) -> int:
@@ -25,7 +29,9 @@ def attend(command: Sequence[str], log: str, environment: Mapping[str, str], fol
             start_new_session=True,
         )
     try:
-        return child.wait()
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return child.wait(_TICK)
     except BaseException:
         child.terminate()
         child.wait()
